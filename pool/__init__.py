@@ -1,0 +1,1 @@
+"""The lowest floor: instances and their states, leases, prewarm pools, the transport and the container engine."""

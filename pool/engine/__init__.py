@@ -1,0 +1,1 @@
+"""The container engine behind an interface: `base` is the contract, `docker` and `memory` keep it."""

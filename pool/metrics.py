@@ -1,0 +1,52 @@
+"""Every metric that Hearth keeps, in one place. `Metrics` has its own registry, so that tests can have many."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Bucket bounds in seconds: from a tenth of a millisecond (a warm call) to a minute."""
+
+
+class Metrics:
+    """The counters, gauges and histograms of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.invocations = Counter(
+            "hearth_invocations",
+            "Invocations that ended, by outcome and by whom to blame",
+            ["function", "outcome", "blame"],
+            registry=r,
+        )
+        self.invocation_seconds = Histogram(
+            "hearth_invocation_seconds",
+            "Time of an invocation by phase: queue, start, exec",
+            ["function", "phase"],
+            registry=r,
+            buckets=FAST,
+        )
+        self.starts = Counter(
+            "hearth_starts",
+            "Invocations by the kind of start they had: warm, prewarmed or cold",
+            ["function", "kind"],
+            registry=r,
+        )
+        self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
+        self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
+        self.queue_depth = Gauge(
+            "hearth_queue_depth", "Invocations that wait for an instance", ["function"], registry=r
+        )
+        self.engine_seconds = Histogram(
+            "hearth_engine_seconds", "Time of a call to the container engine", ["verb"], registry=r, buckets=FAST
+        )
+        self.engine_errors = Counter(
+            "hearth_engine_errors", "Calls to the container engine that failed", ["verb"], registry=r
+        )
+        self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
+        self.memory_declared = Gauge(
+            "hearth_memory_declared_bytes", "Memory declared by all instances", registry=r
+        )
+        self.memory_budget = Gauge(
+            "hearth_memory_budget_bytes", "Memory that instances may declare in all", registry=r
+        )
