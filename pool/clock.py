@@ -1,0 +1,148 @@
+"""The one source of time. Live code runs on `LoopClock`, tests and the simulator on `VirtualClock`."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+ROUNDS_BEFORE_LIVELOCK = 10_000
+
+
+class Timer(Protocol):
+    """A callback that is due later."""
+
+    def cancel(self) -> None:
+        """Do not call it any more; safe to call twice, and after it ran."""
+
+
+class Clock(Protocol):
+    """Tells the time, and wakes whoever waits for it."""
+
+    def now(self) -> float:
+        """Seconds that only ever grow; the zero point means nothing."""
+
+    def wall(self) -> float:
+        """Seconds since 1970 (UTC), for people and files; may jump."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds; with 0 or less, after the other tasks had their turn."""
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` after so many seconds."""
+
+
+class LoopClock:
+    """Real time, on the running asyncio loop."""
+
+    def now(self) -> float:
+        # Not loop.time(): uvloop's counts whole milliseconds, too coarse for a warm call.
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(seconds, 0.0))
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
+        return asyncio.get_running_loop().call_later(max(seconds, 0.0), callback, *args)
+
+
+class VirtualTimer:
+    """A timer of a `VirtualClock`."""
+
+    __slots__ = ("args", "callback", "cancelled", "when")
+
+    def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.when = when
+        self.callback = callback
+        self.args = args
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class VirtualClock:
+    """Time that passes only when told to. Deterministic: timers run by time, and those of one time in the order
+    in which they were set; every task that a timer woke runs until it waits again before the next timer runs."""
+
+    def __init__(self, start: float = 0.0, epoch: float = 1_700_000_000.0) -> None:
+        self._now = start
+        self._epoch = epoch - start
+        self._timers: list[tuple[float, int, VirtualTimer]] = []
+        self._order = itertools.count()
+
+    def now(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._epoch + self._now
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.get_running_loop().create_future()
+        timer = self.call_later(seconds, _wake, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> VirtualTimer:
+        timer = VirtualTimer(self._now + max(seconds, 0.0), callback, args)
+        heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+        return timer
+
+    def next_due(self) -> float | None:
+        """When the next timer is due, in the seconds of `now`; None when there is none."""
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    async def advance(self, seconds: float) -> None:
+        """Let so many seconds pass: run what is due, in order, and the tasks that it wakes."""
+        end = self._now + seconds
+        await self.settle()
+        while (due := self.next_due()) is not None and due <= end:
+            timer = heapq.heappop(self._timers)[2]
+            self._now = max(self._now, due)
+            timer.callback(*timer.args)
+            await self.settle()
+        self._now = max(self._now, end)
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Let as much time pass as `work` needs, and return its result.
+
+        Raises `RuntimeError` when it waits for something that no timer will bring."""
+        task = asyncio.ensure_future(work)
+        await self.settle()
+        while not task.done():
+            due = self.next_due()
+            if due is None:
+                task.cancel()
+                raise RuntimeError("stuck: the work is not done and no timer is set")
+            await self.advance(due - self._now)
+        return task.result()
+
+    async def settle(self) -> None:
+        """Return when every task waits for a timer or for nothing (I/O does not count). Time stands still."""
+        loop = asyncio.get_running_loop()
+        ready = getattr(loop, "_ready", None)  # asyncio's own loop; uvloop does not show its queue
+        for turn in range(ROUNDS_BEFORE_LIVELOCK):
+            await asyncio.sleep(0)
+            if (turn >= 100) if ready is None else not ready:
+                return
+        raise RuntimeError("tasks keep each other awake without any time passing")
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
