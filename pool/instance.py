@@ -1,0 +1,80 @@
+"""One instance: its state, its slots, and what it has become."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pool.states import LIVE, State
+from pool.workload import Workload
+
+
+class Link(Protocol):
+    """The way to an instance: made by the launcher, used through leases."""
+
+    def free_slots(self, in_use: int) -> int:
+        """How many more invocations it can take now, when `in_use` are running."""
+
+    async def close(self) -> None:
+        """Close every connection and listener, and remove what is on disk."""
+
+
+class Instance:
+    """One running copy of a function, or one not yet given to any. Changed by the pool's ledger only."""
+
+    __slots__ = (
+        "born_generic",
+        "container",
+        "created_at",
+        "id",
+        "image",
+        "in_use",
+        "last_used",
+        "link",
+        "memory",
+        "pid",
+        "ready_at",
+        "reason",
+        "served",
+        "state",
+        "state_since",
+        "workload",
+    )
+
+    def __init__(self, id: str, image: str, memory: int, workload: Workload | None, now: float) -> None:
+        self.id = id
+        self.image = image
+        self.memory = memory
+        """Declared, bytes."""
+        self.workload = workload
+        self.born_generic = workload is None
+        self.state = State.STARTING
+        self.state_since = now
+        self.created_at = now
+        self.ready_at: float | None = None
+        """When it became ready for its function (not when it was prewarmed)."""
+        self.last_used = now
+        self.in_use = 0
+        self.served = 0
+        self.container: str | None = None
+        self.pid = 0
+        self.link: Link | None = None
+        self.reason: str | None = None
+
+    def free_slots(self) -> int:
+        """Invocations that it can take now: 0 unless it is idle or busy."""
+        if self.state not in LIVE or self.link is None or self.workload is None:
+            return 0
+        if self.workload.single_use and (self.served or self.in_use):
+            return 0
+        return self.link.free_slots(self.in_use)
+
+    @property
+    def function(self) -> str | None:
+        """Name of the function that it has become, if any."""
+        return self.workload.function if self.workload else None
+
+    def __repr__(self) -> str:
+        owner = self.workload.function if self.workload else "generic"
+        slots = f" {self.in_use} in use" if self.in_use else ""
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"<Instance {self.id} {owner} {self.state}{slots}{reason}>"

@@ -1,0 +1,83 @@
+"""The states of an instance and the transitions between them: one table, and nothing else decides."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where an instance is in its life."""
+
+    STARTING = "starting"
+    """Its container is being created. It counts against every limit from here on."""
+    PREWARMED = "prewarmed"
+    """Generic and ready; given to no function yet."""
+    SPECIALISING = "specialising"
+    """A generic instance that is becoming one of a function. There is no way back."""
+    IDLE = "idle"
+    """Ready, no slot is leased."""
+    BUSY = "busy"
+    """At least one slot is leased."""
+    DRAINING = "draining"
+    """Accepts nothing new and finishes what runs."""
+    STOPPING = "stopping"
+    """Its removal is under way; it still counts against every limit."""
+    GONE = "gone"
+    """Its removal is confirmed."""
+
+
+S = State
+TRANSITIONS: dict[State, frozenset[State]] = {
+    S.STARTING: frozenset({S.PREWARMED, S.SPECIALISING, S.IDLE, S.STOPPING}),
+    S.PREWARMED: frozenset({S.SPECIALISING, S.STOPPING}),
+    S.SPECIALISING: frozenset({S.IDLE, S.STOPPING}),
+    S.IDLE: frozenset({S.BUSY, S.STOPPING}),
+    S.BUSY: frozenset({S.IDLE, S.DRAINING, S.STOPPING}),
+    S.DRAINING: frozenset({S.STOPPING}),
+    S.STOPPING: frozenset({S.GONE}),
+    S.GONE: frozenset(),
+}
+
+PENDING = frozenset({S.STARTING, S.SPECIALISING})
+"""Not ready yet, but will be."""
+LIVE = frozenset({S.IDLE, S.BUSY})
+"""Serves, or could."""
+
+
+class IllegalTransition(Exception):
+    """An instance was told to enter a state that its own does not lead to; nothing has changed."""
+
+
+class Reason(StrEnum):
+    """Why an instance was removed. Every removal has one; it is counted and shown."""
+
+    IDLE = "idle"
+    """Not called for its function's `keep_alive`."""
+    EVICTED = "evicted"
+    """Its memory was needed for another."""
+    DEAD = "dead"
+    """Its process ended by itself or was killed."""
+    MAX_AGE = "max-age"
+    MAX_INVOCATIONS = "max-invocations"
+    REPLACED = "replaced"
+    """Its function has a new version, or is no longer deployed."""
+    SINGLE_USE = "single-use"
+    """`reuse: false`, or a command: one call, one container."""
+    TIMEOUT = "timeout"
+    """A call ran past its function's `timeout` on it."""
+    BROKEN = "broken"
+    """It answered something that is no answer."""
+    START_FAILED = "start-failed"
+    SURPLUS = "surplus"
+    """More prewarmed ones than are wanted."""
+    REQUESTED = "requested"
+    """Somebody asked for it over the API."""
+    ORPHANED = "orphaned"
+    """Left by an earlier gateway process with the same data folder."""
+    SHUTDOWN = "shutdown"
+
+
+def check(before: State, after: State) -> None:
+    """Raise `IllegalTransition` unless the table allows to go from one state to the other."""
+    if after not in TRANSITIONS[before]:
+        raise IllegalTransition(f"{before} does not lead to {after}")

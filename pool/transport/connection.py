@@ -1,0 +1,285 @@
+"""One HTTP/1.1 client connection to an instance: the hot path of every warm call.
+
+An asyncio Protocol on httptools' parser. One call at a time; no task, no lock and no timer of its own. After an
+exchange `reusable` says whether the next call may use the connection: anything unclear closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.transport.message import Answer, Call
+
+HIGH_WATER = 64 * 1024
+"""Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
+MAX_HEAD = 64 * 1024
+"""Bytes of an answer's head."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection that carries calls to an instance, one after the other.
+
+    It is itself the `Answer` of the call that it carries. `on_open` and `on_lost` tell its link.
+    """
+
+    def __init__(
+        self,
+        on_open: Callable[[HttpConnection], None] | None = None,
+        on_lost: Callable[[HttpConnection], None] | None = None,
+    ) -> None:
+        self._on_open = on_open
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._can_write: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self.open = False
+        self.busy = False
+        self.idle_since = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._head_done = False
+        self._head_bytes = 0
+        self._framed = False
+        self._keep_alive = True
+        self._skip_body = False
+        self._failure: Exception | None = None
+
+    # -- a call ---------------------------------------------------------------------------------------------
+
+    async def exchange(self, call: Call) -> Answer:
+        """Send a call and return when the head of the answer is here.
+
+        Raises `NotSent` if the connection is gone and nothing was sent, `InstanceDied` if it ends before an
+        answer, `Nonsense` if the answer is not HTTP. What `call.more` raises passes through, connection closed.
+        """
+        transport = self._transport
+        if transport is None or not self.open or transport.is_closing():
+            raise NotSent("the instance closed its connection")
+        self._reset()
+        self.busy = True
+        self._skip_body = call.method == b"HEAD"
+        self._waiter = asyncio.get_running_loop().create_future()
+        lines = [call.method, b" ", call.target, b" HTTP/1.1\r\n"]
+        for name, value in call.headers:
+            lines += (name, b": ", value, b"\r\n")
+        if call.more is None:
+            lines += (b"content-length: %d\r\n\r\n" % len(call.first), call.first)
+            transport.write(b"".join(lines))
+            return await self._waiter
+        return await self._exchange_streaming(call, lines, transport)
+
+    async def _exchange_streaming(self, call: Call, lines: list[bytes], transport: asyncio.Transport) -> Answer:
+        """The body comes in pieces. Sending stops when the instance has answered or is gone."""
+        assert call.more is not None
+        assert self._waiter is not None
+        chunked = call.length is None
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % call.length)
+        transport.write(b"".join(lines))
+        waiter, piece, left = self._waiter, call.first, call.length
+        try:
+            while True:
+                if piece:
+                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                    left = None if left is None else left - len(piece)
+                if left == 0:
+                    return await waiter
+                if self._can_write is not None:
+                    await asyncio.wait((self._can_write, waiter), return_when=asyncio.FIRST_COMPLETED)
+                if waiter.done():
+                    self._keep_alive = False  # it answered before it had read everything
+                    return waiter.result()
+                piece = await call.more()
+                if not piece:
+                    break
+        except BaseException:
+            self.abort()
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # seen: the caller learns of the first fault
+            raise
+        if not chunked:
+            self.abort()
+            raise InstanceDied("the body ended before its declared length")
+        if not waiter.done():
+            transport.write(b"0\r\n\r\n")
+        return await waiter
+
+    def take(self) -> bytes:
+        """What of the answer's body has arrived, without waiting."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def read(self) -> bytes:
+        """Next piece of the answer's body; empty at its end. Raises `InstanceDied` or `Nonsense`."""
+        while not self._chunks:
+            if self._failure is not None:
+                raise self._failure
+            if self.complete:
+                return b""
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        return self.take()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange ended so cleanly that another call may follow."""
+        return self.open and self.complete and self._keep_alive and self._failure is None and not self._chunks
+
+    def finish(self) -> bool:
+        """End the exchange; returns whether the connection is kept."""
+        keep = self.reusable
+        self.busy = False
+        if not keep:
+            self.abort()
+        return keep
+
+    def abort(self) -> None:
+        """Close at once; an answer that is under way is lost."""
+        self.open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast(asyncio.Transport, transport)
+        self.open = True
+        if self._on_open is not None:
+            self._on_open(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if not self.busy or self.complete:
+            self.abort()  # nobody asked: whatever this is, no later caller may read it
+            return
+        if not self._head_done:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if not self.complete:  # after a whole answer, rubbish only costs the connection
+                self._fail(Nonsense(f"the instance's answer is not HTTP: {error}"))
+            self._keep_alive = False
+            return
+        if not self._head_done and self._head_bytes > MAX_HEAD:
+            self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
+        elif self._head_done:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self._wake()
+        self.abort()
+
+    def eof_received(self) -> None:
+        """Called by the loop: the other side has closed; so do we."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self.open = False
+        self._transport = None
+        self._keep_alive = False
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        if self.busy and not self.complete and self._failure is None:
+            if self._head_done and not self._framed:
+                self.complete = True  # neither length nor chunks: the end of the connection is the end
+                self._wake()
+            else:
+                self._fail(InstanceDied("the instance closed the connection before its answer was whole"))
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the instance reads more slowly than the client sends."""
+        if self._can_write is None or self._can_write.done():
+            self._can_write = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        if self._can_write is not None and not self._can_write.done():
+            self._can_write.set_result(None)
+        self._can_write = None
+
+    # -- httptools callbacks --------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Called by the parser; a second message within one exchange is one too many."""
+        if self.complete:
+            self._keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        lower = name.lower()
+        if lower in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+        self.headers.append((lower, value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self.headers = []  # 1xx: the answer is still to come
+            self._framed = False
+            if status == 101:
+                self._fail(Nonsense("the instance switched protocols, which was not asked for"))
+            return
+        self.status = status
+        self._keep_alive = self._parser.should_keep_alive()
+        self._head_done = True
+        if status in (204, 304):
+            self._framed = True
+        if self._skip_body:  # HEAD: the parser would wait for a body that never comes
+            self.complete = True
+            self._keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        if self.complete:
+            return
+        self._chunks.append(body)
+        self._buffered += len(body)
+        if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if self._head_done:
+            self.complete = True

@@ -1,0 +1,56 @@
+"""A call and its answer, as every way to an instance understands them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+ReadBody = Callable[[], Awaitable[bytes]]
+"""Next piece of a body; empty at its end."""
+
+
+class Call:
+    """One invocation on its way to an instance. Headers are final: the framing is added by the transport.
+
+    The body is `first` and then, if `more` is given, what `more()` returns until it is empty. `length` is the
+    declared length in bytes; None with `more` means that the end is not known ahead (chunks).
+    """
+
+    __slots__ = ("first", "headers", "length", "meta", "method", "more", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        first: bytes = b"",
+        more: ReadBody | None = None,
+        length: int | None = None,
+        meta: dict[str, str] | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.first = first
+        self.more = more
+        self.length = length
+        self.meta = meta
+        """CGI meta-variables, for a command."""
+
+
+class Answer(Protocol):
+    """The head of an answer, and its body to be read."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+    def take(self) -> bytes:
+        """What of the body has arrived, without waiting."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has arrived (it may still have to be taken)."""
+
+    async def read(self) -> bytes:
+        """Next piece of the body; empty at its end. Raises `InstanceDied` if it ends too early."""

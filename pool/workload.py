@@ -1,0 +1,55 @@
+"""What an instance can become: a function version, as far as the pool needs to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pool.engine.base import ContainerSpec
+
+
+class Kind(StrEnum):
+    """How the gateway and an instance speak with each other."""
+
+    HANDLER = "handler"
+    """A shim in the container dials the gateway's socket and calls a function in the user's code."""
+    HTTP = "http"
+    """The container serves HTTP on a port."""
+    COMMAND = "command"
+    """The container is run once for each call: body to stdin, stdout is the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One function version, ready to be started. `version` is its digest."""
+
+    function: str
+    version: str
+    kind: Kind
+    container: ContainerSpec
+    """Prototype: name, labels and the socket folder are added for each instance."""
+    concurrency: int = 1
+    """Slots of one instance."""
+    reuse: bool = True
+    max_instances: int = 16
+    min_instances: int = 0
+    keep_alive: float = 600.0
+    """Seconds that an idle instance stays."""
+    max_age: float = 86400.0
+    """Seconds after which an instance is recycled."""
+    max_invocations: int | None = None
+    """Calls after which an instance is recycled."""
+    specialise: bytes = b""
+    """Handler only: what the shim is sent, once, to become this function (see docs/runtime-protocol.md)."""
+    generic: bool = False
+    """Handler only: an instance of the runtime's prewarm pool may become this function."""
+    port: int = 0
+    health: str | None = None
+    """HTTP only: path that must answer below 400 before the instance is ready; None: the port accepts."""
+    egress: bool = False
+    """Attach to the gateway's egress network."""
+
+    @property
+    def single_use(self) -> bool:
+        """Whether an instance serves one invocation and is then destroyed."""
+        return not self.reuse or self.kind is Kind.COMMAND
