@@ -70,8 +70,10 @@ class VirtualTimer:
 
 
 class VirtualClock:
-    """Time that passes only when told to. Deterministic: timers run by time, and those of one time in the order
-    in which they were set; every task that a timer woke runs until it waits again before the next timer runs."""
+    """Time that passes only when told to.
+
+    Deterministic: timers run by time, those of one time in the order in which they were set. Every task that
+    a timer woke runs until it waits again before the next timer runs."""
 
     def __init__(self, start: float = 0.0, epoch: float = 1_700_000_000.0) -> None:
         self._now = start
