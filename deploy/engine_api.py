@@ -1,0 +1,174 @@
+"""A small client of the engine's API on the standard library alone.
+
+The gateway has a full asynchronous one. Set-up needs something that starts in a few milliseconds, works before
+the first dependency is installed, and can build with no network: this.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlencode, urlsplit
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+TAIL_LINES = 30
+
+
+class EngineApiError(Exception):
+    """The engine refused or failed."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; 0 when the failure came later than the response's head."""
+
+
+class EngineSilent(EngineApiError):
+    """Nothing answers at the engine's address."""
+
+
+class EngineForbidden(EngineSilent):
+    """The engine's socket is there, but this user may not open it."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class EngineApi:
+    """The engine at `host`, by default where DOCKER_HOST or else the default socket is."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+    def ping(self, timeout: float = 5) -> None:
+        """Return if the engine answers within `timeout` seconds, else raise `EngineSilent`."""
+        with self._request("GET", "/_ping", timeout=timeout):
+            pass
+
+    def version(self) -> str:
+        """The engine's version, as `20.10.24`."""
+        return str(self._json("GET", "/version")["Version"])
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """What the engine says about an image; None when it has none of this name."""
+        try:
+            return self._json("GET", f"/images/{reference}/json")
+        except EngineApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def pull(self, image: str, tag: str, patience: float, show: Callable[[str], None]) -> None:
+        """Pull an image. Raises `EngineApiError` if its registry has not answered after `patience` seconds."""
+        query = {"fromImage": image, "tag": tag}
+        with self._request("POST", "/images/create", query, timeout=patience) as response:
+            for message in _messages(response):
+                show(f"{message.get('id', '')} {message.get('status', '')}".strip())
+
+    def build(
+        self, context: BinaryIO, size: int, tag: str, labels: Mapping[str, str], show: Callable[[str], None]
+    ) -> None:
+        """Build an image, without a network, from a tar of `size` bytes that has a Dockerfile.
+
+        Raises `EngineApiError` with the end of the build's output.
+        """
+        query = {
+            "t": tag,
+            "labels": json.dumps(dict(labels)),
+            "networkmode": "none",
+            "rm": "1",
+            "forcerm": "1",
+        }
+        headers = {"Content-Type": "application/x-tar", "Content-Length": str(size)}
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        try:
+            with self._request("POST", "/build", query, context, headers, timeout=600) as response:
+                for message in _messages(response):
+                    for line in str(message.get("stream", "")).splitlines():
+                        if line.strip():
+                            tail.append(line)
+                            show(line.strip())
+        except EngineApiError as error:
+            raise EngineApiError("\n".join([*tail, str(error)]), error.status) from None
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        with self._request(method, path) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> http.client.HTTPResponse:
+        connection = self._connection(timeout)
+        target = f"{path}?{urlencode(query)}" if query else path
+        try:
+            connection.request(method, target, body=body, headers={"Connection": "close", **(headers or {})})
+            response = connection.getresponse()
+        except PermissionError as error:
+            connection.close()
+            raise EngineForbidden(f"{self.host}: {error.strerror}") from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise EngineSilent(f"{self.host}: {error or type(error).__name__}") from error
+        if response.status >= 400:
+            raise EngineApiError(_refusal(response.read()), response.status)
+        return response
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        address = urlsplit(self.host)
+        if address.scheme == "unix":
+            return _UnixConnection(address.path, timeout)
+        if address.scheme not in ("tcp", "http", "https") or address.hostname is None:
+            raise EngineApiError(f"DOCKER_HOST={self.host}: unix:// and tcp:// addresses are supported")
+        if address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
+            return http.client.HTTPSConnection(
+                address.hostname, address.port or 2376, timeout=timeout, context=_client_tls()
+            )
+        return http.client.HTTPConnection(address.hostname, address.port or 2375, timeout=timeout)
+
+
+def _client_tls() -> ssl.SSLContext:
+    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    return context
+
+
+def _messages(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """The lines of JSON that the engine sends while it works; one that says error is raised."""
+    try:
+        for line in response:
+            message: dict[str, Any] = json.loads(line)
+            if "error" in message:
+                raise EngineApiError(str(message["error"]))
+            yield message
+    except OSError as error:
+        raise EngineApiError(f"the engine fell silent: {error or type(error).__name__}") from error
+
+
+def _refusal(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()

@@ -1,0 +1,1 @@
+"""The images that Hearth brings along, and how they are built."""

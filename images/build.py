@@ -1,0 +1,216 @@
+"""Build the images that are missing or whose inputs have changed.
+
+python -m images.build             what functions need: base, runtimes, examples
+python -m images.build --check     only list what is missing or outdated; exit status 1 if anything is
+python -m images.build --gateway   the gateway's own image as well
+python -m images.build --rebuild   everything anew, for example after security updates of the base
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from deploy.engine_api import EngineApi, EngineApiError
+from scheduler.runtimes import (
+    BASE_IMAGE,
+    EXAMPLE_IMAGES,
+    GATEWAY_IMAGE,
+    INPUTS,
+    PYTHON_LABEL,
+    RUNTIMES,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+BUSYBOX_IMAGE, API_IMAGE = EXAMPLE_IMAGES
+REGISTRY_PATIENCE = 10.0
+"""Seconds that a registry has to answer before Debian packages take its place."""
+
+Show = Callable[[str, float | None], None]
+Files = dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one image is made: of which files, and on which other image."""
+
+    tag: str
+    files: Files
+    """Name in the build context to file; one is the Dockerfile, unless `foundation` has it."""
+    base: str | None = None
+    foundation: Foundation | None = None
+    """For an image that stands on no other image of ours."""
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """An official image, or what takes its place where no registry answers."""
+
+    official: tuple[str, str]
+    folder: Path
+    python: str | None
+    """Version of Python in the official image, if it is about Python."""
+    made_by: tuple[Path, ...] = field(default=(ROOT / "images/rootfs.py",))
+
+
+class BuildError(Exception):
+    """An image could not be built; the message says why."""
+
+
+def recipes(gateway: bool = False) -> list[Recipe]:
+    """Every image, each after the one that it stands on."""
+    python, busybox = ROOT / "images/base", ROOT / "images/busybox"
+    found = [
+        Recipe(
+            BASE_IMAGE, _folder(python), foundation=Foundation(("python", "3.11-slim"), python, python="3.11")
+        ),
+        Recipe(
+            RUNTIMES["python"],
+            {"Dockerfile": ROOT / "images/python/Dockerfile", "shim.py": ROOT / "runtimes/python/shim.py"},
+            base=BASE_IMAGE,
+        ),
+        Recipe(
+            BUSYBOX_IMAGE, _folder(busybox), foundation=Foundation(("busybox", "1.36"), busybox, python=None)
+        ),
+        Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE),
+    ]
+    if gateway:
+        from images.gateway import gateway_files
+
+        found.append(Recipe(GATEWAY_IMAGE, gateway_files(ROOT), base=BASE_IMAGE))
+    return found
+
+
+def state(engine: EngineApi, recipe: Recipe) -> Literal["present", "missing", "outdated"]:
+    """How the engine's image of this name compares with the recipe."""
+    image = engine.image(recipe.tag)
+    if image is None:
+        return "missing"
+    labels = image["Config"].get("Labels") or {}
+    return "present" if labels.get(INPUTS) == inputs_digest(engine, recipe) else "outdated"
+
+
+def inputs_digest(engine: EngineApi, recipe: Recipe) -> str:
+    """Digest of all that goes into an image: names, bytes, and the image that it stands on."""
+    digest = hashlib.sha256()
+    files = dict(recipe.files)
+    if recipe.foundation:
+        files.update({path.name: path for path in recipe.foundation.made_by})
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    if recipe.base:
+        base = engine.image(recipe.base)
+        digest.update((base["Id"] if base else "absent").encode())
+    return digest.hexdigest()[:32]
+
+
+def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
+    """Build one image. Raises `BuildError`, `EngineApiError` or `RootfsError`."""
+    labels = {INPUTS: inputs_digest(engine, recipe)}
+    with tempfile.TemporaryDirectory(prefix="hearth-image-") as folder:
+        files = dict(recipe.files)
+        if recipe.foundation:
+            python = _lay_foundation(engine, recipe.foundation, files, Path(folder), show)
+            if python:
+                labels[PYTHON_LABEL] = python
+        show("packing", None)
+        context = Path(folder) / "context.tar"
+        _pack(files, context)
+        with context.open("rb") as body:
+            engine.build(body, context.stat().st_size, recipe.tag, labels, lambda line: show(line, None))
+
+
+def _lay_foundation(
+    engine: EngineApi, foundation: Foundation, files: Files, folder: Path, show: Show
+) -> str | None:
+    """Have the official image on the engine or a root file system among the files; returns its Python."""
+    from images.rootfs import busybox_rootfs, python_rootfs
+
+    name, tag = foundation.official
+    official, debian = files.pop("official.Dockerfile"), files.pop("debian.Dockerfile")
+    try:
+        if engine.image(f"{name}:{tag}") is None:
+            show(f"asking a registry for {name}:{tag}", None)
+            engine.pull(name, tag, REGISTRY_PATIENCE, lambda line: show(line, None))
+    except EngineApiError:
+        show("no registry answers: taking Debian packages", None)
+    else:
+        files["Dockerfile"] = official
+        return foundation.python
+    files["Dockerfile"] = debian
+    rootfs = files["rootfs.tar"] = folder / "rootfs.tar"
+    if foundation.python:
+        return python_rootfs(rootfs, show)
+    busybox_rootfs(rootfs, show)
+    return None
+
+
+def _folder(folder: Path) -> Files:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    if not paths:
+        raise BuildError(f"{folder.relative_to(ROOT)} has no files to build an image of")
+    return {str(path.relative_to(folder)): path for path in paths}
+
+
+def _pack(files: Files, target: Path) -> None:
+    """A build context as a tar with neither owners nor times, so that equal inputs give equal layers."""
+    with tarfile.open(target, "w") as tar:
+        for name, path in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = path.stat().st_size
+            entry.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            with path.open("rb") as content:
+                tar.addfile(entry, content)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m images.build", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--check", action="store_true", help="list what is missing or outdated, build nothing")
+    parser.add_argument("--gateway", action="store_true", help="include the gateway's own image")
+    parser.add_argument("--rebuild", action="store_true", help="build even what is present")
+    options = parser.parse_args(arguments)
+    engine = EngineApi()
+    try:
+        if options.check:
+            return _check(engine, recipes(options.gateway))
+        _build_all(engine, recipes(options.gateway), options.rebuild)
+    except (BuildError, EngineApiError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(engine: EngineApi, wanted: Iterable[Recipe]) -> int:
+    faults = [(recipe.tag, found) for recipe in wanted if (found := state(engine, recipe)) != "present"]
+    for tag, found in faults:
+        print(f"{tag}: {found}")
+    return 1 if faults else 0
+
+
+def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> None:
+    for recipe in wanted:
+        if not rebuild and state(engine, recipe) == "present":
+            continue
+        # Only now: rich takes a tenth of a second to import, and mostly there is nothing to build.
+        from deploy.progress import step
+        from images.rootfs import RootfsError
+
+        try:
+            with step(f"Building {recipe.tag}") as progress:
+                build(engine, recipe, progress.show)
+        except (EngineApiError, RootfsError) as error:
+            raise BuildError(f"{recipe.tag}: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
