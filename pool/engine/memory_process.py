@@ -1,0 +1,196 @@
+"""What runs in a `MemoryEngine`: a container, its program and its streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from pool.clock import Clock
+from pool.engine.base import ContainerSpec, ContainerState, EngineError
+
+KILLED = 128 + 9
+OUTPUT_KEPT = 2**20
+PIPE_PIECES = 16
+"""Pieces of a stream that wait to be read before its writer waits."""
+
+
+class Pipe:
+    """One direction of a container's streams; bounded, so that a writer waits for its reader."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[int, bytes]] = deque()
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    async def put(self, stream: int, data: bytes) -> None:
+        """Write; swallowed when the pipe is closed."""
+        while len(self._pieces) >= PIPE_PIECES and not self._closed:
+            await self._change()
+        if not self._closed:
+            self._pieces.append((stream, data))
+            self._changed.set()
+
+    async def get(self) -> tuple[int, bytes] | None:
+        """Read; None at the end."""
+        while not self._pieces:
+            if self._closed:
+                return None
+            await self._change()
+        self._changed.set()
+        return self._pieces.popleft()
+
+    def close(self) -> None:
+        """Nothing more is written; what was written can still be read."""
+        self._closed = True
+        self._changed.set()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class Process:
+    """What a program sees of its container."""
+
+    def __init__(self, container: MemoryContainer, clock: Clock) -> None:
+        self.spec = container.spec
+        self.clock = clock
+        self._container = container
+
+    async def read(self) -> bytes | None:
+        """Next piece of stdin; None at its end, or at once when stdin is not open."""
+        if not self.spec.stdin:
+            return None
+        piece = await self._container.stdin.get()
+        return None if piece is None else piece[1]
+
+    async def write(self, data: bytes, stream: int = 1) -> None:
+        """Write to stdout (1) or stderr (2); waits for whoever is attached."""
+        container = self._container
+        if self.spec.keep_output:
+            container.output += data
+            del container.output[:-OUTPUT_KEPT]
+        for pipe in container.watchers:
+            await pipe.put(stream, data)
+
+
+Program = Callable[[Process], Awaitable[int]]
+"""What an image runs: returns the exit status."""
+
+
+async def sleep_forever(process: Process) -> int:
+    """The program of an image that has none: it lives until it is killed."""
+    await asyncio.get_running_loop().create_future()
+    return 0
+
+
+class MemoryContainer:
+    """A container of a `MemoryEngine`."""
+
+    def __init__(
+        self,
+        container: str,
+        pid: int,
+        spec: ContainerSpec,
+        image: str,
+        program: Program,
+        publish: Callable[[MemoryContainer, str], None],
+    ) -> None:
+        self.id = container
+        self.spec = spec
+        self.image = image
+        self.running = False
+        self.exit_code: int | None = None
+        self.oom_killed = False
+        self.stdin = Pipe()
+        self.watchers: list[Pipe] = []
+        self.output = bytearray()
+        self.changed = asyncio.Event()
+        self._pid = pid
+        self._program = program
+        self._publish = publish
+        self._task: asyncio.Task[None] | None = None
+
+    def state(self) -> ContainerState:
+        """What `inspect` says. The pid is made up: no process has it."""
+        return ContainerState(
+            id=self.id,
+            name=self.spec.name,
+            image=self.image,
+            labels=dict(self.spec.labels),
+            running=self.running,
+            pid=self._pid if self.running else 0,
+            exit_code=self.exit_code,
+            oom_killed=self.oom_killed,
+        )
+
+    def start(self, clock: Clock) -> None:
+        """Run the program; what runs already goes on."""
+        if self.running:
+            return
+        self.running, self.exit_code = True, None
+        self._publish(self, "start")
+        self._task = asyncio.ensure_future(self._run(Process(self, clock)))
+
+    def resize(self, memory: int, cpus: float) -> None:
+        """Change the limits. Raises `EngineError` when it is not running."""
+        if not self.running:
+            raise EngineError(f"Cannot resize container {self.id[:12]}: it is not running")
+        self.spec = replace(self.spec, memory=memory, cpus=cpus)
+
+    def end(self, exit_code: int, oom: bool = False) -> None:
+        """End with this status; nothing happens when it does not run."""
+        if not self.running:
+            return
+        self.running, self.exit_code, self.oom_killed = False, exit_code, oom
+        self.stop_program()
+        self.stdin.close()
+        for pipe in self.watchers:
+            pipe.close()
+        self.changed.set()
+        if oom:
+            self._publish(self, "oom")
+        self._publish(self, "die")
+
+    def stop_program(self) -> None:
+        """Cancel the program's task, unless it is the one that asks."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def _run(self, process: Process) -> None:
+        try:
+            exit_code = await self._program(process)
+        except Exception as error:  # a program that raises is a process that failed
+            await process.write(f"{type(error).__name__}: {error}\n".encode(), 2)
+            exit_code = 1
+        self.end(exit_code)
+
+
+class MemoryAttachment:
+    """The streams of a `MemoryContainer`."""
+
+    def __init__(self, container: MemoryContainer) -> None:
+        self._container = container
+        self._output = Pipe()
+        if container.exit_code is None:
+            container.watchers.append(self._output)
+        else:
+            self._output.close()
+
+    async def write(self, data: bytes) -> None:
+        await self._container.stdin.put(0, data)
+
+    async def close_stdin(self) -> None:
+        self._container.stdin.close()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        return await self._output.get()
+
+    async def close(self) -> None:
+        # Docker ends a stdin that was opened once when its client leaves.
+        self._container.stdin.close()
+        self._output.close()
+        if self._output in self._container.watchers:
+            self._container.watchers.remove(self._output)
