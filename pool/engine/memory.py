@@ -48,8 +48,8 @@ class Latency:
 class MemoryEngine:
     """An engine whose containers are objects.
 
-    It behaves as Docker does where that hurts: at most `cpus` starts go on at once and the others queue, and a
-    verb whose caller is cancelled is carried out all the same."""
+    It behaves as Docker does where that hurts: at most `cpus` starts go on at once and the others queue, and
+    a verb whose caller is cancelled is carried out all the same."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class MemoryEngine:
         self._reachable = True
 
     def alive(self, label: str = "", value: str = "") -> int:
-        """Containers with this label, counted from the call of create until removal is done; no label: all."""
+        """Containers with this label, from the call of create until removal is done; no label: all."""
         return self._alive[label, value]
 
     def peak(self, label: str = "", value: str = "") -> int:
