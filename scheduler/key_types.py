@@ -1,0 +1,206 @@
+"""Types of the values in functions.yaml, beside durations and sizes: each check says what is allowed."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from pool.engine.base import Mount
+from scheduler.faults import shown
+from scheduler.units import Size, size_between
+
+TMP = "/tmp"  # noqa: S108 (the container's own)
+RESERVED_PATHS = ("/proc", "/sys", "/dev", "/run/hearth", "/function")
+"""Paths of a container that are the kernel's or Hearth's, with all below them."""
+
+
+def whole(low: int, high: int) -> BeforeValidator:
+    """A whole number from `low` to `high`."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}, not {shown(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def number(low: float, high: float) -> BeforeValidator:
+    """A number, with or without a fraction, from `low` to `high`."""
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}, not {shown(value)}")
+        return float(value)
+
+    return BeforeValidator(check)
+
+
+def text(pattern: str, wanted: str) -> BeforeValidator:
+    """Text that matches the whole of `pattern`; `wanted` completes "must be ..."."""
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not compiled.fullmatch(value):
+            raise ValueError(f"must be {wanted}, not {shown(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+MAX_VARIABLE = 100_000
+"""Bytes of one environment variable; the kernel's own limit is 128 KiB with the name."""
+
+
+def _none_or_count(value: object) -> object:
+    if value is None or value == "none":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"must be a whole number from 1, or none, not {shown(value)}")
+    return value
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {shown(value)}")
+    return value
+
+
+def _variable(value: object) -> str:
+    """A value of `env` or `labels`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f'must be text or a number, not {shown(value)}; quote it, like "true" or ""')
+    if "\0" in value or len(value.encode()) > MAX_VARIABLE:
+        raise ValueError(f"must be text without NUL of at most {MAX_VARIABLE} bytes")
+    return value
+
+
+def _arguments(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"must be a list of words, like [wc, -w], not {shown(value)}")
+    return tuple(_variable(word) for word in value)
+
+
+def _source(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"must be the path of a folder, relative to this file, not {shown(value)}")
+    return Path(value)
+
+
+def _user(value: object) -> str:
+    """`uid:gid`; a uid alone is its own group, for with no group the engine would take root's."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value == "image":
+        return "image"
+    match = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f"must be UID or UID:GID in numbers, or image for the image's own, not {shown(value)}"
+        )
+    user, group = int(match[1]), int(match[2] or match[1])
+    if user == 0 or group == 0:
+        raise ValueError("must not be 0: functions do not run as root; image keeps the image's own user")
+    return f"{user}:{group}"
+
+
+def container_path(path: str) -> str:
+    """An absolute path of the container where something may be mounted. Raises ValueError for any other."""
+    if not path.startswith("/") or any(character in path for character in ":,\0"):
+        raise ValueError(f"must be an absolute path without ':' or ',', not {shown(path)}")
+    # POSIX gives a leading // a meaning of its own, so normpath keeps it.
+    normal = posixpath.normpath("/" + path.lstrip("/"))
+    if path != normal:
+        raise ValueError(
+            f"must be written without '..', '.', '//' or a last '/', as {normal}, not {shown(path)}"
+        )
+    if path == "/" or any(path == reserved or path.startswith(reserved + "/") for reserved in RESERVED_PATHS):
+        raise ValueError(f"must not be / or in {', '.join(RESERVED_PATHS)}, not {shown(path)}")
+    return path
+
+
+def _writable_path(path: str) -> str:
+    if container_path(path) == TMP:
+        raise ValueError(f"{TMP} is always writable; set its size with `tmp_size`")
+    return path
+
+
+def parse_volume(value: object) -> Mount:
+    """The mount that `HOST:TARGET`, `HOST:TARGET:ro` or `HOST:TARGET:rw` asks for; read-only unless `rw`.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, Mount):
+        return value
+    parts = value.split(":") if isinstance(value, str) else []
+    if len(parts) not in (2, 3) or parts[2:] not in ([], ["ro"], ["rw"]):
+        raise ValueError(f"must be HOST:TARGET, HOST:TARGET:ro or HOST:TARGET:rw, not {shown(value)}")
+    host, target = parts[:2]
+    if not host.startswith("/") or "\0" in host:
+        raise ValueError(f"HOST must be an absolute path, not {shown(host)}")
+    return Mount(host, container_path(target), read_only=parts[2:] != ["rw"])
+
+
+def _list(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'must be a list, like ["/data:/data:ro"], not {shown(value)}')
+    return tuple(value)
+
+
+NAME = r"[a-z][a-z0-9_-]{0,62}"
+_LOWER = "[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_IMAGE = (
+    rf"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?{_LOWER}(?:/{_LOWER})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_WORD = "[A-Za-z_][A-Za-z0-9_]*"
+_MEDIA = r"[A-Za-z0-9!#$&^_.+-]+"
+
+FunctionName = Annotated[
+    str, text(NAME, "1 to 63 lower-case letters, digits, - or _ with a letter first, to be a function's name")
+]
+Runtime = Annotated[str, text(NAME, "the name of a runtime")]
+Source = Annotated[Path, BeforeValidator(_source)]
+HANDLER = rf"{_WORD}(?:\.{_WORD})*:{_WORD}"
+Handler = Annotated[str, text(HANDLER, "module:callable, like handler:handle")]
+ImageReference = Annotated[str, text(_IMAGE, "an image's name in lower case, like registry/name:tag")]
+Port = Annotated[int, whole(1, 65535)]
+Health = Annotated[str, text(r"/[!-~]*", "a path that starts with /, like /healthz")]
+ContentType = Annotated[
+    str, text(rf"{_MEDIA}/{_MEDIA}(?:; ?[ -~]+)?", "a media type, like text/plain; charset=utf-8")
+]
+Command = Annotated[tuple[str, ...], BeforeValidator(_arguments)]
+Switch = Annotated[bool, BeforeValidator(_switch)]
+NoneOrCount = Annotated[int | None, BeforeValidator(_none_or_count)]
+User = Annotated[str, BeforeValidator(_user)]
+Sandbox = Annotated[
+    str, text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "the name of an OCI runtime of the engine, like runsc")
+]
+Variable = Annotated[str, BeforeValidator(_variable)]
+Environment = dict[
+    Annotated[str, text(_WORD, "letters, digits and _, not a digit first, to be a variable's name")], Variable
+]
+Labels = dict[
+    Annotated[
+        str,
+        text(
+            r"[A-Za-z0-9](?:[A-Za-z0-9_./-]{0,126}[A-Za-z0-9])?", "letters, digits, . _ / or -, to be a label"
+        ),
+    ],
+    Variable,
+]
+Writable = dict[
+    Annotated[str, AfterValidator(_writable_path)], Annotated[Size, size_between("64KiB", "64GiB")]
+]
+Volumes = Annotated[
+    tuple[Annotated[Mount, BeforeValidator(parse_volume)], ...], BeforeValidator(_list), Field(max_length=64)
+]
+Prewarm = dict[str, Annotated[int, whole(0, 1000)]]

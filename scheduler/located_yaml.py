@@ -1,0 +1,257 @@
+"""YAML as plain data, with the place of every value.
+
+Only what a definitions file needs, so that nothing in it surprises: one document of mappings, lists and
+scalars. A plain scalar is null, true or false, a decimal number, or text: `yes`, `on`, `0755`, `12:30` and
+`2024-01-31` are text, as in YAML 1.2. Duplicate keys, keys that are no text, aliases, merge keys and tags are
+faults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from scheduler.faults import Fault, shown
+
+MAX_FILE = 2**20
+"""Bytes of the largest file that is read."""
+MAX_DEPTH = 16
+"""Levels of nesting; a definitions file needs five."""
+
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+# No leading zeros (octal to YAML 1.1) and no more digits than a float holds exactly: longer ones are text.
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})")
+_FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})?\.[0-9]{1,15}(?:[eE][-+]?[0-9]{1,2})?")
+
+KeyPath = tuple[str | int, ...]
+"""The way from the root to a value: keys of mappings and indices of lists."""
+
+
+class Place(NamedTuple):
+    """Where a value starts, counting from 1, and the text of a scalar as it is written."""
+
+    line: int
+    column: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's data with places. What `broken` names has a fault already, and its value is None."""
+
+    data: object
+    places: Mapping[KeyPath, Place]
+    faults: tuple[Fault, ...]
+    broken: frozenset[KeyPath]
+
+    def place(self, path: KeyPath) -> Place:
+        """Where the value at `path` is, or else the nearest mapping or list that should hold it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, Place(1, 1))
+
+    def is_broken(self, path: KeyPath) -> bool:
+        """Whether the value at `path`, or one around it, has a fault already."""
+        return any(path[:length] in self.broken for length in range(len(path) + 1))
+
+
+def read(file: Path) -> Document:
+    """Read a file. Never raises: that it is unreadable or no YAML is told by the document's `faults`."""
+    try:
+        if not file.exists():
+            return _unreadable(file, Place(1, 1), "there is no such file; name another with --functions")
+        if not file.is_file():
+            return _unreadable(file, Place(1, 1), "is not a file; a text file in YAML is wanted")
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        return _unreadable(file, Place(1, 1), f"cannot be read: {error.strerror}")
+    if len(data) > MAX_FILE:
+        return _unreadable(file, Place(1, 1), f"is larger than {MAX_FILE} bytes, the most that is read")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        place = _place_of_index(data[: error.start].decode(), error.start)
+        return _unreadable(
+            file, place, f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        )
+    return parse(text, file)
+
+
+def parse(text: str, file: Path) -> Document:
+    """Parse YAML text; `file` is only for the faults."""
+    return _Parser(text, file).document()
+
+
+def _unreadable(file: Path, place: Place, message: str) -> Document:
+    return Document(None, {}, (Fault(file, place.line, place.column, message),), frozenset({()}))
+
+
+def _place_of_index(text: str, index: int) -> Place:
+    before = text[:index]
+    return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+
+
+class _StopError(Exception):
+    """Nothing after this place can be understood."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+class _Parser:
+    """Builds the data from PyYAML's events. As aliases are not followed, it costs what the file is long."""
+
+    def __init__(self, text: str, file: Path) -> None:
+        self.text = text
+        self.file = file
+        self.places: dict[KeyPath, Place] = {}
+        self.faults: list[Fault] = []
+        self.broken: set[KeyPath] = set()
+
+    def document(self) -> Document:
+        data: object = None
+        try:
+            data = self._root()
+        except _StopError as stop:
+            self._fault(stop.place, str(stop))
+            self.broken.add(())
+        return Document(data, self.places, tuple(self.faults), frozenset(self.broken))
+
+    def _root(self) -> object:
+        try:
+            self.loader: Any = yaml.SafeLoader(self.text)
+        except yaml.reader.ReaderError as error:
+            place = _place_of_index(self.text, error.position)
+            raise _StopError(
+                place, f"character U+{ord(self.text[error.position]):04X} is not allowed; remove it"
+            ) from None
+        self._next()
+        start = self._next()
+        if isinstance(start, yaml.StreamEndEvent):
+            raise _StopError(
+                Place(1, 1), "the file is empty; write at least `version: 1` and `functions: {}`"
+            )
+        data = self._value(self._next(), ())
+        self._next()
+        end = self._next()
+        if not isinstance(end, yaml.StreamEndEvent):
+            raise _StopError(_place(end), "a second document starts here; put everything into one document")
+        return data
+
+    def _next(self) -> Any:
+        """The next event; PyYAML's types do not tell which kind has which attributes."""
+        try:
+            return self.loader.get_event()
+        except yaml.MarkedYAMLError as error:
+            raise self._no_yaml(error) from None
+        except (ValueError, OverflowError):
+            # PyYAML lets these through for an escape or a %YAML directive with a number out of range.
+            mark = self.loader.get_mark()
+            raise _StopError(
+                Place(mark.line + 1, mark.column + 1), "not YAML: a number is out of range here"
+            ) from None
+
+    def _no_yaml(self, error: yaml.MarkedYAMLError) -> _StopError:
+        mark = error.problem_mark or error.context_mark or self.loader.get_mark()
+        place = Place(mark.line + 1, mark.column + 1)
+        if self.text[mark.index : mark.index + 1] == "\t":
+            return _StopError(place, "a tab where YAML wants spaces; indent with spaces")
+        problem = f"{error.context}, {error.problem}" if error.context else f"{error.problem}"
+        return _StopError(place, f"not YAML: {problem}")
+
+    def _value(self, event: Any, path: KeyPath) -> object:
+        place = _place(event)
+        self.places.setdefault(path, place)  # of two values with one key, the first one's is kept
+        if len(path) > MAX_DEPTH:
+            raise _StopError(place, f"nested deeper than {MAX_DEPTH} levels; nothing here needs so many")
+        if isinstance(event, yaml.AliasEvent):
+            shared = "write the value out, or put what functions share under `defaults`"
+            self._break(path, place, f"aliases (*{event.anchor}) are not supported; {shared}")
+            return None
+        if event.tag is not None:
+            self._break(path, place, f"tags ({shown(event.tag)}) are not supported; remove it")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(path)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._list(path)
+        if not _is_unicode(event.value):
+            self._break(path, place, "half of a surrogate pair is no character; write the character itself")
+            return None
+        return _plain(event.value) if event.style is None else event.value
+
+    def _mapping(self, path: KeyPath) -> dict[str, object]:
+        mapping: dict[str, object] = {}
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            key_place = _place(event)
+            is_plain = isinstance(event, yaml.ScalarEvent) and event.style is None
+            text = event.value if isinstance(event, yaml.ScalarEvent) else "?"
+            # A key's own place is of no use after this; its faults are at the value, so it is read aside.
+            key = _plain(text) if is_plain else self._aside(event, path)
+            value_event = self._next()
+            value = self._value(value_event, (*path, text))
+            if is_plain and text == "<<":
+                shared = "put what functions share under `defaults`"
+                self._fault(_place(value_event), f"merge keys (<<) are not supported; {shared}")
+            elif not isinstance(key, str) or not _is_unicode(key):
+                self._fault(
+                    _place(value_event), f'the key of this value is no text; quote it, like "{_safe(text)}":'
+                )
+            elif key in mapping:
+                self._fault(key_place, f"the key {shown(key)} is here twice; remove one of the two")
+            else:
+                mapping[key] = value
+        return mapping
+
+    def _aside(self, event: Any, path: KeyPath) -> object:
+        """Read a key that is no plain scalar. Its parts have faults, but no places that one could ask for."""
+        if isinstance(event, yaml.ScalarEvent) and event.tag is None:
+            return event.value
+        places = dict(self.places)
+        key = self._value(event, (*path, "?"))
+        self.places = places
+        return key
+
+    def _list(self, path: KeyPath) -> list[object]:
+        values: list[object] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            values.append(self._value(event, (*path, len(values))))
+        return values
+
+    def _break(self, path: KeyPath, place: Place, message: str) -> None:
+        self.broken.add(path)
+        self._fault(place, message)
+
+    def _fault(self, place: Place, message: str) -> None:
+        self.faults.append(Fault(self.file, place.line, place.column, message))
+
+
+def _place(event: Any) -> Place:
+    text = event.value if isinstance(event, yaml.ScalarEvent) else ""
+    return Place(event.start_mark.line + 1, event.start_mark.column + 1, text)
+
+
+def _plain(text: str) -> object:
+    """The value of a scalar without quotes."""
+    if text in _NULL:
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _safe(text: str) -> str:
+    return shown(text)[1:-1]

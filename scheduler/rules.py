@@ -1,0 +1,88 @@
+"""Rules between the keys of a function: which belong together, and which shut each other out.
+
+Each gives (key to blame, or "" for the function; message). They take values as they are written or as they are
+in the model, and skip those of a wrong type: that fault is told by the key's own type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pool.engine.base import Mount
+from scheduler.faults import shown
+
+Blame = tuple[str, str]
+
+
+def shared_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
+    """Of keys that every kind of function has."""
+    least, most = keys.get("min_instances"), keys.get("max_instances", 16)
+    if isinstance(least, int) and isinstance(most, int) and least > most:
+        yield "min_instances", f"is {least}, more than `max_instances`, {most}; lower it or raise the other"
+    if keys.get("reuse") is False and _above_one(keys.get("concurrency")):
+        yield "reuse", "false gives each call an instance of its own; `concurrency` must be 1 with it"
+    yield from _mount_faults(keys)
+
+
+def function_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
+    """Of all keys of a function, by its kind."""
+    yield from shared_faults(keys)
+    if "runtime" in keys and "image" in keys:
+        yield "image", "a function has either `runtime` (Python code) or `image`; remove one of the two"
+    elif "image" not in keys:
+        yield from _handler_faults(keys)
+    elif "port" in keys:
+        yield from _http_faults(keys)
+    else:
+        yield from _command_faults(keys)
+
+
+def _above_one(value: object) -> bool:
+    return isinstance(value, int) and value > 1
+
+
+def _foreign(keys: Mapping[str, Any], names: Sequence[str], owner: str) -> Iterator[tuple[str, str]]:
+    yield from ((name, f"belongs to {owner}; remove it") for name in names if name in keys)
+
+
+def _handler_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "runtime" not in keys:
+        if "source" in keys or "handler" in keys:
+            yield "", "`runtime` is missing; write `runtime: python`"
+        else:
+            yield "", "has no code; write `runtime`, `source` and `handler`, or `image`"
+            return
+    if "source" not in keys:
+        yield "", "`source` is missing; write the folder with the code"
+    if "handler" not in keys:
+        yield "", "`handler` is missing; write module:callable, like handler:handle"
+    yield from _foreign(keys, ("port", "command", "health", "content_type"), "a function with `image`")
+
+
+def _http_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _foreign(keys, ("source", "handler"), "a function with `runtime`")
+    yield from _foreign(keys, ("content_type",), "a command, an image without `port`")
+    if isinstance(env := keys.get("env"), Mapping) and "PORT" in env:
+        yield "env", "PORT is set from `port`; remove it"
+
+
+def _command_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _foreign(keys, ("source", "handler"), "a function with `runtime`")
+    yield from _foreign(keys, ("health",), "a function with `port`")
+    if _above_one(keys.get("concurrency")):
+        yield "concurrency", "must be 1 for a command: a container is run for each call"
+    if isinstance(least := keys.get("min_instances"), int) and least > 0:
+        yield "min_instances", "must be 0 for a command: a container is run for each call"
+
+
+def _mount_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    writable, volumes = keys.get("writable"), keys.get("volumes")
+    taken = set(writable) if isinstance(writable, Mapping) else set()
+    for volume in volumes if isinstance(volumes, list | tuple) else ():
+        target = (
+            volume.target if isinstance(volume, Mount) else str(volume).partition(":")[2].partition(":")[0]
+        )
+        if target in taken:
+            yield "volumes", f"mounts {shown(target)} twice, or it is in `writable` too; remove one"
+        taken.add(target)

@@ -1,0 +1,162 @@
+"""A function's source folder as bytes, and the digest that is its version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scheduler.units import format_size
+
+if TYPE_CHECKING:
+    from scheduler.definitions import FunctionDefinition
+
+MAX_SOURCE = 32 * 2**20
+"""Bytes of all files of a source folder together."""
+MAX_FILES = 10_000
+SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
+"""Files and folders of these names, and `*.pyc`, are no part of a function."""
+REQUIREMENTS = "requirements.txt"
+
+
+class SourceError(Exception):
+    """A source folder cannot be taken as a function's code; the message says which file and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCode:
+    """The files of a source folder: names (relative, with `/`) and contents, sorted by name."""
+
+    files: tuple[tuple[str, bytes], ...]
+
+    @property
+    def requirements(self) -> bytes | None:
+        """Content of requirements.txt, or None."""
+        return dict(self.files).get(REQUIREMENTS)
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of names and contents. Times, modes and owners do not count."""
+        return _digest(part for name, data in self.files for part in (name.encode(), data))
+
+
+def collect(source: Path) -> SourceCode:
+    """Read a source folder.
+
+    Skips what `SKIPPED` names. A link to a file inside the folder is read as that file. Raises `SourceError`
+    for a link that leaves the folder or leads to a folder or to nothing, for what is neither file nor folder (a
+    pipe, a device), for more than `MAX_SOURCE` bytes or `MAX_FILES` files, and for what cannot be read.
+    """
+    files = []
+    room = MAX_SOURCE
+    for name, path in _walk(source):
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(room + 1)
+        except OSError as error:
+            raise SourceError(f"{name} cannot be read: {error.strerror}") from error
+        room -= len(data)
+        if room < 0:
+            raise _too_large()
+        files.append((name, data))
+    return SourceCode(tuple(files))
+
+
+def check(source: Path) -> None:
+    """Raise the `SourceError` that `collect` would raise, as far as it shows without reading the files."""
+    room = MAX_SOURCE
+    for name, path in _walk(source):
+        try:
+            room -= path.stat().st_size
+        except OSError as error:
+            raise SourceError(f"{name} cannot be read: {error.strerror}") from error
+        if room < 0:
+            raise _too_large()
+
+
+def version_digest(definition: FunctionDefinition, source: SourceCode | None, image_id: str) -> str:
+    """SHA-256, in hex, of what shapes a function version; the first 12 digits are what people are shown.
+
+    These are: the function's name; every key of its definition, defaults included (`source` by the names and
+    contents of its files, not by where the folder is); and the id of the image that its containers are made
+    from. So a new image behind the same reference, or another byte of code, is a new version, and a folder that
+    was moved, copied or touched is not. No times, and no paths of the host but those that `volumes` names.
+    """
+    keys = definition.model_dump(mode="json", exclude={"source"})
+    return _digest(
+        [
+            json.dumps(keys, sort_keys=True).encode(),
+            source.digest().encode() if source is not None else b"",
+            image_id.encode(),
+        ]
+    )
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        # With its length ahead, a part cannot lend its end to the next one.
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _walk(source: Path) -> Iterator[tuple[str, Path]]:
+    """Names and real paths of all files, sorted by name."""
+    try:
+        root = Path(os.path.realpath(source, strict=True))
+        found = sorted(_files(root, root, ""))
+    except OSError as error:
+        raise SourceError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if len(found) > MAX_FILES:
+        raise SourceError(f"has {len(found)} files; at most {MAX_FILES} are taken")
+    return iter(found)
+
+
+def _files(root: Path, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in SKIPPED or entry.name.endswith(".pyc"):
+                continue
+            name = prefix + entry.name
+            if not _is_unicode(name):
+                raise SourceError(f"{name!a} is not a name in UTF-8; rename it")
+            path = folder / entry.name
+            if entry.is_symlink():
+                path = _target(root, path, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                yield name, path
+            elif not stat.S_ISDIR(mode):
+                raise SourceError(f"{name} is neither a file nor a folder; remove it")
+            elif entry.is_symlink():
+                raise SourceError(f"{name} is a link to a folder; replace it by a copy")
+            else:
+                yield from _files(root, path, name + "/")
+
+
+def _target(root: Path, link: Path, name: str) -> Path:
+    try:
+        target = Path(os.path.realpath(link, strict=True))
+    except OSError:
+        raise SourceError(f"{name} is a link that leads nowhere; remove it") from None
+    if not target.is_relative_to(root):
+        raise SourceError(f"{name} is a link that leaves the folder; replace it by a copy")
+    return target
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _too_large() -> SourceError:
+    advice = "take out what the code does not need"
+    return SourceError(f"is larger than {format_size(MAX_SOURCE)}, the most that is taken; {advice}")
