@@ -150,8 +150,8 @@ def load(
 ) -> Definitions:
     """Read and check a definitions file.
 
-    `runtimes` are those that functions may name. Host folders of `volumes` must be in one of `allowed_volumes`,
-    links resolved. Raises `DefinitionsError` with every fault of the file, by position, and nothing else.
+    `runtimes` are those that functions may name. Host folders of `volumes` must be in one of
+    `allowed_volumes`, links resolved. Raises `DefinitionsError` with every fault of the file, by position, and nothing else.
     """
     return _Loader(path, runtimes, allowed_volumes).load()
 

@@ -1,7 +1,7 @@
 """Rules between the keys of a function: which belong together, and which shut each other out.
 
-Each gives (key to blame, or "" for the function; message). They take values as they are written or as they are
-in the model, and skip those of a wrong type: that fault is told by the key's own type.
+Each gives (key to blame, or "" for the function; message). They take values as they are written or as they
+are in the model, and skip those of a wrong type: that fault is told by the key's own type.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def collect(source: Path) -> SourceCode:
     """Read a source folder.
 
     Skips what `SKIPPED` names. A link to a file inside the folder is read as that file. Raises `SourceError`
-    for a link that leaves the folder or leads to a folder or to nothing, for what is neither file nor folder (a
-    pipe, a device), for more than `MAX_SOURCE` bytes or `MAX_FILES` files, and for what cannot be read.
+    for a link that leaves the folder or leads to a folder or to nothing, for what is neither file nor folder
+    (a pipe, a device), for more than `MAX_SOURCE` bytes or `MAX_FILES` files, and for what cannot be read.
     """
     files = []
     room = MAX_SOURCE
@@ -83,8 +83,8 @@ def version_digest(definition: FunctionDefinition, source: SourceCode | None, im
 
     These are: the function's name; every key of its definition, defaults included (`source` by the names and
     contents of its files, not by where the folder is); and the id of the image that its containers are made
-    from. So a new image behind the same reference, or another byte of code, is a new version, and a folder that
-    was moved, copied or touched is not. No times, and no paths of the host but those that `volumes` names.
+    from. So a new image behind the same reference, or another byte of code, is a new version, and a folder
+    that was moved, copied or touched is not. No times, and no paths of the host but those that `volumes` names.
     """
     keys = definition.model_dump(mode="json", exclude={"source"})
     return _digest(
