@@ -32,3 +32,11 @@ class InstanceDied(PoolError):
 
 class Nonsense(PoolError):
     """The instance answered something that is not HTTP."""
+
+
+class CommandFailed(PoolError):
+    """A command ended with an exit status other than 0, or its container was lost."""
+
+
+class TooLarge(PoolError):
+    """An answer is longer than the function's `max_response`."""

@@ -49,7 +49,7 @@ RULES = (
     Rule(V6, "INPUT", ()),
     Rule(V6, "FORWARD", ()),
 )
-"""What a protected bridge has, beside the rule between its own containers. The networks have no IPv6 at all."""
+"""What a protected bridge has, beside the rule between its own containers. The networks have no IPv6."""
 
 
 def _rules(bridge: str) -> list[Rule]:

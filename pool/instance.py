@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from pool.states import LIVE, State
+from pool.transport.message import Call
 from pool.workload import Workload
 
 
 class Link(Protocol):
     """The way to an instance: made by the launcher, used through leases."""
 
+    @property
+    def alive(self) -> bool:
+        """False when the connections say that the instance is dead."""
+
     def free_slots(self, in_use: int) -> int:
         """How many more invocations it can take now, when `in_use` are running."""
+
+    def take(self) -> Any:
+        """A connection that can be used at once, or None."""
+
+    async def connect(self, call: Call) -> Any:
+        """A connection for this call. Raises `NotSent`."""
+
+    def give(self, connection: Any) -> None:
+        """Take a connection back after its call; one that is not clean is closed."""
+
+    def drain_log(self) -> None:
+        """Read what the instance has printed until now."""
 
     async def close(self) -> None:
         """Close every connection and listener, and remove what is on disk."""
@@ -25,6 +42,7 @@ class Instance:
         "born_generic",
         "container",
         "created_at",
+        "given_at",
         "id",
         "image",
         "in_use",
@@ -52,6 +70,8 @@ class Instance:
         self.created_at = now
         self.ready_at: float | None = None
         """When it became ready for its function (not when it was prewarmed)."""
+        self.given_at = now
+        """When it was given to its function."""
         self.last_used = now
         self.in_use = 0
         self.served = 0

@@ -48,6 +48,8 @@ class Workload:
     """HTTP only: path that must answer below 400 before the instance is ready; None: the port accepts."""
     egress: bool = False
     """Attach to the gateway's egress network."""
+    max_response: int = 64 * 2**20
+    """Bytes of an answer's body."""
 
     @property
     def single_use(self) -> bool:

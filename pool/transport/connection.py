@@ -1,7 +1,7 @@
 """One HTTP/1.1 client connection to an instance: the hot path of every warm call.
 
-An asyncio Protocol on httptools' parser. One call at a time; no task, no lock and no timer of its own. After an
-exchange `reusable` says whether the next call may use the connection: anything unclear closes it.
+An asyncio Protocol on httptools' parser. One call at a time; no task, no lock and no timer of its own. After
+an exchange `reusable` says whether the next call may use the connection: anything unclear closes it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class HttpConnection(asyncio.Protocol):
         """Send a call and return when the head of the answer is here.
 
         Raises `NotSent` if the connection is gone and nothing was sent, `InstanceDied` if it ends before an
-        answer, `Nonsense` if the answer is not HTTP. What `call.more` raises passes through, connection closed.
+        answer, `Nonsense` if the answer is not HTTP. What `call.more` raises passes; the connection is closed.
         """
         transport = self._transport
         if transport is None or not self.open or transport.is_closing():
@@ -83,12 +83,16 @@ class HttpConnection(asyncio.Protocol):
             return await self._waiter
         return await self._exchange_streaming(call, lines, transport)
 
-    async def _exchange_streaming(self, call: Call, lines: list[bytes], transport: asyncio.Transport) -> Answer:
+    async def _exchange_streaming(
+        self, call: Call, lines: list[bytes], transport: asyncio.Transport
+    ) -> Answer:
         """The body comes in pieces. Sending stops when the instance has answered or is gone."""
         assert call.more is not None
         assert self._waiter is not None
         chunked = call.length is None
-        lines.append(b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % call.length)
+        lines.append(
+            b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % call.length
+        )
         transport.write(b"".join(lines))
         waiter, piece, left = self._waiter, call.first, call.length
         try:

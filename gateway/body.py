@@ -1,0 +1,102 @@
+"""A request's body: read ahead a little, bounded, and then piece by piece as the function takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.problems import Problem
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+READ_AHEAD = 64 * 1024
+"""Bytes that are read before an instance is leased: a slow sender of a small body holds no instance up."""
+QUEUED_READ_AHEAD = 256 * 1024
+"""Bytes that are read while the call waits. Beyond it the client is not read, so that it is not seen leaving."""
+
+
+class ClientGone(Exception):
+    """The client has closed its connection; there is nobody to answer."""
+
+
+class RequestBody:
+    """The body of one request. `limit` is the function's `max_body`, in bytes."""
+
+    __slots__ = ("_chunks", "_receive", "complete", "length", "limit", "size", "waiting")
+
+    def __init__(self, receive: Receive, headers: list[tuple[bytes, bytes]], limit: int) -> None:
+        self._receive = receive
+        self._chunks: list[bytes] = []
+        self.limit = limit
+        self.size = 0
+        self.complete = False
+        self.waiting = False
+        """Whether the client is being waited for right now."""
+        self.length: int | None = None
+        """Declared length in bytes; None for chunks (and for no body at all)."""
+        for name, value in headers:
+            if name == b"content-length":
+                self.length = int(value)
+
+    async def read_ahead(self, limit: int = READ_AHEAD) -> None:
+        """Read until the body is complete or `limit` bytes are here. Raises `Problem` 413 and `ClientGone`."""
+        if self.length is not None and self.length > self.limit:
+            await self._discard()
+        while not self.complete and self.size < limit:
+            await self._receive_one()
+
+    async def _receive_one(self) -> None:
+        self.waiting = True
+        message = await self._receive()
+        self.waiting = False
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        self.complete = not message.get("more_body", False)
+        if chunk:
+            self.size += len(chunk)
+            if self.size > self.limit:
+                await self._discard()
+            self._chunks.append(chunk)
+
+    async def _discard(self) -> None:
+        """Over the limit: drop what comes, up to twice the limit, so that a sending client sees the 413."""
+        self._chunks.clear()
+        while not self.complete and self.size <= 2 * self.limit:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            self.size += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        raise Problem("body-too-large", f"the body is over {self.limit} bytes (max_body of the function)")
+
+    def take(self) -> bytes:
+        """What was read and not yet taken."""
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Undo a `take` whose data went nowhere."""
+        if data:
+            self._chunks.insert(0, data)
+
+    async def more(self) -> bytes:
+        """The next piece; empty at the end. Raises like `read_ahead`."""
+        while not self._chunks and not self.complete:
+            await self._receive_one()
+        return self.take()
+
+    async def watch(self) -> None:
+        """Return never, but raise `ClientGone` when the client leaves. Reads ahead, boundedly, meanwhile."""
+        while self.complete or self.size < QUEUED_READ_AHEAD:
+            if self.complete:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+            else:
+                await self._receive_one()
+        await asyncio.get_running_loop().create_future()

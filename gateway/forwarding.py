@@ -1,0 +1,133 @@
+"""What of a request goes to a function, and what of its answer goes back. Pure functions on headers.
+
+Framing is rebuilt on both sides, never passed on (RFC 9110, 7.6.1: hop-by-hop fields; RFC 9112, 6: length or
+chunks, never both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.problems import Problem
+
+HeaderList = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
+NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"x-invocation-id", b"date", b"server"}
+NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed"})
+"""What only a function marked `web: true` may do to the origin that all functions share."""
+ACTIVE_CONTENT = (b"text/html", b"application/xhtml", b"image/svg", b"text/xml", b"application/xml")
+FORBIDDEN = (b"\r", b"\n", b"\0")
+
+
+def request_headers(
+    scope: Mapping[str, Any], invocation: bytes, timeout: float
+) -> HeaderList:
+    """The caller's headers as the function shall see them, with Hearth's own. Raises `Problem`."""
+    headers: HeaderList = []
+    listed: set[bytes] | None = None
+    host = b""
+    for name, value in scope["headers"]:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            listed = {token.strip().lower() for token in value.split(b",")}
+        if name in NOT_TO_FUNCTION or name.startswith((b"x-hearth-", b"x-forwarded-")):
+            continue
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            raise Problem("bad-request", f"the header {name.decode('latin-1')} holds a CR, LF or NUL")
+        if name == b"host":
+            host = value
+        headers.append((name, value))
+    if listed:
+        headers = [pair for pair in headers if pair[0] not in listed]
+    client = scope.get("client")
+    headers += (
+        (b"x-forwarded-for", client[0].encode() if client else b"unknown"),
+        (b"x-forwarded-proto", scope.get("scheme", "http").encode()),
+        (b"x-forwarded-host", host),
+        (b"x-invocation-id", invocation),
+        (b"x-hearth-deadline", b"%.3f" % timeout),
+    )
+    return headers
+
+
+def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> HeaderList:
+    """The function's headers as the caller shall see them; the length is added by who knows it.
+
+    Names are in lower case. Without `web` the function cannot act for our origin: no cookies, and active content
+    is sandboxed.
+    """
+    kept: HeaderList = []
+    listed: set[bytes] | None = None
+    active = False
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            listed = {token.strip().lower() for token in value.split(b",")}
+        if name in NOT_FROM_FUNCTION or name.startswith(b"x-hearth-"):
+            continue
+        if not web:
+            if name in NOT_FOR_OUR_ORIGIN:
+                continue
+            if name == b"content-type" and value.strip().lower().startswith(ACTIVE_CONTENT):
+                active = True
+        kept.append((name, value))
+    if listed:
+        kept = [pair for pair in kept if pair[0] not in listed]
+    if not web:
+        kept.append((b"x-content-type-options", b"nosniff"))
+        if active:
+            kept.append((b"content-security-policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'"))
+    return kept
+
+
+def target_of(sub_path: bytes, query: bytes) -> bytes:
+    """The request target that the function sees. Raises `Problem` for CR, LF, NUL or white space in it."""
+    target = b"/" + sub_path.lstrip(b"/") if sub_path else b"/"
+    if query:
+        target += b"?" + query
+    if any(byte <= 32 or byte == 127 for byte in target):
+        raise Problem("bad-request", "the path or query holds white space or a control character; encode it")
+    return target
+
+
+def cgi_variables(scope: Mapping[str, Any], function: str, invocation: str, length: int | None) -> dict[str, str]:
+    """CGI/1.1 meta-variables (RFC 3875, 4.1) of a call, without `HTTP_AUTHORIZATION` and `HTTP_PROXY`."""
+    server = scope.get("server") or ("", 0)
+    client = scope.get("client") or ("", 0)
+    variables = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SERVER_SOFTWARE": "Hearth",
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1]),
+        "REQUEST_METHOD": str(scope["method"]),
+        "SCRIPT_NAME": f"/invoke/{function}",
+        "PATH_INFO": "",
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "REMOTE_ADDR": str(client[0]),
+        "HEARTH_INVOCATION_ID": invocation,
+    }
+    if length is not None:
+        variables["CONTENT_LENGTH"] = str(length)
+    for raw_name, raw_value in scope["headers"]:
+        if raw_name in NOT_TO_FUNCTION or raw_name in (b"authorization", b"proxy"):
+            continue
+        name = raw_name.decode("latin-1").upper().replace("-", "_")
+        if raw_name == b"content-type":
+            variables["CONTENT_TYPE"] = raw_value.decode("latin-1")
+        elif name.isidentifier() and not any(bad in raw_value for bad in FORBIDDEN):
+            variables[f"HTTP_{name}"] = raw_value.decode("latin-1")
+    return variables

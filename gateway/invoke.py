@@ -1,0 +1,314 @@
+"""The invoke endpoint: raw ASGI, ahead of all routing, since every warm call goes this way.
+
+Admit, lease a slot, send the call over the instance's connection, stream the answer back, end the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
+from gateway.outcome import Outcomes, check_outcome
+from gateway.problems import Problem, problem_of
+from pool.clock import Clock
+from pool.errors import InstanceDied, Nonsense, NotSent, PoolError, TooLarge
+from pool.lease import Lease
+from pool.logs import LogStore
+from pool.states import Reason
+from pool.transport.message import Answer, Call
+from pool.workload import Kind
+from scheduler.dispatcher import Dispatcher
+from scheduler.errors import SchedulerError
+from scheduler.function import Function
+
+log = logging.getLogger("hearth.invoke")
+
+PREFIX = b"/invoke/"
+ATTEMPTS = 3
+"""Leases that a call may use up before anything of it was sent."""
+
+
+class Faults(Protocol):
+    """Who knows why a declared function is not in service."""
+
+    def fault_of(self, function: str) -> str | None:
+        """Why the function could not be set up; None if it is not declared at all."""
+
+
+class InvokeEndpoint:
+    """Serves everything below /invoke/."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, faults: Faults, outcomes: Outcomes, logs: LogStore, clock: Clock
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._faults = faults
+        self._outcomes = outcomes
+        self._logs = logs
+        self._clock = clock
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """ASGI. `scope["raw_path"]` starts with /invoke/."""
+        invocation = _Invocation(self, scope, receive, send)
+        try:
+            await invocation.run()
+        except ClientGone:
+            self._outcomes.ended(invocation.name, "client-gone", "caller")
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self._refuse(invocation, error)
+
+    async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
+        problem = problem_of(error)
+        if problem.slug == "internal-error":
+            log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
+        elif problem.blame != "caller":
+            log.warning("invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail)
+        self._outcomes.ended(invocation.name, problem.slug, problem.blame)
+        if invocation.head_sent:
+            return  # the server closes the connection without a final chunk: nobody takes half for whole
+        body = problem.body(invocation.id)
+        headers = problem.response_headers(body) + invocation.own_headers()
+        await invocation.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await invocation.send({"type": "http.response.body", "body": body})
+
+    def _find(self, scope: Mapping[str, Any], name: str, sub_path: bytes) -> Function:
+        if self._dispatcher.draining:
+            raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
+        function = self._dispatcher.functions.get(name)
+        if function is None:
+            fault = self._faults.fault_of(name)
+            if fault is not None:
+                raise Problem("function-failed", f"{name} is not in service: {fault}")
+            raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
+        if function.workload.kind is not Kind.HTTP:
+            if sub_path:
+                raise Problem(
+                    "method-not-allowed", f"{name} takes no sub-path: POST /invoke/{name}", headers=((b"allow", b""),)
+                )
+            if scope["method"] != "POST":
+                raise Problem(
+                    "method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),)
+                )
+        return function
+
+
+class _Invocation:
+    """One call on its way through the gateway."""
+
+    __slots__ = (
+        "_end",
+        "_receive",
+        "_scope",
+        "arrived",
+        "exec_seconds",
+        "head_sent",
+        "id",
+        "kind",
+        "name",
+        "queue_seconds",
+        "send",
+        "start_seconds",
+    )
+
+    def __init__(
+        self, endpoint: InvokeEndpoint, scope: Mapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        self._end = endpoint
+        self._scope = scope
+        self._receive = receive
+        self.send = send
+        self.id = secrets.token_hex(16)
+        self.name = ""
+        self.arrived = endpoint._clock.now()
+        self.kind: str | None = None
+        self.queue_seconds = self.start_seconds = self.exec_seconds = 0.0
+        self.head_sent = False
+
+    async def run(self) -> None:
+        """From the request's head to the answer's last byte. Raises what `problem_of` understands."""
+        scope, end = self._scope, self._end
+        raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        name = raw_name.decode("latin-1")
+        function = end._find(scope, name, sub_path)
+        self.name = name
+        target = target_of(sub_path, scope["query_string"])
+        headers = request_headers(scope, self.id.encode(), function.limits.timeout)
+        body = RequestBody(self._receive, scope["headers"], function.limits.max_body)
+        await body.read_ahead()
+        end._logs.remember(self.id)
+        lease = end._dispatcher.try_lease(function, self.id, self.arrived)
+        attempts = 1
+        while True:
+            if lease is None:
+                lease = await self._wait(function, body)
+            self._note_lease(lease)
+            first = body.take()
+            call = Call(scope["method"].encode(), target, headers, first)
+            if not body.complete:
+                call.more, call.length = body.more, body.length
+            if function.workload.kind is Kind.COMMAND:
+                call.meta = cgi_variables(scope, name, self.id, body.length)
+            try:
+                await self._call(function, lease, call, body)
+                return
+            except NotSent as error:
+                if function.workload.kind is Kind.COMMAND:
+                    raise
+                if attempts == ATTEMPTS:
+                    raise InstanceDied(str(error)) from error
+            attempts += 1
+            body.put_back(first)
+            lease = None
+
+    async def _wait(self, function: Function, body: RequestBody) -> Lease:
+        """Wait for a slot; a client that leaves meanwhile frees its place in the queue at once."""
+        waiting = asyncio.ensure_future(self._end._dispatcher.wait(function, self.id, self.arrived))
+        watching = asyncio.ensure_future(body.watch())
+        try:
+            await asyncio.wait((waiting, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                watching.result()
+            return await waiting
+        except BaseException:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self._end._dispatcher.release(waiting.result())
+            raise
+        finally:
+            waiting.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def _note_lease(self, lease: Lease) -> None:
+        """Split the time until the lease into waiting for others and waiting for a start."""
+        waited = lease.since - self.arrived
+        ready = lease.instance.ready_at
+        self.kind = lease.kind
+        self.start_seconds = 0.0
+        if lease.kind != "warm" and ready is not None:
+            began = max(self.arrived, lease.instance.given_at)
+            self.start_seconds = max(0.0, min(waited, ready - began))
+        self.queue_seconds = waited - self.start_seconds
+
+    async def _call(self, function: Function, lease: Lease, call: Call, body: RequestBody) -> None:
+        """One exchange on a lease; whatever happens, the lease is ended."""
+        end, clock = self._end, self._end._clock
+        fatal: Reason | None = None
+        try:
+            if lease.connection is None:
+                before = clock.now()
+                await lease.connect(call)
+                self.start_seconds += clock.now() - before
+            connection = lease.connection
+            assert connection is not None
+            began = clock.now()
+            try:
+                async with asyncio.timeout(function.limits.timeout):
+                    answer = await connection.exchange(call)
+                    self.exec_seconds = clock.now() - began
+                    await check_outcome(function.workload.kind, answer)
+                    await self._respond(function, answer)
+            except TimeoutError:
+                connection.abort()
+                if body.waiting:
+                    raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+                fatal = Reason.TIMEOUT
+                self.exec_seconds = clock.now() - began
+                raise Problem(
+                    "timeout", f"{self.name} ran past its timeout of {function.limits.timeout:g} s"
+                ) from None
+        except NotSent:
+            fatal = Reason.DEAD
+            raise
+        except Nonsense:
+            fatal = Reason.BROKEN
+            raise
+        except InstanceDied:
+            if not self.head_sent and function.workload.kind is Kind.HANDLER:
+                fatal = Reason.DEAD
+            raise
+        except PoolError:
+            raise
+        except BaseException:
+            if lease.connection is not None:
+                lease.connection.abort()  # the answer is not wanted any more: nobody may read it later
+            raise
+        finally:
+            end._dispatcher.release(lease, fatal)
+
+    async def _respond(self, function: Function, answer: Answer) -> None:
+        """Send the answer on: in one piece if it is here, else as it comes, no faster than the client reads."""
+        limits = function.limits
+        headers = response_headers(answer.headers, limits.web)
+        if limits.content_type is not None and function.workload.kind is Kind.COMMAND:
+            headers.append((b"content-type", limits.content_type.encode()))
+        headers += self.own_headers()
+        send, status = self.send, answer.status
+        bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
+        if answer.complete and not bodiless and function.workload.kind is not Kind.COMMAND:
+            body = answer.take()
+            if len(body) > limits.max_response:
+                raise TooLarge(f"the answer is over {limits.max_response} bytes (max_response)")
+            headers.append((b"content-length", b"%d" % len(body)))
+            self.head_sent = True
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await self._stream(function, answer, headers, bodiless)
+        self._end._outcomes.served(self, status)
+
+    async def _stream(
+        self, function: Function, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool
+    ) -> None:
+        limit = function.limits.max_response
+        declared = next((value for name, value in answer.headers if name == b"content-length"), None)
+        if declared is not None and not (bodiless and answer.status in (204, 304)):
+            if int(declared) > limit and not bodiless:
+                raise TooLarge(f"the answer is {int(declared)} bytes long, over {limit} (max_response)")
+            headers.append((b"content-length", declared))
+        self.head_sent = True
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        size = 0
+        watch = asyncio.ensure_future(self._client_leaves())
+        try:
+            while not bodiless and (piece := await self._next(answer, watch)):
+                size += len(piece)
+                if size > limit:
+                    raise TooLarge(f"the answer is over {limit} bytes (max_response)")
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            watch.cancel()
+        await self.send({"type": "http.response.body", "body": b""})
+
+    async def _client_leaves(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _next(self, answer: Answer, watch: asyncio.Future[None]) -> bytes:
+        """The next piece of a streamed answer. Raises `ClientGone` if the client leaves while we wait for it."""
+        if piece := answer.take():
+            return piece
+        reading = asyncio.ensure_future(answer.read())
+        await asyncio.wait((reading, watch), return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            return reading.result()
+        reading.cancel()
+        raise ClientGone
+
+    def own_headers(self) -> list[tuple[bytes, bytes]]:
+        """What every response of /invoke carries."""
+        headers = [(b"x-invocation-id", self.id.encode())]
+        if self.kind is not None:
+            timing = "queue;dur=%.2f, start;dur=%.2f, exec;dur=%.2f" % (
+                self.queue_seconds * 1000,
+                self.start_seconds * 1000,
+                self.exec_seconds * 1000,
+            )
+            headers += [(b"x-hearth-start", self.kind.encode()), (b"server-timing", timing.encode())]
+        return headers

@@ -1,0 +1,118 @@
+"""Errors as `application/problem+json` (RFC 9457), each with who is to blame."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pool.errors import (
+    CommandFailed,
+    FunctionBroken,
+    InstanceDied,
+    Nonsense,
+    PoolError,
+    TooLarge,
+)
+from scheduler.errors import Gone, NoCapacity, QueueFull
+
+Blame = Literal["caller", "function", "platform"]
+
+TYPES: dict[str, tuple[int, str, Blame]] = {
+    "bad-request": (400, "The request is not right", "caller"),
+    "forbidden": (403, "Not allowed", "caller"),
+    "not-found": (404, "No such thing", "caller"),
+    "no-such-function": (404, "No such function", "caller"),
+    "method-not-allowed": (405, "The function does not take this method or path", "caller"),
+    "body-timeout": (408, "The request's body did not come in time", "caller"),
+    "body-too-large": (413, "The body is over the limit", "caller"),
+    "invalid-input": (422, "The request's parameters are not right", "caller"),
+    "queue-full": (429, "The function's queue is full", "caller"),
+    "handler-raised": (500, "The handler raised an exception", "function"),
+    "import-failed": (500, "The handler could not be imported", "function"),
+    "internal-error": (500, "The gateway has a fault", "platform"),
+    "instance-died": (502, "The instance died", "function"),
+    "contract-broken": (502, "The function's answer broke the contract", "function"),
+    "command-failed": (502, "The command failed", "function"),
+    "function-failed": (502, "The function could not be set up", "function"),
+    "no-capacity": (503, "No capacity in time", "platform"),
+    "draining": (503, "The gateway is shutting down", "platform"),
+    "timeout": (504, "The function ran past its timeout", "function"),
+}
+"""Every problem there is: slug to status, title and blame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """One error for a caller."""
+
+    slug: str
+    detail: str
+    retry_after: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return TYPES[self.slug][0]
+
+    @property
+    def blame(self) -> Blame:
+        """Who has to change something: caller, function or platform."""
+        return TYPES[self.slug][2]
+
+    def body(self, invocation: str | None = None) -> bytes:
+        """The problem's JSON."""
+        status, title, blame = TYPES[self.slug]
+        shown: dict[str, object] = {
+            "type": f"urn:hearth:problem:{self.slug}",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            "blame": blame,
+        }
+        if invocation is not None:
+            shown["invocation_id"] = invocation
+        return json.dumps(shown, ensure_ascii=False).encode()
+
+    def response_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        """Headers of the response that carries it."""
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            *self.headers,
+        ]
+        if self.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        return headers
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that tells a caller of an error of the pool or the scheduler."""
+    match error:
+        case Problem():
+            return error
+        case QueueFull():
+            return Problem("queue-full", str(error), error.retry_after)
+        case NoCapacity():
+            return Problem("no-capacity", str(error), error.retry_after)
+        case Gone():
+            return Problem("no-such-function", str(error))
+        case FunctionBroken(imported=False):
+            return Problem("import-failed", f"{error.kind}: {error}")
+        case FunctionBroken():
+            return Problem("instance-died", str(error))
+        case CommandFailed():
+            return Problem("command-failed", str(error))
+        case TooLarge() | Nonsense():
+            return Problem("contract-broken", str(error))
+        case InstanceDied():
+            return Problem("instance-died", str(error))
+        case PoolError():
+            return Problem("no-capacity", str(error), 1.0)
+        case _:
+            return Problem("internal-error", "the gateway has a fault; its log says more")
+
+

@@ -1,0 +1,69 @@
+"""The networks that a gateway makes: one for functions with `network: egress`, one for the fallback.
+
+Containers on them reach neither each other, nor the host, nor link-local addresses. Both are made when first
+needed and removed when the gateway stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pool import firewall
+from pool.engine.base import Engine
+from pool.errors import StartFailed
+
+NETWORK_LABEL = "org.hearth.gateway"
+
+
+class Egress:
+    """Makes and removes the networks of one gateway."""
+
+    def __init__(self, engine: Engine, gateway_id: str) -> None:
+        self._engine = engine
+        self._id = gateway_id
+        self._lock = asyncio.Lock()
+        self._ready: dict[str, str] = {}
+
+    async def ensure(self) -> str:
+        """Name of the network with a way out. Raises `StartFailed` if the host cannot be protected from it."""
+        if (why := firewall.available()) is not None:
+            raise StartFailed(f"network: egress is not available: {why}")
+        return await self._network("egress", internal=False)
+
+    async def fallback(self, allowed: bool) -> str | None:
+        """Name of a network without a way out, for hosts where namespaces cannot be entered; None: not needed."""
+        return (
+            await self._network("inside", internal=True)
+            if allowed and not can_dial_into_namespaces()
+            else None
+        )
+
+    async def _network(self, purpose: str, internal: bool) -> str:
+        name = f"hearth-{self._id[:8]}-{purpose}"
+        async with self._lock:
+            if name not in self._ready:
+                bridge = f"hth{self._id[:8]}{purpose[0]}"
+                labels = {NETWORK_LABEL: self._id}
+                present = {network.name for network in await self._engine.networks(labels)}
+                if name not in present:
+                    await self._engine.create_network(name, bridge, internal, labels)
+                if firewall.available() is None:
+                    await firewall.protect(bridge)
+                self._ready[name] = bridge
+        return name
+
+    async def remove(self) -> None:
+        """Remove this gateway's networks and their rules, those of an earlier process too. Raises `EngineError`."""
+        for network in await self._engine.networks({NETWORK_LABEL: self._id}):
+            await self._engine.remove_network(network.name)
+        if firewall.available() is None:
+            for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
+                await firewall.unprotect(bridge)
+        self._ready.clear()
+
+
+def can_dial_into_namespaces() -> bool:
+    """Whether this process may open sockets inside another network namespace."""
+    from pool import netns
+
+    return netns.permitted()

@@ -1,0 +1,244 @@
+"""Turns a reserved instance into a running one, and a running one into nothing: all engine work of the pool.
+
+Mechanism only: what to start or destroy is decided above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from pool import cgroup
+from pool.egress import Egress
+from pool.engine.base import ContainerSpec, Engine, EngineError, Mount
+from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
+from pool.instance import Instance
+from pool.transport.command import CommandLink
+from pool.transport.handler import HandlerLink
+from pool.transport.http import HttpLink
+from pool.transport.message import Call
+from pool.transport.server import Server
+from pool.workload import Kind, Workload
+
+GATEWAY_LABEL = "org.hearth.gateway"
+INSTANCE_LABEL = "org.hearth.instance"
+SOCKETS = "/run/hearth"
+CODE = "/function"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """How instances are launched: whose they are, where sockets lie, how long a start may take (seconds)."""
+
+    gateway_id: str
+    run_folder: Path
+    start_timeout: float = 60.0
+    parallel_starts: int = 2
+    network_fallback: bool = False
+    code_size: int = 64 * 2**20
+
+
+class Launcher:
+    """Starts, specialises and destroys the containers behind instances."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: LaunchSettings,
+        egress: Egress,
+        on_slots: Callable[[Instance], None],
+        on_output: Callable[[Instance, bytes], None],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._egress = egress
+        self._on_slots = on_slots
+        self._on_output = on_output
+        self._command_starts = asyncio.Semaphore(settings.parallel_starts)
+
+    async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
+        """Create and start the container of an instance and wait until it can be reached.
+
+        Sets `container`, `pid` and `link` as soon as they are known. Raises `StartFailed` (platform) or
+        `FunctionBroken` (the image does not start or does not serve).
+        """
+        try:
+            async with asyncio.timeout(self._settings.start_timeout):
+                kind = instance.workload.kind if instance.workload else Kind.HANDLER
+                await {
+                    Kind.HANDLER: self._launch_handler,
+                    Kind.HTTP: self._launch_server,
+                    Kind.COMMAND: self._prepare_command,
+                }[kind](instance, prototype)
+        except TimeoutError:
+            raise FunctionBroken(
+                f"not ready within {self._settings.start_timeout:g} s{await self._last_words(instance)}"
+            ) from None
+        except OSError as error:
+            raise StartFailed(f"the instance's socket folder could not be made: {error}") from error
+        except EngineError as error:
+            raise StartFailed(f"the engine could not start the instance: {error}") from error
+
+    async def _launch_handler(self, instance: Instance, prototype: ContainerSpec) -> None:
+        link = HandlerLink(
+            self._settings.run_folder / instance.id,
+            on_change=lambda: self._on_slots(instance),
+            sink=lambda data: self._on_output(instance, data),
+        )
+        instance.link = link
+        await link.open()
+        spec = replace(
+            prototype,
+            mounts=(*prototype.mounts, Mount(str(link.folder.resolve()), SOCKETS)),
+            writable=(*prototype.writable, (CODE, self._settings.code_size)),
+        )
+        await self._run(instance, spec)
+        await self._unless_it_dies(instance, link.connected())
+
+    async def _launch_server(self, instance: Instance, prototype: ContainerSpec) -> None:
+        workload = cast(Workload, instance.workload)
+        spec = replace(prototype, env={**prototype.env, "PORT": str(workload.port)})
+        await self._run(instance, spec)
+        state = await self._engine.inspect(cast(str, instance.container))
+        if not state.running:
+            raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
+        instance.pid = state.pid
+        server = Server(state, workload.port, self._settings.network_fallback)
+        instance.link = HttpLink(server.dial, workload.concurrency, server.close)
+        await self._unless_it_dies(instance, server.ready(workload.health))
+
+    async def _prepare_command(self, instance: Instance, prototype: ContainerSpec) -> None:
+        workload = cast(Workload, instance.workload)
+        spec = replace(self._named(instance, prototype), stdin=True, keep_output=False)
+        if workload.egress:
+            spec = replace(spec, network=await self._egress.ensure())
+
+        def created(container: str) -> None:
+            instance.container = container
+
+        instance.link = CommandLink(self._engine, spec, self._command_starts, created, workload.max_response)
+
+    def _named(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
+        labels = {GATEWAY_LABEL: self._settings.gateway_id, INSTANCE_LABEL: instance.id}
+        return replace(prototype, name=container_name(instance), labels=labels)
+
+    async def _run(self, instance: Instance, prototype: ContainerSpec) -> None:
+        spec = self._named(instance, prototype)
+        if instance.workload is not None and instance.workload.egress:
+            spec = replace(spec, network=await self._egress.ensure())
+        elif instance.workload is not None and instance.workload.kind is Kind.HTTP:
+            spec = replace(spec, network=await self._egress.fallback(self._settings.network_fallback))
+        creating = asyncio.ensure_future(self._engine.create(spec))
+        try:
+            instance.container = await asyncio.shield(creating)
+        except asyncio.CancelledError:  # the engine may create it all the same: wait, so that it is removed
+            with contextlib.suppress(EngineError):
+                instance.container = await creating
+            raise
+        await self._engine.start(instance.container)
+
+    async def _unless_it_dies(self, instance: Instance, ready: object) -> None:
+        """Wait for readiness and for the container's end, whichever comes first."""
+        waiting = asyncio.ensure_future(ready)  # type: ignore[call-overload]
+        dying = asyncio.ensure_future(self._engine.wait(cast(str, instance.container)))
+        try:
+            await asyncio.wait((waiting, dying), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+                return
+            with contextlib.suppress(EngineError):
+                status = dying.result()
+                words = await self._last_words(instance)
+                raise FunctionBroken(
+                    f"the instance ended with exit status {status} before it was ready{words}"
+                )
+            raise StartFailed("the engine lost the instance while it was starting")
+        finally:
+            for task in (waiting, dying):
+                task.cancel()
+            await asyncio.gather(waiting, dying, return_exceptions=True)
+
+    async def specialise(self, instance: Instance, workload: Workload) -> None:
+        """Make a generic instance one of a function, once and for ever.
+
+        Raises `FunctionBroken` if the handler cannot be imported, `StartFailed` if the instance does not answer.
+        """
+        link = cast(HandlerLink, instance.link)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout):
+                if instance.born_generic:
+                    await self._resize(instance, workload)
+                connection = link.take()
+                if connection is None:
+                    raise StartFailed("the prewarmed instance has lost its connection")
+                headers = [(b"host", b"hearth"), (b"content-type", b"application/json")]
+                answer = await connection.exchange(
+                    Call(b"POST", b"/specialise", headers, workload.specialise)
+                )
+                body = b""
+                while piece := await answer.read():
+                    body += piece
+                link.slots = workload.concurrency
+                link.give(connection)
+        except TimeoutError:
+            raise FunctionBroken(
+                f"the handler was not imported within {self._settings.start_timeout:g} s"
+            ) from None
+        except NotSent as error:
+            raise StartFailed(str(error)) from error
+        except EngineError as error:
+            raise StartFailed(f"the engine could not set the instance's limits: {error}") from error
+        except (FunctionBroken, StartFailed):
+            raise
+        except PoolError as error:
+            raise FunctionBroken(f"the instance ended while it imported the handler: {error}") from error
+        if answer.status != 200:
+            fault = json.loads(body)
+            raise FunctionBroken(str(fault["message"]), str(fault["type"]), imported=False)
+
+    async def _resize(self, instance: Instance, workload: Workload) -> None:
+        """Give a prewarmed instance its function's memory and CPUs."""
+        spec = workload.container
+        if instance.pid == 0:
+            instance.pid = (await self._engine.inspect(cast(str, instance.container))).pid
+        if not cgroup.resize(instance.pid, spec.memory, spec.cpus):
+            await self._engine.resize(cast(str, instance.container), spec.memory, spec.cpus)
+
+    async def learn_pid(self, instance: Instance) -> None:
+        """Look up a prewarmed instance's process ahead, so that specialising it needs no engine call."""
+        if instance.container and not instance.pid:
+            instance.pid = (await self._engine.inspect(instance.container)).pid
+
+    async def _last_words(self, instance: Instance) -> str:
+        """The end of what a container that did not start has printed, for the error's message."""
+        if instance.container is None:
+            return ""
+        with contextlib.suppress(EngineError):
+            text = (await self._engine.logs(instance.container, 2000)).decode(errors="replace").strip()
+            return f"; it printed: {text}" if text else ""
+        return ""
+
+    async def destroy(self, instance: Instance) -> None:
+        """Remove the container and everything that belonged to the instance. Raises `EngineError`; call again.
+
+        The container goes by its name: it may have been created although the answer never reached us.
+        """
+        if instance.link is not None:
+            await instance.link.close()
+        await self._engine.remove(instance.container or container_name(instance))
+
+    async def logs(self, instance: Instance, limit: int) -> bytes:
+        """What the engine has kept of an instance's output, `limit` bytes at most. Raises `EngineError`."""
+        if instance.container is None:
+            return b""
+        return await self._engine.logs(instance.container, limit)
+
+
+def container_name(instance: Instance) -> str:
+    """The container's name: instance ids are unique over all gateways."""
+    return f"hearth-{instance.id}"

@@ -1,0 +1,82 @@
+"""The right to one slot of one instance for one invocation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pool.errors import NotSent
+from pool.instance import Instance
+from pool.transport.message import Answer, Call
+from pool.workload import Workload
+
+
+class Connection(Protocol):
+    """What carries one call at a time."""
+
+    async def exchange(self, call: Call) -> Answer: ...
+
+    def abort(self) -> None: ...
+
+
+class Lease:
+    """Held by whoever calls the instance, and ended exactly once, through the pool."""
+
+    __slots__ = (
+        "arrived",
+        "connection",
+        "ended",
+        "instance",
+        "invocation",
+        "kind",
+        "seconds",
+        "since",
+        "workload",
+    )
+
+    def __init__(
+        self, instance: Instance, workload: Workload, invocation: str, arrived: float, now: float
+    ) -> None:
+        self.instance = instance
+        self.workload = workload
+        self.invocation = invocation
+        self.arrived = arrived
+        self.since = now
+        self.seconds = 0.0
+        """How long it was held; known when it has ended."""
+        self.kind = start_kind(instance, arrived)
+        self.connection: Connection | None = None
+        self.ended = False
+
+    def take(self) -> None:
+        """Take a connection if one is open; else `exchange` opens one."""
+        link = self.instance.link
+        assert link is not None
+        self.connection = link.take()
+
+    async def connect(self, call: Call) -> Connection:
+        """The connection to call over, opened if need be. Raises `NotSent`."""
+        if self.connection is None:
+            link = self.instance.link
+            if link is None:
+                raise NotSent("the instance is gone")
+            self.connection = await link.connect(call)
+        return self.connection
+
+    def end(self, now: float) -> None:
+        """Give the connection back; called by the pool."""
+        self.ended = True
+        self.seconds = now - self.since
+        link = self.instance.link
+        if link is not None:
+            link.drain_log()
+            if self.connection is not None:
+                link.give(self.connection)
+
+
+def start_kind(instance: Instance, arrived: float) -> str:
+    """`warm`: it has served before. `prewarmed`: it was started before the call came. `cold`: because of calls."""
+    if instance.served or instance.in_use:
+        return "warm"
+    if instance.born_generic or (instance.ready_at is not None and instance.ready_at <= arrived):
+        return "prewarmed"
+    return "cold"

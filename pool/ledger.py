@@ -1,0 +1,148 @@
+"""The pool's books: every instance, its state, and the sums that limits are checked against. No I/O.
+
+There is one truth: entering and leaving a state happens here and nowhere else, and every sum is changed here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from pool.instance import Instance
+from pool.metrics import Metrics
+from pool.states import PENDING, Reason, State, check
+from pool.workload import Workload
+
+GENERIC = "(prewarm)"
+"""What stands for the function's name where an instance has none yet."""
+
+
+class Ledger:
+    """All instances that count against a limit: from the create call until their removal is confirmed."""
+
+    def __init__(self, memory_budget: int) -> None:
+        self.memory_budget = memory_budget
+        """Bytes that all instances may declare together."""
+        self.memory_declared = 0
+        self.memory_stopping = 0
+        """The part of `memory_declared` whose removal is under way."""
+        self.pending = 0
+        """Instances that are being started or specialised for a function."""
+        self.starting = 0
+        """Instances of any kind whose container is being started."""
+        self.instances: dict[str, Instance] = {}
+        self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
+        self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
+        self._counts: Counter[tuple[str, State]] = Counter()
+        self.removals: Counter[str] = Counter()
+
+    def add(self, instance: Instance) -> None:
+        """Reserve an instance's place and memory; it is STARTING."""
+        self.instances[instance.id] = instance
+        self.memory_declared += instance.memory
+        if instance.workload is not None:
+            self._of_function[instance.workload.function][instance.id] = instance
+        self._count(instance, +1)
+
+    def enter(self, instance: Instance, state: State, now: float) -> None:
+        """Move an instance to another state. Raises `IllegalTransition`, and then nothing has changed."""
+        check(instance.state, state)
+        self._count(instance, -1)
+        instance.state = state
+        instance.state_since = now
+        if state is State.GONE:
+            self._strike(instance)
+        else:
+            self._count(instance, +1)
+
+    def give(self, instance: Instance, workload: Workload, now: float) -> None:
+        """Give a prewarmed instance to a function: SPECIALISING, with the function's memory."""
+        check(instance.state, State.SPECIALISING)
+        self._count(instance, -1)
+        instance.workload = workload
+        self.memory_declared += workload.container.memory - instance.memory
+        instance.memory = workload.container.memory
+        instance.state = State.SPECIALISING
+        instance.state_since = now
+        self._of_function[workload.function][instance.id] = instance
+        self._count(instance, +1)
+
+    def stop(self, instance: Instance, reason: Reason, now: float) -> None:
+        """Enter STOPPING, with the reason."""
+        self.enter(instance, State.STOPPING, now)
+        instance.reason = instance.reason or str(reason)
+
+    def _strike(self, instance: Instance) -> None:
+        del self.instances[instance.id]
+        self.memory_declared -= instance.memory
+        self.removals[instance.reason or "unknown"] += 1
+        if instance.workload is not None:
+            mine = self._of_function[instance.workload.function]
+            mine.pop(instance.id, None)
+            if not mine:
+                del self._of_function[instance.workload.function]
+
+    def _count(self, instance: Instance, step: int) -> None:
+        """Everything that is summed by state."""
+        state = instance.state
+        self._counts[instance.function or GENERIC, state] += step
+        if state is State.STOPPING:
+            self.memory_stopping += step * instance.memory
+        elif state in PENDING:
+            self.starting += step * (state is State.STARTING)
+            self.pending += step * (instance.workload is not None)
+        elif state is State.PREWARMED:
+            if step > 0:
+                self._prewarmed[instance.image][instance.id] = instance
+            else:
+                del self._prewarmed[instance.image][instance.id]
+
+    # -- questions ------------------------------------------------------------------------------------------
+
+    def of(self, function: str) -> Iterable[Instance]:
+        """Instances of a function, of all its versions, in every state."""
+        mine = self._of_function.get(function)
+        return mine.values() if mine else ()
+
+    def count(self, function: str) -> int:
+        """How many instances of a function count against its `max_instances`."""
+        mine = self._of_function.get(function)
+        return len(mine) if mine else 0
+
+    def prewarmed(self, image: str) -> list[Instance]:
+        """Generic instances of an image that are ready, oldest first."""
+        return list(self._prewarmed.get(image, {}).values())
+
+    def refilling(self, image: str) -> int:
+        """Generic instances of an image that are being started."""
+        if not self.starting:
+            return 0
+        return sum(
+            1
+            for i in self.instances.values()
+            if i.image == image and not i.workload and i.state is State.STARTING
+        )
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes that may be declared now."""
+        return self.memory_budget - self.memory_declared
+
+    def states(self, function: str | None) -> dict[str, int]:
+        """How many instances of a function (None: generic ones) are in which state; states without any left out."""
+        name = function or GENERIC
+        return {str(state): n for state in State if (n := self._counts[name, state])}
+
+    def export(self, metrics: Metrics) -> None:
+        """Bring the gauges up to date; called when they are read, so that a call pays nothing for them."""
+        for (function, state), count in self._counts.items():
+            metrics.instances.labels(function, state).set(count)
+        for image, instances in self._prewarmed.items():
+            metrics.prewarmed.labels(image).set(len(instances))
+        metrics.memory_declared.set(self.memory_declared)
+        metrics.memory_budget.set(self.memory_budget)
+
+    def __repr__(self) -> str:
+        by_state = Counter(str(i.state) for i in self.instances.values())
+        shown = ", ".join(f"{n} {state}" for state, n in sorted(by_state.items())) or "empty"
+        return f"<Ledger {shown}; {self.memory_declared >> 20} of {self.memory_budget >> 20} MiB declared>"

@@ -1,0 +1,100 @@
+"""What invocations print: kept in memory, bounded in each direction, readable after the instance is gone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+TRUNCATED = b"\n[output truncated]\n"
+
+
+class LogBuffer:
+    """The output of one invocation: the first `limit` bytes and a note that there was more."""
+
+    __slots__ = ("_chunks", "full", "limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.full = False
+        self._chunks: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        """Keep what fits; returns how many bytes were kept."""
+        if self.full:
+            return 0
+        room = self.limit - self.size
+        kept = data if len(data) <= room else data[:room] + TRUNCATED
+        self.full = len(data) > room
+        self._chunks.append(kept)
+        self.size += len(kept)
+        return len(kept)
+
+    def read(self) -> bytes:
+        """Everything that was kept."""
+        return b"".join(self._chunks)
+
+
+class InstanceLog:
+    """The last `limit` bytes that an instance printed and that belong to no single invocation."""
+
+    __slots__ = ("_chunks", "_size", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._size = 0
+        self._chunks: deque[bytes] = deque()
+
+    def write(self, data: bytes) -> None:
+        """Append; the oldest goes."""
+        self._chunks.append(data[-self.limit :])
+        self._size += len(self._chunks[-1])
+        while self._size - len(self._chunks[0]) >= self.limit:
+            self._size -= len(self._chunks.popleft())
+
+    def read(self) -> bytes:
+        """What is left, oldest first."""
+        return b"".join(self._chunks)[-self.limit :]
+
+
+class LogStore:
+    """The logs of the latest invocations.
+
+    `per_invocation` and `total` are bytes; `remembered` is how many invocations are known at all, those that
+    printed nothing included. The oldest are forgotten first.
+    """
+
+    def __init__(
+        self, per_invocation: int = 256 * 1024, total: int = 64 * 2**20, remembered: int = 10_000
+    ) -> None:
+        self.per_invocation = per_invocation
+        self._total = total
+        self._remembered = remembered
+        self._size = 0
+        self._known: OrderedDict[str, LogBuffer | None] = OrderedDict()
+
+    def remember(self, invocation: str) -> None:
+        """Note that there was such an invocation, so that its empty log is told from an unknown one."""
+        self._known[invocation] = None
+        if len(self._known) > self._remembered:
+            self._forget_oldest()
+
+    def write(self, invocation: str, data: bytes) -> None:
+        """Add to an invocation's log; beyond its bound the data is dropped."""
+        buffer = self._known.get(invocation)
+        if buffer is None:
+            buffer = self._known[invocation] = LogBuffer(self.per_invocation)
+        self._size += buffer.write(data)
+        while self._size > self._total and len(self._known) > 1:
+            self._forget_oldest()
+
+    def read(self, invocation: str) -> bytes | None:
+        """What the invocation printed; None if it is not known (any more)."""
+        if invocation not in self._known:
+            return None
+        buffer = self._known[invocation]
+        return b"" if buffer is None else buffer.read()
+
+    def _forget_oldest(self) -> None:
+        _, buffer = self._known.popitem(last=False)
+        if buffer is not None:
+            self._size -= buffer.size

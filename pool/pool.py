@@ -1,0 +1,274 @@
+"""The pool: holds instances and carries out what was decided about them.
+
+Everything synchronous here takes effect at once in the ledger; the slow part (engine, sockets) runs in a task
+that belongs to the instance. When something has happened, the listener (the dispatcher) is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from pool.clock import Clock
+from pool.engine.base import ContainerSpec, EngineError
+from pool.errors import PoolError
+from pool.instance import Instance
+from pool.ledger import Ledger
+from pool.lease import Lease
+from pool.logs import InstanceLog, LogStore
+from pool.metrics import Metrics
+from pool.states import PENDING, Reason, State
+from pool.workload import Kind, Workload
+
+log = logging.getLogger("hearth.pool")
+
+REMOVE_RETRY = (0.2, 5.0)
+"""Seconds until a removal that failed is tried again: first, and at most (doubled each time)."""
+INSTANCE_LOG = 64 * 1024
+
+
+class Listener(Protocol):
+    """Who decides; told of everything that may change a decision."""
+
+    def instance_ready(self, instance: Instance) -> None:
+        """An instance has become IDLE or PREWARMED."""
+
+    def start_failed(self, instance: Instance, error: PoolError) -> None:
+        """An instance did not become ready; it is being removed."""
+
+    def capacity_freed(self) -> None:
+        """An instance is gone: memory and a place are free."""
+
+    def slots_changed(self, instance: Instance) -> None:
+        """A connection of an instance came or went."""
+
+
+class Launches(Protocol):
+    """The work on the engine; `pool.launcher.Launcher`, or a fake on virtual time."""
+
+    async def launch(self, instance: Instance, prototype: ContainerSpec) -> None: ...
+
+    async def learn_pid(self, instance: Instance) -> None: ...
+
+    async def specialise(self, instance: Instance, workload: Workload) -> None: ...
+
+    async def destroy(self, instance: Instance) -> None: ...
+
+
+class Pool:
+    """Instances, leases, and the tasks that start and remove them."""
+
+    def __init__(
+        self, launcher: Launches, clock: Clock, metrics: Metrics, logs: LogStore, memory_budget: int
+    ) -> None:
+        self.ledger = Ledger(memory_budget)
+        self.clock = clock
+        self.logs = logs
+        self.listener: Listener | None = None
+        self._launcher = launcher
+        self._metrics = metrics
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._removals: dict[str, asyncio.Task[None]] = {}
+        self._current: dict[str, Lease | None] = {}
+        self._instance_logs: dict[str, InstanceLog] = {}
+
+    # -- starting -------------------------------------------------------------------------------------------
+
+    def start(self, workload: Workload) -> Instance:
+        """Reserve and start an instance of a function."""
+        return self._begin(
+            Instance(
+                new_id(), workload.container.image, workload.container.memory, workload, self.clock.now()
+            ),
+            workload.container,
+        )
+
+    def prewarm(self, prototype: ContainerSpec) -> Instance:
+        """Reserve and start a generic instance."""
+        return self._begin(
+            Instance(new_id(), prototype.image, prototype.memory, None, self.clock.now()), prototype
+        )
+
+    def _begin(self, instance: Instance, prototype: ContainerSpec) -> Instance:
+        self.ledger.add(instance)
+        self._spawn_start(instance, self._start(instance, prototype))
+        return instance
+
+    def specialise(self, instance: Instance, workload: Workload) -> None:
+        """Give a prewarmed instance to a function, for ever."""
+        instance.given_at = self.clock.now()
+        self.ledger.give(instance, workload, instance.given_at)
+        self._spawn_start(instance, self._specialise(instance, workload))
+
+    def _spawn_start(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(self._guard(instance, work))
+        self._starts[instance.id] = task
+        task.add_done_callback(
+            lambda _: self._starts.pop(instance.id, None) if self._starts.get(instance.id) is task else None
+        )
+
+    async def _guard(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
+        """Whatever goes wrong with a start ends in a removal and in a word to the listener."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            fault = error if isinstance(error, PoolError) else PoolError(f"{type(error).__name__}: {error}")
+            if not isinstance(error, PoolError):
+                log.exception("starting %r failed", instance)
+            if instance.state in PENDING:
+                self.remove(instance, Reason.START_FAILED)
+                if self.listener is not None:
+                    self.listener.start_failed(instance, fault)
+
+    async def _start(self, instance: Instance, prototype: ContainerSpec) -> None:
+        await self._launcher.launch(instance, prototype)
+        workload = instance.workload
+        if workload is None:
+            await self._launcher.learn_pid(instance)
+            self._ready(instance, State.PREWARMED)
+        elif workload.kind is Kind.HANDLER:
+            await self._specialise(instance, workload)
+        else:
+            self._ready(instance, State.IDLE)
+
+    async def _specialise(self, instance: Instance, workload: Workload) -> None:
+        await self._launcher.specialise(instance, workload)
+        self._ready(instance, State.IDLE)
+
+    def _ready(self, instance: Instance, state: State) -> None:
+        if instance.state is State.STOPPING:
+            return
+        now = self.clock.now()
+        self.ledger.enter(instance, state, now)
+        instance.last_used = now
+        if state is State.IDLE:
+            instance.ready_at = now
+        if self.listener is not None:
+            self.listener.instance_ready(instance)
+
+    # -- leases ---------------------------------------------------------------------------------------------
+
+    def lease(self, instance: Instance, invocation: str, arrived: float) -> Lease:
+        """Lease a slot of an instance that has one free. Effective at once."""
+        assert instance.workload is not None
+        now = self.clock.now()
+        lease = Lease(instance, instance.workload, invocation, arrived, now)
+        if instance.in_use == 0:
+            self.ledger.enter(instance, State.BUSY, now)
+            self._current[instance.id] = lease
+        else:
+            self._current[instance.id] = None  # several at once: the output cannot be attributed
+        instance.in_use += 1
+        lease.take()
+        return lease
+
+    def release(self, lease: Lease, fatal: Reason | None = None) -> None:
+        """End a lease; a second time is harmless. `fatal`: the instance must serve nobody any more, and why."""
+        if lease.ended:
+            return
+        instance, now = lease.instance, self.clock.now()
+        lease.end(now)
+        instance.in_use -= 1
+        instance.served += 1
+        instance.last_used = now
+        if instance.state is State.STOPPING:
+            return
+        fatal = fatal or self._worn_out(instance)
+        if instance.in_use == 0:
+            self._current[instance.id] = None
+            if instance.state is State.DRAINING:
+                self.remove(instance, Reason(instance.reason or Reason.REPLACED))
+            elif fatal is not None:
+                self.remove(instance, fatal)
+            else:
+                self.ledger.enter(instance, State.IDLE, now)
+        elif fatal is not None:
+            self.drain(instance, fatal)
+
+    def _worn_out(self, instance: Instance) -> Reason | None:
+        workload = instance.workload
+        assert workload is not None
+        if workload.single_use:
+            return Reason.SINGLE_USE
+        if workload.max_invocations is not None and instance.served >= workload.max_invocations:
+            return Reason.MAX_INVOCATIONS
+        return None
+
+    # -- removing -------------------------------------------------------------------------------------------
+
+    def drain(self, instance: Instance, reason: Reason) -> None:
+        """Accept nothing new on an instance; it is removed when what runs on it has finished."""
+        if instance.state is State.BUSY:
+            self.ledger.enter(instance, State.DRAINING, self.clock.now())
+            instance.reason = str(reason)
+        elif instance.state is not State.DRAINING:
+            self.remove(instance, reason)
+
+    def remove(self, instance: Instance, reason: Reason) -> None:
+        """Remove an instance now; calls that run on it are lost. A second time is harmless."""
+        if instance.state in (State.STOPPING, State.GONE):
+            return
+        self.ledger.stop(instance, reason, self.clock.now())
+        self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance))
+
+    async def _destroy(self, instance: Instance) -> None:
+        start = self._starts.get(instance.id)
+        if start is not None and start is not asyncio.current_task() and not start.done():
+            start.cancel()
+            await asyncio.wait((start,))
+        pause, longest = REMOVE_RETRY
+        while True:
+            try:
+                await self._launcher.destroy(instance)
+                break
+            except EngineError as error:  # it may still be running: it counts until it is known to be gone
+                log.warning("could not remove %r, trying again in %.1f s: %s", instance, pause, error)
+                await self.clock.sleep(pause)
+                pause = min(2 * pause, longest)
+        self.ledger.enter(instance, State.GONE, self.clock.now())
+        self._metrics.removals.labels(instance.reason).inc()
+        self._current.pop(instance.id, None)
+        self._instance_logs.pop(instance.id, None)
+        self._removals.pop(instance.id, None)
+        if self.listener is not None:
+            self.listener.capacity_freed()
+
+    async def close(self) -> None:
+        """Remove every instance and wait until all are gone."""
+        for instance in list(self.ledger.instances.values()):
+            self.remove(instance, Reason.SHUTDOWN)
+        while self._removals:
+            await asyncio.wait(list(self._removals.values()))
+
+    # -- what the launcher reports --------------------------------------------------------------------------
+
+    def slots_changed(self, instance: Instance) -> None:
+        """A connection of the instance came or went."""
+        if self.listener is not None and instance.state in (State.IDLE, State.BUSY):
+            self.listener.slots_changed(instance)
+
+    def output(self, instance: Instance, data: bytes) -> None:
+        """Something that an instance has printed: of the one invocation that runs on it, else of the instance."""
+        lease = self._current.get(instance.id)
+        if lease is not None:
+            self.logs.write(lease.invocation, data)
+        else:
+            self._instance_logs.setdefault(instance.id, InstanceLog(INSTANCE_LOG)).write(data)
+
+    def instance_log(self, instance: Instance) -> bytes:
+        """What an instance has printed that belongs to no single invocation."""
+        kept = self._instance_logs.get(instance.id)
+        return kept.read() if kept else b""
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.ledger!r}>"
+
+
+def new_id() -> str:
+    """An id for an instance: 12 hexadecimal digits, also part of its container's name."""
+    return secrets.token_hex(6)

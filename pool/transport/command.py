@@ -1,0 +1,181 @@
+"""The way to a command: one container for one call. Body to stdin, stdout is the answer, exit status decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from typing import IO
+
+from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError
+from pool.errors import CommandFailed, NotSent, TooLarge
+from pool.transport.message import Answer, Call
+
+IN_MEMORY = 2**20
+"""Bytes of an answer that are kept in memory; a longer one waits in a temporary file for the exit status."""
+PIECE = 64 * 1024
+STDOUT = 1
+
+
+class CommandLink:
+    """The right to run one container of an image. Nothing exists on the engine before a call needs it, since
+    the call's meta-variables are part of the container's environment."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: ContainerSpec,
+        starts: asyncio.Semaphore,
+        created: Callable[[str], None],
+        max_output: int,
+    ) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._starts = starts
+        self._created = created
+        self._max_output = max_output
+        self.log: Callable[[bytes], None] = lambda data: None
+        """Takes what the command writes to stderr."""
+        self._run: CommandRun | None = None
+
+    @property
+    def alive(self) -> bool:
+        """There is no process between calls that could be dead."""
+        return True
+
+    def free_slots(self, in_use: int) -> int:
+        """One, once."""
+        return 0 if in_use or self._run else 1
+
+    def take(self) -> None:
+        """Never ready at once."""
+        return
+
+    async def connect(self, call: Call) -> CommandRun:
+        """Create and start the container for this call. Raises `NotSent` if the engine does not."""
+        environment = {**(call.meta or {}), **self._spec.env}
+        async with self._starts:
+            try:
+                container = await self._create(replace(self._spec, env=environment))
+                streams = await self._engine.attach(container)
+                await self._engine.start(container)
+            except EngineError as error:
+                raise NotSent(f"the command's container could not be started: {error}") from error
+        self._run = CommandRun(self._engine, container, streams, self._max_output, self.log)
+        return self._run
+
+    async def _create(self, spec: ContainerSpec) -> str:
+        """Create, and report the container even if we are cancelled meanwhile, so that it can be removed."""
+        creating = asyncio.ensure_future(self._engine.create(spec))
+        try:
+            container = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            self._created(await creating)
+            raise
+        self._created(container)
+        return container
+
+    def give(self, connection: CommandRun) -> None:
+        """The container is not used again; the pool destroys it."""
+
+    def drain_log(self) -> None:
+        """Nothing to do: stderr is read before the answer is complete."""
+
+    async def close(self) -> None:
+        """Let go of the streams."""
+        if self._run is not None:
+            await self._run.close()
+
+
+class CommandRun:
+    """A running command, and then its answer."""
+
+    def __init__(
+        self, engine: Engine, container: str, streams: Attachment, limit: int, log: Callable[[bytes], None]
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._streams = streams
+        self._limit = limit
+        self._log = log
+        self._output: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by close()
+        self._size = 0
+        self.status = 200
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+        self._left = 0
+
+    async def exchange(self, call: Call) -> Answer:
+        """Feed the body, collect the output and wait for the exit status.
+
+        Raises `CommandFailed` for a status other than 0 and `TooLarge` for output over the limit.
+        """
+        feeding = asyncio.ensure_future(self._feed(call))
+        try:
+            await self._collect()
+            status = await self._engine.wait(self._container)
+            if feeding.done() and not feeding.cancelled() and (fault := feeding.exception()):
+                raise fault
+        except EngineError as error:
+            raise CommandFailed(f"the command's container was lost: {error}") from error
+        finally:
+            feeding.cancel()
+            with contextlib.suppress(BaseException):
+                await feeding
+        if status != 0:
+            raise CommandFailed(await self._obituary(status))
+        self._output.seek(0)
+        self._left = self._size
+        self.headers = [(b"content-length", b"%d" % self._size)]
+        return self
+
+    async def _feed(self, call: Call) -> None:
+        piece = call.first
+        while True:
+            if piece:
+                await self._streams.write(piece)
+            if call.more is None:
+                break
+            piece = await call.more()
+            if not piece:
+                break
+        await self._streams.close_stdin()
+
+    async def _collect(self) -> None:
+        while (frame := await self._streams.read()) is not None:
+            stream, data = frame
+            if stream != STDOUT:
+                self._log(data)
+                continue
+            self._size += len(data)
+            if self._size > self._limit:
+                raise TooLarge(f"the command wrote more than {self._limit} bytes")
+            self._output.write(data)
+
+    async def _obituary(self, status: int) -> str:
+        with contextlib.suppress(EngineError):
+            if (await self._engine.inspect(self._container)).oom_killed:
+                return f"the command was killed for want of memory (exit status {status})"
+        return f"the command ended with exit status {status}"
+
+    def take(self) -> bytes:
+        """The next piece of the output."""
+        data = self._output.read(PIECE)
+        self._left -= len(data)
+        self.complete = self._left <= 0
+        return data
+
+    async def read(self) -> bytes:
+        """The next piece of the output; empty at its end."""
+        return self.take()
+
+    def abort(self) -> None:
+        """Give up; the container is destroyed with its instance."""
+        self._output.close()
+
+    async def close(self) -> None:
+        """Let go of the streams and of the output."""
+        self._output.close()
+        await self._streams.close()

@@ -1,0 +1,210 @@
+"""The way to a handler: the gateway listens in the instance's own socket folder, and the shim dials.
+
+The folder is mounted read-only in the container. An open connection is readiness, capacity and health in one
+fact: one connection is one slot. A second socket takes what the function prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from pool.errors import NotSent
+from pool.transport.connection import HttpConnection
+from pool.transport.message import Call
+
+READ_SIZE = 64 * 1024
+LOG_BYTES_PER_TICK = 512 * 1024
+LOG_TICK = 0.1
+"""An instance's output is read at most at LOG_BYTES_PER_TICK every LOG_TICK seconds: who prints faster waits,
+and nobody else does."""
+
+
+def listen(folder: Path, name: str) -> socket.socket:
+    """A listening unix socket `name` in `folder`, open to every user of the container.
+
+    The path is bound through the folder's file descriptor: a socket's path may have 107 bytes at most, a data
+    folder can lie deeper.
+    """
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        path = f"/proc/self/fd/{directory}/{name}"
+        sock.bind(path)
+        Path(path).chmod(0o666)
+        sock.listen(16)
+        return sock
+    finally:
+        os.close(directory)
+
+
+class LogTap:
+    """Reads what an instance prints, as plain sockets so that `drain` can read what has arrived at once."""
+
+    def __init__(self, listener: socket.socket, sink: Callable[[bytes], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._sink = sink
+        self._connection: socket.socket | None = None
+        self._tick = 0.0
+        self._read_this_tick = 0
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            self._drop_connection()  # the shim has one; it dials again after the gateway has gone away
+            self._connection = connection
+            self._loop.add_reader(connection.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        self._read_once()
+        if self._read_this_tick >= LOG_BYTES_PER_TICK and self._connection is not None:
+            self._loop.remove_reader(self._connection.fileno())
+            self._resume = self._loop.call_later(LOG_TICK, self._next_tick)
+
+    def _next_tick(self) -> None:
+        self._resume = None
+        if self._connection is not None:
+            self._loop.add_reader(self._connection.fileno(), self._readable)
+
+    def _read_once(self) -> int:
+        if self._connection is None:
+            return 0
+        try:
+            data = self._connection.recv(READ_SIZE)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            data = b""
+        if not data:
+            self._drop_connection()
+            return 0
+        now = self._loop.time()
+        if now - self._tick >= LOG_TICK:
+            self._tick, self._read_this_tick = now, 0
+        self._read_this_tick += len(data)
+        self._sink(data)
+        return len(data)
+
+    def drain(self) -> None:
+        """Read what has arrived: what a call printed is in the socket before the end of its answer is.
+
+        Bounded by what the kernel buffers and by the rate limit.
+        """
+        while self._resume is None and self._read_once() == READ_SIZE:
+            pass
+
+    def _drop_connection(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        if self._connection is not None:
+            self._loop.remove_reader(self._connection.fileno())
+            self._connection.close()
+            self._connection = None
+
+    def close(self) -> None:
+        """Stop listening and reading."""
+        self.drain()
+        self._drop_connection()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+
+
+class HandlerLink:
+    """Connections that an instance's shim has dialled.
+
+    `on_change` is called when a slot comes or goes, `sink` with what the instance prints. At most `slots`
+    connections are accepted: 1 until it is specialised.
+    """
+
+    def __init__(self, folder: Path, on_change: Callable[[], None], sink: Callable[[bytes], None]) -> None:
+        self.folder = folder
+        self.slots = 1
+        self._on_change = on_change
+        self._sink = sink
+        self._free: list[HttpConnection] = []
+        self._all: set[HttpConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._log: LogTap | None = None
+        self._connected = asyncio.Event()
+
+    async def open(self) -> None:
+        """Make the folder and listen in it; before the container starts. Raises OSError."""
+        self.folder.mkdir(parents=True, mode=0o755)
+        self.folder.chmod(0o755)
+        self._log = LogTap(listen(self.folder, "log.sock"), self._sink)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, "calls.sock")
+        )
+
+    def _opened(self, connection: HttpConnection) -> None:
+        if len(self._all) >= self.slots:
+            connection.abort()
+            return
+        self._all.add(connection)
+        self._free.append(connection)
+        self._connected.set()
+        self._on_change()
+
+    def _lost(self, connection: HttpConnection) -> None:
+        if connection not in self._all:
+            return
+        self._all.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)
+        if not self._all:
+            self._connected.clear()
+        self._on_change()
+
+    async def connected(self) -> None:
+        """Wait until the shim has dialled."""
+        await self._connected.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether any connection is open."""
+        return bool(self._all)
+
+    def free_slots(self, in_use: int) -> int:
+        """Open connections that carry no call."""
+        return len(self._free)
+
+    def take(self) -> HttpConnection | None:
+        """A free connection, or None."""
+        return self._free.pop() if self._free else None
+
+    async def connect(self, call: Call) -> HttpConnection:
+        """Never opens one: only the shim dials. Raises `NotSent`."""
+        raise NotSent("the instance has no open connection")
+
+    def give(self, connection: HttpConnection) -> None:
+        """Take a connection back after its call; if it is not clean it is closed, and the shim dials again."""
+        if connection.finish() and connection in self._all:
+            self._free.append(connection)
+
+    def drain_log(self) -> None:
+        """Read what the instance has printed until now."""
+        if self._log is not None:
+            self._log.drain()
+
+    async def close(self) -> None:
+        """Close everything and remove the folder."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self._all):
+            connection.abort()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""The way to an image that serves HTTP: the gateway dials, by default into the container's own namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+from pool.errors import NotSent
+from pool.transport.connection import HttpConnection
+from pool.transport.message import Call
+
+IDLE_LIMIT = 1.5
+"""Seconds after which an idle connection is not used again: shorter than what servers allow (gunicorn: 2), so
+that it is never the server that closes it just as it is used."""
+
+Dial = Callable[[], Awaitable[socket.socket]]
+"""Opens a connected, non-blocking socket to the server; raises OSError."""
+
+
+class HttpLink:
+    """Connections to a server, kept open between calls. A slot is a right to call, `slots` in all."""
+
+    def __init__(self, dial: Dial, slots: int, on_close: Callable[[], None] | None = None) -> None:
+        self._dial = dial
+        self._slots = slots
+        self._on_close = on_close
+        self._free: list[HttpConnection] = []
+        self._all: set[HttpConnection] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def _lost(self, connection: HttpConnection) -> None:
+        self._all.discard(connection)
+        if connection in self._free:
+            self._free.remove(connection)
+
+    @property
+    def alive(self) -> bool:
+        """The connections say nothing about life: the server may close them at will."""
+        return True
+
+    def free_slots(self, in_use: int) -> int:
+        """Calls that it may be given on top of those that run."""
+        return self._slots - in_use
+
+    def take(self) -> HttpConnection | None:
+        """An open connection that was used a moment ago, or None: then `connect`."""
+        now = self._loop.time()
+        while self._free:
+            connection = self._free.pop()
+            if connection.open and now - connection.idle_since < IDLE_LIMIT:
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, call: Call | None = None) -> HttpConnection:
+        """Open a connection. Raises `NotSent` if the server does not accept one."""
+        try:
+            sock = await self._dial()
+        except OSError as error:
+            raise NotSent(f"the instance does not accept a connection: {error}") from error
+        _, connection = await self._loop.create_connection(
+            lambda: HttpConnection(None, self._lost), sock=sock
+        )
+        self._all.add(connection)
+        return connection
+
+    def give(self, connection: HttpConnection) -> None:
+        """Take a connection back after its call."""
+        if connection.finish():
+            connection.idle_since = self._loop.time()
+            self._free.append(connection)
+
+    def drain_log(self) -> None:
+        """A server's output cannot be attributed to a call: the engine keeps it."""
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for connection in list(self._all):
+            connection.abort()
+        if self._on_close is not None:
+            self._on_close()

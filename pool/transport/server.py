@@ -1,0 +1,75 @@
+"""Reaching a server inside a container: into its network namespace, or else at its address."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from pool import netns
+from pool.engine.base import ContainerState
+from pool.errors import PoolError, StartFailed
+from pool.transport.http import HttpLink
+from pool.transport.message import Call
+
+DIAL_TIMEOUT = 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.004, 0.05
+"""Seconds between two looks whether a server is ready: the first pause, doubled up to the longest."""
+
+
+class Server:
+    """Where an instance's server listens. Raises `StartFailed` if there is no way to it."""
+
+    def __init__(self, state: ContainerState, port: int, fallback: bool) -> None:
+        self._port = port
+        self._namespace: netns.Namespace | None = None
+        self._address: str | None = None
+        if netns.can_enter(state.pid):
+            self._namespace = netns.Namespace(state.pid)
+        elif state.addresses and fallback:
+            self._address = next(iter(state.addresses.values()))
+        else:
+            raise StartFailed(
+                "the gateway may not open sockets inside the container's network namespace; run it as root "
+                "(CAP_SYS_ADMIN) on the engine's host, or set HEARTH_ALLOW_NETWORK_FALLBACK=1 to give such "
+                "functions an internal network"
+            )
+
+    async def dial(self) -> socket.socket:
+        """A connected, non-blocking socket to the server. Raises OSError."""
+        if self._namespace is not None:
+            return await self._namespace.dial("127.0.0.1", self._port, DIAL_TIMEOUT)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                await asyncio.get_running_loop().sock_connect(sock, (self._address, self._port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def ready(self, health: str | None) -> None:
+        """Return when the server accepts connections and, with `health`, answers it below 400."""
+        pause = FIRST_PAUSE
+        while not await self._looks_ready(health):
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _looks_ready(self, health: str | None) -> bool:
+        link = HttpLink(self.dial, 1)
+        try:
+            connection = await link.connect()
+            if health is None:
+                return True
+            call = Call(b"GET", health.encode(), [(b"host", b"localhost"), (b"user-agent", b"hearth-health")])
+            answer = await asyncio.wait_for(connection.exchange(call), DIAL_TIMEOUT)
+            return answer.status < 400
+        except (PoolError, TimeoutError):
+            return False
+        finally:
+            await link.close()
+
+    def close(self) -> None:
+        """Let go of the namespace; safe to call twice."""
+        if self._namespace is not None:
+            self._namespace.close()

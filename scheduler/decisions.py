@@ -1,0 +1,101 @@
+"""Decisions as pure functions of a snapshot: no I/O, no clock, nothing changed. The simulator can run them too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pool.instance import Instance
+from pool.states import Reason, State
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One function at one moment. Times in seconds."""
+
+    waiters: int
+    live_slots: int
+    """Slots of its instances that serve, leased or not."""
+    pending: int
+    """Instances that are being started or specialised for it."""
+    room: int
+    """Instances that it may have on top of all that count now (`max_instances`)."""
+    concurrency: int
+    single_use: bool
+    exec_seconds: float | None
+    """Measured time of an invocation; None: no result yet."""
+    start_seconds: float
+    """Expected time until an instance that is started now is ready."""
+    oldest_wait: float
+    """How long its first waiter has waited."""
+    cores: int
+
+
+def wanted_starts(d: Demand) -> int:
+    """How many instances to start now, on top of those that are pending.
+
+    An instance is started only when waiting for a busy one is expected to take longer than starting one. The
+    expected wait of the last waiter is that of a queue served at the rate of all slots: waiters × time / slots.
+    While nothing is measured: one start a waiter, at most as many as cores at once. If the first waiter has
+    waited longer than a start takes although it was not expected to, the estimate is wrong: one more.
+    """
+    unserved = d.waiters - d.pending * d.concurrency
+    most = min(math.ceil(unserved / d.concurrency), d.room)
+    if most <= 0:
+        return 0
+    if d.single_use:
+        return most
+    if d.exec_seconds is None:
+        return max(0, min(most, d.cores - d.pending))
+    slots = d.live_slots + d.pending * d.concurrency
+    work = d.waiters * d.exec_seconds
+    if slots > 0 and work / slots <= d.start_seconds:
+        return 1 if d.oldest_wait > d.start_seconds and d.pending == 0 else 0
+    needed = math.ceil((work / d.start_seconds - slots) / d.concurrency)
+    return max(1 if slots == 0 else 0, min(most, needed))
+
+
+def pick(instances: Iterable[Instance], version: str) -> Instance | None:
+    """The instance whose slot is leased next: the fullest that has one free, then the most recently used, so
+    that the others can expire."""
+    best: Instance | None = None
+    for instance in instances:
+        workload = instance.workload
+        if workload is None or workload.version != version or instance.free_slots() <= 0:
+            continue
+        if best is None or (instance.in_use, instance.last_used) > (best.in_use, best.last_used):
+            best = instance
+    return best
+
+
+def choose_victims(
+    needed: int, idle: Iterable[Instance], prewarmed: Iterable[Instance]
+) -> Sequence[Instance] | None:
+    """Instances to evict so that `needed` bytes become free: idle ones, least recently used first, then
+    prewarmed ones, oldest first. None if all together are not enough: then nothing is evicted."""
+    victims: list[Instance] = []
+    for instance in (*sorted(idle, key=lambda i: i.last_used), *sorted(prewarmed, key=lambda i: i.last_used)):
+        if needed <= 0:
+            break
+        victims.append(instance)
+        needed -= instance.memory
+    return victims if needed <= 0 else None
+
+
+def expired(instance: Instance, now: float, spare: bool) -> Reason | None:
+    """Why an instance has lived long enough, or None. `spare`: its function has more than `min_instances`."""
+    workload = instance.workload
+    if workload is None:
+        return None
+    if now - instance.created_at >= workload.max_age:
+        return Reason.MAX_AGE
+    idle_for = now - instance.last_used
+    if instance.state is State.IDLE and spare and idle_for >= workload.keep_alive:
+        return Reason.IDLE
+    return None
+
+
+def smooth(average: float | None, sample: float, weight: float = 0.2) -> float:
+    """Exponentially weighted moving average: the new average after one more sample."""
+    return sample if average is None else average + weight * (sample - average)

@@ -1,0 +1,79 @@
+"""A deployed function at run time: what it is, who waits for it, and what was measured of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from pool.clock import Timer
+from pool.engine.base import ContainerSpec
+from pool.lease import Lease
+from pool.workload import Workload
+
+FIRST_START_GUESS = 0.3
+FIRST_SPECIALISE_GUESS = 0.02
+"""Seconds; what a start is expected to take until one was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a function's calls are admitted and bounded. Times in seconds, sizes in bytes."""
+
+    timeout: float = 30.0
+    queue_timeout: float = 10.0
+    queue_size: int = 1000
+    max_body: int = 6 * 2**20
+    max_response: int = 64 * 2**20
+    web: bool = False
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prewarm:
+    """A prewarm pool: how many generic instances of which container are kept ready."""
+
+    prototype: ContainerSpec
+    count: int
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """An invocation that waits for a slot. `arrived` in seconds of the clock."""
+
+    invocation: str
+    arrived: float
+    lease: asyncio.Future[Lease]
+    timer: Timer | None = None
+
+
+class Function:
+    """One name and its current version."""
+
+    def __init__(self, workload: Workload, limits: Limits) -> None:
+        self.name = workload.function
+        self.workload = workload
+        self.limits = limits
+        self.queue: deque[Waiter] = deque()
+        self.waiting = 0
+        """Waiters in the queue that still want a slot; given-up ones are only skipped."""
+        self.exec_seconds: float | None = None
+        self.start_seconds = FIRST_START_GUESS
+        self.specialise_seconds = FIRST_SPECIALISE_GUESS
+        self.look_again: Timer | None = None
+        self.not_before = 0.0
+        """Time before which no instance is provisioned, after a start has failed."""
+        self.failures = 0
+        """Starts that failed one after the other."""
+        self.last_fault: str | None = None
+
+    def first_waiter(self) -> Waiter | None:
+        """Who has waited longest and still wants a slot."""
+        queue = self.queue
+        while queue and queue[0].lease.done():
+            queue.popleft()
+        return queue[0] if queue else None
+
+    def __repr__(self) -> str:
+        measured = "unmeasured" if self.exec_seconds is None else f"{self.exec_seconds * 1000:.2f} ms"
+        return f"<Function {self.name} {self.workload.version[:12]} {self.waiting} waiting, {measured}>"
