@@ -224,18 +224,18 @@ def read_request(connection: Connection) -> Request:
     """The next request. Raises `DisconnectedError`, and `ValueError` for what is not HTTP/1.1."""
     line, *fields = connection.take_until(b"\r\n\r\n").decode("latin-1").split("\r\n")
     method, target, _version = line.split(" ")
-    headers = Headers()
+    found: dict[str, str] = {}
     for field in fields:
         name, colon, value = field.partition(":")
         if not colon:
             raise ValueError("A header without a colon")
         name, value = name.lower(), value.strip(" \t")
-        if name in headers:
-            value = headers[name] + ("; " if name == "cookie" else ", ") + value
-        headers[name] = value
-    length = headers.get("content-length")
-    if "transfer-encoding" in headers:
-        if length is not None or headers["transfer-encoding"].lower() != "chunked":
+        if name in found:
+            value = found[name] + ("; " if name == "cookie" else ", ") + value
+        found[name] = value
+    length = found.get("content-length")
+    if "transfer-encoding" in found:
+        if length is not None or found["transfer-encoding"].lower() != "chunked":
             raise ValueError("A body has either one length or chunks")
         body = b"".join(read_chunks(connection))
     elif length is None:
@@ -244,7 +244,7 @@ def read_request(connection: Connection) -> Request:
         body = connection.take(int(length))
     else:
         raise ValueError("Content-Length is not a number")
-    return Request(method, target, headers, body)
+    return Request(method, target, Headers(found), body)
 
 
 def read_chunks(connection: Connection) -> Iterator[bytes]:
@@ -689,6 +689,8 @@ class Instance:
 
 def prepare() -> None:
     """What need not come before the first dial, but should come before the first request."""
+    import binascii  # noqa: F401
+    import importlib  # noqa: F401
     import json  # noqa: F401
     import signal
 
