@@ -151,7 +151,8 @@ def load(
     """Read and check a definitions file.
 
     `runtimes` are those that functions may name. Host folders of `volumes` must be in one of
-    `allowed_volumes`, links resolved. Raises `DefinitionsError` with every fault of the file, by position, and nothing else.
+    `allowed_volumes`, links resolved. Raises `DefinitionsError`, and nothing else, with every fault of the
+    file by position.
     """
     return _Loader(path, runtimes, allowed_volumes).load()
 

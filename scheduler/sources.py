@@ -84,7 +84,7 @@ def version_digest(definition: FunctionDefinition, source: SourceCode | None, im
     These are: the function's name; every key of its definition, defaults included (`source` by the names and
     contents of its files, not by where the folder is); and the id of the image that its containers are made
     from. So a new image behind the same reference, or another byte of code, is a new version, and a folder
-    that was moved, copied or touched is not. No times, and no paths of the host but those that `volumes` names.
+    that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
     """
     keys = definition.model_dump(mode="json", exclude={"source"})
     return _digest(

@@ -1,7 +1,6 @@
 """Makes pictures smaller.
 
-curl --data-binary @picture.jpg -H 'content-type: image/jpeg' \\
-    -o small.jpg '127.0.0.1:8080/invoke/thumbnail?width=128'
+curl --data-binary @in.jpg -H 'content-type: image/jpeg' -o out.jpg '127.0.0.1:8080/invoke/thumbnail?width=64'
 """
 
 import io
@@ -29,8 +28,10 @@ def thumbnail(event, context):
         if picture.width * picture.height > MOST_PIXELS:
             return _refuse(f"the picture has more than {MOST_PIXELS} pixels")
         return _smaller(picture, width)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        return _refuse(f"the body is no picture that can be read: {error}")
+    except UnidentifiedImageError:
+        return _refuse("the body is no picture of a known format")
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        return _refuse(f"the body is a picture that cannot be read: {error}")
 
 
 def _smaller(picture, width):
