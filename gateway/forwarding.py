@@ -34,9 +34,7 @@ ACTIVE_CONTENT = (b"text/html", b"application/xhtml", b"image/svg", b"text/xml",
 FORBIDDEN = (b"\r", b"\n", b"\0")
 
 
-def request_headers(
-    scope: Mapping[str, Any], invocation: bytes, timeout: float
-) -> HeaderList:
+def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
     """The caller's headers as the function shall see them, with Hearth's own. Raises `Problem`."""
     headers: HeaderList = []
     listed: set[bytes] | None = None
@@ -89,7 +87,9 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> Heade
     if not web:
         kept.append((b"x-content-type-options", b"nosniff"))
         if active:
-            kept.append((b"content-security-policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'"))
+            kept.append(
+                (b"content-security-policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'")
+            )
     return kept
 
 
@@ -103,7 +103,9 @@ def target_of(sub_path: bytes, query: bytes) -> bytes:
     return target
 
 
-def cgi_variables(scope: Mapping[str, Any], function: str, invocation: str, length: int | None) -> dict[str, str]:
+def cgi_variables(
+    scope: Mapping[str, Any], function: str, invocation: str, length: int | None
+) -> dict[str, str]:
     """CGI/1.1 meta-variables (RFC 3875, 4.1) of a call, without `HTTP_AUTHORIZATION` and `HTTP_PROXY`."""
     server = scope.get("server") or ("", 0)
     client = scope.get("client") or ("", 0)

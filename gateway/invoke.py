@@ -69,7 +69,9 @@ class InvokeEndpoint:
         if problem.slug == "internal-error":
             log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
         elif problem.blame != "caller":
-            log.warning("invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail)
+            log.warning(
+                "invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail
+            )
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
         if invocation.head_sent:
             return  # the server closes the connection without a final chunk: nobody takes half for whole
@@ -90,7 +92,9 @@ class InvokeEndpoint:
         if function.workload.kind is not Kind.HTTP:
             if sub_path:
                 raise Problem(
-                    "method-not-allowed", f"{name} takes no sub-path: POST /invoke/{name}", headers=((b"allow", b""),)
+                    "method-not-allowed",
+                    f"{name} takes no sub-path: POST /invoke/{name}",
+                    headers=((b"allow", b""),),
                 )
             if scope["method"] != "POST":
                 raise Problem(
@@ -217,7 +221,9 @@ class _Invocation:
             except TimeoutError:
                 connection.abort()
                 if body.waiting:
-                    raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+                    raise Problem(
+                        "body-timeout", "the rest of the request's body did not come in time"
+                    ) from None
                 fatal = Reason.TIMEOUT
                 self.exec_seconds = clock.now() - began
                 raise Problem(

@@ -10,7 +10,11 @@ from pool.metrics import Metrics
 from pool.transport.message import Answer
 from pool.workload import Kind
 
-PROBLEM_OF_OUTCOME = {b"raised": "handler-raised", b"bad-json": "bad-request", b"bad-result": "contract-broken"}
+PROBLEM_OF_OUTCOME = {
+    b"raised": "handler-raised",
+    b"bad-json": "bad-request",
+    b"bad-result": "contract-broken",
+}
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
 
@@ -65,3 +69,10 @@ class Outcomes:
     def ended(self, function: str, outcome: str, blame: str) -> None:
         """The invocation ended without an answer of its function."""
         self._metrics.invocations.labels(function or UNKNOWN, outcome, blame).inc()
+
+    def starts_of(self, function: str) -> dict[str, int]:
+        """How many invocations of a function had which kind of start."""
+        return {
+            kind: int(self._metrics.starts.labels(function, kind)._value.get())
+            for kind in ("warm", "prewarmed", "cold")
+        }

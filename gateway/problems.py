@@ -114,5 +114,3 @@ def problem_of(error: Exception) -> Problem:
             return Problem("no-capacity", str(error), 1.0)
         case _:
             return Problem("internal-error", "the gateway has a fault; its log says more")
-
-

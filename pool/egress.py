@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pool import firewall
+from pool import firewall, netns
 from pool.engine.base import Engine
 from pool.errors import StartFailed
 
@@ -64,6 +64,4 @@ class Egress:
 
 def can_dial_into_namespaces() -> bool:
     """Whether this process may open sockets inside another network namespace."""
-    from pool import netns
-
     return netns.permitted()

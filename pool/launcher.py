@@ -29,6 +29,8 @@ GATEWAY_LABEL = "org.hearth.gateway"
 INSTANCE_LABEL = "org.hearth.instance"
 SOCKETS = "/run/hearth"
 CODE = "/function"
+OBITUARY_WAIT = 1.0
+"""Seconds that the engine gets to notice that a container has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Launcher:
         if not state.running:
             raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
         instance.pid = state.pid
-        server = Server(state, workload.port, self._settings.network_fallback)
+        server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
         instance.link = HttpLink(server.dial, workload.concurrency, server.close)
         await self._unless_it_dies(instance, server.ready(workload.health))
 
@@ -176,14 +178,18 @@ class Launcher:
                 connection = link.take()
                 if connection is None:
                     raise StartFailed("the prewarmed instance has lost its connection")
-                headers = [(b"host", b"hearth"), (b"content-type", b"application/json")]
+                link.slots = workload.concurrency
+                headers = [
+                    (b"host", b"hearth"),
+                    (b"content-type", b"application/json"),
+                    (b"x-hearth-control", b"1"),
+                ]
                 answer = await connection.exchange(
                     Call(b"POST", b"/specialise", headers, workload.specialise)
                 )
                 body = b""
                 while piece := await answer.read():
                     body += piece
-                link.slots = workload.concurrency
                 link.give(connection)
         except TimeoutError:
             raise FunctionBroken(
@@ -222,6 +228,17 @@ class Launcher:
             text = (await self._engine.logs(instance.container, 2000)).decode(errors="replace").strip()
             return f"; it printed: {text}" if text else ""
         return ""
+
+    async def obituary(self, instance: Instance) -> str:
+        """How an instance that has just closed its connection ended, in words. Waits a moment for its end."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            container = cast(str, instance.container)
+            async with asyncio.timeout(OBITUARY_WAIT):
+                status = await self._engine.wait(container)
+                if (await self._engine.inspect(container)).oom_killed:
+                    return f"it was killed for want of memory ({instance.memory >> 20} MiB)"
+            return f"its process ended with exit status {status}"
+        return "it closed its connection"
 
     async def destroy(self, instance: Instance) -> None:
         """Remove the container and everything that belonged to the instance. Raises `EngineError`; call again.

@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+FAST = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+)
 """Bucket bounds in seconds: from a tenth of a millisecond (a warm call) to a minute."""
 
 
@@ -38,7 +57,11 @@ class Metrics:
             "hearth_queue_depth", "Invocations that wait for an instance", ["function"], registry=r
         )
         self.engine_seconds = Histogram(
-            "hearth_engine_seconds", "Time of a call to the container engine", ["verb"], registry=r, buckets=FAST
+            "hearth_engine_seconds",
+            "Time of a call to the container engine",
+            ["verb"],
+            registry=r,
+            buckets=FAST,
         )
         self.engine_errors = Counter(
             "hearth_engine_errors", "Calls to the container engine that failed", ["verb"], registry=r

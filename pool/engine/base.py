@@ -192,7 +192,9 @@ class Engine(Protocol):
 
     async def networks(self, labels: Mapping[str, str]) -> list[Network]: ...
 
-    async def create_network(self, name: str, bridge: str, internal: bool, labels: Mapping[str, str]) -> Network:
+    async def create_network(
+        self, name: str, bridge: str, internal: bool, labels: Mapping[str, str]
+    ) -> Network:
         """A bridge network without traffic between its containers. `internal`: no way out of the host."""
 
     async def remove_network(self, name: str) -> None: ...

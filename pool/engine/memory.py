@@ -266,7 +266,7 @@ class MemoryEngine:
             try:
                 self._check()
                 result = deed()
-            except EngineError as error:
+            except Exception as error:
                 if not done.done():
                     done.set_exception(error)
             else:
@@ -290,7 +290,7 @@ class MemoryEngine:
     def _remove(self, container: str) -> None:
         found = self._get(container)
         found.end(KILLED)
-        del self._containers[container]
+        del self._containers[found.id]
         self._count(found.spec, -1)
         self._publish(found, "destroy")
 

@@ -72,8 +72,10 @@ class Process:
         if self.spec.keep_output:
             container.output += data
             del container.output[:-OUTPUT_KEPT]
-        for pipe in container.watchers:
+        for pipe in list(container.watchers):
             await pipe.put(stream, data)
+        if not container.watchers:
+            await asyncio.sleep(0)  # one that writes for ever lets others run
 
 
 Program = Callable[[Process], Awaitable[int]]

@@ -90,9 +90,10 @@ class HttpConnection(asyncio.Protocol):
         assert call.more is not None
         assert self._waiter is not None
         chunked = call.length is None
-        lines.append(
-            b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % call.length
-        )
+        if call.length is None:
+            lines.append(b"transfer-encoding: chunked\r\n\r\n")
+        else:
+            lines.append(b"content-length: %d\r\n\r\n" % call.length)
         transport.write(b"".join(lines))
         waiter, piece, left = self._waiter, call.first, call.length
         try:

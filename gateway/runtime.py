@@ -1,0 +1,119 @@
+"""The composition root: every part of a gateway, made once and put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from gateway.outcome import Outcomes
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.egress import Egress
+from pool.engine.base import Engine, EngineError
+from pool.engine.docker import DockerEngine
+from pool.launcher import Launcher, LaunchSettings
+from pool.logs import LogStore
+from pool.metrics import Metrics
+from pool.pool import Pool
+from pool.reaper import Reaper, remove_leftovers
+from scheduler.definitions import Definitions
+from scheduler.dispatcher import Dispatcher
+from scheduler.registry import Registry
+
+log = logging.getLogger("hearth")
+
+ENGINE_RETRY = 1.0
+DRAIN_POLL = 0.05
+
+
+class Runtime:
+    """A gateway without its HTTP edge. Made inside a running loop; `start`, then `drain` and `close`."""
+
+    def __init__(self, settings: Settings, folder: DataFolder, engine: Engine | None = None) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.clock = LoopClock()
+        self.metrics = Metrics()
+        self.engine = engine or DockerEngine(None, self.metrics)
+        self.logs = LogStore(per_invocation=settings.log_limit)
+        self.outcomes = Outcomes(self.metrics)
+        self.egress = Egress(self.engine, folder.id)
+        cores = os.cpu_count() or 1
+        self.launcher = Launcher(
+            self.engine,
+            LaunchSettings(
+                gateway_id=folder.id,
+                run_folder=folder.run,
+                start_timeout=settings.start_timeout,
+                parallel_starts=cores,
+                network_fallback=settings.allow_network_fallback,
+            ),
+            self.egress,
+            on_slots=lambda instance: self.pool.slots_changed(instance),
+            on_output=lambda instance, data: self.pool.output(instance, data),
+        )
+        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
+        self.dispatcher = Dispatcher(self.pool, self.clock, cores)
+        self.registry = Registry(
+            self.engine, self.dispatcher, self.clock, folder.id, folder.work, settings.log_limit
+        )
+        self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
+        self._clean = False
+
+    async def start(self, definitions: Definitions) -> None:
+        """Clear what an earlier process left, and bring the functions into service."""
+        while not self._clean:
+            try:
+                left = await remove_leftovers(self.engine, self.folder, self.egress)
+                self._clean = True
+                if left:
+                    log.info("removed %d containers that an earlier gateway had left", left)
+            except EngineError as error:
+                log.warning("the engine does not answer, trying again in %g s: %s", ENGINE_RETRY, error)
+                await asyncio.sleep(ENGINE_RETRY)
+        self.reaper.start()
+        await self.registry.apply(definitions)
+
+    async def why_not_ready(self) -> str | None:
+        """Why the gateway cannot run functions now; None if it can."""
+        if self.dispatcher.draining:
+            return "the gateway is shutting down"
+        try:
+            await self.engine.ping()
+        except EngineError as error:
+            return str(error)
+        if not self._clean or not self.registry.loaded:
+            return "the functions are being loaded"
+        if not self.registry.settled():
+            return "min_instances are being started"
+        return None
+
+    async def drain(self) -> None:
+        """Accept nothing new, and wait until what runs has finished, `drain_timeout` at most."""
+        self.dispatcher.draining = True
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout):
+                while any(i.in_use for i in self.pool.ledger.instances.values()) or any(
+                    f.waiting for f in self.dispatcher.functions.values()
+                ):
+                    await asyncio.sleep(DRAIN_POLL)
+        except TimeoutError:
+            log.warning(
+                "calls still run after %g s (drain_timeout); they are ended", self.settings.drain_timeout
+            )
+
+    async def close(self) -> None:
+        """Remove every instance, network and socket folder, and let go of the engine and the data folder."""
+        self.dispatcher.draining = True
+        await self.registry.close()
+        await self.reaper.close()
+        await self.pool.close()
+        try:
+            await self.egress.remove()
+        except EngineError as error:
+            log.warning("the gateway's networks could not be removed: %s", error)
+        self.folder.clear()
+        await self.engine.close()
+        self.folder.close()

@@ -1,0 +1,46 @@
+"""Settings of the gateway: `HEARTH_…` variables, and the options of `hearth serve` above them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from scheduler.units import Duration, Size
+
+
+def default_memory_budget() -> int:
+    """75 % of this machine's RAM, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+class Settings(BaseSettings):
+    """How a gateway runs. Each field is also the variable HEARTH_<FIELD>."""
+
+    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore")
+
+    functions: Path = Field(Path("functions.yaml"), description="The file that declares the functions")
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path(".hearth"), description="Folder for the gateway's identity and its sockets")
+    memory_budget: Size = Field(
+        default_factory=default_memory_budget, description="Memory that all instances may declare together"
+    )
+    allowed_volumes: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list, description="Host folders that functions may mount, separated by colons"
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"
+    )
+    allow_network_fallback: bool = Field(
+        False, description="Give HTTP images an internal network where namespaces cannot be entered"
+    )
+    drain_timeout: Duration = Field(
+        30.0, description="How long calls in flight may take to finish when the gateway stops"
+    )
+    start_timeout: Duration = Field(60.0, description="How long an instance may take to become ready")
+    log_limit: Size = Field(256 * 1024, description="Output that is kept of one invocation")
+    log_level: str = Field("info", description="debug, info, warning or error")

@@ -1,0 +1,64 @@
+"""The data folder of a gateway: who it is, and that there is only one of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+
+class DataFolderInUse(Exception):
+    """Another gateway process holds the data folder."""
+
+
+class DataFolder:
+    """Opened for the whole life of a gateway process.
+
+    `id` is a UUID that stays with the folder: containers, networks and images carry it as a label, so that a
+    gateway knows its own. Raises `DataFolderInUse`, and OSError where the folder cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.run = self.path / "run"
+        """Socket folders of instances, one each."""
+        self.work = self.path / "work"
+        """Scratch space for building images."""
+        self._lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise DataFolderInUse(
+                f"another gateway (process {holder}) uses the data folder {self.path}; "
+                "stop it, or give this one a folder of its own with --data-dir"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+        self.id = self._identity()
+
+    def _identity(self) -> str:
+        file = self.path / "identity"
+        try:
+            return str(uuid.UUID(file.read_text().strip()))
+        except (FileNotFoundError, ValueError):
+            identity = str(uuid.uuid4())
+            fresh = file.with_suffix(".new")
+            fresh.write_text(identity + "\n")
+            fresh.replace(file)
+            return identity
+
+    def clear(self) -> None:
+        """Remove what belongs to no life but a gateway's own: socket folders and scratch space."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()

@@ -1,0 +1,135 @@
+"""The reaper: removes what is dead, what has lived long enough, and what an earlier process left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from pool.clock import Clock
+from pool.data_folder import DataFolder
+from pool.egress import Egress
+from pool.engine.base import Engine, EngineError
+from pool.instance import Instance
+from pool.launcher import GATEWAY_LABEL
+from pool.pool import Pool
+from pool.states import LIVE, Reason, State
+from pool.workload import Kind
+
+log = logging.getLogger("hearth.reaper")
+
+TICK = 0.25
+"""Seconds between two looks at all instances."""
+SILENCE = 0.3
+"""Seconds without any connection after which a handler's instance is dead: a live shim dials again in less."""
+RECONNECT = (0.2, 5.0)
+"""Seconds until the engine's events are asked for again: first, and at most."""
+
+
+def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
+    """Why an instance has lived long enough, or None. `protected`: it is one of its `min_instances`."""
+    workload = instance.workload
+    if workload is None:
+        return None
+    if now - instance.created_at >= workload.max_age:
+        return Reason.MAX_AGE
+    if instance.state is State.IDLE and not protected and now - instance.last_used >= workload.keep_alive:
+        return Reason.IDLE
+    return None
+
+
+class Reaper:
+    """Looks at all instances now and then, and listens to the engine's events."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        engine: Engine,
+        clock: Clock,
+        gateway_id: str,
+        is_provisioned: Callable[[Instance], bool],
+    ) -> None:
+        self._pool = pool
+        self._engine = engine
+        self._clock = clock
+        self._labels = {GATEWAY_LABEL: gateway_id}
+        self._is_provisioned = is_provisioned
+        self._silent_since: dict[str, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin."""
+        self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self._listen())]
+
+    async def close(self) -> None:
+        """End; instances stay as they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await self._clock.sleep(TICK)
+            self.reap()
+
+    def reap(self) -> None:
+        """Look once at every instance and remove or drain those whose time has come."""
+        now = self._clock.now()
+        silent: dict[str, float] = {}
+        for instance in list(self._pool.ledger.instances.values()):
+            if instance.state not in LIVE and instance.state is not State.PREWARMED:
+                continue
+            if instance.link is not None and not instance.link.alive:
+                since = silent[instance.id] = self._silent_since.get(instance.id, now)
+                if now - since >= SILENCE:
+                    self._pool.remove(instance, Reason.DEAD)
+                continue
+            reason = expired(instance, now, self._is_provisioned(instance))
+            if reason is not None:
+                self._pool.drain(instance, reason)
+        self._silent_since = silent
+
+    async def _listen(self) -> None:
+        pause, longest = RECONNECT
+        while True:
+            try:
+                await self._bury_the_dead()
+                async for event in self._engine.events(self._labels):
+                    pause = RECONNECT[0]
+                    if event.action == "die":
+                        self._died(event.id)
+            except EngineError as error:
+                log.warning("the engine's events are not to be had, trying again in %.1f s: %s", pause, error)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _bury_the_dead(self) -> None:
+        """Deaths that happened while nobody listened."""
+        known = {c.id: c.running for c in await self._engine.containers(self._labels)}
+        for instance in list(self._pool.ledger.instances.values()):
+            ready = instance.state in LIVE or instance.state is State.PREWARMED
+            if ready and instance.container is not None and not known.get(instance.container, False):
+                self._died(instance.container)
+
+    def _died(self, container: str) -> None:
+        for instance in list(self._pool.ledger.instances.values()):
+            if instance.container != container:
+                continue
+            is_command = instance.workload is not None and instance.workload.kind is Kind.COMMAND
+            ready = instance.state in LIVE or instance.state in (State.PREWARMED, State.DRAINING)
+            if (
+                ready and not is_command
+            ):  # a command's end is its answer; a start's end is the launcher's to see
+                self._pool.remove(instance, Reason.DEAD)
+
+
+async def remove_leftovers(engine: Engine, folder: DataFolder, egress: Egress) -> int:
+    """Remove what a dead earlier process with the same data folder has left; returns how many containers.
+
+    The folder's lock is held, so whatever carries its identity belongs to nobody alive. Raises `EngineError`.
+    """
+    left = await engine.containers({GATEWAY_LABEL: folder.id})
+    await asyncio.gather(*(engine.remove(container.id) for container in left))
+    await egress.remove()
+    folder.clear()
+    return len(left)

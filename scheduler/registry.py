@@ -1,0 +1,170 @@
+"""The registry: what is declared, what of it is in service, and why the rest is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pool.clock import Clock
+from pool.engine.base import Engine, EngineError, NotFound
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.dispatcher import Dispatcher
+from scheduler.function import Prewarm
+from scheduler.function_images import ImageBuildError, prune_function_images
+from scheduler.runtimes import RUNTIMES
+from scheduler.sources import SourceError
+from scheduler.workloads import build_workload, generic_container, limits_of
+
+log = logging.getLogger("hearth.registry")
+
+TRY_AGAIN = 5.0
+"""Seconds until a function whose image was missing, or whose engine was away, is set up again."""
+
+
+@dataclass(slots=True)
+class Declared:
+    """A declared function. `state` is building, ready or failed; `fault` says why it failed.
+
+    A function that failed to change stays in service in its older version: then it is ready, with a fault.
+    """
+
+    definition: FunctionDefinition
+    state: str = "building"
+    fault: str | None = None
+    version: str | None = None
+    curable: bool = False
+    """The fault may pass without a change of the definition."""
+
+
+class Registry:
+    """Brings what is declared into service."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        gateway_id: str,
+        work_folder: Path,
+        log_limit: int,
+    ) -> None:
+        self.declared: dict[str, Declared] = {}
+        self.loaded = False
+        """Whether a definitions file has been applied."""
+        self.on_state: Callable[[Declared], None] = lambda declared: None
+        """Called whenever a declared function is set up or fails."""
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._gateway_id = gateway_id
+        self._work_folder = work_folder
+        self._log_limit = log_limit
+        self._prewarm: dict[str, int] = {}
+        self._retry: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def apply(self, definitions: Definitions) -> None:
+        """Bring these definitions into service, and take out what they do not name.
+
+        Returns when every function is ready or failed. Functions are set up side by side; one that takes long
+        (its image is built) or fails holds back no other.
+        """
+        async with self._lock:
+            for name in [name for name in self.declared if name not in definitions.functions]:
+                del self.declared[name]
+                self._dispatcher.withdraw(name)
+            for name, definition in definitions.functions.items():
+                before = self.declared.get(name)
+                self.declared[name] = Declared(definition, version=before.version if before else None)
+            self._prewarm = dict(definitions.prewarm)
+            self.loaded = True
+            await asyncio.gather(
+                self._set_prewarm(), *(self._set_up(d) for d in list(self.declared.values()))
+            )
+            await self._prune()
+        if self._retry is None:
+            self._retry = asyncio.ensure_future(self._cure())
+
+    async def _set_prewarm(self) -> None:
+        wanted: dict[str, Prewarm] = {}
+        for runtime, count in self._prewarm.items():
+            try:
+                image = await self._engine.image(RUNTIMES[runtime])
+            except EngineError as error:
+                log.warning("no prewarm pool for %s: %s", runtime, fault_of(error, RUNTIMES[runtime]))
+                continue
+            wanted[image.id] = Prewarm(generic_container(image), count)
+        self._dispatcher.set_prewarm(wanted)
+
+    async def _set_up(self, declared: Declared) -> None:
+        definition = declared.definition
+        try:
+            workload = await build_workload(
+                self._engine, definition, self._gateway_id, self._work_folder, self._log_limit
+            )
+            if workload.container.memory > self._dispatcher.pool.ledger.memory_budget:
+                raise SourceError(
+                    "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
+                )
+        except (SourceError, ImageBuildError, EngineError) as error:
+            image = definition.image or RUNTIMES[definition.runtime or "python"]
+            declared.fault = fault_of(error, image)
+            declared.curable = isinstance(error, EngineError)
+            declared.state = "ready" if declared.version is not None else "failed"
+            log.warning("function %s could not be set up: %s", definition.name, declared.fault)
+        else:
+            declared.fault, declared.curable = None, False
+            declared.version, declared.state = workload.version, "ready"
+            self._dispatcher.deploy(workload, limits_of(definition))
+        self.on_state(declared)
+
+    async def _prune(self) -> None:
+        """Images that were built for versions that are gone."""
+        functions = self._dispatcher.functions.values()
+        try:
+            await prune_function_images(
+                self._engine, self._gateway_id, {f.workload.container.image for f in functions}
+            )
+        except EngineError as error:
+            log.warning("images that nothing uses could not be removed: %s", error)
+
+    async def _cure(self) -> None:
+        """Try again what may have become possible: the image is there now, the engine is back."""
+        while True:
+            await self._clock.sleep(TRY_AGAIN)
+            sick = [d for d in self.declared.values() if d.curable]
+            if sick:
+                async with self._lock:
+                    await asyncio.gather(*(self._set_up(d) for d in sick if d.curable))
+            if len(self._dispatcher.prewarm) < len(self._prewarm):
+                await self._set_prewarm()
+
+    def fault_of(self, function: str) -> str | None:
+        """Why a declared function is not in service; None if it is not declared."""
+        declared = self.declared.get(function)
+        if declared is None:
+            return None
+        return declared.fault or "it is still being set up; try again in a moment"
+
+    def settled(self) -> bool:
+        """Whether definitions are loaded and every function is in service, failed, or waits for its image."""
+        return self.loaded and self._dispatcher.settled()
+
+    async def close(self) -> None:
+        """Stop trying."""
+        if self._retry is not None:
+            self._retry.cancel()
+            await asyncio.gather(self._retry, return_exceptions=True)
+
+
+def fault_of(error: Exception, image: str) -> str:
+    """An error in words that say what to do."""
+    if isinstance(error, NotFound):
+        advice = (
+            "run `make images`" if image.startswith("hearth-") else f"pull or build it: docker pull {image}"
+        )
+        return f"the engine has no image {image}; {advice}"
+    return str(error)

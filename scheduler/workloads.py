@@ -1,0 +1,112 @@
+"""From a definition to a workload: the image by its digest, the code, the version, the container's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+
+from pool.engine.base import ContainerSpec, Engine, Image
+from pool.workload import Kind, Workload
+from scheduler.definitions import FunctionDefinition
+from scheduler.function import Limits
+from scheduler.function_images import ensure_requirements_image
+from scheduler.runtimes import RUNTIMES
+from scheduler.sources import SourceCode, collect, version_digest
+
+GENERIC_MEMORY = 128 * 2**20
+"""Bytes of a prewarmed instance, until it is specialised."""
+
+
+def limits_of(definition: FunctionDefinition) -> Limits:
+    """The part of a definition that bounds calls."""
+    return Limits(
+        timeout=definition.timeout,
+        queue_timeout=definition.queue_timeout,
+        queue_size=definition.queue_size,
+        max_body=definition.max_body,
+        max_response=definition.max_response,
+        web=definition.web,
+        content_type=definition.content_type or "application/octet-stream",
+    )
+
+
+def generic_container(image: Image) -> ContainerSpec:
+    """The container of a prewarmed instance: every key that shapes it has its default."""
+    return ContainerSpec(name="", image=image.id, memory=GENERIC_MEMORY)
+
+
+async def build_workload(
+    engine: Engine, definition: FunctionDefinition, gateway_id: str, work_folder: Path, log_limit: int
+) -> Workload:
+    """Everything that is needed to start instances of a function as it is declared and lies on disk now.
+
+    Raises `SourceError`, `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
+    """
+    source: SourceCode | None = None
+    if definition.kind is Kind.HANDLER:
+        assert definition.source is not None
+        image = await engine.image(RUNTIMES[definition.runtime or "python"])
+        source = await asyncio.to_thread(collect, Path(definition.source))
+        own_image = source.requirements is not None
+        if source.requirements is not None:
+            image = await ensure_requirements_image(
+                engine, image, source.requirements, gateway_id, work_folder
+            )
+    else:
+        own_image = True
+        image = await engine.image(definition.image or "")
+    version = version_digest(definition, source, image.id)
+    return Workload(
+        function=definition.name,
+        version=version,
+        kind=definition.kind,
+        container=container_of(definition, image.id),
+        concurrency=definition.concurrency,
+        reuse=definition.reuse,
+        max_instances=definition.max_instances,
+        min_instances=definition.min_instances,
+        keep_alive=definition.keep_alive,
+        max_age=definition.max_age,
+        max_invocations=definition.max_invocations,
+        specialise=specialise_message(definition, version, source, log_limit) if source is not None else b"",
+        generic=not own_image and definition.shape_is_default(),
+        port=definition.port or 0,
+        health=definition.health,
+        egress=definition.network == "egress",
+        max_response=definition.max_response,
+    )
+
+
+def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec:
+    """The container of a function's instances. A handler gets its environment when it is specialised."""
+    return ContainerSpec(
+        name="",
+        image=image_id,
+        command=definition.command,
+        env={} if definition.kind is Kind.HANDLER else dict(definition.env),
+        user=None if definition.user == "image" else definition.user,
+        memory=definition.memory,
+        cpus=definition.cpus,
+        tmp_size=definition.tmp_size,
+        writable=tuple(definition.writable.items()),
+        mounts=definition.volumes,
+        sandbox=definition.sandbox,
+    )
+
+
+def specialise_message(
+    definition: FunctionDefinition, version: str, source: SourceCode, log_limit: int
+) -> bytes:
+    """What a shim is sent to become the function: docs/runtime-protocol.md."""
+    message = {
+        "function": definition.name,
+        "version": version,
+        "handler": definition.handler,
+        "env": dict(definition.env),
+        "concurrency": definition.concurrency,
+        "log_limit": log_limit,
+        "files": [[name, base64.b64encode(data).decode()] for name, data in source.files],
+    }
+    return json.dumps(message).encode()
