@@ -20,7 +20,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": True,
-        "Tmpfs": {path: _tmpfs(size) for path, size in ((TMP, spec.tmp_size), *spec.writable)},
+        "Tmpfs": {path: _tmpfs(size, spec.user) for path, size in ((TMP, spec.tmp_size), *spec.writable)},
         "Mounts": [
             {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             for mount in spec.mounts
@@ -54,10 +54,15 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     return config
 
 
-def _tmpfs(size: int) -> str:
+def _tmpfs(size: int, user: str | None) -> str:
     # `exec` as on any other system: some images unpack libraries there. Forbidding it would keep nothing out,
     # since a container can interpret what it may not execute.
-    return f"size={size},mode=1777,nosuid,nodev,exec"
+    options = f"size={size},mode=1777,nosuid,nodev,exec"
+    if user is None:
+        return options
+    # Where the image has a folder at the path, runc gives the tmpfs that folder's mode: so it is the user's own.
+    uid, _, gid = user.partition(":")
+    return f"{options},uid={uid},gid={gid or uid}"
 
 
 def nano_cpus(cpus: float) -> int:
