@@ -1,0 +1,93 @@
+"""Fixtures of every test that needs a real engine: the engine itself, and a small image without network."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.engine.docker import DockerEngine
+from pool.metrics import Metrics
+
+TEST_LABEL = "org.hearth.test"
+"""Marks everything that a test session makes on the engine; its value is the session's own."""
+
+BUSYBOX = Path("/bin/busybox")
+DOCKERFILE = b"""\
+FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+ENV PATH=/bin
+CMD ["sleep", "3600"]
+"""
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    """A build context: files by name, all executable."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tar_of() -> Callable[[dict[str, bytes]], bytes]:
+    """`pack`, for tests."""
+    return pack
+
+
+@pytest.fixture(scope="session")
+def test_label() -> dict[str, str]:
+    return {TEST_LABEL: uuid.uuid4().hex}
+
+
+@pytest.fixture(scope="session")
+def busybox_image(test_label: dict[str, str]) -> Iterator[str]:
+    """Id of an image with nothing but Debian's static busybox; removed with its containers at the end."""
+    assert BUSYBOX.exists(), "the tests on the real engine need Debian's busybox-static package"
+    tag = f"hearth-test/busybox:{test_label[TEST_LABEL]}"
+
+    async def build() -> str:
+        engine = DockerEngine(None, Metrics())
+        try:
+            context = pack({"Dockerfile": DOCKERFILE, "busybox": BUSYBOX.read_bytes()})
+            return (await engine.build(context, tag, test_label)).id
+        finally:
+            await engine.close()
+
+    async def clean() -> None:
+        engine = DockerEngine(None, Metrics())
+        try:
+            for container in await engine.containers(test_label):
+                await engine.remove(container.id)
+            for image in await engine.images(test_label):
+                await engine.remove_image(image.id)
+        finally:
+            await engine.close()
+
+    try:
+        yield asyncio.run(build())
+    finally:
+        asyncio.run(clean())
+
+
+@pytest.fixture
+async def docker_engine(test_label: dict[str, str]) -> AsyncIterator[DockerEngine]:
+    """The real engine; what the test left of its own on it is removed."""
+    engine = DockerEngine(None, Metrics())
+    try:
+        yield engine
+        for container in await engine.containers(test_label):
+            await engine.remove(container.id)
+        for network in await engine.networks(test_label):
+            await engine.remove_network(network.name)
+    finally:
+        await engine.close()
