@@ -292,7 +292,7 @@ class _Loader:
                 Path(os.path.realpath(host)).is_relative_to(folder) for folder in self.allowed_volumes
             ):
                 allowed = _listed(self.allowed_volumes) or "no folder"
-                advice = f"the gateway's settings allow {allowed}"
+                advice = f"HEARTH_ALLOWED_VOLUMES has {allowed}"
                 self._fault((*path, "volumes", index), f"{shown(host)} may not be mounted; {advice}")
 
     def _mapping(self, root: dict[str, Any], key: str) -> dict[str, Any]:

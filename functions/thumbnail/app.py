@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 WIDTH = 128
 WIDEST = 2048
-MOST_PIXELS = 40_000_000
+MOST_PIXELS = 20_000_000
 """A small file can unpack to more than memory holds; larger pictures are refused before they are unpacked."""
 
 
@@ -36,7 +36,7 @@ def thumbnail(event, context):
 
 def _smaller(picture, width):
     is_jpeg = picture.format == "JPEG"
-    picture = ImageOps.exif_transpose(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode not in ("RGB", "L", "RGBA"):
         picture = picture.convert("RGB" if is_jpeg else "RGBA")
     if picture.width > width:

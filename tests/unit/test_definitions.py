@@ -267,7 +267,7 @@ FAULTY = [
     (IMAGE + "    volumes: [§'DIR/data:/sys']\n", "volumes.0: must not be / or in /proc"),
     (
         IMAGE + "    volumes: [§'/etc:/data']\n",
-        "volumes.0: '/etc' may not be mounted; the gateway's settings allow",
+        "volumes.0: '/etc' may not be mounted; HEARTH_ALLOWED_VOLUMES has /",
     ),
     (IMAGE + "    volumes: [§'DIR/data/../private:/data']\n", "may not be mounted"),
     (IMAGE + "    volumes: [§'DIR/data/out:/data']\n", "may not be mounted"),
@@ -523,7 +523,7 @@ def test_other_runtimes_can_be_known(file: Path) -> None:
 
 def test_no_volume_is_allowed_unless_a_setting_says_so(file: Path) -> None:
     file.write_text(IMAGE + "    volumes: ['/data:/data']\n")
-    with pytest.raises(DefinitionsError, match="the gateway's settings allow no folder"):
+    with pytest.raises(DefinitionsError, match="HEARTH_ALLOWED_VOLUMES has no folder"):
         load(file)
 
 
