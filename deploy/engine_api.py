@@ -1,7 +1,7 @@
 """A small client of the engine's API on the standard library alone.
 
-The gateway has a full asynchronous one. Set-up needs something that starts in a few milliseconds, works before
-the first dependency is installed, and can build with no network: this.
+The gateway has a full asynchronous one. Set-up needs something that starts in a few milliseconds,
+works before the first dependency is installed, and can build with no network: this.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class EngineApiError(Exception):
         """HTTP status; 0 when the failure came later than the response's head."""
 
 
-class EngineSilent(EngineApiError):
+class EngineSilentError(EngineApiError):
     """Nothing answers at the engine's address."""
 
 
-class EngineForbidden(EngineSilent):
+class EngineForbiddenError(EngineSilentError):
     """The engine's socket is there, but this user may not open it."""
 
 
@@ -56,7 +56,7 @@ class EngineApi:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
 
     def ping(self, timeout: float = 5) -> None:
-        """Return if the engine answers within `timeout` seconds, else raise `EngineSilent`."""
+        """Return if the engine answers within `timeout` seconds, else raise `EngineSilentError`."""
         with self._request("GET", "/_ping", timeout=timeout):
             pass
 
@@ -74,22 +74,29 @@ class EngineApi:
             raise
 
     def pull(self, image: str, tag: str, patience: float, show: Callable[[str], None]) -> None:
-        """Pull an image. Raises `EngineApiError` if its registry has not answered after `patience` seconds."""
+        """Pull an image. Raises `EngineApiError` if the registry is silent for `patience` seconds."""
         query = {"fromImage": image, "tag": tag}
         with self._request("POST", "/images/create", query, timeout=patience) as response:
             for message in _messages(response):
                 show(f"{message.get('id', '')} {message.get('status', '')}".strip())
 
     def build(
-        self, context: BinaryIO, size: int, tag: str, labels: Mapping[str, str], show: Callable[[str], None]
+        self,
+        context: BinaryIO,
+        size: int,
+        tag: str,
+        labels: Mapping[str, str],
+        arguments: Mapping[str, str],
+        show: Callable[[str], None],
     ) -> None:
-        """Build an image, without a network, from a tar of `size` bytes that has a Dockerfile.
+        """Build an image, without a network, from a tar of `size` bytes that has a Dockerfile with these ARGs.
 
         Raises `EngineApiError` with the end of the build's output.
         """
         query = {
             "t": tag,
             "labels": json.dumps(dict(labels)),
+            "buildargs": json.dumps(dict(arguments)),
             "networkmode": "none",
             "rm": "1",
             "forcerm": "1",
@@ -105,6 +112,15 @@ class EngineApi:
                             show(line.strip())
         except EngineApiError as error:
             raise EngineApiError("\n".join([*tail, str(error)]), error.status) from None
+
+    def discard(self, image: str) -> None:
+        """Remove an image unless something stands on it or runs from it; absent is fine."""
+        try:
+            with self._request("DELETE", f"/images/{image}"):
+                pass
+        except EngineApiError as error:
+            if error.status not in (404, 409):
+                raise
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         with self._request(method, path) as response:
@@ -127,10 +143,10 @@ class EngineApi:
             response = connection.getresponse()
         except PermissionError as error:
             connection.close()
-            raise EngineForbidden(f"{self.host}: {error.strerror}") from error
+            raise EngineForbiddenError(f"{self.host}: {error.strerror}") from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise EngineSilent(f"{self.host}: {error or type(error).__name__}") from error
+            raise EngineSilentError(f"{self.host}: {error or type(error).__name__}") from error
         if response.status >= 400:
             raise EngineApiError(_refusal(response.read()), response.status)
         return response

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import platform
+import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from deploy.engine_api import EngineApi, EngineApiError
+from scheduler.pip_wheels import pip_arguments
 from scheduler.runtimes import (
     BASE_IMAGE,
     EXAMPLE_IMAGES,
@@ -45,6 +49,8 @@ class Recipe:
     files: Files
     """Name in the build context to file; one is the Dockerfile, unless `foundation` has it."""
     base: str | None = None
+    arguments: dict[str, str] = field(default_factory=dict)
+    """The Dockerfile's ARGs."""
     foundation: Foundation | None = None
     """For an image that stands on no other image of ours."""
 
@@ -79,12 +85,10 @@ def recipes(gateway: bool = False) -> list[Recipe]:
         Recipe(
             BUSYBOX_IMAGE, _folder(busybox), foundation=Foundation(("busybox", "1.36"), busybox, python=None)
         ),
-        Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE),
+        Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}),
     ]
     if gateway:
-        from images.gateway import gateway_files
-
-        found.append(Recipe(GATEWAY_IMAGE, gateway_files(ROOT), base=BASE_IMAGE))
+        found.append(Recipe(GATEWAY_IMAGE, _gateway_files(), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}))
     return found
 
 
@@ -106,6 +110,7 @@ def inputs_digest(engine: EngineApi, recipe: Recipe) -> str:
     for name, path in sorted(files.items()):
         content = path.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    digest.update(repr(sorted(recipe.arguments.items())).encode())
     if recipe.base:
         base = engine.image(recipe.base)
         digest.update((base["Id"] if base else "absent").encode())
@@ -121,11 +126,21 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
             python = _lay_foundation(engine, recipe.foundation, files, Path(folder), show)
             if python:
                 labels[PYTHON_LABEL] = python
+        if recipe.tag == GATEWAY_IMAGE:
+            show("installing its dependencies", None)
+            files.update(_gateway_dependencies(engine, Path(folder)))
         show("packing", None)
         context = Path(folder) / "context.tar"
         _pack(files, context)
         with context.open("rb") as body:
-            engine.build(body, context.stat().st_size, recipe.tag, labels, lambda line: show(line, None))
+            engine.build(
+                body,
+                context.stat().st_size,
+                recipe.tag,
+                labels,
+                recipe.arguments,
+                lambda line: show(line, None),
+            )
 
 
 def _lay_foundation(
@@ -153,10 +168,35 @@ def _lay_foundation(
     return None
 
 
+def _gateway_files() -> Files:
+    """Our own code; what it depends on is pinned by the constraints, which are part of it."""
+    names = ["Dockerfile", "pyproject.toml", "constraints.txt"]
+    files = {name: ROOT / name for name in names}
+    for package in ("gateway", "scheduler", "pool", "runtimes"):
+        files.update({f"{package}/{name}": path for name, path in _folder(ROOT / package).items()})
+    return files
+
+
+def _gateway_dependencies(engine: EngineApi, folder: Path) -> Files:
+    """The gateway's dependencies, and pip for functions' requirements, as wheels for the base image's Python."""
+    base = engine.image(BASE_IMAGE)
+    python = ((base or {}).get("Config", {}).get("Labels") or {}).get(PYTHON_LABEL)
+    if python is None:
+        raise BuildError(f"{BASE_IMAGE} has no label {PYTHON_LABEL}: build it anew with --rebuild")
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    requirements, target = folder / "requirements.txt", folder / "packages"
+    requirements.write_text("\n".join([*wanted, "pip"]))
+    pip = [sys.executable, "-m", "pip", *pip_arguments(requirements, target, python, platform.machine())]
+    done = subprocess.run([*pip, f"--constraint={ROOT / 'constraints.txt'}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BuildError(f"pip failed:\n{done.stderr[-2000:]}")
+    return {f"packages/{name}": path for name, path in _folder(target).items()}
+
+
 def _folder(folder: Path) -> Files:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     if not paths:
-        raise BuildError(f"{folder.relative_to(ROOT)} has no files to build an image of")
+        raise BuildError(f"{folder} has no files to build an image of")
     return {str(path.relative_to(folder)): path for path in paths}
 
 
@@ -175,7 +215,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m images.build", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--check", action="store_true", help="list what is missing or outdated, build nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="list what is missing or outdated, build nothing"
+    )
     parser.add_argument("--gateway", action="store_true", help="include the gateway's own image")
     parser.add_argument("--rebuild", action="store_true", help="build even what is present")
     options = parser.parse_args(arguments)
@@ -198,9 +240,12 @@ def _check(engine: EngineApi, wanted: Iterable[Recipe]) -> int:
 
 
 def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> None:
+    superseded = []
     for recipe in wanted:
         if not rebuild and state(engine, recipe) == "present":
             continue
+        if earlier := engine.image(recipe.tag):
+            superseded.append(earlier["Id"])
         # Only now: rich takes a tenth of a second to import, and mostly there is nothing to build.
         from deploy.progress import step
         from images.rootfs import RootfsError
@@ -210,6 +255,8 @@ def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> No
                 build(engine, recipe, progress.show)
         except (EngineApiError, RootfsError) as error:
             raise BuildError(f"{recipe.tag}: {error}") from error
+    for image in reversed(superseded):
+        engine.discard(image)
 
 
 if __name__ == "__main__":

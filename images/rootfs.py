@@ -1,7 +1,7 @@
 """Root file systems made of Debian packages: what images stand on where no registry answers.
 
-Packages come from the apt sources that this machine is configured with, so that a mirror or an air-gapped archive
-serves as well as the internet. Packages are unpacked, not installed: no maintainer script runs, and there is
+Packages come from the apt sources that this machine is configured with, so that a mirror or an air-gapped
+archive serves as well as the internet. Packages are unpacked, not installed: no maintainer script runs, and there is
 no shell, package manager or init in the result.
 """
 
@@ -37,7 +37,13 @@ NOT_WANTED = (
 """Paths that are left out. All of /etc: it would carry this machine's own settings into the image."""
 PYTHON_PACKAGES = ("python3", "python3-minimal", "libpython3-stdlib", "ca-certificates", "libstdc++6")
 """libstdc++ because wheels for manylinux rely on it."""
-STAGES = ("running apt-get update", "downloading packages", "extracting archives", "cleaning", "creating tarball")
+STAGES = (
+    "running apt-get update",
+    "downloading packages",
+    "extracting archives",
+    "cleaning",
+    "creating tarball",
+)
 CERTIFICATES = "usr/share/ca-certificates/mozilla/*.crt"
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 OPENSSL_BUNDLE = "usr/lib/ssl/cert.pem"
@@ -157,7 +163,7 @@ def _distribution() -> dict[str, str]:
     facts = dict(line.replace('"', "").split("=", 1) for line in lines if "=" in line)
     if facts.get("ID") not in ("debian", "ubuntu") or "VERSION_CODENAME" not in facts:
         raise RootfsError(
-            "No registry answers, and this is neither Debian nor Ubuntu, whose packages could take an image's place. "
+            "No registry answers, and this is neither Debian nor Ubuntu, whose packages could take its place. "
             "Make a registry reachable, or build the images on a Debian machine and carry them over: "
             "docker save | docker load."
         )

@@ -1,0 +1,53 @@
+# What people type. Every target may be run at any time: what is done already is not done again.
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test images gateway-image bench lint engine tools constraints clean
+PY := .venv/bin/python
+READY := .venv/.ready
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+serve: images ## set up what is missing, then serve on http://127.0.0.1:8080 (ARGS="--port 9000")
+	@exec .venv/bin/hearth serve $(ARGS)
+
+test: images tools ## run every test, those on the real engine included (ARGS="-k reaper")
+	@$(PY) -m pytest $(ARGS)
+
+images: engine ## build the images that are missing or outdated
+	@$(PY) -m images.build
+
+gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
+	@$(PY) -m images.build --gateway
+
+bench: $(READY) ## load the running gateway and print percentiles (ARGS="--help")
+	@$(PY) bench/load.py $(ARGS)
+
+lint: $(READY) ## style, types and the architecture's contracts
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+engine: $(READY) ## have a container engine: use the one that answers, else install and start one
+	@$(PY) -m deploy.engine ensure
+
+# The page's tests drive a real browser, and those of the engine copy busybox into an image. Without root, the tests
+# use what is installed.
+tools:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+			! { command -v chromium && test -x /bin/busybox; } >/dev/null; then \
+		echo "Installing chromium and busybox for the tests"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y --no-install-recommends chromium busybox-static >/dev/null; \
+	fi
+
+constraints: ## pin the newest dependencies that fit anew
+	@sh deploy/pin.sh > constraints.new && mv constraints.new constraints.txt
+
+clean: ## remove what make put into this folder (images and engine stay)
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt deploy/venv.sh
+	@sh deploy/venv.sh
+	@touch $@

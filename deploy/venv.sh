@@ -1,0 +1,31 @@
+#!/bin/sh
+# Make .venv with the project, editable, and its pinned dependencies. Run from the repository's root.
+set -eu
+
+is_root_on_debian() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if [ -n "$candidate" ] && "$candidate" -c \
+            'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info)' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+if ! python=$(find_python); then
+    if ! is_root_on_debian; then
+        echo "error: Python 3.11 or later with venv is needed (Debian, Ubuntu: sudo apt-get install python3-venv)." >&2
+        exit 1
+    fi
+    echo "Installing Python"
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 python3-venv >/dev/null
+    python=$(find_python) || { echo "error: the distribution's Python is older than 3.11." >&2; exit 1; }
+fi
+
+echo "Installing Hearth and its dependencies into .venv"
+[ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv
+.venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -1,0 +1,161 @@
+"""Images for handler functions that bring a requirements.txt: the runtime image and their packages on top.
+
+The packages are installed by pip on the host into a folder, from wheels only, so that none of their code runs, and
+copied into the image: the build has no network and runs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import compileall
+import contextlib
+import hashlib
+import io
+import re
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+from pool.engine.base import Engine, Image, NotFound
+from pool.launcher import GATEWAY_LABEL
+from scheduler.pip_wheels import pip_arguments
+from scheduler.runtimes import PYTHON_LABEL
+
+REQUIREMENTS_LABEL = "org.hearth.requirements"
+PACKAGES_FOLDER = "opt/deps"
+PIP_PATIENCE = 300.0
+"""Seconds that pip has to find and fetch the packages."""
+MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*\(?([<>=!~][^/@]*)?")
+"""A package's name, its extras and its versions."""
+
+
+class ImageBuildError(Exception):
+    """A function's image could not be built; the message is fit to be shown to the function's owner."""
+
+
+async def ensure_requirements_image(
+    engine: Engine, runtime_image: Image, requirements: bytes, gateway_id: str, work_dir: Path
+) -> Image:
+    """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
+
+    It is built unless the engine has it already. `work_dir` is an existing folder for the packages meanwhile.
+    Raises `ImageBuildError` for requirements that are refused or not found, and `EngineError`.
+    """
+    check_requirements(requirements)
+    digest = hashlib.sha256(requirements + b"\0" + runtime_image.id.encode()).hexdigest()[:16]
+    tag = f"hearth-built/{gateway_id[:8]}:{digest}"
+    with contextlib.suppress(NotFound):
+        return await engine.image(tag)
+    python = runtime_image.labels.get(PYTHON_LABEL)
+    if python is None:
+        raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}: run make images")
+    machine = MACHINES.get((await engine.info()).architecture)
+    if machine is None:
+        raise ImageBuildError("requirements.txt is supported on x86_64 and aarch64 engines only")
+    with tempfile.TemporaryDirectory(dir=work_dir, prefix="packages-") as folder:
+        packages = Path(folder) / "packages"
+        await _install(requirements, Path(folder), packages, python, machine)
+        context = await asyncio.to_thread(_context, runtime_image.id, packages, python)
+    labels = {GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: digest}
+    return await engine.build(context, tag, labels)
+
+
+async def prune_function_images(engine: Engine, gateway_id: str, keep: set[str]) -> list[str]:
+    """Remove the images built for this gateway's functions, except those whose id or a tag is in `keep`.
+
+    Returns the ids that were removed.
+    """
+    built = await engine.images({GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: ""})
+    unused = [image for image in built if image.id not in keep and not keep.intersection(image.tags)]
+    for image in unused:
+        for reference in image.tags or (image.id,):
+            await engine.remove_image(reference)
+    return [image.id for image in unused]
+
+
+def check_requirements(requirements: bytes) -> None:
+    """Raise `ImageBuildError`, with its line, for anything that is not a package's name and versions.
+
+    pip would build what a path or a URL names, even when told to take wheels only: that runs its code on the host.
+    Options could undo what we tell pip.
+    """
+    text = requirements.decode("utf-8-sig", errors="replace")
+    lines = re.sub(r"\\\r?\n", lambda _: "  ", text).splitlines()
+    for number, line in enumerate(lines, start=1):
+        stated = re.sub(r"(^|\s)#.*", "", line).strip()
+        named = re.sub(r"(\s+--hash[= ]\S+)*$", "", stated).split(";")[0].strip()
+        if stated and (not REQUIREMENT.fullmatch(named) or re.search(r"\s-", named) or "${" in stated):
+            raise ImageBuildError(
+                f"requirements.txt:{number}: {stated!r} is refused: allowed are names with "
+                "versions (Pillow>=11), no options, paths or URLs. A package index is chosen by the gateway's own PIP_INDEX_URL."
+            )
+
+
+async def _install(requirements: bytes, folder: Path, target: Path, python: str, machine: str) -> None:
+    """Fetch and unpack the packages into `target`."""
+    file = folder / "requirements.txt"
+    await asyncio.to_thread(file.write_bytes, requirements)
+    pip = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "pip", *pip_arguments(file, target, python, machine)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=folder,
+    )
+    try:
+        output, _ = await asyncio.wait_for(pip.communicate(), PIP_PATIENCE)
+    except TimeoutError:
+        raise ImageBuildError(f"pip did not finish within {PIP_PATIENCE:.0f} s") from None
+    finally:
+        if pip.returncode is None:
+            pip.kill()
+            await pip.wait()
+    if pip.returncode != 0:
+        raise ImageBuildError(_reason(output.decode(errors="replace")))
+
+
+def _reason(output: str) -> str:
+    """What pip says is wrong, without its prefixes and the places where it looked."""
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
+    for line in errors:
+        if found := re.match(r"No matching distribution found for (.+)", line):
+            return f"requirements.txt: No matching distribution found for {found[1]}"
+    tail = errors or [line for line in output.splitlines() if line.strip()][-5:]
+    return "requirements.txt: " + ("\n".join(tail) or "pip failed without a word")
+
+
+def _context(runtime_image: str, packages: Path, python: str) -> bytes:
+    """The build's context as a tar: the packages, and a Dockerfile that copies them. Blocks."""
+    packages.mkdir(exist_ok=True)  # pip makes no folder when the requirements are none
+    if python == f"{sys.version_info.major}.{sys.version_info.minor}":
+        # A function's root is read-only: what is not compiled now is compiled at every cold start.
+        # By content, for the copies have other times; the paths in tracebacks are those in the image.
+        compileall.compile_dir(
+            packages,
+            quiet=2,
+            stripdir=str(packages),
+            prependdir=f"/{PACKAGES_FOLDER}",
+            invalidation_mode=PycInvalidationMode.UNCHECKED_HASH,
+        )
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        dockerfile = f"FROM {runtime_image}\nCOPY packages /{PACKAGES_FOLDER}\n".encode()
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(dockerfile)
+        tar.addfile(entry, io.BytesIO(dockerfile))
+        tar.add(packages, "packages", filter=_anonymous)
+    return buffer.getvalue()
+
+
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    entry.mode |= 0o444 if entry.isfile() else 0o555
+    return entry
