@@ -22,6 +22,7 @@ DOCKERFILE = b"""\
 FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN ["/bin/busybox", "mkdir", "/srv"]
 ENV PATH=/bin
 CMD ["sleep", "3600"]
 """

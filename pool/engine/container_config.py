@@ -57,12 +57,15 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
 def _tmpfs(size: int, user: str | None) -> str:
     # `exec` as on any other system: some images unpack libraries there. Forbidding it would keep nothing out,
     # since a container can interpret what it may not execute.
-    options = f"size={size},mode=1777,nosuid,nodev,exec"
-    if user is None:
-        return options
+    options = [f"size={size}", "mode=1777", "nosuid", "nodev", "exec"]
     # Where the image has a folder at the path, runc gives the tmpfs that folder's mode: so it is the user's own.
-    uid, _, gid = user.partition(":")
-    return f"{options},uid={uid},gid={gid or uid}"
+    # A user given by name cannot be: only the image knows the number.
+    uid, _, gid = (user or "").partition(":")
+    if uid.isdecimal():
+        options.append(f"uid={uid}")
+    if (gid or uid).isdecimal():
+        options.append(f"gid={gid or uid}")
+    return ",".join(options)
 
 
 def nano_cpus(cpus: float) -> int:
