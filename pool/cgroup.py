@@ -1,4 +1,4 @@
-"""A running container's limits, set by writing to its cgroup: 0.2 ms, where the engine takes 13.
+"""A running container's limits, set by writing to its cgroup: well under a millisecond, where the engine takes 13.
 
 The engine does not hear of it: `inspect` goes on to show the limits that the container was created with, and
 a later update through the engine wins. Cgroup v1, v2 and both at once (hybrid), on the engine's own host."""
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PERIOD = 100_000
@@ -54,7 +55,7 @@ def find(pid: int, proc: Path = Path("/proc")) -> Cgroup | None:
     try:
         theirs = _memberships((proc / str(pid) / "cgroup").read_text())
         ours = _memberships((proc / "self" / "cgroup").read_text())
-        mounts = _mounts((proc / "self" / "mountinfo").read_text())
+        mounts = _mounts(proc / "self" / "mountinfo")
     except OSError:
         return None
 
@@ -110,10 +111,13 @@ def _memberships(text: str) -> dict[str, str]:
     return found
 
 
-def _mounts(text: str) -> dict[str, tuple[str, Path]]:
-    """Controller to (root of the mount within the hierarchy, mount point), from `mountinfo`."""
+@cache
+def _mounts(mountinfo: Path) -> dict[str, tuple[str, Path]]:
+    """Controller to (root of the mount within the hierarchy, mount point).
+
+    Read once: a host with many containers has a long list, and the cgroups are mounted when it boots."""
     found: dict[str, tuple[str, Path]] = {}
-    for line in text.splitlines():
+    for line in mountinfo.read_text().splitlines():
         before, _, after = line.partition(" - ")
         root, mount_point = before.split()[3:5]
         kind, _, options = after.split(maxsplit=2)
