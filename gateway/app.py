@@ -25,7 +25,12 @@ class Edge:
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._guard = guard
         self._invoke = InvokeEndpoint(
-            runtime.dispatcher, runtime.registry, runtime.outcomes, runtime.logs, runtime.clock
+            runtime.dispatcher,
+            runtime.registry,
+            runtime.outcomes,
+            runtime.logs,
+            runtime.clock,
+            runtime.launcher.obituary,
         )
         self._app = build_app(runtime)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from gateway.body import ClientGone, Receive, RequestBody, Send
@@ -17,13 +17,13 @@ from gateway.outcome import Outcomes, check_outcome
 from gateway.problems import Problem, problem_of
 from pool.clock import Clock
 from pool.errors import InstanceDied, Nonsense, NotSent, PoolError, TooLarge
+from pool.instance import Instance
 from pool.lease import Lease
 from pool.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import Kind
 from scheduler.dispatcher import Dispatcher
-from scheduler.errors import SchedulerError
 from scheduler.function import Function
 
 log = logging.getLogger("hearth.invoke")
@@ -31,6 +31,10 @@ log = logging.getLogger("hearth.invoke")
 PREFIX = b"/invoke/"
 ATTEMPTS = 3
 """Leases that a call may use up before anything of it was sent."""
+
+
+UNWATCHED = 0.02
+"""Seconds of waiting for a slot before the client is watched for leaving."""
 
 
 class Faults(Protocol):
@@ -44,9 +48,16 @@ class InvokeEndpoint:
     """Serves everything below /invoke/."""
 
     def __init__(
-        self, dispatcher: Dispatcher, faults: Faults, outcomes: Outcomes, logs: LogStore, clock: Clock
+        self,
+        dispatcher: Dispatcher,
+        faults: Faults,
+        outcomes: Outcomes,
+        logs: LogStore,
+        clock: Clock,
+        obituary: Callable[[Instance], Awaitable[str]],
     ) -> None:
         self._dispatcher = dispatcher
+        self._obituary = obituary
         self._faults = faults
         self._outcomes = outcomes
         self._logs = logs
@@ -131,7 +142,7 @@ class _Invocation:
         self.id = secrets.token_hex(16)
         self.name = ""
         self.arrived = endpoint._clock.now()
-        self.kind: str | None = None
+        self.kind = ""
         self.queue_seconds = self.start_seconds = self.exec_seconds = 0.0
         self.head_sent = False
 
@@ -172,22 +183,30 @@ class _Invocation:
             lease = None
 
     async def _wait(self, function: Function, body: RequestBody) -> Lease:
-        """Wait for a slot; a client that leaves meanwhile frees its place in the queue at once."""
-        waiting = asyncio.ensure_future(self._end._dispatcher.wait(function, self.id, self.arrived))
-        watching = asyncio.ensure_future(body.watch())
+        """Wait for a slot. A client that leaves meanwhile frees its place in the queue.
+
+        Most waits are shorter than a task is worth: the client is watched from `UNWATCHED` on.
+        """
+        dispatcher = self._end._dispatcher
+        waiter = dispatcher.enqueue(function, self.id, self.arrived)
+        watches: list[asyncio.Task[None]] = []
+
+        def client_left(watch: asyncio.Task[None]) -> None:
+            if not watch.cancelled() and (fault := watch.exception()) is not None:
+                dispatcher.refuse(function, waiter, fault if isinstance(fault, Exception) else ClientGone())
+
+        def watch_client() -> None:
+            watches.append(asyncio.ensure_future(body.watch()))
+            watches[0].add_done_callback(client_left)
+
+        timer = self._end._clock.call_later(UNWATCHED, watch_client)
         try:
-            await asyncio.wait((waiting, watching), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                watching.result()
-            return await waiting
-        except BaseException:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._end._dispatcher.release(waiting.result())
-            raise
+            return await dispatcher.collect(function, waiter)
         finally:
-            waiting.cancel()
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            timer.cancel()
+            if watches:
+                watches[0].cancel()
+                await asyncio.wait(watches)
 
     def _note_lease(self, lease: Lease) -> None:
         """Split the time until the lease into waiting for others and waiting for a start."""
@@ -236,9 +255,10 @@ class _Invocation:
             fatal = Reason.BROKEN
             raise
         except InstanceDied:
-            if not self.head_sent and function.workload.kind is Kind.HANDLER:
-                fatal = Reason.DEAD
-            raise
+            if self.head_sent or function.workload.kind is not Kind.HANDLER:
+                raise
+            fatal = Reason.DEAD  # a shim that lives does not close its connection without an answer
+            raise InstanceDied(f"the instance died: {await end._obituary(lease.instance)}") from None
         except PoolError:
             raise
         except BaseException:
@@ -310,11 +330,10 @@ class _Invocation:
     def own_headers(self) -> list[tuple[bytes, bytes]]:
         """What every response of /invoke carries."""
         headers = [(b"x-invocation-id", self.id.encode())]
-        if self.kind is not None:
-            timing = "queue;dur=%.2f, start;dur=%.2f, exec;dur=%.2f" % (
-                self.queue_seconds * 1000,
-                self.start_seconds * 1000,
-                self.exec_seconds * 1000,
+        if self.kind:
+            queue, start, run = (
+                1000 * s for s in (self.queue_seconds, self.start_seconds, self.exec_seconds)
             )
+            timing = f"queue;dur={queue:.2f}, start;dur={start:.2f}, exec;dur={run:.2f}"
             headers += [(b"x-hearth-start", self.kind.encode()), (b"server-timing", timing.encode())]
         return headers

@@ -18,6 +18,8 @@ PROBLEM_OF_OUTCOME = {
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
 
+KINDS = ("warm", "prewarmed", "cold")
+
 
 async def check_outcome(kind: Kind, answer: Answer) -> None:
     """Raise the `Problem` that a handler's shim reports instead of the handler's own answer."""
@@ -41,38 +43,52 @@ class Served(Protocol):
     """An invocation that was answered by its function. Times in seconds."""
 
     name: str
-    kind: str | None
+    kind: str
     queue_seconds: float
     start_seconds: float
     exec_seconds: float
 
 
 class Outcomes:
-    """Counts what came of invocations."""
+    """Counts what came of invocations. A function's counters are looked up once, since a warm call is short."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._of: dict[str, _Counters] = {}
 
     def served(self, invocation: Served, status: int) -> None:
         """The function's own answer has been sent."""
-        m, name = self._metrics, invocation.name
+        counters = self._of.get(invocation.name)
+        if counters is None:
+            counters = self._of[invocation.name] = _Counters(self._metrics, invocation.name)
         if status < 500:
-            m.invocations.labels(name, "ok", "none").inc()
+            counters.ok.inc()
         else:
-            m.invocations.labels(name, "function-error", "function").inc()
-        m.starts.labels(name, invocation.kind).inc()
-        seconds = m.invocation_seconds
-        seconds.labels(name, "queue").observe(invocation.queue_seconds)
-        seconds.labels(name, "start").observe(invocation.start_seconds)
-        seconds.labels(name, "exec").observe(invocation.exec_seconds)
+            counters.function_error.inc()
+        counters.starts[invocation.kind].inc()
+        counters.queue.observe(invocation.queue_seconds)
+        counters.start.observe(invocation.start_seconds)
+        counters.exec.observe(invocation.exec_seconds)
+        counters.count[invocation.kind] += 1
 
     def ended(self, function: str, outcome: str, blame: str) -> None:
         """The invocation ended without an answer of its function."""
         self._metrics.invocations.labels(function or UNKNOWN, outcome, blame).inc()
 
     def starts_of(self, function: str) -> dict[str, int]:
-        """How many invocations of a function had which kind of start."""
-        return {
-            kind: int(self._metrics.starts.labels(function, kind)._value.get())
-            for kind in ("warm", "prewarmed", "cold")
-        }
+        """How many answered invocations of a function had which kind of start."""
+        counters = self._of.get(function)
+        return dict(counters.count) if counters else dict.fromkeys(KINDS, 0)
+
+
+class _Counters:
+    """The metrics that an answered invocation of one function moves."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.ok = metrics.invocations.labels(name, "ok", "none")
+        self.function_error = metrics.invocations.labels(name, "function-error", "function")
+        self.starts = {kind: metrics.starts.labels(name, kind) for kind in KINDS}
+        self.count = dict.fromkeys(KINDS, 0)
+        self.queue = metrics.invocation_seconds.labels(name, "queue")
+        self.start = metrics.invocation_seconds.labels(name, "start")
+        self.exec = metrics.invocation_seconds.labels(name, "exec")

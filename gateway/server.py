@@ -33,15 +33,20 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    settings: Settings, definitions: Definitions, folder: DataFolder, on_ready: Callable[[Runtime, str], None]
+    settings: Settings,
+    definitions: Definitions,
+    folder: DataFolder,
+    on_ready: Callable[[Runtime, str], None],
+    on_made: Callable[[Runtime], None] = lambda runtime: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and leave nothing behind.
 
-    `on_ready` is told the address when functions can be called. Raises OSError if the port cannot be had.
+    `on_made` is given the parts before they start, `on_ready` the address when functions can be called. Raises OSError if the port cannot be had.
     """
     listener = listen(settings.host, settings.port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     runtime = Runtime(settings, folder)
+    on_made(runtime)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,6 +62,7 @@ async def serve(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=5,
         )
     )
@@ -64,12 +70,22 @@ async def serve(
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     watching = asyncio.ensure_future(watch(runtime, settings))
     stopped = asyncio.ensure_future(stop.wait())
+
+    def end_if_failed(task: asyncio.Future[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            stop.set()
+
+    for task in (starting, watching):
+        task.add_done_callback(end_if_failed)
     try:
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         for task in (watching, starting):
             task.cancel()
-        await asyncio.gather(watching, starting, return_exceptions=True)
+        results = await asyncio.gather(watching, starting, return_exceptions=True)
         await runtime.drain()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scheduler.units import Duration, Size
@@ -17,10 +17,21 @@ def default_memory_budget() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
+def parts(separator: str) -> BeforeValidator:
+    """Takes text apart, as a variable or an option gives a list; empty parts count for nothing."""
+
+    def split(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(separator) if part.strip()]
+
+    return BeforeValidator(split)
+
+
 class Settings(BaseSettings):
     """How a gateway runs. Each field is also the variable HEARTH_<FIELD>."""
 
-    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore", validate_default=False)
 
     functions: Path = Field(Path("functions.yaml"), description="The file that declares the functions")
     host: str = Field("127.0.0.1", description="Address to listen on")
@@ -29,10 +40,10 @@ class Settings(BaseSettings):
     memory_budget: Size = Field(
         default_factory=default_memory_budget, description="Memory that all instances may declare together"
     )
-    allowed_volumes: Annotated[list[Path], NoDecode] = Field(
+    allowed_volumes: Annotated[list[Path], NoDecode, parts(":")] = Field(
         default_factory=list, description="Host folders that functions may mount, separated by colons"
     )
-    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+    allowed_hosts: Annotated[list[str], NoDecode, parts(",")] = Field(
         default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"
     )
     allow_network_fallback: bool = Field(
@@ -43,4 +54,9 @@ class Settings(BaseSettings):
     )
     start_timeout: Duration = Field(60.0, description="How long an instance may take to become ready")
     log_limit: Size = Field(256 * 1024, description="Output that is kept of one invocation")
-    log_level: str = Field("info", description="debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is less grave than this is not logged"
+    )
+    log_format: Literal["text", "json"] | None = Field(
+        None, description="Lines for people, or one JSON object a line; text on a terminal, else json"
+    )

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pool.instance import Instance
-from pool.states import Reason, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,9 @@ def wanted_starts(d: Demand) -> int:
 
     An instance is started only when waiting for a busy one is expected to take longer than starting one. The
     expected wait of the last waiter is that of a queue served at the rate of all slots: waiters × time / slots.
-    While nothing is measured: one start a waiter, at most as many as cores at once. If the first waiter has
-    waited longer than a start takes although it was not expected to, the estimate is wrong: one more.
+    While nothing is measured: one start a waiter, at most as many as cores at once. The first waiter's wait is
+    a measurement too: if it is longer than a start takes and nothing is pending, the estimate was wrong, and the
+    slots grow in proportion.
     """
     unserved = d.waiters - d.pending * d.concurrency
     most = min(math.ceil(unserved / d.concurrency), d.room)
@@ -51,7 +51,9 @@ def wanted_starts(d: Demand) -> int:
     slots = d.live_slots + d.pending * d.concurrency
     work = d.waiters * d.exec_seconds
     if slots > 0 and work / slots <= d.start_seconds:
-        return 1 if d.oldest_wait > d.start_seconds and d.pending == 0 else 0
+        if d.oldest_wait <= d.start_seconds or d.pending:
+            return 0
+        return min(most, math.ceil(slots * (d.oldest_wait / d.start_seconds - 1) / d.concurrency))
     needed = math.ceil((work / d.start_seconds - slots) / d.concurrency)
     return max(1 if slots == 0 else 0, min(most, needed))
 
@@ -83,19 +85,17 @@ def choose_victims(
     return victims if needed <= 0 else None
 
 
-def expired(instance: Instance, now: float, spare: bool) -> Reason | None:
-    """Why an instance has lived long enough, or None. `spare`: its function has more than `min_instances`."""
-    workload = instance.workload
-    if workload is None:
-        return None
-    if now - instance.created_at >= workload.max_age:
-        return Reason.MAX_AGE
-    idle_for = now - instance.last_used
-    if instance.state is State.IDLE and spare and idle_for >= workload.keep_alive:
-        return Reason.IDLE
-    return None
-
-
 def smooth(average: float | None, sample: float, weight: float = 0.2) -> float:
     """Exponentially weighted moving average: the new average after one more sample."""
     return sample if average is None else average + weight * (sample - average)
+
+
+def smooth_low(average: float | None, sample: float) -> float:
+    """A moving average that follows short samples fast and long ones slowly, so that it stays near the lower end.
+
+    How long a slot was held also counts what the gateway itself was late by. When the gateway is busy, more
+    instances would not help; an average that believed those samples would start them.
+    """
+    if average is None or sample < average:
+        return smooth(average, sample, 0.5)
+    return smooth(average, sample, 0.05)

@@ -16,7 +16,7 @@ from pool.lease import Lease
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
-from scheduler.decisions import Demand, choose_victims, pick, smooth, wanted_starts
+from scheduler.decisions import Demand, choose_victims, pick, smooth, smooth_low, wanted_starts
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.function import Function, Limits, Prewarm, Waiter
 
@@ -62,23 +62,41 @@ class Dispatcher:
         Raises `QueueFull`, `NoCapacity` (not in time, or the platform cannot start one), `FunctionBroken` (its
         instances do not start) and `Gone`. A caller that is cancelled leaves no trace.
         """
-        limits = function.limits
+        waiter = self.enqueue(function, invocation, arrived)
+        return await self.collect(function, waiter)
+
+    def enqueue(self, function: Function, invocation: str, arrived: float) -> Waiter:
+        """Take a place in the function's queue; then `collect`. Raises `QueueFull`."""
+        limits, now = function.limits, self._clock.now()
         if function.waiting >= limits.queue_size:
             raise QueueFull(function.name, limits.queue_size, max(1.0, function.exec_seconds or 1.0))
-        waiter = Waiter(invocation, arrived, asyncio.get_running_loop().create_future())
+        lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(invocation, arrived, now + limits.queue_timeout, lease)
         function.queue.append(waiter)
         function.waiting += 1
         self._hungry[function.name] = function
-        waiter.timer = self._clock.call_later(limits.queue_timeout, self._expire, function, waiter)
-        self._grow_all(arrived_for=function)
+        if function.expiry is None:
+            function.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, function)
+        if function.waiting > function.enough_for:
+            self._grow_all(arrived_for=function)
+        return waiter
+
+    async def collect(self, function: Function, waiter: Waiter) -> Lease:
+        """The slot that a waiter gets. Raises as `wait` does."""
         try:
             return await waiter.lease
         except asyncio.CancelledError:
             if waiter.lease.cancelled():
-                self._leave(function, waiter)
+                self._leave(function)
             elif waiter.lease.exception() is None:
                 self.release(waiter.lease.result())  # it won just before its caller gave up
             raise
+
+    def refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
+        """Take a waiter out of the queue, unless it has its slot already; `collect` raises the fault."""
+        if not waiter.lease.done():
+            waiter.lease.set_exception(fault)
+            self._leave(function)
 
     def release(self, lease: Lease, fatal: Reason | None = None) -> None:
         """End a lease and serve the next waiter. `fatal`: the instance must serve nobody any more."""
@@ -89,23 +107,30 @@ class Dispatcher:
         if function is None:
             return
         if function.workload is lease.workload:
-            function.exec_seconds = smooth(function.exec_seconds, lease.seconds)
+            function.exec_seconds = smooth_low(function.exec_seconds, lease.seconds)
         if function.waiting:
             self._serve(function)
         if self._hungry and (fatal is not None or not function.waiting):
             self._grow_all()  # an instance less for these, or one that may be evicted for others
 
-    def _expire(self, function: Function, waiter: Waiter) -> None:
-        waited = function.limits.queue_timeout
-        why = (
-            "the gateway's memory budget is in use"
-            if self._memory_is_short(function)
-            else "every instance is busy"
-        )
-        if self.pool.ledger.count(function.name) == 0 and not self._memory_is_short(function):
+    def _expire_due(self, function: Function) -> None:
+        """Refuse who has waited for `queue_timeout`. The queue is in order of deadlines: one timer is enough."""
+        function.expiry = None
+        now = self._clock.now()
+        while (waiter := function.first_waiter()) is not None:
+            if waiter.deadline > now:
+                function.expiry = self._clock.call_later(waiter.deadline - now, self._expire_due, function)
+                return
+            self.refuse(function, waiter, NoCapacity(self._why_no_capacity(function)))
+
+    def _why_no_capacity(self, function: Function) -> str:
+        why = "every instance is busy"
+        if self._memory_is_short(function):
+            why = "the gateway's memory budget is in use"
+        elif self.pool.ledger.count(function.name) == 0:
             why = "no instance could be started"
-        fault = NoCapacity(f"no instance of {function.name} within {waited:g} s (queue_timeout): {why}")
-        self._refuse(function, waiter, fault)
+        waited = function.limits.queue_timeout
+        return f"no instance of {function.name} within {waited:g} s (queue_timeout): {why}"
 
     def _memory_is_short(self, function: Function) -> bool:
         ledger = self.pool.ledger
@@ -114,19 +139,14 @@ class Dispatcher:
             and ledger.count(function.name) < function.workload.max_instances
         )
 
-    def _refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
-        if not waiter.lease.done():
-            waiter.lease.set_exception(fault)
-            self._leave(function, waiter)
-
-    def _leave(self, function: Function, waiter: Waiter) -> None:
+    def _leave(self, function: Function) -> None:
         """A waiter is in the queue no more (its future is done, so that the queue skips it)."""
-        if waiter.timer is not None:
-            waiter.timer.cancel()
         function.waiting -= 1
-        function.first_waiter()
         if not function.waiting:
             function.queue.clear()
+            if function.expiry is not None:
+                function.expiry.cancel()
+                function.expiry = None
             self._hungry.pop(function.name, None)
             self._upkeep_soon()
 
@@ -153,7 +173,7 @@ class Dispatcher:
         if function is None:
             return
         for waiter in list(function.queue):
-            self._refuse(function, waiter, Gone(f"{name} is no longer deployed"))
+            self.refuse(function, waiter, Gone(f"{name} is no longer deployed"))
         self._hungry.pop(name, None)
         self._retire(name, keep=None)
 
@@ -223,7 +243,7 @@ class Dispatcher:
         if not any(i.state in LIVE or i.state in PENDING for i in self._current(function)):
             fault = error if isinstance(error, FunctionBroken) else NoCapacity(str(error))
             for waiter in list(function.queue):
-                self._refuse(function, waiter, fault)
+                self.refuse(function, waiter, fault)
         self._run()
 
     def capacity_freed(self) -> None:
@@ -251,7 +271,7 @@ class Dispatcher:
                 return
             lease = self.pool.lease(instance, waiter.invocation, waiter.arrived)
             waiter.lease.set_result(lease)
-            self._leave(function, waiter)
+            self._leave(function)
 
     def _grow_all(self, arrived_for: Function | None = None) -> None:
         """Start what is needed, for who has waited longest first. A function that waits for memory holds back
@@ -265,6 +285,7 @@ class Dispatcher:
 
     def _grow(self, function: Function) -> bool:
         """Start or specialise instances for the waiters of one function; False if it lacks memory."""
+        function.enough_for = function.waiting
         wanted = wanted_starts(self._demand(function))
         for _ in range(wanted):
             if not self._start_one(function):
@@ -277,6 +298,7 @@ class Dispatcher:
     def _look_again(self, function: Function) -> None:
         """A queue that was expected to move has had its time."""
         function.look_again = None
+        function.enough_for = 0
         if function.waiting and function.name in self._hungry:
             self._grow_all()
 

@@ -39,12 +39,12 @@ class Prewarm:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """An invocation that waits for a slot. `arrived` in seconds of the clock."""
+    """An invocation that waits for a slot. `arrived` and `deadline` in seconds of the clock."""
 
     invocation: str
     arrived: float
+    deadline: float
     lease: asyncio.Future[Lease]
-    timer: Timer | None = None
 
 
 class Function:
@@ -61,6 +61,10 @@ class Function:
         self.start_seconds = FIRST_START_GUESS
         self.specialise_seconds = FIRST_SPECIALISE_GUESS
         self.look_again: Timer | None = None
+        self.expiry: Timer | None = None
+        """Due at the first waiter's deadline, or before."""
+        self.enough_for = 0
+        """Up to how many waiters it was decided lately that nothing (more) needs to be started."""
         self.not_before = 0.0
         """Time before which no instance is provisioned, after a start has failed."""
         self.failures = 0

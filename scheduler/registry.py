@@ -115,6 +115,10 @@ class Registry:
             declared.curable = isinstance(error, EngineError)
             declared.state = "ready" if declared.version is not None else "failed"
             log.warning("function %s could not be set up: %s", definition.name, declared.fault)
+        except Exception:  # one function's unforeseen fault must not keep the others out of service
+            log.exception("function %s could not be set up", definition.name)
+            declared.fault = "the gateway has a fault; its log says more"
+            declared.state = "ready" if declared.version is not None else "failed"
         else:
             declared.fault, declared.curable = None, False
             declared.version, declared.state = workload.version, "ready"

@@ -51,6 +51,7 @@ async def build_workload(
         source = await asyncio.to_thread(collect, Path(definition.source))
         own_image = source.requirements is not None
         if source.requirements is not None:
+            work_folder.mkdir(parents=True, exist_ok=True)
             image = await ensure_requirements_image(
                 engine, image, source.requirements, gateway_id, work_folder
             )
