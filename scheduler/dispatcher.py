@@ -22,8 +22,9 @@ from scheduler.function import Function, Limits, Prewarm, Waiter
 
 log = logging.getLogger("hearth.scheduler")
 
-LOOK_AGAIN = 0.02
-"""Seconds: the least time after which a queue that is expected to move is looked at again."""
+WORTH_WAITING = 0.02
+"""Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
+which a queue that is expected to move is looked at again."""
 UPKEEP_DELAY = 0.05
 """Seconds without a need for a start before prewarmed and provisioned instances are started: calls come first."""
 BACK_OFF = (1.0, 60.0)
@@ -291,7 +292,7 @@ class Dispatcher:
             if not self._start_one(function):
                 return False
         if function.waiting and function.look_again is None:
-            delay = max(LOOK_AGAIN, self._expected_start(function))
+            delay = self._expected_start(function)
             function.look_again = self._clock.call_later(delay, self._look_again, function)
         return True
 
@@ -365,7 +366,7 @@ class Dispatcher:
     def _expected_start(self, function: Function) -> float:
         workload = function.workload
         ready = workload.generic and self.pool.ledger.prewarmed(workload.container.image)
-        return function.specialise_seconds if ready else function.start_seconds
+        return max(WORTH_WAITING, function.specialise_seconds if ready else function.start_seconds)
 
     def _current(self, function: Function) -> list[Instance]:
         version = function.workload.version
