@@ -32,14 +32,14 @@ lint: $(READY) ## style, types and the architecture's contracts
 engine: $(READY) ## have a container engine: use the one that answers, else install and start one
 	@$(PY) -m deploy.engine ensure
 
-# The page's tests drive a real browser, and those of the engine copy busybox into an image. Without root, the tests
-# use what is installed.
+# The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge.
+# Without root, the tests use what is installed.
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-			! { command -v chromium && test -x /bin/busybox; } >/dev/null; then \
-		echo "Installing chromium and busybox for the tests"; \
+			! { command -v chromium && command -v ip && test -x /bin/busybox; } >/dev/null; then \
+		echo "Installing chromium, busybox and iproute2 for the tests"; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-			apt-get -qq install -y --no-install-recommends chromium busybox-static >/dev/null; \
+			apt-get -qq install -y --no-install-recommends chromium busybox-static iproute2 >/dev/null; \
 	fi
 
 constraints: ## pin the newest dependencies that fit anew

@@ -92,7 +92,8 @@ def check_requirements(requirements: bytes) -> None:
         if stated and (not REQUIREMENT.fullmatch(named) or re.search(r"\s-", named) or "${" in stated):
             raise ImageBuildError(
                 f"requirements.txt:{number}: {stated!r} is refused: allowed are names with "
-                "versions (Pillow>=11), no options, paths or URLs. A package index is chosen by the gateway's own PIP_INDEX_URL."
+                "versions (Pillow>=11), no options, paths or URLs. "
+                "A package index is chosen by the gateway's own PIP_INDEX_URL."
             )
 
 

@@ -1,0 +1,125 @@
+"""The images that make images builds, as they are on the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiodocker
+import pytest
+from wheelhouse import only_index, wheel
+
+from deploy.engine_api import EngineApi
+from images import build
+from pool.engine.docker import DockerEngine
+from scheduler.function_images import ensure_requirements_image, prune_function_images
+from scheduler.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
+
+pytestmark = pytest.mark.engine
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+async def docker() -> AsyncIterator[aiodocker.Docker]:
+    async with aiodocker.Docker() as client:
+        yield client
+
+
+async def run(
+    docker: aiodocker.Docker, label: dict[str, str], image: str, *command: str, entrypoint: str | None = None
+) -> str:
+    """What a container without network and with a read-only root prints."""
+    config = {
+        "Image": image,
+        "Cmd": list(command),
+        "Labels": label,
+        "NetworkDisabled": True,
+        "HostConfig": {"ReadonlyRootfs": True},
+        **({"Entrypoint": [entrypoint]} if entrypoint else {}),
+    }
+    container = await docker.containers.create(config)
+    try:
+        await container.start()
+        await container.wait()
+        return "".join(await container.log(stdout=True, stderr=True))
+    finally:
+        await container.delete(force=True)
+
+
+def test_everything_is_present_and_check_says_so() -> None:
+    engine = EngineApi()
+    found = {recipe.tag: build.state(engine, recipe) for recipe in build.recipes()}
+    assert found == dict.fromkeys(REQUIRED_IMAGES, "present")
+    check = subprocess.run([sys.executable, "-m", "images.build", "--check"], cwd=ROOT, capture_output=True)
+    assert (check.returncode, check.stdout) == (0, b"")
+
+
+def test_a_changed_file_makes_its_image_outdated(tmp_path: Path) -> None:
+    engine = EngineApi()
+    recipe = next(recipe for recipe in build.recipes() if recipe.tag == RUNTIMES["python"])
+    changed = tmp_path / "shim.py"
+    shutil.copy(recipe.files["shim.py"], changed)
+    same = dataclasses.replace(recipe, files={**recipe.files, "shim.py": changed})
+    assert build.state(engine, same) == "present"
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    assert build.state(engine, same) == "outdated"
+    assert build.state(engine, dataclasses.replace(recipe, tag="hearth-test/none:latest")) == "missing"
+
+
+async def test_the_base_has_all_of_python_compiled(
+    docker: aiodocker.Docker, test_label: dict[str, str]
+) -> None:
+    program = (
+        "import asyncio, bz2, ctypes, curses, lzma, readline, sqlite3, ssl, tomllib, uuid, zoneinfo, pathlib;"
+        "assert ssl.create_default_context().cert_store_stats()['x509_ca'] > 50;"
+        "modules = list(pathlib.Path(asyncio.__file__).parent.glob('*.py'));"
+        "assert all(pathlib.Path(__import__('importlib.util').util.cache_from_source(m)).exists() for m in modules);"
+        "print('whole')"
+    )
+    assert await run(docker, test_label, BASE_IMAGE, "python3", "-c", program) == "whole\n"
+
+
+async def test_the_base_carries_nothing_of_this_machine(
+    docker: aiodocker.Docker, test_label: dict[str, str]
+) -> None:
+    program = (
+        "import os; print(os.path.exists('/etc/apt/sources.list'), os.path.exists('/etc/apt/auth.conf.d'))"
+    )
+    listed = await run(docker, test_label, BASE_IMAGE, "python3", "-c", program)
+    official = await docker.images.inspect(BASE_IMAGE)
+    assert listed == "False False\n" or "PYTHON_VERSION" in str(official["Config"]["Env"])
+
+
+async def test_the_runtime_image_says_what_it_is(docker: aiodocker.Docker) -> None:
+    config = (await docker.images.inspect(RUNTIMES["python"]))["Config"]
+    assert config["User"] == "65532:65532"
+    assert config["Labels"]["org.hearth.runtime"] == "python"
+    assert config["Labels"]["org.hearth.python"].startswith("3.")
+    assert config["Entrypoint"][:4] == ["python3", "-I", "-S", "-E"]
+
+
+async def test_busybox_has_its_commands(docker: aiodocker.Docker, test_label: dict[str, str]) -> None:
+    assert await run(docker, test_label, EXAMPLE_IMAGES[0], "sh", "-c", "echo one two | wc -w") == "2\n"
+
+
+async def test_a_function_image_imports_its_requirements(
+    docker: aiodocker.Docker,
+    docker_engine: DockerEngine,
+    test_label: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    wheel(only_index(tmp_path / "index", monkeypatch), "pureone")
+    gateway = test_label["org.hearth.test"]
+    runtime = await docker_engine.image(RUNTIMES["python"])
+    image = await ensure_requirements_image(docker_engine, runtime, b"pureone\n", gateway, tmp_path)
+    try:
+        program = "import sys; sys.path.insert(0, '/opt/deps'); import pureone; print(pureone.ANSWER)"
+        assert await run(docker, test_label, image.id, "-c", program, entrypoint="python3") == "42\n"
+        assert image.labels["org.hearth.gateway"] == gateway
+    finally:
+        assert await prune_function_images(docker_engine, gateway, set()) == [image.id]

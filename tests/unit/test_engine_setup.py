@@ -1,0 +1,85 @@
+"""Having an engine: what is said when there is none, and whose processes are stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.engine import EngineSetupError, Places, _clear_stale, ensure, main, stop
+from deploy.engine_api import EngineApi
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    names = Places.__dataclass_fields__
+    return Places(**{name: tmp_path / name for name in names})
+
+
+@pytest.fixture
+def false_dockerd(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that bears the daemon's name."""
+    program = tmp_path / "dockerd"
+    shutil.copy("/bin/sleep", program)
+    process = subprocess.Popen([program, "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_silent_docker_host_is_named_and_nothing_is_installed(places: Places) -> None:
+    with pytest.raises(EngineSetupError, match=r"DOCKER_HOST: unix:///nowhere/engine\.sock"):
+        ensure(EngineApi("unix:///nowhere/engine.sock"), places, [], chosen=True)
+
+
+def test_without_root_it_says_what_to_do(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EngineSetupError, match="systemctl start docker"):
+        ensure(EngineApi(f"unix://{places.socket}"), places, [], chosen=False)
+
+
+def test_an_unknown_address_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://somewhere")
+    assert main(["ensure"]) == 1
+    assert "unix:// and tcp:// addresses are supported" in capsys.readouterr().err
+
+
+def test_a_listener_that_never_answers_is_silent(places: Places) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(places.socket))
+        listener.listen()
+        with pytest.raises(EngineSetupError, match="timed out"):
+            ensure(EngineApi(f"unix://{places.socket}"), places, [], chosen=True)
+
+
+def test_a_stale_pid_file_is_cleared(places: Places) -> None:
+    places.pid_file.write_text(str(os.getpid()))  # alive, but no dockerd: the number was given out again
+    _clear_stale(places.pid_file)
+    assert not places.pid_file.exists()
+
+
+def test_the_pid_file_of_a_living_dockerd_is_not(
+    places: Places, false_dockerd: subprocess.Popen[bytes]
+) -> None:
+    places.pid_file.write_text(str(false_dockerd.pid))
+    with pytest.raises(EngineSetupError, match=f"process {false_dockerd.pid}"):
+        _clear_stale(places.pid_file)
+    assert places.pid_file.exists()
+
+
+def test_only_what_was_started_is_stopped(places: Places, false_dockerd: subprocess.Popen[bytes]) -> None:
+    assert stop(places) == []
+    places.state.write_text(json.dumps({"containerd": os.getpid()}))
+    assert stop(places) == []  # the number now belongs to another program
+    assert false_dockerd.poll() is None
+    places.state.write_text(json.dumps({"dockerd": false_dockerd.pid}))
+    assert stop(places) == ["dockerd"]
+    assert not places.state.exists()

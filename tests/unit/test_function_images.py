@@ -1,0 +1,154 @@
+"""Images for requirements: what is refused, what is built, and what is kept. pip is real, its index a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from wheelhouse import only_index, wheel
+
+from pool.clock import LoopClock
+from pool.engine.base import EngineInfo, Image
+from pool.engine.memory import MemoryEngine
+from scheduler.function_images import (
+    ImageBuildError,
+    check_requirements,
+    ensure_requirements_image,
+    prune_function_images,
+)
+
+GATEWAY = "0123456789abcdef"
+
+
+class BuildingEngine(MemoryEngine):
+    """An engine on a known machine that keeps the contexts that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(LoopClock())
+        self.contexts: list[bytes] = []
+
+    async def info(self) -> EngineInfo:
+        return dataclasses.replace(await super().info(), architecture="x86_64")
+
+    async def build(self, context: bytes, tag: str, labels: Mapping[str, str]) -> Image:
+        self.contexts.append(context)
+        return await super().build(context, tag, labels)
+
+
+@pytest.fixture
+def engine() -> BuildingEngine:
+    return BuildingEngine()
+
+
+@pytest.fixture
+def runtime(engine: BuildingEngine) -> Image:
+    return engine.add_image("runtime:test", {"org.hearth.python": "3.11"})
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return only_index(tmp_path / "index", monkeypatch)
+
+
+async def test_builds_once_and_copies_the_packages(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "pureone")
+    wheel(index, "native", "cp311-abi3-manylinux_2_28_x86_64")
+    image = await ensure_requirements_image(engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path)
+    again = await ensure_requirements_image(engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path)
+    assert again == image
+    assert len(engine.contexts) == 1
+    assert image.tags[0].startswith("hearth-built/01234567:")
+    with tarfile.open(fileobj=io.BytesIO(engine.contexts[0])) as tar:
+        assert {"packages/pureone.py", "packages/native.py"} <= set(tar.getnames())
+        dockerfile = tar.extractfile("Dockerfile")
+        assert dockerfile is not None
+        assert dockerfile.read().decode() == f"FROM {runtime.id}\nCOPY packages /opt/deps\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["index"], "the packages are not left behind"
+
+
+async def test_another_machines_wheel_is_not_taken(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "native", "cp311-abi3-manylinux_2_28_aarch64")
+    with pytest.raises(ImageBuildError, match="No matching distribution found for native"):
+        await ensure_requirements_image(engine, runtime, b"native\n", GATEWAY, tmp_path)
+
+
+async def test_an_unknown_package_is_named(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageBuildError) as raised:
+        await ensure_requirements_image(engine, runtime, b"pilow\n", GATEWAY, tmp_path)
+    assert str(raised.value) == "requirements.txt: No matching distribution found for pilow"
+    assert engine.contexts == []
+
+
+async def test_other_requirements_and_another_runtime_are_other_images(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "pureone")
+    newer = engine.add_image("runtime:newer", {"org.hearth.python": "3.11"})
+    tags = {
+        (await ensure_requirements_image(engine, base, text, GATEWAY, tmp_path)).tags
+        for base, text in ((runtime, b"pureone\n"), (runtime, b"pureone==1.0\n"), (newer, b"pureone\n"))
+    }
+    assert len(tags) == 3
+
+
+async def test_prune_keeps_what_is_used_and_what_others_built(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "pureone")
+    old = await ensure_requirements_image(engine, runtime, b"pureone\n", GATEWAY, tmp_path)
+    used = await ensure_requirements_image(engine, runtime, b"pureone==1.0\n", GATEWAY, tmp_path)
+    foreign = await ensure_requirements_image(engine, runtime, b"pureone\n", "fedcba98", tmp_path)
+    assert await prune_function_images(engine, GATEWAY, {used.id}) == [old.id]
+    left = await engine.images({"org.hearth.requirements": ""})
+    assert {image.id for image in left} == {used.id, foreign.id}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Pillow",
+        "Pillow>=11,<13",
+        "requests[socks, security] ~= 2.31  # why",
+        'tomli>=2; python_version < "3.11"',
+        "zope.interface==6.*",
+        "# only a comment",
+        "idna==3.7 --hash=sha256:82fe",
+        "idna==3.7 \\\n    --hash=sha256:82fe \\\n    --hash=sha256:aaaa",
+    ],
+)
+def test_names_and_versions_are_accepted(line: str) -> None:
+    check_requirements(line.encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e .",
+        "./package",
+        "../package",
+        "/srv/package",
+        "package @ https://example.org/p.tar.gz",
+        "package@file:///srv/package",
+        "git+https://example.org/p.git",
+        "https://example.org/p.whl",
+        "-r other.txt",
+        "--no-binary=:all:",
+        "--extra-index-url https://example.org",
+        "package --config-settings=x=y",
+        "package \\\n --config-settings=x=y",
+        "package ; ${SECRET}",
+    ],
+)
+def test_what_could_run_code_on_the_host_is_refused_with_its_line(line: str) -> None:
+    with pytest.raises(ImageBuildError, match=r"requirements\.txt:2: .* is refused"):
+        check_requirements(b"Pillow\n" + line.encode())
