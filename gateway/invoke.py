@@ -84,6 +84,8 @@ class InvokeEndpoint:
                 "invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail
             )
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
+        if not invocation.kind:
+            invocation.queue_seconds = self._clock.now() - invocation.arrived
         if invocation.head_sent:
             return  # the server closes the connection without a final chunk: nobody takes half for whole
         body = problem.body(invocation.id)

@@ -57,7 +57,7 @@ class Runtime:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
         self.dispatcher = Dispatcher(self.pool, self.clock, cores)
         self.registry = Registry(
-            self.engine, self.dispatcher, self.clock, folder.id, folder.work, settings.log_limit
+            self.engine, self.egress, self.dispatcher, self.clock, folder.id, folder.work, settings.log_limit
         )
         self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
         self._clean = False

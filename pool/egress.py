@@ -7,6 +7,7 @@ needed and removed when the gateway stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from pool import firewall, netns
 from pool.engine.base import Engine
@@ -48,18 +49,30 @@ class Egress:
                 if name not in present:
                     await self._engine.create_network(name, bridge, internal, labels)
                 if firewall.available() is None:
-                    await firewall.protect(bridge)
+                    try:
+                        await firewall.protect(bridge)
+                    except firewall.FirewallError as error:
+                        raise StartFailed(
+                            f"the host cannot be protected from the network: {error}"
+                        ) from error
                 self._ready[name] = bridge
         return name
 
     async def remove(self) -> None:
         """Remove this gateway's networks and their rules, those of an earlier process too. Raises `EngineError`."""
-        for network in await self._engine.networks({NETWORK_LABEL: self._id}):
-            await self._engine.remove_network(network.name)
-        if firewall.available() is None:
-            for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
-                await firewall.unprotect(bridge)
-        self._ready.clear()
+        async with self._lock:
+            self._ready.clear()
+            for network in await self._engine.networks({NETWORK_LABEL: self._id}):
+                await self._engine.remove_network(network.name)
+            if firewall.available() is None:
+                with contextlib.suppress(firewall.FirewallError):  # a rule about no bridge does nothing
+                    for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
+                        await firewall.unprotect(bridge)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a network has been made and not removed."""
+        return bool(self._ready)
 
 
 def can_dial_into_namespaces() -> bool:

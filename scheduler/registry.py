@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.clock import Clock
+from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
@@ -45,6 +46,7 @@ class Registry:
     def __init__(
         self,
         engine: Engine,
+        egress: Egress,
         dispatcher: Dispatcher,
         clock: Clock,
         gateway_id: str,
@@ -57,6 +59,7 @@ class Registry:
         self.on_state: Callable[[Declared], None] = lambda declared: None
         """Called whenever a declared function is set up or fails."""
         self._engine = engine
+        self._egress = egress
         self._dispatcher = dispatcher
         self._clock = clock
         self._gateway_id = gateway_id
@@ -126,14 +129,15 @@ class Registry:
         self.on_state(declared)
 
     async def _prune(self) -> None:
-        """Images that were built for versions that are gone."""
+        """Remove images that were built for versions that are gone, and networks that no function is on."""
         functions = self._dispatcher.functions.values()
+        used = {f.workload.container.image for f in functions}
         try:
-            await prune_function_images(
-                self._engine, self._gateway_id, {f.workload.container.image for f in functions}
-            )
-        except EngineError as error:
-            log.warning("images that nothing uses could not be removed: %s", error)
+            await prune_function_images(self._engine, self._gateway_id, used)
+            if self._egress.in_use and not any(f.workload.egress for f in functions):
+                await self._egress.remove()
+        except EngineError as error:  # an instance that drains may still use it: it goes with a later change
+            log.warning("what nothing uses any more could not be removed: %s", error)
 
     async def _cure(self) -> None:
         """Try again what may have become possible: the image is there now, the engine is back."""
