@@ -16,5 +16,5 @@ COPY pool /opt/hearth/app/pool
 COPY runtimes /opt/hearth/app/runtimes
 ENV PYTHONPATH=/opt/hearth/app:/opt/hearth/packages PYTHONUNBUFFERED=1
 RUN ["python3", "-m", "compileall", "-q", "/opt/hearth"]
-ENTRYPOINT ["python3", "-c", "from gateway.cli import main; main(prog_name='hearth')"]
+ENTRYPOINT ["python3", "-m", "gateway.cli"]
 CMD ["serve"]

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import platform
-import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from deploy.engine_api import EngineApi, EngineApiError
-from scheduler.pip_wheels import pip_arguments
+from images import gateway
 from scheduler.runtimes import (
     BASE_IMAGE,
     EXAMPLE_IMAGES,
@@ -70,7 +67,7 @@ class BuildError(Exception):
     """An image could not be built; the message says why."""
 
 
-def recipes(gateway: bool = False) -> list[Recipe]:
+def recipes(with_gateway: bool = False) -> list[Recipe]:
     """Every image, each after the one that it stands on."""
     python, busybox = ROOT / "images/base", ROOT / "images/busybox"
     found = [
@@ -87,8 +84,10 @@ def recipes(gateway: bool = False) -> list[Recipe]:
         ),
         Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}),
     ]
-    if gateway:
-        found.append(Recipe(GATEWAY_IMAGE, _gateway_files(), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}))
+    if with_gateway:
+        found.append(
+            Recipe(GATEWAY_IMAGE, gateway.code(ROOT), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE})
+        )
     return found
 
 
@@ -128,7 +127,7 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
                 labels[PYTHON_LABEL] = python
         if recipe.tag == GATEWAY_IMAGE:
             show("installing its dependencies", None)
-            files.update(_gateway_dependencies(engine, Path(folder)))
+            files.update(gateway.dependencies(ROOT, _python_of_base(engine)))
         show("packing", None)
         context = Path(folder) / "context.tar"
         _pack(files, context)
@@ -168,29 +167,12 @@ def _lay_foundation(
     return None
 
 
-def _gateway_files() -> Files:
-    """Our own code; what it depends on is pinned by the constraints, which are part of it."""
-    names = ["Dockerfile", "pyproject.toml", "constraints.txt"]
-    files = {name: ROOT / name for name in names}
-    for package in ("gateway", "scheduler", "pool", "runtimes"):
-        files.update({f"{package}/{name}": path for name, path in _folder(ROOT / package).items()})
-    return files
-
-
-def _gateway_dependencies(engine: EngineApi, folder: Path) -> Files:
-    """The gateway's dependencies, and pip for functions' requirements, as wheels for the base image's Python."""
+def _python_of_base(engine: EngineApi) -> str:
     base = engine.image(BASE_IMAGE)
     python = ((base or {}).get("Config", {}).get("Labels") or {}).get(PYTHON_LABEL)
     if python is None:
         raise BuildError(f"{BASE_IMAGE} has no label {PYTHON_LABEL}: build it anew with --rebuild")
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    requirements, target = folder / "requirements.txt", folder / "packages"
-    requirements.write_text("\n".join([*wanted, "pip"]))
-    pip = [sys.executable, "-m", "pip", *pip_arguments(requirements, target, python, platform.machine())]
-    done = subprocess.run([*pip, f"--constraint={ROOT / 'constraints.txt'}"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BuildError(f"pip failed:\n{done.stderr[-2000:]}")
-    return {f"packages/{name}": path for name, path in _folder(target).items()}
+    return str(python)
 
 
 def _folder(folder: Path) -> Files:
@@ -253,7 +235,7 @@ def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> No
         try:
             with step(f"Building {recipe.tag}") as progress:
                 build(engine, recipe, progress.show)
-        except (EngineApiError, RootfsError) as error:
+        except (EngineApiError, RootfsError, gateway.DependenciesError) as error:
             raise BuildError(f"{recipe.tag}: {error}") from error
     for image in reversed(superseded):
         engine.discard(image)

@@ -1,0 +1,130 @@
+"""The gateway in a container of its own, run as its Dockerfile says, answers an invocation and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiodocker
+import httpx
+import pytest
+
+from scheduler.runtimes import GATEWAY_IMAGE
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+
+FUNCTIONS = """\
+version: 1
+functions:
+  greet:
+    runtime: python
+    source: greet
+    handler: handler:handle
+"""
+HANDLER = """\
+def handle(event, context):
+    return {"hello": event["name"]}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway_image() -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "images.build", "--gateway"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return GATEWAY_IMAGE
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that has the same path for the gateway and for the engine."""
+    path = Path(f"/tmp/hearth-{secrets.token_hex(4)}")
+    (path / "greet").mkdir(parents=True)
+    (path / "functions.yaml").write_text(FUNCTIONS)
+    (path / "greet" / "handler.py").write_text(HANDLER)
+    yield path
+    shutil.rmtree(path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def docker() -> AsyncIterator[aiodocker.Docker]:
+    async with aiodocker.Docker() as client:
+        yield client
+
+
+async def test_an_invocation_through_the_gateways_image(
+    docker: aiodocker.Docker, gateway_image: str, folder: Path, test_label: dict[str, str]
+) -> None:
+    port, data = free_port(), folder / "data"
+    options = ["--data-dir", str(data), "--functions", str(folder / "functions.yaml"), "--port", str(port)]
+    gateway = await docker.containers.create(
+        {
+            "Image": gateway_image,
+            "Cmd": ["serve", *options],
+            "Labels": test_label,
+            "HostConfig": {
+                "NetworkMode": "host",
+                "PidMode": "host",
+                "CapAdd": ["SYS_ADMIN", "SYS_PTRACE"],
+                "Binds": ["/var/run/docker.sock:/var/run/docker.sock", f"{folder}:{folder}"],
+            },
+        }
+    )
+    try:
+        await gateway.start()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            await ready(client, gateway)
+            answer = await client.post("/invoke/greet", json={"name": "Ada"})
+            assert (answer.status_code, answer.json()) == (200, {"hello": "Ada"}), await output(gateway)
+            again = await client.post("/invoke/greet", json={"name": "Ada"})
+            assert again.headers["X-Hearth-Start"] == "warm"
+        own = {"org.hearth.gateway": (data / "identity").read_text().strip()}
+        assert await labelled(docker, own), "the function's container is on the engine of the host"
+        await gateway.stop(t=30)
+        assert (await gateway.wait())["StatusCode"] == 0, await output(gateway)
+        assert await labelled(docker, own) == []
+    finally:
+        await gateway.delete(force=True)
+
+
+async def ready(client: httpx.AsyncClient, gateway: aiodocker.containers.DockerContainer) -> None:
+    """Wait until the gateway can run functions; its output is the reason if it cannot."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            if (await client.get("/readyz")).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if not (await gateway.show())["State"]["Running"]:
+            break
+        await asyncio.sleep(0.1)
+    pytest.fail(f"the gateway did not become ready:\n{await output(gateway)}")
+
+
+async def output(container: aiodocker.containers.DockerContainer) -> str:
+    return "".join(await container.log(stdout=True, stderr=True))
+
+
+async def labelled(docker: aiodocker.Docker, labels: dict[str, str]) -> list[str]:
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    return [container.id for container in await docker.containers.list(all=True, filters=wanted)]
