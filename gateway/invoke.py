@@ -266,6 +266,7 @@ class _Invocation:
         except BaseException:
             if lease.connection is not None:
                 lease.connection.abort()  # the answer is not wanted any more: nobody may read it later
+            lease.instance.silent_until = clock.now() + function.limits.timeout
             raise
         finally:
             end._dispatcher.release(lease, fatal)

@@ -26,6 +26,8 @@ log = logging.getLogger("hearth")
 
 ENGINE_RETRY = 1.0
 DRAIN_POLL = 0.05
+REMOVAL_TIMEOUT = 30.0
+"""Seconds that the engine gets to remove every instance when the gateway stops."""
 
 
 class Runtime:
@@ -90,28 +92,34 @@ class Runtime:
             return "min_instances are being started"
         return None
 
-    async def drain(self) -> None:
-        """Accept nothing new, and wait until what runs has finished, `drain_timeout` at most."""
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """Accept nothing new, and wait until what runs has finished: `drain_timeout` at most, or until `hurry`."""
         self.dispatcher.draining = True
-        try:
-            async with asyncio.timeout(self.settings.drain_timeout):
-                while any(i.in_use for i in self.pool.ledger.instances.values()) or any(
-                    f.waiting for f in self.dispatcher.functions.values()
-                ):
-                    await asyncio.sleep(DRAIN_POLL)
-        except TimeoutError:
-            log.warning(
-                "calls still run after %g s (drain_timeout); they are ended", self.settings.drain_timeout
-            )
+        give_up = self.clock.now() + self.settings.drain_timeout
+        while self._calls_run() and not hurry.is_set():
+            if self.clock.now() >= give_up:
+                log.warning(
+                    "calls still run after %g s (drain_timeout); they are ended", self.settings.drain_timeout
+                )
+                return
+            await self.clock.sleep(DRAIN_POLL)
+
+    def _calls_run(self) -> bool:
+        return any(i.in_use for i in self.pool.ledger.instances.values()) or any(
+            f.waiting for f in self.dispatcher.functions.values()
+        )
 
     async def close(self) -> None:
         """Remove every instance, network and socket folder, and let go of the engine and the data folder."""
         self.dispatcher.draining = True
         await self.registry.close()
         await self.reaper.close()
-        await self.pool.close()
         try:
-            await self.egress.remove()
+            async with asyncio.timeout(REMOVAL_TIMEOUT):
+                await self.pool.close()
+                await self.egress.remove()
+        except TimeoutError:
+            log.error("the engine has not removed everything in time; the next start, or hearth prune, does")
         except EngineError as error:
             log.warning("the gateway's networks could not be removed: %s", error)
         self.folder.clear()

@@ -7,18 +7,17 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import uvicorn
-from watchfiles import awatch
 
 from gateway.app import Edge
 from gateway.guard import Guard
 from gateway.runtime import Runtime
 from gateway.settings import Settings
+from gateway.watch import reload_on_change
 from pool.data_folder import DataFolder
-from scheduler.definitions import Definitions, DefinitionsError, load
+from scheduler.definitions import Definitions
 
 log = logging.getLogger("hearth")
 
@@ -41,16 +40,22 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain and leave nothing behind.
 
-    `on_made` is given the parts before they start, `on_ready` the address when functions can be called. Raises OSError if the port cannot be had.
+    `on_made` is given the parts before they start, `on_ready` the address when functions can be called.
+    Raises OSError if the port cannot be had.
     """
     listener = listen(settings.host, settings.port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     runtime = Runtime(settings, folder)
     on_made(runtime)
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        """The first signal ends the gateway, a second one does not wait for calls in flight."""
+        (hurry if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     edge = Edge(runtime, Guard(settings.host, settings.allowed_hosts))
     server = Server(
         uvicorn.Config(
@@ -68,7 +73,7 @@ async def serve(
     )
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
-    watching = asyncio.ensure_future(watch(runtime, settings))
+    watching = asyncio.ensure_future(reload_on_change(runtime.registry, settings, definitions))
     stopped = asyncio.ensure_future(stop.wait())
 
     def end_if_failed(task: asyncio.Future[None]) -> None:
@@ -82,7 +87,7 @@ async def serve(
         for task in (watching, starting):
             task.cancel()
         results = await asyncio.gather(watching, starting, return_exceptions=True)
-        await runtime.drain()
+        await runtime.drain(hurry)
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -116,35 +121,3 @@ async def start(
     while await runtime.why_not_ready():
         await asyncio.sleep(0.05)
     on_ready(runtime, url)
-
-
-async def watch(runtime: Runtime, settings: Settings) -> None:
-    """Load the definitions again whenever their file, or a function's source, has changed."""
-    file = settings.functions.resolve()
-    async for changed in changes(runtime, file):
-        try:
-            definitions = load(file, allowed_volumes=settings.allowed_volumes)
-        except DefinitionsError as error:
-            for fault in error.faults:
-                log.error("%s", fault)
-            log.error("%s is not taken over; what is in service stays", file)
-            continue
-        log.info("%s changed: loading the functions again", ", ".join(sorted(changed)))
-        await runtime.registry.apply(definitions)
-
-
-async def changes(runtime: Runtime, file: Path) -> AsyncIterator[set[str]]:
-    """Names of what has changed, in batches. What is watched follows what is declared."""
-    while True:
-        folders = {d.definition.source for d in runtime.registry.declared.values() if d.definition.source}
-        watched = [file.parent, *(Path(folder) for folder in folders if Path(folder).is_dir())]
-        roots = [str(Path(folder)) for folder in folders]
-
-        def concerns(_: object, path: str, roots: list[str] = roots) -> bool:
-            if "__pycache__" in path or path.endswith((".pyc", "~", ".swp")):
-                return False
-            return path == str(file) or any(path.startswith(root + "/") for root in roots)
-
-        async for batch in awatch(*watched, watch_filter=concerns, recursive=True, step=50, debounce=200):
-            yield {Path(path).name for _, path in batch}
-            break

@@ -53,6 +53,7 @@ class Instance:
         "ready_at",
         "reason",
         "served",
+        "silent_until",
         "state",
         "state_since",
         "workload",
@@ -75,6 +76,8 @@ class Instance:
         self.last_used = now
         self.in_use = 0
         self.served = 0
+        self.silent_until = 0.0
+        """Until when it may be without a connection: one was closed in mid-call, and it dials again after it."""
         self.container: str | None = None
         self.pid = 0
         self.link: Link | None = None

@@ -16,8 +16,8 @@ from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import PoolError
 from pool.instance import Instance
-from pool.ledger import Ledger
 from pool.lease import Lease
+from pool.ledger import Ledger
 from pool.logs import InstanceLog, LogStore
 from pool.metrics import Metrics
 from pool.states import PENDING, Reason, State

@@ -80,6 +80,8 @@ class Reaper:
             if instance.state not in LIVE and instance.state is not State.PREWARMED:
                 continue
             if instance.link is not None and not instance.link.alive:
+                if now < instance.silent_until:
+                    continue
                 since = silent[instance.id] = self._silent_since.get(instance.id, now)
                 if now - since >= SILENCE:
                     self._pool.remove(instance, Reason.DEAD)

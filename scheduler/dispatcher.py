@@ -347,7 +347,7 @@ class Dispatcher:
         workload = function.workload
         live = pending = 0
         for instance in self._current(function):
-            live += instance.state in LIVE
+            live += instance.state in LIVE and instance.link is not None and instance.link.alive
             pending += instance.state in PENDING
         first = function.first_waiter()
         return Demand(
