@@ -57,7 +57,7 @@ class Registry:
         self.loaded = False
         """Whether a definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
-        """Called whenever a declared function is set up or fails."""
+        """Called whenever a declared function gets another version or another fault."""
         self._engine = engine
         self._egress = egress
         self._dispatcher = dispatcher
@@ -104,6 +104,7 @@ class Registry:
 
     async def _set_up(self, declared: Declared) -> None:
         definition = declared.definition
+        before = (declared.version, declared.fault)
         try:
             workload = await build_workload(
                 self._engine, definition, self._gateway_id, self._work_folder, self._log_limit
@@ -126,7 +127,8 @@ class Registry:
             declared.fault, declared.curable = None, False
             declared.version, declared.state = workload.version, "ready"
             self._dispatcher.deploy(workload, limits_of(definition))
-        self.on_state(declared)
+        if (declared.version, declared.fault) != before:
+            self.on_state(declared)
 
     async def _prune(self) -> None:
         """Remove images that were built for versions that are gone, and networks that no function is on."""
