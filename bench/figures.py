@@ -1,0 +1,135 @@
+"""Statistics: histograms that can be added up, and ratios of what was measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+
+LOWEST, HIGHEST, DIGITS = 100, 600 * 10**9, 3
+"""Nanoseconds that a histogram tells apart, from and to, and to how many significant digits."""
+PERCENTILES = (50.0, 90.0, 99.0, 99.9)
+
+
+class Latencies:
+    """An HdrHistogram of nanoseconds."""
+
+    def __init__(self, nanoseconds: Iterable[int] = ()) -> None:
+        self._histogram = HdrHistogram(LOWEST, HIGHEST, DIGITS)
+        for value in nanoseconds:
+            self._histogram.record_value(min(HIGHEST, max(LOWEST, value)))
+
+    @classmethod
+    def decode(cls, text: str) -> Latencies:
+        """From what `encode` gave."""
+        made = cls()
+        made.add_encoded(text)
+        return made
+
+    def encode(self) -> str:
+        """HdrHistogram's own compressed form (V2, base64), which its other tools read."""
+        return str(self._histogram.encode().decode("ascii"))
+
+    def add_encoded(self, text: str) -> None:
+        """Add what another histogram has counted."""
+        self._histogram.decode_and_add(text)
+
+    def record(self, seconds: float) -> None:
+        """Add one value."""
+        self._histogram.record_value(min(HIGHEST, max(LOWEST, round(seconds * 1e9))))
+
+    def __len__(self) -> int:
+        return int(self._histogram.get_total_count())
+
+    def percentile(self, percent: float) -> float:
+        """Milliseconds; 0 if nothing was counted."""
+        return float(self._histogram.get_value_at_percentile(percent)) / 1e6 if len(self) else 0.0
+
+    @property
+    def highest(self) -> float:
+        """Milliseconds; 0 if nothing was counted."""
+        return float(self._histogram.get_max_value()) / 1e6 if len(self) else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Percentiles and the highest value in milliseconds, as p50, p90, p99, p99.9 and max."""
+        return {f"p{p:g}": self.percentile(p) for p in PERCENTILES} | {"max": self.highest}
+
+
+@dataclass(slots=True)
+class Series:
+    """One line of the report: what was called how, and everything that was measured of it."""
+
+    name: str
+    title: str
+    latencies: Latencies = field(default_factory=Latencies)
+    """Of single calls."""
+    samples: list[float] = field(default_factory=list)
+    """Milliseconds, one for each sample that was taken beside the others, in their order: p50 of a round (warm),
+    one call (prewarmed, cold, raw start), or the time until the last answer (burst)."""
+    rates: list[float] = field(default_factory=list)
+    """Warm only: right answers a second, one for each round."""
+    faults: Counter[str] = field(default_factory=Counter)
+    starts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def median(self) -> float | None:
+        """Of the samples, milliseconds; None if there are none."""
+        return statistics.median(self.samples) if self.samples else None
+
+    def as_json(self) -> dict[str, Any]:
+        """What the result file holds of it."""
+        return {
+            "title": self.title,
+            "count": len(self.latencies),
+            "latency_ms": self.latencies.summary(),
+            "histogram": self.latencies.encode(),
+            "sample_median_ms": self.median,
+            "samples_ms": self.samples,
+            "rate_median": statistics.median(self.rates) if self.rates else None,
+            "rates": self.rates,
+            "faults": dict(self.faults),
+            "starts": dict(self.starts),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How many times as long one thing took as another, sample by sample: the median, and the quartiles."""
+
+    name: str
+    title: str
+    value: float
+    low: float
+    high: float
+    pairs: int
+    added_ms: float
+    """Median of the differences, milliseconds."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What the result file holds of it."""
+        return {
+            "title": self.title,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "pairs": self.pairs,
+            "added_ms": self.added_ms,
+        }
+
+
+def paired_ratio(name: str, title: str, samples: Sequence[float], reference: Sequence[float]) -> Ratio | None:
+    """The ratio of two things that were measured alternately, so that a machine that becomes slower meanwhile
+    slows both. None if there is no pair."""
+    pairs = [(a, b) for a, b in zip(samples, reference, strict=False) if b > 0]
+    if not pairs:
+        return None
+    ratios = sorted(a / b for a, b in pairs)
+    low, value, high = (
+        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    )
+    added = statistics.median(a - b for a, b in pairs)
+    return Ratio(name, title, value, low, high, len(pairs), added)

@@ -1,0 +1,254 @@
+"""The gateway that is measured: one that runs already, or one of the benchmark's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.client import Address, CallFailed, Greeting, connect, fault_of
+from pool.engine.base import Engine
+from pool.launcher import GATEWAY_LABEL
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_TIMEOUT = 90.0
+STOP_TIMEOUT = 90.0
+QUIET_TIMEOUT = 90.0
+CALL_TIMEOUT = 60.0
+POLL = 0.02
+SETTLE = 0.05
+"""Seconds that the engine is left alone before a sample, after the last container has come or gone."""
+
+
+class GatewayFault(Exception):
+    """The gateway is not there, or does not do what the benchmark needs of it; the message says what."""
+
+
+class Gateway:
+    """A gateway as its API shows it. `fresh` gives functions that were never called, each once."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._api = httpx.AsyncClient(base_url=address.url, timeout=30.0, trust_env=False)
+        self._fresh: list[str] = []
+        self._greetings = 0
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._api.aclose()
+
+    async def get(self, path: str) -> Any:
+        """A JSON answer of the API. Raises `GatewayFault`."""
+        try:
+            response = await self._api.get(path)
+        except httpx.HTTPError as error:
+            raise GatewayFault(
+                f"no gateway answers at {self.address.url} ({type(error).__name__}): "
+                "`make serve` starts one, and --start one of the benchmark's own"
+            ) from error
+        if response.status_code != 200:
+            raise GatewayFault(
+                f"GET {path} was answered with status {response.status_code}: {response.text[:200]}"
+            )
+        return response.json()
+
+    async def find_fresh(self, names: Iterable[str]) -> None:
+        """Look which of these functions are in service and were never called."""
+        pool = (await self.get("/pool"))["functions"]
+        self._fresh = [
+            name
+            for name in names
+            if name in pool and not any(pool[name]["starts"].values()) and not pool[name]["instances"]
+        ]
+        self._fresh.sort(reverse=True)
+
+    @property
+    def fresh_count(self) -> int:
+        """Functions that are left."""
+        return len(self._fresh)
+
+    def fresh(self) -> str:
+        """A function that was never called. Raises `GatewayFault` when none is left."""
+        if not self._fresh:
+            raise GatewayFault(
+                "no function is left that was never called: restart the gateway, or use --start"
+            )
+        return self._fresh.pop()
+
+    async def keeps_prewarmed(self) -> bool:
+        """Whether it keeps a prewarm pool at all."""
+        return any(pool["wanted"] for pool in (await self.get("/pool"))["prewarm"])
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being started or removed and the prewarm pools are full.
+
+        Raises `GatewayFault` if that takes too long.
+        """
+        ends = time.monotonic() + QUIET_TIMEOUT
+        while time.monotonic() < ends:
+            pools = (await self.get("/pool"))["prewarm"]
+            instances = await self.get("/pool/instances")
+            full = all(pool["ready"] >= pool["wanted"] and not pool["starting"] for pool in pools)
+            if full and all(instance["state"] in ("idle", "prewarmed") for instance in instances):
+                await asyncio.sleep(SETTLE)
+                return
+            await asyncio.sleep(POLL)
+        raise GatewayFault(f"the gateway has not come to rest within {QUIET_TIMEOUT:g} s")
+
+    async def first_call(self, function: str) -> tuple[float, str]:
+        """Call a function over a new connection: seconds until the whole answer was here, and the kind of start.
+
+        Making the connection does not count. Raises `CallFailed`.
+        """
+        self._greetings += 1
+        greeting = Greeting(f"/invoke/{function}", self.address.authority, prefix=f"f{self._greetings:x}-")
+        request, expected = greeting.next()
+        connection = await connect(self.address)
+        try:
+            began = time.perf_counter()
+            reply = await connection.call(request, CALL_TIMEOUT)
+            took = time.perf_counter() - began
+        finally:
+            connection.close()
+        fault = fault_of(reply, expected)
+        if fault is not None:
+            raise CallFailed(fault)
+        return took, reply.start
+
+    async def forget(self, functions: Iterable[str]) -> None:
+        """Have the instances of these functions removed, and wait until they are gone. Raises `GatewayFault`."""
+        names = frozenset(functions)
+        ends = time.monotonic() + QUIET_TIMEOUT
+        asked: set[str] = set()
+        while time.monotonic() < ends:
+            left = [i for i in await self.get("/pool/instances") if i["function"] in names]
+            if not left:
+                return
+            for instance in left:
+                if instance["id"] not in asked:
+                    asked.add(instance["id"])
+                    with contextlib.suppress(httpx.HTTPError):
+                        await self._api.delete(f"/pool/instances/{instance['id']}")
+            await asyncio.sleep(POLL)
+        raise GatewayFault(f"instances were not removed within {QUIET_TIMEOUT:g} s")
+
+
+def declare(folder: Path, names: Iterable[str], prewarm: int) -> Path:
+    """Write a functions.yaml of equal functions, with their code, into a folder; returns the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "functions/hello", folder / "hello", dirs_exist_ok=True)
+    lines = ["version: 1", f"prewarm: {{python: {prewarm}}}", "functions:"]
+    entry = "{runtime: python, source: hello, handler: 'handler:handle'}"
+    lines += [f"  {name}: {entry}" for name in names]
+    file = folder / "functions.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@asynccontextmanager
+async def running_gateway(address: Address) -> AsyncIterator[Gateway]:
+    """A gateway that somebody else runs. Raises `GatewayFault` if it is not there or not ready."""
+    gateway = Gateway(address)
+    try:
+        await gateway.get("/readyz")
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+@asynccontextmanager
+async def own_gateway(engine: Engine, functions: Path, folder: Path, memory: int) -> AsyncIterator[Gateway]:
+    """A gateway with a port and a data folder of its own, that may declare `memory` bytes; stopped at the end.
+
+    `folder` is there and empty. Raises `GatewayFault` if it does not start, or leaves anything on the engine.
+    """
+    address = Address("127.0.0.1", free_port())
+    output, data = folder / "output.log", folder / "data"
+    gateway, process = Gateway(address), await _launch(address, functions, data, output, memory)
+    try:
+        await _until_ready(gateway, process, output)
+        yield gateway
+    finally:
+        await gateway.close()
+        await _stop(process)
+        left = await _remove_leftovers(engine, data)
+    if left:
+        raise GatewayFault(
+            f"the benchmark's gateway left {left} containers on the engine; they are removed now"
+        )
+    if process.returncode != 0:
+        raise GatewayFault(f"the benchmark's gateway ended with status {process.returncode}:\n{tail(output)}")
+
+
+async def _launch(address: Address, functions: Path, data: Path, output: Path, memory: int) -> Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HEARTH_")}
+    environment |= {"HEARTH_MEMORY_BUDGET": f"{memory}B", "HEARTH_LOG_LEVEL": "warning"}
+    command = [sys.executable, "-c", "from gateway.cli import main; main()", "serve"]
+    command += ["--functions", str(functions), "--data-dir", str(data)]
+    command += ["--host", address.host, "--port", str(address.port)]
+    with output.open("wb") as log:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for us: we stop it in order
+        )
+
+
+async def _until_ready(gateway: Gateway, process: Process, output: Path) -> None:
+    ends = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < ends:
+        if process.returncode is not None:
+            raise GatewayFault(f"the benchmark's gateway did not start:\n{tail(output)}")
+        with contextlib.suppress(GatewayFault):
+            await gateway.get("/readyz")
+            return
+        await asyncio.sleep(POLL)
+    raise GatewayFault(f"the benchmark's gateway was not ready within {READY_TIMEOUT:g} s:\n{tail(output)}")
+
+
+async def _stop(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _remove_leftovers(engine: Engine, data: Path) -> int:
+    try:
+        identity = (data / "identity").read_text().strip()
+    except FileNotFoundError:
+        return 0
+    left = await engine.containers({GATEWAY_LABEL: identity})
+    await asyncio.gather(*(engine.remove(container.id) for container in left))
+    return len(left)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tail(file: Path, characters: int = 2000) -> str:
+    """The end of a file."""
+    return file.read_text(errors="replace")[-characters:].strip()
