@@ -1,0 +1,56 @@
+"""`hearth doctor`: what works on this machine, and the next step for what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+
+import click
+
+from gateway.cli.common import Mistake, check_engine_address, json_option, print_json, print_table
+from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.doctor import Check, can_run_functions, examine
+from gateway.settings import Settings
+from pool.engine.docker import DockerEngine
+from pool.metrics import Metrics
+
+
+@click.command()
+@setting_options("data_dir", "memory_budget")
+@json_option
+def doctor(as_json: bool, **options: object) -> None:
+    """Check what a gateway needs on this machine, and say the next step for what is missing.
+
+    A container is started for a moment to try things out. The exit status is 0 if functions can run, else 1.
+
+    \b
+    Examples:
+      hearth doctor
+      hearth doctor --json | jq '.checks[] | select(.state != "ok")'
+    """
+    check_engine_address()
+    try:
+        settings = settings_from(options)
+    except SettingsFault as error:
+        raise Mistake(str(error)) from error
+    checks = asyncio.run(run(settings))
+    able = can_run_functions(checks)
+    if as_json:
+        print_json({"can_run_functions": able, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        print_table(("STATE", "CHECK", "FOUND"), [(c.state, c.name, c.found) for c in checks])
+        for check in checks:
+            if check.state != "ok":
+                click.echo(f"\n{check.name}: {check.next_step}")
+        click.echo("\nFunctions can run." if able else "\nFunctions cannot run yet.")
+    sys.exit(0 if able else 1)
+
+
+async def run(settings: Settings) -> list[Check]:
+    """All checks, on the engine that a gateway would use."""
+    engine = DockerEngine(None, Metrics())
+    try:
+        return await examine(settings, engine)
+    finally:
+        await engine.close()

@@ -1,0 +1,128 @@
+"""Settings as people give them: one option each, and what is wrong with them in words."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from gateway.settings import Settings
+from scheduler.faults import shown
+from scheduler.units import format_duration, format_size
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PREFIX = "HEARTH_"
+OTHERS = frozenset({"HEARTH_URL"})
+"""Variables that are no settings of the gateway's: of the commands that ask one."""
+METAVARS = {
+    "functions": "FILE",
+    "data_dir": "FOLDER",
+    "memory_budget": "SIZE",
+    "log_limit": "SIZE",
+    "drain_timeout": "DURATION",
+    "start_timeout": "DURATION",
+    "allowed_volumes": "FOLDER[:FOLDER...]",
+    "allowed_hosts": "NAME[,NAME...]",
+    "log_level": "[debug|info|warning|error]",
+    "log_format": "[text|json]",
+}
+
+
+class SettingsFault(Exception):
+    """Settings cannot be used; the message says which and why, one on a line."""
+
+
+def setting_options(*names: str) -> Callable[[Command], Command]:
+    """An option for each of these settings, or for all of them. They say nothing unless given."""
+
+    def add(command: Command) -> Command:
+        for name in reversed(names or tuple(Settings.model_fields)):
+            field = Settings.model_fields[name]
+            option = option_of(name)
+            text = f"{field.description}. [default: {default_of(name)}; variable: {variable_of(name)}]"
+            if field.annotation is bool:
+                flags = f"{option}/--no-{option.removeprefix('--')}"
+                command = click.option(flags, name, default=None, help=text)(command)
+            else:
+                command = click.option(option, name, metavar=METAVARS.get(name), help=text)(command)
+        return command
+
+    return add
+
+
+def settings_from(options: Mapping[str, object]) -> Settings:
+    """Options over variables over defaults. Raises `SettingsFault`."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = (fault_of(detail, given) for detail in error.errors())
+        raise SettingsFault("\n".join(faults)) from error
+
+
+def unknown_variables() -> list[str]:
+    """What to say about variables that look like settings and are none."""
+    known = {variable_of(name) for name in Settings.model_fields} | OTHERS
+    found = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1)
+            found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
+
+
+def fault_of(detail: ErrorDetails, given: Mapping[str, object]) -> str:
+    """One fault: where the value came from, the value, and what is allowed."""
+    name = str(detail["loc"][0])
+    value = detail["input"]
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "value_error":
+            wrong = str(context["error"])
+        case "literal_error":
+            wrong = f"must be {context['expected']}, not {shown(value)}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            wrong = f"must be a whole number, not {shown(value)}"
+        case "greater_than_equal" | "less_than_equal":
+            bounds = {type(m).__name__: m for m in Settings.model_fields[name].metadata}
+            low, high = getattr(bounds.get("Ge"), "ge", "any"), getattr(bounds.get("Le"), "le", "any")
+            wrong = f"must be from {low} to {high}, not {shown(value)}"
+        case "bool_parsing" | "bool_type":
+            wrong = f"must be true or false, not {shown(value)}"
+        case _:
+            wrong = f"{detail['msg']}, not {shown(value)}"
+    return f"{option_of(name) if name in given else variable_of(name)}: {wrong}"
+
+
+def option_of(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def variable_of(name: str) -> str:
+    """The variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def default_of(name: str) -> str:
+    """The default of a setting, as one would write it."""
+    field = Settings.model_fields[name]
+    if name == "memory_budget":
+        return "75 % of this machine's RAM"
+    if name == "log_format":
+        return "text on a terminal, else json"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    assert value is not PydanticUndefined
+    if value == [] or value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if METAVARS.get(name) == "SIZE":
+        return format_size(value)
+    return format_duration(value) if METAVARS.get(name) == "DURATION" else str(value)

@@ -1,0 +1,132 @@
+"""`hearth invoke`: call a function."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import httpx
+
+from gateway.cli.common import Failure, Gateway, Mistake, url_option
+
+
+@click.command()
+@url_option
+@click.argument("function")
+@click.argument("body", required=False, metavar="[-]", type=click.Choice(["-"]))
+@click.option("--data", "-d", metavar="TEXT", help="Send this text.")
+@click.option(
+    "--file",
+    "-f",
+    metavar="PATH",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="Send this file; - is stdin.",
+)
+@click.option(
+    "--content-type",
+    metavar="TYPE",
+    help="Type of what is sent. Without it: found out from the text or name.",
+)
+@click.option("--header", "-H", "headers", metavar="K:V", multiple=True, help="A header; can be repeated.")
+@click.option("--path", default="", metavar="/SUB", help="Sub-path and query, for functions that serve HTTP.")
+@click.option("--method", "-X", metavar="VERB", help="POST; with --path and nothing to send, GET.")
+@click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
+def invoke(
+    url: str,
+    function: str,
+    body: str | None,
+    data: str | None,
+    file: Path | None,
+    content_type: str | None,
+    headers: tuple[str, ...],
+    path: str,
+    method: str | None,
+    include: bool,
+) -> None:
+    """Call FUNCTION and print what it answers, byte for byte.
+
+    The exit status is 0 for an answer below 400, 2 where the caller has to change something, and 1 where the
+    function or the platform failed.
+
+    \b
+    Examples:
+      hearth invoke hello --data '{"name":"Ada"}'
+      hearth invoke thumbnail --file photo.jpg -i > small.jpg
+      printf 'one two three' | hearth invoke wordcount -
+      hearth invoke api --path /notes --method GET
+    """
+    if sum(given is not None for given in (body, data, file)) > 1:
+        raise click.UsageError("give one of --data, --file and -")
+    from_stdin = body == "-" or file == Path("-")
+    fields = fields_of(headers)
+    kind = content_type or (None if from_stdin else type_of(data, file))
+    if kind is not None and "content-type" not in fields:
+        fields["content-type"] = kind
+    sends = data is not None or file is not None or from_stdin
+    verb = (method or ("GET" if path and not sends else "POST")).upper()
+    with Gateway(url) as gateway:
+        content: bytes | BinaryIO | None = None if data is None else data.encode()
+        if from_stdin:
+            content = sys.stdin.buffer
+        elif file is not None:
+            content = click.get_current_context().with_resource(file.open("rb"))
+        with gateway.invoke(function, content, fields, verb, path) as (response, pieces):
+            if include:
+                show_head(response)
+            out, last = sys.stdout.buffer, b""
+            for piece in pieces:
+                out.write(piece)
+                out.flush()
+                last = piece or last
+            if last and not last.endswith(b"\n") and sys.stdout.isatty():
+                click.echo()
+    if response.status_code >= 400:
+        ending = Failure if response.status_code >= 500 else Mistake
+        raise ending(f"{function} answered {response.status_code}")
+
+
+def type_of(data: str | None, file: Path | None) -> str | None:
+    """Content type of what is sent; None if nothing is."""
+    if file is not None:
+        return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    if data is None:
+        return None
+    try:
+        json.loads(data)
+    except ValueError:
+        return "text/plain; charset=utf-8"
+    return "application/json"
+
+
+def fields_of(headers: tuple[str, ...]) -> dict[str, str]:
+    """Header fields from `K:V`; names in lower case. Raises `click.UsageError`."""
+    fields: dict[str, str] = {}
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise click.UsageError(f"--header {header!r} is not of the form K:V")
+        if not (name + value).isascii() or not (name + value).isprintable():
+            raise click.UsageError(f"--header {header!r} holds characters that no header may hold")
+        fields[name.strip().lower()] = value.strip()
+    return fields
+
+
+def show_head(response: httpx.Response) -> None:
+    """Status, headers, kind of start and timing, on stderr."""
+    click.echo(f"{response.http_version} {response.status_code} {response.reason_phrase}", err=True)
+    for name, value in response.headers.multi_items():
+        click.echo(f"{name}: {value}", err=True)
+    start = response.headers.get("x-hearth-start")
+    if start is not None:
+        click.echo(f"-- {start} start, {timing_of(response.headers.get('server-timing', ''))}", err=True)
+    click.echo(err=True)
+
+
+def timing_of(server_timing: str) -> str:
+    """`queue;dur=0.1, exec;dur=2` in words: queue 0.1 ms, exec 2 ms."""
+    phases = (phase.strip().partition(";dur=") for phase in server_timing.split(",") if phase.strip())
+    return ", ".join(f"{name} {duration} ms" for name, _, duration in phases) or "no timing"

@@ -1,0 +1,117 @@
+"""`hearth functions`, `hearth ps` and `hearth logs`: what a gateway holds."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gateway.cli.common import (
+    Gateway,
+    human_seconds,
+    human_size,
+    json_option,
+    print_json,
+    print_table,
+    url_option,
+)
+
+SHORT = 12
+"""Characters of a digest that are enough to tell versions apart."""
+
+
+@click.command()
+@url_option
+@json_option
+def functions(url: str, as_json: bool) -> None:
+    """List what is deployed, with its state and faults.
+
+    \b
+    Examples:
+      hearth functions
+      hearth functions --json | jq '.[] | select(.state == "failed")'
+    """
+    with Gateway(url) as gateway:
+        listed = gateway.functions()
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        ("NAME", "KIND", "STATE", "VERSION", "FAULT"),
+        [
+            (
+                f["name"],
+                f["kind"],
+                f["state"],
+                (f["version"] or "-")[:SHORT],
+                " ".join((f["fault"] or "").split()),
+            )
+            for f in listed
+        ],
+    )
+
+
+@click.command()
+@url_option
+@json_option
+@click.option("--function", help="Only instances of this function.")
+def ps(url: str, as_json: bool, function: str | None) -> None:
+    """List the instances, the prewarm pools and the memory in use.
+
+    \b
+    Examples:
+      hearth ps
+      hearth ps --function hello
+      watch -n1 hearth ps
+    """
+    with Gateway(url) as gateway:
+        instances, pool = gateway.instances(function), gateway.pool()
+    if as_json:
+        print_json({"instances": instances, "pool": pool})
+        return
+    print_table(
+        ("ID", "FUNCTION", "STATE", "IN USE", "SERVED", "MEMORY", "AGE", "IDLE"),
+        [
+            (
+                i["id"],
+                i["function"] or "-",
+                i["state"],
+                str(i["in_use"]),
+                str(i["served"]),
+                human_size(i["memory"]),
+                human_seconds(i["age"]),
+                human_seconds(i["idle"]),
+            )
+            for i in instances
+        ],
+    )
+    click.echo()
+    for target in pool["prewarm"]:
+        starting = f", {target['starting']} starting" if target["starting"] else ""
+        image = target["image"].removeprefix("sha256:")[:SHORT]
+        click.echo(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
+    declared, budget = pool["memory_declared"], pool["memory_budget"]
+    click.echo(f"Memory declared: {human_size(declared)} of {human_size(budget)}")
+
+
+@click.command()
+@url_option
+@click.argument("invocation", required=False, metavar="[INVOCATION_ID]")
+@click.option("--instance", metavar="ID", help="The log of an instance instead; `hearth ps` lists them.")
+def logs(url: str, invocation: str | None, instance: str | None) -> None:
+    """Print what an invocation printed, also after its instance is gone.
+
+    Every answer carries its invocation's id in X-Invocation-Id; `hearth invoke -i` shows it. What belongs to no
+    single invocation is in the log of its instance.
+
+    \b
+    Examples:
+      hearth logs 2e16dc3290329f5f74ccb6021d486ad7
+      hearth logs --instance be5e875eabc7
+    """
+    if (invocation is None) == (instance is None):
+        raise click.UsageError("give the id of an invocation, or --instance with that of an instance")
+    with Gateway(url) as gateway:
+        found = gateway.invocation_logs(invocation) if invocation else gateway.instance_logs(instance or "")
+    sys.stdout.buffer.write(found)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,79 @@
+"""What is shown while functions are being set up: a bar on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.registry import Declared
+
+log = logging.getLogger("hearth")
+
+
+class Progress:
+    """From now until `close`: which functions are not settled yet. Without functions nothing is shown."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._open = {name: waits_for(definition) for name, definition in definitions.functions.items()}
+        self._stop: Callable[[], None] = nothing
+        self._update: Callable[[], None] = nothing
+        if self._open and sys.stderr.isatty():
+            self._show_bar(len(self._open))
+        for name, what in self._open.items():
+            if what:
+                log.info("function %s: %s", name, what, extra={"function": name})
+
+    def settled(self, declared: Declared) -> None:
+        """A function is ready or has failed; why it failed is logged where it is known."""
+        name = declared.definition.name
+        self._open.pop(name, None)
+        self._update()
+        if declared.fault is None:
+            log.debug("function %s is ready", name, extra={"function": name, "version": declared.version})
+
+    def close(self) -> None:
+        """Show nothing more; safe to call twice."""
+        self._stop()
+        self._stop = self._update = nothing
+
+    def _show_bar(self, total: int) -> None:
+        # Only now: rich takes a tenth of a second to import.
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        bar = Bar(
+            SpinnerColumn(),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+        )
+        task = bar.add_task(self._description(), total=total)
+
+        def update() -> None:
+            bar.update(task, completed=total - len(self._open), description=self._description())
+
+        bar.start()
+        self._stop, self._update = bar.stop, update
+
+    def _description(self) -> str:
+        names = [f"{name} ({what})" if what else name for name, what in self._open.items()]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return f"setting up {shown}" if names else "starting instances"
+
+
+def nothing() -> None:
+    """No bar is shown."""
+
+
+def waits_for(definition: FunctionDefinition) -> str:
+    """What may take long about setting it up, in words; empty if nothing does."""
+    if definition.source is not None and (definition.source / "requirements.txt").is_file():
+        return "its image is built from requirements.txt, if that is new"
+    return ""

@@ -1,0 +1,113 @@
+"""`hearth prune`: remove what earlier gateways have left on the engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
+from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.leftovers import Leftovers, find, remove
+from pool.data_folder import DataFolder, DataFolderInUse
+from pool.engine.base import Engine, EngineError
+from pool.engine.docker import DockerEngine
+from pool.firewall import FirewallError
+from pool.metrics import Metrics
+
+
+@click.command()
+@setting_options("data_dir")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option(
+    "--all", "everybody", is_flag=True, help="What gateways with other data folders have left, too."
+)
+def prune(data_dir: str | None, yes: bool, everybody: bool) -> None:
+    """Remove what earlier gateways have left on the engine: containers, networks, built images, firewall rules.
+
+    A gateway removes its own when it stops, and what an earlier self left when it starts: this is for one that
+    was killed and is not to be started again. Images that it built are listed as well; the next start would use
+    them. That a gateway is dead is known for this data folder only, by its lock: one of another folder may be
+    alive, so its things are touched with --all only.
+
+    \b
+    Examples:
+      hearth prune
+      hearth prune --data-dir shop/.hearth --yes
+      hearth prune --all
+    """
+    check_engine_address()
+    try:
+        path = settings_from({"data_dir": data_dir}).data_dir
+    except SettingsFault as error:
+        raise Mistake(str(error)) from error
+    folder = alive = None
+    try:
+        if (path / "identity").exists():
+            folder = DataFolder(path)  # its lock is held meanwhile: no gateway starts in it
+    except DataFolderInUse as error:
+        click.echo(f"Left alone: {error}.", err=True)
+        alive = (path / "identity").read_text().strip()
+    except OSError as error:
+        raise Failure(f"the data folder {path} cannot be used: {error.strerror}") from error
+    try:
+        asyncio.run(run(folder, alive, yes, everybody))
+    except (EngineError, FirewallError) as error:
+        raise Failure(f"{error}; `hearth doctor` says more") from error
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+async def run(folder: DataFolder | None, alive: str | None, yes: bool, everybody: bool) -> None:
+    """List, ask, remove; first of this data folder, then of others."""
+    engine = DockerEngine(None, Metrics())
+    try:
+        found = await find(engine)
+        own = [left for left in found if folder is not None and left.is_of(folder.id)]
+        others = [left for left in found if left not in own and not (alive and left.is_of(alive))]
+        if not own and not (others and everybody):
+            click.echo("Nothing is left of this data folder's gateway.")
+        if own:
+            show(own)
+            await settle(engine, own, yes, "Remove this?")
+        if folder is not None:
+            folder.clear()
+        if others and everybody:
+            show(others)
+            click.secho(
+                "Their gateways have other data folders. If one is alive, its running calls will fail.",
+                fg="yellow",
+            )
+            await settle(engine, others, yes, "Remove what belongs to them?")
+        elif others:
+            count = sum(left.count for left in others)
+            click.echo(
+                f"{count} things of gateways with other data folders are left alone; --all lists them."
+            )
+    finally:
+        await engine.close()
+
+
+def show(left: list[Leftovers]) -> None:
+    """What would be removed."""
+    print_table(
+        ("GATEWAY", "KIND", "NAME"),
+        [(one.gateway[:8], kind, name) for one in left for kind, name in one.named()],
+    )
+
+
+async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> None:
+    """Remove, if that is wanted, and say what was removed."""
+    if not yes and not click.confirm(question):
+        click.echo("Nothing was removed.")
+        return
+    faults: list[str] = []
+    for one in left:
+        for deed, fault in await remove(engine, one):
+            click.echo(
+                f"removed {deed}" if fault is None else f"could not remove {deed}", err=fault is not None
+            )
+            faults += [fault] if fault else []
+    if faults:
+        raise Failure("\n".join(faults))

@@ -1,0 +1,178 @@
+"""`hearth serve`: the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import click
+import uvloop
+
+from gateway.cli import log_format
+from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
+from gateway.cli.given_settings import (
+    SettingsFault,
+    setting_options,
+    settings_from,
+    unknown_variables,
+)
+from gateway.cli.progress import Progress
+from gateway.runtime import Runtime
+from gateway.server import serve as serve_gateway
+from gateway.settings import Settings
+from pool.data_folder import DataFolder, DataFolderInUse
+from pool.engine.base import EngineError
+from scheduler.definitions import Definitions, DefinitionsError, load
+from scheduler.registry import Declared
+
+log = logging.getLogger("hearth")
+
+TRIES = {
+    "handler": """curl -d '{{"name":"Ada"}}' {url}/invoke/{name}""",
+    "http": "curl {url}/invoke/{name}/",
+    "command": "printf 'one two three' | curl --data-binary @- {url}/invoke/{name}",
+}
+"""A first call of a function, by its kind."""
+
+
+@click.command()
+@setting_options()
+def serve(**options: object) -> None:
+    """Serve the functions of a functions.yaml until SIGTERM or Ctrl-C, then leave nothing behind.
+
+    Options go before HEARTH_ variables, and these before defaults.
+
+    \b
+    Examples:
+      hearth serve
+      hearth serve --functions shop/functions.yaml --port 9000 --data-dir shop/.hearth
+      HEARTH_MEMORY_BUDGET=2GiB hearth serve --log-level debug
+
+    \b
+    Exit status: 0 after a signal; 1 if the port or the data folder cannot be had; 2 if functions.yaml or a
+    setting is faulty, before anything else is touched.
+    """
+    settings, definitions = checked(options)
+    log_format.configure(settings.log_level, settings.log_format)
+    for message in unknown_variables():
+        log.warning("%s", message)
+    try:
+        folder = DataFolder(settings.data_dir)
+    except DataFolderInUse as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        raise Failure(
+            f"the data folder {settings.data_dir} cannot be used: {error.strerror}; --data-dir takes another"
+        ) from error
+    try:
+        uvloop.run(run(settings, definitions, folder))
+    except OSError as error:
+        log.debug("the gateway ended", exc_info=error)
+        raise Failure(str(error)) from error
+
+
+def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
+    """Settings and definitions; ends with status 2 if there is a fault in either."""
+    check_engine_address()
+    try:
+        settings = settings_from(options)
+        return settings, load(settings.functions, allowed_volumes=settings.allowed_volumes)
+    except SettingsFault as error:
+        raise Mistake(str(error)) from error
+    except DefinitionsError as error:
+        click.echo(str(error), err=True)  # as compilers do it: editors jump to FILE:LINE:COLUMN
+        sys.exit(2)
+
+
+async def run(settings: Settings, definitions: Definitions, folder: DataFolder) -> None:
+    """Serve, with progress until the functions can be called."""
+    progress = Progress(definitions)
+    asking: list[asyncio.Task[None]] = []
+
+    def made(runtime: Runtime) -> None:
+        runtime.registry.on_state = progress.settled
+        asking.append(asyncio.ensure_future(ask_engine(runtime)))
+
+    def ready(runtime: Runtime, url: str) -> None:
+        progress.close()
+        runtime.registry.on_state = tell
+        print_ready(runtime, url)
+
+    try:
+        await serve_gateway(settings, definitions, folder, ready, made)
+    finally:
+        progress.close()
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def ask_engine(runtime: Runtime) -> None:
+    """Say what to do if the engine does not answer; the gateway goes on trying by itself."""
+    try:
+        await runtime.engine.ping()
+    except EngineError as error:
+        log.warning(
+            "the container engine does not answer (%s); `make serve` starts one, `hearth doctor` says more",
+            error,
+        )
+
+
+def tell(declared: Declared) -> None:
+    """A function was set up again while serving; that it failed is logged where it is known why."""
+    if declared.fault is None:
+        name, version = declared.definition.name, declared.version
+        log.info("function %s is ready", name, extra={"function": name, "version": version})
+
+
+def print_ready(runtime: Runtime, url: str) -> None:
+    """Where to go from here, on stdout."""
+    url = reachable(url, runtime.settings.host)
+    click.echo(f"Hearth serves on {url}")
+    for path, what in (
+        ("/docs", "try the functions in a browser"),
+        ("/pool", "what is warm"),
+        ("/metrics", "for Prometheus"),
+    ):
+        click.echo(f"  {url}{path:<9} {what}")
+    declared = list(runtime.registry.declared.values())
+    if not declared:
+        click.echo(f"\nNo function is declared; `hearth init hello` adds one to {runtime.settings.functions}")
+        return
+    click.echo()
+    print_table(
+        ("FUNCTION", "KIND", "STATE", "FAULT"),
+        [
+            (
+                d.definition.name,
+                d.definition.kind.value,
+                d.state,
+                first_line(d.fault),
+            )
+            for d in declared
+        ],
+    )
+    if example := first_call(declared, url):
+        click.echo(f"\nTry:  {example}")
+    sys.stdout.flush()
+
+
+def first_call(declared: list[Declared], url: str) -> str | None:
+    """A line to try that fits a function that is ready: hello if there is one, else the first handler."""
+    ready = [d.definition for d in declared if d.state == "ready"]
+    kinds = list(TRIES)
+    ready.sort(key=lambda d: (d.name != "hello", kinds.index(d.kind.value)))
+    return TRIES[ready[0].kind.value].format(url=url, name=ready[0].name) if ready else None
+
+
+def reachable(url: str, host: str) -> str:
+    """An address that a client of this machine can use: not the one that means every interface."""
+    port = url.rpartition(":")[2]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{name}:{port}"
+
+
+def first_line(text: str | None) -> str:
+    """The beginning of a fault; `hearth functions` shows all of it."""
+    return (text or "").strip().partition("\n")[0]
