@@ -7,16 +7,25 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
 
 from gateway.body import Receive, Send
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
 from gateway.openapi import document
-from gateway.problems import Problem
+from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
+
+PAGE_FILES = "/docs/files"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The docs page may load from here only, and nobody may frame it. (Swagger UI is set up by an inline script.)"""
 
 
 class Edge:
@@ -39,7 +48,9 @@ class Edge:
         if scope["type"] != "http":
             return  # no websockets, no lifespan: the server refuses or goes on
         fault = self._guard.fault(scope)
-        if fault is not None:
+        if fault is not None and scope["raw_path"].startswith(PREFIX):
+            await self._invoke.refuse(scope, receive, send, fault)
+        elif fault is not None:
             body = fault.body()
             headers = fault.response_headers(body)
             await send({"type": "http.response.start", "status": fault.status, "headers": headers})
@@ -52,9 +63,28 @@ class Edge:
 
 def build_app(runtime: Runtime) -> FastAPI:
     """The FastAPI app: every route but /invoke, the OpenAPI document and its page."""
-    app = FastAPIOffline(redoc_url=None, title="Hearth", version="0.1.0")
+    app = FastAPIOffline(
+        docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version="0.1.0"
+    )
     app.include_router(build_routes(runtime))
     app.openapi = lambda: document(app, runtime)  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs_page() -> HTMLResponse:
+        page = get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Hearth",
+            swagger_js_url=f"{PAGE_FILES}/swagger-ui-bundle.js",
+            swagger_css_url=f"{PAGE_FILES}/swagger-ui.css",
+            swagger_favicon_url=f"{PAGE_FILES}/favicon.png",
+            swagger_ui_parameters={
+                "displayRequestDuration": True,
+                "defaultModelsExpandDepth": 0,
+                "validatorUrl": None,  # else some layouts send the document's address to a public validator
+            },
+        )
+        page.headers["content-security-policy"] = PAGE_POLICY
+        return page
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Exception) -> Response:
@@ -66,6 +96,10 @@ def build_app(runtime: Runtime) -> FastAPI:
         assert isinstance(error, RequestValidationError)
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return respond(Problem("invalid-input", faults))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        return respond(problem_of(error))  # it is raised again after this, and the server logs it
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: Exception) -> Response:

@@ -2,88 +2,256 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.problems import TYPES
+from gateway.problems import TYPES, Problem
 from gateway.runtime import Runtime
 from gateway.views import ProblemView
+from pool.workload import Kind
+from scheduler.registry import Declared
 
-DESCRIPTION = """Runs functions in containers and keeps them warm.
+SUMMARY = "Runs functions in containers and keeps them warm."
+DESCRIPTION = """\
+Call a function with `POST /invoke/{function}`: open it below, press **Try it out**, choose a function, press
+**Execute**. Every answer says in `X-Hearth-Start` whether it came from a `warm`, a `prewarmed` or a `cold` start.
 
-Call a function with `POST /invoke/{function}`; every answer says in `X-Hearth-Start` whether it came from a warm,
-a prewarmed or a cold start. Errors are `application/problem+json` and say in `blame` who has to act.
+Errors are `application/problem+json` (RFC 9457). `type` names the kind of error, `detail` says what happened, and
+`blame` says who has to act: the `caller`, the `function` or the `platform`.
+
+On a loopback address the gateway answers programs of this machine and its own pages. Pages of other sites get a 403.
 """
-METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
-INVOKE_STATUSES = (400, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504)
+TAGS = [
+    {"name": "invoke", "description": "Call functions"},
+    {"name": "functions", "description": "What is deployed, and what is wrong with what is not in service"},
+    {"name": "pool", "description": "The instances that run functions, and the ones kept ready"},
+    {"name": "logs", "description": "What functions and instances printed"},
+    {"name": "health", "description": "For probes, load balancers and Prometheus"},
+]
+
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+WITH_BODY = frozenset({"post", "put", "patch"})
+
+NOT_FROM_INVOKE = frozenset({"not-found", "invalid-input"})
+NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-failed"})
+"""Only handlers and commands fail so, and they have no sub-paths."""
+ONLY_FROM_SUB_PATHS = frozenset({"method-not-allowed"})
+ONLY_WITH_BODY = frozenset({"body-timeout", "body-too-large"})
+
+EXAMPLE_ID = "6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4"
+EXAMPLE_DETAILS = {
+    "bad-request": "JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+    "forbidden": "a page of https://example.org may not call this gateway",
+    "not-found": "there is no instance '4f2a'; GET /pool/instances lists them",
+    "no-such-function": "there is no function 'helo'; GET /functions lists them",
+    "method-not-allowed": "hello takes no sub-path: POST /invoke/hello",
+    "body-timeout": "the rest of the request's body did not come in time",
+    "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
+    "invalid-input": "query.limit: Input should be a valid integer",
+    "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
+    "handler-raised": "KeyError: 'name'",
+    "import-failed": "ModuleNotFoundError: No module named 'numpy'",
+    "internal-error": "the gateway has a fault; its log says more",
+    "instance-died": "the instance died: its memory limit was reached",
+    "contract-broken": "the answer is over 67108864 bytes (max_response)",
+    "command-failed": "the command ended with exit status 1",
+    "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
+    "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
+    "draining": "the gateway is shutting down",
+    "timeout": "hello ran past its timeout of 30 s",
+}
+"""What `detail` may say, by slug; every slug has one."""
+
+INVOCATION_ID = {
+    "description": "Id of the invocation; `GET /invocations/{id}/logs` shows what it printed",
+    "schema": {"type": "string", "example": EXAMPLE_ID},
+}
+START_HEADERS = {
+    "X-Hearth-Start": {
+        "description": "How the instance came to be: `warm` had served before, `prewarmed` was started ahead, "
+        "`cold` was created for this call",
+        "schema": {"type": "string", "enum": ["warm", "prewarmed", "cold"]},
+    },
+    "Server-Timing": {
+        "description": "Milliseconds of waiting for an instance, of starting it, and of executing until the "
+        "answer's head",
+        "schema": {"type": "string", "example": "queue;dur=0.03, start;dur=0.00, exec;dur=0.41"},
+    },
+}
+RETRY_AFTER = {
+    "description": "Seconds after which a new attempt makes sense",
+    "schema": {"type": "integer", "minimum": 1},
+}
+ALLOW = {"description": "The methods that are taken", "schema": {"type": "string", "example": "POST"}}
 
 
 def document(app: FastAPI, runtime: Runtime) -> dict[str, Any]:
     """The document as of now; made afresh each time, since functions come and go."""
-    shown = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+    shown = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=SUMMARY,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=TAGS,
+        servers=[{"url": "/", "description": "This gateway"}],
+    )
+    for path in shown["paths"].values():
+        for route in path.values():
+            set_invalid_input(route)
     schemas = shown.setdefault("components", {}).setdefault("schemas", {})
-    schemas.setdefault("ProblemView", ProblemView.model_json_schema())
-    names = sorted(runtime.registry.declared)
+    for default in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(default, None)
+    schemas["Problem"] = ProblemView.model_json_schema() | {"title": "Problem"}
+    declared = [runtime.registry.declared[name] for name in sorted(runtime.registry.declared)]
+    servers = [d for d in declared if d.definition.kind is Kind.HTTP]
     shown["paths"] = {
-        "/invoke/{function}": {"post": operation("post", names, sub_path=False)},
-        "/invoke/{function}/{path}": {method: operation(method, names, sub_path=True) for method in METHODS},
+        "/invoke/{function}": {"post": invoke_operation(declared)},
+        "/invoke/{function}/{path}": {m: sub_path_operation(m, servers) for m in METHODS},
         **shown["paths"],
     }
     return shown
 
 
-def operation(method: str, names: list[str], sub_path: bool) -> dict[str, Any]:
-    """One operation of /invoke."""
-    function: dict[str, Any] = {"type": "string"}
-    if names:
-        function["enum"] = names
-    parameters = [{"name": "function", "in": "path", "required": True, "schema": function}]
-    if sub_path:
-        parameters.append({"name": "path", "in": "path", "required": True, "schema": {"type": "string"}})
-    shown: dict[str, Any] = {
-        "tags": ["invoke"],
-        "operationId": f"invoke_{method}{'_path' if sub_path else ''}",
-        "summary": "Call a path of a function that serves HTTP" if sub_path else "Call a function",
-        "parameters": parameters,
-        "responses": {"200": answer(), **{str(status): problem(status) for status in INVOKE_STATUSES}},
-    }
-    if method in ("post", "put", "patch"):
-        shown["requestBody"] = {
-            "description": "Goes to the function as it is",
-            "content": {
-                "application/json": {"schema": {}, "example": {"name": "Ada"}},
-                "text/plain": {"schema": {"type": "string"}},
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
-    return shown
-
-
-def answer() -> dict[str, Any]:
-    """The function's own answer; its status may be any."""
-    kinds = {"type": "string", "enum": ["warm", "prewarmed", "cold"]}
-    return {
-        "description": "The function's own answer; its status, headers and body are the function's",
-        "headers": {
-            "X-Invocation-Id": {
-                "schema": {"type": "string"},
-                "description": "For GET /invocations/{id}/logs",
-            },
-            "X-Hearth-Start": {"schema": kinds},
-            "Server-Timing": {"schema": {"type": "string"}, "description": "queue, start and exec, in ms"},
-        },
-        "content": {"*/*": {"schema": {}}},
-    }
-
-
-def problem(status: int) -> dict[str, Any]:
-    """Every problem that has this status."""
-    titles = [
-        f"`{slug}`: {title} (blame: {blame})" for slug, (s, title, blame) in TYPES.items() if s == status
+def set_invalid_input(route: dict[str, Any]) -> None:
+    """Say of a 422 what it is with us, and only where it can be: plain text is always right."""
+    if "422" not in route["responses"]:
+        return
+    del route["responses"]["422"]
+    plain = ({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]})
+    schemas = [
+        {key: value for key, value in parameter["schema"].items() if key in ("type", "anyOf", "enum")}
+        for parameter in route.get("parameters", [])
     ]
+    if "requestBody" in route or any(schema not in plain for schema in schemas):
+        route["responses"]["422"] = problem_responses("invalid-input")[422]
+
+
+def invoke_operation(declared: list[Declared]) -> dict[str, Any]:
+    """POST /invoke/{function}."""
     return {
-        "description": "; ".join(titles),
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}},
+        "tags": ["invoke"],
+        "operationId": "invoke",
+        "summary": "Call a function",
+        "description": "Body and headers go to the function. Its status, headers and body come back.\n\n"
+        "A **handler** is given a JSON body as an object. A **command** is given the body on its standard input. "
+        "An **http** function is given the request with the path `/`, and takes any method here.",
+        "parameters": [function_parameter(declared)],
+        "requestBody": request_body(),
+        "responses": invoke_responses(
+            slug for slug in TYPES if slug not in NOT_FROM_INVOKE | ONLY_FROM_SUB_PATHS
+        ),
     }
+
+
+def sub_path_operation(method: str, servers: list[Declared]) -> dict[str, Any]:
+    """One method of /invoke/{function}/{path}."""
+    unlikely = NOT_FROM_INVOKE | NOT_FROM_SUB_PATHS
+    if method not in WITH_BODY:
+        unlikely |= ONLY_WITH_BODY
+    path = {
+        "name": "path",
+        "in": "path",
+        "required": True,
+        "description": "The path that the function's server sees, without its first `/`. It may hold further `/`, "
+        "which this page sends as `%2F`",
+        "schema": {"type": "string"},
+    }
+    shown = {
+        "tags": ["invoke"],
+        "operationId": f"invoke_{method}",
+        "summary": f"{method.upper()} a path of a function that serves HTTP",
+        "description": "For **http** functions, which take any method and any path. Others answer 405.",
+        "parameters": [function_parameter(servers), path],
+        "responses": invoke_responses(slug for slug in TYPES if slug not in unlikely),
+    }
+    return shown | ({"requestBody": request_body()} if method in WITH_BODY else {})
+
+
+def function_parameter(declared: list[Declared]) -> dict[str, Any]:
+    """The parameter {function}: a choice of these, or any name where there is none."""
+    lines = ["Name of the function"]
+    lines += [f"- `{d.definition.name}`: {d.definition.kind.value}, {d.state}" for d in declared]
+    schema: dict[str, Any] = {"type": "string"}
+    if declared:
+        schema["enum"] = [d.definition.name for d in declared]
+    return {
+        "name": "function",
+        "in": "path",
+        "required": True,
+        "description": "\n".join(lines),
+        "schema": schema,
+    }
+
+
+def request_body() -> dict[str, Any]:
+    """Any body; JSON is offered first."""
+    return {
+        "description": "Goes to the function as it is. Its `max_body` is the limit, 6 MiB unless set",
+        "content": {
+            "application/json": {"schema": {}, "example": {"name": "Ada"}},
+            "text/plain": {"schema": {"type": "string"}, "example": "three words here"},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+
+
+def invoke_responses(slugs: Iterable[str]) -> dict[str, Any]:
+    """Every answer of /invoke: the function's own, and these problems."""
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "The function's own answer. Its status may be any other too",
+            "headers": {"X-Invocation-Id": INVOCATION_ID, **START_HEADERS},
+            "content": {"*/*": {"schema": {}}},
+        }
+    }
+    for status, shown in problem_responses(*slugs, invocation_id=EXAMPLE_ID).items():
+        if status != 403:  # refused at the door, before it is an invocation
+            shown["headers"] = {"X-Invocation-Id": INVOCATION_ID, **shown.get("headers", {})}
+        if int(status) >= 500:
+            shown["headers"] |= START_HEADERS
+        responses[str(status)] = shown
+    return responses
+
+
+def problem_responses(*slugs: str, invocation_id: str | None = None) -> dict[int | str, dict[str, Any]]:
+    """Responses by status that say everything about these problems, each with an example.
+
+    `invocation_id` is what the examples show as that; None leaves it out.
+    """
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for slug in slugs:
+        by_status[TYPES[slug][0]].append(slug)
+    return {
+        status: problem_response(status, by_status[status], invocation_id) for status in sorted(by_status)
+    }
+
+
+def problem_response(status: int, slugs: list[str], invocation_id: str | None) -> dict[str, Any]:
+    """The problems of one status."""
+    examples = {
+        slug: {
+            "summary": TYPES[slug][1],
+            "value": json.loads(Problem(slug, EXAMPLE_DETAILS.get(slug, TYPES[slug][1])).body(invocation_id)),
+        }
+        for slug in slugs
+    }
+    response: dict[str, Any] = {
+        "description": "; ".join(f"`{slug}`: {TYPES[slug][1]}" for slug in slugs),
+        "content": {
+            "application/problem+json": {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": examples,
+            }
+        },
+    }
+    if status in (429, 503):
+        response["headers"] = {"Retry-After": RETRY_AFTER}
+    elif status == 405:
+        response["headers"] = {"Allow": ALLOW}
+    return response

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.runtime import Runtime
 from gateway.views import (
@@ -17,22 +18,35 @@ from gateway.views import (
     InstanceView,
     PoolView,
     PrewarmView,
-    ProblemView,
 )
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason
 from scheduler.registry import Declared
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ProblemView, "description": "No such thing"}}
-UNAVAILABLE: dict[int | str, dict[str, Any]] = {
-    503: {"model": HealthView, "description": "Not ready; `why` says why"}
+NO_FUNCTION = problem_responses("no-such-function")
+NOT_FOUND = problem_responses("not-found")
+ANYWHERE = problem_responses("forbidden", "internal-error")
+"""What every route may answer."""
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {
+        "model": HealthView,
+        "description": "Not ready; `why` says why",
+        "content": {
+            "application/json": {"example": {"status": "not-ready", "why": "the functions are being loaded"}}
+        },
+    }
 }
+
+
+FunctionName = Annotated[str, Path(description="Name of the function", examples=["hello"])]
+InstanceId = Annotated[str, Path(description="`id` of an instance in `GET /pool/instances`")]
+InvocationId = Annotated[str, Path(description="`X-Invocation-Id` of an answer")]
 
 
 def build_routes(runtime: Runtime) -> APIRouter:
     """The routes of one gateway."""
-    router = APIRouter()
+    router = APIRouter(responses=ANYWHERE, generate_unique_id_function=lambda route: route.name)
     dispatcher, pool = runtime.dispatcher, runtime.pool
 
     def function_view(declared: Declared) -> FunctionView:
@@ -71,19 +85,22 @@ def build_routes(runtime: Runtime) -> APIRouter:
             raise Problem("not-found", f"there is no instance {id!r}; GET /pool/instances lists them")
         return instance
 
-    @router.get("/functions", tags=["functions"], summary="What is deployed")
+    @router.get("/functions", tags=["functions"], summary="List the functions")
     async def list_functions() -> list[FunctionView]:
+        """Every function of functions.yaml, those that could not be set up included: `fault` says why."""
         return [function_view(declared) for declared in runtime.registry.declared.values()]
 
-    @router.get("/functions/{name}", tags=["functions"], summary="One function", responses=NOT_FOUND)
-    async def show_function(name: str) -> FunctionView:
+    @router.get("/functions/{name}", tags=["functions"], summary="Show a function", responses=NO_FUNCTION)
+    async def show_function(name: FunctionName) -> FunctionView:
+        """One function: its kind, its state, its version, and its fault if it has one."""
         declared = runtime.registry.declared.get(name)
         if declared is None:
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
         return function_view(declared)
 
-    @router.get("/pool", tags=["pool"], summary="Prewarm pools and functions: instances, queues, starts")
+    @router.get("/pool", tags=["pool"], summary="Show the pool")
     async def show_pool() -> PoolView:
+        """Each function's instances by state, its queue and its starts by kind; each prewarm pool; the memory."""
         ledger = pool.ledger
         return PoolView(
             functions={
@@ -110,23 +127,29 @@ def build_routes(runtime: Runtime) -> APIRouter:
             removals=dict(ledger.removals),
         )
 
-    @router.get("/pool/instances", tags=["pool"], summary="Every instance")
-    async def list_instances(function: str | None = None) -> list[InstanceView]:
+    @router.get("/pool/instances", tags=["pool"], summary="List the instances")
+    async def list_instances(
+        function: Annotated[str | None, Query(description="Only the instances of this function")] = None,
+    ) -> list[InstanceView]:
+        """Every instance, prewarmed ones and those being removed included."""
         everything = pool.ledger.instances.values()
         return [instance_view(i) for i in everything if function is None or i.function == function]
 
-    @router.get("/pool/instances/{id}", tags=["pool"], summary="One instance", responses=NOT_FOUND)
-    async def show_instance(id: str) -> InstanceView:
+    @router.get("/pool/instances/{id}", tags=["pool"], summary="Show an instance", responses=NOT_FOUND)
+    async def show_instance(id: InstanceId) -> InstanceView:
+        """One instance: whose it is, its state, and what it has done."""
         return instance_view(find_instance(id))
 
     @router.delete(
         "/pool/instances/{id}",
         tags=["pool"],
         status_code=202,
-        summary="Remove an instance; what runs on it finishes first",
+        summary="Remove an instance",
+        response_description="It is being removed",
         responses=NOT_FOUND,
     )
-    async def remove_instance(id: str) -> InstanceView:
+    async def remove_instance(id: InstanceId) -> InstanceView:
+        """It is given no more calls, and goes when what runs on it has finished. The answer does not wait."""
         instance = find_instance(id)
         pool.drain(instance, Reason.REQUESTED)
         return instance_view(instance)
@@ -134,11 +157,15 @@ def build_routes(runtime: Runtime) -> APIRouter:
     @router.get(
         "/pool/instances/{id}/logs",
         tags=["logs"],
-        summary="What an instance printed that belongs to no single invocation",
+        summary="Read an instance's log",
         response_class=PlainTextResponse,
         responses=NOT_FOUND,
     )
-    async def instance_logs(id: str) -> Response:
+    async def read_instance_log(id: InstanceId) -> Response:
+        """What it printed that belongs to no single invocation: at start, by subprocesses, of an HTTP server.
+
+        The latest 64 KiB.
+        """
         instance = find_instance(id)
         try:
             kept = await runtime.launcher.logs(instance, 64 * 1024)
@@ -149,30 +176,41 @@ def build_routes(runtime: Runtime) -> APIRouter:
     @router.get(
         "/invocations/{id}/logs",
         tags=["logs"],
-        summary="What an invocation printed, also after its instance is gone",
+        summary="Read an invocation's log",
         response_class=PlainTextResponse,
         responses=NOT_FOUND,
     )
-    async def invocation_logs(id: str) -> Response:
+    async def read_invocation_log(id: InvocationId) -> Response:
+        """What one invocation printed, also after its instance is gone. Empty if it printed nothing.
+
+        The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
+        """
         log = runtime.logs.read(id)
         if log is None:
             raise Problem("not-found", f"no invocation {id!r} is remembered; the latest 10,000 are")
         return Response(log, media_type="text/plain; charset=utf-8")
 
-    @router.get("/healthz", tags=["health"], summary="Whether the gateway is alive")
-    async def alive() -> HealthView:
+    @router.get("/healthz", tags=["health"], summary="Is the gateway alive?")
+    async def is_alive() -> HealthView:
+        """Answers as long as the process runs. For liveness probes."""
         return HealthView(status="ok")
 
     @router.get(
-        "/readyz", tags=["health"], summary="Whether it is able to run functions", responses=UNAVAILABLE
+        "/readyz",
+        tags=["health"],
+        summary="Is it able to run functions?",
+        response_model=HealthView,
+        responses=NOT_READY,
     )
-    async def ready() -> Response:
+    async def is_ready() -> Response:
+        """The engine answers, functions.yaml is loaded, and every `min_instances` is up. For readiness probes."""
         why = await runtime.why_not_ready()
         view = HealthView(status="not-ready" if why else "ok", why=why)
         return JSONResponse(view.model_dump(exclude_none=True), status_code=503 if why else 200)
 
-    @router.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
-    async def metrics() -> Response:
+    @router.get("/metrics", tags=["health"], summary="Read the metrics", response_class=PlainTextResponse)
+    async def read_metrics() -> Response:
+        """Every metric, in the text format of Prometheus."""
         pool.ledger.export(runtime.metrics)
         for name, function in dispatcher.functions.items():
             runtime.metrics.queue_depth.labels(name).set(function.waiting)

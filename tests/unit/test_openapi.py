@@ -1,0 +1,249 @@
+"""The OpenAPI document is valid, complete and true, and whatever the gateway refuses is a problem."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from fastapi.routing import APIRoute
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from gateway.app import Edge, build_app
+from gateway.guard import Guard
+from gateway.openapi import EXAMPLE_DETAILS, METHODS, document
+from gateway.problems import TYPES
+from gateway.routes import build_routes
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.memory import MemoryEngine
+from scheduler.definitions import FunctionDefinition
+from scheduler.registry import Declared
+
+NOT_A_PROBLEM = {("/readyz", "503")}
+"""Errors whose body is no problem: a probe's answer says what it waits for."""
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    """The parts of a gateway, not started, with nothing declared."""
+    made = Runtime(Settings(), DataFolder(tmp_path / "data"), MemoryEngine(LoopClock()))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def client(runtime: Runtime) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(Edge(runtime, Guard("127.0.0.1")), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as made:
+        yield made
+
+
+def declare(runtime: Runtime) -> None:
+    """One function of each kind, the HTTP one in trouble."""
+    for definition, state in (
+        (FunctionDefinition(name="hello", runtime="python", source="x", handler="a:b"), "ready"),
+        (FunctionDefinition(name="api", image="api", port=8000), "failed"),
+        (FunctionDefinition(name="count", image="busybox"), "building"),
+    ):
+        runtime.registry.declared[definition.name] = Declared(definition, state=state)
+
+
+@pytest.fixture(params=["without functions", "with functions"])
+async def shown(
+    request: pytest.FixtureRequest, runtime: Runtime, client: httpx.AsyncClient
+) -> dict[str, Any]:
+    """The document as it is served."""
+    if request.param == "with functions":
+        declare(runtime)
+    answer = await client.get("/openapi.json")
+    assert answer.status_code == 200
+    return dict(answer.json())
+
+
+def operations(shown: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in shown["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_the_document_is_valid(shown: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(shown).validate()
+
+
+def test_every_route_is_in_it_once_and_explained(shown: dict[str, Any], runtime: Runtime) -> None:
+    routes = {
+        (route.path, method.lower())
+        for route in (*build_routes(runtime).routes, *build_app(runtime).routes)
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods
+    }
+    invoke = {("/invoke/{function}", "post"), *(("/invoke/{function}/{path}", m) for m in METHODS)}
+    assert routes, "no route was found to compare with"
+    assert {(path, method) for path, method, _ in operations(shown)} == routes | invoke
+    ids = [operation["operationId"] for _, _, operation in operations(shown)]
+    assert len(ids) == len(set(ids))
+    assert all(i.isidentifier() and i == i.lower() for i in ids)
+    tags = [tag["name"] for tag in shown["tags"]]
+    assert tags == ["invoke", "functions", "pool", "logs", "health"]
+    for _, _, operation in operations(shown):
+        assert operation["summary"] and operation["description"]
+        assert len(operation["tags"]) == 1 and operation["tags"][0] in tags
+        assert all(parameter["description"] for parameter in operation.get("parameters", []))
+
+
+def test_paths_are_in_the_order_of_their_tags(shown: dict[str, Any]) -> None:
+    met = list(dict.fromkeys(operation["tags"][0] for _, _, operation in operations(shown)))
+    assert met == [tag["name"] for tag in shown["tags"]]
+
+
+def test_every_error_is_a_problem_with_examples_that_fit_its_schema(shown: dict[str, Any]) -> None:
+    schema = shown["components"]["schemas"]["Problem"]
+    for path, _, operation in operations(shown):
+        errors = {status: r for status, r in operation["responses"].items() if status >= "400"}
+        assert {"403", "500"} <= set(errors)
+        for status, response in errors.items():
+            if (path, status) in NOT_A_PROBLEM:
+                continue
+            assert list(response["content"]) == ["application/problem+json"]
+            content = response["content"]["application/problem+json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert content["examples"]
+            for slug, example in content["examples"].items():
+                jsonschema.validate(example["value"], schema)
+                assert example["value"]["type"] == f"urn:hearth:problem:{slug}"
+                assert example["value"]["status"] == int(status)
+                assert slug in response["description"]
+
+
+def test_invoke_documents_every_problem_but_the_other_routes_own(shown: dict[str, Any]) -> None:
+    slugs: set[str] = set()
+    for path, _, operation in operations(shown):
+        if path.startswith("/invoke/"):
+            for response in operation["responses"].values():
+                slugs |= set(response["content"].get("application/problem+json", {}).get("examples", ()))
+    assert slugs == set(TYPES) - {"not-found", "invalid-input"}
+
+
+def test_each_problem_has_an_example_and_no_other() -> None:
+    assert set(EXAMPLE_DETAILS) == set(TYPES)
+
+
+def test_answers_that_ask_for_patience_have_retry_after(shown: dict[str, Any]) -> None:
+    for path, _, operation in operations(shown):
+        for status in ("429", "503"):
+            if status in operation["responses"] and (path, status) not in NOT_A_PROBLEM:
+                assert "Retry-After" in operation["responses"][status]["headers"]
+
+
+def test_nothing_of_fastapis_default_422_is_left(shown: dict[str, Any]) -> None:
+    assert "ValidationError" not in json.dumps(shown)
+    assert not any("422" in operation["responses"] for _, _, operation in operations(shown))
+
+
+async def test_a_route_that_takes_a_number_documents_and_answers_422_as_a_problem(runtime: Runtime) -> None:
+    app = build_app(runtime)
+
+    @app.get("/numbers/{number}", tags=["pool"])
+    async def number(number: int) -> int:
+        return number
+
+    shown = document(app, runtime)
+    OpenAPIV31SpecValidator(shown).validate()
+    content = shown["paths"]["/numbers/{number}"]["get"]["responses"]["422"]["content"]
+    assert set(content) == {"application/problem+json"}
+    assert "ValidationError" not in json.dumps(shown)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        check_problem(await client.get("/numbers/one"), "invalid-input")
+        assert (await client.get("/numbers/1")).json() == 1
+
+
+async def test_functions_are_a_choice_by_name(runtime: Runtime, client: httpx.AsyncClient) -> None:
+    def choice(shown: dict[str, Any], path: str) -> Any:
+        return shown["paths"][path]["post"]["parameters"][0]["schema"]
+
+    empty = (await client.get("/openapi.json")).json()
+    assert (
+        choice(empty, "/invoke/{function}")
+        == choice(empty, "/invoke/{function}/{path}")
+        == {"type": "string"}
+    )
+    declare(runtime)
+    full = (await client.get("/openapi.json")).json()
+    assert choice(full, "/invoke/{function}")["enum"] == ["api", "count", "hello"]
+    assert choice(full, "/invoke/{function}/{path}")["enum"] == ["api"]
+    said = full["paths"]["/invoke/{function}"]["post"]["parameters"][0]["description"]
+    assert "`api`: http, failed" in said
+
+
+def check_problem(answer: httpx.Response, slug: str) -> None:
+    """The answer is this problem, whole, in the documented shape."""
+    status, title, blame = TYPES[slug]
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    assert {key: problem[key] for key in ("type", "title", "status", "blame")} == {
+        "type": f"urn:hearth:problem:{slug}",
+        "title": title,
+        "status": status,
+        "blame": blame,
+    }
+    assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "slug"),
+    [
+        ("GET", "/", "not-found"),
+        ("GET", "/nowhere", "not-found"),
+        ("GET", "/docs/files/nothing.js", "not-found"),
+        ("GET", "/docs/files/../../app.py", "not-found"),
+        ("POST", "/docs/files/swagger-ui.css", "method-not-allowed"),
+        ("GET", "/functions/nobody", "no-such-function"),
+        ("GET", "/pool/instances/0", "not-found"),
+        ("DELETE", "/pool/instances/0", "not-found"),
+        ("GET", "/pool/instances/0/logs", "not-found"),
+        ("GET", "/invocations/0/logs", "not-found"),
+        ("POST", "/invoke/nobody", "no-such-function"),
+        ("GET", "/invoke/", "no-such-function"),
+    ],
+)
+async def test_refusals_are_problems(client: httpx.AsyncClient, method: str, path: str, slug: str) -> None:
+    check_problem(await client.request(method, path), slug)
+
+
+@pytest.mark.parametrize("path", ["/functions", "/pool", "/pool/instances", "/healthz", "/metrics", "/docs"])
+async def test_a_wrong_method_is_a_problem_that_names_the_right_one(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    answer = await client.post(path)
+    check_problem(answer, "method-not-allowed")
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_a_fault_of_ours_is_a_problem(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("private")
+
+    monkeypatch.setattr("gateway.routes.generate_latest", fail)
+    answer = await client.get("/metrics")
+    check_problem(answer, "internal-error")
+    assert "private" not in answer.text
+
+
+async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.status_code == 200
+    assert "//" not in page.text.replace("<!-- `SwaggerUIBundle` is now available on the page -->", "")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "http" not in policy
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        assert f'"/docs/files/{name}"' in page.text
+        assert (await client.get(f"/docs/files/{name}")).status_code == 200
