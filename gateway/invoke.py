@@ -75,6 +75,10 @@ class InvokeEndpoint:
         except Exception as error:
             await self._refuse(invocation, error)
 
+    async def refuse(self, scope: Mapping[str, Any], receive: Receive, send: Send, problem: Problem) -> None:
+        """Answer a call that may not be made at all; it is an invocation nevertheless."""
+        await self._refuse(_Invocation(self, scope, receive, send), problem)
+
     async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
         problem = problem_of(error)
         if problem.slug == "internal-error":
@@ -93,12 +97,16 @@ class InvokeEndpoint:
         await invocation.send({"type": "http.response.start", "status": problem.status, "headers": headers})
         await invocation.send({"type": "http.response.body", "body": body})
 
-    def _find(self, scope: Mapping[str, Any], name: str, sub_path: bytes) -> Function:
+    def _find(
+        self, invocation: _Invocation, scope: Mapping[str, Any], name: str, sub_path: bytes
+    ) -> Function:
+        function = self._dispatcher.functions.get(name)
+        fault = self._faults.fault_of(name) if function is None else None
+        if function is not None or fault is not None:
+            invocation.name = name  # only what is declared becomes a label: callers cannot make up metrics
         if self._dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-        function = self._dispatcher.functions.get(name)
         if function is None:
-            fault = self._faults.fault_of(name)
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
@@ -153,8 +161,7 @@ class _Invocation:
         scope, end = self._scope, self._end
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         name = raw_name.decode("latin-1")
-        function = end._find(scope, name, sub_path)
-        self.name = name
+        function = end._find(self, scope, name, sub_path)
         target = target_of(sub_path, scope["query_string"])
         headers = request_headers(scope, self.id.encode(), function.limits.timeout)
         body = RequestBody(self._receive, scope["headers"], function.limits.max_body)

@@ -43,8 +43,8 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
 """Every problem there is: slug to status, title and blame."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+@dataclass(eq=False, slots=True)
+class Problem(Exception):
     """One error for a caller."""
 
     slug: str

@@ -15,7 +15,7 @@ from typing import cast
 
 from pool import cgroup
 from pool.egress import Egress
-from pool.engine.base import ContainerSpec, Engine, EngineError, Mount
+from pool.engine.base import ContainerSpec, Engine, EngineError, Mount, NotRunnable
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
 from pool.instance import Instance
 from pool.transport.command import CommandLink
@@ -83,6 +83,8 @@ class Launcher:
             ) from None
         except OSError as error:
             raise StartFailed(f"the instance's socket folder could not be made: {error}") from error
+        except NotRunnable as error:
+            raise FunctionBroken(f"the image does not start: {error}") from error
         except EngineError as error:
             raise StartFailed(f"the engine could not start the instance: {error}") from error
 
@@ -123,7 +125,9 @@ class Launcher:
         def created(container: str) -> None:
             instance.container = container
 
-        instance.link = CommandLink(self._engine, spec, self._command_starts, created, workload.max_response)
+        link = CommandLink(self._engine, spec, self._command_starts, created, workload.max_response)
+        link.log = lambda data: self._on_output(instance, data)
+        instance.link = link
 
     def _named(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         labels = {GATEWAY_LABEL: self._settings.gateway_id, INSTANCE_LABEL: instance.id}

@@ -20,6 +20,10 @@ class EngineUnreachable(EngineError):
     """The container engine does not answer; is it running, and is its socket readable?"""
 
 
+class NotRunnable(EngineError):
+    """A container's program cannot be run: the image does not have it, or it may not be executed."""
+
+
 class NotFound(EngineError):
     """The engine has no such container, image or network."""
 

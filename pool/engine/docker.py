@@ -28,6 +28,7 @@ from pool.engine.base import (
     Image,
     Network,
     NotFound,
+    NotRunnable,
 )
 from pool.engine.container_config import container_config, nano_cpus
 from pool.engine.measure import measured
@@ -104,7 +105,12 @@ class DockerEngine:
 
     async def start(self, container: str) -> None:
         with self._verb("start", f"start container {_short(container)}"):
-            await self._docker.containers.container(container).start()
+            try:
+                await self._docker.containers.container(container).start()
+            except DockerError as error:
+                if error.status != 400:
+                    raise
+                raise NotRunnable(f"Cannot start container {_short(container)}: {error.message}") from error
 
     async def inspect(self, container: str) -> ContainerState:
         with self._verb("inspect", f"inspect container {_short(container)}"):

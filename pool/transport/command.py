@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
 
-from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError
+from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, NotRunnable
 from pool.errors import CommandFailed, NotSent, TooLarge
 from pool.transport.message import Answer, Call
 
@@ -54,13 +54,20 @@ class CommandLink:
         return
 
     async def connect(self, call: Call) -> CommandRun:
-        """Create and start the container for this call. Raises `NotSent` if the engine does not."""
+        """Create and start the container for this call. Raises `NotSent` if the engine does not, and
+        `CommandFailed` if the image does not have the command."""
         environment = {**(call.meta or {}), **self._spec.env}
         async with self._starts:
             try:
                 container = await self._create(replace(self._spec, env=environment))
                 streams = await self._engine.attach(container)
-                await self._engine.start(container)
+                try:
+                    await self._engine.start(container)
+                except BaseException:
+                    await streams.close()
+                    raise
+            except NotRunnable as error:
+                raise CommandFailed(f"the command cannot be run: {error}") from error
             except EngineError as error:
                 raise NotSent(f"the command's container could not be started: {error}") from error
         self._run = CommandRun(self._engine, container, streams, self._max_output, self.log)
