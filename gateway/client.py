@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -83,7 +83,7 @@ class GatewayClient:
     def invoke(
         self,
         function: str,
-        body: bytes | BinaryIO | None,
+        body: bytes | Iterable[bytes] | None,
         headers: Mapping[str, str],
         method: str = "POST",
         path: str = "",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import mimetypes
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +14,9 @@ import click
 import httpx
 
 from gateway.cli.common import Failure, Gateway, Mistake, url_option
+
+PIECE = 64 * 1024
+"""Bytes that are read at once of what is sent."""
 
 
 @click.command()
@@ -69,11 +74,11 @@ def invoke(
     sends = data is not None or file is not None or from_stdin
     verb = (method or ("GET" if path and not sends else "POST")).upper()
     with Gateway(url) as gateway:
-        content: bytes | BinaryIO | None = None if data is None else data.encode()
+        content: bytes | Iterable[bytes] | None = None if data is None else data.encode()
         if from_stdin:
-            content = sys.stdin.buffer
+            content = pieces_of(sys.stdin.buffer)
         elif file is not None:
-            content = click.get_current_context().with_resource(file.open("rb"))
+            content = pieces_of(click.get_current_context().with_resource(file.open("rb")))
         with gateway.invoke(function, content, fields, verb, path) as (response, pieces):
             if include:
                 show_head(response)
@@ -100,6 +105,12 @@ def type_of(data: str | None, file: Path | None) -> str | None:
     except ValueError:
         return "text/plain; charset=utf-8"
     return "application/json"
+
+
+def pieces_of(stream: BinaryIO) -> Iterator[bytes]:
+    """What can be read, as it comes. Not the stream itself: httpx would take a pipe's length for 0."""
+    while piece := stream.read1(PIECE) if isinstance(stream, io.BufferedReader) else stream.read(PIECE):
+        yield piece
 
 
 def fields_of(headers: tuple[str, ...]) -> dict[str, str]:

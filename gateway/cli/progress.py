@@ -16,14 +16,14 @@ class Progress:
     """From now until `close`: which functions are not settled yet. Without functions nothing is shown."""
 
     def __init__(self, definitions: Definitions) -> None:
-        self._open = {name: waits_for(definition) for name, definition in definitions.functions.items()}
+        self._open = {name: has_own_image(definition) for name, definition in definitions.functions.items()}
         self._stop: Callable[[], None] = nothing
         self._update: Callable[[], None] = nothing
         if self._open and sys.stderr.isatty():
             self._show_bar(len(self._open))
-        for name, what in self._open.items():
-            if what:
-                log.info("function %s: %s", name, what, extra={"function": name})
+        for name, own_image in self._open.items():
+            if own_image:
+                log.info("building the image of function %s, if it is new", name, extra={"function": name})
 
     def settled(self, declared: Declared) -> None:
         """A function is ready or has failed; why it failed is logged where it is known."""
@@ -63,7 +63,7 @@ class Progress:
         self._stop, self._update = bar.stop, update
 
     def _description(self) -> str:
-        names = [f"{name} ({what})" if what else name for name, what in self._open.items()]
+        names = [f"{name} (its image)" if own else name for name, own in self._open.items()]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return f"setting up {shown}" if names else "starting instances"
 
@@ -72,8 +72,6 @@ def nothing() -> None:
     """No bar is shown."""
 
 
-def waits_for(definition: FunctionDefinition) -> str:
-    """What may take long about setting it up, in words; empty if nothing does."""
-    if definition.source is not None and (definition.source / "requirements.txt").is_file():
-        return "its image is built from requirements.txt, if that is new"
-    return ""
+def has_own_image(definition: FunctionDefinition) -> bool:
+    """Whether an image is built for it, which may take long."""
+    return definition.source is not None and (definition.source / "requirements.txt").is_file()
