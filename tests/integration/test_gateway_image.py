@@ -18,7 +18,8 @@ import pytest
 from scheduler.runtimes import GATEWAY_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
+"""Seconds that a gateway has to become ready beside whatever else this machine does."""
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
 FUNCTIONS = """\
@@ -107,18 +108,24 @@ async def test_an_invocation_through_the_gateways_image(
 
 
 async def ready(client: httpx.AsyncClient, gateway: aiodocker.containers.DockerContainer) -> None:
-    """Wait until the gateway can run functions; its output is the reason if it cannot."""
+    """Wait until the gateway has the function in service; its output is the reason if it cannot."""
+    said = "nothing"
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while asyncio.get_running_loop().time() < deadline:
         try:
-            if (await client.get("/readyz")).status_code == 200:
+            answer = await client.get("/functions/greet")
+            if answer.status_code == 200 and answer.json()["state"] == "ready":
+                assert (await client.get("/readyz")).status_code == 200
                 return
-        except httpx.TransportError:
-            pass
-        if not (await gateway.show())["State"]["Running"]:
+            said = answer.text
+        except httpx.TransportError as error:
+            said = repr(error)
+        state = (await gateway.show())["State"]
+        if not state["Running"]:
+            said = repr(state)
             break
         await asyncio.sleep(0.1)
-    pytest.fail(f"the gateway did not become ready:\n{await output(gateway)}")
+    pytest.fail(f"the gateway did not become ready: {said}\n{await output(gateway)}")
 
 
 async def output(container: aiodocker.containers.DockerContainer) -> str:
