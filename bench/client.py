@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[str], None] = lambda why: None
         self.transport: asyncio.Transport | None = None
         self._why = "connection lost"
+        self._given_up = False
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._size = 0
@@ -189,6 +190,8 @@ class Connection(asyncio.Protocol):
             self._give_up("answer too long")
 
     def on_message_complete(self) -> None:
+        if self._given_up:
+            return
         reply = Reply(self._parser.get_status_code(), b"".join(self._body), self._start)
         self._body.clear()
         self._size, self._start = 0, ""
@@ -197,7 +200,7 @@ class Connection(asyncio.Protocol):
         self.on_reply(reply)
 
     def _give_up(self, why: str) -> None:
-        self._why = why
+        self._why, self._given_up = why, True
         self._body.clear()
         if self.transport is not None:
             self.transport.abort()

@@ -77,6 +77,7 @@ class _Client:
             self.done.set()
             return
         if not self.connection.is_open:  # the other side has said that it closes: nobody's fault
+            self.connection.close()
             self._reconnect()
             return
         loop.measured.requests += 1

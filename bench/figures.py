@@ -80,6 +80,11 @@ class Series:
         """Of the samples, milliseconds; None if there are none."""
         return statistics.median(self.samples) if self.samples else None
 
+    @property
+    def rate(self) -> float | None:
+        """Median of the rates, right answers a second; None if there are none."""
+        return statistics.median(self.rates) if self.rates else None
+
     def as_json(self) -> dict[str, Any]:
         """What the result file holds of it."""
         return {
@@ -89,7 +94,7 @@ class Series:
             "histogram": self.latencies.encode(),
             "sample_median_ms": self.median,
             "samples_ms": self.samples,
-            "rate_median": statistics.median(self.rates) if self.rates else None,
+            "rate_median": self.rate,
             "rates": self.rates,
             "faults": dict(self.faults),
             "starts": dict(self.starts),
@@ -106,6 +111,9 @@ class Ratio:
     low: float
     high: float
     pairs: int
+    measured_ms: float
+    reference_ms: float
+    """Medians, milliseconds."""
     added_ms: float
     """Median of the differences, milliseconds."""
 
@@ -117,6 +125,8 @@ class Ratio:
             "low": self.low,
             "high": self.high,
             "pairs": self.pairs,
+            "measured_ms": self.measured_ms,
+            "reference_ms": self.reference_ms,
             "added_ms": self.added_ms,
         }
 
@@ -131,5 +141,14 @@ def paired_ratio(name: str, title: str, samples: Sequence[float], reference: Seq
     low, value, high = (
         statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     )
-    added = statistics.median(a - b for a, b in pairs)
-    return Ratio(name, title, value, low, high, len(pairs), added)
+    return Ratio(
+        name,
+        title,
+        value,
+        low,
+        high,
+        len(pairs),
+        measured_ms=statistics.median(a for a, _ in pairs),
+        reference_ms=statistics.median(b for _, b in pairs),
+        added_ms=statistics.median(a - b for a, b in pairs),
+    )

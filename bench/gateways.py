@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,27 @@ class Gateway:
             raise GatewayFault(
                 f"GET {path} was answered with status {response.status_code}: {response.text[:200]}"
             )
-        return response.json()
+        try:
+            return response.json()
+        except ValueError:
+            raise GatewayFault(f"what answers at {self.address.url} is no Hearth gateway") from None
+
+    async def in_service(self, names: Sequence[str], prewarmed: bool) -> None:
+        """Wait until these functions are in service, and the prewarm pools are there if there shall be any.
+
+        Being ready is not enough: a gateway sets its functions up while it serves. Raises `GatewayFault`.
+        """
+        ends = time.monotonic() + READY_TIMEOUT
+        while time.monotonic() < ends:
+            functions = {function["name"]: function for function in await self.get("/functions")}
+            for name in names:
+                if name in functions and functions[name]["fault"]:
+                    raise GatewayFault(f"function {name}: {functions[name]['fault']}")
+            ready = all(name in functions and functions[name]["state"] == "ready" for name in names)
+            if ready and await self.keeps_prewarmed() == prewarmed:
+                return
+            await asyncio.sleep(POLL)
+        raise GatewayFault(f"not every function is in service after {READY_TIMEOUT:g} s")
 
     async def find_fresh(self, names: Iterable[str]) -> None:
         """Look which of these functions are in service and were never called."""

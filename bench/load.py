@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -46,6 +47,8 @@ SCENARIOS = ("warm", "prewarmed", "cold", "burst")
 DEFAULT_URL = "http://127.0.0.1:8080"
 MEMORY_PER_FUNCTION = 2**28
 """Bytes that the benchmark's own gateway may declare for each call at once: no sample shall wait for memory."""
+REPORT_WIDTH = 110
+"""Characters, where the report does not go to a terminal that has a width."""
 LOG_LIMIT = 256 * 1024
 """As the gateway's own default."""
 
@@ -119,9 +122,8 @@ async def load_own(choice: Choice, lab: Lab, report: Report, console: Console) -
             with step(f"Starting a gateway with {prewarm} prewarmed instances", console):
                 own = own_gateway(lab.engine, file, Path(tempfile.mkdtemp(dir=file.parent)), memory)
                 gateway = await stack.enter_async_context(own)
+                await gateway.in_service(names, prewarmed=prewarm > 0)
                 await gateway.find_fresh(names)
-                if gateway.fresh_count < len(names):
-                    raise GatewayFault(f"only {gateway.fresh_count} of {len(names)} functions are in service")
                 await gateway.quiet()
             return gateway
 
@@ -149,13 +151,21 @@ async def load_running(choice: Choice, address: Address, lab: Lab, report: Repor
             raise GatewayFault("; ".join(f"{name}: {why}" for name, why in report.not_run.items()))
         possible = [name for name in wanted if name not in report.not_run]
         if "warm" in possible:
-            await gateway.first_call(choice.function)  # does it greet at all?
+            await check_greeting(gateway, choice.function)
             await do_warm(gateway, choice, lab, report, console)
         if first := {"prewarmed", "cold"} & set(possible):
             kinds = (gateway if "prewarmed" in first else None, gateway if "cold" in first else None)
             await do_first_calls(*kinds, plan, lab, report, console)
         if "burst" in possible:
             await do_burst(gateway, plan, lab, report, console)
+
+
+async def check_greeting(gateway: Gateway, function: str) -> None:
+    """Raises `GatewayFault` if a function of a running gateway does not answer as it must."""
+    try:
+        await gateway.first_call(function)
+    except CallFailed as error:
+        raise GatewayFault(f"{function} does not greet as functions/hello does: {error}") from error
 
 
 def reasons_against(choice: Choice, keeps_prewarmed: bool, fresh: int) -> dict[str, str]:
@@ -205,6 +215,15 @@ def take(report: Report, result: Result) -> None:
     report.ratios += result.ratios
 
 
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in a group, and in the groups in it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
 def run_until_signal(choice: Choice, console: Console) -> Report | int:
     """Run to the end, or to the first SIGINT or SIGTERM (its number is returned); later ones change nothing,
     so that what is on the engine is removed in any case."""
@@ -230,14 +249,15 @@ def run_until_signal(choice: Choice, console: Console) -> Report | int:
         return caught[0]
 
 
-def amount(name: str, least: float, most: float, default: float, what: str, **more: Any) -> Any:
+PLAN = Plan()
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def amount(name: str, least: float, most: float, default: float, what: str, **more: Any) -> Decorator:
     """An option that is a number within bounds. No value is None, so that --quick can have its own."""
     kind = click.FloatRange(least, most) if isinstance(default, float) else click.IntRange(least, most)
     text = f"{what}  [default: {more.pop('shown', f'{default:g}')}]"
     return click.option(name, type=kind, metavar="N", help=text, **more)
-
-
-PLAN = Plan()
 
 
 @click.command(help=__doc__, epilog=EXAMPLES)
@@ -309,12 +329,12 @@ def main(
     try:
         outcome = run_until_signal(choice, console)
     except* (GatewayFault, WorkerFailed, CallFailed, EngineError, OSError) as group:
-        for fault in group.exceptions:
+        for fault in leaves(group):
             console.print(f"error: {fault}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     if isinstance(outcome, int):
         sys.exit(128 + outcome)
-    outcome.show(Console(highlight=False))
+    outcome.show(Console(highlight=False, width=None if sys.stdout.isatty() else REPORT_WIDTH))
     file = file or ROOT / "bench/results" / f"{outcome.began.replace(':', '')[:17]}-{os.getpid()}.json"
     outcome.write(file)
     print(f"Result file: {file}")

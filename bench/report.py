@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -79,15 +80,16 @@ class Report:
 
 def ratio_table(ratios: list[Ratio]) -> Table:
     """The main figures."""
-    table = Table(title="Ratios, each of samples taken side by side", title_justify="left")
-    for heading in ("", "median", "quartiles", "difference", "pairs"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=bool(heading))
+    table = new_table(
+        "Ratios: medians of samples taken side by side", "ratio", "quartiles", "ms", "adds ms", "pairs"
+    )
     for ratio in ratios:
         table.add_row(
             ratio.title,
-            f"[bold]{ratio.value:.3g} ×[/]",
-            f"{ratio.low:.3g} – {ratio.high:.3g}",
-            f"{ratio.added_ms:+.3g} ms",
+            f"[bold]{figure(ratio.value)}[/]",
+            f"{figure(ratio.low)} – {figure(ratio.high)}",
+            f"{figure(ratio.measured_ms)} / {figure(ratio.reference_ms)}",
+            figure(ratio.added_ms, "+"),
             str(ratio.pairs),
         )
     return table
@@ -95,18 +97,29 @@ def ratio_table(ratios: list[Ratio]) -> Table:
 
 def series_table(series: list[Series]) -> Table:
     """Percentiles of everything that was measured."""
-    table = Table(title="Latencies of single calls, ms", title_justify="left")
     names = list(series[0].latencies.summary())
-    for heading in ("", "calls", *names, "req/s", "samples' median"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=bool(heading))
+    table = new_table("Latencies of single calls, ms", *names, "calls", "req/s")
     for one in series:
         summary = one.latencies.summary()
-        rate = one.as_json()["rate_median"]
         table.add_row(
             one.title,
-            f"{len(one.latencies):,}",
-            *(f"{summary[name]:.3g}" if len(one.latencies) else "–" for name in names),
-            f"{rate:,.0f}" if rate is not None else "",
-            f"{one.median:.4g}" if one.median is not None else "–",
+            *(figure(summary[name]) if len(one.latencies) else "–" for name in names),
+            f"{len(one.latencies)}",
+            f"{one.rate:.0f}" if one.rate is not None else "",
         )
     return table
+
+
+def new_table(title: str, *headings: str) -> Table:
+    """A table whose first column says what each row is, and the others hold numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def figure(value: float, sign: str = "") -> str:
+    """A number with three digits that mean something, and never with an exponent."""
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:{sign}.{digits}f}"

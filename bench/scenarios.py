@@ -81,7 +81,7 @@ async def warm(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step
     """Calls of one function as fast as they are answered, beside calls of an equal instance without a gateway."""
     bounds = Bounds(plan.warm_up, plan.seconds)
     target = f"/invoke/{function}"
-    direct = Series("warm-direct", "direct call, 1 client")
+    direct = Series("warm-direct", "direct, 1 client")
     loops = [
         (
             Series(f"warm-{n}", f"warm, {n} client{'s' if n > 1 else ''}"),
@@ -115,7 +115,7 @@ async def warm(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step
         await instance.remove()
     result = Result([series for series, _ in loops])
     one = next(series for series, _ in loops if series.name == "warm-1")
-    result.compare("warm_to_direct", "warm call / direct call (p50, 1 client)", one, direct)
+    result.compare("warm_to_direct", "warm / direct, p50, 1 client", one, direct)
     return result
 
 
@@ -123,13 +123,13 @@ async def first_calls(
     prewarmed: Gateway | None, cold: Gateway | None, lab: Lab, plan: Plan, step: Step
 ) -> Result:
     """First calls of functions never called, with a prewarmed instance and without, beside raw starts."""
-    raw = Series("raw-start", "raw start: create, start, first reply")
+    raw = Series("raw-start", "raw start")
     kinds: list[tuple[Series, Callable[[Series], Awaitable[None]]]] = []
     result = Result()
     by_kind: dict[str, Series] = {}
     for kind, gateway in (("prewarmed", prewarmed), ("cold", cold)):
         if gateway is not None:
-            by_kind[kind] = series = Series(kind, f"first call, {kind}")
+            by_kind[kind] = series = Series(kind, kind)
             kinds.append((series, first_call_of(gateway, kind)))
     kinds.append((raw, raw_start_of(lab)))
     for turn in range(plan.samples):
@@ -139,9 +139,9 @@ async def first_calls(
             await sample(series)
     result.series = [series for series, _ in kinds]
     for kind, series in by_kind.items():
-        result.compare(f"{kind}_to_raw_start", f"first call, {kind} / raw start", series, raw)
+        result.compare(f"{kind}_to_raw_start", f"{kind} / raw start", series, raw)
     if len(by_kind) == 2:
-        title = "first call, prewarmed / first call, cold"
+        title = "prewarmed / cold"
         result.compare("prewarmed_to_cold", title, by_kind["prewarmed"], by_kind["cold"])
     return result
 
@@ -191,8 +191,8 @@ async def raw_start(instance: Instance) -> float:
 
 async def burst(gateway: Gateway, lab: Lab, plan: Plan, step: Step) -> Result:
     """Calls of many functions never called, all at once, beside as many raw starts, as many at once as cores."""
-    calls = Series("burst", f"burst of {plan.burst} first calls, last answer")
-    raw = Series("burst-raw", f"{plan.burst} raw starts, {os.cpu_count()} at once, last reply")
+    calls = Series("burst", f"burst of {plan.burst}")
+    raw = Series("burst-raw", f"{plan.burst} raw starts, {os.cpu_count()} at once")
     kinds: list[tuple[Series, Callable[[Series], Awaitable[None]]]] = [
         (calls, burst_of(gateway, plan.burst)),
         (raw, raw_burst_of(lab, plan.burst)),
@@ -202,7 +202,7 @@ async def burst(gateway: Gateway, lab: Lab, plan: Plan, step: Step) -> Result:
             step.show(f"{series.title}, {turn + 1} of {plan.bursts}", (2 * turn + at) / (2 * plan.bursts))
             await sample(series)
     result = Result([calls, raw])
-    result.compare("burst_to_raw_starts", "burst / as many raw starts", calls, raw)
+    result.compare("burst_to_raw_starts", f"burst of {plan.burst} / as many raw starts", calls, raw)
     return result
 
 
@@ -252,8 +252,7 @@ def raw_burst_of(lab: Lab, count: int) -> Callable[[Series], Awaitable[None]]:
         except* CallFailed as faults:
             series.faults.update(map(str, faults.exceptions))
         finally:
-            for instance in instances:
-                await instance.remove()
+            await asyncio.gather(*(instance.remove() for instance in instances))
 
     return sample
 

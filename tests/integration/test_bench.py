@@ -1,0 +1,134 @@
+"""The benchmark script as people run it, on the real engine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.figures import Latencies
+from bench.instances import BENCH_LABEL
+from bench.scenarios import QUICK
+from images.build import ROOT
+from pool.engine.docker import DockerEngine
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+COMMAND = [sys.executable, str(ROOT / "bench/load.py"), "--start", "--quick"]
+
+
+async def left_of_the_bench(engine: DockerEngine) -> list[str]:
+    """Containers of any benchmark, its references' and its own gateways'."""
+    everything = await engine.containers({BENCH_LABEL: ""})
+    return [container.name for container in everything]
+
+
+async def test_a_quick_run_measures_everything_and_leaves_nothing(
+    docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    file, scratch = tmp_path / "result.json", tmp_path / "tmp"
+    scratch.mkdir()
+    done = subprocess.run(
+        [*COMMAND, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "TMPDIR": str(scratch)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(file.read_text())
+    check_shape(result)
+    check_figures(result)
+    assert "prewarmed / raw start" in done.stdout
+    assert "Warm calls, beside direct ones: done" in done.stderr
+    assert list(scratch.iterdir()) == []
+    assert await left_of_the_bench(docker_engine) == []
+
+
+def check_shape(result: dict[str, Any]) -> None:
+    """What a reader of result files relies on."""
+    machine = result["machine"]
+    assert machine["cores"] >= 1
+    assert machine["memory"] > 2**28
+    assert machine["cgroup"] in (1, 2)
+    assert machine["engine"]
+    assert machine["kernel"]
+    assert "--quick" in result["command"]
+    assert (result["schema"], result["faults"], result["not_run"]) == (1, {}, {})
+    assert set(result["series"]) == {
+        "warm-1",
+        "warm-16",
+        "warm-direct",
+        "prewarmed",
+        "cold",
+        "raw-start",
+        "burst",
+        "burst-raw",
+    }
+    for series in result["series"].values():
+        latencies = Latencies.decode(series["histogram"])
+        assert len(latencies) == series["count"] > 0
+        assert latencies.summary() == series["latency_ms"]
+        summary = list(series["latency_ms"].values())
+        assert summary == sorted(summary)
+
+
+def check_figures(result: dict[str, Any]) -> None:
+    """Relations that hold on any machine, however busy it is."""
+    series, ratios = result["series"], result["ratios"]
+    assert (
+        len(series["prewarmed"]["samples_ms"]) == ratios["prewarmed_to_raw_start"]["pairs"] == QUICK.samples
+    )
+    assert len(series["burst"]["samples_ms"]) == ratios["burst_to_raw_starts"]["pairs"] == QUICK.bursts
+    assert series["prewarmed"]["starts"] == {"prewarmed": QUICK.samples}
+    assert series["cold"]["starts"] == {"cold": QUICK.samples}
+    assert set(series["warm-16"]["starts"]) <= {"warm", "prewarmed", "cold"}
+    assert series["warm-1"]["starts"] == {"warm": series["warm-1"]["count"]}
+    assert series["burst"]["count"] == QUICK.burst * QUICK.bursts
+    assert series["burst"]["samples_ms"][0] >= series["burst"]["latency_ms"]["p50"]
+    assert ratios["warm_to_direct"]["value"] > 1
+    assert ratios["warm_to_direct"]["added_ms"] > 0
+    assert 0 < ratios["prewarmed_to_cold"]["value"] < 1
+    assert 0 < ratios["prewarmed_to_raw_start"]["value"] < 1
+    assert ratios["cold_to_raw_start"]["value"] > 0.1
+
+
+async def test_interrupted_it_removes_what_it_has_started(
+    docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    command = [*COMMAND, "--scenario", "cold", "--samples", "200", "--json", str(tmp_path / "result.json")]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "TMPDIR": str(scratch)},
+    )
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "First calls" not in said:
+            line = process.stderr.readline()
+            assert line, f"it ended too soon: {said}"
+            said += line
+        ends = time.monotonic() + 60
+        while not await left_of_the_bench(docker_engine):  # the moment to interrupt: a container is up
+            assert time.monotonic() < ends
+        process.send_signal(signal.SIGINT)
+        said += process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert "Stopping" in said
+    assert not (tmp_path / "result.json").exists()
+    assert list(scratch.iterdir()) == []
+    assert await left_of_the_bench(docker_engine) == []
