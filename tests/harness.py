@@ -103,7 +103,10 @@ class Gateway:
         fresh.replace(file)
 
     def launch(self) -> None:
-        """Start the process; does not wait until it is ready."""
+        """Start the process, also again after its end; does not wait until it is ready."""
+        if self in RUNNING:
+            RUNNING.remove(self)
+            self.http.close()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(
@@ -154,10 +157,7 @@ class Gateway:
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
         """Send a signal and wait for the end; the exit status."""
         self.process.send_signal(number)
-        status = self.process.wait(seconds)
-        self.http.close()
-        RUNNING.remove(self)
-        return status
+        return self.process.wait(seconds)
 
     def __enter__(self) -> Self:
         try:
@@ -174,7 +174,7 @@ class Gateway:
                 status = self.stop()
                 assert status == 0, f"the gateway ended with status {status}\n{self.log}"
                 assert self.leftovers() == []
-            assert "Traceback" not in self.log, self.log
+            assert "Traceback" not in self.log, f"the gateway has a fault\n{self.log}"
         finally:
             self._clean_up()
 
@@ -189,6 +189,7 @@ class Gateway:
             self.stop(signal.SIGKILL)
         if self in RUNNING:
             RUNNING.remove(self)
+            self.http.close()
         if (self.data / "identity").exists():
             self.engine.remove_all(f"{GATEWAY_LABEL}={self.identity}")
 
