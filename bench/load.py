@@ -92,6 +92,7 @@ async def run(choice: Choice, console: Console) -> Report:
         stack.push_async_callback(engine.close)
         stack.push_async_callback(remove_all, engine, run_id)
         report = Report(
+            run=run_id,
             began=datetime.now(UTC).isoformat(timespec="seconds"),
             command=sys.argv,
             machine=describe(await engine.info()),

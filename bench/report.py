@@ -23,6 +23,8 @@ SCHEMA = 1
 class Report:
     """One run."""
 
+    run: str
+    """Its id; the containers of its references carry it as a label."""
     began: str
     """ISO 8601, UTC."""
     command: list[str]
@@ -44,6 +46,7 @@ class Report:
         """The result file's content; docs/benchmark.md says what it means."""
         return {
             "schema": SCHEMA,
+            "run": self.run,
             "began": self.began,
             "seconds": self.seconds,
             "command": self.command,

@@ -17,16 +17,20 @@ from bench.instances import BENCH_LABEL
 from bench.scenarios import QUICK
 from images.build import ROOT
 from pool.engine.docker import DockerEngine
+from pool.launcher import GATEWAY_LABEL
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 COMMAND = [sys.executable, str(ROOT / "bench/load.py"), "--start", "--quick"]
 
 
-async def left_of_the_bench(engine: DockerEngine) -> list[str]:
-    """Containers of any benchmark, its references' and its own gateways'."""
-    everything = await engine.containers({BENCH_LABEL: ""})
-    return [container.name for container in everything]
+async def run_that_uses(scratch: Path, engine: DockerEngine) -> str | None:
+    """Id of the run whose reference container is up now; by its folder, since others may run benchmarks too."""
+    names = {f"hearth-bench-{folder.name}" for folder in scratch.glob("hearth-bench-*/run/*")}
+    for container in await engine.containers({BENCH_LABEL: ""}):
+        if container.name in names:
+            return container.labels[BENCH_LABEL]
+    return None
 
 
 async def test_a_quick_run_measures_everything_and_leaves_nothing(
@@ -49,7 +53,7 @@ async def test_a_quick_run_measures_everything_and_leaves_nothing(
     assert "prewarmed / raw start" in done.stdout
     assert "Warm calls, beside direct ones: done" in done.stderr
     assert list(scratch.iterdir()) == []
-    assert await left_of_the_bench(docker_engine) == []
+    assert await docker_engine.containers({BENCH_LABEL: result["run"]}) == []
 
 
 def check_shape(result: dict[str, Any]) -> None:
@@ -120,8 +124,9 @@ async def test_interrupted_it_removes_what_it_has_started(
             assert line, f"it ended too soon: {said}"
             said += line
         ends = time.monotonic() + 60
-        while not await left_of_the_bench(docker_engine):  # the moment to interrupt: a container is up
+        while (run := await run_that_uses(scratch, docker_engine)) is None:  # interrupted while one is up
             assert time.monotonic() < ends
+        gateways = [file.read_text().strip() for file in scratch.glob("**/data/identity")]
         process.send_signal(signal.SIGINT)
         said += process.communicate(timeout=120)[1]
     finally:
@@ -131,4 +136,6 @@ async def test_interrupted_it_removes_what_it_has_started(
     assert "Stopping" in said
     assert not (tmp_path / "result.json").exists()
     assert list(scratch.iterdir()) == []
-    assert await left_of_the_bench(docker_engine) == []
+    assert await docker_engine.containers({BENCH_LABEL: run}) == []
+    assert len(gateways) == 1
+    assert await docker_engine.containers({GATEWAY_LABEL: gateways[0]}) == []

@@ -74,7 +74,7 @@ def test_figures_have_three_digits_and_no_exponent(value: float, shown: str) -> 
 
 
 def report_of(series: Series) -> Report:
-    return Report("2026-01-01T00:00:00+00:00", ["load.py"], {}, {}, {}, series=[series])
+    return Report("run", "2026-01-01T00:00:00+00:00", ["load.py"], {}, {}, {}, series=[series])
 
 
 def test_a_report_says_faults_loudly(tmp_path: Path) -> None:
