@@ -115,7 +115,7 @@ async def warm(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step
         await instance.remove()
     result = Result([series for series, _ in loops])
     one = next(series for series, _ in loops if series.name == "warm-1")
-    result.compare("warm_to_direct", "warm / direct, p50, 1 client", one, direct)
+    result.compare("warm_to_direct", "warm / direct", one, direct)
     return result
 
 
@@ -202,7 +202,7 @@ async def burst(gateway: Gateway, lab: Lab, plan: Plan, step: Step) -> Result:
             step.show(f"{series.title}, {turn + 1} of {plan.bursts}", (2 * turn + at) / (2 * plan.bursts))
             await sample(series)
     result = Result([calls, raw])
-    result.compare("burst_to_raw_starts", f"burst of {plan.burst} / as many raw starts", calls, raw)
+    result.compare("burst_to_raw_starts", "burst / raw starts", calls, raw)
     return result
 
 
