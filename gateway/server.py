@@ -116,8 +116,13 @@ def listen(host: str, port: int) -> socket.socket:
 async def start(
     runtime: Runtime, definitions: Definitions, url: str, on_ready: Callable[[Runtime, str], None]
 ) -> None:
-    """Bring the functions into service and say so when it is done."""
-    await runtime.start(definitions)
-    while await runtime.why_not_ready():
-        await asyncio.sleep(0.05)
-    on_ready(runtime, url)
+    """Bring the functions into service, and say so when calls are answered: some images may still be built."""
+    loading = asyncio.ensure_future(runtime.start(definitions))
+    try:
+        while await runtime.why_not_ready() and not (loading.done() and loading.exception()):
+            await asyncio.sleep(0.05)
+        if not loading.done() or loading.exception() is None:
+            on_ready(runtime, url)
+        await loading
+    finally:
+        loading.cancel()

@@ -28,7 +28,9 @@ class FunctionView(BaseModel):
 
     name: str = Field(examples=["hello"])
     kind: Literal["handler", "http", "command"]
-    state: Literal["building", "ready", "failed"] = Field(description="Only a ready one is in service")
+    state: Literal["loading", "building", "ready", "failed"] = Field(
+        description="Only a ready one is in service"
+    )
     fault: str | None = Field(
         None, description="Why it is not in service, or did not change to its newest version"
     )

@@ -36,7 +36,8 @@ def wanted_starts(d: Demand) -> int:
 
     An instance is started only when waiting for a busy one is expected to take longer than starting one. The
     expected wait of the last waiter is that of a queue served at the rate of all slots: waiters × time / slots.
-    While nothing is measured: one start a waiter, at most as many as cores at once. The first waiter's wait is
+    While nothing is measured: one start a waiter, for no more instances than cores: their first result comes
+    before another would be ready, or the first waiter has waited longer than that. The first waiter's wait is
     a measurement too: if it is longer than a start takes and nothing is pending, the estimate was wrong, and the
     slots grow in proportion.
     """
@@ -47,7 +48,8 @@ def wanted_starts(d: Demand) -> int:
     if d.single_use:
         return most
     if d.exec_seconds is None:
-        return max(0, min(most, d.cores - d.pending))
+        tried = d.live_slots // d.concurrency if d.oldest_wait <= d.start_seconds else 0
+        return max(0, min(most, d.cores - d.pending - tried))
     slots = d.live_slots + d.pending * d.concurrency
     work = d.waiters * d.exec_seconds
     if slots > 0 and work / slots <= d.start_seconds:

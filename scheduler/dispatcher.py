@@ -42,6 +42,8 @@ class Dispatcher:
         self._clock = clock
         self._cores = cores
         self._hungry: dict[str, Function] = {}
+        self._memory_was_short = False
+        """Whether somebody waits for memory, and others behind it."""
         self._upkeep_due = False
         self._prewarm_failures = 0
         self._prewarm_not_before = 0.0
@@ -55,7 +57,11 @@ class Dispatcher:
         if function.waiting:
             return None
         instance = pick(self.pool.ledger.of(function.name), function.workload.version)
-        return None if instance is None else self.pool.lease(instance, invocation, arrived)
+        if instance is None:
+            return None
+        if function.workload.single_use:
+            self._upkeep_soon()  # one of its `min_instances` is used up
+        return self.pool.lease(instance, invocation, arrived)
 
     async def wait(self, function: Function, invocation: str, arrived: float) -> Lease:
         """Wait in the function's queue for a slot, whichever comes first: one freed or one started.
@@ -67,8 +73,10 @@ class Dispatcher:
         return await self.collect(function, waiter)
 
     def enqueue(self, function: Function, invocation: str, arrived: float) -> Waiter:
-        """Take a place in the function's queue; then `collect`. Raises `QueueFull`."""
+        """Take a place in the function's queue; then `collect`. Raises `QueueFull` and `Gone`."""
         limits, now = function.limits, self._clock.now()
+        if self.functions.get(function.name) is not function:
+            raise Gone(f"{function.name} is no longer deployed")
         if function.waiting >= limits.queue_size:
             raise QueueFull(function.name, limits.queue_size, max(1.0, function.exec_seconds or 1.0))
         lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -89,29 +97,35 @@ class Dispatcher:
         except asyncio.CancelledError:
             if waiter.lease.cancelled():
                 self._leave(function)
+                self._grow_all()  # who waited behind it for memory is next
             elif waiter.lease.exception() is None:
-                self.release(waiter.lease.result())  # it won just before its caller gave up
+                self.release(waiter.lease.result(), used=False)  # it won just before its caller gave up
             raise
 
     def refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
         """Take a waiter out of the queue, unless it has its slot already; `collect` raises the fault."""
+        self._refuse(function, waiter, fault)
+        self._grow_all()
+
+    def _refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
         if not waiter.lease.done():
             waiter.lease.set_exception(fault)
             self._leave(function)
 
-    def release(self, lease: Lease, fatal: Reason | None = None) -> None:
-        """End a lease and serve the next waiter. `fatal`: the instance must serve nobody any more."""
+    def release(self, lease: Lease, fatal: Reason | None = None, used: bool = True) -> None:
+        """End a lease and serve the next waiter. `fatal`: the instance must serve nobody any more. `used`: False
+        when nothing was called, so that nothing was measured."""
         if lease.ended:
             return
-        self.pool.release(lease, fatal)
+        self.pool.release(lease, fatal, used)
         function = self.functions.get(lease.workload.function)
         if function is None:
             return
-        if function.workload is lease.workload:
+        if used and function.workload.version == lease.workload.version:
             function.exec_seconds = smooth_low(function.exec_seconds, lease.seconds)
         if function.waiting:
             self._serve(function)
-        if self._hungry and (fatal is not None or not function.waiting):
+        if self._hungry and (fatal is not None or not function.waiting or self._memory_was_short):
             self._grow_all()  # an instance less for these, or one that may be evicted for others
 
     def _expire_due(self, function: Function) -> None:
@@ -121,8 +135,9 @@ class Dispatcher:
         while (waiter := function.first_waiter()) is not None:
             if waiter.deadline > now:
                 function.expiry = self._clock.call_later(waiter.deadline - now, self._expire_due, function)
-                return
-            self.refuse(function, waiter, NoCapacity(self._why_no_capacity(function)))
+                break
+            self._refuse(function, waiter, NoCapacity(self._why_no_capacity(function)))
+        self._grow_all()
 
     def _why_no_capacity(self, function: Function) -> str:
         why = "every instance is busy"
@@ -165,8 +180,18 @@ class Dispatcher:
             if not same:
                 function.exec_seconds = None
                 self._retire(function.name, keep=workload.version)
+            self._shorten_waits(function)
         self._run()
         return function
+
+    def _shorten_waits(self, function: Function) -> None:
+        """Nobody waits longer than the `queue_timeout` of now: so the queue stays in order of deadlines."""
+        latest = self._clock.now() + function.limits.queue_timeout
+        for waiter in function.queue:
+            waiter.deadline = min(waiter.deadline, latest)
+        if function.expiry is not None:
+            function.expiry.cancel()
+        self._expire_due(function)
 
     def withdraw(self, name: str) -> None:
         """Take a function out of service: what waits is refused, what runs finishes."""
@@ -174,9 +199,16 @@ class Dispatcher:
         if function is None:
             return
         for waiter in list(function.queue):
-            self.refuse(function, waiter, Gone(f"{name} is no longer deployed"))
-        self._hungry.pop(name, None)
+            self._refuse(function, waiter, Gone(f"{name} is no longer deployed"))
         self._retire(name, keep=None)
+        self._run()
+
+    def close(self) -> None:
+        """Start nothing any more, and refuse what still waits."""
+        self.draining = True
+        for function in list(self._hungry.values()):
+            for waiter in list(function.queue):
+                self._refuse(function, waiter, NoCapacity("the gateway is shutting down"))
 
     def _retire(self, name: str, keep: str | None) -> None:
         for instance in list(self.pool.ledger.of(name)):
@@ -191,10 +223,13 @@ class Dispatcher:
                 target = wanted.get(instance.image)
                 if target is None or instance.memory != target.prototype.memory:
                     self.pool.remove(instance, Reason.SURPLUS)
-        for image, target in wanted.items():
+        self._remove_surplus()
+        self._upkeep_soon()
+
+    def _remove_surplus(self) -> None:
+        for image, target in self.prewarm.items():
             for instance in self.pool.ledger.prewarmed(image)[target.count :]:
                 self.pool.remove(instance, Reason.SURPLUS)
-        self._upkeep_soon()
 
     # -- what the pool reports ------------------------------------------------------------------------------
 
@@ -203,8 +238,6 @@ class Dispatcher:
         workload = instance.workload
         if workload is None:
             self._prewarm_failures = 0
-            if instance.image not in self.prewarm:
-                self.pool.remove(instance, Reason.SURPLUS)
         else:
             function = self.functions.get(workload.function)
             if function is None or function.workload.version != workload.version:
@@ -212,9 +245,11 @@ class Dispatcher:
             else:
                 self._note_start(function, instance)
         self._run()
+        if instance.state is State.PREWARMED:
+            self._remove_surplus()
 
     def _note_start(self, function: Function, instance: Instance) -> None:
-        function.failures, function.last_fault = 0, None
+        function.failures, function.not_before, function.last_fault = 0, 0.0, None
         assert instance.ready_at is not None
         if instance.born_generic:
             took = instance.ready_at - instance.given_at
@@ -244,7 +279,7 @@ class Dispatcher:
         if not any(i.state in LIVE or i.state in PENDING for i in self._current(function)):
             fault = error if isinstance(error, FunctionBroken) else NoCapacity(str(error))
             for waiter in list(function.queue):
-                self.refuse(function, waiter, fault)
+                self._refuse(function, waiter, fault)
         self._run()
 
     def capacity_freed(self) -> None:
@@ -277,17 +312,20 @@ class Dispatcher:
     def _grow_all(self, arrived_for: Function | None = None) -> None:
         """Start what is needed, for who has waited longest first. A function that waits for memory holds back
         those behind it from taking it: nobody starves."""
-        if arrived_for is not None and len(self._hungry) == 1:
-            self._grow(arrived_for)
-            return
-        for function in sorted(self._hungry.values(), key=oldest_arrival):
+        self._memory_was_short = False
+        waiting = [arrived_for] if arrived_for is not None and len(self._hungry) == 1 else None
+        for function in waiting or sorted(self._hungry.values(), key=oldest_arrival):
             if not self._grow(function):
+                self._memory_was_short = True
                 return
 
     def _grow(self, function: Function) -> bool:
         """Start or specialise instances for the waiters of one function; False if it lacks memory."""
-        function.enough_for = function.waiting
-        wanted = wanted_starts(self._demand(function))
+        demand = self._demand(function)
+        wanted = wanted_starts(demand)
+        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
+            wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
+        function.enough_for = 0 if wanted else function.waiting
         for _ in range(wanted):
             if not self._start_one(function):
                 return False
@@ -328,13 +366,24 @@ class Dispatcher:
             return True
         missing = needed - ledger.memory_free - ledger.memory_stopping
         if missing > 0:
-            idle = [
-                i for i in ledger.instances.values() if i.state is State.IDLE and not self.is_provisioned(i)
-            ]
+            idle = self._evictable()
             generic = [i for i in ledger.instances.values() if i.state is State.PREWARMED and i is not spare]
             for victim in choose_victims(missing, idle, generic) or ():
                 self.pool.remove(victim, Reason.EVICTED)
         return False
+
+    def _evictable(self) -> list[Instance]:
+        """Idle instances, as many of each function as it has beyond its `min_instances`."""
+        instances = self.pool.ledger.instances.values()
+        idle = sorted((i for i in instances if i.state is State.IDLE), key=lambda i: i.last_used)
+        spare = {f.name: self._provisioned(f) - f.workload.min_instances for f in self.functions.values()}
+        evictable = []
+        for instance in idle:
+            name = instance.function or ""
+            if spare.get(name, 0) > 0:
+                spare[name] -= 1
+                evictable.append(instance)
+        return evictable
 
     def is_provisioned(self, instance: Instance) -> bool:
         """Whether an instance is one of its function's `min_instances`."""

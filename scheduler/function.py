@@ -66,7 +66,7 @@ class Function:
         self.enough_for = 0
         """Up to how many waiters it was decided lately that nothing (more) needs to be started."""
         self.not_before = 0.0
-        """Time before which no instance is provisioned, after a start has failed."""
+        """Time before which starts are expected to fail, since the last one did."""
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None

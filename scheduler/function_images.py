@@ -15,6 +15,7 @@ import re
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -39,7 +40,12 @@ class ImageBuildError(Exception):
 
 
 async def ensure_requirements_image(
-    engine: Engine, runtime_image: Image, requirements: bytes, gateway_id: str, work_dir: Path
+    engine: Engine,
+    runtime_image: Image,
+    requirements: bytes,
+    gateway_id: str,
+    work_dir: Path,
+    on_build: Callable[[], None] = lambda: None,
 ) -> Image:
     """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
 
@@ -51,6 +57,7 @@ async def ensure_requirements_image(
     tag = f"hearth-built/{gateway_id[:8]}:{digest}"
     with contextlib.suppress(NotFound):
         return await engine.image(tag)
+    on_build()
     python = runtime_image.labels.get(PYTHON_LABEL)
     if python is None:
         raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}: run make images")

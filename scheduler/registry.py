@@ -15,7 +15,7 @@ from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Prewarm
 from scheduler.function_images import ImageBuildError, prune_function_images
-from scheduler.runtimes import RUNTIMES
+from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
 from scheduler.workloads import build_workload, generic_container, limits_of
 
@@ -27,13 +27,13 @@ TRY_AGAIN = 5.0
 
 @dataclass(slots=True)
 class Declared:
-    """A declared function. `state` is building, ready or failed; `fault` says why it failed.
+    """A declared function. `state` is loading, building (its image), ready or failed; `fault` says why it failed.
 
     A function that failed to change stays in service in its older version: then it is ready, with a fault.
     """
 
     definition: FunctionDefinition
-    state: str = "building"
+    state: str = "loading"
     fault: str | None = None
     version: str | None = None
     curable: bool = False
@@ -105,9 +105,14 @@ class Registry:
     async def _set_up(self, declared: Declared) -> None:
         definition = declared.definition
         before = (declared.version, declared.fault)
+
+        def building() -> None:
+            declared.state = "building"
+            log.info("function %s: its image is built from requirements.txt", definition.name)
+
         try:
             workload = await build_workload(
-                self._engine, definition, self._gateway_id, self._work_folder, self._log_limit
+                self._engine, definition, self._gateway_id, self._work_folder, self._log_limit, building
             )
             if workload.container.memory > self._dispatcher.pool.ledger.memory_budget:
                 raise SourceError(
@@ -153,15 +158,16 @@ class Registry:
                 await self._set_prewarm()
 
     def fault_of(self, function: str) -> str | None:
-        """Why a declared function is not in service; None if it is not declared."""
+        """Why a declared function is not in service; None if it is not declared, empty while it is set up."""
         declared = self.declared.get(function)
         if declared is None:
             return None
-        return declared.fault or "it is still being set up; try again in a moment"
+        return declared.fault or ""
 
     def settled(self) -> bool:
-        """Whether definitions are loaded and every function is in service, failed, or waits for its image."""
-        return self.loaded and self._dispatcher.settled()
+        """Whether every function is in service (with its `min_instances`), has failed, or has its image built."""
+        loading = any(d.state == "loading" for d in self.declared.values())
+        return self.loaded and not loading and self._dispatcher.settled()
 
     async def close(self) -> None:
         """Stop trying."""
@@ -174,7 +180,7 @@ def fault_of(error: Exception, image: str) -> str:
     """An error in words that say what to do."""
     if isinstance(error, NotFound):
         advice = (
-            "run `make images`" if image.startswith("hearth-") else f"pull or build it: docker pull {image}"
+            "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
         )
         return f"the engine has no image {image}; {advice}"
     return str(error)

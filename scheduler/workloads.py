@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from pool.engine.base import ContainerSpec, Engine, Image
@@ -38,11 +39,17 @@ def generic_container(image: Image) -> ContainerSpec:
 
 
 async def build_workload(
-    engine: Engine, definition: FunctionDefinition, gateway_id: str, work_folder: Path, log_limit: int
+    engine: Engine,
+    definition: FunctionDefinition,
+    gateway_id: str,
+    work_folder: Path,
+    log_limit: int,
+    on_build: Callable[[], None],
 ) -> Workload:
     """Everything that is needed to start instances of a function as it is declared and lies on disk now.
 
-    Raises `SourceError`, `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
+    `on_build` is called if an image has to be built first, which takes long. Raises `SourceError`,
+    `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
     """
     source: SourceCode | None = None
     if definition.kind is Kind.HANDLER:
@@ -53,7 +60,7 @@ async def build_workload(
         if source.requirements is not None:
             work_folder.mkdir(parents=True, exist_ok=True)
             image = await ensure_requirements_image(
-                engine, image, source.requirements, gateway_id, work_folder
+                engine, image, source.requirements, gateway_id, work_folder, on_build
             )
     else:
         own_image = True

@@ -21,9 +21,6 @@ class Progress:
         self._update: Callable[[], None] = nothing
         if self._open and sys.stderr.isatty():
             self._show_bar(len(self._open))
-        for name, own_image in self._open.items():
-            if own_image:
-                log.info("building the image of function %s, if it is new", name, extra={"function": name})
 
     def settled(self, declared: Declared) -> None:
         """A function is ready or has failed; why it failed is logged where it is known."""
