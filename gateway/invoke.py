@@ -41,7 +41,7 @@ class Faults(Protocol):
     """Who knows why a declared function is not in service."""
 
     def fault_of(self, function: str) -> str | None:
-        """Why the function could not be set up; None if it is not declared at all."""
+        """Why the function is not in service: empty while it is set up, None if it is not declared at all."""
 
 
 class InvokeEndpoint:
@@ -107,6 +107,8 @@ class InvokeEndpoint:
         if self._dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         if function is None:
+            if fault == "":
+                raise Problem("no-capacity", f"{name} is still being set up", retry_after=2.0)
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
@@ -139,6 +141,7 @@ class _Invocation:
         "name",
         "queue_seconds",
         "send",
+        "sending",
         "start_seconds",
     )
 
@@ -155,6 +158,8 @@ class _Invocation:
         self.kind = ""
         self.queue_seconds = self.start_seconds = self.exec_seconds = 0.0
         self.head_sent = False
+        self.sending = False
+        """Whether the client is being waited for to read."""
 
     async def run(self) -> None:
         """From the request's head to the answer's last byte. Raises what `problem_of` understands."""
@@ -252,6 +257,8 @@ class _Invocation:
                     raise Problem(
                         "body-timeout", "the rest of the request's body did not come in time"
                     ) from None
+                if self.sending:
+                    raise Problem("read-timeout", "the answer was not read in time") from None
                 fatal = Reason.TIMEOUT
                 self.exec_seconds = clock.now() - began
                 raise Problem(
@@ -317,7 +324,9 @@ class _Invocation:
                 size += len(piece)
                 if size > limit:
                     raise TooLarge(f"the answer is over {limit} bytes (max_response)")
+                self.sending = True
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+                self.sending = False
         finally:
             watch.cancel()
         await self.send({"type": "http.response.body", "body": b""})

@@ -26,6 +26,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "no-such-function": (404, "No such function", "caller"),
     "method-not-allowed": (405, "The function does not take this method or path", "caller"),
     "body-timeout": (408, "The request's body did not come in time", "caller"),
+    "read-timeout": (408, "The answer was not read in time", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
     "invalid-input": (422, "The request's parameters are not right", "caller"),
     "queue-full": (429, "The function's queue is full", "caller"),
