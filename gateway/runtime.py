@@ -111,7 +111,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Remove every instance, network and socket folder, and let go of the engine and the data folder."""
-        self.dispatcher.draining = True
+        self.dispatcher.close()
         await self.registry.close()
         await self.reaper.close()
         try:

@@ -167,18 +167,20 @@ class Pool:
         lease.take()
         return lease
 
-    def release(self, lease: Lease, fatal: Reason | None = None) -> None:
-        """End a lease; a second time is harmless. `fatal`: the instance must serve nobody any more, and why."""
+    def release(self, lease: Lease, fatal: Reason | None = None, used: bool = True) -> None:
+        """End a lease; a second time is harmless. `fatal`: the instance must serve nobody any more, and why.
+        `used`: False when nothing was called."""
         if lease.ended:
             return
         instance, now = lease.instance, self.clock.now()
         lease.end(now)
         instance.in_use -= 1
-        instance.served += 1
+        instance.served += used
         instance.last_used = now
-        if instance.state is State.STOPPING:
+        if instance.state in (State.STOPPING, State.GONE):
             return
-        fatal = fatal or self._worn_out(instance)
+        if used:
+            fatal = fatal or self._worn_out(instance)
         if instance.in_use == 0:
             self._current[instance.id] = None
             if instance.state is State.DRAINING:
@@ -226,8 +228,15 @@ class Pool:
             try:
                 await self._launcher.destroy(instance)
                 break
-            except EngineError as error:  # it may still be running: it counts until it is known to be gone
-                log.warning("could not remove %r, trying again in %.1f s: %s", instance, pause, error)
+            except Exception as error:  # it may still be running: it counts until it is known to be gone
+                unforeseen = None if isinstance(error, EngineError) else error
+                log.warning(
+                    "could not remove %r, trying again in %.1f s: %s",
+                    instance,
+                    pause,
+                    error,
+                    exc_info=unforeseen,
+                )
                 await self.clock.sleep(pause)
                 pause = min(2 * pause, longest)
         self.ledger.enter(instance, State.GONE, self.clock.now())
@@ -240,9 +249,9 @@ class Pool:
 
     async def close(self) -> None:
         """Remove every instance and wait until all are gone."""
-        for instance in list(self.ledger.instances.values()):
-            self.remove(instance, Reason.SHUTDOWN)
-        while self._removals:
+        while self.ledger.instances:  # a call that ends meanwhile may have another one started
+            for instance in list(self.ledger.instances.values()):
+                self.remove(instance, Reason.SHUTDOWN)
             await asyncio.wait(list(self._removals.values()))
 
     # -- what the launcher reports --------------------------------------------------------------------------

@@ -156,8 +156,8 @@ class HttpConnection(asyncio.Protocol):
         return self.open and self.complete and self._keep_alive and self._failure is None and not self._chunks
 
     def finish(self) -> bool:
-        """End the exchange; returns whether the connection is kept."""
-        keep = self.reusable
+        """End the exchange, if there was one; returns whether the connection is kept."""
+        keep = self.reusable if self.busy else self.open
         self.busy = False
         if not keep:
             self.abort()

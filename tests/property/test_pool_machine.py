@@ -1,0 +1,336 @@
+"""Whatever happens in whatever order, the pool and the dispatcher keep their promises. On virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from property.virtual_pool import IMAGE, MIB, Caller, FakeLink, World
+
+from pool.engine.base import EngineError
+from pool.errors import FunctionBroken
+from pool.instance import Instance
+from pool.lease import Lease
+from pool.states import LIVE, Reason, State
+from scheduler.dispatcher import BACK_OFF
+from scheduler.errors import Gone, NoCapacity, QueueFull
+from scheduler.function import Limits
+
+NAMES = ("a", "b", "c")
+LONGEST_KEEP_ALIVE = 30.0
+BUDGET = 1024
+
+ROLL = st.integers(0, 2**20)
+"""Chooses one of what there is."""
+LIMITS = st.builds(
+    Limits,
+    queue_timeout=st.sampled_from([0.2, 2.0, 10.0]),
+    queue_size=st.sampled_from([1, 3, 100]),
+)
+
+
+@st.composite
+def workload_keys(draw: st.DrawFn) -> dict[str, Any]:
+    """Keys that functions.yaml would accept together."""
+    reuse = draw(st.sampled_from([True, True, True, False]))
+    most = draw(st.integers(1, 4))
+    return {
+        "reuse": reuse,
+        "max_instances": most,
+        "min_instances": draw(st.integers(0, min(2, most))),
+        "concurrency": draw(st.sampled_from([1, 1, 3])) if reuse else 1,
+        "memory": draw(st.sampled_from([128, 200, 500])),
+        "keep_alive": draw(st.sampled_from([1.0, LONGEST_KEEP_ALIVE])),
+        "max_invocations": draw(st.sampled_from([None, 1, 3])),
+        "max_age": draw(st.sampled_from([5.0, 86400.0])),
+        "generic": draw(st.booleans()),
+    }
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A node under everything that calls, people, functions and engines do to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.SelectorEventLoop()
+        self.faults: list[str] = []
+        self.loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
+        self.callers: list[Caller] = []
+        self.held: list[Lease] = []
+        self.versions = 0
+        self.world = self.run(self.make)
+        self.witness_leases()
+        self.world.engine.on_create = self.witness_create
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    async def make(self) -> World:
+        return World(budget=BUDGET * MIB)
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        """Do something inside the loop, then let every task run until it waits."""
+
+        async def settled() -> Any:
+            result = work()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if hasattr(self, "world"):
+                await self.world.clock.settle()
+            return result
+
+        return self.loop.run_until_complete(settled())
+
+    def one_of(self, things: list[Any], roll: int) -> Any:
+        return things[roll % len(things)]
+
+    def witness_leases(self) -> None:
+        """A lease is on a slot that is free, of an instance of the version that is deployed now."""
+        lease = self.world.pool.lease
+
+        def watched(instance: Instance, invocation: str, arrived: float) -> Lease:
+            workload = instance.workload
+            assert workload is not None
+            assert instance.state in LIVE
+            current = self.world.dispatcher.functions[workload.function].workload
+            assert workload.version == current.version
+            assert instance.in_use < workload.concurrency
+            given = lease(instance, invocation, arrived)
+            assert all(given.connection is not other.connection for other in self.held)
+            return given
+
+        self.world.pool.lease = watched  # type: ignore[method-assign]
+
+    def witness_create(self) -> None:
+        """No create call takes a function over its `max_instances`, by the engine's count."""
+        for name, function in self.world.dispatcher.functions.items():
+            newest = self.world.launcher.launched[-1]
+            if newest.function == name:
+                count = self.world.containers_of(name)
+                if count > function.workload.max_instances:
+                    self.faults.append(f"{count} containers of {name}: {function.workload}")
+
+    @property
+    def functions(self) -> list[Any]:
+        return list(self.world.dispatcher.functions.values())
+
+    @property
+    def waiting(self) -> list[Caller]:
+        return [caller for caller in self.callers if caller.waits]
+
+    def collect(self) -> None:
+        """Take what callers have won, and hold every outcome against what was promised."""
+        for caller in [c for c in self.callers if not c.waits]:
+            self.callers.remove(caller)
+            assert caller.ended_at is not None
+            assert caller.ended_at <= caller.deadline + 1e-9
+            if caller.lease is not None:
+                assert not caller.lease.ended
+                assert caller.lease.invocation == caller.invocation
+                self.held.append(caller.lease)
+            else:
+                assert isinstance(
+                    caller.error, NoCapacity | QueueFull | FunctionBroken | Gone | asyncio.CancelledError
+                ), repr(caller.error)
+
+    # -- what people do --------------------------------------------------------------------------------------
+
+    @initialize(keys=workload_keys(), limits=LIMITS)
+    def begin(self, keys: dict[str, Any], limits: Limits) -> None:
+        self.deploy("a", keys, limits)
+
+    @rule(name=st.sampled_from(NAMES), keys=workload_keys(), limits=LIMITS)
+    def deploy(self, name: str, keys: dict[str, Any], limits: Limits) -> None:
+        self.versions += 1
+        self.run(lambda: self.world.deploy(name, str(self.versions), limits, **keys))
+
+    @rule(name=st.sampled_from(NAMES))
+    def withdraw(self, name: str) -> None:
+        self.run(lambda: self.world.dispatcher.withdraw(name))
+        assert not any(caller.function.name == name for caller in self.waiting)
+
+    @rule(count=st.integers(0, 3), memory=st.sampled_from([64, 128]))
+    def prewarm(self, count: int, memory: int) -> None:
+        self.run(lambda: self.world.prewarm(count, memory))
+
+    @precondition(lambda self: self.world.pool.ledger.instances)
+    @rule(roll=ROLL, gently=st.booleans())
+    def take_away(self, roll: int, gently: bool) -> None:
+        instance = self.one_of(list(self.world.pool.ledger.instances.values()), roll)
+        act = self.world.pool.drain if gently else self.world.pool.remove
+        self.run(lambda: act(instance, Reason.REQUESTED))
+
+    # -- what calls do ---------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.functions)
+    @rule(roll=ROLL, count=st.sampled_from([1, 1, 2, 6]))
+    def arrive(self, roll: int, count: int) -> None:
+        function = self.one_of(self.functions, roll)
+
+        def come() -> None:
+            self.callers += [self.world.arrive(function) for _ in range(count)]
+
+        before = function.waiting
+        self.run(come)
+        assert function.waiting <= max(before, function.limits.queue_size)
+
+    @precondition(lambda self: self.waiting)
+    @rule(roll=ROLL)
+    def give_up(self, roll: int) -> None:
+        caller = self.one_of(self.waiting, roll)
+        before = caller.function.waiting
+        self.run(caller.task.cancel)
+        assert isinstance(caller.error, asyncio.CancelledError)
+        assert caller.function.waiting < before
+
+    @precondition(lambda self: self.held)
+    @rule(roll=ROLL, fatal=st.sampled_from([None, None, None, Reason.TIMEOUT, Reason.BROKEN]))
+    def release(self, roll: int, fatal: Reason | None) -> None:
+        lease = self.one_of(self.held, roll)
+        self.held.remove(lease)
+        self.run(lambda: self.world.dispatcher.release(lease, fatal))
+        assert lease.ended
+        in_use = lease.instance.in_use
+        self.run(lambda: self.world.dispatcher.release(lease, fatal))
+        assert lease.instance.in_use == in_use, "a lease ended twice"
+
+    @precondition(lambda self: self.held and self.waiting)
+    @rule(roll=ROLL)
+    def give_up_just_as_it_wins(self, roll: int) -> None:
+        lease = self.one_of(self.held, roll)
+        self.held.remove(lease)
+
+        def both() -> None:
+            self.world.dispatcher.release(lease)
+            for caller in self.waiting:
+                if caller.function.name == lease.workload.function:
+                    caller.task.cancel()
+                    return
+
+        self.run(both)
+
+    @rule(seconds=st.sampled_from([0.001, 0.014, 0.1, 0.15, 0.5, 3.0, 40.0]), reaped=st.booleans())
+    def wait(self, seconds: float, reaped: bool) -> None:
+        self.run(lambda: (self.world.pass_time if reaped else self.world.clock.advance)(seconds))
+
+    @rule()
+    def reap(self) -> None:
+        self.run(self.world.reaper.reap)
+
+    # -- what breaks -----------------------------------------------------------------------------------------
+
+    @rule(verb=st.sampled_from(["create", "start", "remove"]), carried_out=st.booleans())
+    def engine_fails(self, verb: str, carried_out: bool) -> None:
+        self.world.engine.fail_next(verb, EngineError("a fault of the engine"), carried_out)
+
+    @rule(name=st.sampled_from(NAMES))
+    def code_breaks(self, name: str) -> None:
+        self.world.launcher.broken ^= {name}
+
+    def linked(self) -> list[Instance]:
+        ready = (*LIVE, State.PREWARMED, State.DRAINING)
+        return [i for i in self.world.pool.ledger.instances.values() if i.state in ready]
+
+    @precondition(lambda self: self.linked())
+    @rule(roll=ROLL)
+    def die(self, roll: int) -> None:
+        instance = self.one_of(self.linked(), roll)
+        self.run(lambda: self.world.kill(instance))
+
+    @precondition(lambda self: self.linked())
+    @rule(roll=ROLL)
+    def connections_come_back(self, roll: int) -> None:
+        link = self.one_of(self.linked(), roll).link
+        assert isinstance(link, FakeLink)
+        if not link.alive:
+            self.run(lambda: link.dial_again(1))
+
+    # -- what must hold --------------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_holds(self) -> None:
+        self.collect()
+        assert not self.faults, self.faults
+        self.world.check()
+        per_instance: dict[str, int] = {}
+        for lease in self.held:
+            per_instance[lease.instance.id] = per_instance.get(lease.instance.id, 0) + 1
+        for instance in self.world.pool.ledger.instances.values():
+            assert instance.in_use == per_instance.get(instance.id, 0), "a slot without an owner"
+        for function in self.functions:
+            mine = [c for c in self.waiting if c.function is function]
+            assert function.waiting == len(mine)
+
+    def teardown(self) -> None:
+        try:
+            self.everything_ends()
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.close()
+
+    def release_all(self) -> None:
+        while self.held:
+            lease = self.held.pop()
+            self.run(lambda lease=lease: self.world.dispatcher.release(lease))
+
+    def everything_ends(self) -> None:
+        """When nobody calls any more, only what is to be kept ready is left; then nothing."""
+        world = self.world
+        world.engine._faults.clear()
+        world.launcher.broken.clear()
+        self.collect()
+        self.release_all()
+        self.run(lambda: world.pass_time(11.0))
+        self.collect()
+        assert not self.callers, "waiters without an outcome"
+        self.release_all()
+        self.run(lambda: world.clock.advance(BACK_OFF[1]))
+        for _ in range(4):  # expiry, and then what it has made room for
+            self.run(lambda: world.pass_time(0.5))
+            self.run(lambda: world.clock.advance(LONGEST_KEEP_ALIVE))
+        self.run(lambda: world.pass_time(0.5))
+        self.run(lambda: world.clock.advance(4.0))
+        self.everything_holds()
+        ledger = world.pool.ledger
+        for function in self.functions:
+            workload = function.workload
+            left = [i for i in ledger.of(function.name) if i.state is not State.STOPPING]
+            assert len(left) <= workload.min_instances, f"{left} outlive their keep_alive"
+            assert ledger.memory_free < workload.container.memory or len(left) == workload.min_instances
+        target = world.dispatcher.prewarm.get(IMAGE)
+        wanted = target.count if target else 0
+        prewarmed = len(ledger.prewarmed(IMAGE))
+        assert prewarmed <= wanted, "more prewarmed ones than are wanted"
+        if target is not None and ledger.memory_free >= target.prototype.memory:
+            assert prewarmed == wanted
+        for function in self.functions:
+            self.run(lambda name=function.name: world.dispatcher.withdraw(name))
+        self.run(lambda: world.prewarm(0))
+        self.run(lambda: world.clock.advance(1.0))
+        assert not ledger.instances
+        assert world.engine.alive() == 0
+        assert sum(ledger.removals.values()) == len(world.launcher.launched)
+        assert not self.faults, self.faults
+        self.run(world.close)
+
+
+PoolMachine.TestCase.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking 40 steps takes minutes: by hand
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@pytest.mark.timeout(170)
+class TestPool(PoolMachine.TestCase):  # type: ignore[misc, valid-type]
+    """Run by pytest as one test."""

@@ -1,0 +1,379 @@
+"""A pool and a dispatcher on virtual time, over the engine in memory: what the tests of both are run on.
+
+The launcher is the only fake: it makes real calls to a `MemoryEngine`, which counts its containers by itself and
+so is a witness that is independent of the pool's own books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pool.clock import VirtualClock
+from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.memory import Latency, MemoryEngine
+from pool.errors import FunctionBroken, NotSent, StartFailed
+from pool.instance import Instance
+from pool.lease import Lease
+from pool.logs import LogStore
+from pool.metrics import Metrics
+from pool.pool import Pool
+from pool.reaper import Reaper
+from pool.states import PENDING, Reason
+from pool.transport.message import Call
+from pool.workload import Kind, Workload
+from scheduler.decisions import pick
+from scheduler.dispatcher import Dispatcher
+from scheduler.function import Function, Limits, Prewarm
+
+MIB = 2**20
+IMAGE = "python:test"
+OTHER_IMAGE = "other:test"
+CREATE, START, REMOVE, SPECIALISE = 0.012, 0.118, 0.071, 0.015
+"""Seconds that the fake's work takes; the engine's as measured on Docker."""
+COLD = CREATE + START + SPECIALISE
+"""Seconds from nothing to an instance of a function, where a core is free."""
+INSTANCE = "instance"
+"""Label of a container: the id of its instance."""
+
+
+class FakeConnection:
+    """A slot of a `FakeLink`."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeLink:
+    """What a handler's link is: so many slots, given out one by one, lost when the instance dies."""
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
+        self.free: list[FakeConnection] = [FakeConnection()]
+        self.taken: list[FakeConnection] = []
+        self.alive = True
+        self.closed = False
+
+    def open(self, slots: int) -> None:
+        """The shim dials until it has so many connections."""
+        while len(self.free) + len(self.taken) < slots:
+            self.free.append(FakeConnection())
+        self._on_change()
+
+    def lose(self) -> None:
+        """Every connection ends: the process is dead, or the gateway's side was cut."""
+        self.alive = False
+        for connection in (*self.free, *self.taken):
+            connection.aborted = True
+        self.free.clear()
+        self._on_change()
+
+    def dial_again(self, slots: int) -> None:
+        """A shim that is alive comes back."""
+        if not self.closed:
+            self.alive = True
+            self.open(slots)
+
+    def free_slots(self, in_use: int) -> int:
+        assert in_use == len(self.taken), "slots in use that the link knows nothing of"
+        return len(self.free)
+
+    def take(self) -> FakeConnection | None:
+        if not self.free:
+            return None
+        self.taken.append(self.free.pop())
+        return self.taken[-1]
+
+    async def connect(self, call: Call) -> Any:
+        raise NotSent("only the shim dials")
+
+    def give(self, connection: FakeConnection) -> None:
+        self.taken.remove(connection)
+        if not connection.aborted:
+            self.free.append(connection)
+
+    def drain_log(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed, self.alive = True, False
+        for connection in (*self.free, *self.taken):
+            connection.aborted = True
+        self.free.clear()
+
+
+class WitnessEngine(MemoryEngine):
+    """Tells its observer just after every create call began."""
+
+    on_create: Callable[[], None] = staticmethod(lambda: None)
+
+    def _count(self, spec: ContainerSpec, change: int) -> None:
+        super()._count(spec, change)
+        if change > 0:
+            self.on_create()
+
+
+class VirtualLauncher:
+    """Launches on the engine in memory. What is in `broken` (function names) cannot be imported."""
+
+    def __init__(self, engine: MemoryEngine, clock: VirtualClock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.pool: Pool | None = None
+        self.broken: set[str] = set()
+        self.owners: dict[str, str | None] = {}
+        """Instance id to the function that its container was ever meant for."""
+        self.launched: list[Instance] = []
+        self.destroy_fault: Exception | None = None
+        """Raised by the next `destroy`."""
+
+    async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
+        self.owners[instance.id] = instance.function
+        self.launched.append(instance)
+        spec = replace(prototype, name=f"hearth-{instance.id}", labels={INSTANCE: instance.id})
+        creating = asyncio.ensure_future(self._engine.create(spec))
+        try:
+            try:
+                instance.container = await asyncio.shield(creating)
+            except asyncio.CancelledError:
+                instance.container = await creating
+                raise
+            await self._engine.start(instance.container)
+        except EngineError as error:
+            raise StartFailed(str(error)) from error
+        pool = self.pool
+        assert pool is not None
+        instance.link = FakeLink(lambda: pool.slots_changed(instance))
+
+    async def learn_pid(self, instance: Instance) -> None:
+        pass
+
+    async def specialise(self, instance: Instance, workload: Workload) -> None:
+        self.owners[instance.id] = workload.function
+        await self._clock.sleep(SPECIALISE)
+        if workload.function in self.broken:
+            raise FunctionBroken("No module named 'nowhere'", "ModuleNotFoundError", imported=False)
+        link = instance.link
+        assert isinstance(link, FakeLink)
+        link.open(workload.concurrency)
+
+    async def destroy(self, instance: Instance) -> None:
+        if instance.link is not None:
+            await instance.link.close()
+        if self.destroy_fault is not None:
+            fault, self.destroy_fault = self.destroy_fault, None
+            raise fault
+        await self._engine.remove(instance.container or f"hearth-{instance.id}")
+
+
+@dataclass(eq=False)
+class Caller:
+    """One invocation: waits for a lease, holds it until it is told to release it."""
+
+    function: Function
+    invocation: str
+    arrived: float
+    deadline: float
+    task: asyncio.Task[Lease] | None = None
+    lease: Lease | None = None
+    error: BaseException | None = None
+    ended_at: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has had no outcome yet."""
+        return self.ended_at is None
+
+
+@dataclass
+class World:
+    """Everything on one virtual clock. Make it inside a running loop."""
+
+    budget: int = 10_000 * MIB
+    cores: int = 2
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics()
+        self.engine = WitnessEngine(
+            self.clock, self.cores, latency=Latency(CREATE, START, REMOVE), metrics=self.metrics
+        )
+        for image in (IMAGE, OTHER_IMAGE):
+            self.engine.add_image(image)
+        self.launcher = VirtualLauncher(self.engine, self.clock)
+        self.logs = LogStore()
+        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget)
+        self.launcher.pool = self.pool
+        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores)
+        self.reaper = Reaper(self.pool, self.engine, self.clock, "test", self.dispatcher.is_provisioned)
+        self._ids = itertools.count(1)
+
+    # -- what is deployed ------------------------------------------------------------------------------------
+
+    def deploy(
+        self, name: str = "f", version: str = "1", limits: Limits | None = None, **keys: Any
+    ) -> Function:
+        """Deploy a handler; `memory` in MiB, the other keys are those of `Workload`."""
+        image = keys.pop("image", IMAGE)
+        container = ContainerSpec(name="", image=image, memory=keys.pop("memory", 128) * MIB)
+        workload = Workload(function=name, version=version, kind=Kind.HANDLER, container=container, **keys)
+        return self.dispatcher.deploy(workload, limits or Limits())
+
+    def prewarm(self, count: int, memory: int = 128, image: str = IMAGE) -> None:
+        """Keep so many generic instances."""
+        prototype = ContainerSpec(name="", image=image, memory=memory * MIB)
+        self.dispatcher.set_prewarm({image: Prewarm(prototype, count)} if count else {})
+
+    # -- calls -----------------------------------------------------------------------------------------------
+
+    def arrive(self, function: Function) -> Caller:
+        """An invocation comes."""
+        now = self.clock.now()
+        caller = Caller(function, f"i{next(self._ids)}", now, now + function.limits.queue_timeout)
+        caller.lease = self.dispatcher.try_lease(function, caller.invocation, now)
+        if caller.lease is not None:
+            caller.ended_at = now
+            return caller
+        caller.task = asyncio.ensure_future(self.dispatcher.wait(function, caller.invocation, now))
+        caller.task.add_done_callback(lambda task: self._note(caller, task))
+        return caller
+
+    def _note(self, caller: Caller, task: asyncio.Task[Lease]) -> None:
+        assert caller.ended_at is None, "two outcomes for one invocation"
+        caller.ended_at = self.clock.now()
+        if task.cancelled():
+            caller.error = asyncio.CancelledError()
+        elif (error := task.exception()) is not None:
+            caller.error = error
+        else:
+            caller.lease = task.result()
+
+    async def call(self, function: Function, seconds: float) -> Lease:
+        """A whole invocation that executes for so many seconds; its ended lease. Raises what waiting raises."""
+        caller = self.arrive(function)
+        lease = caller.lease or await self._result(caller)
+        await self.clock.sleep(seconds)
+        self.dispatcher.release(lease)
+        return lease
+
+    async def _result(self, caller: Caller) -> Lease:
+        assert caller.task is not None
+        return await caller.task
+
+    def kill(self, instance: Instance) -> None:
+        """The instance's process dies: its container ends and its connections are lost."""
+        if instance.container is not None:
+            self.engine.kill(instance.container)
+        if isinstance(instance.link, FakeLink):
+            instance.link.lose()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, with the reaper looking every quarter of a second."""
+        left = seconds
+        while left > 0:
+            step = min(left, 0.25)
+            await self.clock.advance(step)
+            self.reaper.reap()
+            left -= step
+        await self.clock.settle()
+
+    async def close(self) -> None:
+        """Remove everything, and check that the engine has nothing left."""
+        self.dispatcher.close()
+        await self.clock.run(self.pool.close())
+        await self.clock.advance(100.0)
+        assert self.engine.alive() == 0
+        assert not self.pool.ledger.instances
+        await self.engine.close()
+        await self.clock.settle()
+
+    # -- what must always hold -------------------------------------------------------------------------------
+
+    def containers_of(self, function: str) -> int:
+        """The engine's own count: containers from the create call until removal is confirmed."""
+        return sum(
+            self.engine.alive(INSTANCE, instance)
+            for instance, owner in self.launcher.owners.items()
+            if owner == function
+        )
+
+    def check(self) -> None:
+        """Every invariant of the books, the queues and the slots. Call it when all tasks have settled."""
+        self._check_books()
+        self._check_queues()
+        self._check_slots()
+
+    def _check_books(self) -> None:
+        ledger = self.pool.ledger
+        everyone = list(ledger.instances.values())
+        stopping = [i for i in everyone if i.state == "stopping"]
+        starting = [i for i in everyone if i.state == "starting"]
+        assert ledger.memory_declared == sum(i.memory for i in everyone) <= ledger.memory_budget
+        assert ledger.memory_stopping == sum(i.memory for i in stopping)
+        assert ledger.starting == len(starting) <= self.cores
+        pending = [i for i in everyone if i.state in PENDING and i.workload is not None]
+        assert ledger.pending == len(pending)
+        names = {i.function for i in everyone} | set(self.dispatcher.functions) | {None}
+        for name in names:
+            mine = [i for i in everyone if i.function == name]
+            assert ledger.states(name) == dict(Counter(str(i.state) for i in mine))
+            if name is not None:
+                assert list(ledger.of(name)) == mine
+                assert ledger.count(name) == len(mine)
+        for image in (IMAGE, OTHER_IMAGE):
+            generic = [i for i in everyone if i.image == image and i.state == "prewarmed"]
+            assert sorted(i.id for i in ledger.prewarmed(image)) == sorted(i.id for i in generic)
+            assert ledger.refilling(image) == sum(i.image == image and i.workload is None for i in starting)
+        assert all(i.reason for i in stopping)
+        assert set(ledger.removals) <= {str(reason) for reason in Reason}
+        assert self.engine.alive() <= len(everyone), "containers that the pool does not know of"
+
+    def _check_queues(self) -> None:
+        functions = self.dispatcher.functions
+        for name, function in functions.items():
+            undone = [waiter for waiter in function.queue if not waiter.lease.done()]
+            assert function.waiting == len(undone)
+            assert (name in self.dispatcher._hungry) == bool(undone)
+            if undone:
+                free = pick(self.pool.ledger.of(name), function.workload.version)
+                assert free is None, f"a waiter waits although {free!r} has a free slot"
+                assert self._moves(function), (
+                    f"nothing is under way for {function!r} and nobody will look again"
+                )
+        assert set(self.dispatcher._hungry) <= set(functions)
+
+    def _moves(self, function: Function) -> bool:
+        """Whether those who wait have reason to: something is being started or removed, or will be."""
+        ledger, workload = self.pool.ledger, function.workload
+        return bool(
+            function.look_again
+            or ledger.starting
+            or ledger.pending
+            or ledger.memory_stopping
+            or ledger.count(function.name) >= workload.max_instances
+            or any(self._lacks_memory(other) for other in self.dispatcher._hungry.values())
+        )
+
+    def _lacks_memory(self, function: Function) -> bool:
+        return self.pool.ledger.memory_free < function.workload.container.memory
+
+    def _check_slots(self) -> None:
+        for instance in self.pool.ledger.instances.values():
+            workload = instance.workload
+            assert instance.in_use >= 0
+            if instance.state in ("idle", "prewarmed", "starting", "specialising"):
+                assert instance.in_use == 0
+            if instance.state in ("busy", "draining"):
+                assert workload is not None
+                assert 1 <= instance.in_use <= workload.concurrency
+            if workload is not None and workload.single_use:
+                assert instance.served + instance.in_use <= 1
+            if isinstance(instance.link, FakeLink):
+                assert instance.in_use == len(instance.link.taken)
