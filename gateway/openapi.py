@@ -37,7 +37,8 @@ TAGS = [
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 WITH_BODY = frozenset({"post", "put", "patch"})
 
-NOT_FROM_INVOKE = frozenset({"not-found", "invalid-input"})
+NOT_FROM_INVOKE = frozenset({"not-found", "invalid-input", "read-timeout"})
+"""A read-timeout ends an answer whose head was sent already: the connection is cut, and it is only counted."""
 NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-failed"})
 """Only handlers and commands fail so, and they have no sub-paths."""
 ONLY_FROM_SUB_PATHS = frozenset({"method-not-allowed"})
@@ -51,6 +52,7 @@ EXAMPLE_DETAILS = {
     "no-such-function": "there is no function 'helo'; GET /functions lists them",
     "method-not-allowed": "hello takes no sub-path: POST /invoke/hello",
     "body-timeout": "the rest of the request's body did not come in time",
+    "read-timeout": "the answer was not read in time",
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
@@ -74,12 +76,12 @@ INVOCATION_ID = {
 START_HEADERS = {
     "X-Hearth-Start": {
         "description": "How the instance came to be: `warm` had served before, `prewarmed` was started ahead, "
-        "`cold` was created for this call",
+        "`cold` was created for this call. Absent if the call ended before an instance was given to it",
         "schema": {"type": "string", "enum": ["warm", "prewarmed", "cold"]},
     },
     "Server-Timing": {
         "description": "Milliseconds of waiting for an instance, of starting it, and of executing until the "
-        "answer's head",
+        "answer's head. Absent together with `X-Hearth-Start`",
         "schema": {"type": "string", "example": "queue;dur=0.03, start;dur=0.00, exec;dur=0.41"},
     },
 }
@@ -211,10 +213,7 @@ def invoke_responses(slugs: Iterable[str]) -> dict[str, Any]:
         }
     }
     for status, shown in problem_responses(*slugs, invocation_id=EXAMPLE_ID).items():
-        if status != 403:  # refused at the door, before it is an invocation
-            shown["headers"] = {"X-Invocation-Id": INVOCATION_ID, **shown.get("headers", {})}
-        if int(status) >= 500:
-            shown["headers"] |= START_HEADERS
+        shown["headers"] = {"X-Invocation-Id": INVOCATION_ID, **START_HEADERS, **shown.get("headers", {})}
         responses[str(status)] = shown
     return responses
 

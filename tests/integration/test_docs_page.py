@@ -1,0 +1,284 @@
+"""The docs page in a real browser, pages of others that try the same, and the curl lines of the reference.
+
+`RENEW_SCREENSHOT=1 .venv/bin/python -m pytest tests/integration/test_docs_page.py -k screenshot` makes
+docs/images/docs-page.png anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from harness import Gateway, command, handler
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOT = ROOT / "docs" / "images" / "docs-page.png"
+STRANGE_NAME = "hearth.example"
+"""A name that the browser takes for this machine, as a page of somebody else can arrange (DNS rebinding)."""
+FLAGS = [
+    "--no-sandbox",
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # The browser's own guards of the local network may come to help; what is tested here is ours.
+    "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
+    f"--host-resolver-rules=MAP {STRANGE_NAME} 127.0.0.1",
+]
+API = {"image": "hearth-example/api:latest", "port": 8000, "concurrency": 16, "health": "/healthz"}
+
+
+def code_of(example: str) -> str:
+    """The code of an example function."""
+    return (ROOT / "functions" / example / "handler.py").read_text()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a function of each kind."""
+    functions = {
+        "hello": handler(code_of("hello")),
+        "countdown": handler(code_of("countdown") + "\nhandle = countdown\n"),
+        "wordcount": command("wc", "-w"),
+        "api": API,
+    }
+    with Gateway(tmp_path_factory.mktemp("docs"), functions, prewarm={"python": 1}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "the docs page is tested in chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1100, "height": 1400})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, gateway: Gateway) -> Page:
+    """The docs page, opened and drawn."""
+    page = context.new_page()
+    page.goto(f"{gateway.url}/docs")
+    page.locator("#operations-invoke-invoke").wait_for()
+    return page
+
+
+def execute(page: Page, function: str) -> Locator:
+    """Call a function as a reader would; the part of the page that shows the answer."""
+    operation = page.locator("#operations-invoke-invoke")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.locator("select").first.select_option(function)
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    answer.wait_for()
+    return answer
+
+
+def test_it_loads_nothing_from_anywhere_else(context: BrowserContext, gateway: Gateway) -> None:
+    page = context.new_page()
+    asked: list[str] = []
+    errors: list[str] = []
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{gateway.url}/docs")
+    page.locator("#operations-invoke-invoke").wait_for()
+    execute(page, "hello")
+    page.wait_for_load_state("networkidle")
+    reached = {urlsplit(url).netloc for url in asked if urlsplit(url).scheme not in ("data", "blob")}
+    assert reached == {urlsplit(gateway.url).netloc}
+    paths = {urlsplit(url).path for url in asked}
+    assert {"/docs", "/openapi.json", "/docs/files/swagger-ui-bundle.js", "/invoke/hello"} <= paths
+    assert errors == []
+
+
+def test_it_offers_the_functions_by_name(page: Page) -> None:
+    def choice(operation: Locator) -> list[str]:
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        return operation.locator("select").first.locator("option").all_inner_texts()
+
+    names = ["api", "countdown", "hello", "wordcount"]
+    assert choice(page.locator("#operations-invoke-invoke")) == names
+    assert choice(page.locator("#operations-invoke-invoke_get")) == ["api"]
+
+
+def test_its_groups_are_in_order(page: Page) -> None:
+    groups = page.locator("h3.opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
+    assert groups == ["invoke", "functions", "pool", "logs", "health"]
+
+
+def test_execute_shows_the_answer_and_how_it_started_and_a_screenshot(page: Page, gateway: Gateway) -> None:
+    with gateway.counted("ok", "none", "hello"):
+        answer = execute(page, "hello")
+    assert '"message": "Hello, Ada!"' in answer.inner_text()
+    headers = [line.strip() for line in answer.locator(".headerline").all_inner_texts()]
+    assert any(re.fullmatch(r"x-hearth-start: (warm|prewarmed|cold)", line) for line in headers), headers
+    assert any(re.fullmatch("x-invocation-id: [0-9a-f]{32}", line) for line in headers), headers
+    if os.environ.get("RENEW_SCREENSHOT"):
+        take_screenshot(page)
+    assert 0 < SCREENSHOT.stat().st_size < 200_000
+
+
+def take_screenshot(page: Page) -> None:
+    """The operation, from its name to the answer."""
+    page.add_style_tag(content="#operations-invoke-invoke textarea { min-height: 0; height: 70px }")
+    page.evaluate("document.activeElement.blur()")
+    operation = page.locator("#operations-invoke-invoke").bounding_box()
+    answer = page.locator("#operations-invoke-invoke .live-responses-table").bounding_box()
+    assert operation is not None and answer is not None
+    top = operation["y"] + page.evaluate("window.scrollY")
+    height = answer["y"] + answer["height"] - operation["y"]
+    SCREENSHOT.parent.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOT, full_page=True, clip={**operation, "y": top, "height": height})
+
+
+def test_a_path_of_a_server_is_called(page: Page) -> None:
+    operation = page.locator("#operations-invoke-invoke_get")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.locator("input[placeholder=path]").fill("whoami")
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    answer.wait_for()
+    assert '"hostname"' in answer.inner_text()
+
+
+# -- pages of others ------------------------------------------------------------------------------------------
+
+
+ATTACK = """
+<img src="{url}/invoke/api/image">
+<script>
+fetch("{url}/invoke/hello", {{method: "POST", mode: "no-cors", body: '{{"name": "Eve"}}'}}).catch(() => 0);
+fetch("{url}/invoke/api/fetch", {{mode: "no-cors"}}).catch(() => 0);
+</script>
+<form method="post" action="{url}/invoke/hello"><button>Win a prize</button></form>
+"""
+
+
+@contextmanager
+def site(html: str) -> Iterator[int]:
+    """A web server of somebody else, on a port of its own."""
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=served.serve_forever)
+    thread.start()
+    try:
+        yield served.server_port
+    finally:
+        served.shutdown()
+        thread.join()
+        served.server_close()
+
+
+def not_forbidden(gateway: Gateway) -> float:
+    """How many invocations ended, but for those that were refused at the door."""
+    name = "hearth_invocations_total"
+    return gateway.metric(name) - gateway.metric(name, outcome="forbidden")
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.1:{port}/", "http://localhost:{port}/", "file://{file}"])
+def test_pages_of_others_run_nothing(
+    context: BrowserContext, gateway: Gateway, tmp_path: Path, where: str
+) -> None:
+    html = ATTACK.format(url=gateway.url)
+    (tmp_path / "page.html").write_text(html)
+    before = not_forbidden(gateway)
+    asked: set[str] = set()
+    answers: dict[tuple[str, str], int] = {}
+    context.on("request", lambda request: asked.add(urlsplit(request.url).path))
+    context.on("response", lambda r: answers.update({(r.request.method, urlsplit(r.url).path): r.status}))
+    page = context.new_page()
+    with site(html) as port:
+        page.goto(where.format(port=port, file=tmp_path / "page.html"))
+        page.wait_for_load_state("networkidle")
+        assert "/invoke/api/image" in asked  # its answer is not even shown to us: the browser blocks it too
+        assert answers[("POST", "/invoke/hello")] == answers[("GET", "/invoke/api/fetch")] == 403
+        answers.clear()
+        page.get_by_role("button", name="Win a prize").click()
+        page.wait_for_load_state("networkidle")
+        assert answers.get(("POST", "/invoke/hello")) == 403
+        assert "may not call this gateway" in page.content()
+    assert not_forbidden(gateway) == before
+
+
+def test_a_link_from_elsewhere_to_the_docs_page_works(context: BrowserContext, gateway: Gateway) -> None:
+    page = context.new_page()
+    with site(f'<a href="{gateway.url}/docs">docs</a>') as port:
+        page.goto(f"http://localhost:{port}/")
+        page.get_by_role("link").click()
+        page.locator("#operations-invoke-invoke").wait_for()
+
+
+def test_a_name_that_was_made_to_point_here_is_refused(context: BrowserContext, gateway: Gateway) -> None:
+    page = context.new_page()
+    answer = page.goto(gateway.url.replace("127.0.0.1", STRANGE_NAME) + "/docs")
+    assert answer is not None and answer.status == 403
+    assert STRANGE_NAME in page.content()
+
+
+def test_nobody_may_frame_it(context: BrowserContext, gateway: Gateway) -> None:
+    page = context.new_page()
+    with site(f'<iframe src="{gateway.url}/docs"></iframe>') as port:
+        page.goto(f"http://localhost:{port}/")
+        page.wait_for_load_state("networkidle")
+        assert page.frame_locator("iframe").locator("#swagger-ui").count() == 0
+
+
+# -- the reference --------------------------------------------------------------------------------------------
+
+
+def examples() -> list[tuple[str, str | None]]:
+    """Every shell block of the reference, with what it prints where the document says so."""
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("http-api.md", "metrics.md"))
+    found = re.findall(r"```sh\n(.*?)```(?:\n```(?:json|text)\n(.*?)```)?", text, re.DOTALL)
+    return [(lines, printed or None) for lines, printed in found]
+
+
+@pytest.mark.parametrize(("lines", "printed"), examples())
+def test_the_references_examples_work(gateway: Gateway, lines: str, printed: str | None) -> None:
+    assert "http://127.0.0.1:8080/" in lines
+    if "pool/instances" in lines:
+        gateway.call("hello", {})  # there must be one to be looked at
+    script = 'set -eu; curl() { command curl --fail --silent --show-error "$@"; }\n'
+    script += lines.replace("http://127.0.0.1:8080", gateway.url)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if printed is not None:
+        assert done.stdout.strip() == printed.strip()
