@@ -19,11 +19,32 @@ from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
 from pool.workload import Workload
+from scheduler import workloads
+from scheduler.definitions import FunctionDefinition
+from scheduler.runtimes import RUNTIMES
+from scheduler.sources import collect, version_digest
 
 BENCH_LABEL = "org.hearth.bench"
 """Marks the benchmark's own containers; its value is the run's id."""
+LOG_LIMIT = 256 * 1024
+"""As the gateway's own default."""
 START_TIMEOUT = 60.0
 """Seconds until a container must have dialled, and until an answer must be here."""
+
+
+async def workload_of(engine: Engine, definition: FunctionDefinition) -> Workload:
+    """A handler without requirements as the gateway would start it. Raises `EngineError` and `SourceError`."""
+    assert definition.source is not None
+    image = await engine.image(RUNTIMES[definition.runtime or "python"])
+    source = await asyncio.to_thread(collect, Path(definition.source))
+    version = version_digest(definition, source, image.id)
+    return Workload(
+        function=definition.name,
+        version=version,
+        kind=definition.kind,
+        container=workloads.container_of(definition, image.id),
+        specialise=workloads.specialise_message(definition, version, source, LOG_LIMIT),
+    )
 
 
 def container_of(workload: Workload, folder: Path, run: str) -> ContainerSpec:

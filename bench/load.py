@@ -31,7 +31,7 @@ from rich.console import Console  # noqa: E402
 from bench import scenarios  # noqa: E402
 from bench.client import Address, BadUrl, CallFailed, loopback_address  # noqa: E402
 from bench.gateways import Gateway, GatewayFault, declare, own_gateway, running_gateway  # noqa: E402
-from bench.instances import remove_all  # noqa: E402
+from bench.instances import remove_all, workload_of  # noqa: E402
 from bench.machine import describe  # noqa: E402
 from bench.report import Report  # noqa: E402
 from bench.scenarios import QUICK, Lab, Plan, Result  # noqa: E402
@@ -41,7 +41,6 @@ from pool.engine.base import EngineError  # noqa: E402
 from pool.engine.docker import DockerEngine  # noqa: E402
 from pool.metrics import Metrics  # noqa: E402
 from scheduler.definitions import load  # noqa: E402
-from scheduler.workloads import build_workload  # noqa: E402
 
 SCENARIOS = ("warm", "prewarmed", "cold", "burst")
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -49,8 +48,6 @@ MEMORY_PER_FUNCTION = 2**28
 """Bytes that the benchmark's own gateway may declare for each call at once: no sample shall wait for memory."""
 REPORT_WIDTH = 110
 """Characters, where the report does not go to a terminal that has a width."""
-LOG_LIMIT = 256 * 1024
-"""As the gateway's own default."""
 
 EXAMPLES = """\b
 Examples:
@@ -100,7 +97,7 @@ async def run(choice: Choice, console: Console) -> Report:
             gateway={},
         )
         definition = load(declare(folder / "reference", ["hello"], 0)).functions["hello"]
-        workload = await build_workload(engine, definition, run_id, folder / "work", LOG_LIMIT)
+        workload = await workload_of(engine, definition)
         lab = Lab(engine, workload, folder / "run", run_id)
         if choice.address is None:
             await load_own(choice, lab, report, console)

@@ -90,8 +90,8 @@ def ratio_table(ratios: list[Ratio]) -> Table:
         table.add_row(
             ratio.title,
             f"[bold]{figure(ratio.value)}[/]",
-            f"{figure(ratio.low)} – {figure(ratio.high)}",
-            f"{figure(ratio.measured_ms)} / {figure(ratio.reference_ms)}",
+            f"{figure(ratio.low)}–{figure(ratio.high)}",
+            f"{figure(ratio.measured_ms)}/{figure(ratio.reference_ms)}",
             figure(ratio.added_ms, "+"),
             str(ratio.pairs),
         )
