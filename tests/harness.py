@@ -104,9 +104,7 @@ class Gateway:
 
     def launch(self) -> None:
         """Start the process, also again after its end; does not wait until it is ready."""
-        if self in RUNNING:
-            RUNNING.remove(self)
-            self.http.close()
+        self.close()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.Client(
@@ -178,6 +176,12 @@ class Gateway:
         finally:
             self._clean_up()
 
+    def close(self) -> None:
+        """Close the client; its log is shown no more. The process is left as it is."""
+        if self in RUNNING:
+            RUNNING.remove(self)
+            self.http.close()
+
     def leftovers(self) -> list[str]:
         """What it has left on the engine and in its data folder, other than its identity and lock."""
         label = f"{GATEWAY_LABEL}={self.identity}"
@@ -187,9 +191,7 @@ class Gateway:
     def _clean_up(self) -> None:
         if self._process is not None and self.process.poll() is None:
             self.stop(signal.SIGKILL)
-        if self in RUNNING:
-            RUNNING.remove(self)
-            self.http.close()
+        self.close()
         if (self.data / "identity").exists():
             self.engine.remove_all(f"{GATEWAY_LABEL}={self.identity}")
 
