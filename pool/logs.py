@@ -75,8 +75,7 @@ class LogStore:
     def remember(self, invocation: str) -> None:
         """Note that there was such an invocation, so that its empty log is told from an unknown one."""
         self._known[invocation] = None
-        if len(self._known) > self._remembered:
-            self._forget_oldest()
+        self._forget()
 
     def write(self, invocation: str, data: bytes) -> None:
         """Add to an invocation's log; beyond its bound the data is dropped."""
@@ -84,8 +83,7 @@ class LogStore:
         if buffer is None:
             buffer = self._known[invocation] = LogBuffer(self.per_invocation)
         self._size += buffer.write(data)
-        while self._size > self._total and len(self._known) > 1:
-            self._forget_oldest()
+        self._forget()
 
     def read(self, invocation: str) -> bytes | None:
         """What the invocation printed; None if it is not known (any more)."""
@@ -94,7 +92,10 @@ class LogStore:
         buffer = self._known[invocation]
         return b"" if buffer is None else buffer.read()
 
-    def _forget_oldest(self) -> None:
-        _, buffer = self._known.popitem(last=False)
-        if buffer is not None:
-            self._size -= buffer.size
+    def _forget(self) -> None:
+        """Forget the oldest until both bounds hold; one that prints after it was forgotten is the newest again."""
+        known = self._known
+        while len(known) > self._remembered or (self._size > self._total and len(known) > 1):
+            _, buffer = known.popitem(last=False)
+            if buffer is not None:
+                self._size -= buffer.size

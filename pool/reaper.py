@@ -95,8 +95,11 @@ class Reaper:
         pause, longest = RECONNECT
         while True:
             try:
+                events = self._engine.events(
+                    self._labels
+                )  # from now on: what dies while we look is among them
                 await self._bury_the_dead()
-                async for event in self._engine.events(self._labels):
+                async for event in events:
                     pause = RECONNECT[0]
                     if event.action == "die":
                         self._died(event.id)

@@ -81,3 +81,20 @@ def check(before: State, after: State) -> None:
     """Raise `IllegalTransition` unless the table allows to go from one state to the other."""
     if after not in TRANSITIONS[before]:
         raise IllegalTransition(f"{before} does not lead to {after}")
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram: what docs/pool.md shows, printed by `python -m pool.states`."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.STARTING}"]
+    lines += [
+        f"    {before} --> {after}"
+        for before in State
+        for after in State  # not the set itself: its order is not the same in every process
+        if after in TRANSITIONS[before]
+    ]
+    lines += [f"    {state} --> [*]" for state in State if not TRANSITIONS[state]]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(diagram())

@@ -1,0 +1,71 @@
+"""Logs are bounded in every direction, and what was kept is what was printed."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool.logs import TRUNCATED, InstanceLog, LogBuffer, LogStore
+
+PIECES = st.lists(st.binary(min_size=1, max_size=20), max_size=20)
+
+
+@given(PIECES, st.integers(0, 60))
+def test_a_buffer_keeps_the_beginning_and_says_that_there_was_more(pieces: list[bytes], limit: int) -> None:
+    buffer, whole = LogBuffer(limit), b"".join(pieces)
+    kept = sum(buffer.write(piece) for piece in pieces)
+    assert buffer.read() == (whole if len(whole) <= limit else whole[:limit] + TRUNCATED)
+    assert kept == buffer.size == len(buffer.read())
+
+
+@given(PIECES, st.integers(1, 60))
+def test_an_instance_log_keeps_the_end(pieces: list[bytes], limit: int) -> None:
+    log, whole = InstanceLog(limit), b"".join(pieces)
+    for piece in pieces:
+        log.write(piece)
+    assert log.read() == whole[-limit:]
+    assert sum(map(len, log._chunks)) <= 2 * limit, "more is held than is needed"
+
+
+def test_a_store_tells_silence_from_a_stranger() -> None:
+    store = LogStore()
+    store.remember("a")
+    assert store.read("a") == b""
+    assert store.read("b") is None
+    store.write("a", b"one ")
+    store.write("a", b"two")
+    assert store.read("a") == b"one two"
+
+
+def test_a_store_forgets_the_oldest_first() -> None:
+    store = LogStore(remembered=3)
+    for name in "abcd":
+        store.remember(name)
+        store.write(name, name.encode())
+    assert [store.read(name) for name in "abcd"] == [None, b"b", b"c", b"d"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.integers(0, 30)), max_size=60))
+def test_a_store_is_bounded(events: list[tuple[str, bool, int]]) -> None:
+    store, seen = LogStore(per_invocation=20, total=100, remembered=4), set()
+    for name, is_new, size in events:
+        if is_new and name not in seen:
+            seen.add(name)
+            store.remember(name)
+        elif name in seen:
+            store.write(name, size * b"x")
+        assert len(store._known) <= 4
+        held = [buffer.size for buffer in store._known.values() if buffer is not None]
+        assert store._size == sum(held)
+        assert sum(held) <= 100 or len(store._known) == 1
+        assert all(size <= 20 + len(TRUNCATED) for size in held)
+
+
+def test_a_late_line_of_a_forgotten_invocation_does_not_let_the_store_grow() -> None:
+    store = LogStore(remembered=2)
+    for name in "abc":
+        store.remember(name)
+    for _ in range(3):
+        store.write("a", b"late")
+        store.remember("d")
+    assert len(store._known) <= 2

@@ -1,0 +1,219 @@
+"""The reaper removes what is dead, what has lived long enough, and nothing else. On virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from property.virtual_pool import IMAGE, REMOVE, FakeLink, World
+
+from pool import firewall
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.egress import NETWORK_LABEL, Egress
+from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.memory import Latency, MemoryEngine
+from pool.instance import Instance
+from pool.launcher import GATEWAY_LABEL
+from pool.reaper import SILENCE, TICK, remove_leftovers
+from pool.states import Reason, State
+from scheduler.function import Function
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.close()
+
+
+async def idle(world: World, function: Function, count: int = 1) -> list[Instance]:
+    callers = [world.arrive(function) for _ in range(count)]
+    await world.clock.advance(1.0)
+    for caller in callers:
+        assert caller.lease is not None
+        world.dispatcher.release(caller.lease)
+    return [caller.lease.instance for caller in callers if caller.lease]
+
+
+async def test_idle_past_keep_alive(world: World) -> None:
+    [instance] = await idle(world, world.deploy(keep_alive=5.0))
+    await world.pass_time(4.5)
+    assert instance.state is State.IDLE
+    await world.pass_time(1.0)
+    assert world.pool.ledger.removals == {"idle": 1}
+
+
+async def test_a_used_instance_does_not_expire(world: World) -> None:
+    function = world.deploy(keep_alive=2.0)
+    [instance] = await idle(world, function)
+    for _ in range(5):
+        await world.pass_time(1.5)
+        caller = world.arrive(function)
+        assert caller.lease is not None
+        await world.pass_time(3.0)
+        world.dispatcher.release(caller.lease)
+    assert instance.state is State.IDLE
+
+
+async def test_min_instances_stay_and_those_beyond_go(world: World) -> None:
+    function = world.deploy(keep_alive=1.0, min_instances=1)
+    await idle(world, function, 3)
+    await world.pass_time(20.0)
+    assert world.pool.ledger.states("f") == {"idle": 1}
+    assert world.pool.ledger.removals == {"idle": 2}
+
+
+async def test_an_old_instance_is_recycled_after_its_calls(world: World) -> None:
+    function = world.deploy(max_age=3.0)
+    caller = world.arrive(function)
+    await world.pass_time(4.0)
+    assert caller.lease is not None
+    assert caller.lease.instance.state is State.DRAINING
+    world.dispatcher.release(caller.lease)
+    await world.pass_time(1.0)
+    assert world.pool.ledger.removals == {"max-age": 1}
+
+
+async def test_prewarmed_ones_stay(world: World) -> None:
+    world.prewarm(2)
+    await world.pass_time(1000.0)
+    assert world.pool.ledger.states(None) == {"prewarmed": 2}
+    assert not world.pool.ledger.removals
+
+
+@pytest.mark.parametrize("generic", [False, True])
+async def test_silence_is_death_but_a_blink_is_not(world: World, generic: bool) -> None:
+    if generic:
+        world.prewarm(1)
+        await world.clock.advance(1.0)
+        [instance] = world.pool.ledger.prewarmed(IMAGE)
+    else:
+        [instance] = await idle(world, world.deploy())
+    link = instance.link
+    assert isinstance(link, FakeLink)
+    for _ in range(4):  # each shorter than the silence that counts, together longer
+        link.lose()
+        world.reaper.reap()
+        await world.clock.advance(SILENCE * 0.9)
+        world.reaper.reap()
+        link.dial_again(1)
+        world.reaper.reap()
+    assert not instance.reason
+    link.lose()
+    world.reaper.reap()
+    await world.clock.advance(SILENCE + 0.001)
+    world.reaper.reap()
+    assert instance.reason == "dead"
+
+
+async def test_who_was_cut_in_mid_call_may_be_silent_for_longer(world: World) -> None:
+    [instance] = await idle(world, world.deploy())
+    link = instance.link
+    assert isinstance(link, FakeLink)
+    instance.silent_until = world.clock.now() + 5.0
+    link.lose()
+    await world.pass_time(4.5)
+    assert instance.state is State.IDLE
+    await world.pass_time(0.5 + SILENCE + 2 * TICK)
+    assert world.pool.ledger.removals == {"dead": 1}
+
+
+async def listening(world: World) -> None:
+    """Let the reaper run by itself; its label is on nothing that the fake launcher creates, so give it none."""
+    world.reaper._labels = {}
+    world.reaper.start()
+    await world.clock.settle()
+
+
+async def test_the_engines_events_tell_of_a_death_at_once(world: World) -> None:
+    await listening(world)
+    [instance] = await idle(world, world.deploy())
+    assert instance.container is not None
+    world.engine.kill(instance.container)
+    await world.clock.settle()
+    assert instance.reason == "dead"
+    await world.reaper.close()
+
+
+async def test_a_death_while_the_engine_was_away_is_found_when_it_is_back(world: World) -> None:
+    await listening(world)
+    [instance, other] = await idle(world, world.deploy(), 2)
+    world.engine.stop()
+    await world.clock.advance(1.0)
+    assert instance.container is not None
+    world.engine.kill(instance.container)
+    await world.clock.advance(1.0)
+    assert instance.state is State.IDLE
+    world.engine.resume()
+    await world.clock.advance(5.1)
+    assert instance.reason == "dead"
+    assert other.state is State.IDLE
+    assert other.container is not None
+    world.engine.kill(other.container)
+    await world.clock.settle()
+    assert other.reason == "dead"
+    await world.reaper.close()
+
+
+async def test_a_death_between_the_look_and_the_listening_is_found(world: World) -> None:
+    [instance] = await idle(world, world.deploy())
+    containers = world.engine.containers
+
+    async def look_then_die(labels: dict[str, str]) -> object:
+        found = await containers(labels)
+        if instance.container is not None and not instance.reason:
+            world.engine.kill(instance.container)
+        return found
+
+    world.engine.containers = look_then_die  # type: ignore[method-assign, assignment]
+    await listening(world)
+    await world.clock.advance(0.1)
+    assert instance.reason == "dead"
+    await world.reaper.close()
+
+
+async def test_the_removal_of_an_instance_is_not_a_death(world: World) -> None:
+    await listening(world)
+    [instance] = await idle(world, world.deploy())
+    world.pool.remove(instance, Reason.REQUESTED)
+    await world.clock.advance(REMOVE)
+    assert world.pool.ledger.removals == {"requested": 1}
+    await world.reaper.close()
+
+
+async def test_it_looks_by_itself(world: World) -> None:
+    await idle(world, world.deploy(keep_alive=1.0))
+    await listening(world)
+    await world.clock.advance(1.0 + TICK + REMOVE)
+    assert world.pool.ledger.removals == {"idle": 1}
+    await world.reaper.close()
+
+
+async def test_leftovers_of_this_gateway_go_and_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "available", lambda: "not here")
+    engine = MemoryEngine(LoopClock(), latency=Latency(0.0, 0.0, 0.0))
+    engine.add_image("i")
+    folder = DataFolder(tmp_path / "data")
+    try:
+        mine = ContainerSpec(name="mine", image="i", labels={GATEWAY_LABEL: folder.id})
+        for n in range(3):
+            await engine.create(replace(mine, name=f"mine{n}"))
+        other = await engine.create(replace(mine, name="o", labels={GATEWAY_LABEL: "other"}))
+        await engine.create_network("left", "", False, {NETWORK_LABEL: folder.id})
+        await engine.create_network("theirs", "", False, {NETWORK_LABEL: "other"})
+        (folder.run / "0123").mkdir(parents=True)
+        assert await remove_leftovers(engine, folder, Egress(engine, folder.id)) == 3
+        assert [c.id for c in await engine.containers({})] == [other]
+        assert [n.name for n in await engine.networks({})] == ["theirs"]
+        assert not folder.run.exists()
+        engine.fail_next("containers", EngineError("away"))
+        with pytest.raises(EngineError):
+            await remove_leftovers(engine, folder, Egress(engine, folder.id))
+    finally:
+        folder.close()
+        await engine.close()
