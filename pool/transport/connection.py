@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -108,9 +108,13 @@ class HttpConnection(asyncio.Protocol):
                 if waiter.done():
                     self._keep_alive = False  # it answered before it had read everything
                     return waiter.result()
-                piece = await call.more()
-                if not piece:
+                following = await self._unless_done(call.more(), waiter)
+                if following is None:
+                    self._keep_alive = False
+                    return await waiter
+                if not following:
                     break
+                piece = following
         except BaseException:
             self.abort()
             if waiter.done() and not waiter.cancelled():
@@ -122,6 +126,17 @@ class HttpConnection(asyncio.Protocol):
         if not waiter.done():
             transport.write(b"0\r\n\r\n")
         return await waiter
+
+    async def _unless_done(self, reading: Awaitable[bytes], waiter: asyncio.Future[Answer]) -> bytes | None:
+        """The next piece of the body; None if the answer is here first, or will never be."""
+        task = asyncio.ensure_future(reading)
+        try:
+            await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
 
     def take(self) -> bytes:
         """What of the answer's body has arrived, without waiting."""
@@ -248,7 +263,9 @@ class HttpConnection(asyncio.Protocol):
             self._keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
+        """Called by the parser; also for trailers, and for an answer too many: both are dropped."""
+        if self._head_done:
+            return
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             self._framed = True

@@ -1,0 +1,376 @@
+"""One connection to an instance, against a peer that plays by a script, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.transport.connection import HIGH_WATER, MAX_HEAD, HttpConnection
+from pool.transport.message import Answer, Call
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@dataclass
+class Line:
+    """A connection and the instance's end of it."""
+
+    connection: HttpConnection
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    lost: list[HttpConnection]
+
+    async def heard(self, until: bytes = b"\r\n\r\n") -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(until), 5)
+
+    async def say(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def hang_up(self) -> None:
+        self.writer.close()
+        await asyncio.sleep(0.01)
+
+    async def exchange(self, answer: bytes, call: Call | None = None, hang_up: bool = False) -> Answer:
+        """Make a call and play this answer."""
+        calling = asyncio.ensure_future(self.connection.exchange(call or get()))
+        await self.heard()
+        await self.say(answer)
+        if hang_up:
+            await self.hang_up()
+        return await asyncio.wait_for(calling, 5)
+
+
+@pytest.fixture
+async def line() -> AsyncIterator[Line]:
+    ours, theirs = socket.socketpair()
+    lost: list[HttpConnection] = []
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: HttpConnection(None, lost.append), sock=ours)
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    yield Line(connection, reader, writer, lost)
+    connection.abort()
+    writer.close()
+    await asyncio.sleep(0.01)
+
+
+def get(method: bytes = b"GET") -> Call:
+    return Call(method, b"/", [(b"host", b"hearth")])
+
+
+async def whole(answer: Answer) -> bytes:
+    body = b""
+    while piece := await asyncio.wait_for(answer.read(), 5):
+        body += piece
+    return body
+
+
+def pieces(*data: bytes) -> Callable[[], Awaitable[bytes]]:
+    """A body that comes piece by piece."""
+    left = list(data)
+
+    async def more() -> bytes:
+        await asyncio.sleep(0)
+        return left.pop(0) if left else b""
+
+    return more
+
+
+async def test_what_is_sent(line: Line) -> None:
+    call = Call(b"POST", b"/a?b=c", [(b"host", b"hearth"), (b"x-one", b"1")], b"body")
+    calling = asyncio.ensure_future(line.connection.exchange(call))
+    sent = await line.heard(b"body")
+    assert sent == b"POST /a?b=c HTTP/1.1\r\nhost: hearth\r\nx-one: 1\r\ncontent-length: 4\r\n\r\nbody"
+    await line.say(OK)
+    assert (await calling).status == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (OK, b"ok"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n3\r\n...\r\n0\r\n\r\n", b"ok..."),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", b""),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 3\r\n\r\nbad", b"bad"),
+    ],
+    ids=["length", "empty", "chunks", "204", "304", "304 with a length", "100", "103", "500"],
+)
+async def test_a_clean_answer_keeps_the_connection(line: Line, answer: bytes, body: bytes) -> None:
+    for _ in range(2):
+        got = await line.exchange(answer)
+        assert (
+            got.status == int(answer.split(b"\r\n\r\n")[-2 if body == b"" else 0].split(b" ")[1])
+            or body == b"ok"
+        )
+        assert await whole(got) == body
+        assert not any(name == b"link" for name, _ in got.headers)
+        assert line.connection.finish()
+    assert not line.lost
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+async def test_an_answer_in_small_pieces(line: Line, size: int) -> None:
+    text = b"HTTP/1.1 201 Made\r\nX-Name: Value\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    for start in range(0, len(text), size):
+        await line.say(text[start : start + size])
+        await asyncio.sleep(0)
+    answer = await calling
+    assert answer.status == 201
+    assert (b"x-name", b"Value") in answer.headers
+    assert await whole(answer) == b"abcd"
+    assert line.connection.finish()
+
+
+async def test_the_end_of_the_connection_may_be_the_end_of_the_body(line: Line) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", hang_up=True)
+    assert await whole(answer) == b"until the end"
+    assert not line.connection.finish()
+
+
+@pytest.mark.parametrize("headers", [b"content-length: 100\r\n", b"transfer-encoding: chunked\r\n"])
+async def test_half_an_answer_is_no_answer(line: Line, headers: bytes) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n5\r\nhalf.\r\n", hang_up=True)
+    with pytest.raises(InstanceDied):
+        await whole(answer)
+    assert not answer.complete
+    assert not line.connection.finish()
+
+
+async def test_a_head_only_answer(line: Line) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", get(b"HEAD"))
+    assert answer.complete
+    assert await whole(answer) == b""
+    assert (b"content-length", b"1000") in answer.headers
+    assert not line.connection.finish(), "a body could still come"
+
+
+async def test_no_answer(line: Line) -> None:
+    with pytest.raises(InstanceDied):
+        await line.exchange(b"", hang_up=True)
+    assert line.lost == [line.connection]
+    with pytest.raises(NotSent):
+        await line.connection.exchange(get())
+
+
+async def test_gone_before_the_call(line: Line) -> None:
+    await line.hang_up()
+    with pytest.raises(NotSent):
+        await line.connection.exchange(get())
+    assert line.lost == [line.connection]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"this is not HTTP\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + (MAX_HEAD + 1) * b"y",
+        b"HTTP/1.1 200 OK\r\n" + 5000 * b"x-many: headers\r\n",
+        5000 * b"HTTP/1.1 100 Continue\r\n\r\n",
+    ],
+    ids=[
+        "text",
+        "status",
+        "negative",
+        "two lengths",
+        "length and chunks",
+        "101",
+        "long",
+        "many",
+        "continues",
+    ],
+)
+async def test_nonsense(line: Line, answer: bytes) -> None:
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    line.writer.write(answer)
+    with pytest.raises(Nonsense):
+        await asyncio.wait_for(calling, 5)
+    assert not line.connection.finish()
+    assert not line.connection.open
+
+
+async def test_nonsense_in_the_body(line: Line) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")
+    assert await answer.read() == b"ok"
+    await line.say(b"zz\r\n")
+    with pytest.raises(Nonsense):
+        await answer.read()
+
+
+async def test_two_answers_to_one_call(line: Line) -> None:
+    second = b"HTTP/1.1 404 No\r\nx-second: yes\r\ncontent-length: 5\r\n\r\nother"
+    answer = await line.exchange(OK + second)
+    assert answer.status == 200
+    assert (b"x-second", b"yes") not in answer.headers
+    assert await whole(answer) == b"ok"
+    assert not line.connection.finish(), "the next caller could read it"
+
+
+async def test_trailers_are_no_headers(line: Line) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = await line.exchange(head + b"2\r\nok\r\n0\r\nx-late: 1\r\ncontent-type: x\r\n\r\n")
+    assert await whole(answer) == b"ok"
+    assert [name for name, _ in answer.headers] == [b"transfer-encoding"]
+    assert line.connection.finish()
+
+
+async def test_what_comes_unasked_ends_the_connection(line: Line) -> None:
+    await whole(await line.exchange(OK))
+    assert line.connection.finish()
+    await line.say(OK)
+    await asyncio.sleep(0.01)
+    assert not line.connection.open
+    with pytest.raises(NotSent):
+        await line.connection.exchange(get())
+
+
+async def test_a_server_that_closes_after_its_answer_is_not_called_again(line: Line) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+    assert await whole(answer) == b"ok"
+    assert not line.connection.finish()
+
+
+async def test_a_connection_that_was_not_used_is_kept(line: Line) -> None:
+    assert line.connection.finish()
+    await whole(await line.exchange(OK))
+    assert line.connection.finish()
+    assert line.connection.finish()
+    await line.hang_up()
+    assert not line.connection.finish()
+
+
+async def test_an_answer_that_is_not_read_holds_the_instance_up(line: Line) -> None:
+    size = 64 * HIGH_WATER
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+    line.writer.write(size * b"x")
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert line.connection._buffered <= HIGH_WATER + 256 * 1024
+    assert line.writer.transport.get_write_buffer_size() > 0
+    assert len(await whole(answer)) == size
+    assert line.connection.finish()
+
+
+@pytest.mark.parametrize("length", [None, 9])
+async def test_a_body_in_pieces(line: Line, length: int | None) -> None:
+    call = Call(b"POST", b"/", [], b"one", pieces(b"two", b"six"), length)
+    calling = asyncio.ensure_future(line.connection.exchange(call))
+    head = await line.heard()
+    if length is None:
+        assert b"transfer-encoding: chunked" in head
+        assert b"content-length" not in head
+        assert await line.heard(b"0\r\n\r\n") == b"3\r\none\r\n3\r\ntwo\r\n3\r\nsix\r\n0\r\n\r\n"
+    else:
+        assert b"content-length: 9" in head
+        assert b"transfer-encoding" not in head
+        assert await line.heard(b"six") == b"onetwosix"
+    await line.say(OK)
+    assert await whole(await calling) == b"ok"
+    assert line.connection.finish()
+
+
+async def test_a_body_shorter_than_it_said(line: Line) -> None:
+    call = Call(b"POST", b"/", [], b"one", pieces(b"two"), 100)
+    with pytest.raises(InstanceDied):
+        await line.connection.exchange(call)
+    assert not line.connection.finish()
+
+
+async def test_a_body_whose_sender_fails(line: Line) -> None:
+    async def more() -> bytes:
+        raise ConnectionError("the client has gone")
+
+    with pytest.raises(ConnectionError):
+        await line.connection.exchange(Call(b"POST", b"/", [], b"one", more))
+    assert not line.connection.finish()
+    assert b"0\r\n\r\n" not in await line.reader.read(), "half a body looks whole"
+
+
+async def test_an_instance_that_reads_slowly_holds_the_sender_up(line: Line) -> None:
+    sent = 0
+
+    async def more() -> bytes:
+        nonlocal sent
+        sent += 1
+        return 256 * 1024 * b"x" if sent <= 200 else b""
+
+    calling = asyncio.ensure_future(line.connection.exchange(Call(b"POST", b"/", [], b"", more)))
+    await asyncio.sleep(0.05)
+    assert sent < 20
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert not line.connection.finish()
+
+
+async def test_an_answer_before_the_body_was_read(line: Line) -> None:
+    never = asyncio.Event()
+    cancelled = False
+
+    async def more() -> bytes:
+        nonlocal cancelled
+        try:
+            await never.wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+        return b""
+
+    calling = asyncio.ensure_future(line.connection.exchange(Call(b"POST", b"/", [], b"one", more)))
+    await line.heard()
+    await line.say(b"HTTP/1.1 413 Too much\r\ncontent-length: 2\r\n\r\nno")
+    answer = await asyncio.wait_for(calling, 5)
+    assert answer.status == 413
+    assert await whole(answer) == b"no"
+    assert cancelled
+    assert not line.connection.finish(), "the rest of the body would be taken for the next call"
+
+
+async def test_an_instance_that_dies_while_the_body_is_awaited(line: Line) -> None:
+    async def more() -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    calling = asyncio.ensure_future(line.connection.exchange(Call(b"POST", b"/", [], b"one", more)))
+    await line.heard()
+    await line.hang_up()
+    with pytest.raises(InstanceDied):
+        await asyncio.wait_for(calling, 5)
+
+
+async def test_a_call_that_is_given_up(line: Line) -> None:
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    await line.say(OK)
+    assert not line.connection.finish(), "its late answer would be the next caller's"
+
+
+async def test_abort_while_reading(line: Line) -> None:
+    answer = await line.exchange(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n")
+    reading = asyncio.ensure_future(answer.read())
+    await asyncio.sleep(0)
+    line.connection.abort()
+    with pytest.raises(InstanceDied):
+        await reading
+    line.connection.abort()
+    assert not line.connection.finish()
