@@ -66,7 +66,9 @@ class RequestBody:
         """Over the limit: drop what comes, up to twice the limit, so that a sending client sees the 413."""
         self._chunks.clear()
         while not self.complete and self.size <= 2 * self.limit:
+            self.waiting = True
             message = await self._receive()
+            self.waiting = False
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self.size += len(message.get("body", b""))
@@ -92,11 +94,14 @@ class RequestBody:
 
     async def watch(self) -> None:
         """Return never, but raise `ClientGone` when the client leaves. Reads ahead, boundedly, meanwhile."""
-        while self.complete or self.size < QUEUED_READ_AHEAD:
-            if self.complete:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-            else:
-                await self._receive_one()
-        await asyncio.get_running_loop().create_future()
+        try:
+            while self.complete or self.size < QUEUED_READ_AHEAD:
+                if self.complete:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGone
+                else:
+                    await self._receive_one()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.waiting = False

@@ -6,6 +6,7 @@ chunks, never both).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,22 +28,27 @@ HOP_BY_HOP = frozenset(
     }
 )
 NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
+NOT_THE_CALLERS = (b"x-hearth", b"x_hearth", b"x-forwarded", b"x_forwarded", b"x-invocation", b"x_invocation")
+"""Beginnings of fields that Hearth alone may set. Many servers take `_` in a field's name for `-`."""
+NOT_TO_CGI = NOT_TO_FUNCTION | {b"authorization", b"proxy"}
 NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"x-invocation-id", b"date", b"server"}
 NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed"})
 """What only a function marked `web: true` may do to the origin that all functions share."""
-ACTIVE_CONTENT = (b"text/html", b"application/xhtml", b"image/svg", b"text/xml", b"application/xml")
+ACTIVE_CONTENT = (b"html", b"xml", b"xsl", b"svg", b"multipart/")
+"""Parts of content types that a browser may run scripts of; every kind of XML can hold some."""
 FORBIDDEN = (b"\r", b"\n", b"\0")
+NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
     """The caller's headers as the function shall see them, with Hearth's own. Raises `Problem`."""
     headers: HeaderList = []
-    listed: set[bytes] | None = None
+    listed: set[bytes] = set()
     host = b""
     for name, value in scope["headers"]:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            listed = {token.strip().lower() for token in value.split(b",")}
-        if name in NOT_TO_FUNCTION or name.startswith((b"x-hearth-", b"x-forwarded-")):
+            listed |= {token.strip().lower() for token in value.split(b",")}
+        if name in NOT_TO_FUNCTION or name.startswith(NOT_THE_CALLERS):
             continue
         if b"\r" in value or b"\n" in value or b"\0" in value:
             raise Problem("bad-request", f"the header {name.decode('latin-1')} holds a CR, LF or NUL")
@@ -69,17 +75,17 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> Heade
     is sandboxed.
     """
     kept: HeaderList = []
-    listed: set[bytes] | None = None
+    listed: set[bytes] = set()
     active = False
     for name, value in headers:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            listed = {token.strip().lower() for token in value.split(b",")}
+            listed |= {token.strip().lower() for token in value.split(b",")}
         if name in NOT_FROM_FUNCTION or name.startswith(b"x-hearth-"):
             continue
         if not web:
             if name in NOT_FOR_OUR_ORIGIN:
                 continue
-            if name == b"content-type" and value.strip().lower().startswith(ACTIVE_CONTENT):
+            if name == b"content-type" and any(kind in value.lower() for kind in ACTIVE_CONTENT):
                 active = True
         kept.append((name, value))
     if listed:
@@ -98,7 +104,7 @@ def target_of(sub_path: bytes, query: bytes) -> bytes:
     target = b"/" + sub_path.lstrip(b"/") if sub_path else b"/"
     if query:
         target += b"?" + query
-    if any(byte <= 32 or byte == 127 for byte in target):
+    if target != b"/" and NOT_IN_A_TARGET.search(target):
         raise Problem("bad-request", "the path or query holds white space or a control character; encode it")
     return target
 
@@ -125,11 +131,14 @@ def cgi_variables(
     if length is not None:
         variables["CONTENT_LENGTH"] = str(length)
     for raw_name, raw_value in scope["headers"]:
-        if raw_name in NOT_TO_FUNCTION or raw_name in (b"authorization", b"proxy"):
+        if raw_name in NOT_TO_CGI or raw_name.startswith(NOT_THE_CALLERS):
             continue
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         if raw_name == b"content-type":
             variables["CONTENT_TYPE"] = raw_value.decode("latin-1")
         elif name.isidentifier() and not any(bad in raw_value for bad in FORBIDDEN):
-            variables[f"HTTP_{name}"] = raw_value.decode("latin-1")
+            value = raw_value.decode("latin-1")
+            key = f"HTTP_{name}"
+            separator = "; " if raw_name == b"cookie" else ", "
+            variables[key] = f"{variables[key]}{separator}{value}" if key in variables else value
     return variables

@@ -13,6 +13,7 @@ import uvicorn
 
 from gateway.app import Edge
 from gateway.guard import Guard
+from gateway.one_write import OneWriteProtocol
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from gateway.watch import reload_on_change
@@ -60,7 +61,7 @@ async def serve(
     server = Server(
         uvicorn.Config(
             edge,
-            http="httptools",
+            http=OneWriteProtocol,
             loop="none",
             lifespan="off",
             ws="none",

@@ -17,6 +17,8 @@ log = logging.getLogger("hearth.watch")
 
 SETTLE_MS = 200
 """Milliseconds without a change until what has changed is looked at: editors write in several steps."""
+LOOK_MS = 100
+"""Milliseconds between two looks: each wakes a thread, also in a gateway that has nothing to do."""
 IGNORED = ("~", ".swp", ".swx", ".tmp", ".pyc")
 
 
@@ -53,7 +55,7 @@ class Watch:
             return "__pycache__" not in path and not path.endswith(IGNORED)
 
         async for batch in awatch(
-            *paths, watch_filter=concerns, recursive=recursive, debounce=SETTLE_MS, step=50
+            *paths, watch_filter=concerns, recursive=recursive, debounce=SETTLE_MS, step=LOOK_MS
         ):
             self._names |= {Path(path).name for _, path in batch}
             self._changed.set()

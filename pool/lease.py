@@ -15,7 +15,9 @@ class Connection(Protocol):
 
     async def exchange(self, call: Call) -> Answer: ...
 
-    def abort(self) -> None: ...
+    @property
+    def reusable(self) -> bool:
+        """Whether the last exchange ended so cleanly that another call may follow."""
 
 
 class Lease:

@@ -178,9 +178,10 @@ class CommandRun:
         """The next piece of the output; empty at its end."""
         return self.take()
 
-    def abort(self) -> None:
-        """Give up; the container is destroyed with its instance."""
-        self._output.close()
+    @property
+    def reusable(self) -> bool:
+        """Never: one container, one call."""
+        return False
 
     async def close(self) -> None:
         """Let go of the streams and of the output."""

@@ -1,0 +1,52 @@
+"""uvicorn's HTTP protocol with one system call for a response, where uvicorn makes one for its head and one for
+its body. For a warm call a write that wakes the client is among the dearest things there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class OneWriteTransport:
+    """A transport that joins what is written within one turn of the loop.
+
+    Everything else goes to the transport behind it. `close` writes first; `abort` does not.
+    """
+
+    __slots__ = ("_behind", "_loop", "_pending")
+
+    def __init__(self, behind: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._behind = behind
+        self._loop = loop
+        self._pending: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of this turn of the loop."""
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def _flush(self) -> None:
+        pending = self._pending
+        if pending:
+            self._pending = []
+            self._behind.write(pending[0] if len(pending) == 1 else b"".join(pending))
+
+    def close(self) -> None:
+        """Write what is pending, then close."""
+        self._flush()
+        self._behind.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """uvicorn's protocol over a `OneWriteTransport`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the loop."""
+        super().connection_made(OneWriteTransport(transport, self.loop))  # type: ignore[arg-type]
