@@ -67,6 +67,8 @@ class Registry:
         self._log_limit = log_limit
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
+        self._littered = False
+        """Whether something is left to be removed that was in use when its function went."""
         self._lock = asyncio.Lock()
 
     async def apply(self, definitions: Definitions) -> None:
@@ -143,8 +145,10 @@ class Registry:
             await prune_function_images(self._engine, self._gateway_id, used)
             if self._egress.in_use and not any(f.workload.egress for f in functions):
                 await self._egress.remove()
-        except EngineError as error:  # an instance that drains may still use it: it goes with a later change
-            log.warning("what nothing uses any more could not be removed: %s", error)
+            self._littered = False
+        except EngineError as error:  # an instance that drains may still use it
+            self._littered = True
+            log.info("what nothing uses any more could not be removed yet: %s", error)
 
     async def _cure(self) -> None:
         """Try again what may have become possible: the image is there now, the engine is back."""
@@ -156,6 +160,9 @@ class Registry:
                     await asyncio.gather(*(self._set_up(d) for d in sick if d.curable))
             if len(self._dispatcher.prewarm) < len(self._prewarm):
                 await self._set_prewarm()
+            if self._littered:
+                async with self._lock:
+                    await self._prune()
 
     def fault_of(self, function: str) -> str | None:
         """Why a declared function is not in service; None if it is not declared, empty while it is set up."""

@@ -23,6 +23,8 @@ LOG_BYTES_PER_TICK = 512 * 1024
 LOG_TICK = 0.1
 """An instance's output is read at most at LOG_BYTES_PER_TICK every LOG_TICK seconds: who prints faster waits,
 and nobody else does."""
+DRAIN_BYTES = 512 * 1024
+"""Read at once at the end of a call, at most: twice what the kernel lets wait in a socket by default."""
 
 
 def listen(folder: Path, name: str) -> socket.socket:
@@ -98,10 +100,11 @@ class LogTap:
     def drain(self) -> None:
         """Read what has arrived: what a call printed is in the socket before the end of its answer is.
 
-        Bounded by what the kernel buffers and by the rate limit.
+        All that the kernel holds, whatever the rate: what were left there would be taken for the next call's.
         """
-        while self._resume is None and self._read_once() == READ_SIZE:
-            pass
+        left = DRAIN_BYTES
+        while left > 0 and (read := self._read_once()) == READ_SIZE:
+            left -= read
 
     def _drop_connection(self) -> None:
         if self._resume is not None:
@@ -130,6 +133,8 @@ class HandlerLink:
     def __init__(self, folder: Path, on_change: Callable[[], None], sink: Callable[[bytes], None]) -> None:
         self.folder = folder
         self.slots = 1
+        self.peer = 0
+        """Process id of whoever dialled last, as we see it; 0 if there is none or it is not to be seen."""
         self._on_change = on_change
         self._sink = sink
         self._free: list[HttpConnection] = []
@@ -153,6 +158,7 @@ class HandlerLink:
             return
         self._all.add(connection)
         self._free.append(connection)
+        self.peer = connection.peer_pid()
         self._connected.set()
         self._on_change()
 
