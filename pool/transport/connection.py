@@ -206,6 +206,7 @@ class HttpConnection(asyncio.Protocol):
             if not self.complete:  # after a whole answer, rubbish only costs the connection
                 self._fail(Nonsense(f"the instance's answer is not HTTP: {error}"))
             self._keep_alive = False
+            self._wake()
             return
         if not self._head_done and self._head_bytes > MAX_HEAD:
             self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))

@@ -91,29 +91,31 @@ async def test_what_is_sent(line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "body"),
+    ("status", "rest", "body"),
     [
-        (OK, b"ok"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b""),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n3\r\n...\r\n0\r\n\r\n", b"ok..."),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
-        (b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", b""),
-        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\n\r\n", b""),
-        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"ok"),
-        (b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK, b"ok"),
-        (b"HTTP/1.1 500 Oh\r\ncontent-length: 3\r\n\r\nbad", b"bad"),
+        (200, b"content-length: 2\r\n\r\nok", b"ok"),
+        (200, b"content-length: 0\r\n\r\n", b""),
+        (200, b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n3\r\n...\r\n0\r\n\r\n", b"ok..."),
+        (204, b"\r\n", b""),
+        (304, b"etag: x\r\n\r\n", b""),
+        (304, b"content-length: 10\r\n\r\n", b""),
+        (500, b"content-length: 3\r\n\r\nbad", b"bad"),
     ],
-    ids=["length", "empty", "chunks", "204", "304", "304 with a length", "100", "103", "500"],
+    ids=["length", "empty", "chunks", "204", "304", "304 with a length", "500"],
 )
-async def test_a_clean_answer_keeps_the_connection(line: Line, answer: bytes, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"],
+    ids=["", "after 100", "after 103"],
+)
+async def test_a_clean_answer_keeps_the_connection(
+    line: Line, before: bytes, status: int, rest: bytes, body: bytes
+) -> None:
     for _ in range(2):
-        got = await line.exchange(answer)
-        assert (
-            got.status == int(answer.split(b"\r\n\r\n")[-2 if body == b"" else 0].split(b" ")[1])
-            or body == b"ok"
-        )
-        assert await whole(got) == body
-        assert not any(name == b"link" for name, _ in got.headers)
+        answer = await line.exchange(before + b"HTTP/1.1 %d Status\r\n" % status + rest)
+        assert answer.status == status
+        assert await whole(answer) == body
+        assert not any(name == b"link" for name, _ in answer.headers)
         assert line.connection.finish()
     assert not line.lost
 
@@ -221,6 +223,12 @@ async def test_two_answers_to_one_call(line: Line) -> None:
     assert (b"x-second", b"yes") not in answer.headers
     assert await whole(answer) == b"ok"
     assert not line.connection.finish(), "the next caller could read it"
+
+
+async def test_rubbish_right_after_an_answer_costs_the_connection_only(line: Line) -> None:
+    answer = await line.exchange(OK + b"more than was asked for")
+    assert await whole(answer) == b"ok"
+    assert not line.connection.finish()
 
 
 async def test_trailers_are_no_headers(line: Line) -> None:

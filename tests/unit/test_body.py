@@ -1,0 +1,172 @@
+"""A request's body: bounded, read ahead a little, and then as the function takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.body import QUEUED_READ_AHEAD, READ_AHEAD, ClientGone, RequestBody
+from gateway.problems import Problem
+
+GONE = {"type": "http.disconnect"}
+
+
+class Client:
+    """Sends pieces when it is asked; after the last of an unfinished body it waits for ever."""
+
+    def __init__(self, *pieces: bytes, whole: bool = True, leaves: bool = False) -> None:
+        self.messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
+        ]
+        if whole:
+            self.messages.append({"type": "http.request", "body": b"", "more_body": False})
+        if leaves:
+            self.messages.append(GONE)
+        self.asked = 0
+
+    async def __call__(self) -> Any:
+        self.asked += 1
+        if not self.messages:
+            await asyncio.get_running_loop().create_future()
+        return self.messages.pop(0)
+
+
+def body_of(client: Callable[[], Any], limit: int = 10**7, length: int | None = None) -> RequestBody:
+    headers = [] if length is None else [(b"content-length", b"%d" % length)]
+    return RequestBody(client, headers, limit)
+
+
+async def test_a_small_body_is_here_before_an_instance_is_leased() -> None:
+    body = body_of(Client(b"one ", b"", b"two"), length=7)
+    await body.read_ahead()
+    assert body.complete
+    assert body.length == 7
+    assert body.take() == b"one two"
+    assert body.take() == b""
+    assert await body.more() == b""
+
+
+async def test_a_large_body_is_read_as_it_is_taken() -> None:
+    client = Client(*(20 * [READ_AHEAD * b"x"]))
+    body = body_of(client)
+    await body.read_ahead()
+    assert not body.complete
+    assert client.asked == 1
+    assert body.length is None
+    size = len(body.take())
+    while piece := await body.more():
+        size += len(piece)
+    assert size == 20 * READ_AHEAD == body.size
+    assert body.complete
+
+
+async def test_what_went_nowhere_is_put_back() -> None:
+    body = body_of(Client(b"one", b"two"))
+    await body._receive_one()
+    first = body.take()
+    await body._receive_one()
+    body.put_back(first)
+    body.put_back(b"")
+    await body.read_ahead()
+    assert body.take() == b"onetwo"
+
+
+@pytest.mark.parametrize("size", [10, 11, 20])
+async def test_the_limit_holds_for_a_declared_length(size: int) -> None:
+    client = Client(size * b"x")
+    body = body_of(client, limit=10, length=size)
+    if size <= 10:
+        await body.read_ahead()
+        assert body.take() == size * b"x"
+        return
+    with pytest.raises(Problem) as caught:
+        await body.read_ahead()
+    assert caught.value.status == 413
+    assert client.messages == [], "a client that still sends does not see the answer"
+    assert body.take() == b""
+
+
+async def test_the_limit_holds_for_chunks() -> None:
+    client = Client(*(12 * [b"x"]))
+    body = body_of(client, limit=10)
+    with pytest.raises(Problem) as caught:
+        await body.read_ahead()
+    assert caught.value.slug == "body-too-large"
+    assert client.messages == []
+
+
+async def test_no_more_than_twice_the_limit_is_read_and_dropped() -> None:
+    client = Client(*(1000 * [b"x"]))
+    body = body_of(client, limit=10)
+    with pytest.raises(Problem):
+        await body.read_ahead()
+    assert 20 <= client.asked <= 22
+
+
+async def test_the_limit_holds_while_the_function_reads() -> None:
+    body = body_of(Client(*(20 * [READ_AHEAD * b"x"])), limit=2 * READ_AHEAD)
+    await body.read_ahead()
+    with pytest.raises(Problem):
+        while await body.more():
+            body.take()
+
+
+@pytest.mark.parametrize("length", [None, 100])
+async def test_a_client_that_leaves(length: int | None) -> None:
+    with pytest.raises(ClientGone):
+        await body_of(Client(b"half", whole=False, leaves=True), length=length).read_ahead()
+    with pytest.raises(ClientGone):
+        await body_of(Client(b"half", whole=False, leaves=True), length=100, limit=10).read_ahead()
+
+
+async def test_it_knows_whether_the_client_is_waited_for() -> None:
+    body = body_of(Client(b"half", whole=False))
+    reading = asyncio.ensure_future(body.read_ahead())
+    await asyncio.sleep(0)
+    assert body.waiting
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert body.waiting, "whoever gave up wants to know that it was for the client"
+
+
+async def test_a_client_that_stops_while_too_much_is_dropped_is_waited_for() -> None:
+    body = body_of(Client(11 * b"x", whole=False), limit=10)
+    reading = asyncio.ensure_future(body.read_ahead())
+    await asyncio.sleep(0)
+    assert body.waiting
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_a_watch_sees_the_client_leave() -> None:
+    for client in (Client(b"all", leaves=True), Client(b"half", whole=False, leaves=True)):
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(body_of(client).watch(), 1)
+
+
+async def test_a_watch_reads_ahead_boundedly_and_loses_nothing() -> None:
+    client = Client(*(100 * [READ_AHEAD * b"x"]))
+    body = body_of(client)
+    await body.read_ahead()
+    watching = asyncio.ensure_future(body.watch())
+    await asyncio.sleep(0.01)
+    assert body.size == QUEUED_READ_AHEAD
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    size = len(body.take())
+    while piece := await body.more():
+        size += len(piece)
+    assert size == 100 * READ_AHEAD
+
+
+async def test_after_a_watch_nobody_is_waited_for() -> None:
+    body = body_of(Client(b"half", whole=False))
+    watching = asyncio.ensure_future(body.watch())
+    await asyncio.sleep(0)
+    assert body.waiting
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert not body.waiting, "a timeout of the function would be blamed on the caller"
