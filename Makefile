@@ -20,8 +20,9 @@ images: engine ## build the images that are missing or outdated
 gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
 	@$(PY) -m images.build --gateway
 
-bench: $(READY) ## load the running gateway and print percentiles (ARGS="--help")
-	@$(PY) bench/load.py $(ARGS)
+bench: images ## measure gateways of its own beside nginx and the raw engine (ARGS="--quick")
+	@sh bench/tools.sh
+	@$(PY) bench/load.py --start $(ARGS)
 
 lint: $(READY) ## style, types and the architecture's contracts
 	@.venv/bin/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -27,11 +28,18 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer that has arrived whole. `start` is its `X-Hearth-Start`, empty if it has none."""
+    """An answer that has arrived whole. `start` is its `X-Hearth-Start`, `timing` its `Server-Timing`, empty if it
+    has none."""
 
     status: int
     body: bytes
     start: str
+    timing: bytes = b""
+
+    def took(self, part: str) -> float | None:
+        """Milliseconds that the answer says it spent on a part; None if it does not say."""
+        found = re.search(rf"\b{part};dur=([0-9.]+)".encode(), self.timing)
+        return float(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._start = ""
+        self._timing = b""
 
     @property
     def is_open(self) -> bool:
@@ -182,6 +191,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(name) == 14 and name.lower() == b"x-hearth-start":
             self._start = value.decode("latin-1")
+        elif len(name) == 13 and name.lower() == b"server-timing":
+            self._timing = value
 
     def on_body(self, piece: bytes) -> None:
         self._body.append(piece)
@@ -192,9 +203,9 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._given_up:
             return
-        reply = Reply(self._parser.get_status_code(), b"".join(self._body), self._start)
+        reply = Reply(self._parser.get_status_code(), b"".join(self._body), self._start, self._timing)
         self._body.clear()
-        self._size, self._start = 0, ""
+        self._size, self._start, self._timing = 0, "", b""
         if not self._parser.should_keep_alive() and self.transport is not None:
             self.transport.close()
         self.on_reply(reply)

@@ -38,9 +38,9 @@ class Latencies:
         """Add what another histogram has counted."""
         self._histogram.decode_and_add(text)
 
-    def record(self, seconds: float) -> None:
-        """Add one value."""
-        self._histogram.record_value(min(HIGHEST, max(LOWEST, round(seconds * 1e9))))
+    def record(self, seconds: float, count: int = 1) -> None:
+        """Add one value, `count` times."""
+        self._histogram.record_value(min(HIGHEST, max(LOWEST, round(seconds * 1e9))), count)
 
     def __len__(self) -> int:
         return int(self._histogram.get_total_count())
@@ -71,7 +71,9 @@ class Series:
     """Milliseconds, one for each sample that was taken beside the others, in their order: p50 of a round (warm),
     one call (prewarmed, cold, raw start), or the time until the last answer (burst)."""
     rates: list[float] = field(default_factory=list)
-    """Warm only: right answers a second, one for each round."""
+    """Right answers a second, or MiB/s of a stream; one for each round."""
+    timeline: list[tuple[float, str]] = field(default_factory=list)
+    """Of the last burst: when each answer came, in ms from its beginning, and the kind of its start."""
     faults: Counter[str] = field(default_factory=Counter)
     starts: Counter[str] = field(default_factory=Counter)
 
@@ -82,7 +84,7 @@ class Series:
 
     @property
     def rate(self) -> float | None:
-        """Median of the rates, right answers a second; None if there are none."""
+        """Median of the rates; None if there are none."""
         return statistics.median(self.rates) if self.rates else None
 
     def as_json(self) -> dict[str, Any]:
@@ -96,6 +98,7 @@ class Series:
             "samples_ms": self.samples,
             "rate_median": self.rate,
             "rates": self.rates,
+            "timeline": self.timeline,
             "faults": dict(self.faults),
             "starts": dict(self.starts),
         }
@@ -103,7 +106,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as long one thing took as another, sample by sample: the median, and the quartiles."""
+    """How many times as much one thing is as another, sample by sample: the median, and the quartiles."""
 
     name: str
     title: str
@@ -111,11 +114,12 @@ class Ratio:
     low: float
     high: float
     pairs: int
-    measured_ms: float
-    reference_ms: float
-    """Medians, milliseconds."""
-    added_ms: float
-    """Median of the differences, milliseconds."""
+    measured: float
+    reference: float
+    """Medians, in `unit`."""
+    added: float
+    """Median of the differences, in `unit`."""
+    unit: str = "ms"
 
     def as_json(self) -> dict[str, Any]:
         """What the result file holds of it."""
@@ -125,22 +129,31 @@ class Ratio:
             "low": self.low,
             "high": self.high,
             "pairs": self.pairs,
-            "measured_ms": self.measured_ms,
-            "reference_ms": self.reference_ms,
-            "added_ms": self.added_ms,
+            "measured": self.measured,
+            "reference": self.reference,
+            "added": self.added,
+            "unit": self.unit,
         }
 
 
-def paired_ratio(name: str, title: str, samples: Sequence[float], reference: Sequence[float]) -> Ratio | None:
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median and third quartile of at least one value."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def paired_ratio(
+    name: str, title: str, samples: Sequence[float], reference: Sequence[float], unit: str = "ms"
+) -> Ratio | None:
     """The ratio of two things that were measured alternately, so that a machine that becomes slower meanwhile
     slows both. None if there is no pair."""
     pairs = [(a, b) for a, b in zip(samples, reference, strict=False) if b > 0]
     if not pairs:
         return None
     ratios = sorted(a / b for a, b in pairs)
-    low, value, high = (
-        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-    )
+    low, value, high = quartiles(ratios)
     return Ratio(
         name,
         title,
@@ -148,7 +161,8 @@ def paired_ratio(name: str, title: str, samples: Sequence[float], reference: Seq
         low,
         high,
         len(pairs),
-        measured_ms=statistics.median(a for a, _ in pairs),
-        reference_ms=statistics.median(b for _, b in pairs),
-        added_ms=statistics.median(a - b for a, b in pairs),
+        measured=statistics.median(a for a, _ in pairs),
+        reference=statistics.median(b for _, b in pairs),
+        added=statistics.median(a - b for a, b in pairs),
+        unit=unit,
     )

@@ -10,14 +10,14 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.client import Address, CallFailed, Greeting, connect, fault_of
+from bench.client import Address, CallFailed, Greeting, Reply, connect, fault_of
 from pool.engine.base import Engine
 from pool.launcher import GATEWAY_LABEL
 
@@ -31,6 +31,10 @@ SETTLE = 0.05
 """Seconds that the engine is left alone before a sample, after the last container has come or gone."""
 
 
+AT_REST = ("idle", "frozen", "prewarmed")
+"""States of an instance with which nothing is being done."""
+
+
 class GatewayFault(Exception):
     """The gateway is not there, or does not do what the benchmark needs of it; the message says what."""
 
@@ -40,6 +44,8 @@ class Gateway:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.pid: int | None = None
+        """Its process, if it is one of our own."""
         self._api = httpx.AsyncClient(base_url=address.url, timeout=30.0, trust_env=False)
         self._fresh: list[str] = []
         self._greetings = 0
@@ -120,17 +126,29 @@ class Gateway:
             pools = (await self.get("/pool"))["prewarm"]
             instances = await self.get("/pool/instances")
             full = all(pool["ready"] >= pool["wanted"] and not pool["starting"] for pool in pools)
-            if full and all(instance["state"] in ("idle", "prewarmed") for instance in instances):
+            if full and all(instance["state"] in AT_REST for instance in instances):
                 await asyncio.sleep(SETTLE)
                 return
             await asyncio.sleep(POLL)
         raise GatewayFault(f"the gateway has not come to rest within {QUIET_TIMEOUT:g} s")
+
+    @property
+    def own_pid(self) -> int:
+        """Its process. Raises `GatewayFault` if it is somebody else's."""
+        if self.pid is None:
+            raise GatewayFault("only a gateway of the benchmark's own shows what its process takes")
+        return self.pid
 
     async def first_call(self, function: str) -> tuple[float, str]:
         """Call a function over a new connection: seconds until the whole answer was here, and the kind of start.
 
         Making the connection does not count. Raises `CallFailed`.
         """
+        took, reply = await self.call(function)
+        return took, reply.start
+
+    async def call(self, function: str) -> tuple[float, Reply]:
+        """The same with the whole answer."""
         self._greetings += 1
         greeting = Greeting(f"/invoke/{function}", self.address.authority, prefix=f"f{self._greetings:x}-")
         request, expected = greeting.next()
@@ -144,7 +162,7 @@ class Gateway:
         fault = fault_of(reply, expected)
         if fault is not None:
             raise CallFailed(fault)
-        return took, reply.start
+        return took, reply
 
     async def forget(self, functions: Iterable[str]) -> None:
         """Have the instances of these functions removed, and wait until they are gone. Raises `GatewayFault`."""
@@ -164,13 +182,19 @@ class Gateway:
         raise GatewayFault(f"instances were not removed within {QUIET_TIMEOUT:g} s")
 
 
-def declare(folder: Path, names: Iterable[str], prewarm: int) -> Path:
-    """Write a functions.yaml of equal functions, with their code, into a folder; returns the file."""
+def declare(
+    folder: Path, names: Iterable[str], prewarm: int, others: Mapping[str, str] | None = None
+) -> Path:
+    """Write a functions.yaml of equal functions, with their code, into a folder; returns the file.
+
+    `others` are declared as they say: name to keys, with `HELLO` for those of the equal ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "functions/hello", folder / "hello", dirs_exist_ok=True)
     lines = ["version: 1", f"prewarm: {{python: {prewarm}}}", "functions:"]
-    entry = "{runtime: python, source: hello, handler: 'handler:handle'}"
-    lines += [f"  {name}: {entry}" for name in names]
+    hello = "runtime: python, source: hello, handler: 'handler:handle'"
+    lines += [f"  {name}: {{{hello}}}" for name in names]
+    lines += [f"  {name}: {{{keys.replace('HELLO', hello)}}}" for name, keys in (others or {}).items()]
     file = folder / "functions.yaml"
     file.write_text("\n".join(lines) + "\n")
     return file
@@ -188,14 +212,19 @@ async def running_gateway(address: Address) -> AsyncIterator[Gateway]:
 
 
 @asynccontextmanager
-async def own_gateway(engine: Engine, functions: Path, folder: Path, memory: int) -> AsyncIterator[Gateway]:
+async def own_gateway(
+    engine: Engine, functions: Path, folder: Path, memory: int, volumes: Path | None = None
+) -> AsyncIterator[Gateway]:
     """A gateway with a port and a data folder of its own, that may declare `memory` bytes; stopped at the end.
 
+    Its functions may mount the folder `volumes`.
     `folder` is there and empty. Raises `GatewayFault` if it does not start, or leaves anything on the engine.
     """
     address = Address("127.0.0.1", free_port())
     output, data = folder / "output.log", folder / "data"
-    gateway, process = Gateway(address), await _launch(address, functions, data, output, memory)
+    gateway = Gateway(address)
+    process = await _launch(address, functions, data, output, memory, volumes)
+    gateway.pid = process.pid
     try:
         await _until_ready(gateway, process, output)
         yield gateway
@@ -211,9 +240,13 @@ async def own_gateway(engine: Engine, functions: Path, folder: Path, memory: int
         raise GatewayFault(f"the benchmark's gateway ended with status {process.returncode}:\n{tail(output)}")
 
 
-async def _launch(address: Address, functions: Path, data: Path, output: Path, memory: int) -> Process:
+async def _launch(
+    address: Address, functions: Path, data: Path, output: Path, memory: int, volumes: Path | None
+) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEARTH_")}
     environment |= {"HEARTH_MEMORY_BUDGET": f"{memory}B", "HEARTH_LOG_LEVEL": "warning"}
+    if volumes is not None:
+        environment["HEARTH_ALLOWED_VOLUMES"] = str(volumes)
     command = [sys.executable, "-c", "from gateway.cli import main; main()", "serve"]
     command += ["--functions", str(functions), "--data-dir", str(data)]
     command += ["--host", address.host, "--port", str(address.port)]

@@ -75,11 +75,7 @@ class Instance:
     async def start(self) -> None:
         """Create, start, wait until it dials, specialise. Raises `EngineError`, `CallFailed` and OSError."""
         loop = asyncio.get_running_loop()
-        self._folder.mkdir(parents=True, mode=0o755)
-        log, calls = listen(self._folder, "log.sock"), listen(self._folder, "calls.sock")
-        self._sockets += (log, calls)
-        container = await self._engine.create(container_of(self._workload, self._folder, self._run))
-        await self._engine.start(container)
+        log, calls = await self.launch()
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 # Its output is let lie: the example prints nothing, and a shim never waits for a reader for long.
@@ -91,6 +87,15 @@ class Instance:
         reply = await self.connection.call(specialise_request(self._workload.specialise), START_TIMEOUT)
         if reply.status != 200:
             raise CallFailed(f"a container answered its specialising with status {reply.status}")
+
+    async def launch(self) -> tuple[socket.socket, socket.socket]:
+        """Create and start only; returns the sockets that it will dial. Raises `EngineError` and OSError."""
+        self._folder.mkdir(parents=True, mode=0o755)
+        log, calls = listen(self._folder, "log.sock"), listen(self._folder, "calls.sock")
+        self._sockets += (log, calls)
+        container = await self._engine.create(container_of(self._workload, self._folder, self._run))
+        await self._engine.start(container)
+        return log, calls
 
     async def call(self) -> None:
         """One call. Raises `CallFailed` if there is no answer, or not the right one."""

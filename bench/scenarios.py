@@ -7,15 +7,18 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from bench.client import CallFailed
 from bench.closed_loop import Bounds
-from bench.figures import Ratio, Series, paired_ratio
+from bench.figures import Ratio, Series, paired_ratio, quartiles
 from bench.gateways import Gateway
 from bench.instances import Instance
-from bench.worker import Job, Workers
+from bench.references import Program, Responder
+from bench.targets import Finding, judge
+from bench.worker import Job, Outcome, Workers
 from deploy.progress import Step
 from pool.engine.base import Engine
 from pool.workload import Workload
@@ -39,6 +42,26 @@ class Plan:
     bursts: int = 5
     prewarm: int = 4
     """Of the benchmark's own gateway."""
+    wrk_rounds: int = 8
+    """Where wrk makes the load, which takes whole seconds."""
+    responders: int = 2
+    """Instances behind nginx."""
+    open_seconds: float = 4.0
+    open_rounds: int = 5
+    fresh_samples: int = 20
+    """Calls of a function with `reuse: false`, one at a time."""
+    fresh_seconds: float = 8.0
+    fresh_rounds: int = 3
+    fresh_clients: int = 4
+    """And as fast as they go: clients, and workers of the reference."""
+    stream_size: int = 100 * 2**20
+    """Bytes of a long body."""
+    stream_rounds: int = 8
+    registered: int = 1000
+    """Functions of the gateway that has many."""
+    idle_clients: int = 2000
+    idle_instances: int = 50
+    idle_seconds: float = 20.0
 
     @property
     def fresh_functions(self) -> int:
@@ -46,7 +69,28 @@ class Plan:
         return self.samples + self.burst * self.bursts
 
 
-QUICK = Plan(warm_up=0.1, seconds=0.3, rounds=2, samples=3, burst=6, bursts=1, prewarm=2)
+QUICK = Plan(
+    warm_up=0.1,
+    seconds=0.3,
+    rounds=2,
+    samples=3,
+    burst=6,
+    bursts=1,
+    prewarm=2,
+    wrk_rounds=1,
+    open_seconds=0.5,
+    open_rounds=2,
+    fresh_samples=2,
+    fresh_seconds=1.5,
+    fresh_rounds=1,
+    fresh_clients=2,
+    stream_size=8 * 2**20,
+    stream_rounds=2,
+    registered=60,
+    idle_clients=100,
+    idle_instances=3,
+    idle_seconds=1.0,
+)
 """For CI: shows that everything works, and no figure worth keeping."""
 
 
@@ -58,6 +102,12 @@ class Lab:
     workload: Workload
     folder: Path
     run: str
+    code: Path
+    """What the containers of responders run."""
+
+    def responder(self, program: Program) -> Responder:
+        """A container that listens, not started yet."""
+        return Responder(self.engine, self.code, self.folder, self.run, program)
 
     def instance(self) -> Instance:
         """A container that is not started yet."""
@@ -70,11 +120,51 @@ class Result:
 
     series: list[Series] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
-    def compare(self, name: str, title: str, measured: Series, reference: Series) -> None:
-        """Add a ratio, if both have samples."""
-        if ratio := paired_ratio(name, title, measured.samples, reference.samples):
+    def compare(
+        self, name: str, title: str, measured: Series, reference: Series, target: str | None = None
+    ) -> Ratio | None:
+        """Add the ratio of two series' times, if both have samples; `target` is judged by it."""
+        ratio = paired_ratio(name, title, measured.samples, reference.samples)
+        return self._add(ratio, target)
+
+    def compare_rates(
+        self, name: str, title: str, measured: Series, reference: Series, unit: str, target: str
+    ) -> Ratio | None:
+        """Add the ratio of two series' rates, if both have some; `target` is judged by it."""
+        ratio = paired_ratio(name, title, measured.rates, reference.rates, unit)
+        return self._add(ratio, target)
+
+    def _add(self, ratio: Ratio | None, target: str | None) -> Ratio | None:
+        if ratio is not None:
             self.ratios.append(ratio)
+            if target is not None:
+                self.findings.append(judge(target, ratio.value, ratio.low, ratio.high))
+        return ratio
+
+    def judge_median(self, target: str, values: Sequence[float]) -> None:
+        """Judge a target by the median of some values, if there are any."""
+        if values:
+            low, value, high = quartiles(values)
+            self.findings.append(judge(target, value, low, high))
+
+
+Loop = tuple[Series, Callable[[], Awaitable[Outcome]]]
+
+
+async def by_turns(loops: Sequence[Loop], rounds: int, step: Step) -> None:
+    """Run loops one after the other, another one first each round, and add what they have seen to their series."""
+    for turn in range(rounds):
+        for at, (series, loop) in enumerate(rotated(loops, turn)):
+            step.show(f"{series.title}, round {turn + 1}", (turn * len(loops) + at) / (rounds * len(loops)))
+            outcome = await loop()
+            series.latencies.add_encoded(outcome.latencies.encode())
+            series.faults.update(outcome.faults)
+            series.starts.update(outcome.starts)
+            if len(outcome.latencies):
+                series.samples.append(outcome.latencies.percentile(50))
+                series.rates.append(outcome.rate)
 
 
 async def warm(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step) -> Result:
@@ -97,25 +187,14 @@ async def warm(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step
     try:
         await instance.start()
         await workers.start(plan.processes, instance.lend())
-        for turn in range(plan.rounds):
-            for at, (series, job) in enumerate(rotated(loops, turn)):
-                step.show(
-                    f"{series.title}, round {turn + 1}", (turn * len(loops) + at) / (plan.rounds * len(loops))
-                )
-                outcome = await workers.run(job)
-                once = outcome.latencies
-                series.latencies.add_encoded(once.encode())
-                series.faults.update(outcome.faults)
-                series.starts.update(outcome.starts)
-                if len(once):
-                    series.samples.append(once.percentile(50))
-                    series.rates.append(outcome.rate)
+        await by_turns([(series, partial(workers.run, job)) for series, job in loops], plan.rounds, step)
     finally:
         await workers.stop()
         await instance.remove()
     result = Result([series for series, _ in loops])
     one = next(series for series, _ in loops if series.name == "warm-1")
     result.compare("warm_to_direct", "warm / direct", one, direct)
+    result.judge_median("added", [a - b for a, b in zip(one.samples, direct.samples, strict=False)])
     return result
 
 
@@ -139,10 +218,13 @@ async def first_calls(
             await sample(series)
     result.series = [series for series, _ in kinds]
     for kind, series in by_kind.items():
-        result.compare(f"{kind}_to_raw_start", f"{kind} / raw start", series, raw)
+        target = "cold_to_raw" if kind == "cold" else None
+        result.compare(f"{kind}_to_raw_start", f"{kind} / raw start", series, raw, target)
+    if prewarmed is not None:
+        result.judge_median("prewarmed", by_kind["prewarmed"].samples)
     if len(by_kind) == 2:
-        title = "prewarmed / cold"
-        result.compare("prewarmed_to_cold", title, by_kind["prewarmed"], by_kind["cold"])
+        title, (warm_pool, no_pool) = "prewarmed / cold", by_kind.values()
+        result.compare("prewarmed_to_cold", title, warm_pool, no_pool, "prewarmed_to_cold")
     return result
 
 
@@ -202,7 +284,7 @@ async def burst(gateway: Gateway, lab: Lab, plan: Plan, step: Step) -> Result:
             step.show(f"{series.title}, {turn + 1} of {plan.bursts}", (2 * turn + at) / (2 * plan.bursts))
             await sample(series)
     result = Result([calls, raw])
-    result.compare("burst_to_raw_starts", "burst / raw starts", calls, raw)
+    result.compare("burst_to_raw_starts", "burst / raw starts", calls, raw, "burst_to_raw")
     return result
 
 
@@ -213,7 +295,14 @@ def burst_of(gateway: Gateway, count: int) -> Callable[[Series], Awaitable[None]
         await gateway.quiet()
         functions = [gateway.fresh() for _ in range(count)]
         began = time.perf_counter()
-        answers = await asyncio.gather(*map(gateway.first_call, functions), return_exceptions=True)
+        series.timeline.clear()
+
+        async def call(function: str) -> tuple[float, str]:
+            took, start = await gateway.first_call(function)
+            series.timeline.append(((time.perf_counter() - began) * 1000, start))
+            return took, start
+
+        answers = await asyncio.gather(*map(call, functions), return_exceptions=True)
         took = time.perf_counter() - began
         right = 0
         for answer in answers:
@@ -242,9 +331,11 @@ def raw_burst_of(lab: Lab, count: int) -> Callable[[Series], Awaitable[None]]:
         async def one(instance: Instance) -> None:
             async with at_once:
                 series.latencies.record(await raw_start(instance))
+            series.timeline.append(((time.perf_counter() - began) * 1000, "raw"))
 
+        series.timeline.clear()
+        began = time.perf_counter()
         try:
-            began = time.perf_counter()
             async with asyncio.TaskGroup() as group:
                 for instance in instances:
                     group.create_task(one(instance))

@@ -13,7 +13,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import uvloop
 from bench.client import Address, CallFailed, Connection, Greeting, connect
 from bench.closed_loop import Bounds, ClosedLoop, Measured
 from bench.figures import Latencies
+from bench.open_loop import OpenLoop
 
 ROOT = Path(__file__).resolve().parent.parent
 LINE_LIMIT = 2**24
@@ -34,12 +35,16 @@ class WorkerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One loop. `address` None: over the connection to an instance that the process was given."""
+    """One loop. `address` None: over the connection to an instance that the process was given.
+
+    `rate` 0: closed; else an open loop of so many requests a second.
+    """
 
     clients: int
     bounds: Bounds
     address: Address | None = None
     target: str = "/"
+    rate: float = 0.0
 
     def as_json(self, number: int) -> dict[str, Any]:
         """For the process `number`, whose nonces must differ from those of the others."""
@@ -50,6 +55,7 @@ class Job:
             "bounds": [bounds.warm_up, bounds.seconds, bounds.requests],
             "address": [self.address.host, self.address.port] if self.address else None,
             "target": self.target,
+            "rate": self.rate,
         }
 
 
@@ -95,7 +101,7 @@ class Workers:
         shares = [job.clients // count + (number < job.clients % count) for number in range(count)]
         answers = await asyncio.gather(
             *(
-                self._ask(process, Job(share, job.bounds, job.address, job.target).as_json(number))
+                self._ask(process, replace(job, clients=share, rate=job.rate / count).as_json(number))
                 for number, (process, share) in enumerate(zip(self._processes, shares, strict=False))
             )
         )
@@ -163,6 +169,8 @@ class _Load:
             Greeting(job["target"], address.authority, prefix=f"{job['number']:x}-{client:x}-")
             for client in range(job["clients"])
         ]
+        if job["rate"]:
+            return await OpenLoop(lambda: connect(address), greetings, bounds, job["rate"]).run()
         return await ClosedLoop(lambda: connect(address), greetings, bounds).run()
 
     async def _load_instance(self, job: dict[str, Any], bounds: Bounds) -> Measured:

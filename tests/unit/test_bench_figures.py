@@ -53,7 +53,7 @@ def test_a_ratio_of_pairs_ignores_a_machine_that_becomes_slower() -> None:
     ratio = paired_ratio("r", "twice as long", [2 * value for value in reference], reference)
     assert ratio is not None
     assert (ratio.low, ratio.value, ratio.high, ratio.pairs) == (2.0, 2.0, 2.0, 5)
-    assert (ratio.measured_ms, ratio.reference_ms, ratio.added_ms) == (300.0, 150.0, 150.0)
+    assert (ratio.measured, ratio.reference, ratio.added) == (300.0, 150.0, 150.0)
 
 
 def test_a_ratio_has_the_quartiles_of_the_pairs() -> None:

@@ -1,0 +1,112 @@
+"""Scenarios of many warm calls: how many a second, beside nginx and beside an HTTP image, and at half the maximum."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from bench import wrk
+from bench.client import Address
+from bench.closed_loop import Bounds
+from bench.figures import Series
+from bench.gateways import Gateway
+from bench.references import Program, nginx
+from bench.scenarios import Lab, Loop, Plan, Result, by_turns
+from bench.worker import Job, Workers
+from deploy.progress import Step
+
+CLIENTS = 16
+OPEN_CLIENTS = 64
+"""Connections of the open loop: more than are ever in use at once unless the gateway stalls."""
+WARM_UP = 1.0
+"""Seconds of load on each side before the first round."""
+
+
+@asynccontextmanager
+async def proxied(lab: Lab, program: Program, count: int) -> AsyncIterator[Address]:
+    """nginx in front of so many containers. Raises `EngineError`, `CallFailed`, `WorkerFailed` and OSError."""
+    async with AsyncExitStack() as stack:
+        responders = [lab.responder(program) for _ in range(count)]
+        for responder in responders:
+            stack.push_async_callback(responder.remove)
+            await responder.start()
+        folder = lab.folder / f"nginx-{program}"
+        yield await stack.enter_async_context(nginx(folder, [one.socket for one in responders]))
+
+
+async def warm_nginx(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step) -> Result:
+    """Warm calls of 16 clients, through the gateway and through nginx."""
+    target = f"/invoke/{function}"
+    async with proxied(lab, "responder", plan.responders) as proxy:
+        ours, theirs = (
+            wrk_loop("wrk-gateway", f"gateway, {CLIENTS} clients, wrk", gateway.address, target, plan),
+            wrk_loop("wrk-nginx", f"nginx, {CLIENTS} clients, wrk", proxy, target, plan),
+        )
+        await warm_up([ours, theirs], gateway, [(gateway.address, target), (proxy, target)])
+        await by_turns([ours, theirs], plan.wrk_rounds, step)
+    result = Result([ours[0], theirs[0]])
+    result.compare_rates("warm_to_nginx", "warm / nginx", ours[0], theirs[0], "req/s", "warm_to_nginx")
+    return result
+
+
+async def http_image(gateway: Gateway, handler: str, image: str, plan: Plan, step: Step) -> Result:
+    """Warm calls of an HTTP image without a network, beside those of a handler that does the same."""
+    places = [(gateway.address, f"/invoke/{name}") for name in (image, handler)]
+    loops = [
+        wrk_loop("http-image", f"HTTP image, {CLIENTS} clients", *places[0], plan),
+        wrk_loop("http-handler", f"handler, {CLIENTS} clients", *places[1], plan),
+    ]
+    await warm_up(loops, gateway, places)
+    await by_turns(loops, plan.wrk_rounds, step)
+    result = Result([series for series, _ in loops])
+    image_series, handler_series = result.series
+    title = "HTTP image / handler"
+    result.compare_rates("http_to_handler", title, image_series, handler_series, "req/s", "http_to_handler")
+    return result
+
+
+def wrk_loop(name: str, title: str, address: Address, target: str, plan: Plan) -> Loop:
+    """A closed loop of wrk's."""
+    return Series(name, title), partial(wrk.load, address, target, CLIENTS, plan.seconds)
+
+
+async def warm_up(loops: list[Loop], gateway: Gateway, places: list[tuple[Address, str]]) -> None:
+    """Load every side for a moment, so that all have their instances; their faults count, their times do not."""
+    for (series, _), (address, target) in zip(loops, places, strict=True):
+        series.faults.update((await wrk.load(address, target, CLIENTS, WARM_UP)).faults)
+    await gateway.quiet()
+
+
+async def open_loop(gateway: Gateway, function: str, plan: Plan, step: Step) -> Result:
+    """Calls at half of the rate that a closed loop reaches, timed from when each was due."""
+    target = f"/invoke/{function}"
+    series = Series("open-loop", "open loop, half the maximum")
+    highest = Series("open-loop-maximum", f"closed loop, {CLIENTS} clients")
+    bounds = Bounds(max(plan.warm_up, 0.2), plan.open_seconds)
+    workers = Workers()
+    tails: list[float] = []
+    try:
+        await workers.start(1, None)
+        await workers.run(Job(CLIENTS, bounds, gateway.address, target))
+        for turn in range(plan.open_rounds):
+            # The maximum by the same client on the same machine, anew each round: half of it must be half of it.
+            closed = Job(CLIENTS, Bounds(0.2, max(0.3, plan.seconds / 2)), gateway.address, target)
+            await by_turns([(highest, partial(workers.run, closed))], 1, step)
+            if not highest.rates:
+                break
+            job = Job(OPEN_CLIENTS, bounds, gateway.address, target, rate=highest.rates[-1] / 2)
+            step.show(f"{series.title}, round {turn + 1}", turn / plan.open_rounds)
+            outcome = await workers.run(job)
+            series.latencies.add_encoded(outcome.latencies.encode())
+            series.faults.update(outcome.faults)
+            series.starts.update(outcome.starts)
+            if len(outcome.latencies):
+                series.samples.append(outcome.latencies.percentile(50))
+                series.rates.append(outcome.rate)
+                tails.append(outcome.latencies.percentile(99) / series.samples[-1])
+    finally:
+        await workers.stop()
+    result = Result([series, highest])
+    result.judge_median("open_loop", tails)
+    return result
