@@ -198,20 +198,23 @@ class PoolMachine(RuleBasedStateMachine):
         self.run(lambda: self.world.dispatcher.release(lease, fatal))
         assert lease.instance.in_use == in_use, "a lease ended twice"
 
-    @precondition(lambda self: self.held and self.waiting)
+    def contended(self) -> list[tuple[Lease, Caller]]:
+        """Leases that somebody waits for, each with who is first."""
+        firsts = {caller.function.name: caller for caller in reversed(self.waiting)}
+        return [(lease, firsts[name]) for lease in self.held if (name := lease.workload.function) in firsts]
+
+    @precondition(lambda self: self.contended())
     @rule(roll=ROLL)
     def give_up_just_as_it_wins(self, roll: int) -> None:
-        lease = self.one_of(self.held, roll)
+        lease, caller = self.one_of(self.contended(), roll)
         self.held.remove(lease)
 
         def both() -> None:
             self.world.dispatcher.release(lease)
-            for caller in self.waiting:
-                if caller.function.name == lease.workload.function:
-                    caller.task.cancel()
-                    return
+            caller.task.cancel()
 
         self.run(both)
+        assert isinstance(caller.error, asyncio.CancelledError)
 
     @rule(seconds=st.sampled_from([0.001, 0.014, 0.1, 0.15, 0.5, 3.0, 40.0]), reaped=st.booleans())
     def wait(self, seconds: float, reaped: bool) -> None:
@@ -241,13 +244,15 @@ class PoolMachine(RuleBasedStateMachine):
         instance = self.one_of(self.linked(), roll)
         self.run(lambda: self.world.kill(instance))
 
-    @precondition(lambda self: self.linked())
+    def silent(self) -> list[Instance]:
+        return [i for i in self.linked() if i.link is not None and not i.link.alive]
+
+    @precondition(lambda self: self.silent())
     @rule(roll=ROLL)
     def connections_come_back(self, roll: int) -> None:
-        link = self.one_of(self.linked(), roll).link
+        link = self.one_of(self.silent(), roll).link
         assert isinstance(link, FakeLink)
-        if not link.alive:
-            self.run(lambda: link.dial_again(1))
+        self.run(lambda: link.dial_again(1))
 
     # -- what must hold --------------------------------------------------------------------------------------
 
@@ -321,7 +326,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 PoolMachine.TestCase.settings = settings(
-    max_examples=120,
+    max_examples=300,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,
