@@ -75,13 +75,13 @@ async def ensure_requirements_image(
 async def prune_function_images(engine: Engine, gateway_id: str, keep: set[str]) -> list[str]:
     """Remove the images built for this gateway's functions, except those whose id or a tag is in `keep`.
 
-    Returns the ids that were removed.
+    Returns the ids that were removed. Raises `EngineError`, for one thing while a container still uses one.
     """
     built = await engine.images({GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: ""})
     unused = [image for image in built if image.id not in keep and not keep.intersection(image.tags)]
     for image in unused:
-        for reference in image.tags or (image.id,):
-            await engine.remove_image(reference)
+        # By its id: of an image that is still in use, the engine would take the tag away and say nothing.
+        await engine.remove_image(image.id)
     return [image.id for image in unused]
 
 

@@ -190,4 +190,6 @@ def test_thumbnail_brings_its_own_packages(tmp_path: Path):
         assert struct.unpack(">II", response.content[16:24]) == (64, 48)
         assert len(response.content) < len(picture(640, 480))
         gateway.declare({})
-        eventually(lambda: gateway.engine.request("GET", "/images/json", filters={"label": [label]}) == [])
+        eventually(
+            lambda: gateway.engine.request("GET", "/images/json", filters={"label": [label]}) == [], 15
+        )
