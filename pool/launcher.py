@@ -112,7 +112,12 @@ class Launcher:
         if not state.running:
             raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
         instance.pid = state.pid
-        server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
+        try:
+            server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
+        except (OSError, StartFailed):
+            if (await self._engine.inspect(cast(str, instance.container))).running:
+                raise
+            raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}") from None
         instance.link = HttpLink(server.dial, workload.concurrency, server.close)
         await self._unless_it_dies(instance, server.ready(workload.health))
 
