@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
+from pool.cgroup import Cgroup
 from pool.states import LIVE, State
 from pool.transport.message import Call
 from pool.workload import Workload
@@ -40,22 +42,28 @@ class Instance:
 
     __slots__ = (
         "born_generic",
+        "cgroup",
+        "clock",
         "container",
         "created_at",
+        "freezable",
         "given_at",
         "id",
         "image",
         "in_use",
         "last_used",
         "link",
+        "measured",
+        "measured_at",
         "memory",
-        "pid",
+        "pausing",
         "ready_at",
         "reason",
         "served",
         "silent_until",
         "state",
         "state_since",
+        "thawing",
         "workload",
     )
 
@@ -79,7 +87,19 @@ class Instance:
         self.silent_until = 0.0
         """Until when it may be without a connection: one was closed in mid-call, and it dials again after it."""
         self.container: str | None = None
-        self.pid = 0
+        self.cgroup: Cgroup | None = None
+        """Where its limits and its freezer are; None: not to be reached from here."""
+        self.freezable = True
+        """False after a failure to freeze it: it is tried no more."""
+        self.pausing: asyncio.Future[bool] | None = None
+        """Set while it is frozen over the engine; whether that has worked."""
+        self.thawing: asyncio.Future[bool] | None = None
+        """What its calls wait for before anything is sent; whether it runs again. None: nothing to wait for."""
+        self.measured: int | None = None
+        """Memory that it was seen to use, bytes, without what the kernel would give back; None: not measured."""
+        self.measured_at = float("-inf")
+        self.clock = 0.0
+        """The eviction order's clock when it was last used (`scheduler/eviction.py`)."""
         self.link: Link | None = None
         self.reason: str | None = None
 

@@ -66,7 +66,7 @@ class Launcher:
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         """Create and start the container of an instance and wait until it can be reached.
 
-        Sets `container`, `pid` and `link` as soon as they are known. Raises `StartFailed` (platform) or
+        Sets `container`, `cgroup` and `link` as soon as they are known. Raises `StartFailed` (platform) or
         `FunctionBroken` (the image does not start or does not serve).
         """
         try:
@@ -103,6 +103,7 @@ class Launcher:
         )
         await self._run(instance, spec)
         await self._unless_it_dies(instance, link.connected())
+        instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
 
     async def _launch_server(self, instance: Instance, prototype: ContainerSpec) -> None:
         workload = cast(Workload, instance.workload)
@@ -111,7 +112,7 @@ class Launcher:
         state = await self._engine.inspect(cast(str, instance.container))
         if not state.running:
             raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
-        instance.pid = state.pid
+        instance.cgroup = cgroup.of_container(state.pid, state.id)
         try:
             server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
         except (OSError, StartFailed):
@@ -219,15 +220,19 @@ class Launcher:
     async def _resize(self, instance: Instance, workload: Workload) -> None:
         """Give a prewarmed instance its function's memory and CPUs."""
         spec = workload.container
-        if instance.pid == 0:
-            instance.pid = (await self._engine.inspect(cast(str, instance.container))).pid
-        if not cgroup.resize(instance.pid, spec.memory, spec.cpus):
-            await self._engine.resize(cast(str, instance.container), spec.memory, spec.cpus)
+        if instance.cgroup is not None:
+            with contextlib.suppress(OSError):
+                instance.cgroup.resize(spec.memory, spec.cpus)
+                return
+        await self._engine.resize(cast(str, instance.container), spec.memory, spec.cpus)
 
-    async def learn_pid(self, instance: Instance) -> None:
-        """Look up a prewarmed instance's process ahead, so that specialising it needs no engine call."""
-        if instance.container and not instance.pid:
-            instance.pid = (await self._engine.inspect(instance.container)).pid
+    async def pause(self, instance: Instance) -> None:
+        """Freeze an instance over the engine. Raises `EngineError`."""
+        await self._engine.pause(cast(str, instance.container))
+
+    async def unpause(self, instance: Instance) -> None:
+        """Thaw an instance that was paused. Raises `EngineError`."""
+        await self._engine.unpause(cast(str, instance.container))
 
     async def _last_words(self, instance: Instance) -> str:
         """The end of what a container that did not start has printed, for the error's message."""

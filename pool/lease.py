@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from pool.errors import NotSent
@@ -27,6 +28,7 @@ class Lease:
         "arrived",
         "connection",
         "ended",
+        "held",
         "instance",
         "invocation",
         "kind",
@@ -47,16 +49,26 @@ class Lease:
         """How long it was held; known when it has ended."""
         self.kind = start_kind(instance, arrived)
         self.connection: Connection | None = None
+        self.held: Connection | None = None
+        """Taken, but not to be used before the instance has thawed."""
         self.ended = False
 
     def take(self) -> None:
-        """Take a connection if one is open; else `exchange` opens one."""
+        """Take a connection if one is open; else `connect` opens one. While the instance thaws it is only held."""
         link = self.instance.link
         assert link is not None
-        self.connection = link.take()
+        if self.instance.thawing is None:
+            self.connection = link.take()
+        else:
+            self.held = link.take()
 
     async def connect(self, call: Call) -> Connection:
-        """The connection to call over, opened if need be. Raises `NotSent`."""
+        """The connection to call over, when the instance runs, opened if need be. Raises `NotSent`."""
+        if self.connection is None:
+            thawing = self.instance.thawing
+            if thawing is not None and not await asyncio.shield(thawing):
+                raise NotSent("the instance could not be thawed")
+            self.connection, self.held = self.held, None
         if self.connection is None:
             link = self.instance.link
             if link is None:
@@ -71,8 +83,9 @@ class Lease:
         link = self.instance.link
         if link is not None:
             link.drain_log()
-            if self.connection is not None:
-                link.give(self.connection)
+            taken = self.connection or self.held
+            if taken is not None:
+                link.give(taken)
 
 
 def start_kind(instance: Instance, arrived: float) -> str:

@@ -7,6 +7,7 @@ that belongs to the instance. When something has happened, the listener (the dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Coroutine
@@ -15,12 +16,13 @@ from typing import Any, Protocol
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import PoolError
+from pool.freezer import Freezer
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.logs import InstanceLog, LogStore
 from pool.metrics import Metrics
-from pool.states import PENDING, Reason, State
+from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Kind, Workload
 
 log = logging.getLogger("hearth.pool")
@@ -51,9 +53,11 @@ class Launches(Protocol):
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None: ...
 
-    async def learn_pid(self, instance: Instance) -> None: ...
-
     async def specialise(self, instance: Instance, workload: Workload) -> None: ...
+
+    async def pause(self, instance: Instance) -> None: ...
+
+    async def unpause(self, instance: Instance) -> None: ...
 
     async def destroy(self, instance: Instance) -> None: ...
 
@@ -68,6 +72,7 @@ class Pool:
         self.clock = clock
         self.logs = logs
         self.listener: Listener | None = None
+        self.freezer = Freezer(self.ledger, clock, launcher, self.remove)
         self._launcher = launcher
         self._metrics = metrics
         self._starts: dict[str, asyncio.Task[None]] = {}
@@ -129,7 +134,6 @@ class Pool:
         await self._launcher.launch(instance, prototype)
         workload = instance.workload
         if workload is None:
-            await self._launcher.learn_pid(instance)
             self._ready(instance, State.PREWARMED)
         elif workload.kind is Kind.HANDLER:
             await self._specialise(instance, workload)
@@ -159,8 +163,11 @@ class Pool:
         now = self.clock.now()
         lease = Lease(instance, instance.workload, invocation, arrived, now)
         if instance.in_use == 0:
+            frozen = instance.state is State.FROZEN
             self.ledger.enter(instance, State.BUSY, now)
             self._current[instance.id] = lease
+            if frozen:
+                self.freezer.thaw(instance)
         else:
             self._current[instance.id] = None  # several at once: the output cannot be attributed
         instance.in_use += 1
@@ -201,6 +208,13 @@ class Pool:
             return Reason.MAX_INVOCATIONS
         return None
 
+    def measure(self, instance: Instance) -> None:
+        """Note how much memory an instance uses, where that can be seen without the engine."""
+        instance.measured_at = self.clock.now()
+        if instance.cgroup is not None:
+            with contextlib.suppress(OSError):
+                instance.measured = instance.cgroup.memory_in_use()
+
     # -- removing -------------------------------------------------------------------------------------------
 
     def drain(self, instance: Instance, reason: Reason) -> None:
@@ -239,6 +253,7 @@ class Pool:
                 )
                 await self.clock.sleep(pause)
                 pause = min(2 * pause, longest)
+        await self.freezer.finished(instance)
         self.ledger.enter(instance, State.GONE, self.clock.now())
         self._metrics.removals.labels(instance.reason).inc()
         self._current.pop(instance.id, None)
@@ -258,7 +273,7 @@ class Pool:
 
     def slots_changed(self, instance: Instance) -> None:
         """A connection of the instance came or went."""
-        if self.listener is not None and instance.state in (State.IDLE, State.BUSY):
+        if self.listener is not None and instance.state in LIVE:
             self.listener.slots_changed(instance)
 
     def output(self, instance: Instance, data: bytes) -> None:

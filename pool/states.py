@@ -16,6 +16,8 @@ class State(StrEnum):
     """A generic instance that is becoming one of a function. There is no way back."""
     IDLE = "idle"
     """Ready, no slot is leased."""
+    FROZEN = "frozen"
+    """Idle, and stopped by the kernel: it cannot run a single instruction. A lease thaws it."""
     BUSY = "busy"
     """At least one slot is leased."""
     DRAINING = "draining"
@@ -31,7 +33,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     S.STARTING: frozenset({S.PREWARMED, S.SPECIALISING, S.IDLE, S.STOPPING}),
     S.PREWARMED: frozenset({S.SPECIALISING, S.STOPPING}),
     S.SPECIALISING: frozenset({S.IDLE, S.STOPPING}),
-    S.IDLE: frozenset({S.BUSY, S.STOPPING}),
+    S.IDLE: frozenset({S.BUSY, S.FROZEN, S.STOPPING}),
+    S.FROZEN: frozenset({S.BUSY, S.IDLE, S.STOPPING}),
     S.BUSY: frozenset({S.IDLE, S.DRAINING, S.STOPPING}),
     S.DRAINING: frozenset({S.STOPPING}),
     S.STOPPING: frozenset({S.GONE}),
@@ -40,7 +43,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 PENDING = frozenset({S.STARTING, S.SPECIALISING})
 """Not ready yet, but will be."""
-LIVE = frozenset({S.IDLE, S.BUSY})
+UNUSED = frozenset({S.IDLE, S.FROZEN})
+"""Ready, no slot is leased: what keep-alive and eviction are about."""
+LIVE = UNUSED | {S.BUSY}
 """Serves, or could."""
 
 

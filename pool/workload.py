@@ -35,6 +35,8 @@ class Workload:
     min_instances: int = 0
     keep_alive: float = 600.0
     """Seconds that an idle instance stays."""
+    freeze_after: float | None = 2.0
+    """Seconds after which an idle instance is frozen; None: never."""
     max_age: float = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pool.instance import Instance
+
+BACK_OFF = (1.0, 60.0)
+"""Seconds until a start ahead is tried again after a failed one: first (doubled each time), and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +76,6 @@ def pick(instances: Iterable[Instance], version: str) -> Instance | None:
     return best
 
 
-def choose_victims(
-    needed: int, idle: Iterable[Instance], prewarmed: Iterable[Instance]
-) -> Sequence[Instance] | None:
-    """Instances to evict so that `needed` bytes become free: idle ones, least recently used first, then
-    prewarmed ones, oldest first. None if all together are not enough: then nothing is evicted."""
-    victims: list[Instance] = []
-    for instance in (*sorted(idle, key=lambda i: i.last_used), *sorted(prewarmed, key=lambda i: i.last_used)):
-        if needed <= 0:
-            break
-        victims.append(instance)
-        needed -= instance.memory
-    return victims if needed <= 0 else None
-
-
 def smooth(average: float | None, sample: float, weight: float = 0.2) -> float:
     """Exponentially weighted moving average: the new average after one more sample."""
     return sample if average is None else average + weight * (sample - average)
@@ -101,3 +90,9 @@ def smooth_low(average: float | None, sample: float) -> float:
     if average is None or sample < average:
         return smooth(average, sample, 0.5)
     return smooth(average, sample, 0.05)
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    first, most = BACK_OFF
+    return min(most, first * 2.0 ** (failures - 1))

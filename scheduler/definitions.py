@@ -64,6 +64,8 @@ class Defaults(_Keys):
     max_instances: Annotated[int, types.whole(1, 1000)] = 16
     keep_alive: Annotated[Duration, duration_between("0s", "30d")] = 600.0
     """Seconds that an idle instance stays."""
+    freeze_after: types.NeverOrDuration = 2.0
+    """Seconds after which an idle instance is frozen; None: never."""
     max_age: Annotated[Duration, duration_between("1s", "365d")] = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: types.NoneOrCount = None

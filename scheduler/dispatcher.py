@@ -7,7 +7,6 @@ in the pool's ledger at once (a picked instance is leased inside the pass); the 
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from pool.clock import Clock
 from pool.errors import FunctionBroken, PoolError
@@ -16,38 +15,33 @@ from pool.lease import Lease
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
-from scheduler.decisions import Demand, choose_victims, pick, smooth, smooth_low, wanted_starts
+from scheduler.decisions import back_off, pick, smooth_low
 from scheduler.errors import Gone, NoCapacity, QueueFull
+from scheduler.eviction import KeepAlivePolicy
+from scheduler.evictor import Evictor
 from scheduler.function import Function, Limits, Prewarm, Waiter
-
-log = logging.getLogger("hearth.scheduler")
-
-WORTH_WAITING = 0.02
-"""Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
-which a queue that is expected to move is looked at again."""
-UPKEEP_DELAY = 0.05
-"""Seconds without a need for a start before prewarmed and provisioned instances are started: calls come first."""
-BACK_OFF = (1.0, 60.0)
-"""Seconds until a start ahead is tried again after a failed one: first (doubled each time), and at most."""
+from scheduler.growth import Growth
+from scheduler.upkeep import Upkeep
 
 
 class Dispatcher:
     """Gives slots to invocations, and decides what is started and evicted for it."""
 
-    def __init__(self, pool: Pool, clock: Clock, cores: int) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        clock: Clock,
+        cores: int,
+        policy: KeepAlivePolicy = KeepAlivePolicy.GDSF,
+    ) -> None:
         self.pool = pool
         self.functions: dict[str, Function] = {}
-        self.prewarm: dict[str, Prewarm] = {}
-        """By image."""
         self._clock = clock
-        self._cores = cores
         self._hungry: dict[str, Function] = {}
-        self._memory_was_short = False
-        """Whether somebody waits for memory, and others behind it."""
-        self._upkeep_due = False
-        self._prewarm_failures = 0
-        self._prewarm_not_before = 0.0
         self.draining = False
+        self._upkeep = Upkeep(pool, clock, self.functions, lambda: self.draining or bool(self._hungry))
+        evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
+        self._growth = Growth(pool, clock, cores, self._hungry, evictor, self._upkeep.soon)
         pool.listener = self
 
     # -- calls ----------------------------------------------------------------------------------------------
@@ -60,7 +54,7 @@ class Dispatcher:
         if instance is None:
             return None
         if function.workload.single_use:
-            self._upkeep_soon()  # one of its `min_instances` is used up
+            self._upkeep.soon()  # one of its `min_instances` is used up
         return self.pool.lease(instance, invocation, arrived)
 
     async def wait(self, function: Function, invocation: str, arrived: float) -> Lease:
@@ -87,7 +81,7 @@ class Dispatcher:
         if function.expiry is None:
             function.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, function)
         if function.waiting > function.enough_for:
-            self._grow_all(arrived_for=function)
+            self._growth.run(arrived_for=function)
         return waiter
 
     async def collect(self, function: Function, waiter: Waiter) -> Lease:
@@ -97,7 +91,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if waiter.lease.cancelled():
                 self._leave(function)
-                self._grow_all()  # who waited behind it for memory is next
+                self._growth.run()  # who waited behind it for memory is next
             elif waiter.lease.exception() is None:
                 self.release(waiter.lease.result(), used=False)  # it won just before its caller gave up
             raise
@@ -105,7 +99,7 @@ class Dispatcher:
     def refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
         """Take a waiter out of the queue, unless it has its slot already; `collect` raises the fault."""
         self._refuse(function, waiter, fault)
-        self._grow_all()
+        self._growth.run()
 
     def _refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
         if not waiter.lease.done():
@@ -121,12 +115,15 @@ class Dispatcher:
         function = self.functions.get(lease.workload.function)
         if function is None:
             return
-        if used and function.workload.version == lease.workload.version:
-            function.exec_seconds = smooth_low(function.exec_seconds, lease.seconds)
+        if used:
+            function.calls += 1
+            lease.instance.clock = self._growth.evictor.clock
+            if function.workload.version == lease.workload.version:
+                function.exec_seconds = smooth_low(function.exec_seconds, lease.seconds)
         if function.waiting:
             self._serve(function)
-        if self._hungry and (fatal is not None or not function.waiting or self._memory_was_short):
-            self._grow_all()  # an instance less for these, or one that may be evicted for others
+        if self._hungry and (fatal is not None or not function.waiting or self._growth.memory_was_short):
+            self._growth.run()  # an instance less for these, or one that may be evicted for others
 
     def _expire_due(self, function: Function) -> None:
         """Refuse who has waited for `queue_timeout`. The queue is in order of deadlines: one timer is enough."""
@@ -137,7 +134,7 @@ class Dispatcher:
                 function.expiry = self._clock.call_later(waiter.deadline - now, self._expire_due, function)
                 break
             self._refuse(function, waiter, NoCapacity(self._why_no_capacity(function)))
-        self._grow_all()
+        self._growth.run()
 
     def _why_no_capacity(self, function: Function) -> str:
         why = "every instance is busy"
@@ -164,7 +161,7 @@ class Dispatcher:
                 function.expiry.cancel()
                 function.expiry = None
             self._hungry.pop(function.name, None)
-            self._upkeep_soon()
+            self._upkeep.soon()
 
     # -- what is deployed -----------------------------------------------------------------------------------
 
@@ -217,19 +214,20 @@ class Dispatcher:
 
     def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
         """Keep these prewarm pools (by image) and no others."""
-        self.prewarm = wanted
-        for instance in list(self.pool.ledger.instances.values()):
-            if instance.workload is None:
-                target = wanted.get(instance.image)
-                if target is None or instance.memory != target.prototype.memory:
-                    self.pool.remove(instance, Reason.SURPLUS)
-        self._remove_surplus()
-        self._upkeep_soon()
+        self._upkeep.set_prewarm(wanted)
 
-    def _remove_surplus(self) -> None:
-        for image, target in self.prewarm.items():
-            for instance in self.pool.ledger.prewarmed(image)[target.count :]:
-                self.pool.remove(instance, Reason.SURPLUS)
+    @property
+    def prewarm(self) -> dict[str, Prewarm]:
+        """The prewarm pools that are kept, by image."""
+        return self._upkeep.prewarm
+
+    def is_provisioned(self, instance: Instance) -> bool:
+        """Whether an instance is one of its function's `min_instances`."""
+        return self._upkeep.is_provisioned(instance)
+
+    def settled(self) -> bool:
+        """Whether every function has its `min_instances`, or has failed to get them."""
+        return self._upkeep.settled()
 
     # -- what the pool reports ------------------------------------------------------------------------------
 
@@ -237,35 +235,21 @@ class Dispatcher:
         """An instance has become IDLE or PREWARMED."""
         workload = instance.workload
         if workload is None:
-            self._prewarm_failures = 0
+            self._upkeep.prewarmed()
         else:
             function = self.functions.get(workload.function)
             if function is None or function.workload.version != workload.version:
                 self.pool.remove(instance, Reason.REPLACED)
             else:
-                self._note_start(function, instance)
+                self._growth.note_start(function, instance)
         self._run()
         if instance.state is State.PREWARMED:
-            self._remove_surplus()
-
-    def _note_start(self, function: Function, instance: Instance) -> None:
-        function.failures, function.not_before, function.last_fault = 0, 0.0, None
-        assert instance.ready_at is not None
-        if instance.born_generic:
-            took = instance.ready_at - instance.given_at
-            function.specialise_seconds = smooth(function.specialise_seconds, took)
-        else:
-            took = instance.ready_at - instance.created_at
-            function.start_seconds = smooth(function.start_seconds, took)
+            self._upkeep.remove_surplus()
 
     def start_failed(self, instance: Instance, error: PoolError) -> None:
         """An instance did not become ready. Who waits with nobody left to serve them is told why."""
-        now = self._clock.now()
         if instance.workload is None:
-            self._prewarm_failures += 1
-            self._prewarm_not_before = now + back_off(self._prewarm_failures)
-            log.warning("a prewarmed instance did not start: %s", error)
-            self._clock.call_later(back_off(self._prewarm_failures), self._upkeep_soon)
+            self._upkeep.prewarming_failed(error)
             self._run()
             return
         function = self.functions.get(instance.workload.function)
@@ -273,10 +257,10 @@ class Dispatcher:
             self._run()
             return
         function.failures += 1
-        function.not_before = now + back_off(function.failures)
+        function.not_before = self._clock.now() + back_off(function.failures)
         function.last_fault = str(error)
-        self._clock.call_later(back_off(function.failures), self._upkeep_soon)
-        if not any(i.state in LIVE or i.state in PENDING for i in self._current(function)):
+        self._clock.call_later(back_off(function.failures), self._upkeep.soon)
+        if not any(i.state in LIVE or i.state in PENDING for i in function.instances(self.pool.ledger)):
             fault = error if isinstance(error, FunctionBroken) else NoCapacity(str(error))
             for waiter in list(function.queue):
                 self._refuse(function, waiter, fault)
@@ -296,8 +280,8 @@ class Dispatcher:
     def _run(self) -> None:
         for function in list(self._hungry.values()):
             self._serve(function)
-        self._grow_all()
-        self._upkeep_soon()
+        self._growth.run()
+        self._upkeep.soon()
 
     def _serve(self, function: Function) -> None:
         """Lease free slots to waiters, first come, first served."""
@@ -309,169 +293,5 @@ class Dispatcher:
             waiter.lease.set_result(lease)
             self._leave(function)
 
-    def _grow_all(self, arrived_for: Function | None = None) -> None:
-        """Start what is needed, for who has waited longest first. A function that waits for memory holds back
-        those behind it from taking it: nobody starves."""
-        self._memory_was_short = False
-        waiting = [arrived_for] if arrived_for is not None and len(self._hungry) == 1 else None
-        for function in waiting or sorted(self._hungry.values(), key=oldest_arrival):
-            if not self._grow(function):
-                self._memory_was_short = True
-                return
-
-    def _grow(self, function: Function) -> bool:
-        """Start or specialise instances for the waiters of one function; False if it lacks memory."""
-        demand = self._demand(function)
-        wanted = wanted_starts(demand)
-        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
-            wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
-        function.enough_for = 0 if wanted else function.waiting
-        for _ in range(wanted):
-            if not self._start_one(function):
-                return False
-        if function.waiting and function.look_again is None:
-            delay = self._expected_start(function)
-            function.look_again = self._clock.call_later(delay, self._look_again, function)
-        return True
-
-    def _look_again(self, function: Function) -> None:
-        """A queue that was expected to move has had its time."""
-        function.look_again = None
-        function.enough_for = 0
-        if function.waiting and function.name in self._hungry:
-            self._grow_all()
-
-    def _start_one(self, function: Function) -> bool:
-        workload, ledger = function.workload, self.pool.ledger
-        if workload.generic:
-            for instance in ledger.prewarmed(workload.container.image)[:1]:
-                if not self._make_room(workload.container.memory - instance.memory, spare=instance):
-                    return False
-                self.pool.specialise(instance, workload)
-                self._upkeep_soon()
-                return True
-            if ledger.refilling(workload.container.image):
-                return True  # one is on its way; the pass runs again when it is there
-        if ledger.starting >= self._cores:
-            return True  # more at once would only make each slower; the pass runs again when one is ready
-        if not self._make_room(workload.container.memory):
-            return False
-        self.pool.start(workload)
-        return True
-
-    def _make_room(self, needed: int, spare: Instance | None = None) -> bool:
-        """Whether `needed` bytes are free now. If not, enough is evicted so that they will be, where possible."""
-        ledger = self.pool.ledger
-        if needed <= ledger.memory_free:
-            return True
-        missing = needed - ledger.memory_free - ledger.memory_stopping
-        if missing > 0:
-            idle = self._evictable()
-            generic = [i for i in ledger.instances.values() if i.state is State.PREWARMED and i is not spare]
-            for victim in choose_victims(missing, idle, generic) or ():
-                self.pool.remove(victim, Reason.EVICTED)
-        return False
-
-    def _evictable(self) -> list[Instance]:
-        """Idle instances, as many of each function as it has beyond its `min_instances`."""
-        instances = self.pool.ledger.instances.values()
-        idle = sorted((i for i in instances if i.state is State.IDLE), key=lambda i: i.last_used)
-        spare = {f.name: self._provisioned(f) - f.workload.min_instances for f in self.functions.values()}
-        evictable = []
-        for instance in idle:
-            name = instance.function or ""
-            if spare.get(name, 0) > 0:
-                spare[name] -= 1
-                evictable.append(instance)
-        return evictable
-
-    def is_provisioned(self, instance: Instance) -> bool:
-        """Whether an instance is one of its function's `min_instances`."""
-        function = self.functions.get(instance.function or "")
-        if function is None or function.workload.min_instances == 0:
-            return False
-        return self._provisioned(function) <= function.workload.min_instances
-
-    def _demand(self, function: Function) -> Demand:
-        workload = function.workload
-        live = pending = 0
-        for instance in self._current(function):
-            live += instance.state in LIVE and instance.link is not None and instance.link.alive
-            pending += instance.state in PENDING
-        first = function.first_waiter()
-        return Demand(
-            waiters=function.waiting,
-            live_slots=live * workload.concurrency,
-            pending=pending,
-            room=workload.max_instances - self.pool.ledger.count(function.name),
-            concurrency=workload.concurrency,
-            single_use=workload.single_use,
-            exec_seconds=function.exec_seconds,
-            start_seconds=self._expected_start(function),
-            oldest_wait=self._clock.now() - first.arrived if first else 0.0,
-            cores=self._cores,
-        )
-
-    def _expected_start(self, function: Function) -> float:
-        workload = function.workload
-        ready = workload.generic and self.pool.ledger.prewarmed(workload.container.image)
-        return max(WORTH_WAITING, function.specialise_seconds if ready else function.start_seconds)
-
-    def _current(self, function: Function) -> list[Instance]:
-        version = function.workload.version
-        return [i for i in self.pool.ledger.of(function.name) if i.workload and i.workload.version == version]
-
-    # -- upkeep: instances that are started ahead ------------------------------------------------------------
-
-    def _upkeep_soon(self) -> None:
-        if not self._upkeep_due and not self.draining:
-            self._upkeep_due = True
-            self._clock.call_later(UPKEEP_DELAY, self._upkeep)
-
-    def _upkeep(self) -> None:
-        """Start one provisioned or prewarmed instance, if nobody waits for a start. Nothing is evicted for it."""
-        self._upkeep_due = False
-        ledger = self.pool.ledger
-        if self.draining or self._hungry or ledger.starting or ledger.pending:
-            return  # the pass that ends this comes back here
-        now = self._clock.now()
-        for function in self.functions.values():
-            workload = function.workload
-            if self._provisioned(function) < workload.min_instances and now >= function.not_before:
-                room = workload.max_instances - ledger.count(function.name)
-                if room > 0 and ledger.memory_free >= workload.container.memory:
-                    self.pool.start(workload)
-                    return
-        if now < self._prewarm_not_before:
-            return
-        for image, target in self.prewarm.items():
-            if len(ledger.prewarmed(image)) < target.count and ledger.memory_free >= target.prototype.memory:
-                self.pool.prewarm(target.prototype)
-                return
-
-    def _provisioned(self, function: Function) -> int:
-        """Instances that count towards `min_instances`: for single use only those that nobody uses yet."""
-        states = PENDING | ({State.IDLE} if function.workload.single_use else LIVE)
-        return sum(1 for instance in self._current(function) if instance.state in states)
-
-    def settled(self) -> bool:
-        """Whether every function has its `min_instances`, or has failed to get them."""
-        return all(
-            sum(1 for i in self._current(f) if i.state in LIVE) >= f.workload.min_instances or f.last_fault
-            for f in self.functions.values()
-        )
-
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self.functions)} functions, {len(self._hungry)} hungry, {self.pool!r}>"
-
-
-def oldest_arrival(function: Function) -> float:
-    """When the first waiter of a function arrived."""
-    first = function.first_waiter()
-    return first.arrived if first else float("inf")
-
-
-def back_off(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    first, most = BACK_OFF
-    return min(most, first * 2.0 ** (failures - 1))

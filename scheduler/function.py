@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from pool.clock import Timer
 from pool.engine.base import ContainerSpec
+from pool.instance import Instance
 from pool.lease import Lease
+from pool.ledger import Ledger
 from pool.workload import Workload
 
 FIRST_START_GUESS = 0.3
@@ -57,6 +59,8 @@ class Function:
         self.queue: deque[Waiter] = deque()
         self.waiting = 0
         """Waiters in the queue that still want a slot; given-up ones are only skipped."""
+        self.calls = 0
+        """Calls that were served since it last had no instance at all."""
         self.exec_seconds: float | None = None
         self.start_seconds = FIRST_START_GUESS
         self.specialise_seconds = FIRST_SPECIALISE_GUESS
@@ -70,6 +74,11 @@ class Function:
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None
+
+    def instances(self, ledger: Ledger) -> list[Instance]:
+        """Its instances of the current version, in every state."""
+        version = self.workload.version
+        return [i for i in ledger.of(self.name) if i.workload and i.workload.version == version]
 
     def first_waiter(self) -> Waiter | None:
         """Who has waited longest and still wants a slot."""

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from pool.engine.base import Mount
 from scheduler.faults import shown
-from scheduler.units import Size, size_between
+from scheduler.units import Size, format_duration, parse_duration, size_between
 
 TMP = "/tmp"  # noqa: S108 (the container's own)
 RESERVED_PATHS = ("/proc", "/sys", "/dev", "/run/hearth", "/function")
@@ -62,6 +62,23 @@ def _none_or_count(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"must be a whole number from 1, or none, not {shown(value)}")
     return value
+
+
+LONGEST_WAIT = 30 * 86400.0
+"""Seconds; the longest `freeze_after`, that of `keep_alive`."""
+
+
+def _never_or_duration(value: object) -> float | None:
+    if value == "never":
+        return None
+    seconds = parse_duration(value)
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"must be from 0s to 30d, or never, not {format_duration(seconds)}")
+    return seconds
+
+
+def _never_or_text(seconds: float | None) -> str:
+    return "never" if seconds is None else format_duration(seconds)
 
 
 def _switch(value: object) -> bool:
@@ -179,6 +196,9 @@ ContentType = Annotated[
 ]
 Command = Annotated[tuple[str, ...], BeforeValidator(_arguments)]
 Switch = Annotated[bool, BeforeValidator(_switch)]
+NeverOrDuration = Annotated[
+    float | None, BeforeValidator(_never_or_duration), PlainSerializer(_never_or_text)
+]
 NoneOrCount = Annotated[int | None, BeforeValidator(_none_or_count)]
 User = Annotated[str, BeforeValidator(_user)]
 Sandbox = Annotated[

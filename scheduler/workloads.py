@@ -76,6 +76,7 @@ async def build_workload(
         max_instances=definition.max_instances,
         min_instances=definition.min_instances,
         keep_alive=definition.keep_alive,
+        freeze_after=definition.freeze_after,
         max_age=definition.max_age,
         max_invocations=definition.max_invocations,
         specialise=specialise_message(definition, version, source, log_limit) if source is not None else b"",

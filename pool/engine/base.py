@@ -82,6 +82,8 @@ class ContainerState:
     running: bool
     pid: int = 0
     """Process id in the engine's host; 0 when not running."""
+    paused: bool = False
+    """It is running, and stopped by `pause`."""
     exit_code: int | None = None
     oom_killed: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -181,6 +183,12 @@ class Engine(Protocol):
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         """Set memory (bytes, swap off) and CPUs of a running container."""
+
+    async def pause(self, container: str) -> None:
+        """Stop every process of a running container; one that is paused stays so. It can be removed."""
+
+    async def unpause(self, container: str) -> None:
+        """Let a paused container go on; one that runs goes on running."""
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         """Events of containers with these labels, from now on; ends or raises when the engine goes away."""

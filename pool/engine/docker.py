@@ -164,6 +164,14 @@ class DockerEngine:
         with self._verb("resize", f"resize container {_short(container)}"):
             await self._docker._query_json(f"containers/{container}/update", method="POST", data=config)
 
+    async def pause(self, container: str) -> None:
+        with self._verb("pause", f"pause container {_short(container)}"), _done_already("already paused"):
+            await self._docker.containers.container(container).pause()
+
+    async def unpause(self, container: str) -> None:
+        with self._verb("unpause", f"unpause container {_short(container)}"), _done_already("is not paused"):
+            await self._docker.containers.container(container).unpause()
+
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         # The engine replays what happened since the call, so nothing is missed while the connection is made.
         return self._events(labels, time.time())
@@ -338,6 +346,16 @@ def _absent_is_fine() -> Iterator[None]:
             raise
 
 
+@contextmanager
+def _done_already(words: str) -> Iterator[None]:
+    """The engine's refusal to bring about what is so already; it has no status of its own."""
+    try:
+        yield
+    except DockerError as error:
+        if words not in error.message:
+            raise
+
+
 def _state(data: Mapping[str, Any]) -> ContainerState:
     state = data["State"]
     networks = data.get("NetworkSettings", {}).get("Networks") or {}
@@ -348,6 +366,7 @@ def _state(data: Mapping[str, Any]) -> ContainerState:
         labels=data["Config"].get("Labels") or {},
         running=state["Running"],
         pid=state["Pid"],
+        paused=bool(state.get("Paused")),
         exit_code=state["ExitCode"] if state["Status"] in ("exited", "dead") else None,
         oom_killed=state["OOMKilled"],
         addresses={name: end["IPAddress"] for name, end in networks.items() if end.get("IPAddress")},

@@ -43,6 +43,8 @@ class Latency:
     create: float = 0.012
     start: float = 0.118
     remove: float = 0.071
+    pause: float = 0.016
+    """Each way."""
 
 
 class MemoryEngine:
@@ -183,6 +185,16 @@ class MemoryEngine:
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         with self._verb("resize"):
             self._get(container).resize(memory, cpus)
+
+    async def pause(self, container: str) -> None:
+        with self._verb("pause"):
+            self._get(container)
+            await self._spend(self._latency.pause, lambda: self._get(container).pause())
+
+    async def unpause(self, container: str) -> None:
+        with self._verb("unpause"):
+            self._get(container)
+            await self._spend(self._latency.pause, lambda: self._get(container).unpause())
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         self.calls["events"] += 1

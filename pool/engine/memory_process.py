@@ -61,6 +61,7 @@ class Process:
 
     async def read(self) -> bytes | None:
         """Next piece of stdin; None at its end, or at once when stdin is not open."""
+        await self._container.unpaused.wait()
         if not self.spec.stdin:
             return None
         piece = await self._container.stdin.get()
@@ -69,6 +70,7 @@ class Process:
     async def write(self, data: bytes, stream: int = 1) -> None:
         """Write to stdout (1) or stderr (2); waits for whoever is attached."""
         container = self._container
+        await container.unpaused.wait()
         if self.spec.keep_output:
             container.output += data
             del container.output[:-OUTPUT_KEPT]
@@ -110,6 +112,9 @@ class MemoryContainer:
         self.watchers: list[Pipe] = []
         self.output = bytearray()
         self.changed = asyncio.Event()
+        self.unpaused = asyncio.Event()
+        """Set unless it is paused: a program waits for it when it reads or writes."""
+        self.unpaused.set()
         self._pid = pid
         self._program = program
         self._publish = publish
@@ -124,6 +129,7 @@ class MemoryContainer:
             labels=dict(self.spec.labels),
             running=self.running,
             pid=self._pid if self.running else 0,
+            paused=self.running and not self.unpaused.is_set(),
             exit_code=self.exit_code,
             oom_killed=self.oom_killed,
         )
@@ -135,6 +141,18 @@ class MemoryContainer:
         self.running, self.exit_code = True, None
         self._publish(self, "start")
         self._task = asyncio.ensure_future(self._run(Process(self, clock)))
+
+    def pause(self) -> None:
+        """Let the program stop at its next read or write. Raises `EngineError` when it is not running."""
+        if not self.running:
+            raise EngineError(f"Cannot pause container {self.id[:12]}: it is not running")
+        self.unpaused.clear()
+
+    def unpause(self) -> None:
+        """Let the program go on. Raises `EngineError` when it is not running."""
+        if not self.running:
+            raise EngineError(f"Cannot unpause container {self.id[:12]}: it is not running")
+        self.unpaused.set()
 
     def resize(self, memory: int, cpus: float) -> None:
         """Change the limits. Raises `EngineError` when it is not running."""

@@ -7,6 +7,8 @@ an exchange `reusable` says whether the next call may use the connection: anythi
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -18,6 +20,8 @@ from pool.transport.message import Answer, Call
 
 HIGH_WATER = 64 * 1024
 """Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
+PEER = struct.Struct("3i")
+"""What SO_PEERCRED gives: process, user and group."""
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head."""
 
@@ -177,6 +181,14 @@ class HttpConnection(asyncio.Protocol):
         if not keep:
             self.abort()
         return keep
+
+    def peer_pid(self) -> int:
+        """The process at the other end of a unix socket, in our own numbers; 0 if it is not to be seen from here."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None:
+            return 0
+        pid, _, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        return max(0, int(pid))
 
     def abort(self) -> None:
         """Close at once; an answer that is under way is lost."""

@@ -133,6 +133,8 @@ class HandlerLink:
     def __init__(self, folder: Path, on_change: Callable[[], None], sink: Callable[[bytes], None]) -> None:
         self.folder = folder
         self.slots = 1
+        self.peer = 0
+        """Process id of whoever dialled last, as we see it; 0 if there is none or it is not to be seen."""
         self._on_change = on_change
         self._sink = sink
         self._free: list[HttpConnection] = []
@@ -156,6 +158,7 @@ class HandlerLink:
             return
         self._all.add(connection)
         self._free.append(connection)
+        self.peer = connection.peer_pid()
         self._connected.set()
         self._on_change()
 

@@ -17,7 +17,7 @@ from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.states import LIVE, Reason, State
-from scheduler.dispatcher import BACK_OFF
+from scheduler.decisions import BACK_OFF
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.function import Limits
 

@@ -152,8 +152,13 @@ class VirtualLauncher:
         assert pool is not None
         instance.link = FakeLink(lambda: pool.slots_changed(instance))
 
-    async def learn_pid(self, instance: Instance) -> None:
-        pass
+    async def pause(self, instance: Instance) -> None:
+        assert instance.container is not None
+        await self._engine.pause(instance.container)
+
+    async def unpause(self, instance: Instance) -> None:
+        assert instance.container is not None
+        await self._engine.unpause(instance.container)
 
     async def specialise(self, instance: Instance, workload: Workload) -> None:
         self.owners[instance.id] = workload.function
@@ -220,7 +225,8 @@ class World:
     def deploy(
         self, name: str = "f", version: str = "1", limits: Limits | None = None, **keys: Any
     ) -> Function:
-        """Deploy a handler; `memory` in MiB, the other keys are those of `Workload`."""
+        """Deploy a handler that never freezes; `memory` in MiB, the other keys are those of `Workload`."""
+        keys.setdefault("freeze_after", None)
         image = keys.pop("image", IMAGE)
         container = ContainerSpec(name="", image=image, memory=keys.pop("memory", 128) * MIB)
         workload = Workload(function=name, version=version, kind=Kind.HANDLER, container=container, **keys)
@@ -368,7 +374,7 @@ class World:
         for instance in self.pool.ledger.instances.values():
             workload = instance.workload
             assert instance.in_use >= 0
-            if instance.state in ("idle", "prewarmed", "starting", "specialising"):
+            if instance.state in ("idle", "frozen", "prewarmed", "starting", "specialising"):
                 assert instance.in_use == 0
             if instance.state in ("busy", "draining"):
                 assert workload is not None

@@ -13,10 +13,9 @@ from property.virtual_pool import FakeLink
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.reaper import expired
-from pool.states import Reason, State
+from pool.states import LIVE, Reason, State
 from pool.workload import Kind, Workload
-from scheduler.decisions import Demand, choose_victims, pick, smooth, smooth_low, wanted_starts
-from scheduler.dispatcher import back_off
+from scheduler.decisions import Demand, back_off, pick, smooth, smooth_low, wanted_starts
 
 NOTHING = Demand(
     waiters=0,
@@ -167,7 +166,7 @@ def test_pick_takes_the_fullest_then_the_most_recently_used() -> None:
     assert order == ["half", "emptier", "recent", "old"]
 
 
-@pytest.mark.parametrize("state", [s for s in State if s not in (State.IDLE, State.BUSY)])
+@pytest.mark.parametrize("state", [s for s in State if s not in LIVE])
 def test_pick_takes_only_what_serves(state: State) -> None:
     one = instance("one", 0, 2)
     one.state = state
@@ -195,24 +194,6 @@ def test_pick_takes_nothing_without_a_connection() -> None:
     assert pick([one], "1") is None
     one.link = None
     assert pick([one], "1") is None
-
-
-memories = st.lists(st.tuples(st.integers(1, 10), st.floats(0, 100)), max_size=8)
-
-
-@given(st.integers(-3, 60), memories, memories)
-def test_choose_victims(needed: int, idle: list[tuple[int, float]], generic: list[tuple[int, float]]) -> None:
-    idles = [instance(f"i{n}", last_used=used, memory=size) for n, (size, used) in enumerate(idle)]
-    generics = [instance(f"g{n}", last_used=used, memory=size) for n, (size, used) in enumerate(generic)]
-    in_order = sorted(idles, key=lambda i: i.last_used) + sorted(generics, key=lambda i: i.last_used)
-    victims = choose_victims(needed, idles, generics)
-    if victims is None:
-        assert sum(i.memory for i in in_order) < needed
-        return
-    assert list(victims) == in_order[: len(victims)]
-    freed = sum(i.memory for i in victims)
-    assert freed >= needed
-    assert not victims or freed - victims[-1].memory < needed, "one more than was needed"
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.states import Reason, State
-from scheduler.dispatcher import UPKEEP_DELAY
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.function import FIRST_START_GUESS, Function, Limits
+from scheduler.upkeep import UPKEEP_DELAY
 
 
 @pytest.fixture

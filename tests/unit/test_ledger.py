@@ -131,6 +131,7 @@ def test_an_illegal_step_raises_and_changes_nothing(before: State, after: State)
         State.PREWARMED: [State.PREWARMED],
         State.SPECIALISING: [State.SPECIALISING],
         State.IDLE: [State.IDLE],
+        State.FROZEN: [State.IDLE, State.FROZEN],
         State.BUSY: [State.IDLE, State.BUSY],
         State.DRAINING: [State.IDLE, State.BUSY, State.DRAINING],
         State.STOPPING: [State.STOPPING],

@@ -1,0 +1,62 @@
+"""Makes room in the memory budget, by evicting instances in the order of `scheduler/eviction.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pool.instance import Instance
+from pool.pool import Pool
+from pool.states import UNUSED, Reason, State
+from scheduler.eviction import Candidate, KeepAlivePolicy, advanced, choose_victims, in_order, within_spare
+from scheduler.function import Function, Prewarm
+from scheduler.upkeep import provisioned
+
+
+class Evictor:
+    """Keeps the eviction order's clock, and evicts: only for want of memory, and only if that helps."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        functions: Mapping[str, Function],
+        prewarm: Mapping[str, Prewarm],
+        policy: KeepAlivePolicy,
+    ) -> None:
+        self.policy = policy
+        self.clock = 0.0
+        """The priority of what was evicted last. Who is used from then on stands above it."""
+        self._pool = pool
+        self._functions = functions
+        self._prewarm = prewarm
+
+    def make_room(self, needed: int, spare: Instance | None = None) -> bool:
+        """Whether `needed` bytes are free now. If not, enough is evicted so that they will be, where possible."""
+        ledger = self._pool.ledger
+        if needed <= ledger.memory_free:
+            return True
+        missing = needed - ledger.memory_free - ledger.memory_stopping
+        if missing > 0:
+            idle = self._evictable()
+            generic = [i for i in ledger.instances.values() if i.state is State.PREWARMED and i is not spare]
+            victims = choose_victims(missing, idle, generic) or ()
+            self.clock = advanced(self.clock, idle, victims)
+            for victim in victims:
+                self._pool.remove(victim, Reason.EVICTED)
+        return False
+
+    def _evictable(self) -> list[Candidate]:
+        """Idle instances in order, as many of each function as it has beyond its `min_instances`."""
+        ledger = self._pool.ledger
+        idle = [
+            Candidate(instance, max(1, function.calls), self._cost(function))
+            for instance in ledger.instances.values()
+            if instance.state in UNUSED and (function := self._functions.get(instance.function or ""))
+        ]
+        spare = {f.name: provisioned(f, ledger) - f.workload.min_instances for f in self._functions.values()}
+        return within_spare(in_order(idle, self.policy), spare)
+
+    def _cost(self, function: Function) -> float:
+        """Seconds until the function would have an instance again: specialised, where generic ones are kept."""
+        workload = function.workload
+        specialised = workload.generic and workload.container.image in self._prewarm
+        return function.specialise_seconds if specialised else function.start_seconds

@@ -1,0 +1,134 @@
+"""Growth: what is started because calls wait. Part of the dispatcher's pass, and like it never awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pool.clock import Clock
+from pool.instance import Instance
+from pool.pool import Pool
+from pool.states import LIVE, PENDING
+from scheduler.decisions import Demand, smooth, wanted_starts
+from scheduler.evictor import Evictor
+from scheduler.function import Function
+
+WORTH_WAITING = 0.02
+"""Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
+which a queue that is expected to move is looked at again."""
+
+
+class Growth:
+    """Starts and specialises instances for the functions that are `hungry`: somebody waits for them."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        clock: Clock,
+        cores: int,
+        hungry: Mapping[str, Function],
+        evictor: Evictor,
+        upkeep_soon: Callable[[], None],
+    ) -> None:
+        self.evictor = evictor
+        self.memory_was_short = False
+        """Whether somebody waits for memory, and others behind it."""
+        self._pool = pool
+        self._clock = clock
+        self._cores = cores
+        self._hungry = hungry
+        self._upkeep_soon = upkeep_soon
+
+    def run(self, arrived_for: Function | None = None) -> None:
+        """Start what is needed, for who has waited longest first. A function that waits for memory holds back
+        those behind it from taking it: nobody starves."""
+        self.memory_was_short = False
+        waiting = [arrived_for] if arrived_for is not None and len(self._hungry) == 1 else None
+        for function in waiting or sorted(self._hungry.values(), key=oldest_arrival):
+            if not self._grow(function):
+                self.memory_was_short = True
+                return
+
+    def _grow(self, function: Function) -> bool:
+        """Start or specialise instances for the waiters of one function; False if it lacks memory."""
+        demand = self._demand(function)
+        wanted = wanted_starts(demand)
+        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
+            wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
+        function.enough_for = 0 if wanted else function.waiting
+        for _ in range(wanted):
+            if not self._start_one(function):
+                return False
+        if function.waiting and function.look_again is None:
+            delay = self._expected_start(function)
+            function.look_again = self._clock.call_later(delay, self._look_again, function)
+        return True
+
+    def _look_again(self, function: Function) -> None:
+        """A queue that was expected to move has had its time."""
+        function.look_again = None
+        function.enough_for = 0
+        if function.waiting and function.name in self._hungry:
+            self.run()
+
+    def _start_one(self, function: Function) -> bool:
+        workload, ledger = function.workload, self._pool.ledger
+        if not ledger.count(function.name):
+            function.calls = 0  # nothing of it was kept: it begins anew
+        if workload.generic:
+            for instance in ledger.prewarmed(workload.container.image)[:1]:
+                if not self.evictor.make_room(workload.container.memory - instance.memory, spare=instance):
+                    return False
+                self._pool.specialise(instance, workload)
+                self._upkeep_soon()
+                return True
+            if ledger.refilling(workload.container.image):
+                return True  # one is on its way; the pass runs again when it is there
+        if ledger.starting >= self._cores:
+            return True  # more at once would only make each slower; the pass runs again when one is ready
+        if not self.evictor.make_room(workload.container.memory):
+            return False
+        self._pool.start(workload)
+        return True
+
+    def _demand(self, function: Function) -> Demand:
+        workload = function.workload
+        live = pending = 0
+        for instance in function.instances(self._pool.ledger):
+            live += instance.state in LIVE and instance.link is not None and instance.link.alive
+            pending += instance.state in PENDING
+        first = function.first_waiter()
+        return Demand(
+            waiters=function.waiting,
+            live_slots=live * workload.concurrency,
+            pending=pending,
+            room=workload.max_instances - self._pool.ledger.count(function.name),
+            concurrency=workload.concurrency,
+            single_use=workload.single_use,
+            exec_seconds=function.exec_seconds,
+            start_seconds=self._expected_start(function),
+            oldest_wait=self._clock.now() - first.arrived if first else 0.0,
+            cores=self._cores,
+        )
+
+    def _expected_start(self, function: Function) -> float:
+        workload = function.workload
+        ready = workload.generic and self._pool.ledger.prewarmed(workload.container.image)
+        return max(WORTH_WAITING, function.specialise_seconds if ready else function.start_seconds)
+
+    def note_start(self, function: Function, instance: Instance) -> None:
+        """An instance has become ready: measure what its start took."""
+        function.failures, function.not_before, function.last_fault = 0, 0.0, None
+        instance.clock = self.evictor.clock
+        assert instance.ready_at is not None
+        if instance.born_generic:
+            took = instance.ready_at - instance.given_at
+            function.specialise_seconds = smooth(function.specialise_seconds, took)
+        else:
+            took = instance.ready_at - instance.created_at
+            function.start_seconds = smooth(function.start_seconds, took)
+
+
+def oldest_arrival(function: Function) -> float:
+    """When the first waiter of a function arrived."""
+    first = function.first_waiter()
+    return first.arrived if first else float("inf")

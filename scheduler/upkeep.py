@@ -1,0 +1,115 @@
+"""Upkeep: the instances that are started ahead, which are the prewarm pools and every `min_instances`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from pool.clock import Clock
+from pool.errors import PoolError
+from pool.instance import Instance
+from pool.ledger import Ledger
+from pool.pool import Pool
+from pool.states import LIVE, PENDING, UNUSED, Reason
+from scheduler.decisions import back_off
+from scheduler.function import Function, Prewarm
+
+log = logging.getLogger("hearth.scheduler")
+
+UPKEEP_DELAY = 0.05
+"""Seconds without a need for a start before prewarmed and provisioned instances are started: calls come first."""
+
+
+class Upkeep:
+    """Starts one instance ahead at a time, and only while `held` says that no call needs a start."""
+
+    def __init__(
+        self, pool: Pool, clock: Clock, functions: Mapping[str, Function], held: Callable[[], bool]
+    ) -> None:
+        self.prewarm: dict[str, Prewarm] = {}
+        """By image."""
+        self._pool = pool
+        self._clock = clock
+        self._functions = functions
+        self._held = held
+        self._due = False
+        self._failures = 0
+        self._not_before = 0.0
+
+    def soon(self) -> None:
+        """Look in a moment what is to be started."""
+        if not self._due:
+            self._due = True
+            self._clock.call_later(UPKEEP_DELAY, self._start_one)
+
+    def _start_one(self) -> None:
+        """Start one provisioned or prewarmed instance, if nobody waits for a start. Nothing is evicted for it."""
+        self._due = False
+        ledger = self._pool.ledger
+        if self._held() or ledger.starting or ledger.pending:
+            return  # the pass that ends this comes back here
+        now = self._clock.now()
+        for function in self._functions.values():
+            workload = function.workload
+            if provisioned(function, ledger) < workload.min_instances and now >= function.not_before:
+                room = workload.max_instances - ledger.count(function.name)
+                if room > 0 and ledger.memory_free >= workload.container.memory:
+                    self._pool.start(workload)
+                    return
+        if now < self._not_before:
+            return
+        for image, target in self.prewarm.items():
+            if len(ledger.prewarmed(image)) < target.count and ledger.memory_free >= target.prototype.memory:
+                self._pool.prewarm(target.prototype)
+                return
+
+    def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
+        """Keep these prewarm pools (by image) and no others."""
+        self.prewarm.clear()
+        self.prewarm.update(wanted)
+        for instance in list(self._pool.ledger.instances.values()):
+            if instance.workload is None:
+                target = wanted.get(instance.image)
+                if target is None or instance.memory != target.prototype.memory:
+                    self._pool.remove(instance, Reason.SURPLUS)
+        self.remove_surplus()
+        self.soon()
+
+    def remove_surplus(self) -> None:
+        """Take away prewarmed instances beyond those that are wanted."""
+        for image, target in self.prewarm.items():
+            for instance in self._pool.ledger.prewarmed(image)[target.count :]:
+                self._pool.remove(instance, Reason.SURPLUS)
+
+    def prewarmed(self) -> None:
+        """A generic instance has started."""
+        self._failures = 0
+
+    def prewarming_failed(self, error: PoolError) -> None:
+        """A generic instance did not start: the next is tried later."""
+        self._failures += 1
+        pause = back_off(self._failures)
+        self._not_before = self._clock.now() + pause
+        log.warning("a prewarmed instance did not start: %s", error)
+        self._clock.call_later(pause, self.soon)
+
+    def is_provisioned(self, instance: Instance) -> bool:
+        """Whether an instance is one of its function's `min_instances`."""
+        function = self._functions.get(instance.function or "")
+        if function is None or function.workload.min_instances == 0:
+            return False
+        return provisioned(function, self._pool.ledger) <= function.workload.min_instances
+
+    def settled(self) -> bool:
+        """Whether every function has its `min_instances`, or has failed to get them."""
+        ledger = self._pool.ledger
+        return all(
+            sum(1 for i in f.instances(ledger) if i.state in LIVE) >= f.workload.min_instances or f.last_fault
+            for f in self._functions.values()
+        )
+
+
+def provisioned(function: Function, ledger: Ledger) -> int:
+    """Instances that count towards `min_instances`: for single use only those that nobody uses yet."""
+    states = PENDING | (UNUSED if function.workload.single_use else LIVE)
+    return sum(1 for instance in function.instances(ledger) if instance.state in states)
