@@ -22,12 +22,6 @@ class Target:
         """Whether a figure is good enough."""
         return value >= self.limit if self.at_least else value <= self.limit
 
-    def used_by(self, value: float) -> float:
-        """How much of what the target allows a figure takes: up to 1 it is met."""
-        if self.at_least:
-            return self.limit / value if value > 0 else float("inf")
-        return max(0.0, value / self.limit)
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -14,7 +15,11 @@ import pytest
 
 from bench.figures import Latencies
 from bench.instances import BENCH_LABEL
+from bench.references import listens, nginx, payload
+from bench.runs import SCENARIOS, missing_programs
 from bench.scenarios import QUICK
+from bench.targets import TARGETS
+from bench.wrk import load
 from images.build import ROOT
 from pool.engine.docker import DockerEngine
 from pool.launcher import GATEWAY_LABEL
@@ -22,6 +27,13 @@ from pool.launcher import GATEWAY_LABEL
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 COMMAND = [sys.executable, str(ROOT / "bench/load.py"), "--start", "--quick"]
+
+
+@pytest.fixture(scope="module")
+def programs() -> None:
+    """nginx and wrk, installed as `make bench` does it."""
+    subprocess.run(["sh", str(ROOT / "bench/tools.sh")], check=True, timeout=300)
+    assert missing_programs(SCENARIOS) == {}
 
 
 async def run_that_uses(scratch: Path, engine: DockerEngine) -> str | None:
@@ -34,7 +46,7 @@ async def run_that_uses(scratch: Path, engine: DockerEngine) -> str | None:
 
 
 async def test_a_quick_run_measures_everything_and_leaves_nothing(
-    docker_engine: DockerEngine, tmp_path: Path
+    docker_engine: DockerEngine, programs: None, tmp_path: Path
 ) -> None:
     file, scratch = tmp_path / "result.json", tmp_path / "tmp"
     scratch.mkdir()
@@ -52,6 +64,9 @@ async def test_a_quick_run_measures_everything_and_leaves_nothing(
     check_figures(result)
     assert "prewarmed / raw start" in done.stdout
     assert "Warm calls, beside direct ones: done" in done.stderr
+    assert "| warm req/s / nginx, 16 clients |" in file.with_suffix(".md").read_text()
+    for name in ("latency", "burst", "targets"):
+        assert file.with_name(f"result-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert list(scratch.iterdir()) == []
     assert await docker_engine.containers({BENCH_LABEL: result["run"]}) == []
 
@@ -65,16 +80,14 @@ def check_shape(result: dict[str, Any]) -> None:
     assert machine["engine"]
     assert machine["kernel"]
     assert "--quick" in result["command"]
-    assert (result["schema"], result["faults"], result["not_run"]) == (1, {}, {})
+    assert (result["schema"], result["faults"], result["not_run"]) == (2, {}, {})
+    assert set(result["targets"]) == set(TARGETS)
     assert set(result["series"]) == {
-        "warm-1",
-        "warm-16",
-        "warm-direct",
-        "prewarmed",
-        "cold",
-        "raw-start",
-        "burst",
-        "burst-raw",
+        *("warm-1", "warm-16", "warm-direct", "wrk-gateway", "wrk-nginx", "open-loop", "open-loop-maximum"),
+        *("prewarmed", "cold", "raw-start", "burst", "burst-raw", "http-image", "http-handler"),
+        *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
+        *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),
+        *("many-functions", "one-function"),
     }
     for series in result["series"].values():
         latencies = Latencies.decode(series["histogram"])
@@ -98,7 +111,14 @@ def check_figures(result: dict[str, Any]) -> None:
     assert series["burst"]["count"] == QUICK.burst * QUICK.bursts
     assert series["burst"]["samples_ms"][0] >= series["burst"]["latency_ms"]["p50"]
     assert ratios["warm_to_direct"]["value"] > 1
-    assert ratios["warm_to_direct"]["added_ms"] > 0
+    assert ratios["warm_to_direct"]["added"] > 0
+    assert 0 < ratios["warm_to_nginx"]["value"] < 1
+    assert series["fresh"]["starts"] == {"prewarmed": QUICK.fresh_samples}
+    assert set(series["fresh-max"]["starts"]) <= {"prewarmed", "cold"}
+    assert len(series["burst"]["timeline"]) == len(series["burst-raw"]["timeline"]) == QUICK.burst
+    # Half of the maximum was asked for, and all of it was answered.
+    asked = sum(series["open-loop-maximum"]["rates"]) / 2
+    assert 0.5 < sum(series["open-loop"]["rates"]) / asked < 1.5
     assert 0 < ratios["prewarmed_to_cold"]["value"] < 1
     assert 0 < ratios["prewarmed_to_raw_start"]["value"] < 1
     assert ratios["cold_to_raw_start"]["value"] > 0.1
@@ -139,3 +159,26 @@ async def test_interrupted_it_removes_what_it_has_started(
     assert await docker_engine.containers({BENCH_LABEL: run}) == []
     assert len(gateways) == 1
     assert await docker_engine.containers({GATEWAY_LABEL: gateways[0]}) == []
+
+
+async def test_wrk_through_nginx_checks_every_answer(programs: None, tmp_path: Path) -> None:
+    code, path = payload(tmp_path / "code"), tmp_path / "calls.sock"
+    command = [sys.executable, "-I", "-S", "-E", str(code / "bench/responder.py"), f"unix:{path}"]
+    process = subprocess.Popen(command)
+    try:
+        async with asyncio.timeout(30):
+            while not await listens(path):
+                await asyncio.sleep(0.02)
+        async with nginx(tmp_path / "nginx", [path]) as address:
+            right = await load(address, "/invoke/hello", 4, 1)
+            process.kill()
+            wrong = await load(address, "/invoke/hello", 4, 1)
+    finally:
+        process.kill()
+        process.wait()
+    assert right.faults == {}
+    assert len(right.latencies) >= right.requests > 100  # wrk adds those that a stall kept from being sent
+    assert right.rate == pytest.approx(right.requests, rel=0.2)
+    assert wrong.faults["wrong answer"] == wrong.requests > 0
+    assert wrong.rate == 0
+    assert not (tmp_path / "nginx/nginx.pid").exists()
