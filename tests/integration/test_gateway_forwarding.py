@@ -329,11 +329,12 @@ def test_an_answer_that_fails_in_the_middle_is_not_taken_for_whole(
 
 def test_the_instance_serves_on_after_an_answer_that_failed(gateway: Gateway):
     assert gateway.call("stream", {"kind": "echo"}).json() == {"kind": "echo"}
+    before = {instance["id"] for instance in gateway.instances("stream")}
     for _ in range(3):
         with pytest.raises(httpx.RemoteProtocolError):
             gateway.call("stream", {"kind": "broken"})
         assert gateway.call("stream", {"kind": "echo"}).json() == {"kind": "echo"}
-    assert len(gateway.instances("stream")) == 1
+    assert before <= {instance["id"] for instance in gateway.instances("stream")}
 
 
 def test_max_response_by_length_is_refused_before_the_head(gateway: Gateway):

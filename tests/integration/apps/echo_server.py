@@ -96,6 +96,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_deaf(self):
         """Answers without reading the body, and keeps the connection open for a moment."""
         self.send_response(200)
+        self.send_header("Connection", "close")
         self.send_header("Content-Length", "4")
         self.end_headers()
         self.wfile.write(b"deaf")
