@@ -116,9 +116,13 @@ class Launcher:
         try:
             server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
         except (OSError, StartFailed):
-            if (await self._engine.inspect(cast(str, instance.container))).running:
-                raise
-            raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}") from None
+            with contextlib.suppress(EngineError, TimeoutError):  # the engine may learn of an end after we do
+                status = await asyncio.wait_for(
+                    self._engine.wait(cast(str, instance.container)), OBITUARY_WAIT
+                )
+                words = await self._last_words(instance)
+                raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
+            raise
         instance.link = HttpLink(server.dial, workload.concurrency, server.close)
         await self._unless_it_dies(instance, server.ready(workload.health))
 
