@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +57,7 @@ class Gateway:
 
     `functions` are the keys of functions.yaml by name; `code`, as `handler` makes it, is written to a folder.
     `settings` become HEARTH_ variables. At the end it is stopped, must have left nothing, and is cleaned up
-    after even if it has not. `name` tells several gateways of one folder apart.
+    after even if it has not. `name` tells several gateways of one folder apart. `wrapper` is a command that runs it.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class Gateway:
         prewarm: Mapping[str, int] | None = None,
         settings: Mapping[str, object] | None = None,
         name: str = "gateway",
+        wrapper: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.file = folder / "functions.yaml"
         self.data = folder / f"{name}-data"
         self.log_file = folder / f"{name}.log"
         self.engine = EngineView()
+        self._wrapper = wrapper
         self._settings = {"drain_timeout": "10s", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.declare(functions, prewarm)
@@ -118,7 +120,7 @@ class Gateway:
         arguments = ["serve", "--functions", self.file, "--port", str(port), "--data-dir", self.data]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("hearth"), *arguments],
+                [*self._wrapper, Path(sys.executable).with_name("hearth"), *arguments],
                 env={**clean, **variables, "PYTHONUNBUFFERED": "1"},
                 cwd=self.folder,
                 stdout=log,
