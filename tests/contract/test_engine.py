@@ -182,6 +182,40 @@ async def test_a_running_container_is_resized_and_a_dead_one_is_not_found_or_ref
         await bench.engine.resize(container, 64 * 2**20, 0.5)
 
 
+async def test_a_paused_container_runs_nothing_until_it_is_unpaused(bench):
+    container = await bench.engine.create(bench.spec("yes", keep_output=False))
+    attachment = await bench.engine.attach(container)
+    await bench.engine.start(container)
+    assert await attachment.read() is not None
+    assert not (await bench.engine.inspect(container)).paused
+    for _ in range(2):  # a second time changes nothing
+        await bench.engine.pause(container)
+        state = await bench.engine.inspect(container)
+        assert state.paused and state.running and state.exit_code is None
+    with pytest.raises(TimeoutError):  # what it had written can be read, and then nothing comes
+        while True:
+            await asyncio.wait_for(attachment.read(), 0.5)
+    for _ in range(2):
+        await bench.engine.unpause(container)
+        assert not (await bench.engine.inspect(container)).paused
+    assert await asyncio.wait_for(attachment.read(), 5) is not None
+    await attachment.close()
+    assert (bench.failures("pause"), bench.failures("unpause")) == (0, 0)
+
+
+async def test_a_paused_container_can_be_removed_and_one_that_does_not_run_cannot_be_paused(bench):
+    container = await bench.running("sleep", "3600")
+    await bench.engine.pause(container)
+    await bench.engine.remove(container)
+    for verb in (bench.engine.inspect, bench.engine.pause, bench.engine.unpause):
+        with pytest.raises(NotFound):
+            await verb(container)
+    ended = await bench.running("exit", "0")
+    await bench.engine.wait(ended)
+    with pytest.raises(EngineError):
+        await bench.engine.pause(ended)
+
+
 async def next_events(stream, count: int) -> list[ContainerEvent]:
     found: list[ContainerEvent] = []
     async for event in stream:

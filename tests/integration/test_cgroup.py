@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -91,6 +92,52 @@ async def test_a_dead_process_has_none(docker_engine, busybox_image, test_label)
         found.resize(64 * MIB, 1.0)
 
 
+@pytest.mark.engine
+async def test_frozen_and_thawed_and_measured_by_the_container_of_a_process(
+    docker_engine, busybox_image, test_label
+):
+    script = "dd if=/dev/zero of=/tmp/used bs=1M count=20 2>/dev/null; echo ready; while :; do :; done"
+    spec = ContainerSpec(
+        name=f"hearth-cgroup-{uuid.uuid4().hex[:8]}",
+        image=busybox_image,
+        labels=test_label,
+        command=("sh", "-c", script),
+    )
+    container = await docker_engine.create(spec)
+    attachment = await docker_engine.attach(container)
+    await docker_engine.start(container)
+    assert await attachment.read() == (1, b"ready\n")
+    await attachment.close()
+    state = await docker_engine.inspect(container)
+    found = cgroup.of_container(state.pid, container)
+    assert found is not None
+    assert cgroup.of_container(state.pid, ID) is None, "the process is another container's by now"
+    assert cgroup.of_container(0, container) is None
+    assert 20 * MIB <= found.memory_in_use() < 30 * MIB
+
+    def run_time() -> int:
+        fields = Path(f"/proc/{state.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    async def runs(seconds: float) -> bool:
+        before = run_time()
+        await asyncio.sleep(seconds)
+        return run_time() > before
+
+    assert await runs(0.3)
+    for _ in range(2):
+        found.freeze()
+        await asyncio.sleep(0.05)
+        assert not await runs(0.3)
+        found.thaw()
+        found.thaw()
+        assert await runs(0.3)
+    found.freeze()
+    await docker_engine.remove(container)
+    with pytest.raises(OSError):
+        found.thaw()
+
+
 def test_what_is_not_in_a_container_is_left_alone():
     assert cgroup.find(os.getpid()) is None
     assert cgroup.find(1) is None
@@ -121,8 +168,9 @@ def test_version_2_writes_memory_swap_and_cpu(tmp_path: Path):
     mount_point = tmp_path / "cg"
     folder = mount_point / "system.slice" / f"docker-{ID}.scope"
     folder.mkdir(parents=True)
-    for name in ("memory.max", "memory.swap.max", "cpu.max"):
+    for name in ("memory.max", "memory.swap.max", "cpu.max", "cgroup.freeze"):
         (folder / name).write_text("")
+    (folder / "memory.stat").write_text("anon 5000\nfile 70000\nshmem 300\nanon_thp 1\n")
     proc = layout(
         tmp_path,
         f"0::/system.slice/docker-{ID}.scope\n",
@@ -130,7 +178,12 @@ def test_version_2_writes_memory_swap_and_cpu(tmp_path: Path):
         f"24 1 0:22 / {mount_point} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n",
     )
     found = cgroup.find(7, proc)
-    assert found == cgroup.Cgroup(folder, folder, True)
+    assert found == cgroup.Cgroup(folder, folder, True, folder / "cgroup.freeze")
+    assert found.memory_in_use() == 5300
+    found.freeze()
+    assert (folder / "cgroup.freeze").read_text() == "1"
+    found.thaw()
+    assert (folder / "cgroup.freeze").read_text() == "0"
     found.resize(64 * MIB, 0.5)
     written = [(folder / name).read_text() for name in ("memory.max", "memory.swap.max", "cpu.max")]
     assert written == [str(64 * MIB), "0", "50000 100000"]
@@ -153,3 +206,32 @@ def test_hybrid_uses_the_hierarchy_that_has_the_controllers(tmp_path: Path):
 def test_what_lies_outside_of_our_view_is_not_touched(tmp_path: Path, theirs: str):
     mounts = "24 1 0:22 /docker /cg rw - cgroup2 cgroup2 rw\n"
     assert cgroup.find(7, layout(tmp_path, theirs + "\n", "0::/ours\n", mounts)) is None
+
+
+def test_hybrid_has_the_freezer_of_version_1_and_old_kernels_of_version_2_have_none(tmp_path: Path):
+    mounts = "".join(
+        f"3{n} 31 0:2{n} / {tmp_path}/{name} rw - {kind} cgroup rw,{name}\n"
+        for n, (name, kind) in enumerate(
+            [("freezer", "cgroup"), ("memory", "cgroup"), ("cpu", "cgroup"), ("unified", "cgroup2")]
+        )
+    )
+    theirs = f"7:freezer:/docker/{ID}\n9:memory:/docker/{ID}\n4:cpu:/docker/{ID}\n0::/docker/{ID}\n"
+    for name, file in (("freezer", "freezer.state"), ("unified", "cgroup.freeze")):
+        (tmp_path / name / "docker" / ID).mkdir(parents=True)
+        (tmp_path / name / "docker" / ID / file).touch()
+    (tmp_path / "proc").mkdir()
+    proc = layout(tmp_path / "proc", theirs, "7:freezer:/\n9:memory:/\n4:cpu:/\n0::/\n", mounts)
+    found = cgroup.find(7, proc)
+    assert found is not None
+    assert found.freezer == tmp_path / "freezer" / "docker" / ID / "freezer.state"
+    found.freeze()
+    assert found.freezer.read_text() == "FROZEN"
+    (tmp_path / "freezer" / "docker" / ID / "freezer.state").unlink()
+    unified = cgroup.find(7, proc)
+    assert unified is not None
+    assert unified.freezer == tmp_path / "unified" / "docker" / ID / "cgroup.freeze"
+    (tmp_path / "unified" / "docker" / ID / "cgroup.freeze").unlink()
+    none = cgroup.find(7, proc)
+    assert none is not None and none.freezer is None
+    with pytest.raises(OSError):
+        none.freeze()
