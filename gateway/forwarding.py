@@ -34,9 +34,10 @@ NOT_TO_CGI = NOT_TO_FUNCTION | {b"authorization", b"proxy"}
 NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"x-invocation-id", b"date", b"server"}
 NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed"})
 """What only a function marked `web: true` may do to the origin that all functions share."""
-ACTIVE_CONTENT = (b"html", b"xml", b"xsl", b"svg", b"multipart/")
+ACTIVE_CONTENT = re.compile(rb"html|xml|xsl|svg|multipart/", re.IGNORECASE)
 """Parts of content types that a browser may run scripts of; every kind of XML can hold some."""
 FORBIDDEN = (b"\r", b"\n", b"\0")
+NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
@@ -50,7 +51,7 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
             listed |= {token.strip().lower() for token in value.split(b",")}
         if name in NOT_TO_FUNCTION or name.startswith(NOT_THE_CALLERS):
             continue
-        if b"\r" in value or b"\n" in value or b"\0" in value:
+        if NOT_IN_A_VALUE.search(value):
             raise Problem("bad-request", f"the header {name.decode('latin-1')} holds a CR, LF or NUL")
         if name == b"host":
             host = value
@@ -85,7 +86,7 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> Heade
         if not web:
             if name in NOT_FOR_OUR_ORIGIN:
                 continue
-            if name == b"content-type" and any(kind in value.lower() for kind in ACTIVE_CONTENT):
+            if name == b"content-type" and ACTIVE_CONTENT.search(value):
                 active = True
         kept.append((name, value))
     if listed:

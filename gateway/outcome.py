@@ -49,66 +49,40 @@ class Served(Protocol):
     exec_seconds: float
 
 
-BATCH = 64
-"""Answered invocations that are counted together: in one go this costs a fraction of one by one."""
-
-
 class Outcomes:
-    """Counts what came of invocations. `flush` before the metrics are read."""
+    """Counts what came of invocations. A function's metrics are looked up once, since a warm call is short."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._of: dict[str, _Counters] = {}
-        self._uncounted: list[tuple[str, bool, str, float, float, float]] = []
+        self._of: dict[str, _Measured] = {}
 
     def served(self, invocation: Served, status: int) -> None:
         """The function's own answer has been sent."""
-        self._uncounted.append(
-            (
-                invocation.name,
-                status < 500,
-                invocation.kind,
-                invocation.queue_seconds,
-                invocation.start_seconds,
-                invocation.exec_seconds,
-            )
-        )
-        if len(self._uncounted) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Bring the metrics up to date."""
-        batch, self._uncounted = self._uncounted, []
-        for name, ok, kind, queue, start, run in batch:
-            counters = self._of.get(name)
-            if counters is None:
-                counters = self._of[name] = _Counters(self._metrics, name)
-            (counters.ok if ok else counters.function_error).inc()
-            counters.starts[kind].inc()
-            counters.count[kind] += 1
-            counters.queue.observe(queue)
-            counters.start.observe(start)
-            counters.exec.observe(run)
+        measured = self._of.get(invocation.name)
+        if measured is None:
+            measured = self._of[invocation.name] = _Measured(self._metrics, invocation.name)
+        (measured.ok if status < 500 else measured.function_error).value += 1
+        measured.starts[invocation.kind].value += 1
+        measured.queue.observe(invocation.queue_seconds)
+        measured.start.observe(invocation.start_seconds)
+        measured.exec.observe(invocation.exec_seconds)
 
     def ended(self, function: str, outcome: str, blame: str) -> None:
         """The invocation ended without an answer of its function."""
-        self._metrics.invocations.labels(function or UNKNOWN, outcome, blame).inc()
+        self._metrics.invocations.labels(function or UNKNOWN, outcome, blame).value += 1
 
     def starts_of(self, function: str) -> dict[str, int]:
         """How many answered invocations of a function had which kind of start."""
-        self.flush()
-        counters = self._of.get(function)
-        return dict(counters.count) if counters else dict.fromkeys(KINDS, 0)
+        return {kind: self._metrics.starts.labels(function, kind).value for kind in KINDS}
 
 
-class _Counters:
+class _Measured:
     """The metrics that an answered invocation of one function moves."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self.ok = metrics.invocations.labels(name, "ok", "none")
         self.function_error = metrics.invocations.labels(name, "function-error", "function")
         self.starts = {kind: metrics.starts.labels(name, kind) for kind in KINDS}
-        self.count = dict.fromkeys(KINDS, 0)
         self.queue = metrics.invocation_seconds.labels(name, "queue")
         self.start = metrics.invocation_seconds.labels(name, "start")
         self.exec = metrics.invocation_seconds.labels(name, "exec")

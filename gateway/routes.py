@@ -211,7 +211,6 @@ def build_routes(runtime: Runtime) -> APIRouter:
     @router.get("/metrics", tags=["health"], summary="Read the metrics", response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """Every metric, in the text format of Prometheus."""
-        runtime.outcomes.flush()
         pool.ledger.export(runtime.metrics)
         for name, function in dispatcher.functions.items():
             runtime.metrics.queue_depth.labels(name).set(function.waiting)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from pool.plain_metrics import PlainCounter, PlainHistogram
+
 FAST = (
     0.0001,
     0.00025,
@@ -32,24 +34,24 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
-        self.invocations = Counter(
+        self.invocations = PlainCounter(
             "hearth_invocations",
             "Invocations that ended, by outcome and by whom to blame",
             ["function", "outcome", "blame"],
-            registry=r,
+            r,
         )
-        self.invocation_seconds = Histogram(
+        self.invocation_seconds = PlainHistogram(
             "hearth_invocation_seconds",
             "Time of an invocation by phase: queue, start, exec",
             ["function", "phase"],
-            registry=r,
-            buckets=FAST,
+            FAST,
+            r,
         )
-        self.starts = Counter(
+        self.starts = PlainCounter(
             "hearth_starts",
             "Invocations by the kind of start they had: warm, prewarmed or cold",
             ["function", "kind"],
-            registry=r,
+            r,
         )
         self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
         self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)

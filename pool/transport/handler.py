@@ -36,11 +36,15 @@ def listen(folder: Path, name: str) -> socket.socket:
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        path = f"/proc/self/fd/{directory}/{name}"
-        sock.bind(path)
-        Path(path).chmod(0o666)
-        sock.listen(16)
+        try:
+            sock.setblocking(False)
+            path = f"/proc/self/fd/{directory}/{name}"
+            sock.bind(path)
+            Path(path).chmod(0o666)
+            sock.listen(16)
+        except BaseException:
+            sock.close()
+            raise
         return sock
     finally:
         os.close(directory)
