@@ -53,8 +53,8 @@ class Defaults(_Keys):
     """Seconds that an invocation may execute; then its instance is destroyed."""
     queue_timeout: Annotated[Duration, duration_between("0s", "24h")] = 10.0
     """Seconds that an invocation may wait for an instance."""
-    queue_size: Annotated[int, types.whole(0, 100_000)] = 1000
-    """Invocations that may wait."""
+    queue_size: Annotated[int, types.whole(1, 100_000)] = 1000
+    """Invocations that may wait; the first call of a cold function does."""
     memory: Annotated[Size, size_between("6MiB", "1TiB")] = 128 * 2**20
     """Bytes of an instance; swap is off."""
     cpus: Annotated[float, types.number(0.01, 256)] = 1.0

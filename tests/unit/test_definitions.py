@@ -216,7 +216,7 @@ FAULTY = [
     (IMAGE + "    cpus: §half\n", "cpus: must be a number from 0.01 to 256, not 'half'"),
     (IMAGE + "    concurrency: §0\n", "concurrency: must be a whole number from 1 to 1000, not 0"),
     (IMAGE + "    concurrency: §1.5\n", "concurrency: must be a whole number from 1 to 1000, not 1.5"),
-    (IMAGE + "    queue_size: §true\n", "queue_size: must be a whole number from 0 to 100000, not true"),
+    (IMAGE + "    queue_size: §true\n", "queue_size: must be a whole number from 1 to 100000, not true"),
     (IMAGE + "    max_instances: §0\n", "max_instances: must be a whole number from 1 to 1000, not 0"),
     (IMAGE + "    max_instances: §1001\n", "max_instances: must be a whole number from 1 to 1000"),
     (SERVER + "    min_instances: §17\n", "min_instances: is 17, more than `max_instances`, 16"),
@@ -427,7 +427,7 @@ def test_the_default_of_each_key(file: Path, key: str) -> None:
 SOUND = [
     ("timeout", "1ms", 0.001),
     ("queue_timeout", "0s", 0.0),
-    ("queue_size", "0", 0),
+    ("queue_size", "1", 1),
     ("memory", "1GiB", 2**30),
     ("cpus", "0.5", 0.5),
     ("cpus", "2", 2.0),
