@@ -20,6 +20,7 @@ from pool.pool import Pool
 from pool.reaper import Reaper, remove_leftovers
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
+from scheduler.eviction import KeepAlivePolicy
 from scheduler.registry import Registry
 
 log = logging.getLogger("hearth")
@@ -57,7 +58,8 @@ class Runtime:
             on_output=lambda instance, data: self.pool.output(instance, data),
         )
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
-        self.dispatcher = Dispatcher(self.pool, self.clock, cores)
+        policy = KeepAlivePolicy(settings.keep_alive_policy)
+        self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy)
         self.registry = Registry(
             self.engine, self.egress, self.dispatcher, self.clock, folder.id, folder.work, settings.log_limit
         )

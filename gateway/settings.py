@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     memory_budget: Size = Field(
         default_factory=default_memory_budget, description="Memory that all instances may declare together"
     )
+    keep_alive_policy: Literal["gdsf", "lru", "ttl"] = Field(
+        "gdsf", description="Which idle instances are evicted first when memory is wanted"
+    )
     allowed_volumes: Annotated[list[Path], NoDecode, parts(":")] = Field(
         default_factory=list, description="Host folders that functions may mount, separated by colons"
     )

@@ -20,6 +20,7 @@ STYLES = {
     "ready": "green",
     "ok": "green",
     "idle": "green",
+    "frozen": "cyan",
     "prewarmed": "green",
     "busy": "cyan",
     "building": "yellow",

@@ -24,6 +24,7 @@ METAVARS = {
     "functions": "FILE",
     "data_dir": "FOLDER",
     "memory_budget": "SIZE",
+    "keep_alive_policy": "[gdsf|lru|ttl]",
     "log_limit": "SIZE",
     "drain_timeout": "DURATION",
     "start_timeout": "DURATION",

@@ -46,6 +46,7 @@ def workload_keys(draw: st.DrawFn) -> dict[str, Any]:
         "concurrency": draw(st.sampled_from([1, 1, 3])) if reuse else 1,
         "memory": draw(st.sampled_from([128, 200, 500])),
         "keep_alive": draw(st.sampled_from([1.0, LONGEST_KEEP_ALIVE])),
+        "freeze_after": draw(st.sampled_from([None, 0.0, 0.4])),
         "max_invocations": draw(st.sampled_from([None, 1, 3])),
         "max_age": draw(st.sampled_from([5.0, 86400.0])),
         "generic": draw(st.booleans()),
@@ -63,6 +64,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.callers: list[Caller] = []
         self.held: list[Lease] = []
         self.versions = 0
+        self.eviction_clock = 0.0
         self.world = self.run(self.make)
         self.witness_leases()
         self.world.engine.on_create = self.witness_create
@@ -100,7 +102,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert workload.version == current.version
             assert instance.in_use < workload.concurrency
             given = lease(instance, invocation, arrived)
-            assert all(given.connection is not other.connection for other in self.held)
+            taken = [lease.connection or lease.held for lease in (given, *self.held)]
+            assert taken[0] is not None and all(taken[0] is not other for other in taken[1:])
             return given
 
         self.world.pool.lease = watched  # type: ignore[method-assign]
@@ -226,7 +229,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- what breaks -----------------------------------------------------------------------------------------
 
-    @rule(verb=st.sampled_from(["create", "start", "remove"]), carried_out=st.booleans())
+    @rule(verb=st.sampled_from(["create", "start", "remove", "pause", "unpause"]), carried_out=st.booleans())
     def engine_fails(self, verb: str, carried_out: bool) -> None:
         self.world.engine.fail_next(verb, EngineError("a fault of the engine"), carried_out)
 
@@ -261,6 +264,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.collect()
         assert not self.faults, self.faults
         self.world.check()
+        clock = self.world.dispatcher._growth.evictor.clock
+        assert clock >= self.eviction_clock, "the eviction clock fell"
+        self.eviction_clock = clock
         per_instance: dict[str, int] = {}
         for lease in self.held:
             per_instance[lease.instance.id] = per_instance.get(lease.instance.id, 0) + 1

@@ -28,6 +28,7 @@ from pool.transport.message import Call
 from pool.workload import Kind, Workload
 from scheduler.decisions import pick
 from scheduler.dispatcher import Dispatcher
+from scheduler.eviction import KeepAlivePolicy
 from scheduler.function import Function, Limits, Prewarm
 
 MIB = 2**20
@@ -203,6 +204,7 @@ class World:
 
     budget: int = 10_000 * MIB
     cores: int = 2
+    policy: KeepAlivePolicy = KeepAlivePolicy.GDSF
     clock: VirtualClock = field(default_factory=VirtualClock)
 
     def __post_init__(self) -> None:
@@ -216,7 +218,7 @@ class World:
         self.logs = LogStore()
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget)
         self.launcher.pool = self.pool
-        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores)
+        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy)
         self.reaper = Reaper(self.pool, self.engine, self.clock, "test", self.dispatcher.is_provisioned)
         self._ids = itertools.count(1)
 
@@ -383,3 +385,15 @@ class World:
                 assert instance.served + instance.in_use <= 1
             if isinstance(instance.link, FakeLink):
                 assert instance.in_use == len(instance.link.taken)
+            self._check_freezer(instance)
+
+    def _check_freezer(self, instance: Instance) -> None:
+        """The engine has paused what is frozen, and nothing else that can be called."""
+        container = self.engine._containers.get(instance.container or "")
+        if container is None or not container.running:
+            return
+        paused = not container.unpaused.is_set()
+        if instance.state == "frozen" and instance.pausing is not None and instance.pausing.done():
+            assert paused
+        if instance.state in ("idle", "busy", "draining") and instance.thawing is None and instance.freezable:
+            assert not paused, f"{instance!r} cannot answer"
