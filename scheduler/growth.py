@@ -12,7 +12,7 @@ from scheduler.decisions import Demand, smooth, wanted_starts
 from scheduler.evictor import Evictor
 from scheduler.function import Function
 
-WORTH_WAITING = 0.02
+WORTH_WAITING = 0.03
 """Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
 which a queue that is expected to move is looked at again."""
 
