@@ -60,6 +60,17 @@ class Latencies:
 
 
 @dataclass(slots=True)
+class Outcome:
+    """What was measured in one loop. `rate` is right answers a second, or MiB/s of a stream."""
+
+    latencies: Latencies
+    rate: float
+    requests: int
+    faults: Counter[str]
+    starts: Counter[str]
+
+
+@dataclass(slots=True)
 class Series:
     """One line of the report: what was called how, and everything that was measured of it."""
 
@@ -76,6 +87,15 @@ class Series:
     """Of the last burst: when each answer came, in ms from its beginning, and the kind of its start."""
     faults: Counter[str] = field(default_factory=Counter)
     starts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: Outcome) -> None:
+        """Add a loop: a sample (its p50) and a rate, if it had any right answer."""
+        self.latencies.add_encoded(outcome.latencies.encode())
+        self.faults.update(outcome.faults)
+        self.starts.update(outcome.starts)
+        if len(outcome.latencies):
+            self.samples.append(outcome.latencies.percentile(50))
+            self.rates.append(outcome.rate)
 
     @property
     def median(self) -> float | None:

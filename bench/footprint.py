@@ -9,12 +9,12 @@ from functools import partial
 from bench import wrk
 from bench.client import CallFailed, Connection, Greeting, connect, fault_of
 from bench.closed_loop import ANSWER_TIMEOUT, Bounds
-from bench.figures import Series
+from bench.figures import Outcome, Series
 from bench.gateways import Gateway, GatewayFault
 from bench.processes import cpu_seconds, resident
 from bench.scenarios import Plan, Result, by_turns
 from bench.throughput import CLIENTS, warm_up
-from bench.worker import Job, Outcome, Workers
+from bench.worker import Job, Workers
 from deploy.progress import Step
 
 MIB = 2**20

@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from bench.client import CallFailed
-from bench.figures import Latencies, Series
+from bench.figures import Latencies, Outcome, Series
 from bench.gateways import Gateway
 from bench.scenarios import Lab, Plan, Result, by_turns
-from bench.worker import Outcome
 from deploy.progress import Step
 
 

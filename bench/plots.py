@@ -18,6 +18,7 @@ CURVES = (
     ("warm-1", "gateway, 1 client", "#2f6fb3", "-"),
     ("wrk-gateway", "gateway, 16 clients", "#2f6fb3", "--"),
     ("open-loop", "gateway, open loop at half its maximum", "#d9a21b", "-"),
+    ("open-loop-nginx", "nginx at the same rate", GREY, "-"),
     ("warm-direct", "direct, 1 client", GOOD, "-"),
     ("wrk-nginx", "nginx, 16 clients", GREY, "--"),
 )

@@ -135,18 +135,28 @@ class Responder:
 
 
 async def listens(path: Path) -> bool:
-    """Whether a connection to a unix socket is accepted."""
+    """Whether a connection to a unix socket is accepted.
+
+    It is reached through its folder's file descriptor: a socket's path may have 107 bytes at most.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _, writer = await asyncio.open_unix_connection(str(path))
+        _, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{path.name}")
     except OSError:
         return False
+    finally:
+        os.close(folder)
     writer.close()
     return True
 
 
 def config(folder: Path, port: int, sockets: Sequence[Path]) -> str:
-    """nginx's configuration: one worker in front of these sockets, everything of its own in `folder`."""
-    servers = "\n".join(f"        server unix:{path} max_fails=0;" for path in sockets)
+    """nginx's configuration: one worker in front of these sockets, everything of its own in `folder`.
+
+    The sockets' paths are relative to `folder`, in which nginx runs: a socket's path may have 107 bytes at most.
+    """
+    paths = [os.path.relpath(path, folder) for path in sockets]
+    servers = "\n".join(f"        server unix:{path} max_fails=0;" for path in paths)
     user = "user root;\n" if os.geteuid() == 0 else ""  # the sockets lie in a folder that is root's
     return CONFIG.format(folder=folder, port=port, servers=servers, user=user)
 
@@ -166,6 +176,7 @@ async def nginx(folder: Path, sockets: Sequence[Path]) -> AsyncIterator[Address]
             stdin=DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=folder,
             start_new_session=True,  # Ctrl-C is for us: we stop it in order
         )
     try:

@@ -164,7 +164,7 @@ class Run:
             ),
             "open-loop": (
                 "Calls at half the maximum rate",
-                lambda shown: open_loop(keeping, function, plan, shown),
+                lambda shown: open_loop(keeping, function, lab, plan, shown),
             ),
             "first": (
                 "First calls, beside raw starts",

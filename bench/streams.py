@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import partial
 
 from bench.client import Address
-from bench.figures import Latencies, Series
+from bench.figures import Latencies, Outcome, Series
 from bench.gateways import Gateway
 from bench.processes import forget_peak, peak_resident, resident
 from bench.scenarios import Lab, Loop, Plan, Result, by_turns
 from bench.streamer import BLOCK, is_pattern, pattern
 from bench.throughput import proxied
-from bench.worker import Outcome
 from deploy.progress import Step
 
 MIB = 2**20

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from bench import wrk
+from bench import references, wrk
 from bench.client import Address
 from bench.closed_loop import Bounds
 from bench.figures import Series
 from bench.gateways import Gateway
 from bench.references import Program, nginx
-from bench.scenarios import Lab, Loop, Plan, Result, by_turns
+from bench.scenarios import Lab, Loop, Plan, Result, by_turns, rotated
 from bench.worker import Job, Workers
 from deploy.progress import Step
 
@@ -31,7 +32,7 @@ async def proxied(lab: Lab, program: Program, count: int) -> AsyncIterator[Addre
         for responder in responders:
             stack.push_async_callback(responder.remove)
             await responder.start()
-        folder = lab.folder / f"nginx-{program}"
+        folder = lab.folder / f"nginx-{uuid.uuid4().hex[:8]}"
         yield await stack.enter_async_context(nginx(folder, [one.socket for one in responders]))
 
 
@@ -78,35 +79,44 @@ async def warm_up(loops: list[Loop], gateway: Gateway, places: list[tuple[Addres
     await gateway.quiet()
 
 
-async def open_loop(gateway: Gateway, function: str, plan: Plan, step: Step) -> Result:
-    """Calls at half of the rate that a closed loop reaches, timed from when each was due."""
-    target = f"/invoke/{function}"
-    series = Series("open-loop", "open loop, half the maximum")
-    highest = Series("open-loop-maximum", f"closed loop, {CLIENTS} clients")
-    bounds = Bounds(max(plan.warm_up, 0.2), plan.open_seconds)
-    workers = Workers()
-    tails: list[float] = []
-    try:
+async def open_loop(gateway: Gateway, function: str, lab: Lab, plan: Plan, step: Step) -> Result:
+    """Calls at half of the rate that a closed loop reaches, timed from when each was due.
+
+    Beside it the same through nginx, if it is there: how long its tail is, is the machine's doing.
+    """
+    async with AsyncExitStack() as stack:
+        proxy = None
+        if references.missing() is None:
+            proxy = await stack.enter_async_context(proxied(lab, "responder", plan.responders))
+        workers = Workers()
+        stack.push_async_callback(workers.stop)
         await workers.start(1, None)
-        await workers.run(Job(CLIENTS, bounds, gateway.address, target))
-        for turn in range(plan.open_rounds):
-            # The maximum by the same client on the same machine, anew each round: half of it must be half of it.
-            closed = Job(CLIENTS, Bounds(0.2, max(0.3, plan.seconds / 2)), gateway.address, target)
-            await by_turns([(highest, partial(workers.run, closed))], 1, step)
-            if not highest.rates:
-                break
-            job = Job(OPEN_CLIENTS, bounds, gateway.address, target, rate=highest.rates[-1] / 2)
-            step.show(f"{series.title}, round {turn + 1}", turn / plan.open_rounds)
-            outcome = await workers.run(job)
-            series.latencies.add_encoded(outcome.latencies.encode())
-            series.faults.update(outcome.faults)
-            series.starts.update(outcome.starts)
-            if len(outcome.latencies):
-                series.samples.append(outcome.latencies.percentile(50))
-                series.rates.append(outcome.rate)
-                tails.append(outcome.latencies.percentile(99) / series.samples[-1])
-    finally:
-        await workers.stop()
-    result = Result([series, highest])
+        return await _open_loop(gateway.address, proxy, f"/invoke/{function}", workers, plan, step)
+
+
+async def _open_loop(
+    gateway: Address, proxy: Address | None, target: str, workers: Workers, plan: Plan, step: Step
+) -> Result:
+    highest = Series("open-loop-maximum", f"closed loop, {CLIENTS} clients")
+    series = Series("open-loop", "open loop, half the maximum")
+    through_nginx = Series("open-loop-nginx", "nginx at the same rate")
+    bounds = Bounds(max(plan.warm_up, 0.2), plan.open_seconds)
+    closed = Job(CLIENTS, Bounds(0.2, max(0.3, plan.seconds / 2)), gateway, target)
+    await workers.run(closed)
+    tails: list[float] = []
+    for turn in range(plan.open_rounds):
+        # The maximum by the same client on the same machine, anew each round: half of it must be half of it.
+        await by_turns([(highest, partial(workers.run, closed))], 1, step)
+        if not highest.rates:
+            break
+        step.show(f"{series.title}, round {turn + 1}", turn / plan.open_rounds)
+        rate = highest.rates[-1] / 2
+        sides = [(series, gateway)] + ([(through_nginx, proxy)] if proxy else [])
+        for side, address in rotated(sides, turn):
+            outcome = await workers.run(Job(OPEN_CLIENTS, bounds, address, target, rate))
+            side.add(outcome)
+            if side is series and len(outcome.latencies):
+                tails.append(outcome.latencies.percentile(99) / outcome.latencies.percentile(50))
+    result = Result([series, highest] + ([through_nginx] if proxy else []))
     result.judge_median("open_loop", tails)
     return result

@@ -21,7 +21,7 @@ import uvloop
 
 from bench.client import Address, CallFailed, Connection, Greeting, connect
 from bench.closed_loop import Bounds, ClosedLoop, Measured
-from bench.figures import Latencies
+from bench.figures import Latencies, Outcome
 from bench.open_loop import OpenLoop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,17 +57,6 @@ class Job:
             "target": self.target,
             "rate": self.rate,
         }
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one or more processes have measured in one loop."""
-
-    latencies: Latencies
-    rate: float
-    requests: int
-    faults: Counter[str]
-    starts: Counter[str]
 
 
 class Workers:

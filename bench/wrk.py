@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.client import Address
-from bench.figures import Latencies
-from bench.worker import Outcome, WorkerFailed
+from bench.figures import Latencies, Outcome
+from bench.worker import WorkerFailed
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 TIMEOUT = 5

@@ -83,7 +83,16 @@ def check_shape(result: dict[str, Any]) -> None:
     assert (result["schema"], result["faults"], result["not_run"]) == (2, {}, {})
     assert set(result["targets"]) == set(TARGETS)
     assert set(result["series"]) == {
-        *("warm-1", "warm-16", "warm-direct", "wrk-gateway", "wrk-nginx", "open-loop", "open-loop-maximum"),
+        *(
+            "warm-1",
+            "warm-16",
+            "warm-direct",
+            "wrk-gateway",
+            "wrk-nginx",
+            "open-loop",
+            "open-loop-maximum",
+            "open-loop-nginx",
+        ),
         *("prewarmed", "cold", "raw-start", "burst", "burst-raw", "http-image", "http-handler"),
         *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
         *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),

@@ -16,13 +16,12 @@ from rich.console import Console
 
 from bench import plots
 from bench.compare import Change, changes, differences, main
-from bench.figures import Latencies, Series
+from bench.figures import Latencies, Outcome, Series
 from bench.plots import draw, nines_of
 from bench.report import Report, markdown
 from bench.runs import SCENARIOS
 from bench.scenarios import Result, by_turns
 from bench.targets import TARGETS, judge
-from bench.worker import Outcome
 
 MACHINE: dict[str, Any] = {
     "cores": 2,
