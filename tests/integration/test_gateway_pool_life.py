@@ -173,7 +173,7 @@ def test_the_pools_books_agree_with_the_engine(gateway: Gateway):
 def test_idle_instances_of_others_are_evicted_for_memory(tmp_path: Path):
     """400 MiB: three of 128 MiB. The least recently used goes first; what is busy stays."""
     functions = {name: handler(SLEEP, queue_timeout="3s") for name in ("first", "second", "third", "fourth")}
-    settings = {"memory_budget": "400MiB"}
+    settings = {"memory_budget": "400MiB", "keep_alive_policy": "lru"}
     with (
         Gateway(tmp_path, functions, settings=settings) as gateway,
         gateway.engine.watch(f"{GATEWAY_LABEL}={gateway.identity}") as watched,
