@@ -37,10 +37,10 @@ engine: $(READY) ## have a container engine: use the one that answers, else inst
 # Without root, the tests use what is installed.
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-			! { command -v chromium && command -v ip && test -x /bin/busybox; } >/dev/null; then \
-		echo "Installing chromium, busybox and iproute2 for the tests"; \
+			! { command -v chromium && command -v ip && command -v curl && command -v valgrind && test -x /bin/busybox; } >/dev/null; then \
+		echo "Installing chromium, busybox, iproute2, curl and valgrind for the tests"; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-			apt-get -qq install -y --no-install-recommends chromium busybox-static iproute2 >/dev/null; \
+			apt-get -qq install -y --no-install-recommends chromium busybox-static iproute2 curl valgrind >/dev/null; \
 	fi
 
 constraints: ## pin the newest dependencies that fit anew
