@@ -42,6 +42,8 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "NetworkDisabled": spec.network is None,
         # PID 1 ignores SIGTERM unless it handles it, and every stop would take its whole ten seconds.
         "StopSignal": "SIGKILL",
+        # The image's own check would run programs in the container behind our back, also in a frozen one.
+        "Healthcheck": {"Test": ["NONE"]},
         "OpenStdin": spec.stdin,
         "StdinOnce": spec.stdin,
         "AttachStdin": spec.stdin,
