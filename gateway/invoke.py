@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
-from gateway.outcome import Outcomes, check_outcome
+from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
 from pool.clock import Clock
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
@@ -277,7 +277,9 @@ class _Invocation:
                 answer = await connection.exchange(call)
                 body.waiting = False  # it has answered: what the client does not send is not waited for
                 self.exec_seconds = clock.now() - began
-                await check_outcome(function.workload.kind, answer)
+                if function.workload.kind is Kind.HANDLER:
+                    await check_outcome(answer)
+                    lease.exec_seconds = exec_seconds_of(answer)
                 await self._respond(function, answer)
             except asyncio.CancelledError:
                 if not deadline.caught():

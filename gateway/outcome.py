@@ -8,7 +8,6 @@ from typing import Protocol
 from gateway.problems import Problem
 from pool.metrics import Metrics
 from pool.transport.message import Answer
-from pool.workload import Kind
 
 PROBLEM_OF_OUTCOME = {
     b"raised": "handler-raised",
@@ -21,9 +20,9 @@ UNKNOWN = "(unknown)"
 KINDS = ("warm", "prewarmed", "cold")
 
 
-async def check_outcome(kind: Kind, answer: Answer) -> None:
+async def check_outcome(answer: Answer) -> None:
     """Raise the `Problem` that a handler's shim reports instead of the handler's own answer."""
-    if kind is not Kind.HANDLER or answer.status not in (400, 500):
+    if answer.status not in (400, 500):
         return
     outcome = next((value for name, value in answer.headers if name == b"x-hearth-outcome"), None)
     if outcome is None:
@@ -37,6 +36,21 @@ async def check_outcome(kind: Kind, answer: Answer) -> None:
     except (ValueError, KeyError, TypeError):
         text = "the handler failed, and what it said of it is not readable"
     raise Problem(PROBLEM_OF_OUTCOME.get(outcome, "contract-broken"), text)
+
+
+def exec_seconds_of(answer: Answer) -> float | None:
+    """How long the handler ran, as its shim says (docs/runtime-protocol.md); None if it does not, or nonsense.
+
+    Unlike the time that the gateway sees, it does not grow when the gateway is busy.
+    """
+    for name, value in answer.headers:
+        if name == b"x-hearth-exec":
+            try:
+                seconds = float(value)
+            except ValueError:
+                return None
+            return seconds if 0 <= seconds < float("inf") else None
+    return None
 
 
 class Served(Protocol):

@@ -28,6 +28,7 @@ class Lease:
         "arrived",
         "connection",
         "ended",
+        "exec_seconds",
         "held",
         "instance",
         "invocation",
@@ -47,6 +48,8 @@ class Lease:
         self.since = now
         self.seconds = 0.0
         """How long it was held; known when it has ended."""
+        self.exec_seconds: float | None = None
+        """How long the call ran in the instance, as the instance says; None if it does not say."""
         self.kind = start_kind(instance, arrived)
         self.connection: Connection | None = None
         self.held: Connection | None = None

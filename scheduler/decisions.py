@@ -30,7 +30,7 @@ class Demand:
     start_seconds: float
     """Expected time until an instance that is started now is ready."""
     oldest_wait: float
-    """How long its first waiter has waited."""
+    """How long its first waiter has waited in a queue that does not move; 0 in one that does."""
     cores: int
 
 
@@ -40,9 +40,9 @@ def wanted_starts(d: Demand) -> int:
     An instance is started only when waiting for a busy one is expected to take longer than starting one. The
     expected wait of the last waiter is that of a queue served at the rate of all slots: waiters × time / slots.
     While nothing is measured: one start a waiter, for no more instances than cores: their first result comes
-    before another would be ready, or the first waiter has waited longer than that. The first waiter's wait is
-    a measurement too: if it is longer than a start takes and nothing is pending, the estimate was wrong, and the
-    slots grow in proportion.
+    before another would be ready, or the first waiter has waited longer than that. The first waiter's wait in a
+    queue that does not move is a measurement too: if it is longer than a start takes and nothing is pending, the
+    estimate was wrong, and the slots grow in proportion.
     """
     unserved = d.waiters - d.pending * d.concurrency
     most = min(math.ceil(unserved / d.concurrency), d.room)

@@ -119,7 +119,8 @@ class Dispatcher:
             function.calls += 1
             lease.instance.clock = self._growth.evictor.clock
             if function.workload.version == lease.workload.version:
-                function.exec_seconds = smooth_low(function.exec_seconds, lease.seconds)
+                took = lease.seconds if lease.exec_seconds is None else min(lease.exec_seconds, lease.seconds)
+                function.exec_seconds = smooth_low(function.exec_seconds, took)
         if function.waiting:
             self._serve(function)
         if self._hungry and (fatal is not None or not function.waiting or self._growth.memory_was_short):

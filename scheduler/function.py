@@ -67,6 +67,8 @@ class Function:
         self.look_again: Timer | None = None
         self.expiry: Timer | None = None
         """Due at the first waiter's deadline, or before."""
+        self.stuck = False
+        """Whether its queue was just found not to move."""
         self.enough_for = 0
         """Up to how many waiters it was decided lately that nothing (more) needs to be started."""
         self.not_before = 0.0

@@ -10,7 +10,7 @@ from pool.pool import Pool
 from pool.states import LIVE, PENDING
 from scheduler.decisions import Demand, smooth, wanted_starts
 from scheduler.evictor import Evictor
-from scheduler.function import Function
+from scheduler.function import Function, Waiter
 
 WORTH_WAITING = 0.03
 """Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
@@ -60,15 +60,21 @@ class Growth:
                 return False
         if function.waiting and function.look_again is None:
             delay = self._expected_start(function)
-            function.look_again = self._clock.call_later(delay, self._look_again, function)
+            due = self._clock.now() + delay
+            first = function.first_waiter()
+            function.look_again = self._clock.call_later(delay, self._look_again, function, first, due)
         return True
 
-    def _look_again(self, function: Function) -> None:
-        """A queue that was expected to move has had its time."""
+    def _look_again(self, function: Function, first: Waiter | None, due: float) -> None:
+        """A queue that was expected to move has had its time. If its first waiter is still the same one, it is
+        stuck; unless it is we who are late: then everything waits, and another instance would help nobody."""
         function.look_again = None
         function.enough_for = 0
+        late = self._clock.now() - due > WORTH_WAITING
+        function.stuck = first is function.first_waiter() and not late
         if function.waiting and function.name in self._hungry:
             self.run()
+        function.stuck = False
 
     def _start_one(self, function: Function) -> bool:
         workload, ledger = function.workload, self._pool.ledger
@@ -97,6 +103,9 @@ class Growth:
             live += instance.state in LIVE and instance.link is not None and instance.link.alive
             pending += instance.state in PENDING
         first = function.first_waiter()
+        took = function.exec_seconds
+        # Next to a short call our own lateness counts: then only a queue that does not move tells something.
+        telling = first is not None and (function.stuck or took is None or took > WORTH_WAITING)
         return Demand(
             waiters=function.waiting,
             live_slots=live * workload.concurrency,
@@ -106,7 +115,7 @@ class Growth:
             single_use=workload.single_use,
             exec_seconds=function.exec_seconds,
             start_seconds=self._expected_start(function),
-            oldest_wait=self._clock.now() - first.arrived if first else 0.0,
+            oldest_wait=self._clock.now() - first.arrived if first and telling else 0.0,
             cores=self._cores,
         )
 

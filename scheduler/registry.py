@@ -186,8 +186,6 @@ class Registry:
 def fault_of(error: Exception, image: str) -> str:
     """An error in words that say what to do."""
     if isinstance(error, NotFound):
-        advice = (
-            "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
-        )
+        advice = "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
         return f"the engine has no image {image}; {advice}"
     return str(error)

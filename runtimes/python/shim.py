@@ -628,6 +628,7 @@ class Instance:
         self.log.restart()
         event = read_event(request, function.parse)
         context = Context(function, request)
+        began = time.perf_counter()
         try:
             result = function.handler(event, context)
             if hasattr(result, "__await__"):
@@ -642,6 +643,7 @@ class Instance:
             self.stream(connection, function, head, self.loop.iterate(body))
         else:
             data, content_type = function.encode(body)
+            head.lines += f"X-Hearth-Exec: {time.perf_counter() - began:.6f}\r\n"
             self.log.flush_text()
             reply(connection, head, content_type, data)
 

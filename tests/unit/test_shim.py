@@ -501,13 +501,24 @@ def test_headers_of_the_gateway_are_dropped(deploy: Deploy) -> None:
             ]
     """)
     reply = slot.call()
-    assert reply.headers == [
+    own = [pair for pair in reply.headers if pair[0] != "X-Hearth-Exec"]
+    assert own == [
         ("Content-Type", TEXT),
         ("Set-Cookie", "a=1"),
         ("Set-Cookie", "b=2"),
         ("Age", "3"),
         ("Content-Length", "1"),
     ]
+
+
+def test_it_says_how_long_the_handler_ran(deploy: Deploy) -> None:
+    slot = deploy("""
+        import time
+        def handle(event, context):
+            time.sleep(event)
+    """)
+    assert 0 <= float(dict(slot.call(b"0").headers)["X-Hearth-Exec"]) < 0.1
+    assert float(dict(slot.call(b"0.1").headers)["X-Hearth-Exec"]) >= 0.1
 
 
 def test_head_has_no_body(deploy: Deploy) -> None:
