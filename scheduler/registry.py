@@ -83,7 +83,8 @@ class Registry:
                 self._dispatcher.withdraw(name)
             for name, definition in definitions.functions.items():
                 before = self.declared.get(name)
-                self.declared[name] = Declared(definition, version=before.version if before else None)
+                version = before.version if before else None  # which stays in service meanwhile
+                self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
             self._prewarm = dict(definitions.prewarm)
             self.loaded = True
             await asyncio.gather(
