@@ -71,7 +71,10 @@ class InvokeEndpoint:
         except ClientGone:
             self._outcomes.ended(invocation.name, "client-gone", "caller")
         except asyncio.CancelledError:
-            raise
+            if not self._dispatcher.draining:
+                raise
+            detail = "the gateway is shutting down, and the call did not end in time"
+            await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))
         except Exception as error:
             await self._refuse(invocation, error)
 
@@ -88,8 +91,6 @@ class InvokeEndpoint:
                 "invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail
             )
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
-        if not invocation.kind:
-            invocation.queue_seconds = self._clock.now() - invocation.arrived
         if invocation.head_sent:
             return  # the server closes the connection without a final chunk: nobody takes half for whole
         body = problem.body(invocation.id)
@@ -221,7 +222,7 @@ class _Invocation:
                     raise InstanceDied(str(error)) from error
             attempts += 1
             body.put_back(first)
-            lease = None
+            lease = end._dispatcher.try_lease(function, self.id, self.arrived)
 
     async def _wait(self, function: Function, body: RequestBody) -> Lease:
         """Wait for a slot. A client that leaves meanwhile frees its place in the queue.
@@ -264,6 +265,7 @@ class _Invocation:
         """One exchange on a lease; whatever happens, the lease is ended."""
         end, clock = self._end, self._end._clock
         fatal: Reason | None = None
+        sent = True
         try:
             if lease.connection is None:
                 before = clock.now()
@@ -297,7 +299,7 @@ class _Invocation:
             finally:
                 deadline.disarm()
         except NotSent:
-            fatal = Reason.DEAD
+            fatal, sent = Reason.DEAD, False
             raise
         except Nonsense:
             fatal = Reason.BROKEN
@@ -311,7 +313,7 @@ class _Invocation:
             if fatal is None and lease.connection is not None and not lease.connection.reusable:
                 # Closed in mid-call: nobody may read the rest later. A shim dials again after what still runs.
                 lease.instance.silent_until = clock.now() + function.limits.timeout
-            end._dispatcher.release(lease, fatal)
+            end._dispatcher.release(lease, fatal, used=sent)
 
     async def _respond(self, function: Function, answer: Answer) -> None:
         """Send the answer on: in one piece if it is here, else as it comes, no faster than the client reads."""
@@ -327,7 +329,7 @@ class _Invocation:
             if len(body) > limits.max_response:
                 raise TooLarge(f"the answer is over {limits.max_response} bytes (max_response)")
             headers.append((b"content-length", b"%d" % len(body)))
-            self.head_sent = True
+            self.head_sent = self.sending = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
@@ -343,7 +345,7 @@ class _Invocation:
             if int(declared) > limit and not bodiless:
                 raise TooLarge(f"the answer is {int(declared)} bytes long, over {limit} (max_response)")
             headers.append((b"content-length", declared))
-        self.head_sent = True
+        self.head_sent = self.sending = True
         await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         size = 0
         watch = asyncio.ensure_future(self._client_leaves())
@@ -352,9 +354,7 @@ class _Invocation:
                 size += len(piece)
                 if size > limit:
                     raise TooLarge(f"the answer is over {limit} bytes (max_response)")
-                self.sending = True
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-                self.sending = False
         finally:
             watch.cancel()
         await self.send({"type": "http.response.body", "body": b""})
@@ -368,11 +368,15 @@ class _Invocation:
         if piece := answer.take():
             return piece
         reading = asyncio.ensure_future(answer.read())
-        await asyncio.wait((reading, watch), return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
+        self.sending = False
+        try:
+            await asyncio.wait((reading, watch), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise ClientGone
+            self.sending = True
             return reading.result()
-        reading.cancel()
-        raise ClientGone
+        finally:
+            reading.cancel()
 
     def own_headers(self) -> list[tuple[bytes, bytes]]:
         """What every response of /invoke carries."""

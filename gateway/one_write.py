@@ -9,30 +9,37 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MOST = 32 * 1024
+"""Bytes that wait for the end of the turn; more than that gains nothing from being joined."""
+
 
 class OneWriteTransport:
-    """A transport that joins what is written within one turn of the loop.
+    """A transport that joins what is written within one turn of the loop, up to `MOST` bytes.
 
     Everything else goes to the transport behind it. `close` writes first; `abort` does not.
     """
 
-    __slots__ = ("_behind", "_loop", "_pending")
+    __slots__ = ("_behind", "_loop", "_pending", "_size")
 
     def __init__(self, behind: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._behind = behind
         self._loop = loop
         self._pending: list[bytes] = []
+        self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Write at the end of this turn of the loop."""
+        """Write at the end of this turn of the loop, or now if much is waiting: a slow reader must be noticed."""
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
+        self._size += len(data)
+        if self._size > MOST:
+            self._flush()
 
     def _flush(self) -> None:
         pending = self._pending
         if pending:
-            self._pending = []
+            self._pending, self._size = [], 0
             self._behind.write(pending[0] if len(pending) == 1 else b"".join(pending))
 
     def close(self) -> None:

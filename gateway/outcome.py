@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Protocol
 
 from gateway.problems import Problem
 from pool.metrics import Metrics
-from pool.transport.message import Answer
+from pool.transport.message import Answer, read_report
 
 PROBLEM_OF_OUTCOME = {
     b"raised": "handler-raised",
@@ -27,14 +26,8 @@ async def check_outcome(answer: Answer) -> None:
     outcome = next((value for name, value in answer.headers if name == b"x-hearth-outcome"), None)
     if outcome is None:
         return
-    body = b""
-    while piece := await answer.read():
-        body += piece
-    try:
-        fault = json.loads(body)
-        text = f"{fault['type']}: {fault['message']}"
-    except (ValueError, KeyError, TypeError):
-        text = "the handler failed, and what it said of it is not readable"
+    kind, message = await read_report(answer)
+    text = f"{kind}: {message}"
     raise Problem(PROBLEM_OF_OUTCOME.get(outcome, "contract-broken"), text)
 
 

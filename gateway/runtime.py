@@ -73,6 +73,7 @@ class Runtime:
                 left = await remove_leftovers(self.engine, self.folder, self.egress)
                 self._clean = True
                 if left:
+                    self.pool.count_orphans(left)
                     log.info("removed %d containers that an earlier gateway had left", left)
             except EngineError as error:
                 log.warning("the engine does not answer, trying again in %g s: %s", ENGINE_RETRY, error)

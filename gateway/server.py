@@ -70,7 +70,7 @@ async def serve(
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=1,  # what is drained has ended by then
         )
     )
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -90,6 +90,7 @@ async def serve(
             task.cancel()
         results = await asyncio.gather(watching, starting, return_exceptions=True)
         await runtime.drain(hurry)
+        runtime.dispatcher.close()
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,10 @@ from pool.egress import Egress
 from pool.engine.base import ContainerSpec, Engine, EngineError, Mount, NotRunnable
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
 from pool.instance import Instance
-from pool.transport.command import CommandLink
+from pool.transport.command import CommandLink, create_surely
 from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
-from pool.transport.message import Call
+from pool.transport.message import Call, read_report
 from pool.transport.server import Server
 from pool.workload import Kind, Workload
 
@@ -70,17 +69,12 @@ class Launcher:
         `FunctionBroken` (the image does not start or does not serve).
         """
         try:
-            async with asyncio.timeout(self._settings.start_timeout):
-                kind = instance.workload.kind if instance.workload else Kind.HANDLER
-                await {
-                    Kind.HANDLER: self._launch_handler,
-                    Kind.HTTP: self._launch_server,
-                    Kind.COMMAND: self._prepare_command,
-                }[kind](instance, prototype)
-        except TimeoutError:
-            raise FunctionBroken(
-                f"not ready within {self._settings.start_timeout:g} s{await self._last_words(instance)}"
-            ) from None
+            kind = instance.workload.kind if instance.workload else Kind.HANDLER
+            await {
+                Kind.HANDLER: self._launch_handler,
+                Kind.HTTP: self._launch_server,
+                Kind.COMMAND: self._prepare_command,
+            }[kind](instance, prototype)
         except OSError as error:
             raise StartFailed(f"the instance's socket folder could not be made: {error}") from error
         except NotRunnable as error:
@@ -124,6 +118,11 @@ class Launcher:
                 raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
             raise
         instance.link = HttpLink(server.dial, workload.concurrency, server.close)
+        again = await self._engine.inspect(state.id)
+        if (
+            not again.running or again.pid != state.pid
+        ):  # else the namespace could be of who got its pid since
+            raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
         await self._unless_it_dies(instance, server.ready(workload.health))
 
     async def _prepare_command(self, instance: Instance, prototype: ContainerSpec) -> None:
@@ -149,24 +148,26 @@ class Launcher:
             spec = replace(spec, network=await self._egress.ensure())
         elif instance.workload is not None and instance.workload.kind is Kind.HTTP:
             spec = replace(spec, network=await self._egress.fallback(self._settings.network_fallback))
-        creating = asyncio.ensure_future(self._engine.create(spec))
-        try:
-            instance.container = await asyncio.shield(creating)
-        except asyncio.CancelledError:  # the engine may create it all the same: wait, so that it is removed
-            with contextlib.suppress(EngineError):
-                instance.container = await creating
-            raise
-        await self._engine.start(instance.container)
+
+        def created(container: str) -> None:
+            instance.container = container
+
+        await self._engine.start(await create_surely(self._engine, spec, created))
 
     async def _unless_it_dies(self, instance: Instance, ready: object) -> None:
-        """Wait for readiness and for the container's end, whichever comes first."""
+        """Wait for readiness and for the container's end, whichever comes first; `start_timeout` at most, which
+        counts from here: the time that the engine takes is not the function's."""
         waiting = asyncio.ensure_future(ready)  # type: ignore[call-overload]
         dying = asyncio.ensure_future(self._engine.wait(cast(str, instance.container)))
         try:
-            await asyncio.wait((waiting, dying), return_when=asyncio.FIRST_COMPLETED)
+            patience = self._settings.start_timeout
+            await asyncio.wait((waiting, dying), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 waiting.result()
                 return
+            if not dying.done():
+                words = await self._last_words(instance)
+                raise FunctionBroken(f"not ready within {patience:g} s{words}")
             with contextlib.suppress(EngineError):
                 status = dying.result()
                 words = await self._last_words(instance)
@@ -186,9 +187,9 @@ class Launcher:
         """
         link = cast(HandlerLink, instance.link)
         try:
+            if instance.born_generic:
+                await self._resize(instance, workload)
             async with asyncio.timeout(self._settings.start_timeout):
-                if instance.born_generic:
-                    await self._resize(instance, workload)
                 connection = link.take()
                 if connection is None:
                     raise StartFailed("the prewarmed instance has lost its connection")
@@ -201,9 +202,11 @@ class Launcher:
                 answer = await connection.exchange(
                     Call(b"POST", b"/specialise", headers, workload.specialise)
                 )
-                body = b""
-                while piece := await answer.read():
-                    body += piece
+                if answer.status != 200:
+                    kind, message = await read_report(answer)
+                    raise FunctionBroken(message, kind, imported=False)
+                while await answer.read():
+                    pass
                 link.give(connection)
         except TimeoutError:
             raise FunctionBroken(
@@ -217,9 +220,6 @@ class Launcher:
             raise
         except PoolError as error:
             raise FunctionBroken(f"the instance ended while it imported the handler: {error}") from error
-        if answer.status != 200:
-            fault = json.loads(body)
-            raise FunctionBroken(str(fault["message"]), str(fault["type"]), imported=False)
 
     async def _resize(self, instance: Instance, workload: Workload) -> None:
         """Give a prewarmed instance its function's memory and CPUs."""

@@ -234,7 +234,7 @@ class Pool:
 
     async def _destroy(self, instance: Instance) -> None:
         start = self._starts.get(instance.id)
-        if start is not None and start is not asyncio.current_task() and not start.done():
+        if start is not None and not start.done():
             start.cancel()
             await asyncio.wait((start,))
         pause, longest = REMOVE_RETRY
@@ -261,6 +261,11 @@ class Pool:
         self._removals.pop(instance.id, None)
         if self.listener is not None:
             self.listener.capacity_freed()
+
+    def count_orphans(self, number: int) -> None:
+        """So many containers of an earlier process with the same data folder have been removed."""
+        self.ledger.removals[Reason.ORPHANED] += number
+        self._metrics.removals.labels(Reason.ORPHANED).inc(number)
 
     async def close(self) -> None:
         """Remove every instance and wait until all are gone."""

@@ -76,7 +76,10 @@ class Reaper:
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(TICK)
-            self.reap()
+            try:
+                self.reap()
+            except Exception:  # one instance's fault must not end the care of all others
+                log.exception("looking after the instances failed")
 
     def reap(self) -> None:
         """Look once at every instance: remove, drain or freeze those whose time has come."""
@@ -124,16 +127,22 @@ class Reaper:
                         self._died(event.id)
             except EngineError as error:
                 log.warning("the engine's events are not to be had, trying again in %.1f s: %s", pause, error)
+            except Exception:
+                log.exception("listening to the engine's events failed, trying again in %.1f s", pause)
             await self._clock.sleep(pause)
             pause = min(2 * pause, longest)
 
     async def _bury_the_dead(self) -> None:
         """Deaths that happened while nobody listened."""
-        known = {c.id: c.running for c in await self._engine.containers(self._labels)}
-        for instance in list(self._pool.ledger.instances.values()):
-            ready = instance.state in LIVE or instance.state is State.PREWARMED
-            if ready and instance.container is not None and not known.get(instance.container, False):
-                self._died(instance.container)
+        ready = [  # now: what becomes ready while the engine answers may not be in its answer
+            instance.container
+            for instance in self._pool.ledger.instances.values()
+            if (instance.state in LIVE or instance.state is State.PREWARMED) and instance.container
+        ]
+        running = {c.id for c in await self._engine.containers(self._labels) if c.running}
+        for container in ready:
+            if container not in running:
+                self._died(container)
 
     def _died(self, container: str) -> None:
         for instance in list(self._pool.ledger.instances.values()):

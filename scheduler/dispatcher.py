@@ -80,6 +80,7 @@ class Dispatcher:
         self._hungry[function.name] = function
         if function.expiry is None:
             function.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, function)
+        self._serve(function)  # a slot may have become free since the caller looked
         if function.waiting > function.enough_for:
             self._growth.run(arrived_for=function)
         return waiter

@@ -19,6 +19,20 @@ PIECE = 64 * 1024
 STDOUT = 1
 
 
+async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[str], None]) -> str:
+    """Create a container and tell `created` its id, even if we are cancelled meanwhile: the engine creates it all
+    the same, and it has to be removed. Raises `EngineError`."""
+    creating = asyncio.ensure_future(engine.create(spec))
+    try:
+        container = await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        with contextlib.suppress(EngineError):
+            created(await creating)
+        raise
+    created(container)
+    return container
+
+
 class CommandLink:
     """The right to run one container of an image. Nothing exists on the engine before a call needs it, since
     the call's meta-variables are part of the container's environment."""
@@ -59,7 +73,8 @@ class CommandLink:
         environment = {**(call.meta or {}), **self._spec.env}
         async with self._starts:
             try:
-                container = await self._create(replace(self._spec, env=environment))
+                spec = replace(self._spec, env=environment)
+                container = await create_surely(self._engine, spec, self._created)
                 streams = await self._engine.attach(container)
                 try:
                     await self._engine.start(container)
@@ -72,17 +87,6 @@ class CommandLink:
                 raise NotSent(f"the command's container could not be started: {error}") from error
         self._run = CommandRun(self._engine, container, streams, self._max_output, self.log)
         return self._run
-
-    async def _create(self, spec: ContainerSpec) -> str:
-        """Create, and report the container even if we are cancelled meanwhile, so that it can be removed."""
-        creating = asyncio.ensure_future(self._engine.create(spec))
-        try:
-            container = await asyncio.shield(creating)
-        except asyncio.CancelledError:
-            self._created(await creating)
-            raise
-        self._created(container)
-        return container
 
     def give(self, connection: CommandRun) -> None:
         """The container is not used again; the pool destroys it."""

@@ -295,6 +295,9 @@ class HttpConnection(asyncio.Protocol):
             if status == 101:
                 self._fail(Nonsense("the instance switched protocols, which was not asked for"))
             return
+        if status > 599:
+            self._fail(Nonsense(f"the instance answered with status {status}, which HTTP does not have"))
+            return
         self.status = status
         self._keep_alive = self._parser.should_keep_alive()
         self._head_done = True

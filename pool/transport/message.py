@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
+
+from pool.errors import Nonsense
 
 Headers = Sequence[tuple[bytes, bytes]]
 ReadBody = Callable[[], Awaitable[bytes]]
@@ -54,3 +57,24 @@ class Answer(Protocol):
 
     async def read(self) -> bytes:
         """Next piece of the body; empty at its end. Raises `InstanceDied` if it ends too early."""
+
+
+MOST_OF_A_REPORT = 64 * 1024
+"""Bytes: user code shares its process with the shim, and could report for ever."""
+
+
+async def read_report(answer: Answer) -> tuple[str, str]:
+    """What a shim says of a failure, as type and message (docs/runtime-protocol.md).
+
+    Raises `Nonsense` if it is too long or not to be read, and what `Answer.read` raises.
+    """
+    body = bytearray()
+    while piece := await answer.read():
+        body += piece
+        if len(body) > MOST_OF_A_REPORT:
+            raise Nonsense("what the handler's shim says of a failure does not end")
+    try:
+        fault = json.loads(body)
+        return str(fault["type"]), str(fault["message"])
+    except (ValueError, KeyError, TypeError):
+        raise Nonsense("the handler failed, and what its shim says of it is not to be read") from None

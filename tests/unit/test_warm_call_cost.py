@@ -46,23 +46,15 @@ def test_a_warm_call_stays_within_its_instructions(tmp_path: Path) -> None:
     if valgrind is None:
         pytest.skip("valgrind counts instructions; make test installs it where it can")
 
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+
+    loop = (sys.executable, "-m", "tests.unit.warm_call_loop")
+    run(*loop, "0")  # compiles what has changed, which would be counted
+
     def instructions(calls: int) -> int:
-        ran = subprocess.run(
-            [
-                valgrind,
-                "--tool=callgrind",
-                f"--callgrind-out-file={tmp_path / 'out'}",
-                sys.executable,
-                "-m",
-                "tests.unit.warm_call_loop",
-                str(calls),
-            ],
-            cwd=ROOT,
-            env={"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        ran = run(valgrind, "--tool=callgrind", f"--callgrind-out-file={tmp_path / 'out'}", *loop, str(calls))
         line = next(line for line in ran.stderr.splitlines() if "Collected" in line)
         return int(line.rsplit(":", 1)[1])
 
