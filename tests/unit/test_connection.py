@@ -185,6 +185,7 @@ async def test_gone_before_the_call(line: Line) -> None:
         b"HTTP/1.1 200 OK\r\nx: " + (MAX_HEAD + 1) * b"y",
         b"HTTP/1.1 200 OK\r\n" + 5000 * b"x-many: headers\r\n",
         5000 * b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 999 No\r\ncontent-length: 0\r\n\r\n",
     ],
     ids=[
         "text",
@@ -196,6 +197,7 @@ async def test_gone_before_the_call(line: Line) -> None:
         "long",
         "many",
         "continues",
+        "999",
     ],
 )
 async def test_nonsense(line: Line, answer: bytes) -> None:

@@ -814,3 +814,13 @@ async def test_closing_refuses_who_waits_and_leaves_nothing(world: World) -> Non
     await world.clock.advance(60.0)
     assert world.engine.alive() == 0
     assert not world.pool.ledger.instances
+
+
+async def test_who_queues_beside_a_free_slot_gets_it(world: World) -> None:
+    function = world.deploy(max_instances=1)
+    [instance] = await warm(world, function)
+    assert instance.state is State.IDLE
+    waiter = world.dispatcher.enqueue(function, "retried", world.clock.now())
+    assert waiter.lease.done(), "a retried call waits although an instance is idle"
+    assert function.waiting == 0
+    world.dispatcher.release(await world.dispatcher.collect(function, waiter))

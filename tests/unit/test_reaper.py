@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +218,21 @@ async def test_leftovers_of_this_gateway_go_and_nobody_elses(
     finally:
         folder.close()
         await engine.close()
+
+
+async def test_what_becomes_ready_while_the_engine_lists_is_not_dead(world: World) -> None:
+    listed = world.engine.containers
+
+    async def slow_list(labels: dict[str, str]) -> list[object]:
+        found = list(await listed(labels))  # before the instance is there
+        await world.clock.sleep(1.0)
+        return found
+
+    world.engine.containers = slow_list  # type: ignore[method-assign, assignment]
+    looking = asyncio.ensure_future(world.reaper._bury_the_dead())
+    await world.clock.settle()
+    [instance] = await idle(world, world.deploy())
+    await world.clock.advance(2.0)
+    await looking
+    assert instance.state is State.IDLE
+    assert world.pool.ledger.removals == {}
