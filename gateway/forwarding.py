@@ -36,7 +36,6 @@ NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data
 """What only a function marked `web: true` may do to the origin that all functions share."""
 ACTIVE_CONTENT = re.compile(rb"html|xml|xsl|svg|multipart/", re.IGNORECASE)
 """Parts of content types that a browser may run scripts of; every kind of XML can hold some."""
-FORBIDDEN = (b"\r", b"\n", b"\0")
 NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
@@ -137,7 +136,7 @@ def cgi_variables(
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         if raw_name == b"content-type":
             variables["CONTENT_TYPE"] = raw_value.decode("latin-1")
-        elif name.isidentifier() and not any(bad in raw_value for bad in FORBIDDEN):
+        elif name.isidentifier() and not NOT_IN_A_VALUE.search(raw_value):
             value = raw_value.decode("latin-1")
             key = f"HTTP_{name}"
             separator = "; " if raw_name == b"cookie" else ", "

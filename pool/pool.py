@@ -119,8 +119,6 @@ class Pool:
         """Whatever goes wrong with a start ends in a removal and in a word to the listener."""
         try:
             await work
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             fault = error if isinstance(error, PoolError) else PoolError(f"{type(error).__name__}: {error}")
             if not isinstance(error, PoolError):
