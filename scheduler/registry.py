@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Prewarm
 from scheduler.function_images import ImageBuildError, prune_function_images
+from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
 from scheduler.workloads import build_workload, generic_container, limits_of
@@ -23,6 +25,8 @@ log = logging.getLogger("hearth.registry")
 
 TRY_AGAIN = 5.0
 """Seconds until a function whose image was missing, or whose engine was away, is set up again."""
+SET_UP_AT_ONCE = 8
+"""Functions whose code is read at the same time."""
 
 
 @dataclass(slots=True)
@@ -87,35 +91,58 @@ class Registry:
                 self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
             self._prewarm = dict(definitions.prewarm)
             self.loaded = True
+            images = ImageLookup(self._engine)
             await asyncio.gather(
-                self._set_prewarm(), *(self._set_up(d) for d in list(self.declared.values()))
+                self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)
             )
             await self._prune()
         if self._retry is None:
             self._retry = asyncio.ensure_future(self._cure())
 
-    async def _set_prewarm(self) -> None:
+    async def _set_prewarm(self, images: ImageLookup) -> None:
         wanted: dict[str, Prewarm] = {}
         for runtime, count in self._prewarm.items():
             try:
-                image = await self._engine.image(RUNTIMES[runtime])
+                image = await images.find(RUNTIMES[runtime])
             except EngineError as error:
                 log.warning("no prewarm pool for %s: %s", runtime, fault_of(error, RUNTIMES[runtime]))
                 continue
             wanted[image.id] = Prewarm(generic_container(image), count)
         self._dispatcher.set_prewarm(wanted)
 
-    async def _set_up(self, declared: Declared) -> None:
+    async def _set_up_all(self, wanted: Iterable[Declared], images: ImageLookup) -> None:
+        """Set functions up side by side, a few at a time: what a thousand at once took would never be given back."""
+        room = asyncio.Semaphore(SET_UP_AT_ONCE)
+
+        async def set_up(declared: Declared) -> None:
+            with ExitStack() as place:
+                place.callback(room.release)
+                await self._set_up(declared, images, place)
+
+        async with asyncio.TaskGroup() as group:
+            for declared in wanted:
+                await room.acquire()
+                group.create_task(set_up(declared))
+
+    async def _set_up(self, declared: Declared, images: ImageLookup, place: ExitStack) -> None:
+        """Bring one function into service. `place` is closed as soon as the next function may be begun."""
         definition = declared.definition
         before = (declared.version, declared.fault)
 
         def building() -> None:
+            place.close()
             declared.state = "building"
             log.info("function %s: its image is built from requirements.txt", definition.name)
 
         try:
             workload = await build_workload(
-                self._engine, definition, self._gateway_id, self._work_folder, self._log_limit, building
+                self._engine,
+                images,
+                definition,
+                self._gateway_id,
+                self._work_folder,
+                self._log_limit,
+                building,
             )
             if workload.container.memory > self._dispatcher.pool.ledger.memory_budget:
                 raise SourceError(
@@ -156,11 +183,12 @@ class Registry:
         while True:
             await self._clock.sleep(TRY_AGAIN)
             sick = [d for d in self.declared.values() if d.curable]
+            images = ImageLookup(self._engine)
             if sick:
                 async with self._lock:
-                    await asyncio.gather(*(self._set_up(d) for d in sick if d.curable))
+                    await self._set_up_all([d for d in sick if d.curable], images)
             if len(self._dispatcher.prewarm) < len(self._prewarm):
-                await self._set_prewarm()
+                await self._set_prewarm(images)
             if self._littered:
                 async with self._lock:
                     await self._prune()

@@ -13,6 +13,7 @@ from pool.workload import Kind, Workload
 from scheduler.definitions import FunctionDefinition
 from scheduler.function import Limits
 from scheduler.function_images import ensure_requirements_image
+from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import RUNTIMES
 from scheduler.sources import SourceCode, collect, version_digest
 
@@ -40,6 +41,7 @@ def generic_container(image: Image) -> ContainerSpec:
 
 async def build_workload(
     engine: Engine,
+    images: ImageLookup,
     definition: FunctionDefinition,
     gateway_id: str,
     work_folder: Path,
@@ -54,7 +56,7 @@ async def build_workload(
     source: SourceCode | None = None
     if definition.kind is Kind.HANDLER:
         assert definition.source is not None
-        image = await engine.image(RUNTIMES[definition.runtime or "python"])
+        image = await images.find(RUNTIMES[definition.runtime or "python"])
         source = await asyncio.to_thread(collect, Path(definition.source))
         own_image = source.requirements is not None
         if source.requirements is not None:
@@ -64,7 +66,7 @@ async def build_workload(
             )
     else:
         own_image = True
-        image = await engine.image(definition.image or "")
+        image = await images.find(definition.image or "")
     version = version_digest(definition, source, image.id)
     return Workload(
         function=definition.name,

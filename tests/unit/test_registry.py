@@ -1,0 +1,136 @@
+"""How the registry sets many functions up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.base import Engine, EngineUnreachable, Image, NotFound
+from pool.engine.memory import MemoryEngine
+from scheduler import registry, workloads
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.image_lookup import ImageLookup
+from scheduler.runtimes import RUNTIMES
+
+MANY = 40
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    made = MemoryEngine(LoopClock())
+    made.add_image(RUNTIMES["python"])
+    return made
+
+
+@contextlib.asynccontextmanager
+async def running(engine: Engine, folder: Path) -> AsyncIterator[Runtime]:
+    """A gateway without its edge, in which nothing is deployed yet."""
+    runtime = Runtime(Settings(), DataFolder(folder / "data"), engine)
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+
+
+def functions(folder: Path, *names: str, requirements: str | None = None) -> dict[str, FunctionDefinition]:
+    """Functions that share one source folder."""
+    source = folder / (requirements or "plain")
+    source.mkdir(exist_ok=True)
+    (source / "handler.py").write_text("def handle(event, context): return event")
+    if requirements is not None:
+        (source / "requirements.txt").write_text(requirements)
+    return {
+        name: FunctionDefinition(name=name, runtime="python", source=source, handler="handler:handle")
+        for name in names
+    }
+
+
+async def test_the_engine_is_asked_once_for_an_image_that_all_share(engine: MemoryEngine, tmp_path: Path):
+    declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared, prewarm={"python": 1}))
+        assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
+        assert engine.calls["image"] == 1
+        await runtime.registry.apply(Definitions(functions=declared))
+        assert engine.calls["image"] == 2, "a later pass must see an image that has changed"
+
+
+async def test_an_image_that_is_missing_is_told_to_every_function(engine: MemoryEngine, tmp_path: Path):
+    declared = {name: FunctionDefinition(name=name, image="absent:1") for name in ("a", "b", "c")}
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+        faults = {d.fault for d in runtime.registry.declared.values()}
+        assert faults == {"the engine has no image absent:1; pull or build it: docker pull absent:1"}
+        assert engine.calls["image"] == 1
+
+
+async def test_a_lookup_remembers_faults_without_the_frames_of_all_who_asked(engine: MemoryEngine):
+    images = ImageLookup(engine)
+    engine.fail_next("image", EngineUnreachable("it is away"))
+    depths = []
+    for _ in range(3):
+        with pytest.raises(EngineUnreachable) as caught:
+            await images.find("python")
+        depths.append(len(caught.traceback))
+    assert engine.calls["image"] == 1
+    assert len(set(depths)) == 1
+    with pytest.raises(NotFound):
+        await images.find("another")
+
+
+async def test_functions_are_set_up_a_few_at_a_time(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at_once: list[int] = []
+    inside = 0
+    build = registry.build_workload
+
+    async def counted(*arguments: object) -> object:
+        nonlocal inside
+        inside += 1
+        at_once.append(inside)
+        try:
+            return await build(*arguments)  # type: ignore[arg-type]
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(registry, "build_workload", counted)
+    declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+    assert len(at_once) == MANY
+    assert 1 < max(at_once) <= registry.SET_UP_AT_ONCE
+
+
+async def test_images_that_are_built_hold_back_no_other_function(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go_on = asyncio.Event()
+
+    async def slow_build(
+        engine: Engine, image: Image, _r: bytes, _i: str, _w: Path, on_build: Callable[[], None]
+    ) -> Image:
+        on_build()
+        await go_on.wait()
+        return image
+
+    monkeypatch.setattr(workloads, "ensure_requirements_image", slow_build)
+    building = [f"built{number}" for number in range(registry.SET_UP_AT_ONCE + 1)]
+    declared = functions(tmp_path, *building, requirements="Pillow") | functions(tmp_path, "plain")
+    async with running(engine, tmp_path) as runtime:
+        expected = ["building"] * len(building) + ["ready"]
+        applied = asyncio.ensure_future(runtime.start(Definitions(functions=declared)))
+        async with asyncio.timeout(10):
+            while [d.state for d in runtime.registry.declared.values()] != expected:
+                await asyncio.sleep(0)
+        go_on.set()
+        await applied
+        assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
