@@ -13,6 +13,7 @@ from pool.data_folder import DataFolder
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
+from pool.engine.guarded import GuardedEngine
 from pool.launcher import Launcher, LaunchSettings
 from pool.logs import LogStore
 from pool.metrics import Metrics
@@ -39,7 +40,7 @@ class Runtime:
         self.folder = folder
         self.clock = LoopClock()
         self.metrics = Metrics()
-        self.engine = engine or DockerEngine(None, self.metrics)
+        self.engine = GuardedEngine(engine or DockerEngine(None, self.metrics), self.clock, self.metrics)
         self.logs = LogStore(per_invocation=settings.log_limit)
         self.outcomes = Outcomes(self.metrics)
         self.egress = Egress(self.engine, folder.id)

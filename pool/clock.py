@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
@@ -143,6 +144,11 @@ class VirtualClock:
             if (turn >= 100) if ready is None else not ready:
                 return
         raise RuntimeError("tasks keep each other awake without any time passing")
+
+
+def jitter() -> float:
+    """What to multiply a pause with, so that those who failed together do not try again together: 0.75 to 1."""
+    return random.uniform(0.75, 1.0)  # noqa: S311 - nothing depends on nobody guessing it
 
 
 def _wake(future: asyncio.Future[None]) -> None:

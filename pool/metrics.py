@@ -68,6 +68,11 @@ class Metrics:
         self.engine_errors = Counter(
             "hearth_engine_errors", "Calls to the container engine that failed", ["verb"], registry=r
         )
+        self.engine_breaker_open = Gauge(
+            "hearth_engine_breaker_open",
+            "1 while the container engine does not answer and is asked nothing, else 0",
+            registry=r,
+        )
         self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
         self.memory_declared = Gauge(
             "hearth_memory_declared_bytes", "Memory declared by all instances", registry=r

@@ -20,6 +20,19 @@ class EngineUnreachable(EngineError):
     """The container engine does not answer; is it running, and is its socket readable?"""
 
 
+class EngineDown(EngineUnreachable):
+    """The container engine was found not to answer, and is asked nothing until it does."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds after which it is worth trying again."""
+
+
+class EngineFault(EngineError):
+    """The container engine answered with a fault of its own: a status of 500 or above."""
+
+
 class NotRunnable(EngineError):
     """A container's program cannot be run: the image does not have it, or it may not be executed."""
 

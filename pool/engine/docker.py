@@ -23,6 +23,7 @@ from pool.engine.base import (
     ContainerSpec,
     ContainerState,
     EngineError,
+    EngineFault,
     EngineInfo,
     EngineUnreachable,
     Image,
@@ -37,7 +38,7 @@ from pool.metrics import Metrics
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 ANSWER_TIMEOUT = 60.0
 """Seconds for a verb that does not wait for a container or a build."""
-PING_TIMEOUT = 5.0
+PING_TIMEOUT = 8.0
 """Seconds within which an engine that is alive answers a ping."""
 UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=PING_TIMEOUT)
 """For what lasts as long as a build or as somebody listens."""
@@ -274,7 +275,7 @@ class DockerEngine:
                 raise EngineUnreachable(message) from error
             if error.status == 404:
                 raise NotFound(message) from error
-            raise EngineError(message) from error
+            raise (EngineFault if error.status >= 500 else EngineError)(message) from error
         except TimeoutError as error:
             raise EngineUnreachable(f"Cannot {deed}: {self.address} did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:

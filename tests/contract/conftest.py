@@ -1,17 +1,18 @@
-"""The two engines that must keep the one contract."""
+"""The engines that must keep the one contract."""
 
 from __future__ import annotations
 
 import itertools
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec, Engine
 from pool.engine.docker import DockerEngine
+from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.metrics import Metrics
@@ -88,11 +89,18 @@ async def memory_bench() -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
+def guarded_bench(memory_bench: Bench) -> Bench:
+    """The guard changes nothing as long as the engine is well."""
+    guarded = GuardedEngine(memory_bench.engine, LoopClock(), memory_bench.metrics)
+    return replace(memory_bench, engine=guarded)
+
+
+@pytest.fixture
 def docker_bench(docker_engine: DockerEngine, busybox_image: str, test_label: dict[str, str]) -> Bench:
     return Bench(docker_engine, busybox_image, test_label, docker_engine._metrics, real=True)
 
 
-@pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
+@pytest.fixture(params=["memory", "guarded", pytest.param("docker", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
     return made

@@ -1,0 +1,83 @@
+"""A circuit breaker as a state that is told what happened and when: no I/O, no clock, no tasks.
+
+`closed`: calls are made. After `FAILURES` of them in a row that the engine did not answer it is `open`: none is
+made until a pause is over. Then one attempt, `half-open`, decides: closed again, or open for twice as long.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+FAILURES = 3
+"""Failures in a row after which no more calls are made."""
+PAUSE = (0.25, 1.0)
+"""Seconds until an engine that does not answer is tried again: first, and at most (doubled each time)."""
+TRUSTED_AFTER = 10.0
+"""Seconds that it must have been closed for the pauses to begin at the first again."""
+
+
+class BreakerState(StrEnum):
+    """What a breaker lets through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Breaker:
+    """Says whether calls may be made. Every method takes the present, in seconds of a clock that only grows."""
+
+    def __init__(self) -> None:
+        self.state = BreakerState.CLOSED
+        self.failures = 0
+        """Failures since the last answer."""
+        self.since = float("-inf")
+        """When it was last closed or, from closed, opened."""
+        self._retry_at = 0.0
+        self._pause = PAUSE[0]
+
+    def answered(self, now: float) -> bool:
+        """The engine has answered; whether that closed the breaker. A late answer does not close an open one."""
+        if self.state is BreakerState.OPEN:
+            return False
+        self.failures = 0
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.state, self.since = BreakerState.CLOSED, now
+        return True
+
+    def failed(self, now: float, jitter: float = 1.0) -> bool:
+        """The engine has not answered; whether that opened the breaker. `jitter`: share of the pause, up to 1."""
+        self.failures += 1
+        if self.state is BreakerState.OPEN or (
+            self.state is BreakerState.CLOSED and self.failures < FAILURES
+        ):
+            return False
+        self._open(now, jitter)
+        return True
+
+    def trip(self, now: float, jitter: float = 1.0) -> bool:
+        """Open it whatever was counted: the engine is known not to answer. Whether it was closed before."""
+        if self.state is not BreakerState.CLOSED:
+            return False
+        self.failures = max(self.failures, FAILURES)
+        self._open(now, jitter)
+        return True
+
+    def _open(self, now: float, jitter: float) -> None:
+        first, longest = PAUSE
+        if self.state is BreakerState.CLOSED:
+            if now - self.since >= TRUSTED_AFTER:
+                self._pause = first
+            self.since = now
+        self.state = BreakerState.OPEN
+        self._retry_at = now + self._pause * jitter
+        self._pause = min(2 * self._pause, longest)
+
+    def try_again(self) -> None:
+        """Begin the one attempt of an open breaker; `answered` or `failed` ends it."""
+        self.state = BreakerState.HALF_OPEN
+
+    def retry_in(self, now: float) -> float:
+        """Seconds until an open breaker is to be tried again; 0 when it is due."""
+        return max(0.0, self._retry_at - now)

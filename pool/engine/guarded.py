@@ -1,0 +1,295 @@
+"""An engine behind a circuit breaker: while the one behind it does not answer, every verb fails at once.
+
+What counts against the engine are calls that it did not answer, or answered with a fault of its own. Every verb
+has a time-out; where one takes suspiciously long, a ping tells an engine that is slow from one that hangs. While the
+breaker is open only the guard itself asks the engine, now and then: an engine that is down is left in peace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from pool.clock import Clock, jitter
+from pool.engine.base import (
+    Attachment,
+    ContainerEvent,
+    ContainerSpec,
+    ContainerState,
+    Engine,
+    EngineDown,
+    EngineError,
+    EngineFault,
+    EngineInfo,
+    EngineUnreachable,
+    Image,
+    Network,
+)
+from pool.engine.breaker import Breaker, BreakerState
+from pool.metrics import Metrics
+
+T = TypeVar("T")
+
+log = logging.getLogger("hearth.engine")
+
+VERB_TIMEOUT = 30.0
+"""Seconds for a verb that waits neither for a container's end nor for a build."""
+BUILD_TIMEOUT = 600.0
+SUSPICIOUS = 2.0
+"""Seconds without an answer after which a ping has to show that the engine lives."""
+PROBE_TIMEOUT = 8.0
+"""Seconds for a ping, and for a look at the containers: longer than a call to an engine that is merely slow."""
+NOBODY = {"org.hearth.probe": ""}
+"""A label that no container has: listing them tries the engine's books, and costs it nothing."""
+
+
+class GuardedEngine:
+    """Any engine, with time-outs and a breaker. Every verb may raise `EngineDown`: nothing was asked, or the answer
+    is no longer waited for, and what was asked may still be carried out."""
+
+    def __init__(self, engine: Engine, clock: Clock, metrics: Metrics) -> None:
+        self.breaker = Breaker()
+        self._engine = engine
+        self._clock = clock
+        self._gauge = metrics.engine_breaker_open
+        self._gauge.set(0)
+        self._fault: Exception | None = None
+        self._under_way: set[_Patience] = set()
+        self._recovering: asyncio.Task[None] | None = None
+        self._doubting: asyncio.Task[None] | None = None
+
+    def down(self) -> EngineDown | None:
+        """Why no verb is tried now; None if they are."""
+        if self.breaker.state is BreakerState.CLOSED:
+            return None
+        now = self._clock.now()
+        return EngineDown(
+            f"the engine has not answered for {now - self.breaker.since:.0f} s: {self._fault}",
+            max(1.0, self.breaker.retry_in(now)),
+        )
+
+    # -- the verbs --------------------------------------------------------------------------------------------
+
+    async def info(self) -> EngineInfo:
+        return await self._call(self._engine.info)
+
+    async def ping(self) -> None:
+        try:
+            await self._call(self._engine.ping, PROBE_TIMEOUT)
+        except EngineDown:
+            raise
+        except EngineError as error:
+            self._trip(error)
+            raise
+
+    async def create(self, spec: ContainerSpec) -> str:
+        return await self._call(lambda: self._engine.create(spec))
+
+    async def start(self, container: str) -> None:
+        await self._call(lambda: self._engine.start(container))
+
+    async def inspect(self, container: str) -> ContainerState:
+        return await self._call(lambda: self._engine.inspect(container))
+
+    async def remove(self, container: str) -> None:
+        await self._call(lambda: self._engine.remove(container))
+
+    async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
+        return await self._call(lambda: self._engine.containers(labels))
+
+    async def attach(self, container: str) -> Attachment:
+        return await self._call(lambda: self._engine.attach(container))
+
+    async def wait(self, container: str) -> int:
+        return await self._call(lambda: self._engine.wait(container), None)  # as long as the container runs
+
+    async def logs(self, container: str, limit: int) -> bytes:
+        return await self._call(lambda: self._engine.logs(container, limit))
+
+    async def resize(self, container: str, memory: int, cpus: float) -> None:
+        await self._call(lambda: self._engine.resize(container, memory, cpus))
+
+    async def pause(self, container: str) -> None:
+        await self._call(lambda: self._engine.pause(container))
+
+    async def unpause(self, container: str) -> None:
+        await self._call(lambda: self._engine.unpause(container))
+
+    def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
+        down = self.down()
+        return self._follow(down or self._engine.events(labels))
+
+    async def image(self, reference: str) -> Image:
+        return await self._call(lambda: self._engine.image(reference))
+
+    async def images(self, labels: Mapping[str, str]) -> list[Image]:
+        return await self._call(lambda: self._engine.images(labels))
+
+    async def build(self, context: bytes, tag: str, labels: Mapping[str, str]) -> Image:
+        return await self._call(lambda: self._engine.build(context, tag, labels), BUILD_TIMEOUT)
+
+    async def remove_image(self, reference: str) -> None:
+        await self._call(lambda: self._engine.remove_image(reference))
+
+    async def networks(self, labels: Mapping[str, str]) -> list[Network]:
+        return await self._call(lambda: self._engine.networks(labels))
+
+    async def create_network(
+        self, name: str, bridge: str, internal: bool, labels: Mapping[str, str]
+    ) -> Network:
+        return await self._call(lambda: self._engine.create_network(name, bridge, internal, labels))
+
+    async def remove_network(self, name: str) -> None:
+        await self._call(lambda: self._engine.remove_network(name))
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._recovering, self._doubting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._engine.close()
+
+    # -- how --------------------------------------------------------------------------------------------------
+
+    async def _call(self, verb: Callable[[], Awaitable[T]], limit: float | None = VERB_TIMEOUT) -> T:
+        down = self.down()
+        if down is not None:
+            raise down
+        try:
+            async with self._patience(limit) as patience:
+                result = await verb()
+        except TimeoutError:
+            if patience.given_up:
+                raise self.down() or EngineDown(f"the engine did not answer: {self._fault}", 1.0) from None
+            error = EngineUnreachable(f"the engine did not answer within {limit:g} s")
+            self._failed(error)
+            raise error from None
+        except (EngineUnreachable, EngineFault) as error:
+            self._failed(error)
+            raise
+        except EngineError:
+            self.breaker.answered(self._clock.now())
+            raise
+        self.breaker.answered(self._clock.now())
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _patience(self, limit: float | None) -> AsyncIterator[_Patience]:
+        """End the block with `TimeoutError` after `limit` seconds, or when the breaker opens meanwhile."""
+        async with asyncio.timeout(None) as scope:
+            patience = _Patience(scope)
+            self._under_way.add(patience)
+            timers = []
+            if limit is not None:
+                timers.append(self._clock.call_later(limit, patience.end))
+            if limit == VERB_TIMEOUT:
+                timers.append(self._clock.call_later(SUSPICIOUS, self._doubt))
+            try:
+                yield patience
+            finally:
+                self._under_way.discard(patience)
+                for timer in timers:
+                    timer.cancel()
+
+    async def _follow(
+        self, events: AsyncIterator[ContainerEvent] | EngineDown
+    ) -> AsyncIterator[ContainerEvent]:
+        if isinstance(events, EngineDown):
+            raise events
+        try:
+            async for event in events:
+                yield event
+        except (EngineUnreachable, EngineFault) as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: Exception) -> None:
+        if self.breaker.failed(self._clock.now(), jitter()):
+            self._opened(error)
+
+    def _doubt(self) -> None:
+        """A verb takes long: have a ping decide whether the engine is slow or hangs."""
+        if self.breaker.state is BreakerState.CLOSED and (self._doubting is None or self._doubting.done()):
+            self._doubting = asyncio.ensure_future(self._check())
+
+    async def _check(self) -> None:
+        try:
+            async with _limited(self._clock):
+                await self._engine.ping()
+        except EngineError as error:
+            self._trip(error)
+
+    async def _probe(self) -> None:
+        """Raise `EngineError` unless the engine answers in time, and can look at its containers."""
+        async with _limited(self._clock):
+            await self._engine.ping()
+        async with _limited(self._clock):
+            await self._engine.containers(NOBODY)
+
+    def _trip(self, error: Exception) -> None:
+        """A ping has failed: that says enough."""
+        if self.breaker.trip(self._clock.now(), jitter()):
+            self._opened(error)
+
+    def _opened(self, error: Exception) -> None:
+        self._fault = error
+        self._gauge.set(1)
+        log.warning("the engine does not answer; it is asked nothing until it does: %s", error)
+        for patience in list(self._under_way):
+            patience.give_up()
+        self._recovering = asyncio.ensure_future(self._recover())
+
+    async def _recover(self) -> None:
+        """Try the engine now and then until it answers."""
+        breaker, clock = self.breaker, self._clock
+        while breaker.state is not BreakerState.CLOSED:
+            await clock.sleep(breaker.retry_in(clock.now()))
+            breaker.try_again()
+            try:
+                await self._probe()
+            except EngineError as error:
+                self._fault = error
+                breaker.failed(clock.now(), jitter())
+            else:
+                away = clock.now() - breaker.since
+                breaker.answered(clock.now())
+                self._gauge.set(0)
+                log.warning("the engine answers again, after %.1f s", away)
+
+
+class _Patience:
+    """How long a call still waits for its answer."""
+
+    __slots__ = ("_scope", "given_up")
+
+    def __init__(self, scope: asyncio.Timeout) -> None:
+        self._scope = scope
+        self.given_up = False
+        """Whether it ended because the engine was found not to answer."""
+
+    def end(self) -> None:
+        """Wait no more."""
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            self._scope.reschedule(0.0)
+
+    def give_up(self) -> None:
+        """Wait no more: nobody will answer."""
+        self.given_up = True
+        self.end()
+
+
+@contextlib.asynccontextmanager
+async def _limited(clock: Clock) -> AsyncIterator[None]:
+    """Raise `EngineUnreachable` in the block after `PROBE_TIMEOUT`."""
+    try:
+        async with asyncio.timeout(None) as scope:
+            timer = clock.call_later(PROBE_TIMEOUT, _Patience(scope).end)
+            try:
+                yield
+            finally:
+                timer.cancel()
+    except TimeoutError:
+        raise EngineUnreachable(f"the engine did not answer within {PROBE_TIMEOUT:g} s") from None
