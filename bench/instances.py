@@ -13,13 +13,15 @@ import socket
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from bench.client import CallFailed, Connection, Greeting, fault_of
 from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
-from pool.workload import Workload
+from pool.workload import Order, Workload
 from scheduler import workloads
+from scheduler.code_store import CodeStore
 from scheduler.definitions import FunctionDefinition
 from scheduler.runtimes import RUNTIMES
 from scheduler.sources import collect, version_digest
@@ -32,8 +34,11 @@ START_TIMEOUT = 60.0
 """Seconds until a container must have dialled, and until an answer must be here."""
 
 
-async def workload_of(engine: Engine, definition: FunctionDefinition) -> Workload:
-    """A handler without requirements as the gateway would start it. Raises `EngineError` and `SourceError`."""
+async def workload_of(engine: Engine, definition: FunctionDefinition, folder: Path) -> Workload:
+    """A handler without requirements as the gateway would start it; its code is kept in `folder`.
+
+    Raises `EngineError` and `SourceError`.
+    """
     assert definition.source is not None
     image = await engine.image(RUNTIMES[definition.runtime or "python"])
     source = await asyncio.to_thread(collect, Path(definition.source))
@@ -43,7 +48,10 @@ async def workload_of(engine: Engine, definition: FunctionDefinition) -> Workloa
         version=version,
         kind=definition.kind,
         container=workloads.container_of(definition, image.id),
-        specialise=workloads.specialise_message(definition, version, source, LOG_LIMIT),
+        order=Order(
+            workloads.order_head(definition, version, LOG_LIMIT),
+            await asyncio.to_thread(CodeStore(folder).keep, source),
+        ),
     )
 
 
@@ -84,7 +92,8 @@ class Instance:
         except TimeoutError:
             raise CallFailed("a container did not dial in time") from None
         _, self.connection = await loop.connect_accepted_socket(Connection, dialled)
-        reply = await self.connection.call(specialise_request(self._workload.specialise), START_TIMEOUT)
+        order = await asyncio.to_thread(cast(Order, self._workload.order).read)
+        reply = await self.connection.call(specialise_request(order), START_TIMEOUT)
         if reply.status != 200:
             raise CallFailed(f"a container answered its specialising with status {reply.status}")
 

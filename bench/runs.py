@@ -95,7 +95,7 @@ async def run(choice: Choice, console: Console) -> Report:
             gateway={},
         )
         definition = load(declare(folder / "reference", ["hello"], 0)).functions["hello"]
-        workload = await workload_of(engine, definition)
+        workload = await workload_of(engine, definition, folder / "kept")
         lab = Lab(engine, workload, folder / "run", run_id, payload(folder / "code"))
         await Run(choice, lab, report, console).all()
     report.seconds = round(time.monotonic() - began, 3)

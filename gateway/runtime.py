@@ -19,10 +19,12 @@ from pool.logs import LogStore
 from pool.metrics import Metrics
 from pool.pool import Pool
 from pool.reaper import Reaper, remove_leftovers
+from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.registry import Registry
+from scheduler.workloads import WorkloadBuilder
 
 log = logging.getLogger("hearth")
 
@@ -61,9 +63,14 @@ class Runtime:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
         policy = KeepAlivePolicy(settings.keep_alive_policy)
         self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy)
-        self.registry = Registry(
-            self.engine, self.egress, self.dispatcher, self.clock, folder.id, folder.work, settings.log_limit
+        builder = WorkloadBuilder(
+            engine=self.engine,
+            code=CodeStore(folder.code),
+            gateway_id=folder.id,
+            work_folder=folder.work,
+            log_limit=settings.log_limit,
         )
+        self.registry = Registry(self.engine, self.egress, self.dispatcher, self.clock, builder)
         self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
         self._clean = False
 

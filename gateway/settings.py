@@ -36,7 +36,10 @@ class Settings(BaseSettings):
     functions: Path = Field(Path("functions.yaml"), description="The file that declares the functions")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
-    data_dir: Path = Field(Path(".hearth"), description="Folder for the gateway's identity and its sockets")
+    data_dir: Path = Field(
+        Path(".hearth"),
+        description="Folder for the gateway's identity, its sockets and the code of its functions",
+    )
     memory_budget: Size = Field(
         default_factory=default_memory_budget, description="Memory that all instances may declare together"
     )

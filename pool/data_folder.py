@@ -27,6 +27,8 @@ class DataFolder:
         """Socket folders of instances, one each."""
         self.work = self.path / "work"
         """Scratch space for building images."""
+        self.code = self.path / "code"
+        """The code of what is deployed."""
         self._lock = (self.path / "lock").open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,9 +57,9 @@ class DataFolder:
             return identity
 
     def clear(self) -> None:
-        """Remove what belongs to no life but a gateway's own: socket folders and scratch space."""
-        shutil.rmtree(self.run, ignore_errors=True)
-        shutil.rmtree(self.work, ignore_errors=True)
+        """Remove what belongs to no life but a gateway's own: socket folders, scratch space, code."""
+        for folder in (self.run, self.work, self.code):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Let another process have the folder."""

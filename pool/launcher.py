@@ -22,7 +22,7 @@ from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
 from pool.transport.message import Call, read_report
 from pool.transport.server import Server
-from pool.workload import Kind, Workload
+from pool.workload import Kind, Order, Workload
 
 GATEWAY_LABEL = "org.hearth.gateway"
 INSTANCE_LABEL = "org.hearth.instance"
@@ -187,6 +187,10 @@ class Launcher:
         """
         link = cast(HandlerLink, instance.link)
         try:
+            order = await asyncio.to_thread(cast(Order, workload.order).read)
+        except OSError as error:
+            raise StartFailed(f"the function's code is not in the data folder any more: {error}") from error
+        try:
             if instance.born_generic:
                 await self._resize(instance, workload)
             async with asyncio.timeout(self._settings.start_timeout):
@@ -199,9 +203,7 @@ class Launcher:
                     (b"content-type", b"application/json"),
                     (b"x-hearth-control", b"1"),
                 ]
-                answer = await connection.exchange(
-                    Call(b"POST", b"/specialise", headers, workload.specialise)
-                )
+                answer = await connection.exchange(Call(b"POST", b"/specialise", headers, order))
                 if answer.status != 200:
                     kind, message = await read_report(answer)
                     raise FunctionBroken(message, kind, imported=False)

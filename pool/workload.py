@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from pool.engine.base import ContainerSpec
 
@@ -17,6 +18,20 @@ class Kind(StrEnum):
     """The container serves HTTP on a port."""
     COMMAND = "command"
     """The container is run once for each call: body to stdin, stdout is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a shim is sent, once, to become a function version: docs/runtime-protocol.md."""
+
+    head: bytes
+    """The message, a JSON object, but for its `files`."""
+    files: Path
+    """A file with the value of `files`: the code. It is read for each instance, and not held in memory."""
+
+    def read(self) -> bytes:
+        """The whole message. Blocks; raises OSError."""
+        return b'%b, "files": %b}' % (self.head.removesuffix(b"}"), self.files.read_bytes())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +56,8 @@ class Workload:
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None
     """Calls after which an instance is recycled."""
-    specialise: bytes = b""
-    """Handler only: what the shim is sent, once, to become this function (see docs/runtime-protocol.md)."""
+    order: Order | None = None
+    """Handlers have one."""
     generic: bool = False
     """Handler only: an instance of the runtime's prewarm pool may become this function."""
     port: int = 0

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from pool.clock import Clock
 from pool.egress import Egress
@@ -15,11 +14,11 @@ from pool.engine.base import Engine, EngineError, NotFound
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Prewarm
-from scheduler.function_images import ImageBuildError, prune_function_images
+from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
-from scheduler.workloads import build_workload, generic_container, limits_of
+from scheduler.workloads import WorkloadBuilder, generic_container, limits_of
 
 log = logging.getLogger("hearth.registry")
 
@@ -53,9 +52,7 @@ class Registry:
         egress: Egress,
         dispatcher: Dispatcher,
         clock: Clock,
-        gateway_id: str,
-        work_folder: Path,
-        log_limit: int,
+        builder: WorkloadBuilder,
     ) -> None:
         self.declared: dict[str, Declared] = {}
         self.loaded = False
@@ -66,9 +63,7 @@ class Registry:
         self._egress = egress
         self._dispatcher = dispatcher
         self._clock = clock
-        self._gateway_id = gateway_id
-        self._work_folder = work_folder
-        self._log_limit = log_limit
+        self._builder = builder
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
         self._littered = False
@@ -135,15 +130,7 @@ class Registry:
             log.info("function %s: its image is built from requirements.txt", definition.name)
 
         try:
-            workload = await build_workload(
-                self._engine,
-                images,
-                definition,
-                self._gateway_id,
-                self._work_folder,
-                self._log_limit,
-                building,
-            )
+            workload = await self._builder.build(definition, images, building)
             if workload.container.memory > self._dispatcher.pool.ledger.memory_budget:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
@@ -166,12 +153,11 @@ class Registry:
             self.on_state(declared)
 
     async def _prune(self) -> None:
-        """Remove images that were built for versions that are gone, and networks that no function is on."""
-        functions = self._dispatcher.functions.values()
-        used = {f.workload.container.image for f in functions}
+        """Remove code and images of versions that are gone, and networks that no function is on."""
+        used = [function.workload for function in self._dispatcher.functions.values()]
         try:
-            await prune_function_images(self._engine, self._gateway_id, used)
-            if self._egress.in_use and not any(f.workload.egress for f in functions):
+            await self._builder.prune(used)
+            if self._egress.in_use and not any(workload.egress for workload in used):
                 await self._egress.remove()
             self._littered = False
         except EngineError as error:  # an instance that drains may still use it

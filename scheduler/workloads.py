@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from pool.engine.base import ContainerSpec, Engine, Image
-from pool.workload import Kind, Workload
+from pool.workload import Kind, Order, Workload
+from scheduler.code_store import CodeStore
 from scheduler.definitions import FunctionDefinition
 from scheduler.function import Limits
-from scheduler.function_images import ensure_requirements_image
+from scheduler.function_images import ensure_requirements_image, prune_function_images
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import RUNTIMES
-from scheduler.sources import SourceCode, collect, version_digest
+from scheduler.sources import collect, version_digest
 
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""
@@ -39,55 +40,68 @@ def generic_container(image: Image) -> ContainerSpec:
     return ContainerSpec(name="", image=image.id, memory=GENERIC_MEMORY)
 
 
-async def build_workload(
-    engine: Engine,
-    images: ImageLookup,
-    definition: FunctionDefinition,
-    gateway_id: str,
-    work_folder: Path,
-    log_limit: int,
-    on_build: Callable[[], None],
-) -> Workload:
-    """Everything that is needed to start instances of a function as it is declared and lies on disk now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadBuilder:
+    """Makes workloads of definitions, for one gateway."""
 
-    `on_build` is called if an image has to be built first, which takes long. Raises `SourceError`,
-    `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
-    """
-    source: SourceCode | None = None
-    if definition.kind is Kind.HANDLER:
-        assert definition.source is not None
-        image = await images.find(RUNTIMES[definition.runtime or "python"])
-        source = await asyncio.to_thread(collect, Path(definition.source))
-        own_image = source.requirements is not None
-        if source.requirements is not None:
-            work_folder.mkdir(parents=True, exist_ok=True)
-            image = await ensure_requirements_image(
-                engine, image, source.requirements, gateway_id, work_folder, on_build
-            )
-    else:
-        own_image = True
-        image = await images.find(definition.image or "")
-    version = version_digest(definition, source, image.id)
-    return Workload(
-        function=definition.name,
-        version=version,
-        kind=definition.kind,
-        container=container_of(definition, image.id),
-        concurrency=definition.concurrency,
-        reuse=definition.reuse,
-        max_instances=definition.max_instances,
-        min_instances=definition.min_instances,
-        keep_alive=definition.keep_alive,
-        freeze_after=definition.freeze_after,
-        max_age=definition.max_age,
-        max_invocations=definition.max_invocations,
-        specialise=specialise_message(definition, version, source, log_limit) if source is not None else b"",
-        generic=not own_image and definition.shape_is_default(),
-        port=definition.port or 0,
-        health=definition.health,
-        egress=definition.network == "egress",
-        max_response=definition.max_response,
-    )
+    engine: Engine
+    code: CodeStore
+    gateway_id: str
+    work_folder: Path
+    """Scratch space for building images."""
+    log_limit: int
+    """Bytes of output that an invocation may print."""
+
+    async def build(
+        self, definition: FunctionDefinition, images: ImageLookup, on_build: Callable[[], None]
+    ) -> Workload:
+        """Everything that is needed to start instances of a function as it is declared and lies on disk now.
+
+        `on_build` is called if an image has to be built first, which takes long. Raises `SourceError`,
+        `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
+        """
+        order, own_image = None, True
+        if definition.kind is Kind.HANDLER:
+            assert definition.source is not None
+            image = await images.find(RUNTIMES[definition.runtime or "python"])
+            source = await asyncio.to_thread(collect, Path(definition.source))
+            own_image = source.requirements is not None
+            if source.requirements is not None:
+                self.work_folder.mkdir(parents=True, exist_ok=True)
+                image = await ensure_requirements_image(
+                    self.engine, image, source.requirements, self.gateway_id, self.work_folder, on_build
+                )
+            version = version_digest(definition, source, image.id)
+            files = await asyncio.to_thread(self.code.keep, source)
+            order = Order(order_head(definition, version, self.log_limit), files)
+        else:
+            image = await images.find(definition.image or "")
+            version = version_digest(definition, None, image.id)
+        return Workload(
+            function=definition.name,
+            version=version,
+            kind=definition.kind,
+            container=container_of(definition, image.id),
+            concurrency=definition.concurrency,
+            reuse=definition.reuse,
+            max_instances=definition.max_instances,
+            min_instances=definition.min_instances,
+            keep_alive=definition.keep_alive,
+            freeze_after=definition.freeze_after,
+            max_age=definition.max_age,
+            max_invocations=definition.max_invocations,
+            order=order,
+            generic=not own_image and definition.shape_is_default(),
+            port=definition.port or 0,
+            health=definition.health,
+            egress=definition.network == "egress",
+            max_response=definition.max_response,
+        )
+
+    async def prune(self, used: Collection[Workload]) -> None:
+        """Remove the code, and the images that were built, of versions that are gone. Raises `EngineError`."""
+        await asyncio.to_thread(self.code.prune, {w.order.files for w in used if w.order is not None})
+        await prune_function_images(self.engine, self.gateway_id, {w.container.image for w in used})
 
 
 def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec:
@@ -107,10 +121,8 @@ def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec
     )
 
 
-def specialise_message(
-    definition: FunctionDefinition, version: str, source: SourceCode, log_limit: int
-) -> bytes:
-    """What a shim is sent to become the function: docs/runtime-protocol.md."""
+def order_head(definition: FunctionDefinition, version: str, log_limit: int) -> bytes:
+    """What a shim is sent to become the function, but for the code."""
     message = {
         "function": definition.name,
         "version": version,
@@ -118,6 +130,5 @@ def specialise_message(
         "env": dict(definition.env),
         "concurrency": definition.concurrency,
         "log_limit": log_limit,
-        "files": [[name, base64.b64encode(data).decode()] for name, data in source.files],
     }
     return json.dumps(message).encode()

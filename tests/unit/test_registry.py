@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +18,12 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
+from pool.workload import Workload
 from scheduler import registry, workloads
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import RUNTIMES
+from scheduler.workloads import WorkloadBuilder
 
 MANY = 40
 
@@ -91,18 +96,18 @@ async def test_functions_are_set_up_a_few_at_a_time(
 ):
     at_once: list[int] = []
     inside = 0
-    build = registry.build_workload
+    build = WorkloadBuilder.build
 
-    async def counted(*arguments: object) -> object:
+    async def counted(builder: WorkloadBuilder, *arguments: Any) -> Workload:
         nonlocal inside
         inside += 1
         at_once.append(inside)
         try:
-            return await build(*arguments)  # type: ignore[arg-type]
+            return await build(builder, *arguments)
         finally:
             inside -= 1
 
-    monkeypatch.setattr(registry, "build_workload", counted)
+    monkeypatch.setattr(WorkloadBuilder, "build", counted)
     declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
@@ -134,3 +139,24 @@ async def test_images_that_are_built_hold_back_no_other_function(
         go_on.set()
         await applied
         assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
+
+
+async def test_the_code_is_that_of_the_registered_version_until_the_next(
+    engine: MemoryEngine, tmp_path: Path
+):
+    declared = functions(tmp_path, "one", "two")
+    handler = tmp_path / "plain/handler.py"
+    async with running(engine, tmp_path) as runtime:
+
+        def codes() -> set[bytes]:
+            orders = [f.workload.order for f in runtime.dispatcher.functions.values()]
+            return {b64decode(json.loads(order.read())["files"][0][1]) for order in orders if order}
+
+        await runtime.start(Definitions(functions=declared))
+        registered = handler.read_bytes()
+        handler.write_text("def handle(event, context): return 2")
+        assert codes() == {registered}
+        await runtime.registry.apply(Definitions(functions=declared))
+        assert codes() == {handler.read_bytes()} != {registered}
+        assert len(list(runtime.folder.code.iterdir())) == 1, "the older version's code is of no use any more"
+    assert not runtime.folder.code.exists()
