@@ -80,7 +80,7 @@ class Outcomes:
 
     def starts_of(self, function: str) -> dict[str, int]:
         """How many answered invocations of a function had which kind of start."""
-        return {kind: self._metrics.starts.labels(function, kind).value for kind in KINDS}
+        return {kind: self._metrics.starts.value_of(function, kind) for kind in KINDS}
 
 
 class _Measured:

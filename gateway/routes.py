@@ -212,8 +212,6 @@ def build_routes(runtime: Runtime) -> APIRouter:
     async def read_metrics() -> Response:
         """Every metric, in the text format of Prometheus."""
         pool.ledger.export(runtime.metrics)
-        for name, function in dispatcher.functions.items():
-            runtime.metrics.queue_depth.labels(name).set(function.waiting)
         return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Iterator
 
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
@@ -63,6 +64,7 @@ class Runtime:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
         policy = KeepAlivePolicy(settings.keep_alive_policy)
         self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy)
+        self.metrics.queue_depth.read = self._queue_depths
         builder = WorkloadBuilder(
             engine=self.engine,
             code=CodeStore(folder.code),
@@ -73,6 +75,9 @@ class Runtime:
         self.registry = Registry(self.engine, self.egress, self.dispatcher, self.clock, builder)
         self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
         self._clean = False
+
+    def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        return (((name,), function.waiting) for name, function in self.dispatcher.functions.items())
 
     async def start(self, definitions: Definitions) -> None:
         """Clear what an earlier process left, and bring the functions into service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from pool.plain_metrics import PlainCounter, PlainHistogram
+from pool.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
 
 FAST = (
     0.0001,
@@ -55,8 +55,8 @@ class Metrics:
         )
         self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
         self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
-        self.queue_depth = Gauge(
-            "hearth_queue_depth", "Invocations that wait for an instance", ["function"], registry=r
+        self.queue_depth = PlainGauge(
+            "hearth_queue_depth", "Invocations that wait for an instance", ["function"], r
         )
         self.engine_seconds = Histogram(
             "hearth_engine_seconds",

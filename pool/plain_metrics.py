@@ -1,4 +1,4 @@
-"""Counters and histograms for the way of every call: plain numbers without a lock, read when Prometheus asks.
+"""Metrics for the way of every call, and of every function: plain numbers without a lock, read when Prometheus asks.
 
 prometheus_client's own are safe to use from many threads, and cost several times as much. Those here belong to
 the thread of the event loop; everything that happens less often than a call uses prometheus_client's.
@@ -7,10 +7,10 @@ the thread of the event loop; everything that happens less often than a call use
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -43,11 +43,37 @@ class PlainCounter(Collector):
             count = self._of[values] = Count()
         return count
 
+    def value_of(self, *values: str) -> int:
+        """What the counter with these label values stands at; asking makes none."""
+        count = self._of.get(values)
+        return count.value if count is not None else 0
+
     def collect(self) -> Iterable[CounterMetricFamily]:
         """For the registry."""
         family = CounterMetricFamily(self.name, self._text, labels=self.label_names)
         for values, count in self._of.items():
             family.add_metric(values, count.value)
+        yield family
+
+
+class PlainGauge(Collector):
+    """Gauges of one name that are read where the truth is, each time Prometheus asks, and held nowhere."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry) -> None:
+        self.name = name
+        self.label_names = tuple(labels)
+        self.read: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = lambda: ()
+        """Gives label values and numbers; set by whoever has them."""
+        self._text = text
+        registry.register(self)
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """For the registry."""
+        family = GaugeMetricFamily(self.name, self._text, labels=self.label_names)
+        for values, number in self.read():
+            family.add_metric(values, number)
         yield family
 
 
