@@ -21,7 +21,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from pool.metrics import Metrics
-from pool.plain_metrics import PlainCounter, PlainHistogram
+from pool.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
 from pool.states import Reason, State
 from scheduler.definitions import FunctionDefinition
 
@@ -155,7 +155,7 @@ def test_exactly_the_metrics_are_in_the_table_with_their_type_and_labels() -> No
     documented = {row["metric"]: (row["type"], row["labels"]) for row in rows(METRICS, "metric")}
     kept = {}
     for metric in vars(Metrics()).values():
-        if isinstance(metric, PlainCounter | PlainHistogram):
+        if isinstance(metric, PlainCounter | PlainGauge | PlainHistogram):
             name, kind, labels = metric.name, metric.kind, metric.label_names
         elif hasattr(metric, "_labelnames"):
             name, kind, labels = metric._name, metric._type, metric._labelnames
