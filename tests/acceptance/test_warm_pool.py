@@ -38,6 +38,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "hello": handler(HELLO),
         "slowish": handler(SLEEP),
         "counted": handler(HELLO),
+        "written": handler("def handle(event, context):\n    print(event)\n"),
         "fresh": handler(HOST, reuse=False),
         **{f"first{number}": handler(HELLO) for number in range(SAMPLES)},
     }
@@ -182,6 +183,37 @@ def test_a_warm_call_makes_no_engine_call(gateway: Gateway):
         assert gateway.call("counted", {"name": "Ada"}).headers["x-hearth-start"] == "warm"
         time.sleep(0.015)  # the reaper looks at everything several times meanwhile
     assert engine_calls() == before
+
+
+def test_a_warm_call_writes_nothing_to_disk(gateway: Gateway):
+    own = gateway.process.pid
+
+    def written_bytes(pid: int) -> int:
+        """What a process has given to file systems that lie on a disk. Sockets do not count, nor does tmpfs."""
+        counted = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+        return int(counted["write_bytes"]) + int(counted["cancelled_write_bytes"])
+
+    def files() -> dict[Path, tuple[int, int]]:
+        """Everything that the gateway could write to: its data folder, and what it has open. Size and time."""
+        opened = {descriptor.resolve() for descriptor in Path(f"/proc/{own}/fd").iterdir()}
+        found = {*gateway.data.rglob("*"), *(path for path in opened if path.is_file())}
+        return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+    eventually(lambda: gateway.prewarmed() == 2)
+    before = files()
+    assert gateway.call("written", {"name": "Ada"}).headers["x-hearth-start"] == "prewarmed"
+    eventually(lambda: gateway.prewarmed() == 2)
+    assert files() != before, "the start of the next prewarmed instance must be seen"
+
+    (instance,) = gateway.instances("written")
+    container = gateway.engine.request("GET", f"/containers/{instance['container']}/json")
+    processes = (own, int(container["State"]["Pid"]))
+    before, written = files(), [written_bytes(pid) for pid in processes]
+    assert gateway.log_file in before
+    for _ in range(300):
+        assert gateway.call("written", {"name": "Ada"}).headers["x-hearth-start"] == "warm"
+    assert [written_bytes(pid) for pid in processes] == written
+    assert files() == before
 
 
 def test_without_reuse_no_hostname_is_seen_twice(gateway: Gateway):
