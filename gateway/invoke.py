@@ -33,6 +33,8 @@ ATTEMPTS = 3
 """Leases that a call may use up before anything of it was sent."""
 
 
+LOGGED_DETAIL = 500
+"""Characters of a problem's detail that are logged: it may be a function's own text, and each call would log it."""
 UNWATCHED = 0.02
 """Seconds of waiting for a slot before the client is watched for leaving."""
 
@@ -87,9 +89,8 @@ class InvokeEndpoint:
         if problem.slug == "internal-error":
             log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
         elif problem.blame != "caller":
-            log.warning(
-                "invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, problem.detail
-            )
+            detail = problem.detail[:LOGGED_DETAIL]
+            log.warning("invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, detail)
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
         if invocation.head_sent:
             return  # the server closes the connection without a final chunk: nobody takes half for whole

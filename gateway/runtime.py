@@ -60,6 +60,7 @@ class Runtime:
             self.egress,
             on_slots=lambda instance: self.pool.slots_changed(instance),
             on_output=lambda instance, data: self.pool.output(instance, data),
+            on_running=lambda instance: self.pool.running(instance),
         )
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
         policy = KeepAlivePolicy(settings.keep_alive_policy)

@@ -61,6 +61,7 @@ class Instance:
         "reason",
         "served",
         "silent_until",
+        "slow",
         "state",
         "state_since",
         "thawing",
@@ -86,6 +87,8 @@ class Instance:
         self.served = 0
         self.silent_until = 0.0
         """Until when it may be without a connection: one was closed in mid-call, and it dials again after it."""
+        self.slow = False
+        """Its container runs, but its function's own program takes long to become ready (`Ledger.note_slow`)."""
         self.container: str | None = None
         self.cgroup: Cgroup | None = None
         """Where its limits and its freezer are; None: not to be reached from here."""

@@ -54,12 +54,14 @@ class Launcher:
         egress: Egress,
         on_slots: Callable[[Instance], None],
         on_output: Callable[[Instance, bytes], None],
+        on_running: Callable[[Instance], None] = lambda instance: None,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._egress = egress
         self._on_slots = on_slots
         self._on_output = on_output
+        self._on_running = on_running
         self._command_starts = asyncio.Semaphore(settings.parallel_starts)
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
@@ -153,6 +155,7 @@ class Launcher:
             instance.container = container
 
         await self._engine.start(await create_surely(self._engine, spec, created))
+        self._on_running(instance)
 
     async def _unless_it_dies(self, instance: Instance, ready: object) -> None:
         """Wait for readiness and for the container's end, whichever comes first; `start_timeout` at most, which

@@ -27,9 +27,9 @@ class Ledger:
         self.memory_stopping = 0
         """The part of `memory_declared` whose removal is under way."""
         self.pending = 0
-        """Instances that are being started or specialised for a function."""
+        """Instances that are being started or specialised for a function, without the slow ones."""
         self.starting = 0
-        """Instances of any kind whose container is being started."""
+        """Instances of any kind whose container is being started, without the slow ones."""
         self.instances: dict[str, Instance] = {}
         self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
@@ -62,9 +62,16 @@ class Ledger:
         instance.workload = workload
         self.memory_declared += workload.container.memory - instance.memory
         instance.memory = workload.container.memory
+        instance.slow = False
         instance.state = State.SPECIALISING
         instance.state_since = now
         self._of_function[workload.function][instance.id] = instance
+        self._count(instance, +1)
+
+    def note_slow(self, instance: Instance) -> None:
+        """What an instance waits for is its function's own program: no start of others has to wait for that."""
+        self._count(instance, -1)
+        instance.slow = True
         self._count(instance, +1)
 
     def stop(self, instance: Instance, reason: Reason, now: float) -> None:
@@ -88,7 +95,7 @@ class Ledger:
         self._counts[instance.function or GENERIC, state] += step
         if state is State.STOPPING:
             self.memory_stopping += step * instance.memory
-        elif state in PENDING:
+        elif state in PENDING and not instance.slow:
             self.starting += step * (state is State.STARTING)
             self.pending += step * (instance.workload is not None)
         elif state is State.PREWARMED:
@@ -115,8 +122,6 @@ class Ledger:
 
     def refilling(self, image: str) -> int:
         """Generic instances of an image that are being started."""
-        if not self.starting:
-            return 0
         return sum(
             1
             for i in self.instances.values()

@@ -30,6 +30,8 @@ log = logging.getLogger("hearth.pool")
 REMOVE_RETRY = (0.2, 5.0)
 """Seconds until a removal that failed is tried again: first, and at most (doubled each time)."""
 INSTANCE_LOG = 64 * 1024
+SLOW_START = 1.0
+"""Seconds that a function's own program has, once its container runs, before starts of others wait for it no more."""
 
 
 class Listener(Protocol):
@@ -106,6 +108,7 @@ class Pool:
         """Give a prewarmed instance to a function, for ever."""
         instance.given_at = self.clock.now()
         self.ledger.give(instance, workload, instance.given_at)
+        self.running(instance)
         self._spawn_start(instance, self._specialise(instance, workload))
 
     def _spawn_start(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
@@ -273,6 +276,17 @@ class Pool:
             await asyncio.wait(list(self._removals.values()))
 
     # -- what the launcher reports --------------------------------------------------------------------------
+
+    def running(self, instance: Instance) -> None:
+        """The instance's container runs: what is waited for from now on is the program in it."""
+        self.clock.call_later(SLOW_START, self._unless_ready, instance)
+
+    def _unless_ready(self, instance: Instance) -> None:
+        # A generic instance runs nobody's code: it is left to count, so that no second one is started for it.
+        if instance.state in PENDING and instance.workload is not None and not instance.slow:
+            self.ledger.note_slow(instance)
+            if self.listener is not None:
+                self.listener.capacity_freed()
 
     def slots_changed(self, instance: Instance) -> None:
         """A connection of the instance came or went."""

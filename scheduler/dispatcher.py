@@ -39,7 +39,7 @@ class Dispatcher:
         self._clock = clock
         self._hungry: dict[str, Function] = {}
         self.draining = False
-        self._upkeep = Upkeep(pool, clock, self.functions, lambda: self.draining or bool(self._hungry))
+        self._upkeep = Upkeep(pool, clock, self.functions, self._needs_starts)
         evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
         self._growth = Growth(pool, clock, cores, self._hungry, evictor, self._upkeep.soon)
         pool.listener = self
@@ -144,6 +144,8 @@ class Dispatcher:
             why = "the gateway's memory budget is in use"
         elif self.pool.ledger.count(function.name) == 0:
             why = "no instance could be started"
+        elif not any(i.state in LIVE for i in self.pool.ledger.of(function.name)):
+            why = "its instances have not become ready yet"
         waited = function.limits.queue_timeout
         return f"no instance of {function.name} within {waited:g} s (queue_timeout): {why}"
 
@@ -294,6 +296,10 @@ class Dispatcher:
             lease = self.pool.lease(instance, waiter.invocation, waiter.arrived)
             waiter.lease.set_result(lease)
             self._leave(function)
+
+    def _needs_starts(self) -> bool:
+        """Whether calls need the starts that there can be: what is only kept ready then comes later."""
+        return self.draining or any(self._growth.helps(function) for function in self._hungry.values())
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self.functions)} functions, {len(self._hungry)} hungry, {self.pool!r}>"

@@ -51,7 +51,7 @@ class Growth:
     def _grow(self, function: Function) -> bool:
         """Start or specialise instances for the waiters of one function; False if it lacks memory."""
         demand = self._demand(function)
-        wanted = wanted_starts(demand)
+        wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
         if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
             wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
         function.enough_for = 0 if wanted else function.waiting
@@ -64,6 +64,15 @@ class Growth:
             first = function.first_waiter()
             function.look_again = self._clock.call_later(delay, self._look_again, function, first, due)
         return True
+
+    def helps(self, function: Function) -> bool:
+        """Whether one more instance could be started for who waits: else the wait is for the function itself."""
+        room = function.workload.max_instances > self._pool.ledger.count(function.name)
+        return room and not self._slow(function)
+
+    def _slow(self, function: Function) -> int:
+        """Instances whose own program does not become ready. More of them would not either, most likely."""
+        return sum(i.slow and i.state in PENDING for i in function.instances(self._pool.ledger))
 
     def _look_again(self, function: Function, first: Waiter | None, due: float) -> None:
         """A queue that was expected to move has had its time. If its first waiter is still the same one, it is

@@ -58,8 +58,18 @@ class TextFormatter(logging.Formatter):
             moment = click.style(moment, fg="bright_black")
             level = click.style(level, fg=COLOURS.get(record.levelname))
         origin = "" if record.name.startswith("hearth") else f"{record.name}: "
-        line = f"{moment} {level} {origin}{record.getMessage()}"
+        line = f"{moment} {level} {origin}{one_line(record.getMessage())}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def one_line(message: str) -> str:
+    """A message without line ends and control characters: what a function says of itself may be in it, and must not
+    look like a line of ours nor steer a terminal."""
+    return (
+        message
+        if message.isprintable()
+        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    )
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

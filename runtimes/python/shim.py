@@ -124,12 +124,12 @@ class Log(io.RawIOBase):
 
     def traceback(self, error: BaseException) -> None:
         """Print an exception, without the frames of this file."""
-        import traceback
-
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
         try:
+            import traceback  # fails if the handler has left no file descriptor, or no memory, for it
+
             traceback.print_exception(type(error), error, trace)
         except Exception:  # noqa: S110 - as above
             pass

@@ -129,6 +129,8 @@ class VirtualLauncher:
         self._clock = clock
         self.pool: Pool | None = None
         self.broken: set[str] = set()
+        self.endless: set[str] = set()
+        """Functions whose import does not come to its end."""
         self.owners: dict[str, str | None] = {}
         """Instance id to the function that its container was ever meant for."""
         self.launched: list[Instance] = []
@@ -147,6 +149,8 @@ class VirtualLauncher:
                 instance.container = await creating
                 raise
             await self._engine.start(instance.container)
+            if self.pool is not None:
+                self.pool.running(instance)
         except EngineError as error:
             raise StartFailed(str(error)) from error
         pool = self.pool
@@ -163,7 +167,7 @@ class VirtualLauncher:
 
     async def specialise(self, instance: Instance, workload: Workload) -> None:
         self.owners[instance.id] = workload.function
-        await self._clock.sleep(SPECIALISE)
+        await self._clock.sleep(3600 if workload.function in self.endless else SPECIALISE)
         if workload.function in self.broken:
             raise FunctionBroken("No module named 'nowhere'", "ModuleNotFoundError", imported=False)
         link = instance.link
@@ -325,9 +329,10 @@ class World:
         starting = [i for i in everyone if i.state == "starting"]
         assert ledger.memory_declared == sum(i.memory for i in everyone) <= ledger.memory_budget
         assert ledger.memory_stopping == sum(i.memory for i in stopping)
-        assert ledger.starting == len(starting) <= self.cores
+        assert all(i.workload is not None for i in everyone if i.slow)
+        assert ledger.starting == sum(not i.slow for i in starting) <= self.cores
         pending = [i for i in everyone if i.state in PENDING and i.workload is not None]
-        assert ledger.pending == len(pending)
+        assert ledger.pending == sum(not i.slow for i in pending)
         names = {i.function for i in everyone} | set(self.dispatcher.functions) | {None}
         for name in names:
             mine = [i for i in everyone if i.function == name]

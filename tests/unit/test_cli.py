@@ -532,3 +532,17 @@ def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
     unified.mkdir(parents=True)
     (unified / "cgroup.freeze").touch()
     assert freezer().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Grüße an 東京", "Grüße an 東京"),
+        ("a\r\n12:00:00 error forged", "a\\r\\n12:00:00 error forged"),
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("right\u202eleft\u2028line", "right\\u202eleft\\u2028line"),
+    ],
+)
+def test_what_a_function_says_is_one_line_of_the_log_and_steers_no_terminal(message: str, shown: str) -> None:
+    record = logging.makeLogRecord({"name": "hearth.invoke", "levelname": "WARNING", "msg": message})
+    assert log_format.TextFormatter(colour=False).format(record).split(" warning ")[1] == shown

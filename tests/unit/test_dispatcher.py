@@ -22,6 +22,7 @@ from property.virtual_pool import (
 from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
 from pool.instance import Instance
+from pool.pool import SLOW_START
 from pool.states import Reason, State
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.function import FIRST_START_GUESS, Function, Limits
@@ -548,6 +549,37 @@ async def test_refilling_yields_to_calls_and_goes_one_at_a_time(world: World) ->
     assert function.waiting == 0
     await world.clock.advance(2.0)
     assert world.pool.ledger.states(None) == {"prewarmed": 3}
+
+
+@pytest.mark.parametrize("generic", [True, False])
+async def test_an_import_without_end_holds_no_start_of_others_up(world: World, generic: bool) -> None:
+    """Its callers wait as long as they said; others start a second later at the most, and the pool is refilled."""
+    world.prewarm(1)
+    await world.clock.advance(1.0)
+    world.launcher.endless.add("endless")
+    endless = world.deploy("endless", generic=generic, limits=Limits(queue_timeout=10.0))
+    stuck = [world.arrive(endless) for _ in range(6)]
+    await world.clock.advance(SLOW_START + COLD + 0.1)
+    assert sum(world.pool.ledger.states("endless").values()) == world.cores
+    other = world.deploy("other")
+    callers = [world.arrive(other) for _ in range(2)]
+    await world.clock.advance(COLD + 0.1)
+    assert all(caller.lease for caller in callers)
+    await world.clock.advance(1.0)
+    assert world.pool.ledger.states(None) == {"prewarmed": 1}
+    await world.clock.advance(10.0)
+    assert all("not become ready" in str(caller.error) for caller in stuck)
+    assert sum(world.pool.ledger.states("endless").values()) == world.cores
+
+
+async def test_a_queue_before_max_instances_does_not_keep_the_prewarm_pool_empty(world: World) -> None:
+    function = world.deploy(generic=True, max_instances=1, limits=Limits(queue_timeout=100.0))
+    world.prewarm(1)
+    await world.clock.advance(1.0)
+    [first, second] = [world.arrive(function) for _ in range(2)]
+    await world.clock.advance(2.0)
+    assert first.lease is not None and second.lease is None
+    assert world.pool.ledger.states(None) == {"prewarmed": 1}
 
 
 async def test_nothing_is_evicted_for_a_prewarmed_instance(world: World) -> None:
