@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from gateway.problems import Problem
@@ -11,6 +11,9 @@ from gateway.problems import Problem
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+LATE = "hearth.late"
+"""Key that the server puts into a request's scope when the beginning of its body has not come in time."""
 
 READ_AHEAD = 64 * 1024
 """Bytes that are read before an instance is leased: a slow sender of a small body holds no instance up."""
@@ -25,10 +28,11 @@ class ClientGone(Exception):
 class RequestBody:
     """The body of one request. `limit` is the function's `max_body`, in bytes."""
 
-    __slots__ = ("_chunks", "_receive", "complete", "length", "limit", "size", "waiting")
+    __slots__ = ("_chunks", "_receive", "_scope", "complete", "length", "limit", "size", "waiting")
 
-    def __init__(self, receive: Receive, headers: list[tuple[bytes, bytes]], limit: int) -> None:
+    def __init__(self, receive: Receive, scope: Mapping[str, Any], limit: int) -> None:
         self._receive = receive
+        self._scope = scope
         self._chunks: list[bytes] = []
         self.limit = limit
         self.size = 0
@@ -37,7 +41,7 @@ class RequestBody:
         """Whether the client is being waited for right now."""
         self.length: int | None = None
         """Declared length in bytes; None for chunks (and for no body at all)."""
-        for name, value in headers:
+        for name, value in scope["headers"]:
             if name == b"content-length":
                 self.length = int(value)
 
@@ -61,11 +65,13 @@ class RequestBody:
             if self.size > self.limit:
                 await self._discard()
             self._chunks.append(chunk)
+        elif not self.complete and LATE in self._scope:
+            raise Problem("body-timeout", "the beginning of the request's body did not come in time")
 
     async def _discard(self) -> None:
         """Over the limit: drop what comes, up to twice the limit, so that a sending client sees the 413."""
         self._chunks.clear()
-        while not self.complete and self.size <= 2 * self.limit:
+        while not self.complete and self.size <= 2 * self.limit and LATE not in self._scope:
             self.waiting = True
             message = await self._receive()
             self.waiting = False

@@ -198,7 +198,7 @@ class _Invocation:
         function = end._find(self, scope, name, sub_path)
         target = target_of(sub_path, scope["query_string"])
         headers = request_headers(scope, self.id.encode(), function.limits.timeout)
-        body = RequestBody(self._receive, scope["headers"], function.limits.max_body)
+        body = RequestBody(self._receive, scope, function.limits.max_body)
         await body.read_ahead()
         end._logs.remember(self.id)
         lease = end._dispatcher.try_lease(function, self.id, self.arrived)

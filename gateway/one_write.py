@@ -47,6 +47,11 @@ class OneWriteTransport:
         self._flush()
         self._behind.close()
 
+    def write_eof(self) -> None:
+        """Write what is pending, then end our direction of the connection."""
+        self._flush()
+        self._behind.write_eof()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._behind, name)
 

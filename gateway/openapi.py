@@ -22,7 +22,8 @@ Call a function with `POST /invoke/{function}`: open it below, press **Try it ou
 **Execute**. Every answer says in `X-Hearth-Start` whether it came from a `warm`, a `prewarmed` or a `cold` start.
 
 Errors are `application/problem+json` (RFC 9457). `type` names the kind of error, `detail` says what happened, and
-`blame` says who has to act: the `caller`, the `function` or the `platform`.
+`blame` says who has to act: the `caller`, the `function` or the `platform`. What is no HTTP, or has a head of over
+64 KiB or one that does not come in time, gets a 400, 431 or 408 before any route sees it.
 
 On a loopback address the gateway answers programs of this machine and its own pages. Pages of other sites get a 403.
 """
@@ -37,7 +38,8 @@ TAGS = [
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 WITH_BODY = frozenset({"post", "put", "patch"})
 
-NOT_FROM_INVOKE = frozenset({"not-found", "invalid-input", "read-timeout"})
+BEFORE_ANY_ROUTE = frozenset({"head-timeout", "head-too-large"})
+NOT_FROM_INVOKE = BEFORE_ANY_ROUTE | {"not-found", "invalid-input", "read-timeout"}
 """A read-timeout ends an answer whose head was sent already: the connection is cut, and it is only counted."""
 NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-failed"})
 """Only handlers and commands fail so, and they have no sub-paths."""
@@ -51,11 +53,13 @@ EXAMPLE_DETAILS = {
     "not-found": "there is no instance '4f2a'; GET /pool/instances lists them",
     "no-such-function": "there is no function 'helo'; GET /functions lists them",
     "method-not-allowed": "hello takes no sub-path: POST /invoke/hello",
+    "head-timeout": "the request's head did not come within 20 s",
     "body-timeout": "the rest of the request's body did not come in time",
     "read-timeout": "the answer was not read in time",
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
+    "head-too-large": "the request's head is over 65536 bytes",
     "handler-raised": "KeyError: 'name'",
     "import-failed": "ModuleNotFoundError: No module named 'numpy'",
     "internal-error": "the gateway has a fault; its log says more",

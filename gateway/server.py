@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -13,8 +15,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.app import Edge
+from gateway.client_protocol import ClientLimits, ClientProtocol
 from gateway.guard import Guard
-from gateway.one_write import OneWriteProtocol
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from gateway.watch import reload_on_change
@@ -58,11 +60,12 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    limits = ClientLimits(patience=settings.client_timeout, connections=most_connections())
     edge = Edge(runtime, Guard(settings.host, settings.allowed_hosts))
     server = Server(
         uvicorn.Config(
             edge,
-            http=OneWriteProtocol,
+            http=functools.partial(ClientProtocol, limits),  # type: ignore[arg-type]
             loop="none",
             lifespan="off",
             ws="none",
@@ -99,6 +102,14 @@ async def serve(
         await asyncio.gather(serving, return_exceptions=True)
         stopped.cancel()
         await runtime.close()
+
+
+def most_connections() -> int:
+    """How many clients may be connected at once: what is left of the file descriptors that we can have is for the
+    engine and the instances, so that clients alone cannot bring calls to a halt."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most * 3 // 4
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
         30.0, description="How long calls in flight may take to finish when the gateway stops"
     )
     start_timeout: Duration = Field(60.0, description="How long an instance may take to become ready")
+    client_timeout: Duration = Field(
+        20.0,
+        description="How long a client may take to send a request's head, and again for the first 64 KiB of its body",
+    )
     log_limit: Size = Field(256 * 1024, description="Output that is kept of one invocation")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is less grave than this is not logged"

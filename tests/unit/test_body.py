@@ -36,7 +36,7 @@ class Client:
 
 def body_of(client: Callable[[], Any], limit: int = 10**7, length: int | None = None) -> RequestBody:
     headers = [] if length is None else [(b"content-length", b"%d" % length)]
-    return RequestBody(client, headers, limit)
+    return RequestBody(client, {"headers": headers}, limit)
 
 
 async def test_a_small_body_is_here_before_an_instance_is_leased() -> None:

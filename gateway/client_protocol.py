@@ -1,0 +1,324 @@
+"""uvicorn's HTTP protocol with what it leaves open towards clients that are slow, greedy or do not speak HTTP.
+
+Added are: a time for a request's head and for the beginning of its body, and for a reader that stands still; a
+limit to the head and to the requests that are pipelined; and the rules of RFC 9112 that the parser leaves to us.
+What is refused here never becomes an invocation. A request that comes in one piece pays a few comparisons and no
+timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from gateway.body import LATE, READ_AHEAD
+from gateway.one_write import OneWriteProtocol
+from gateway.problems import Problem
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's target and header fields."""
+MAX_PIPELINED = 64
+"""Requests that may wait on one connection for the answer to the one before them."""
+LINGER = 2.0
+"""Seconds for which we go on reading after a refusal: closed at once, the client might not see why."""
+WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
+"""Fields that are looked at as they come."""
+
+
+class Refusal(Exception):
+    """A request that is not served; `problem` says why. Raised within the parser's callbacks."""
+
+    def __init__(self, slug: str, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = Problem(slug, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What a gateway puts up with: `patience` in seconds, and open connections of clients at once."""
+
+    patience: float
+    connections: int
+
+
+class ClientProtocol(OneWriteProtocol):
+    """One connection of a client."""
+
+    def __init__(self, limits: ClientLimits, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._limits = limits
+        self._late: asyncio.TimerHandle | None = None
+        """Runs while a head, or the beginning of a body, is awaited."""
+        self._stalled: asyncio.TimerHandle | None = None
+        """Runs while the client does not read what we have written."""
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered; `cycle` is the latest to arrive."""
+        self._refused = False
+        self._in_head = False
+        self._head_bytes = 0
+        """Of a head that did not come in one piece."""
+        self._body_bytes = 0
+        """Of the latest request's body, read so far."""
+        self._large = False
+        self._hosts = 0
+        self._upgrade = False
+
+    # -- the connection -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the loop."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self.transport.abort()
+        else:
+            self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop. The request that runs must learn of it, not only the latest."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._in_time()
+        self._moves()
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        if self._in_head:
+            self._head_bytes += len(data)
+        self._large = len(data) > MAX_HEAD
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as asked:
+                data = self._without_upgrade() + data[asked.args[0] :]
+                continue
+            except httptools.HttpParserError as error:
+                cause = error.__context__
+                self._refuse(
+                    cause.problem
+                    if isinstance(cause, Refusal)
+                    else Problem("bad-request", f"this is no request of HTTP/1.1: {error}")
+                )
+                return
+            break
+        if self._in_head:
+            if self._head_bytes > MAX_HEAD:
+                self._refuse(self._too_long().problem)
+            elif self._late is None:
+                self._late = self.loop.call_later(self._limits.patience, self._head_is_late)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._await_request()
+        elif self.cycle.more_body and self._late is None and self._body_bytes < READ_AHEAD:
+            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
+
+    def _await_request(self) -> None:
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self._limits.patience, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No request has come for a while. Closing would wait for a client that does not read."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    # -- time -----------------------------------------------------------------------------------------------
+
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _head_is_late(self) -> None:
+        self._late = None
+        self._refuse(
+            Problem("head-timeout", f"the request's head did not come within {self._limits.patience:g} s")
+        )
+
+    def _body_is_late(self, cycle: RequestResponseCycle) -> None:
+        """Tell whoever reads the body, who answers; if nobody does, refuse it ourselves."""
+        self._late = None
+        if cycle is not self.cycle or not cycle.more_body or cycle.response_complete:
+            return
+        if cycle is not self._running or self.flow.read_paused:
+            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, cycle)
+        elif LATE not in cycle.scope:
+            cycle.scope[LATE] = True  # type: ignore[literal-required]
+            cycle.message_event.set()
+            self._late = self.loop.call_later(LINGER, self._body_is_late, cycle)
+        elif not cycle.response_started:
+            detail = f"the body's beginning did not come within {self._limits.patience:g} s"
+            self._refuse(Problem("body-timeout", detail))
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the client reads more slowly than we write."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        super().resume_writing()
+        self._moves()
+
+    def _watch_reader(self) -> None:
+        if self._stalled is None:
+            left = self.transport.get_write_buffer_size()
+            self._stalled = self.loop.call_later(3 * self._limits.patience, self._abort_if_still, left)
+
+    def _abort_if_still(self, left: int) -> None:
+        """The client has read nothing at all meanwhile: let go of it, and of what waits for it here."""
+        self._stalled = None
+        if self.transport.get_write_buffer_size() < left:
+            self._watch_reader()
+        else:
+            self.transport.abort()
+
+    def _moves(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    # -- refusing -------------------------------------------------------------------------------------------
+
+    def _refuse(self, problem: Problem) -> None:
+        """Read no further request. Those that are whole are answered; the problem is, where it has a place."""
+        if self.transport.is_closing():
+            return
+        self._refused = True
+        self._in_time()
+        self._unset_keepalive_if_required()
+        latest, running = self.cycle, self._running
+        if latest is None or latest.response_complete:
+            self._answer(problem)
+        elif not latest.more_body:
+            latest.keep_alive = False  # the connection ends with the answer to it
+        elif latest is running and not running.response_started:
+            self._answer(problem)
+        else:
+            self.transport.close()
+        if latest is not None and latest.more_body and not latest.response_complete:
+            latest.disconnected = True
+            latest.message_event.set()
+
+    def _answer(self, problem: Problem) -> None:
+        """Write the problem and our end of the connection, then read for a while what is still on its way."""
+        body = problem.body()
+        lines = [STATUS_LINE[problem.status]]
+        for name, value in (*problem.response_headers(body), (b"connection", b"close")):
+            lines += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._late = self.loop.call_later(LINGER, self.transport.abort)
+
+    def _too_long(self) -> Refusal:
+        return Refusal("head-too-large", f"the request's head is over {MAX_HEAD} bytes")
+
+    # -- the parser's callbacks -----------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._body_bytes = self._hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser; also for trailers, which are dropped: who checked the head did not see them."""
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name in WATCHED:
+            if name == b"host":
+                self._hosts += 1
+            elif name == b"expect":
+                self.expect_100_continue = value.lower() == b"100-continue"
+            elif value.lower() != b"chunked":
+                raise Refusal("bad-request", "of all transfer codings only chunked is understood")
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._in_head = False
+        if self._late is not None:
+            self._in_time()
+        if (self._large or self._head_bytes) and self._head_size() > MAX_HEAD:
+            raise self._too_long()
+        if self._hosts != 1:
+            self._check_host()
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise Refusal("bad-request", "CONNECT is not served")
+            self._upgrade = True
+            return
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise Refusal("bad-request", "too many requests are waiting for the answer to the first")
+        super().on_headers_complete()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _check_host(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Refusal("bad-request", f"HTTP/{version} is not served, HTTP/1.1 is")
+        if self._hosts or version == "1.1":
+            raise Refusal("bad-request", "a request of HTTP/1.1 has one Host field")
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._body_bytes += len(body)
+        if self._late is not None and self._body_bytes >= READ_AHEAD:
+            self._in_time()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if self._late is not None:
+            self._in_time()
+        if not self._upgrade:
+            super().on_message_complete()
+
+    def _without_upgrade(self) -> bytes:
+        """The head once more, without the wish for another protocol, which we do not grant.
+
+        The parser takes what follows such a head for that other protocol: the body would be lost, and the next
+        request never seen.
+        """
+        self._upgrade = False
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
+            if name != b"upgrade":
+                lines += (name, b": ", value, b"\r\n")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"".join((*lines, b"\r\n"))
+
+    # -- answers --------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Called by the cycle whose answer is written. Further requests are read when those here are answered."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+        elif self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._watch_reader()
