@@ -28,6 +28,7 @@ METAVARS = {
     "log_limit": "SIZE",
     "drain_timeout": "DURATION",
     "start_timeout": "DURATION",
+    "client_timeout": "DURATION",
     "allowed_volumes": "FOLDER[:FOLDER...]",
     "allowed_hosts": "NAME[,NAME...]",
     "log_level": "[debug|info|warning|error]",
