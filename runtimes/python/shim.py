@@ -30,6 +30,7 @@ LOG_LIMIT = 256 * 1024  # bytes of output an invocation, unless specialising say
 LOG_PATIENCE = 1  # seconds that output waits for a gateway that does not read
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0  # seconds between attempts to dial
 HEAD_LIMIT = 64 * 1024  # bytes of a request line and its headers
+PROCESS = os.getpid()
 READ_SIZE, LARGE_READ_SIZE = 64 * 1024, 1024 * 1024
 JOIN_LIMIT = 64 * 1024  # a body up to this size is copied, to leave in one piece with its head
 MESSAGE_LIMIT = 8192  # characters of an exception's message that are sent
@@ -168,6 +169,8 @@ class Connection:
         self.sock.close()
 
     def send(self, data: bytes) -> None:
+        if os.getpid() != PROCESS:
+            os._exit(0)  # a child that the handler forked has come back: the answer is its parent's to give
         try:
             self.sock.sendall(data)
         except OSError as error:

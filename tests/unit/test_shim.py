@@ -976,3 +976,40 @@ def test_closed_and_replaced_streams_do_no_harm(deploy: Deploy, host: Host) -> N
     assert slot.call().json == {"type": "ValueError", "message": "mute"}
     assert slot.call(b'"redirect"').body == b"caught\n"
     assert host.read_log() == b""
+
+
+# What a handler may do to its own process
+
+
+def test_a_forked_child_that_comes_back_does_not_answer(deploy: Deploy) -> None:
+    code = """
+        import os
+        def handle(event, context):
+            pid = os.fork()
+            if event == "wait" and pid:
+                os.waitpid(pid, 0)
+            return {"parent": pid > 0}
+    """
+    slot = deploy(code)
+    for body in (b'"wait"', b'"go on"', b'"wait"'):
+        reply = slot.call(body, "application/json")
+        assert (reply.status, reply.json) == (200, {"parent": True})
+
+
+def test_an_exception_is_told_when_no_descriptor_is_left(deploy: Deploy) -> None:
+    code = """
+        import os, resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        kept = []
+        def handle(event, context):
+            if event == "close":
+                while kept:
+                    os.close(kept.pop())
+                return "closed"
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+    """
+    slot = deploy(code)
+    reply = slot.call(b"{}", "application/json")
+    assert (reply.status, reply.outcome, reply.json["type"]) == (500, "raised", "OSError")
+    assert slot.call(b'"close"', "application/json").body == b"closed"
