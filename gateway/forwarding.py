@@ -56,7 +56,9 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
             host = value
         headers.append((name, value))
     if listed:
-        headers = [pair for pair in headers if pair[0] not in listed]
+        headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
+    if not host:
+        headers.append((b"host", b"localhost"))  # HTTP/1.0 may leave it out; what we send is HTTP/1.1
     client = scope.get("client")
     headers += (
         (b"x-forwarded-for", client[0].encode() if client else b"unknown"),

@@ -77,7 +77,8 @@ class Problem(Exception):
         }
         if invocation is not None:
             shown["invocation_id"] = invocation
-        return json.dumps(shown, ensure_ascii=False).encode()
+        # Half a surrogate pair, which JSON can name and UTF-8 cannot hold, is named again.
+        return json.dumps(shown, ensure_ascii=False).encode(errors="backslashreplace")
 
     def response_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
         """Headers of the response that carries it."""

@@ -76,5 +76,5 @@ async def read_report(answer: Answer) -> tuple[str, str]:
     try:
         fault = json.loads(body)
         return str(fault["type"]), str(fault["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Nonsense("the handler failed, and what its shim says of it is not to be read") from None
