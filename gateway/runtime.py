@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
+from pool.adoption import Adoption
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.egress import Egress
@@ -19,7 +20,8 @@ from pool.launcher import Launcher, LaunchSettings
 from pool.logs import LogStore
 from pool.metrics import Metrics
 from pool.pool import Pool
-from pool.reaper import Reaper, remove_leftovers
+from pool.reaper import Reaper
+from pool.records import Records
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
@@ -62,7 +64,9 @@ class Runtime:
             on_output=lambda instance, data: self.pool.output(instance, data),
             on_running=lambda instance: self.pool.running(instance),
         )
-        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget)
+        records = Records(folder.records, self.clock)
+        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget, records)
+        self.adoption = Adoption(self.engine, self.pool, records, folder, self.clock)
         policy = KeepAlivePolicy(settings.keep_alive_policy)
         self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy)
         self.metrics.queue_depth.read = self._queue_depths
@@ -73,22 +77,21 @@ class Runtime:
             work_folder=folder.work,
             log_limit=settings.log_limit,
         )
-        self.registry = Registry(self.engine, self.egress, self.dispatcher, self.clock, builder)
+        self.registry = Registry(
+            self.engine, self.egress, self.dispatcher, self.adoption, self.clock, builder
+        )
         self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
-        self._clean = False
+        self._looked = False
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         return (((name,), function.waiting) for name, function in self.dispatcher.functions.items())
 
     async def start(self, definitions: Definitions) -> None:
-        """Clear what an earlier process left, and bring the functions into service."""
-        while not self._clean:
+        """Adopt or remove what an earlier process left, and bring the functions into service."""
+        while not self._looked:
             try:
-                left = await remove_leftovers(self.engine, self.folder, self.egress)
-                self._clean = True
-                if left:
-                    self.pool.count_orphans(left)
-                    log.info("removed %d containers that an earlier gateway had left", left)
+                await self.adoption.look()
+                self._looked = True
             except EngineError as error:
                 log.warning("the engine does not answer, trying again in %g s: %s", ENGINE_RETRY, error)
                 await asyncio.sleep(ENGINE_RETRY)
@@ -103,8 +106,10 @@ class Runtime:
             await self.engine.ping()
         except EngineError as error:
             return str(error)
-        if not self._clean or not self.registry.loaded:
+        if not self._looked or not self.registry.loaded:
             return "the functions are being loaded"
+        if self.adoption.under_way:
+            return "warm containers are being adopted"
         if not self.registry.settled():
             return "min_instances are being started"
         return None
@@ -127,18 +132,27 @@ class Runtime:
         )
 
     async def close(self) -> None:
-        """Remove every instance, network and socket folder, and let go of the engine and the data folder."""
+        """Let go of the engine and the data folder. Every instance, network and socket folder is removed, but, with
+        `keep_warm`, for what the next start can adopt."""
         self.dispatcher.close()
         await self.registry.close()
         await self.reaper.close()
+        keep = self.settings.keep_warm
         try:
             async with asyncio.timeout(REMOVAL_TIMEOUT):
-                await self.pool.close()
-                await self.egress.remove()
+                left = await self.pool.close(keep)
+                if left:
+                    log.info("%d warm containers are left for the next start", left)
+                else:
+                    keep = False
+                    await self.egress.remove()
         except TimeoutError:
             log.error("the engine has not removed everything in time; the next start, or hearth prune, does")
         except EngineError as error:
             log.warning("the gateway's networks could not be removed: %s", error)
-        self.folder.clear()
+        if keep:
+            self.folder.clear_own()
+        else:
+            self.folder.clear()
         await self.engine.close()
         self.folder.close()

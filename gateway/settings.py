@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     drain_timeout: Duration = Field(
         30.0, description="How long calls in flight may take to finish when the gateway stops"
     )
+    keep_warm: bool = Field(
+        False, description="Leave warm containers when the gateway stops, for its next start to adopt"
+    )
     start_timeout: Duration = Field(60.0, description="How long an instance may take to become ready")
     client_timeout: Duration = Field(
         20.0,

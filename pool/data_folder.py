@@ -25,6 +25,8 @@ class DataFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.run = self.path / "run"
         """Socket folders of instances, one each."""
+        self.records = self.path / "records"
+        """What instances have become, a file each."""
         self.work = self.path / "work"
         """Scratch space for building images."""
         self.code = self.path / "code"
@@ -57,8 +59,14 @@ class DataFolder:
             return identity
 
     def clear(self) -> None:
-        """Remove what belongs to no life but a gateway's own: socket folders, scratch space, code."""
-        for folder in (self.run, self.work, self.code):
+        """Remove what belongs to no life but a gateway's own: socket folders, records, scratch space, code."""
+        self.clear_own()
+        for folder in (self.run, self.records):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clear_own(self) -> None:
+        """Remove what is of use to one process only: scratch space and code."""
+        for folder in (self.work, self.code):
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:

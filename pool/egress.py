@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 
 from pool import firewall, netns
 from pool.engine.base import Engine
 from pool.errors import StartFailed
+from pool.workload import Kind, Workload
 
 NETWORK_LABEL = "org.hearth.gateway"
 
@@ -24,6 +26,8 @@ class Egress:
         self._id = gateway_id
         self._lock = asyncio.Lock()
         self._ready: dict[str, str] = {}
+        self._inherited = True
+        """Whether there may be something that an earlier process has left."""
 
     async def ensure(self) -> str:
         """Name of the network with a way out. Raises `StartFailed` if the host cannot be protected from it."""
@@ -62,17 +66,20 @@ class Egress:
         """Remove this gateway's networks and their rules, those of an earlier process too. Raises `EngineError`."""
         async with self._lock:
             self._ready.clear()
+            self._inherited = True  # until all of it is done
             for network in await self._engine.networks({NETWORK_LABEL: self._id}):
                 await self._engine.remove_network(network.name)
             if firewall.available() is None:
                 with contextlib.suppress(firewall.FirewallError):  # a rule about no bridge does nothing
                     for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
                         await firewall.unprotect(bridge)
+            self._inherited = False
 
-    @property
-    def in_use(self) -> bool:
-        """Whether a network has been made and not removed."""
-        return bool(self._ready)
+    def removable(self, workloads: Iterable[Workload]) -> bool:
+        """Whether there may be networks, although none of these workloads is on one."""
+        return bool(self._ready or self._inherited) and not any(
+            w.egress or (w.kind is Kind.HTTP and not can_dial_into_namespaces()) for w in workloads
+        )
 
 
 def can_dial_into_namespaces() -> bool:

@@ -34,13 +34,14 @@ class Link(Protocol):
         """Read what the instance has printed until now."""
 
     async def close(self) -> None:
-        """Close every connection and listener, and remove what is on disk."""
+        """Close every connection and listener."""
 
 
 class Instance:
     """One running copy of a function, or one not yet given to any. Changed by the pool's ledger only."""
 
     __slots__ = (
+        "adopted",
         "born_generic",
         "cgroup",
         "clock",
@@ -68,14 +69,24 @@ class Instance:
         "workload",
     )
 
-    def __init__(self, id: str, image: str, memory: int, workload: Workload | None, now: float) -> None:
+    def __init__(
+        self,
+        id: str,
+        image: str,
+        memory: int,
+        workload: Workload | None,
+        now: float,
+        state: State = State.STARTING,
+    ) -> None:
         self.id = id
         self.image = image
         self.memory = memory
         """Declared, bytes."""
         self.workload = workload
         self.born_generic = workload is None
-        self.state = State.STARTING
+        self.adopted = False
+        """Whether an earlier gateway process has started it: it counts as one that has served."""
+        self.state = state
         self.state_since = now
         self.created_at = now
         self.ready_at: float | None = None

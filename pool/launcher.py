@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pool.egress import Egress
 from pool.engine.base import ContainerSpec, Engine, EngineError, Mount, NotRunnable
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
 from pool.instance import Instance
+from pool.takeover import Takeover
 from pool.transport.command import CommandLink, create_surely
 from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
@@ -63,6 +65,7 @@ class Launcher:
         self._on_output = on_output
         self._on_running = on_running
         self._command_starts = asyncio.Semaphore(settings.parallel_starts)
+        self._takeover = Takeover(engine, egress, settings.network_fallback, self._handler_link)
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         """Create and start the container of an instance and wait until it can be reached.
@@ -84,13 +87,15 @@ class Launcher:
         except EngineError as error:
             raise StartFailed(f"the engine could not start the instance: {error}") from error
 
-    async def _launch_handler(self, instance: Instance, prototype: ContainerSpec) -> None:
-        link = HandlerLink(
+    def _handler_link(self, instance: Instance) -> HandlerLink:
+        return HandlerLink(
             self._settings.run_folder / instance.id,
             on_change=lambda: self._on_slots(instance),
             sink=lambda data: self._on_output(instance, data),
         )
-        instance.link = link
+
+    async def _launch_handler(self, instance: Instance, prototype: ContainerSpec) -> None:
+        link = instance.link = self._handler_link(instance)
         await link.open()
         spec = replace(
             prototype,
@@ -235,6 +240,20 @@ class Launcher:
                 return
         await self._engine.resize(cast(str, instance.container), spec.memory, spec.cpus)
 
+    async def adopt(self, instance: Instance) -> None:
+        """Take over the running container of an instance that an earlier process started. Raises `StartFailed`."""
+        try:
+            await self._takeover.adopt(instance)
+        except StartFailed:
+            raise
+        except PoolError as error:
+            raise StartFailed(str(error)) from error
+
+    async def leave(self, instance: Instance) -> None:
+        """Let go of an instance that the next process is to adopt; it goes on as it is."""
+        if instance.link is not None:
+            await instance.link.close()
+
     async def pause(self, instance: Instance) -> None:
         """Freeze an instance over the engine. Raises `EngineError`."""
         await self._engine.pause(cast(str, instance.container))
@@ -271,6 +290,7 @@ class Launcher:
         if instance.link is not None:
             await instance.link.close()
         await self._engine.remove(instance.container or container_name(instance))
+        shutil.rmtree(self._settings.run_folder / instance.id, ignore_errors=True)
 
     async def logs(self, instance: Instance, limit: int) -> bytes:
         """What the engine has kept of an instance's output, `limit` bytes at most. Raises `EngineError`."""

@@ -92,8 +92,9 @@ class Lease:
 
 
 def start_kind(instance: Instance, arrived: float) -> str:
-    """`warm`: it has served before. `prewarmed`: it was started before the call came. `cold`: because of calls."""
-    if instance.served or instance.in_use:
+    """`warm`: it has served before, or was adopted. `prewarmed`: it was started before the call came. `cold`: because
+    of calls."""
+    if instance.served or instance.in_use or instance.adopted:
         return "warm"
     if instance.born_generic or (instance.ready_at is not None and instance.ready_at <= arrived):
         return "prewarmed"

@@ -30,6 +30,8 @@ class Ledger:
         """Instances that are being started or specialised for a function, without the slow ones."""
         self.starting = 0
         """Instances of any kind whose container is being started, without the slow ones."""
+        self.adopting = 0
+        """Instances of any kind that are being taken over."""
         self.instances: dict[str, Instance] = {}
         self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
@@ -37,7 +39,7 @@ class Ledger:
         self.removals: Counter[str] = Counter()
 
     def add(self, instance: Instance) -> None:
-        """Reserve an instance's place and memory; it is STARTING."""
+        """Reserve an instance's place and memory; it is STARTING, or FOUND."""
         self.instances[instance.id] = instance
         self.memory_declared += instance.memory
         if instance.workload is not None:
@@ -66,6 +68,17 @@ class Ledger:
         instance.state = State.SPECIALISING
         instance.state_since = now
         self._of_function[workload.function][instance.id] = instance
+        self._count(instance, +1)
+
+    def adopt(self, instance: Instance, workload: Workload | None, now: float) -> None:
+        """Give an instance that was FOUND to the function that it is of (None: it is generic): ADOPTING."""
+        check(instance.state, State.ADOPTING)
+        self._count(instance, -1)
+        instance.workload = workload
+        instance.state = State.ADOPTING
+        instance.state_since = now
+        if workload is not None:
+            self._of_function[workload.function][instance.id] = instance
         self._count(instance, +1)
 
     def note_slow(self, instance: Instance) -> None:
@@ -97,6 +110,7 @@ class Ledger:
             self.memory_stopping += step * instance.memory
         elif state in PENDING and not instance.slow:
             self.starting += step * (state is State.STARTING)
+            self.adopting += step * (state is State.ADOPTING)
             self.pending += step * (instance.workload is not None)
         elif state is State.PREWARMED:
             if step > 0:
@@ -121,11 +135,11 @@ class Ledger:
         return list(self._prewarmed.get(image, {}).values())
 
     def refilling(self, image: str) -> int:
-        """Generic instances of an image that are being started."""
+        """Generic instances of an image that are being started or adopted."""
         return sum(
             1
             for i in self.instances.values()
-            if i.image == image and not i.workload and i.state is State.STARTING
+            if i.image == image and not i.workload and i.state in (State.STARTING, State.ADOPTING)
         )
 
     @property

@@ -16,13 +16,14 @@ from typing import Any, Protocol
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import PoolError
-from pool.freezer import Freezer
+from pool.freezer import Freezer, may_freeze
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.logs import InstanceLog, LogStore
 from pool.metrics import Metrics
-from pool.states import LIVE, PENDING, Reason, State
+from pool.records import Records
+from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from pool.workload import Kind, Workload
 
 log = logging.getLogger("hearth.pool")
@@ -57,6 +58,10 @@ class Launches(Protocol):
 
     async def specialise(self, instance: Instance, workload: Workload) -> None: ...
 
+    async def adopt(self, instance: Instance) -> None: ...
+
+    async def leave(self, instance: Instance) -> None: ...
+
     async def pause(self, instance: Instance) -> None: ...
 
     async def unpause(self, instance: Instance) -> None: ...
@@ -68,14 +73,22 @@ class Pool:
     """Instances, leases, and the tasks that start and remove them."""
 
     def __init__(
-        self, launcher: Launches, clock: Clock, metrics: Metrics, logs: LogStore, memory_budget: int
+        self,
+        launcher: Launches,
+        clock: Clock,
+        metrics: Metrics,
+        logs: LogStore,
+        memory_budget: int,
+        records: Records | None = None,
     ) -> None:
+        """`records`: where to write what instances become, for the next process; None: it can adopt none."""
         self.ledger = Ledger(memory_budget)
         self.clock = clock
         self.logs = logs
         self.listener: Listener | None = None
         self.freezer = Freezer(self.ledger, clock, launcher, self.remove)
         self._launcher = launcher
+        self._records = records
         self._metrics = metrics
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
@@ -132,6 +145,8 @@ class Pool:
                     self.listener.start_failed(instance, fault)
 
     async def _start(self, instance: Instance, prototype: ContainerSpec) -> None:
+        if self._records is not None:
+            self._records.note(instance, prototype, ready=False)
         await self._launcher.launch(instance, prototype)
         workload = instance.workload
         if workload is None:
@@ -142,12 +157,16 @@ class Pool:
             self._ready(instance, State.IDLE)
 
     async def _specialise(self, instance: Instance, workload: Workload) -> None:
+        if self._records is not None:  # before any code is sent: it is never taken for a generic one again
+            self._records.note(instance, workload.container, ready=False)
         await self._launcher.specialise(instance, workload)
         self._ready(instance, State.IDLE)
 
     def _ready(self, instance: Instance, state: State) -> None:
         if instance.state is State.STOPPING:
             return
+        if self._records is not None:
+            self._records.update(instance.id, ready=True)
         now = self.clock.now()
         self.ledger.enter(instance, state, now)
         instance.last_used = now
@@ -155,6 +174,45 @@ class Pool:
             instance.ready_at = now
         if self.listener is not None:
             self.listener.instance_ready(instance)
+
+    # -- adopting -------------------------------------------------------------------------------------------
+
+    def find(self, instance: Instance) -> None:
+        """Count an instance that an earlier process left; it is FOUND. Then `adopt` it or `remove` it."""
+        self.ledger.add(instance)
+
+    def adopt(self, instance: Instance, workload: Workload | None) -> None:
+        """Take over an instance that was found; None: it is generic. It is removed if that does not work."""
+        self.ledger.adopt(instance, workload, self.clock.now())
+        self._spawn_start(instance, self._adopt(instance))
+
+    async def _adopt(self, instance: Instance) -> None:
+        try:
+            await self._launcher.adopt(instance)
+        except PoolError as error:
+            log.info("%r is not adopted: %s", instance, error)
+            self.remove(instance, Reason.ORPHANED)
+            if self.listener is not None:
+                self.listener.capacity_freed()  # who counted on it has to look again
+            return
+        instance.adopted = True
+        self._ready(instance, State.PREWARMED if instance.workload is None else State.IDLE)
+
+    async def _leave(self) -> set[str]:
+        """Let go of every instance that the next process can adopt; their ids."""
+        records = self._records
+        if records is None:
+            return set()
+        everyone = [i for i in self.ledger.instances.values() if records.has(i.id)]
+        resting = [i for i in everyone if i.state in UNUSED or i.state is State.PREWARMED]
+        for instance in resting:
+            if may_freeze(instance, float("inf")):  # nobody looks after it meanwhile
+                self.freezer.freeze(instance)
+        for instance in resting:
+            await self.freezer.finished(instance)
+            await self._launcher.leave(instance)
+            records.update(instance.id, ready=True, served=instance.served)
+        return {i.id for i in everyone if i in resting or i.state is State.FOUND}
 
     # -- leases ---------------------------------------------------------------------------------------------
 
@@ -221,6 +279,7 @@ class Pool:
     def drain(self, instance: Instance, reason: Reason) -> None:
         """Accept nothing new on an instance; it is removed when what runs on it has finished."""
         if instance.state is State.BUSY:
+            self._forget(instance)
             self.ledger.enter(instance, State.DRAINING, self.clock.now())
             instance.reason = str(reason)
         elif instance.state is not State.DRAINING:
@@ -230,8 +289,17 @@ class Pool:
         """Remove an instance now; calls that run on it are lost. A second time is harmless."""
         if instance.state in (State.STOPPING, State.GONE):
             return
+        self._forget(instance)
         self.ledger.stop(instance, reason, self.clock.now())
         self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance))
+
+    def _forget(self, instance: Instance) -> None:
+        """It must serve nobody any more: if this process is killed now, the next does not adopt it."""
+        if self._records is not None:
+            try:
+                self._records.drop(instance.id)
+            except OSError as error:
+                log.warning("the record of %r cannot be removed: %s", instance, error)
 
     async def _destroy(self, instance: Instance) -> None:
         start = self._starts.get(instance.id)
@@ -263,17 +331,16 @@ class Pool:
         if self.listener is not None:
             self.listener.capacity_freed()
 
-    def count_orphans(self, number: int) -> None:
-        """So many containers of an earlier process with the same data folder have been removed."""
-        self.ledger.removals[Reason.ORPHANED] += number
-        self._metrics.removals.labels(Reason.ORPHANED).inc(number)
-
-    async def close(self) -> None:
-        """Remove every instance and wait until all are gone."""
-        while self.ledger.instances:  # a call that ends meanwhile may have another one started
-            for instance in list(self.ledger.instances.values()):
+    async def close(self, keep_warm: bool = False) -> int:
+        """Remove every instance and wait until all are gone; returns how many were left. `keep_warm`: leave those
+        that the next process can adopt, frozen where they may be."""
+        keep = await self._leave() if keep_warm else set()
+        # Again and again: a call that ends meanwhile may have another one started.
+        while going := [i for i in self.ledger.instances.values() if i.id not in keep]:
+            for instance in going:
                 self.remove(instance, Reason.SHUTDOWN)
             await asyncio.wait(list(self._removals.values()))
+        return len(keep)
 
     # -- what the launcher reports --------------------------------------------------------------------------
 

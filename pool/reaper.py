@@ -1,5 +1,4 @@
-"""The reaper: removes what is dead, what has lived long enough, and what an earlier process left behind; has
-frozen what is idle."""
+"""The reaper: removes what is dead, what has lived long enough, and what is nobody's; has frozen what is idle."""
 
 from __future__ import annotations
 
@@ -8,12 +7,10 @@ import logging
 from collections.abc import Callable
 
 from pool.clock import Clock
-from pool.data_folder import DataFolder
-from pool.egress import Egress
 from pool.engine.base import Engine, EngineError
 from pool.freezer import may_freeze
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL
+from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
 from pool.workload import Kind
@@ -30,6 +27,9 @@ SILENCE = 0.3
 """Seconds without any connection after which a handler's instance is dead: a live shim dials again in less."""
 RECONNECT = (0.2, 5.0)
 """Seconds until the engine's events are asked for again: first, and at most."""
+
+SWEEP = (3.0, 300.0)
+"""Seconds until containers that are no instance's are looked for: first, and at most (doubled each time)."""
 
 
 def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
@@ -65,7 +65,7 @@ class Reaper:
 
     def start(self) -> None:
         """Begin."""
-        self._tasks = [asyncio.ensure_future(self._tick()), asyncio.ensure_future(self._listen())]
+        self._tasks = [asyncio.ensure_future(work()) for work in (self._tick, self._listen, self._sweep)]
 
     async def close(self) -> None:
         """End; instances stay as they are."""
@@ -144,6 +144,32 @@ class Reaper:
             if container not in running:
                 self._died(container)
 
+    async def _sweep(self) -> None:
+        """Look for strays now and then, soon after the start for the first time."""
+        pause, longest = SWEEP
+        while True:
+            await self._clock.sleep(pause)
+            try:
+                await self.remove_strays()
+            except EngineError as error:
+                log.info("strays could not be looked for, trying again in %g s: %s", pause, error)
+            pause = min(2 * pause, longest)
+
+    async def remove_strays(self) -> None:
+        """Remove containers of ours that are no instance's: the engine may carry out an order to create one after
+        whoever gave it was killed. Raises `EngineError`."""
+        known = set(self._pool.ledger.instances)  # before and after: instances come and go meanwhile
+        containers = await self._engine.containers(self._labels)
+        known |= set(self._pool.ledger.instances)
+        for container in containers:
+            id = container.labels.get(INSTANCE_LABEL) or container.id[:12]
+            if id not in known:
+                log.warning("container %s is no instance's: it is removed", container.name)
+                stray = Instance(id, container.image, 0, None, self._clock.now(), State.FOUND)
+                stray.container = container.id
+                self._pool.find(stray)
+                self._pool.remove(stray, Reason.ORPHANED)
+
     def _died(self, container: str) -> None:
         for instance in list(self._pool.ledger.instances.values()):
             if instance.container != container:
@@ -154,15 +180,3 @@ class Reaper:
                 ready and not is_command
             ):  # a command's end is its answer; a start's end is the launcher's to see
                 self._pool.remove(instance, Reason.DEAD)
-
-
-async def remove_leftovers(engine: Engine, folder: DataFolder, egress: Egress) -> int:
-    """Remove what a dead earlier process with the same data folder has left; returns how many containers.
-
-    The folder's lock is held, so whatever carries its identity belongs to nobody alive. Raises `EngineError`.
-    """
-    left = await engine.containers({GATEWAY_LABEL: folder.id})
-    await asyncio.gather(*(engine.remove(container.id) for container in left))
-    await egress.remove()
-    folder.clear()
-    return len(left)

@@ -8,6 +8,10 @@ from enum import StrEnum
 class State(StrEnum):
     """Where an instance is in its life."""
 
+    FOUND = "found"
+    """Left by an earlier gateway process; whether it is adopted is not decided yet."""
+    ADOPTING = "adopting"
+    """Being taken over: it has to be reached, and to say that it is what its record says."""
     STARTING = "starting"
     """Its container is being created. It counts against every limit from here on."""
     PREWARMED = "prewarmed"
@@ -30,6 +34,8 @@ class State(StrEnum):
 
 S = State
 TRANSITIONS: dict[State, frozenset[State]] = {
+    S.FOUND: frozenset({S.ADOPTING, S.STOPPING}),
+    S.ADOPTING: frozenset({S.PREWARMED, S.IDLE, S.STOPPING}),
     S.STARTING: frozenset({S.PREWARMED, S.SPECIALISING, S.IDLE, S.STOPPING}),
     S.PREWARMED: frozenset({S.SPECIALISING, S.STOPPING}),
     S.SPECIALISING: frozenset({S.IDLE, S.STOPPING}),
@@ -41,7 +47,9 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     S.GONE: frozenset(),
 }
 
-PENDING = frozenset({S.STARTING, S.SPECIALISING})
+FIRST = (S.FOUND, S.STARTING)
+"""Where an instance's life in this process begins."""
+PENDING = frozenset({S.ADOPTING, S.STARTING, S.SPECIALISING})
 """Not ready yet, but will be."""
 UNUSED = frozenset({S.IDLE, S.FROZEN})
 """Ready, no slot is leased: what keep-alive and eviction are about."""
@@ -78,7 +86,7 @@ class Reason(StrEnum):
     REQUESTED = "requested"
     """Somebody asked for it over the API."""
     ORPHANED = "orphaned"
-    """Left by an earlier gateway process with the same data folder."""
+    """Left by an earlier gateway process with the same data folder, and not to be adopted."""
     SHUTDOWN = "shutdown"
 
 
@@ -90,7 +98,7 @@ def check(before: State, after: State) -> None:
 
 def diagram() -> str:
     """The table as a Mermaid state diagram: what docs/pool.md shows, printed by `python -m pool.states`."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.STARTING}"]
+    lines = ["stateDiagram-v2", *(f"    [*] --> {state}" for state in FIRST)]
     lines += [
         f"    {before} --> {after}"
         for before in State

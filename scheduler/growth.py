@@ -138,6 +138,8 @@ class Growth:
         function.failures, function.not_before, function.last_fault = 0, 0.0, None
         instance.clock = self.evictor.clock
         assert instance.ready_at is not None
+        if instance.adopted:
+            return  # it was started long ago, and nobody measured it
         if instance.born_generic:
             took = instance.ready_at - instance.given_at
             function.specialise_seconds = smooth(function.specialise_seconds, took)

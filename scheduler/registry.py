@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from pool.adoption import Adoption
 from pool.clock import Clock
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
@@ -51,6 +52,7 @@ class Registry:
         engine: Engine,
         egress: Egress,
         dispatcher: Dispatcher,
+        adoption: Adoption,
         clock: Clock,
         builder: WorkloadBuilder,
     ) -> None:
@@ -62,6 +64,7 @@ class Registry:
         self._engine = engine
         self._egress = egress
         self._dispatcher = dispatcher
+        self._adoption = adoption
         self._clock = clock
         self._builder = builder
         self._prewarm: dict[str, int] = {}
@@ -84,6 +87,7 @@ class Registry:
                 before = self.declared.get(name)
                 version = before.version if before else None  # which stays in service meanwhile
                 self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
+            self._adoption.expect(definitions.functions.keys())
             self._prewarm = dict(definitions.prewarm)
             self.loaded = True
             images = ImageLookup(self._engine)
@@ -103,6 +107,7 @@ class Registry:
                 log.warning("no prewarm pool for %s: %s", runtime, fault_of(error, RUNTIMES[runtime]))
                 continue
             wanted[image.id] = Prewarm(generic_container(image), count)
+        self._adoption.claim_generic({id: target.prototype for id, target in wanted.items()})
         self._dispatcher.set_prewarm(wanted)
 
     async def _set_up_all(self, wanted: Iterable[Declared], images: ImageLookup) -> None:
@@ -148,7 +153,10 @@ class Registry:
         else:
             declared.fault, declared.curable = None, False
             declared.version, declared.state = workload.version, "ready"
+            self._adoption.claim(workload)
             self._dispatcher.deploy(workload, limits_of(definition))
+        if declared.fault is not None:
+            self._adoption.disown(definition.name)
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
 
@@ -157,7 +165,7 @@ class Registry:
         used = [function.workload for function in self._dispatcher.functions.values()]
         try:
             await self._builder.prune(used)
-            if self._egress.in_use and not any(workload.egress for workload in used):
+            if self._egress.removable(used):
                 await self._egress.remove()
             self._littered = False
         except EngineError as error:  # an instance that drains may still use it

@@ -10,7 +10,7 @@ from pool.errors import PoolError
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.pool import Pool
-from pool.states import LIVE, PENDING, UNUSED, Reason
+from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from scheduler.decisions import back_off
 from scheduler.function import Function, Prewarm
 
@@ -46,7 +46,7 @@ class Upkeep:
         """Start one provisioned or prewarmed instance, if nobody waits for a start. Nothing is evicted for it."""
         self._due = False
         ledger = self._pool.ledger
-        if self._held() or ledger.starting or ledger.pending:
+        if self._held() or ledger.starting or ledger.adopting or ledger.pending:
             return  # the pass that ends this comes back here
         now = self._clock.now()
         for function in self._functions.values():
@@ -68,7 +68,7 @@ class Upkeep:
         self.prewarm.clear()
         self.prewarm.update(wanted)
         for instance in list(self._pool.ledger.instances.values()):
-            if instance.workload is None:
+            if instance.workload is None and instance.state is not State.FOUND:
                 target = wanted.get(instance.image)
                 if target is None or instance.memory != target.prototype.memory:
                     self._pool.remove(instance, Reason.SURPLUS)

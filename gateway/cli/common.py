@@ -24,6 +24,7 @@ STYLES = {
     "prewarmed": "green",
     "busy": "cyan",
     "building": "yellow",
+    "adopting": "yellow",
     "starting": "yellow",
     "draining": "yellow",
     "warning": "yellow",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pool.errors import NotSent
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
 
+LOG_SOCKET, CALLS_SOCKET = "log.sock", "calls.sock"
 READ_SIZE = 64 * 1024
 LOG_BYTES_PER_TICK = 512 * 1024
 LOG_TICK = 0.1
@@ -151,9 +151,21 @@ class HandlerLink:
         """Make the folder and listen in it; before the container starts. Raises OSError."""
         self.folder.mkdir(parents=True, mode=0o755)
         self.folder.chmod(0o755)
-        self._log = LogTap(listen(self.folder, "log.sock"), self._sink)
+        await self._listen()
+
+    async def reopen(self) -> None:
+        """Listen again in the folder of a running container, in place of a process that is gone. Raises OSError:
+        in another folder than the one that is mounted nobody would dial."""
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder} is gone")
+        for name in (LOG_SOCKET, CALLS_SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
+        await self._listen()
+
+    async def _listen(self) -> None:
+        self._log = LogTap(listen(self.folder, LOG_SOCKET), self._sink)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, "calls.sock")
+            lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, CALLS_SOCKET)
         )
 
     def _opened(self, connection: HttpConnection) -> None:
@@ -172,13 +184,13 @@ class HandlerLink:
         self._all.discard(connection)
         if connection in self._free:
             self._free.remove(connection)
-        if not self._all:
-            self._connected.clear()
         self._on_change()
 
     async def connected(self) -> None:
-        """Wait until the shim has dialled."""
-        await self._connected.wait()
+        """Wait until the shim has dialled for every slot."""
+        while len(self._all) < self.slots:
+            self._connected.clear()
+            await self._connected.wait()
 
     @property
     def alive(self) -> bool:
@@ -208,7 +220,7 @@ class HandlerLink:
             self._log.drain()
 
     async def close(self) -> None:
-        """Close everything and remove the folder."""
+        """Close everything; the folder stays, and with it the way of the next process to the instance."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -217,4 +229,3 @@ class HandlerLink:
         if self._log is not None:
             self._log.close()
             self._log = None
-        shutil.rmtree(self.folder, ignore_errors=True)

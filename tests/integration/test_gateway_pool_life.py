@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -198,31 +197,6 @@ def test_prewarmed_instances_are_evicted_too(tmp_path: Path):
         assert gateway.call("large").status_code == 200
         assert gateway.metric("hearth_memory_declared_bytes") == 300 * 2**20
         assert removals(gateway, "evicted") >= 1
-
-
-def test_a_restart_after_sigkill_removes_its_own_leftovers_only(tmp_path: Path):
-    functions = {"host": handler(HOST), "site": server(SITE), "out": handler(HOST, network="egress")}
-    (tmp_path / "other").mkdir()
-    with (
-        Gateway(tmp_path / "other", {"host": handler(HOST)}, prewarm={"python": 1}) as other,
-        Gateway(tmp_path, functions, prewarm={"python": 1}) as gateway,
-    ):
-        before = other.call("host").text
-        for path in ("host", "site/", "out"):
-            assert gateway.http.post(f"/invoke/{path}").status_code in (200, 501)
-        eventually(lambda: len(gateway.containers()) == 4)
-        left = {container["Id"] for container in gateway.containers()}
-        assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
-        assert {container["Id"] for container in gateway.containers()} == left
-        identity = gateway.identity
-        gateway.launch()
-        gateway.wait_until_ready()
-        assert gateway.identity == identity
-        assert not left & {container["Id"] for container in gateway.containers()}
-        assert gateway.call("out").status_code == 200
-        eventually(lambda: gateway.prewarmed() == 1)
-        answer = other.call("host")
-        assert (answer.text, answer.headers["x-hearth-start"]) == (before, "warm")
 
 
 def test_a_second_gateway_with_the_same_data_folder_is_refused(tmp_path: Path):

@@ -18,6 +18,7 @@ from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import FunctionBroken, NotSent, StartFailed
 from pool.instance import Instance
+from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.lease import Lease
 from pool.logs import LogStore
 from pool.metrics import Metrics
@@ -38,8 +39,8 @@ CREATE, START, REMOVE, SPECIALISE = 0.012, 0.118, 0.071, 0.015
 """Seconds that the fake's work takes; the engine's as measured on Docker."""
 COLD = CREATE + START + SPECIALISE
 """Seconds from nothing to an instance of a function, where a core is free."""
-INSTANCE = "instance"
-"""Label of a container: the id of its instance."""
+GATEWAY = "test"
+"""The gateway's identity."""
 
 
 class FakeConnection:
@@ -140,7 +141,8 @@ class VirtualLauncher:
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         self.owners[instance.id] = instance.function
         self.launched.append(instance)
-        spec = replace(prototype, name=f"hearth-{instance.id}", labels={INSTANCE: instance.id})
+        labels = {GATEWAY_LABEL: GATEWAY, INSTANCE_LABEL: instance.id}
+        spec = replace(prototype, name=f"hearth-{instance.id}", labels=labels)
         creating = asyncio.ensure_future(self._engine.create(spec))
         try:
             try:
@@ -223,7 +225,7 @@ class World:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget)
         self.launcher.pool = self.pool
         self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy)
-        self.reaper = Reaper(self.pool, self.engine, self.clock, "test", self.dispatcher.is_provisioned)
+        self.reaper = Reaper(self.pool, self.engine, self.clock, GATEWAY, self.dispatcher.is_provisioned)
         self._ids = itertools.count(1)
 
     # -- what is deployed ------------------------------------------------------------------------------------
@@ -311,7 +313,7 @@ class World:
     def containers_of(self, function: str) -> int:
         """The engine's own count: containers from the create call until removal is confirmed."""
         return sum(
-            self.engine.alive(INSTANCE, instance)
+            self.engine.alive(INSTANCE_LABEL, instance)
             for instance, owner in self.launcher.owners.items()
             if owner == function
         )

@@ -159,7 +159,6 @@ async def test_a_folder_deeper_than_a_sockets_path_may_be(tmp_path: Path) -> Non
     assert await bench.call() == b"ok"
     await answering
     await bench.link.close()
-    assert not folder.exists()
     sock.close()
 
 
@@ -177,12 +176,36 @@ async def test_closing_ends_everything_and_may_be_done_twice(bench: Bench) -> No
     output.send(b"last words")
     await bench.link.close()
     assert bench.printed == [b"last words"]
-    assert not bench.link.folder.exists()
+    assert bench.link.folder.exists(), "it is the next process's way to the instance"
     assert await bench.shim.hears_the_end(sock)
     assert await bench.shim.hears_the_end(output)
     assert not bench.link.alive
     await bench.link.close()
     bench.link.drain_log()
+
+
+async def test_a_folder_that_another_process_listened_in_is_listened_in_again(bench: Bench) -> None:
+    old = await bench.shim.dial()
+    await bench.link.close()
+    again = Bench(bench.link.folder)
+    again.link.slots = 2
+    await again.link.reopen()
+    waiting = asyncio.ensure_future(again.link.connected())
+    first = await again.shim.dial()
+    assert not waiting.done(), "one slot of two has dialled"
+    second = await again.shim.dial()
+    await waiting
+    assert again.link.free_slots(0) == 2
+    await again.link.close()
+    for sock in (old, first, second):
+        sock.close()
+
+
+async def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    link = HandlerLink(tmp_path / "none", lambda: None, lambda data: None)
+    with pytest.raises(FileNotFoundError, match="is gone"):
+        await link.reopen()
+    assert not link.folder.exists()
 
 
 async def test_closing_what_was_never_opened(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def sums(ledger: Ledger) -> dict[str, object]:
         "memory": (ledger.memory_declared, ledger.memory_free, ledger.memory_stopping),
         "pending": ledger.pending,
         "starting": ledger.starting,
+        "adopting": ledger.adopting,
         "states": {f: ledger.states(f) for f in ("a", "b", None)},
         "count": {f: ledger.count(f) for f in ("a", "b")},
         "of": {f: sorted(i.id for i in ledger.of(f)) for f in ("a", "b")},
@@ -52,6 +53,7 @@ def recount(ledger: Ledger, everyone: list[Instance]) -> dict[str, object]:
         ),
         "pending": sum(i.state in PENDING and i.workload is not None for i in there),
         "starting": sum(i.state is State.STARTING for i in there),
+        "adopting": sum(i.state is State.ADOPTING for i in there),
         "states": {f: dict(Counter(str(i.state) for i in mine)) for f, mine in named.items()},
         "count": {f: len(named[f]) for f in ("a", "b")},
         "of": {f: sorted(i.id for i in named[f]) for f in ("a", "b")},
@@ -60,7 +62,8 @@ def recount(ledger: Ledger, everyone: list[Instance]) -> dict[str, object]:
             for image in IMAGES
         },
         "refilling": {
-            image: sum(i.image == image and i.state is State.STARTING for i in generic) for image in IMAGES
+            image: sum(i.image == image and i.state in (State.STARTING, State.ADOPTING) for i in generic)
+            for image in IMAGES
         },
         "removals": dict(Counter(i.reason for i in everyone if i.state is State.GONE)),
     }
@@ -68,7 +71,7 @@ def recount(ledger: Ledger, everyone: list[Instance]) -> dict[str, object]:
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["add", "enter", "enter", "enter", "give", "stop"]),
+        st.sampled_from(["add", "find", "enter", "enter", "enter", "give", "adopt", "stop"]),
         st.integers(0, 2**16),
         st.sampled_from(State),
         st.sampled_from(["a", "b", None]),
@@ -84,16 +87,19 @@ def test_any_moves(moves: list[tuple[str, int, State, str | None, Reason]]) -> N
     ledger = Ledger(10_000)
     everyone: list[Instance] = []
     for what, roll, state, function, reason in moves:
-        if what == "add":
+        if what in ("add", "find"):
             memory = roll % 100
-            given_to = workload(function, memory) if function else None
-            new = Instance(f"n{len(everyone)}", IMAGES[roll % 2], memory, given_to, 0.0)
+            given_to = workload(function, memory) if function and what == "add" else None
+            born = State.STARTING if what == "add" else State.FOUND
+            new = Instance(f"n{len(everyone)}", IMAGES[roll % 2], memory, given_to, 0.0, born)
             everyone.append(new)
             ledger.add(new)
         elif everyone:
             instance = everyone[roll % len(everyone)]
             before, kept = sums(ledger), (instance.state, instance.workload, instance.memory, instance.reason)
-            target = {"give": State.SPECIALISING, "stop": State.STOPPING}.get(what, state)
+            target = {"give": State.SPECIALISING, "adopt": State.ADOPTING, "stop": State.STOPPING}.get(
+                what, state
+            )
             if what == "enter" and target is State.STOPPING:
                 what = "stop"
             legal = target in TRANSITIONS[instance.state]
@@ -104,6 +110,8 @@ def test_any_moves(moves: list[tuple[str, int, State, str | None, Reason]]) -> N
             try:
                 if what == "give":
                     ledger.give(instance, workload(function or "a", roll % 77), 1.0)
+                elif what == "adopt":
+                    ledger.adopt(instance, workload(function, instance.memory) if function else None, 1.0)
                 elif what == "stop":
                     ledger.stop(instance, reason, 1.0)
                 else:
@@ -124,9 +132,12 @@ def test_any_moves(moves: list[tuple[str, int, State, str | None, Reason]]) -> N
 @pytest.mark.parametrize("after", State)
 def test_an_illegal_step_raises_and_changes_nothing(before: State, after: State) -> None:
     ledger = Ledger(100)
-    instance = Instance("one", "i", 10, workload("a", 10), 0.0)
+    left = before in (State.FOUND, State.ADOPTING)
+    instance = Instance("one", "i", 10, workload("a", 10), 0.0, State.FOUND if left else State.STARTING)
     ledger.add(instance)
     path = {
+        State.FOUND: [],
+        State.ADOPTING: [State.ADOPTING],
         State.STARTING: [],
         State.PREWARMED: [State.PREWARMED],
         State.SPECIALISING: [State.SPECIALISING],

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from property.virtual_pool import IMAGE, REMOVE, FakeLink, World
 
-from pool import firewall
-from pool.clock import LoopClock
-from pool.data_folder import DataFolder
-from pool.egress import NETWORK_LABEL, Egress
-from pool.engine.base import ContainerSpec, EngineError
-from pool.engine.memory import Latency, MemoryEngine
+from pool.engine.base import ContainerSpec
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL
-from pool.reaper import SILENCE, TICK, remove_leftovers
+from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
+from pool.reaper import SILENCE, SWEEP, TICK
 from pool.states import Reason, State
 from scheduler.function import Function
 
@@ -193,31 +186,20 @@ async def test_it_looks_by_itself(world: World) -> None:
     await world.reaper.close()
 
 
-async def test_leftovers_of_this_gateway_go_and_nobody_elses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(firewall, "available", lambda: "not here")
-    engine = MemoryEngine(LoopClock(), latency=Latency(0.0, 0.0, 0.0))
-    engine.add_image("i")
-    folder = DataFolder(tmp_path / "data")
-    try:
-        mine = ContainerSpec(name="mine", image="i", labels={GATEWAY_LABEL: folder.id})
-        for n in range(3):
-            await engine.create(replace(mine, name=f"mine{n}"))
-        other = await engine.create(replace(mine, name="o", labels={GATEWAY_LABEL: "other"}))
-        await engine.create_network("left", "", False, {NETWORK_LABEL: folder.id})
-        await engine.create_network("theirs", "", False, {NETWORK_LABEL: "other"})
-        (folder.run / "0123").mkdir(parents=True)
-        assert await remove_leftovers(engine, folder, Egress(engine, folder.id)) == 3
-        assert [c.id for c in await engine.containers({})] == [other]
-        assert [n.name for n in await engine.networks({})] == ["theirs"]
-        assert not folder.run.exists()
-        engine.fail_next("containers", EngineError("away"))
-        with pytest.raises(EngineError):
-            await remove_leftovers(engine, folder, Egress(engine, folder.id))
-    finally:
-        folder.close()
-        await engine.close()
+async def test_a_container_that_is_no_instances_is_removed(world: World) -> None:
+    """An order to create it was carried out after whoever gave it was killed."""
+    [instance] = await idle(world, world.deploy())
+    labels = {GATEWAY_LABEL: "test", INSTANCE_LABEL: "late"}
+    await world.clock.run(world.engine.create(ContainerSpec(name="hearth-late", image=IMAGE, labels=labels)))
+    other = {GATEWAY_LABEL: "other", INSTANCE_LABEL: "theirs"}
+    await world.clock.run(world.engine.create(ContainerSpec(name="theirs", image=IMAGE, labels=other)))
+    world.reaper.start()
+    await world.clock.advance(SWEEP[0] + 1.0)
+    await world.reaper.close()
+    assert world.pool.ledger.removals == {Reason.ORPHANED: 1}
+    assert instance.state is State.IDLE
+    assert {c.name for c in await world.engine.containers({})} == {f"hearth-{instance.id}", "theirs"}
+    await world.clock.run(world.engine.remove("theirs"))
 
 
 async def test_what_becomes_ready_while_the_engine_lists_is_not_dead(world: World) -> None:

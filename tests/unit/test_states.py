@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.states import LIVE, PENDING, TRANSITIONS, IllegalTransition, Reason, State, check, diagram
+from pool.states import FIRST, LIVE, PENDING, TRANSITIONS, IllegalTransition, Reason, State, check, diagram
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "pool.md").read_text()
@@ -38,7 +38,7 @@ def test_the_module_prints_the_diagram() -> None:
 def test_the_diagram_has_one_arrow_for_each_transition() -> None:
     arrows = set(re.findall(r"(\S+) --> (\S+)", diagram()))
     table = {(str(before), str(after)) for before, afters in TRANSITIONS.items() for after in afters}
-    assert arrows == table | {("[*]", "starting"), ("gone", "[*]")}
+    assert arrows == table | {("[*]", "found"), ("[*]", "starting"), ("gone", "[*]")}
 
 
 def test_every_state_and_every_reason_is_documented_in_order() -> None:
@@ -57,7 +57,7 @@ def test_check_follows_the_table(before: State, after: State) -> None:
 
 
 def test_each_state_is_reached_and_each_ends() -> None:
-    reached = {State.STARTING}
+    reached = set(FIRST)
     for _ in State:
         reached |= {after for before in reached for after in TRANSITIONS[before]}
     assert reached == set(State)

@@ -1,0 +1,164 @@
+"""Which of the containers that an earlier gateway process has left are adopted: decided by their records.
+
+What a container says of itself counts only on top of its record: code that ran in it could say anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Mapping
+
+from pool.clock import Clock
+from pool.data_folder import DataFolder
+from pool.engine.base import ContainerSpec, ContainerState, Engine
+from pool.instance import Instance
+from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, container_name
+from pool.pool import Pool
+from pool.records import Record, Records
+from pool.states import Reason, State
+from pool.workload import Workload
+
+log = logging.getLogger("hearth.adoption")
+
+
+class Adoption:
+    """Finds what is left, once, and then gives each instance to the function that it is of, or removes it."""
+
+    def __init__(
+        self, engine: Engine, pool: Pool, records: Records, folder: DataFolder, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._records = records
+        self._folder = folder
+        self._clock = clock
+        self._candidates: dict[str, tuple[Instance, Record]] = {}
+        self._taken: list[Instance] = []
+
+    async def look(self) -> None:
+        """Find what an earlier process with this data folder has left. Everything found counts in the pool from
+        here on; what can be adopted by nobody is being removed. Raises `EngineError`, and then nothing was done.
+
+        The folder's lock is held, so whatever carries its identity belongs to nobody alive.
+        """
+        containers = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
+        records = self._records.load()
+        for container in containers:
+            instance, record = self._found(container, records)
+            self._pool.find(instance)
+            if record is not None and adoptable(instance, record, container):
+                self._candidates[instance.id] = (instance, record)
+            else:
+                self._pool.remove(instance, Reason.ORPHANED)
+        known = set(self._pool.ledger.instances)
+        for id in set(records) - known:
+            self._records.drop(id)
+        if self._folder.run.is_dir():
+            for folder in self._folder.run.iterdir():
+                if folder.name not in known:
+                    shutil.rmtree(folder, ignore_errors=True)
+        self._folder.clear_own()
+        if containers:
+            log.info(
+                "an earlier gateway has left %d containers; %d of them can perhaps be adopted",
+                len(containers),
+                len(self._candidates),
+            )
+
+    def _found(
+        self, container: ContainerState, records: Mapping[str, Record]
+    ) -> tuple[Instance, Record | None]:
+        id = container.labels.get(INSTANCE_LABEL) or container.id[:12]
+        record = records.get(id)
+        now = self._clock.now()
+        instance = Instance(
+            id,
+            container.image,
+            record.memory if record else 0,  # unknown, for the moments that its removal takes
+            None,
+            now,
+            State.FOUND,
+        )
+        instance.container = container.id
+        if record is not None:
+            instance.born_generic = record.born_generic
+            instance.created_at = now - max(0.0, self._clock.wall() - record.created_at)
+            instance.served = record.served or 0
+        return instance, record
+
+    def expect(self, functions: Collection[str]) -> None:
+        """Only these functions are declared: what is of another is removed."""
+        for instance, record in list(self._candidates.values()):
+            if record.function is not None and record.function not in functions:
+                self._refuse(instance, Reason.REPLACED)
+
+    def claim(self, workload: Workload) -> None:
+        """Adopt what is of this function version and remove what is of its others; before it is deployed."""
+        for instance, record in self._of(workload.function):
+            shape = self._records.shape_of(workload.container, workload)
+            reason = why_not(record, workload, shape)
+            if reason is not None:
+                self._refuse(instance, reason)
+            else:
+                self._take(instance, workload)
+
+    def claim_generic(self, prototypes: Mapping[str, ContainerSpec]) -> None:
+        """Adopt the generic instances of these containers (by image), and remove all others."""
+        for instance, record in self._of(None):
+            prototype = prototypes.get(instance.image)
+            if prototype is None or record.shape != self._records.shape_of(prototype, None):
+                self._refuse(instance, Reason.REPLACED)
+            else:
+                self._take(instance, None)
+
+    def disown(self, function: str) -> None:
+        """A function could not be set up: what is of it is removed."""
+        for instance, _ in self._of(function):
+            self._refuse(instance, Reason.REPLACED)
+
+    def _of(self, function: str | None) -> list[tuple[Instance, Record]]:
+        return [pair for pair in self._candidates.values() if pair[1].function == function]
+
+    def _take(self, instance: Instance, workload: Workload | None) -> None:
+        ledger = self._pool.ledger
+        if ledger.memory_free + ledger.memory_stopping < 0:  # the budget is smaller than it was
+            self._refuse(instance, Reason.EVICTED)
+            return
+        del self._candidates[instance.id]
+        if instance.state is State.FOUND:  # else somebody has had it removed
+            self._taken.append(instance)
+            self._pool.adopt(instance, workload)
+
+    def _refuse(self, instance: Instance, reason: Reason) -> None:
+        del self._candidates[instance.id]
+        self._pool.remove(instance, reason)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether instances are being taken over."""
+        return self._pool.ledger.adopting > 0
+
+    @property
+    def adopted(self) -> int:
+        """How many instances were adopted."""
+        return sum(1 for instance in self._taken if instance.adopted)
+
+
+def why_not(record: Record, workload: Workload, shape: str) -> Reason | None:
+    """Why an instance is not adopted for this version of its function; None if it is."""
+    if record.version != workload.version or record.shape != shape:
+        return Reason.REPLACED
+    if workload.max_invocations is not None and record.served is None:
+        return Reason.MAX_INVOCATIONS  # how many it has served is not known
+    return None
+
+
+def adoptable(instance: Instance, record: Record, container: ContainerState) -> bool:
+    """Whether a container is what its record says, was ready, and runs."""
+    return (
+        record.ready
+        and container.running
+        and container.image == record.image
+        and container.name == container_name(instance)
+    )
