@@ -13,6 +13,11 @@ def resident(pid: int) -> int:
     return _status(pid, "VmRSS")
 
 
+def anonymous(pid: int) -> int:
+    """The part of it that is in no file, and so its own. Raises OSError if it is gone."""
+    return _status(pid, "RssAnon")
+
+
 def peak_resident(pid: int) -> int:
     """Bytes that it held at most since `forget_peak`, or ever. Raises OSError."""
     return _status(pid, "VmHWM")

@@ -620,6 +620,9 @@ class Instance:
         return function.slots
 
     def open_slots(self, count: int) -> None:
+        """Serve so many more connections at once, each in a thread of its own."""
+        if not count:
+            return  # most functions have one slot, and their first call would wait for the import
         import threading
 
         for _ in range(count):
