@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
+from gateway.access.access import CURRENT
 from gateway.body import Receive, Send
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
@@ -33,6 +34,7 @@ class Edge:
 
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._guard = guard
+        self._access = runtime.access
         self._invoke = InvokeEndpoint(
             runtime.dispatcher,
             runtime.registry,
@@ -47,17 +49,24 @@ class Edge:
         """ASGI."""
         if scope["type"] != "http":
             return  # no websockets, no lifespan: the server refuses or goes on
-        fault = self._guard.fault(scope)
-        if fault is not None and scope["raw_path"].startswith(PREFIX):
-            await self._invoke.refuse(scope, receive, send, fault)
-        elif fault is not None:
-            body = fault.body()
-            headers = fault.response_headers(body)
-            await send({"type": "http.response.start", "status": fault.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        elif scope["raw_path"].startswith(PREFIX):
-            await self._invoke(scope, receive, send)
+        headers, raw_path = scope["headers"], scope["raw_path"]
+        if raw_path.startswith(PREFIX):
+            admission = self._guard.fault(scope) or self._access.admit_call(headers, raw_path)
+            if isinstance(admission, Problem):
+                await self._invoke.refuse(scope, receive, send, admission)
+                return
+            try:
+                await self._invoke(scope, receive, send)
+            finally:
+                admission.ended()
         else:
+            admission = self._guard.fault(scope) or self._access.admit_request(
+                headers, scope["method"], scope["path"]
+            )
+            if isinstance(admission, Problem):
+                await respond(admission)(scope, receive, send)  # type: ignore[arg-type]
+                return
+            CURRENT.set(admission)
             await self._app(scope, receive, send)  # type: ignore[arg-type]
 
 
@@ -67,7 +76,7 @@ def build_app(runtime: Runtime) -> FastAPI:
         docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version="0.1.0"
     )
     app.include_router(build_routes(runtime))
-    app.openapi = lambda: document(app, runtime)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app, runtime, CURRENT.get())  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs_page() -> HTMLResponse:

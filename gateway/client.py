@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from gateway.access.keys import KEY
 from gateway.guard import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -42,18 +43,25 @@ class Refused(ClientError):
 
 
 class GatewayClient:
-    """Speaks to one gateway. `url` is http://… or https://…, else `ClientError` is raised. To be closed.
+    """Speaks to one gateway. `url` is http://… or https://…, `key` is one of its keys; `ClientError` is raised for
+    what cannot be one. To be closed.
 
     Every verb raises `GatewayAbsent`, `Refused` or `ClientError`.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, transport: httpx.BaseTransport | None = None, key: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClientError(f"{url} is not a gateway's address; it looks like {DEFAULT_URL}")
+        if key is not None and not KEY.fullmatch(key):
+            raise ClientError("the key that was given is no key of Hearth's; it looks like hth_ID_SECRET")
         self.url = url.rstrip("/")
+        self._key = key
         self._http = httpx.Client(
             base_url=self.url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
             transport=transport,
             timeout=httpx.Timeout(PATIENCE, connect=5.0),
             trust_env=not is_loopback(parts.hostname),  # no proxy leads to this machine's own loopback
@@ -90,11 +98,14 @@ class GatewayClient:
     ) -> Iterator[tuple[httpx.Response, Iterator[bytes]]]:
         """Call a function: its answer's head, and its body as it comes. No limit in time but the function's own.
 
-        `path` is what follows the function's name, query included, with or without its slash.
+        `path` is what follows the function's name, query included, with or without its slash. An Authorization
+        among `headers` is for the function; the key is sent beside it then.
         """
         sub_path = "/" + path.removeprefix("/") if path else ""
         target = f"/invoke/{quote(function, safe='')}{sub_path}"
         fields = {"accept-encoding": "identity", **headers}
+        if self._key and "authorization" in (name.lower() for name in headers):
+            fields["x-hearth-key"] = self._key
         with (
             self._translated(),
             self._http.stream(

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from gateway.access.access import OPEN, Admission
+from gateway.access.scopes import right_for
 from gateway.problems import TYPES, Problem
 from gateway.runtime import Runtime
 from gateway.views import ProblemView
@@ -25,7 +27,8 @@ Errors are `application/problem+json` (RFC 9457). `type` names the kind of error
 `blame` says who has to act: the `caller`, the `function` or the `platform`. What is no HTTP, or has a head of over
 64 KiB or one that does not come in time, gets a 400, 431 or 408 before any route sees it.
 
-On a loopback address the gateway answers programs of this machine and its own pages. Pages of other sites get a 403.
+A gateway that has keys needs one: press **Authorize** and paste yours. On a loopback address the gateway answers
+programs of this machine and its own pages. Pages of other sites get a 403.
 """
 TAGS = [
     {"name": "invoke", "description": "Call functions"},
@@ -46,9 +49,12 @@ NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-fail
 ONLY_FROM_SUB_PATHS = frozenset({"method-not-allowed"})
 ONLY_WITH_BODY = frozenset({"body-timeout", "body-too-large"})
 
+KEY = "A key that `hearth keys create` has made, `hth_…`. Not needed while the gateway has none"
+
 EXAMPLE_ID = "6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4"
 EXAMPLE_DETAILS = {
     "bad-request": "JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+    "unauthorized": "a key is needed: send Authorization: Bearer hth_..., or X-Hearth-Key: hth_...",
     "forbidden": "a page of https://example.org may not call this gateway",
     "not-found": "there is no instance '4f2a'; GET /pool/instances lists them",
     "no-such-function": "there is no function 'helo'; GET /functions lists them",
@@ -59,6 +65,7 @@ EXAMPLE_DETAILS = {
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
+    "quota-exceeded": "the key shop has used up its 100/s",
     "head-too-large": "the request's head is over 65536 bytes",
     "handler-raised": "KeyError: 'name'",
     "import-failed": "ModuleNotFoundError: No module named 'numpy'",
@@ -93,11 +100,15 @@ RETRY_AFTER = {
     "description": "Seconds after which a new attempt makes sense",
     "schema": {"type": "integer", "minimum": 1},
 }
+WWW_AUTHENTICATE = {
+    "description": "How to send a key, and what was wrong with the one that was sent (RFC 6750)",
+    "schema": {"type": "string", "example": 'Bearer realm="hearth"'},
+}
 ALLOW = {"description": "The methods that are taken", "schema": {"type": "string", "example": "POST"}}
 
 
-def document(app: FastAPI, runtime: Runtime) -> dict[str, Any]:
-    """The document as of now; made afresh each time, since functions come and go."""
+def document(app: FastAPI, runtime: Runtime, reader: Admission = OPEN) -> dict[str, Any]:
+    """The document as of now; made afresh each time, since functions come and go. `reader`: who is told of which."""
     shown = get_openapi(
         title=app.title,
         version=app.version,
@@ -114,14 +125,33 @@ def document(app: FastAPI, runtime: Runtime) -> dict[str, Any]:
     for default in ("HTTPValidationError", "ValidationError"):
         schemas.pop(default, None)
     schemas["Problem"] = ProblemView.model_json_schema() | {"title": "Problem"}
-    declared = [runtime.registry.declared[name] for name in sorted(runtime.registry.declared)]
+    declared = [
+        runtime.registry.declared[name] for name in sorted(runtime.registry.declared) if reader.may_name(name)
+    ]
     servers = [d for d in declared if d.definition.kind is Kind.HTTP]
     shown["paths"] = {
         "/invoke/{function}": {"post": invoke_operation(declared)},
         "/invoke/{function}/{path}": {m: sub_path_operation(m, servers) for m in METHODS},
         **shown["paths"],
     }
+    set_security(shown, needed=runtime.access.keys is not None)
     return shown
+
+
+def set_security(shown: dict[str, Any], needed: bool) -> None:
+    """Say of each route which scope its key must have, and what is answered to others. Not `needed`: it may lack."""
+    shown["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": KEY}}
+    for path, methods in shown["paths"].items():
+        for method, operation in methods.items():
+            scope = "invoke" if path.startswith("/invoke/") else right_for(method.upper(), path)
+            if scope is None:
+                operation["security"] = []
+                continue
+            operation["security"] = [{"key": [scope]}] if needed else [{}, {"key": [scope]}]
+            says = f"Scope: `{scope}{':NAME' if scope == 'invoke' else ''}`"
+            operation["description"] = f"{operation.get('description', '')}\n\n{says}".strip()
+            for status, response in problem_responses("unauthorized", "quota-exceeded").items():
+                operation["responses"].setdefault(str(status), response)
 
 
 def set_invalid_input(route: dict[str, Any]) -> None:
@@ -255,6 +285,8 @@ def problem_response(status: int, slugs: list[str], invocation_id: str | None) -
     }
     if status in (429, 503):
         response["headers"] = {"Retry-After": RETRY_AFTER}
+    elif status == 401:
+        response["headers"] = {"WWW-Authenticate": WWW_AUTHENTICATE}
     elif status == 405:
         response["headers"] = {"Allow": ALLOW}
     return response

@@ -21,6 +21,7 @@ Blame = Literal["caller", "function", "platform"]
 
 TYPES: dict[str, tuple[int, str, Blame]] = {
     "bad-request": (400, "The request is not right", "caller"),
+    "unauthorized": (401, "No valid key", "caller"),
     "forbidden": (403, "Not allowed", "caller"),
     "not-found": (404, "No such thing", "caller"),
     "no-such-function": (404, "No such function", "caller"),
@@ -31,6 +32,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "body-too-large": (413, "The body is over the limit", "caller"),
     "invalid-input": (422, "The request's parameters are not right", "caller"),
     "queue-full": (429, "The function's queue is full", "caller"),
+    "quota-exceeded": (429, "The key's quota is used up", "caller"),
     "head-too-large": (431, "The request's head is over the limit", "caller"),
     "handler-raised": (500, "The handler raised an exception", "function"),
     "import-failed": (500, "The handler could not be imported", "function"),

@@ -27,7 +27,7 @@ from scheduler.registry import Declared
 NO_FUNCTION = problem_responses("no-such-function")
 NOT_FOUND = problem_responses("not-found")
 ANYWHERE = problem_responses("forbidden", "internal-error")
-"""What every route may answer."""
+"""What every route may answer; where a key is needed, what is wrong with it comes to that."""
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
         "model": HealthView,

@@ -7,6 +7,9 @@ import logging
 import os
 from collections.abc import Iterator
 
+from gateway.access.access import Access
+from gateway.access.key_file import KeyFile
+from gateway.guard import is_loopback
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
 from pool.adoption import Adoption
@@ -38,7 +41,10 @@ REMOVAL_TIMEOUT = 30.0
 
 
 class Runtime:
-    """A gateway without its HTTP edge. Made inside a running loop; `start`, then `drain` and `close`."""
+    """A gateway without its HTTP edge. Made inside a running loop; `start`, then `drain` and `close`.
+
+    Raises `KeyFileFault`.
+    """
 
     def __init__(self, settings: Settings, folder: DataFolder, engine: Engine | None = None) -> None:
         self.settings = settings
@@ -48,6 +54,13 @@ class Runtime:
         self.engine = GuardedEngine(engine or DockerEngine(None, self.metrics), self.clock, self.metrics)
         self.logs = LogStore(per_invocation=settings.log_limit)
         self.outcomes = Outcomes(self.metrics)
+        self.access = Access(
+            self.clock,
+            self.metrics,
+            settings.api_keys,
+            KeyFile(folder.path),
+            closed=not is_loopback(settings.host),
+        )
         self.egress = Egress(self.engine, folder.id)
         cores = os.cpu_count() or 1
         self.launcher = Launcher(

@@ -79,13 +79,14 @@ async def serve(
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     watching = asyncio.ensure_future(reload_on_change(runtime.registry, settings, definitions))
+    following = asyncio.ensure_future(runtime.access.follow())
     stopped = asyncio.ensure_future(stop.wait())
 
     def end_if_failed(task: asyncio.Future[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             stop.set()
 
-    for task in (starting, watching):
+    for task in (starting, watching, following):
         task.add_done_callback(end_if_failed)
     try:
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +102,7 @@ async def serve(
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         stopped.cancel()
+        following.cancel()
         await runtime.close()
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway.access.keys import Key, parse_keys
 from scheduler.units import Duration, Size
 
 
@@ -28,10 +29,17 @@ def parts(separator: str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
+def keys_of(value: object) -> object:
+    """Keys of their text form; only hashes are kept of it."""
+    return parse_keys(value) if isinstance(value, str) else value
+
+
 class Settings(BaseSettings):
     """How a gateway runs. Each field is also the variable HEARTH_<FIELD>."""
 
-    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore", validate_default=False)
+    model_config = SettingsConfigDict(
+        env_prefix="HEARTH_", extra="ignore", validate_default=False, hide_input_in_errors=True
+    )
 
     functions: Path = Field(Path("functions.yaml"), description="The file that declares the functions")
     host: str = Field("127.0.0.1", description="Address to listen on")
@@ -51,6 +59,9 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[list[str], NoDecode, parts(",")] = Field(
         default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"
+    )
+    api_keys: Annotated[list[Key], NoDecode, BeforeValidator(keys_of)] = Field(
+        default_factory=list, description="Keys and what they may do, beside those of `hearth keys`"
     )
     allow_network_fallback: bool = Field(
         False, description="Give HTTP images an internal network where namespaces cannot be entered"

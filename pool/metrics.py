@@ -53,6 +53,9 @@ class Metrics:
             ["function", "kind"],
             r,
         )
+        self.access_refusals = PlainCounter(
+            "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
+        )
         self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
         self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
         self.queue_depth = PlainGauge(

@@ -13,6 +13,7 @@ COMMANDS = {
     "ps": "listings",
     "logs": "listings",
     "init": "init",
+    "keys": "keys",
     "prune": "prune",
     "doctor": "doctor",
 }

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -47,9 +48,9 @@ class Mistake(Failure):
 class Gateway:
     """A block in which a gateway is asked; what goes wrong becomes a `Failure`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key_file: Path | None = None) -> None:
         try:
-            self._client = GatewayClient(url)
+            self._client = GatewayClient(url, key=given_key(key_file))
         except ClientError as error:
             raise Mistake(str(error)) from error
 
@@ -74,16 +75,37 @@ def check_engine_address() -> None:
         )
 
 
-def url_option(command: Command) -> Command:
-    """`--url`: which gateway is asked."""
-    return click.option(
+def gateway_options(command: Command) -> Command:
+    """`--url`: which gateway is asked; `--key-file`: with which key. No option takes the key itself."""
+    url = click.option(
         "--url",
         envvar="HEARTH_URL",
         default=DEFAULT_URL,
         show_default=True,
         show_envvar=True,
         help="Address of the gateway.",
-    )(command)
+    )
+    key_file = click.option(
+        "--key-file",
+        envvar="HEARTH_API_KEY_FILE",
+        show_envvar=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="File with the key to call with; without it HEARTH_API_KEY. (A key on the command line could be "
+        "read by everybody on this machine.)",
+    )
+    return url(key_file(command))
+
+
+def given_key(file: Path | None) -> str | None:
+    """The key to call with: the file's, else that of HEARTH_API_KEY, else none. Raises `Mistake`."""
+    if file is None:
+        return os.environ.get("HEARTH_API_KEY", "").strip() or None
+    try:
+        return file.read_text().strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Mistake(f"the key file {file} cannot be read: {why}") from error
 
 
 def json_option(command: Command) -> Command:

@@ -18,8 +18,10 @@ from scheduler.units import format_duration, format_size
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PREFIX = "HEARTH_"
-OTHERS = frozenset({"HEARTH_URL"})
+OTHERS = frozenset({"HEARTH_URL", "HEARTH_API_KEY", "HEARTH_API_KEY_FILE"})
 """Variables that are no settings of the gateway's: of the commands that ask one."""
+SECRET = frozenset({"api_keys"})
+"""Settings without an option: everybody on the machine can read the options of a process."""
 METAVARS = {
     "functions": "FILE",
     "data_dir": "FOLDER",
@@ -41,10 +43,10 @@ class SettingsFault(Exception):
 
 
 def setting_options(*names: str) -> Callable[[Command], Command]:
-    """An option for each of these settings, or for all of them. They say nothing unless given."""
+    """An option for each of these settings, or for all that are no secrets. They say nothing unless given."""
 
     def add(command: Command) -> Command:
-        for name in reversed(names or tuple(Settings.model_fields)):
+        for name in reversed(names or tuple(n for n in Settings.model_fields if n not in SECRET)):
             field = Settings.model_fields[name]
             option = option_of(name)
             text = f"{field.description}. [default: {default_of(name)}; variable: {variable_of(name)}]"

@@ -13,14 +13,14 @@ from typing import BinaryIO
 import click
 import httpx
 
-from gateway.cli.common import Failure, Gateway, Mistake, url_option
+from gateway.cli.common import Failure, Gateway, Mistake, gateway_options
 
 PIECE = 64 * 1024
 """Bytes that are read at once of what is sent."""
 
 
 @click.command()
-@url_option
+@gateway_options
 @click.argument("function")
 @click.argument("body", required=False, metavar="[-]", type=click.Choice(["-"]))
 @click.option("--data", "-d", metavar="TEXT", help="Send this text.")
@@ -42,6 +42,7 @@ PIECE = 64 * 1024
 @click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
 def invoke(
     url: str,
+    key_file: Path | None,
     function: str,
     body: str | None,
     data: str | None,
@@ -73,7 +74,7 @@ def invoke(
         fields["content-type"] = kind
     sends = data is not None or file is not None or from_stdin
     verb = (method or ("GET" if path and not sends else "POST")).upper()
-    with Gateway(url) as gateway:
+    with Gateway(url, key_file) as gateway:
         content: bytes | Iterable[bytes] | None = None if data is None else data.encode()
         if from_stdin:
             content = pieces_of(sys.stdin.buffer)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from gateway.cli.common import (
     Gateway,
+    gateway_options,
     human_seconds,
     human_size,
     json_option,
     print_json,
     print_table,
-    url_option,
 )
 
 SHORT = 12
@@ -21,9 +22,9 @@ SHORT = 12
 
 
 @click.command()
-@url_option
+@gateway_options
 @json_option
-def functions(url: str, as_json: bool) -> None:
+def functions(url: str, key_file: Path | None, as_json: bool) -> None:
     """List what is deployed, with its state and faults.
 
     \b
@@ -31,7 +32,7 @@ def functions(url: str, as_json: bool) -> None:
       hearth functions
       hearth functions --json | jq '.[] | select(.state == "failed")'
     """
-    with Gateway(url) as gateway:
+    with Gateway(url, key_file) as gateway:
         listed = gateway.functions()
     if as_json:
         print_json(listed)
@@ -52,10 +53,10 @@ def functions(url: str, as_json: bool) -> None:
 
 
 @click.command()
-@url_option
+@gateway_options
 @json_option
 @click.option("--function", help="Only instances of this function.")
-def ps(url: str, as_json: bool, function: str | None) -> None:
+def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> None:
     """List the instances, the prewarm pools and the memory in use.
 
     \b
@@ -64,7 +65,7 @@ def ps(url: str, as_json: bool, function: str | None) -> None:
       hearth ps --function hello
       watch -n1 hearth ps
     """
-    with Gateway(url) as gateway:
+    with Gateway(url, key_file) as gateway:
         instances, pool = gateway.instances(function), gateway.pool()
     if as_json:
         print_json({"instances": instances, "pool": pool})
@@ -95,10 +96,10 @@ def ps(url: str, as_json: bool, function: str | None) -> None:
 
 
 @click.command()
-@url_option
+@gateway_options
 @click.argument("invocation", required=False, metavar="[INVOCATION_ID]")
 @click.option("--instance", metavar="ID", help="The log of an instance instead; `hearth ps` lists them.")
-def logs(url: str, invocation: str | None, instance: str | None) -> None:
+def logs(url: str, key_file: Path | None, invocation: str | None, instance: str | None) -> None:
     """Print what an invocation printed, also after its instance is gone.
 
     Every answer carries its invocation's id in X-Invocation-Id; `hearth invoke -i` shows it. What belongs to no
@@ -111,7 +112,7 @@ def logs(url: str, invocation: str | None, instance: str | None) -> None:
     """
     if (invocation is None) == (instance is None):
         raise click.UsageError("give the id of an invocation, or --instance with that of an instance")
-    with Gateway(url) as gateway:
+    with Gateway(url, key_file) as gateway:
         found = gateway.invocation_logs(invocation) if invocation else gateway.instance_logs(instance or "")
     sys.stdout.buffer.write(found)
     sys.stdout.buffer.flush()

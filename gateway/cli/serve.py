@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 import click
 import uvloop
 
+from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.cli import log_format
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
 from gateway.cli.given_settings import (
@@ -16,8 +18,10 @@ from gateway.cli.given_settings import (
     setting_options,
     settings_from,
     unknown_variables,
+    variable_of,
 )
 from gateway.cli.progress import Progress
+from gateway.guard import is_loopback
 from gateway.runtime import Runtime
 from gateway.server import serve as serve_gateway
 from gateway.settings import Settings
@@ -34,6 +38,7 @@ TRIES = {
     "command": "printf 'one two three' | curl --data-binary @- {url}/invoke/{name}",
 }
 """A first call of a function, by its kind."""
+KEY_HEADER = '-H "Authorization: Bearer $HEARTH_API_KEY"'
 
 
 @click.command()
@@ -51,7 +56,7 @@ def serve(**options: object) -> None:
 
     \b
     Exit status: 0 after a signal; 1 if the port or the data folder cannot be had; 2 if functions.yaml or a
-    setting is faulty, before anything else is touched.
+    setting is faulty, or there is no key and the address is public, before anything else is touched.
     """
     settings, definitions = checked(options)
     log_format.configure(settings.log_level, settings.log_format)
@@ -77,12 +82,26 @@ def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
     check_engine_address()
     try:
         settings = settings_from(options)
+        os.environ.pop(variable_of("api_keys"), None)  # no process that is started from here needs to know
+        check_keys(settings)
         return settings, load(settings.functions, allowed_volumes=settings.allowed_volumes)
-    except SettingsFault as error:
+    except (SettingsFault, KeyFileFault) as error:
         raise Mistake(str(error)) from error
     except DefinitionsError as error:
         click.echo(str(error), err=True)  # as compilers do it: editors jump to FILE:LINE:COLUMN
         sys.exit(2)
+
+
+def check_keys(settings: Settings) -> None:
+    """Raise `Mistake` if everybody could call who reaches the address, and `KeyFileFault`."""
+    keys = KeyFile(settings.data_dir)
+    if keys.load() or settings.api_keys or is_loopback(settings.host):
+        return
+    raise Mistake(
+        f"{settings.host} is reached from other machines, and there is no key: everybody could call.\n"
+        f"  Either create one:  hearth keys create NAME --scope admin --data-dir {settings.data_dir}\n"
+        "  or let only this machine call:  --host 127.0.0.1"
+    )
 
 
 async def run(settings: Settings, definitions: Definitions, folder: DataFolder) -> None:
@@ -153,17 +172,23 @@ def print_ready(runtime: Runtime, url: str) -> None:
             for d in declared
         ],
     )
-    if example := first_call(declared, url):
+    needs_key = runtime.access.keys is not None
+    if example := first_call(declared, url, needs_key):
         click.echo(f"\nTry:  {example}")
+    if needs_key:
+        click.echo("Calls need a key: HEARTH_API_KEY is yours, `hearth keys create` makes one")
     sys.stdout.flush()
 
 
-def first_call(declared: list[Declared], url: str) -> str | None:
+def first_call(declared: list[Declared], url: str, needs_key: bool = False) -> str | None:
     """A line to try that fits a function that is ready: hello if there is one, else the first handler."""
     ready = [d.definition for d in declared if d.state == "ready"]
     kinds = list(TRIES)
     ready.sort(key=lambda d: (d.name != "hello", kinds.index(d.kind.value)))
-    return TRIES[ready[0].kind.value].format(url=url, name=ready[0].name) if ready else None
+    if not ready:
+        return None
+    line = TRIES[ready[0].kind.value].format(url=url, name=ready[0].name)
+    return line.replace("curl ", f"curl {KEY_HEADER} ") if needs_key else line
 
 
 def reachable(url: str, host: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from gateway.app import build_app
+from gateway.cli.given_settings import OTHERS
 from gateway.openapi import METHODS, document
 from gateway.outcome import KINDS
 from gateway.problems import TYPES, Problem
@@ -113,7 +114,7 @@ async def test_numbers_and_keys_are_true(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("text", [HTTP_API, ERRORS, METRICS], ids=["http-api", "errors", "metrics"])
 def test_settings_keys_links_and_routes_in_the_text_exist(text: str) -> None:
-    settings = {f"HEARTH_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"HEARTH_{name.upper()}" for name in Settings.model_fields} | OTHERS
     assert written_as(text, r"HEARTH_[A-Z_]+") <= settings
     keys = written_as(text, r"`((?:queue|max|min|keep)_\w+)`")
     assert keys <= set(FunctionDefinition.model_fields)

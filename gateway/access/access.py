@@ -1,0 +1,264 @@
+"""The check at the door: whose key a request carries, whether it may do this, and whether it is within its limits.
+
+Synchronous and cheap: it runs before everything else on each request. Without any key it is one comparison.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Literal
+
+from gateway.access.key_file import KeyFile, KeyFileFault
+from gateway.access.keys import LENGTH, Key
+from gateway.access.scopes import right_for
+from gateway.forwarding import HeaderList
+from gateway.problems import Problem
+from pool.clock import Clock
+from pool.metrics import Metrics
+
+log = logging.getLogger("hearth.access")
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the key file: so long a revoked key may live."""
+SCHEME = b"bearer "
+CONCURRENCY_RETRY = 1.0
+"""Seconds to wait where as many calls run as may at once: when one ends is not known."""
+Fault = Literal["missing", "malformed", "unknown", "wrong", "expired"]
+HOW = "send Authorization: Bearer hth_..., or X-Hearth-Key: hth_..."
+FAULTS: dict[Fault, str] = {
+    "missing": f"a key is needed: {HOW}",
+    "malformed": f"what was sent is no key of Hearth's: {HOW}",
+    "unknown": "the key is not known here, or not any more",
+    "wrong": "the key is not known here, or not any more",
+    "expired": "the key has expired",
+}
+"""What is wrong with a credential, and what its sender is told: not how much of it was right."""
+REASONS = (*FAULTS, "scope", "rate", "concurrency")
+"""Why a request is refused, as the metric calls it."""
+
+
+class Admission:
+    """A request that is admitted. As it is: by a gateway without keys, where everybody may do everything."""
+
+    __slots__ = ()
+
+    def ended(self) -> None:
+        """The invocation has ended, however it did. To be called once for each that was admitted."""
+
+    def may_name(self, function: str) -> bool:
+        """Whether the caller may learn that there is this function."""
+        return True
+
+
+class Visit(Admission):
+    """A request without a good key, of a route that needs none."""
+
+    __slots__ = ()
+
+    def may_name(self, function: str) -> bool:
+        """Only who has a key is told what there is."""
+        return False
+
+
+class Tenant(Admission):
+    """A key, and what is being done with it."""
+
+    __slots__ = ("bucket", "key", "running")
+
+    def __init__(self, key: Key, now: float) -> None:
+        self.key = key
+        self.running = 0
+        """Invocations, those that wait included."""
+        self.bucket = key.quota.bucket(now)
+
+    def ended(self) -> None:
+        """One of its invocations has ended."""
+        self.running -= 1
+
+    def may_name(self, function: str) -> bool:
+        """What it may invoke, and everything if it may read."""
+        return self.key.scopes.has("read") or self.key.scopes.may_invoke(function)
+
+
+OPEN, VISIT = Admission(), Visit()
+CURRENT: ContextVar[Admission] = ContextVar("admission", default=OPEN)
+"""The admission of the request that a route is answering."""
+
+
+class Access:
+    """Who may do what on one gateway.
+
+    `configured` are the keys of HEARTH_API_KEYS; those of `file` come after them and follow its changes. `closed`:
+    without any key nobody is admitted, else everybody is. Raises `KeyFileFault`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        metrics: Metrics,
+        configured: Sequence[Key] = (),
+        file: KeyFile | None = None,
+        closed: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._configured = configured
+        self._file = file
+        self._seen = file.signature() if file else None
+        self._refusals = {reason: metrics.access_refusals.labels(reason) for reason in REASONS}
+        self._tenants: dict[bytes, Tenant] | None = {} if closed else None
+        """By the id; None: no key is configured, everybody is admitted."""
+        self._take_over(file.load() if file else [])
+
+    @property
+    def keys(self) -> int | None:
+        """How many keys are known; None: none is, and everybody is admitted."""
+        return None if self._tenants is None else len(self._tenants)
+
+    # -- the check ------------------------------------------------------------------------------------------
+
+    def admit_call(self, headers: HeaderList, raw_path: bytes) -> Admission | Problem:
+        """Whether an invocation may begin. `raw_path` is `/invoke/NAME` or longer, as it was sent.
+
+        The credential is taken out of `headers`. What is admitted must be told of its end, once.
+        """
+        if self._tenants is None:
+            return OPEN
+        tenant = self._identify(headers)
+        if isinstance(tenant, Problem):
+            return tenant
+        function = raw_path.split(b"/", 3)[2].decode("latin-1")
+        if not tenant.key.scopes.may_invoke(function):
+            return self._not_allowed(tenant, f"invoke:{function}", f"invoke {function!r}")
+        limit = tenant.key.quota.concurrency
+        if limit is not None and tenant.running >= limit:
+            detail = f"{limit} calls with the key {tenant.key.name} run or wait already (its concurrency)"
+            return self._refused("concurrency", Problem("quota-exceeded", detail, CONCURRENCY_RETRY))
+        fault = self._over_rate(tenant)
+        if fault is not None:
+            return fault
+        tenant.running += 1
+        return tenant
+
+    def admit_request(self, headers: HeaderList, method: str, path: str) -> Admission | Problem:
+        """Whether any other request may be served. The credential is taken out of `headers`."""
+        if self._tenants is None:
+            return OPEN
+        right = right_for(method, path)
+        if right is None:
+            visitor = self._find(take_credential(headers))
+            return visitor if isinstance(visitor, Tenant) else VISIT
+        tenant = self._identify(headers)
+        if isinstance(tenant, Problem):
+            return tenant
+        if not tenant.key.scopes.has(right):
+            return self._not_allowed(tenant, right, f"{method} {path}")
+        return self._over_rate(tenant) or tenant
+
+    def _find(self, credential: bytes | None) -> Tenant | Fault:
+        """Whose credential it is, or what is wrong with it."""
+        if credential is None:
+            return "missing"
+        if len(credential) != LENGTH or not credential.startswith(b"hth_"):
+            return "malformed"
+        tenant = (self._tenants or {}).get(credential[4:12])
+        if tenant is None:
+            return "unknown"
+        key = tenant.key
+        if not key.is_of(credential):
+            return "wrong"
+        if key.expires is not None and self._clock.wall() >= key.expires:
+            return "expired"
+        return tenant
+
+    def _identify(self, headers: HeaderList) -> Tenant | Problem:
+        found = self._find(take_credential(headers))
+        if isinstance(found, Tenant):
+            return found
+        challenge = b'Bearer realm="hearth"' + (b"" if found == "missing" else b', error="invalid_token"')
+        problem = Problem("unauthorized", FAULTS[found], headers=((b"www-authenticate", challenge),))
+        return self._refused(found, problem)
+
+    def _not_allowed(self, tenant: Tenant, scope: str, deed: str) -> Problem:
+        words = ", ".join(tenant.key.scopes.words)
+        detail = f"the key {tenant.key.name} may not {deed}: that needs {scope}, and it has {words}"
+        challenge = b'Bearer realm="hearth", error="insufficient_scope"'
+        return self._refused(
+            "scope", Problem("forbidden", detail, headers=((b"www-authenticate", challenge),))
+        )
+
+    def _over_rate(self, tenant: Tenant) -> Problem | None:
+        bucket = tenant.bucket
+        if bucket is None or (wait := bucket.take(self._clock.now())) == 0.0:
+            return None
+        detail = f"the key {tenant.key.name} has used up its {tenant.key.quota.rate}"
+        return self._refused("rate", Problem("quota-exceeded", detail, wait))
+
+    def _refused(self, reason: str, problem: Problem) -> Problem:
+        self._refusals[reason].value += 1
+        return problem
+
+    # -- changes --------------------------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Take over every change of the key file, until cancelled. A faulty one is told and not taken over."""
+        while self._file is not None:
+            await self._clock.sleep(LOOK_EVERY)
+            self.look()
+
+    def look(self) -> None:
+        """Take over the key file if it has changed."""
+        if self._file is None or (signature := self._file.signature()) == self._seen:
+            return
+        self._seen = signature
+        try:
+            keys = self._file.load()
+        except KeyFileFault as error:
+            log.error("%s. The keys that were there before stay", error)
+            return
+        self._take_over(keys)
+        log.info("the keys have changed: %d are known", self.keys or 0)
+
+    def _take_over(self, from_file: Sequence[Key]) -> None:
+        """Know these keys and no others. A gateway that had keys once stays closed when the last one goes."""
+        keys = {key.id.encode(): key for key in (*from_file, *self._configured)}
+        if not keys and self._tenants is None:
+            return
+        before, now = self._tenants or {}, self._clock.now()
+        tenants: dict[bytes, Tenant] = {}
+        for id, key in keys.items():
+            tenant = before.get(id)
+            if tenant is None:
+                tenant = Tenant(key, now)
+            elif tenant.key != key:  # what runs with it is counted on
+                if tenant.key.quota != key.quota:
+                    tenant.bucket = key.quota.bucket(now)
+                tenant.key = key
+            tenants[id] = tenant
+        self._tenants = tenants
+
+
+def take_credential(headers: HeaderList) -> bytes | None:
+    """The credential of a request, taken out of its headers, so that nothing behind this can pass it on.
+
+    X-Hearth-Key goes before Authorization, which then belongs to the function, unless it is a key as well.
+    """
+    own = bearer = None
+    for name, value in headers:
+        if name == b"x-hearth-key":
+            own = value
+        elif name == b"authorization":
+            bearer = value
+    if own is None and bearer is None:
+        return None
+    headers[:] = [
+        (name, value)
+        for name, value in headers
+        if name != b"x-hearth-key"
+        and (name != b"authorization" or (own is not None and b"hth_" not in value))
+    ]
+    if own is not None:
+        return own.strip()
+    assert bearer is not None
+    return bearer[len(SCHEME) :].strip() if bearer[: len(SCHEME)].lower() == SCHEME else b""

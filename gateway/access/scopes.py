@@ -1,0 +1,100 @@
+"""Scopes of a key: which functions it may invoke, and what else it may do. And which route needs which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Right = Literal["read", "deploy", "admin"]
+RIGHTS: tuple[Right, ...] = get_args(Right)
+
+ROUTES: tuple[tuple[str, str, Right | None], ...] = (
+    ("GET", "/functions", "read"),
+    ("GET", "/functions/{name}", "read"),
+    ("GET", "/pool", "read"),
+    ("GET", "/pool/instances", "read"),
+    ("GET", "/pool/instances/{id}", "read"),
+    ("DELETE", "/pool/instances/{id}", "deploy"),
+    ("GET", "/pool/instances/{id}/logs", "read"),
+    ("GET", "/invocations/{id}/logs", "read"),
+    ("GET", "/metrics", "read"),
+    ("GET", "/healthz", None),
+    ("GET", "/readyz", None),
+    ("GET", "/docs", None),
+    ("GET", "/docs/files/{path}", None),
+    ("GET", "/openapi.json", None),
+)
+"""Every route beside /invoke: method, path, and the scope that it needs; None: no key at all.
+
+Probes have no keys, and neither has a browser that opens the docs page; what the page shows of functions needs one.
+A route that is not here needs `admin`: one that was forgotten is closed.
+"""
+
+LONGEST_NAME = 63
+"""Characters of a function's name."""
+MOST_STARS = 2
+"""In one scope: matching takes time that grows with each."""
+
+_WORD = re.compile(rf"invoke:[a-z0-9_*-]{{1,{LONGEST_NAME + MOST_STARS}}}|" + "|".join(RIGHTS))
+_MATCHERS = tuple(
+    (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), right) for method, path, right in ROUTES
+)
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """What a key may do: words `invoke:NAME`, `read`, `deploy`, `admin`. Made by `parse_scopes`.
+
+    In `NAME` a `*` stands for any characters. `admin` includes everything.
+    """
+
+    words: tuple[str, ...]
+    _rights: frozenset[str] = field(init=False, repr=False, compare=False)
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+    _any_function: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        functions = [word.removeprefix("invoke:") for word in self.words if word.startswith("invoke:")]
+        rights = frozenset(RIGHTS if "admin" in self.words else self.words)
+        patterns = tuple(re.compile(name.replace("*", ".*"), re.DOTALL) for name in functions if "*" in name)
+        object.__setattr__(self, "_rights", rights)
+        object.__setattr__(self, "_names", frozenset(functions))
+        object.__setattr__(self, "_patterns", patterns)
+        object.__setattr__(self, "_any_function", "admin" in rights or "*" in functions)
+
+    def may_invoke(self, function: str) -> bool:
+        """Whether a function of this name may be called."""
+        return (
+            self._any_function
+            or function in self._names
+            or (len(function) <= LONGEST_NAME and any(p.fullmatch(function) for p in self._patterns))
+        )
+
+    def has(self, right: Right) -> bool:
+        """Whether it includes this right."""
+        return right in self._rights
+
+
+def parse_scopes(words: Iterable[str]) -> Scopes:
+    """Scopes of words, each kept once. Raises ValueError, without repeating a word: it may be a secret astray."""
+    unique = tuple(dict.fromkeys(words))
+    for number, word in enumerate(unique, 1):
+        if not _WORD.fullmatch(word) or word.count("*") > MOST_STARS:
+            raise ValueError(
+                f"scope {number} is none; there are {', '.join(RIGHTS)} and invoke:NAME, "
+                f"with * for any characters, {MOST_STARS} times at the most"
+            )
+    if not unique:
+        raise ValueError(f"no scope is given; write what the key may do: invoke:*, {', '.join(RIGHTS)}")
+    return Scopes(unique)
+
+
+def right_for(method: str, path: str) -> Right | None:
+    """The scope that a request needs, of any path but those below /invoke/; None: it needs no key."""
+    for known, pattern, right in _MATCHERS:
+        if method == known and pattern.fullmatch(path):
+            return right
+    return "admin"
