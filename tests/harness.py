@@ -31,6 +31,8 @@ GATEWAY_LABEL = "org.hearth.gateway"
 BUSYBOX_IMAGE = "hearth-example/busybox:latest"
 BASE_IMAGE = "hearth-base:latest"
 
+KEPT = ("identity", "lock", "keys.json")
+"""What stays in a data folder from one gateway process to the next."""
 RUNNING: list[Gateway] = []
 """Gateways whose logs a failure's report shows."""
 
@@ -185,10 +187,10 @@ class Gateway:
             self.http.close()
 
     def leftovers(self) -> list[str]:
-        """What it has left on the engine and in its data folder, other than its identity and lock."""
+        """What it has left on the engine and in its data folder, other than what is meant to stay."""
         label = f"{GATEWAY_LABEL}={self.identity}"
         objects = [c["Names"][0] for c in self.engine.containers(label)] + self.engine.networks(label)
-        return objects + [f.name for f in self.data.iterdir() if f.name not in ("identity", "lock")]
+        return objects + [f.name for f in self.data.iterdir() if f.name not in KEPT]
 
     def _clean_up(self) -> None:
         if self._process is not None and self.process.poll() is None:
