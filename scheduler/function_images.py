@@ -11,6 +11,7 @@ import compileall
 import contextlib
 import hashlib
 import io
+import os
 import re
 import sys
 import tarfile
@@ -23,11 +24,15 @@ from pool.engine.base import Engine, Image, NotFound
 from pool.launcher import GATEWAY_LABEL
 from scheduler.pip_wheels import pip_arguments
 from scheduler.runtimes import PYTHON_LABEL
+from scheduler.units import format_size
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"
 PIP_PATIENCE = 300.0
 """Seconds that pip has to find and fetch the packages."""
+MOST_PACKAGES = 2**30
+"""Bytes on disk, of the packages as they are fetched and unpacked: a wheel is an archive, and can be a bomb."""
+LOOK_EVERY = 0.1
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
@@ -115,17 +120,41 @@ async def _install(requirements: bytes, folder: Path, target: Path, python: str,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=folder,
+        env={
+            **os.environ,
+            "TMPDIR": str(folder),
+        },  # where pip unpacks: what it leaves when killed goes with it
     )
+    output = asyncio.create_task(pip.communicate())
     try:
-        output, _ = await asyncio.wait_for(pip.communicate(), PIP_PATIENCE)
+        async with asyncio.timeout(PIP_PATIENCE):
+            while not output.done():
+                await asyncio.wait((output,), timeout=LOOK_EVERY)
+                await _check_size(folder)
     except TimeoutError:
         raise ImageBuildError(f"pip did not finish within {PIP_PATIENCE:.0f} s") from None
     finally:
         if pip.returncode is None:
             pip.kill()
-            await pip.wait()
+        said, _ = await output
     if pip.returncode != 0:
-        raise ImageBuildError(_reason(output.decode(errors="replace")))
+        raise ImageBuildError(_reason(said.decode(errors="replace")))
+
+
+async def _check_size(folder: Path) -> None:
+    """Raise `ImageBuildError` if there is more in a folder than a function may bring."""
+    if await asyncio.to_thread(_size, folder) > MOST_PACKAGES:
+        raise ImageBuildError(f"requirements.txt: the packages are larger than {format_size(MOST_PACKAGES)}")
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder, as far as they can be seen while somebody writes there."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += (Path(place) / name).lstat().st_size
+    return size
 
 
 def _reason(output: str) -> str:

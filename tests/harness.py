@@ -27,6 +27,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pool import cgroup
+
 GATEWAY_LABEL = "org.hearth.gateway"
 BUSYBOX_IMAGE = "hearth-example/busybox:latest"
 BASE_IMAGE = "hearth-base:latest"
@@ -278,6 +280,16 @@ class EngineView:
     def networks(self, label: str) -> list[str]:
         """Names of networks with a label."""
         return [n["Name"] for n in self.request("GET", "/networks", filters={"label": [label]})]
+
+    def processor_time(self, container: str) -> int:
+        """Nanoseconds (cgroup v2: microseconds) that a container has run, as the kernel counts them."""
+        state = self.request("GET", f"/containers/{container}/json")["State"]
+        found = cgroup.of_container(state["Pid"], container)
+        assert found is not None
+        if found.unified:
+            return int((found.cpu / "cpu.stat").read_text().split()[1])
+        place = Path("/sys/fs/cgroup/cpuacct") / found.cpu.relative_to("/sys/fs/cgroup/cpu")
+        return int((place / "cpuacct.usage").read_text())
 
     def kill(self, container: str) -> None:
         """End a container's processes from outside."""

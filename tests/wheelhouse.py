@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 
-def wheel(folder: Path, name: str, tag: str = "py3-none-any") -> None:
-    """Put a wheel of one module, named as the package, into a folder."""
+def wheel(
+    folder: Path,
+    name: str,
+    tag: str = "py3-none-any",
+    more: Mapping[str | zipfile.ZipInfo, bytes] | None = None,
+) -> None:
+    """Put a wheel of one module, named as the package, into a folder; `more` files are in it, as they are named."""
     facts = f"{name}-1.0.dist-info"
     files = {
         f"{name}.py": "ANSWER = 42\n",
@@ -17,7 +23,9 @@ def wheel(folder: Path, name: str, tag: str = "py3-none-any") -> None:
         f"{facts}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},,\n" for path in [*files, f"{facts}/RECORD"])
-    with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as archive:
+    with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, data in (more or {}).items():
+            archive.writestr(entry, data)
         for path, content in {**files, f"{facts}/RECORD": record}.items():
             archive.writestr(path, content)
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from harness import Gateway, eventually, handler, in_parallel, server
 
-from pool import cgroup
-
 COUNTER = """
 import threading, time
 count = 0
@@ -86,17 +84,6 @@ def frozen(gateway: Gateway, function: str) -> str:
     return str(instance["container"])
 
 
-def processor_time(gateway: Gateway, container: str) -> int:
-    """Nanoseconds that a container has run, as the kernel counts them."""
-    state = gateway.engine.request("GET", f"/containers/{container}/json")["State"]
-    found = cgroup.of_container(state["Pid"], container)
-    assert found is not None
-    if found.unified:
-        return int((found.cpu / "cpu.stat").read_text().split()[1])
-    place = Path("/sys/fs/cgroup/cpuacct") / found.cpu.relative_to("/sys/fs/cgroup/cpu")
-    return int((place / "cpuacct.usage").read_text())
-
-
 def engine_calls(gateway: Gateway) -> dict[str, float]:
     """Calls to the engine that starting and looking after containers takes, so far."""
     verbs = (
@@ -119,9 +106,9 @@ def test_it_runs_nothing_while_frozen_and_goes_on_after_the_next_call(either: Ga
     before = either.call(function, {"n": 1}).json()
     container = frozen(either, function)
     time.sleep(0.1)  # over the engine it takes a moment
-    at_first = processor_time(either, container)
+    at_first = either.engine.processor_time(container)
     time.sleep(0.5)
-    assert processor_time(either, container) == at_first, "a frozen instance has run"
+    assert either.engine.processor_time(container) == at_first, "a frozen instance has run"
     answer = either.call(function, {"n": 2})
     after = answer.json()
     assert answer.status_code == 200
@@ -170,10 +157,10 @@ def test_several_calls_at_once_thaw_it_once(either: Gateway) -> None:
 def test_one_that_never_freezes_goes_on(gateway: Gateway) -> None:
     gateway.call("awake", {})
     [instance] = gateway.instances("awake")
-    at_first = processor_time(gateway, instance["container"])
+    at_first = gateway.engine.processor_time(instance["container"])
     time.sleep(3.0)
     assert gateway.pool("awake")["instances"] == {"idle": 1}
-    assert processor_time(gateway, instance["container"]) > at_first
+    assert gateway.engine.processor_time(instance["container"]) > at_first
 
 
 def test_prewarmed_ones_are_not_frozen(gateway: Gateway) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import stat
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from wheelhouse import only_index, wheel
 from pool.clock import LoopClock
 from pool.engine.base import EngineInfo, Image
 from pool.engine.memory import MemoryEngine
+from scheduler import function_images
 from scheduler.function_images import (
     ImageBuildError,
     check_requirements,
@@ -152,3 +155,42 @@ def test_names_and_versions_are_accepted(line: str) -> None:
 def test_what_could_run_code_on_the_host_is_refused_with_its_line(line: str) -> None:
     with pytest.raises(ImageBuildError, match=r"requirements\.txt:2: .* is refused"):
         check_requirements(b"Pillow\n" + line.encode())
+
+
+# Wheels are archives, and whoever may publish one may try to
+
+
+async def test_a_decompression_bomb_is_stopped_and_leaves_nothing(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function_images, "MOST_PACKAGES", 2**24)
+    wheel(index, "bomb", more={f"bomb-{number}": bytes(2**24) for number in range(8)})
+    assert (index / "bomb-1.0-py3-none-any.whl").stat().st_size < 2**20
+    with pytest.raises(ImageBuildError, match="the packages are larger than 16MiB"):
+        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+    assert engine.contexts == []
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/escaped", "bomb/../../../escaped"])
+async def test_a_path_that_leaves_the_wheel_is_not_written(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path, name: str
+) -> None:
+    wheel(index, "bomb", more={name: b"x"})
+    with pytest.raises(ImageBuildError):
+        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+    assert not list(tmp_path.parent.rglob("escaped")) and not Path("/escaped").exists()
+    assert engine.contexts == []
+
+
+async def test_a_link_in_a_wheel_is_no_link(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    link = zipfile.ZipInfo("linked")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    wheel(index, "bomb", more={link: b"/etc/shadow"})
+    await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(engine.contexts[0])) as tar:
+        assert all(entry.isfile() or entry.isdir() for entry in tar)
+        linked = tar.extractfile("packages/linked")
+        assert linked is not None and linked.read() == b"/etc/shadow"

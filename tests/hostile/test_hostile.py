@@ -1,0 +1,123 @@
+"""Functions as attackers: each attack ends in the right answer for its caller, and nobody else notices."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from catalogue import ATTACKS, ATTACKS_FOLDER, MIB, code_of, functions
+from harness import Gateway, eventually, handler
+
+from gateway.problems import TYPES
+
+pytestmark = pytest.mark.engine
+
+ECHO = "def handle(event, context):\n    return event\n"
+FEW_BYTES = 32 * MIB
+"""By how much the gateway's memory may grow: the logs of the attacks are among it."""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    others = {"neighbour": handler(ECHO), "own-user": handler(code_of("user-quotas"), user="70001:70001")}
+    with Gateway(tmp_path_factory.mktemp("hostile"), functions() | others, prewarm={"python": 1}) as running:
+        running.call("neighbour", 0)
+        yield running
+
+
+@pytest.fixture
+def nobody_notices(gateway: Gateway) -> Iterator[None]:
+    """Somebody else calls a function all the time, and all answers are right; afterwards the books agree."""
+    done, answers = threading.Event(), []
+
+    def call() -> None:
+        number = 0
+        while not done.wait(0.02):
+            number += 1
+            response = gateway.call("neighbour", number)
+            answers.append((response.status_code, response.text == str(number)))
+
+    memory = gateway.memory()
+    calling = threading.Thread(target=call)
+    calling.start()
+    yield
+    done.set()
+    calling.join()
+    assert answers and set(answers) == {(200, True)}
+    assert gateway.memory() - memory < FEW_BYTES
+    eventually(lambda: books_agree(gateway))
+    assert stored(gateway.data) < MIB
+
+
+def books_agree(gateway: Gateway) -> bool:
+    """Nothing runs and waits any more, and the pool's instances are the engine's containers."""
+    shown = gateway.instances()
+    containers = {c["Id"] for c in gateway.containers()}
+    at_rest = all(i["in_use"] == 0 and i["state"] in ("idle", "frozen", "prewarmed") for i in shown)
+    declared = gateway.metric("hearth_memory_declared_bytes") == sum(i["memory"] for i in shown)
+    folders = {folder.name for folder in (gateway.data / "run").iterdir()}
+    return (
+        at_rest
+        and declared
+        and {i["container"] for i in shown} == containers
+        and folders == {i["id"] for i in shown}
+    )
+
+
+def stored(folder: Path) -> int:
+    """Bytes of all files below a folder; where a link leads does not count."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_symlink())
+
+
+def places(gateway: Gateway) -> list[tuple[str, int]]:
+    """Where the gateway and this host can be reached from outside of a container."""
+    port = int(gateway.url.rpartition(":")[2])
+    addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    return [(address, port) for address in sorted(addresses | {"127.0.0.1", "127.0.1.1"})]
+
+
+def event_of(attack: str, gateway: Gateway) -> object:
+    """What an attack is told about this host."""
+    if attack == "network":
+        return {"places": places(gateway)}
+    if attack == "engine-socket":
+        others = [str(path) for path in (gateway.data / "run").glob("*/*.sock")]
+        return {"paths": ["/var/run/docker.sock", "/run/containerd/containerd.sock", *others]}
+    return ATTACKS[attack].event
+
+
+@pytest.mark.usefixtures("nobody_notices")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(gateway: Gateway, name: str):
+    attack = ATTACKS[name]
+    before = gateway.metric("hearth_invocations_total", function=name)
+    response = gateway.call(name, event_of(name, gateway))
+    outcome, blame = "ok", "none"
+    if attack.slugs:
+        problem = response.json()
+        outcome, blame = problem["type"].removeprefix("urn:hearth:problem:"), problem["blame"]
+        assert (outcome in attack.slugs, blame) == (True, "function"), problem
+        assert response.status_code == TYPES[outcome][0]
+    else:
+        assert response.status_code == 200, response.text
+    assert attack.says in response.text[:10_000]
+    if response.text.startswith('{"got"'):
+        assert response.json()["got"] == []
+
+    def counted(**labels: str) -> float:
+        return gateway.metric("hearth_invocations_total", function=name, **labels)
+
+    eventually(lambda: counted() == before + 1)
+    assert counted(outcome=outcome, blame=blame) >= 1
+    if attack.after is not None:
+        attack.after(gateway, response)
+
+
+def test_the_catalogue_is_whole():
+    files = {file.stem.replace("_", "-") for file in ATTACKS_FOLDER.glob("*.py")}
+    assert files == {*ATTACKS, "slow-import"}
+    for name in files:
+        assert code_of(name).startswith('"""'), f"{name} does not say what it tries"
