@@ -79,7 +79,7 @@ class Gateway:
         self.log_file = folder / f"{name}.log"
         self.engine = EngineView()
         self._wrapper = wrapper
-        self._settings = {"drain_timeout": "10s", **(settings or {})}
+        self.settings = {"drain_timeout": "10s", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.declare(functions, prewarm)
 
@@ -119,7 +119,7 @@ class Gateway:
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
-        variables = {f"HEARTH_{key.upper()}": str(value) for key, value in self._settings.items()}
+        variables = {f"HEARTH_{key.upper()}": str(value) for key, value in self.settings.items()}
         clean = {key: value for key, value in os.environ.items() if not key.startswith("HEARTH_")}
         arguments = ["serve", "--functions", self.file, "--port", str(port), "--data-dir", self.data]
         with self.log_file.open("ab") as log:
