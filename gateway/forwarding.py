@@ -58,6 +58,7 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
     if listed:
         headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
     if not host:
+        headers = [pair for pair in headers if pair[0] != b"host"]
         headers.append((b"host", b"localhost"))  # HTTP/1.0 may leave it out; what we send is HTTP/1.1
     client = scope.get("client")
     headers += (

@@ -53,7 +53,7 @@ def fate(runner: asyncio.Runner, said: list[bytes], method: bytes) -> Fate:
     """What becomes of a call whose instance says this and then closes."""
     faults: list[object] = []
     runner.get_loop().set_exception_handler(lambda _, context: faults.append(context))
-    found = runner.run(asyncio.wait_for(call(said, method), 5))
+    found = runner.run(asyncio.wait_for(call(said, method), 60))
     assert faults == []
     return found
 

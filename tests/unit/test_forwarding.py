@@ -92,8 +92,9 @@ def test_what_connection_lists_ends_here_too() -> None:
 def test_there_is_always_one_host() -> None:
     """HTTP/1.0 may leave it out, and `Connection` could name it; what is sent on is HTTP/1.1, which must have it."""
     assert sent((b"connection", b"host, x-one")) == [(b"host", b"hearth.example")]
-    without = request_headers(scope() | {"headers": []}, b"i1", 2.5)
-    assert [value for name, value in without if name == b"host"] == [b"localhost"]
+    for headers in ([], [(b"host", b"")]):
+        without = request_headers(scope() | {"headers": headers}, b"i1", 2.5)
+        assert [value for name, value in without if name == b"host"] == [b"localhost"]
 
 
 def test_connection_cannot_take_hearths_own_fields_away() -> None:
