@@ -28,6 +28,21 @@ PAGE_POLICY = (
 )
 """The docs page may load from here only, and nobody may frame it. (Swagger UI is set up by an inline script.)"""
 
+SHOW_WHAT_THE_KEY_SEES = """
+let key = null;
+ui.getConfigs().requestInterceptor = request => {
+  if (request.loadSpec && key) request.headers = {...request.headers, Authorization: "Bearer " + key};
+  return request;
+};
+ui.getStore().subscribe(() => {
+  const given = ui.authSelectors.authorized().getIn(["key", "value"]) || null;
+  if (given === key) return;
+  key = given;
+  ui.specActions.download("/openapi.json");
+});
+"""
+"""Loads the document again when a key is given on the page, or taken back: it names what the key may see."""
+
 
 class Edge:
     """Every request comes here: /invoke/ goes straight on, everything else to FastAPI."""
@@ -92,8 +107,10 @@ def build_app(runtime: Runtime) -> FastAPI:
                 "validatorUrl": None,  # else some layouts send the document's address to a public validator
             },
         )
-        page.headers["content-security-policy"] = PAGE_POLICY
-        return page
+        html = (
+            bytes(page.body).decode().replace("</body>", f"<script>{SHOW_WHAT_THE_KEY_SEES}</script></body>")
+        )
+        return HTMLResponse(html, headers={"content-security-policy": PAGE_POLICY})
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Exception) -> Response:

@@ -245,20 +245,27 @@ def take_credential(headers: HeaderList) -> bytes | None:
     X-Hearth-Key goes before Authorization, which then belongs to the function, unless it is a key as well.
     """
     own = bearer = None
-    for name, value in headers:
-        if name == b"x-hearth-key":
-            own = value
-        elif name == b"authorization":
-            bearer = value
-    if own is None and bearer is None:
-        return None
-    headers[:] = [
-        (name, value)
-        for name, value in headers
-        if name != b"x-hearth-key"
-        and (name != b"authorization" or (own is not None and b"hth_" not in value))
-    ]
+    carriers = 0
+    for pair in headers:
+        name = pair[0]
+        if name == b"authorization":
+            bearer = pair
+            carriers += 1
+        elif name == b"x-hearth-key":
+            own = pair
+            carriers += 1
+    if bearer is not None and carriers == 1:  # as nearly every client sends it
+        headers.remove(bearer)
+    elif carriers:
+        headers[:] = [
+            (name, value)
+            for name, value in headers
+            if name != b"x-hearth-key"
+            and (name != b"authorization" or (own is not None and b"hth_" not in value))
+        ]
     if own is not None:
-        return own.strip()
-    assert bearer is not None
-    return bearer[len(SCHEME) :].strip() if bearer[: len(SCHEME)].lower() == SCHEME else b""
+        return own[1].strip()
+    if bearer is None:
+        return None
+    value = bearer[1]
+    return value[len(SCHEME) :].strip() if value[: len(SCHEME)].lower() == SCHEME else b""

@@ -176,7 +176,7 @@ def print_ready(runtime: Runtime, url: str) -> None:
     if example := first_call(declared, url, needs_key):
         click.echo(f"\nTry:  {example}")
     if needs_key:
-        click.echo("Calls need a key: HEARTH_API_KEY is yours, `hearth keys create` makes one")
+        click.echo("Calls need a key; `hearth keys create` makes one")
     sys.stdout.flush()
 
 

@@ -21,6 +21,10 @@ import pytest
 from harness import Gateway, command, handler
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
+from gateway.access.keys import create
+from gateway.access.limits import UNLIMITED
+from gateway.access.scopes import parse_scopes
+
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +171,53 @@ def test_a_path_of_a_server_is_called(page: Page) -> None:
     answer = operation.locator(".live-responses-table .response")
     answer.wait_for()
     assert '"hostname"' in answer.inner_text()
+
+
+# -- with keys ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, str]]:
+    """A gateway that needs a key, and one that may invoke hello only."""
+    text, _ = create("page", parse_scopes(["invoke:hello"]), UNLIMITED, None, 0.0)
+    functions = {name: handler(code_of("hello")) for name in ("hello", "other")}
+    settings = {"api_keys": f"{text} invoke:hello"}
+    with Gateway(tmp_path_factory.mktemp("keyed"), functions, settings=settings) as running:
+        yield running, text
+
+
+def test_a_key_is_given_on_the_page_and_names_its_functions(
+    context: BrowserContext, keyed: tuple[Gateway, str]
+) -> None:
+    gateway, key = keyed
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{gateway.url}/docs")
+    operation = page.locator("#operations-invoke-invoke")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.locator("input[placeholder=function]").fill("hello")
+    operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    answer.wait_for()
+    assert "urn:hearth:problem:unauthorized" in answer.inner_text()
+    assert "other" not in operation.locator("select").all_inner_texts()
+
+    page.get_by_role("button", name="Authorize").click()
+    dialog = page.locator(".dialog-ux")
+    dialog.locator("input").fill(key)
+    dialog.get_by_role("button", name="Apply credentials").click()
+    dialog.get_by_role("button", name="Close").click()
+    choice = operation.locator("select").first
+    choice.locator("option[value=hello]").wait_for(state="attached")
+    assert choice.locator("option").all_inner_texts() == ["hello"]
+    operation.get_by_role("button", name="Try it out").click()
+    choice.select_option("hello")
+    operation.get_by_role("button", name="Execute").click()
+    page.get_by_text('"message": "Hello, Ada!"').first.wait_for()
+    assert errors == []
+    assert page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]", "the page forgets it"
 
 
 # -- pages of others ------------------------------------------------------------------------------------------
