@@ -13,6 +13,9 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from gateway.access.keys import create
+from gateway.access.limits import UNLIMITED
+from gateway.access.scopes import parse_scopes, right_for
 from gateway.app import Edge, build_app
 from gateway.guard import Guard
 from gateway.openapi import EXAMPLE_DETAILS, METHODS, document
@@ -168,6 +171,39 @@ async def test_a_route_that_takes_a_number_documents_and_answers_422_as_a_proble
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         check_problem(await client.get("/numbers/one"), "invalid-input")
         assert (await client.get("/numbers/1")).json() == 1
+
+
+@pytest.mark.parametrize("keys", [False, True])
+async def test_each_route_says_which_scope_its_key_needs(tmp_path: Path, keys: bool) -> None:
+    text, key = create("me", parse_scopes(["read", "invoke:hello"]), UNLIMITED, None, 0.0)
+    settings = Settings(api_keys=[key] if keys else [])
+    runtime = Runtime(settings, DataFolder(tmp_path / "keyed"), MemoryEngine(LoopClock()))
+    declare(runtime)
+    transport = httpx.ASGITransport(Edge(runtime, Guard("127.0.0.1")))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        shown = (await client.get("/openapi.json")).json()
+        seen = (await client.get("/openapi.json", headers={"authorization": f"Bearer {text}"})).json()
+        probes = [(await client.get(path)).status_code for path in ("/healthz", "/functions", "/metrics")]
+    await runtime.close()
+    assert probes == ([200, 401, 401] if keys else [200, 200, 200])
+    OpenAPIV31SpecValidator(shown).validate()
+    assert shown["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    for path, method, operation in operations(shown):
+        scope = "invoke" if path.startswith("/invoke/") else right_for(method.upper(), path)
+        if scope is None:
+            assert operation["security"] == [] and "401" not in operation["responses"]
+            continue
+        assert operation["security"] == ([{"key": [scope]}] if keys else [{}, {"key": [scope]}])
+        assert f"Scope: `{scope}" in operation["description"]
+        assert {"401", "403", "429"} <= set(operation["responses"])
+        assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+    function = shown["paths"]["/invoke/{function}"]["post"]["parameters"][0]["schema"]
+    assert function.get("enum") == (None if keys else ["api", "count", "hello"])
+    assert seen["paths"]["/invoke/{function}"]["post"]["parameters"][0]["schema"]["enum"] == [
+        "api",
+        "count",
+        "hello",
+    ]
 
 
 async def test_functions_are_a_choice_by_name(runtime: Runtime, client: httpx.AsyncClient) -> None:
