@@ -52,7 +52,8 @@ class Evictor:
             for instance in ledger.instances.values()
             if instance.state in UNUSED and (function := self._functions.get(instance.function or ""))
         ]
-        spare = {f.name: provisioned(f, ledger) - f.workload.min_instances for f in self._functions.values()}
+        theirs = {function for one in idle if (function := self._functions.get(one.instance.function or ""))}
+        spare = {f.name: provisioned(f, ledger) - f.workload.min_instances for f in theirs}
         return within_spare(in_order(idle, self.policy), spare)
 
     def _cost(self, function: Function) -> float:

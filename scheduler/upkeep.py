@@ -51,6 +51,8 @@ class Upkeep:
         now = self._clock.now()
         for function in self._functions.values():
             workload = function.workload
+            if not workload.min_instances:
+                continue  # nearly all of them, and there may be thousands
             if provisioned(function, ledger) < workload.min_instances and now >= function.not_before:
                 room = workload.max_instances - ledger.count(function.name)
                 if room > 0 and ledger.memory_free >= workload.container.memory:

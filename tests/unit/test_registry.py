@@ -21,11 +21,15 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
+from pool.ledger import Ledger
 from pool.workload import Workload
-from scheduler import registry, workloads
+from scheduler import evictor, registry, upkeep, workloads
 from scheduler.definitions import Definitions, FunctionDefinition, load
+from scheduler.eviction import KeepAlivePolicy
+from scheduler.function import Function
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import RUNTIMES
+from scheduler.upkeep import provisioned
 from scheduler.workloads import WorkloadBuilder
 
 MANY = 40
@@ -190,3 +194,24 @@ async def test_what_a_function_costs_that_nobody_calls(engine: MemoryEngine, tmp
             tracemalloc.stop()
         assert len(runtime.dispatcher.functions) == count
         assert held / count < COST, f"{held / count:.0f} bytes"
+
+
+async def test_functions_that_nobody_calls_take_no_part_in_decisions(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looked_at: list[str] = []
+
+    def counted(function: Function, ledger: Ledger) -> int:
+        looked_at.append(function.name)
+        return provisioned(function, ledger)
+
+    monkeypatch.setattr(upkeep, "provisioned", counted)
+    monkeypatch.setattr(evictor, "provisioned", counted)
+    declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+        dispatcher = runtime.dispatcher
+        dispatcher._upkeep._start_one()
+        room = evictor.Evictor(runtime.pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF)
+        assert not room.make_room(runtime.settings.memory_budget + 1)
+    assert looked_at == []
