@@ -9,13 +9,14 @@ from typing import Literal
 
 from pool.errors import (
     CommandFailed,
+    EngineLost,
     FunctionBroken,
     InstanceDied,
     Nonsense,
     PoolError,
     TooLarge,
 )
-from scheduler.errors import Gone, NoCapacity, QueueFull
+from scheduler.errors import EngineAway, Gone, NoCapacity, QueueFull
 
 Blame = Literal["caller", "function", "platform"]
 
@@ -42,6 +43,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "command-failed": (502, "The command failed", "function"),
     "function-failed": (502, "The function could not be set up", "function"),
     "no-capacity": (503, "No capacity in time", "platform"),
+    "engine-down": (503, "The container engine does not answer", "platform"),
     "draining": (503, "The gateway is shutting down", "platform"),
     "timeout": (504, "The function ran past its timeout", "function"),
 }
@@ -102,6 +104,8 @@ def problem_of(error: Exception) -> Problem:
             return error
         case QueueFull():
             return Problem("queue-full", str(error), error.retry_after)
+        case EngineAway():
+            return Problem("engine-down", str(error), error.retry_after)
         case NoCapacity():
             return Problem("no-capacity", str(error), error.retry_after)
         case Gone():
@@ -116,6 +120,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem("contract-broken", str(error))
         case InstanceDied():
             return Problem("instance-died", str(error))
+        case EngineLost():
+            return Problem("engine-down", str(error), 1.0)
         case PoolError():
             return Problem("no-capacity", str(error), 1.0)
         case _:

@@ -81,7 +81,8 @@ class Runtime:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, settings.memory_budget, records)
         self.adoption = Adoption(self.engine, self.pool, records, folder, self.clock)
         policy = KeepAlivePolicy(settings.keep_alive_policy)
-        self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy)
+        self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy, self.engine.down)
+        self.engine.on_recovery.append(self.dispatcher.engine_back)
         self.metrics.queue_depth.read = self._queue_depths
         builder = WorkloadBuilder(
             engine=self.engine,
@@ -93,7 +94,14 @@ class Runtime:
         self.registry = Registry(
             self.engine, self.egress, self.dispatcher, self.adoption, self.clock, builder
         )
-        self.reaper = Reaper(self.pool, self.engine, self.clock, folder.id, self.dispatcher.is_provisioned)
+        self.reaper = Reaper(
+            self.pool,
+            self.engine,
+            self.clock,
+            folder.id,
+            self.dispatcher.is_provisioned,
+            self.engine.down,
+        )
         self._looked = False
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -10,6 +10,13 @@ class PoolError(Exception):
 class StartFailed(PoolError):
     """An instance could not be started for a reason of the platform: the engine, the host."""
 
+    engine_down = False
+    """Whether the engine was not even asked, since it does not answer: no start is to blame."""
+
+
+class EngineLost(PoolError):
+    """The engine went away while a command ran: how that ended is not known."""
+
 
 class FunctionBroken(PoolError):
     """An instance could not become its function: its code could not be imported, its process ended."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pool.clock import Clock
-from pool.engine.base import EngineError
+from pool.engine.base import EngineDown, EngineError
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.states import Reason, State
@@ -79,14 +79,19 @@ class Freezer:
         try:
             await self._engine.pause(instance)
         except Exception as error:
-            instance.freezable = False
-            if instance.state not in (State.STOPPING, State.GONE):
-                unforeseen = None if isinstance(error, EngineError) else error
-                log.warning(
-                    "could not freeze %r, it is left running: %s", instance, error, exc_info=unforeseen
-                )
-            with contextlib.suppress(EngineError):
-                await self._engine.unpause(instance)  # it may have been done, and only the answer lost
+            if not (
+                isinstance(error, EngineDown) and not error.asked
+            ):  # else it is frozen when the engine is back
+                instance.freezable = False
+                if instance.state not in (State.STOPPING, State.GONE):
+                    unforeseen = None if isinstance(error, EngineError) else error
+                    log.warning(
+                        "could not freeze %r, it is left running: %s", instance, error, exc_info=unforeseen
+                    )
+                try:
+                    await self._engine.unpause(instance)  # it may have been done, and only the answer lost
+                except EngineError as unknown:
+                    self._bury(instance, unknown)
             if instance.state is State.FROZEN:
                 self._ledger.enter(instance, State.IDLE, self._clock.now())
                 instance.pausing = None

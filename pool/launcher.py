@@ -15,7 +15,7 @@ from typing import cast
 
 from pool import cgroup
 from pool.egress import Egress
-from pool.engine.base import ContainerSpec, Engine, EngineError, Mount, NotRunnable
+from pool.engine.base import ContainerSpec, Engine, EngineDown, EngineError, Mount, NotRunnable
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
 from pool.instance import Instance
 from pool.takeover import Takeover
@@ -85,7 +85,7 @@ class Launcher:
         except NotRunnable as error:
             raise FunctionBroken(f"the image does not start: {error}") from error
         except EngineError as error:
-            raise StartFailed(f"the engine could not start the instance: {error}") from error
+            raise start_failed("the engine could not start the instance", error) from error
 
     def _handler_link(self, instance: Instance) -> HandlerLink:
         return HandlerLink(
@@ -176,13 +176,12 @@ class Launcher:
             if not dying.done():
                 words = await self._last_words(instance)
                 raise FunctionBroken(f"not ready within {patience:g} s{words}")
-            with contextlib.suppress(EngineError):
+            try:
                 status = dying.result()
-                words = await self._last_words(instance)
-                raise FunctionBroken(
-                    f"the instance ended with exit status {status} before it was ready{words}"
-                )
-            raise StartFailed("the engine lost the instance while it was starting")
+            except EngineError as error:
+                raise start_failed("the engine lost the instance while it was starting", error) from error
+            words = await self._last_words(instance)
+            raise FunctionBroken(f"the instance ended with exit status {status} before it was ready{words}")
         finally:
             for task in (waiting, dying):
                 task.cancel()
@@ -225,7 +224,7 @@ class Launcher:
         except NotSent as error:
             raise StartFailed(str(error)) from error
         except EngineError as error:
-            raise StartFailed(f"the engine could not set the instance's limits: {error}") from error
+            raise start_failed("the engine could not set the instance's limits", error) from error
         except (FunctionBroken, StartFailed):
             raise
         except PoolError as error:
@@ -297,6 +296,13 @@ class Launcher:
         if instance.container is None:
             return b""
         return await self._engine.logs(instance.container, limit)
+
+
+def start_failed(deed: str, error: EngineError) -> StartFailed:
+    """The engine's error as one of the start."""
+    failed = StartFailed(f"{deed}: {error}")
+    failed.engine_down = isinstance(error, EngineDown)
+    return failed
 
 
 def container_name(instance: Instance) -> str:

@@ -13,8 +13,8 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from pool.clock import Clock
-from pool.engine.base import ContainerSpec, EngineError
+from pool.clock import Clock, jitter
+from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze
 from pool.instance import Instance
@@ -312,16 +312,19 @@ class Pool:
                 await self._launcher.destroy(instance)
                 break
             except Exception as error:  # it may still be running: it counts until it is known to be gone
-                unforeseen = None if isinstance(error, EngineError) else error
-                log.warning(
-                    "could not remove %r, trying again in %.1f s: %s",
-                    instance,
-                    pause,
-                    error,
-                    exc_info=unforeseen,
-                )
-                await self.clock.sleep(pause)
-                pause = min(2 * pause, longest)
+                if isinstance(error, EngineDown):  # nothing was asked, and the guard has said so once for all
+                    pause = max(pause, error.retry_after)
+                else:
+                    unforeseen = None if isinstance(error, EngineError) else error
+                    log.warning(
+                        "could not remove %r, trying again within %.1f s: %s",
+                        instance,
+                        pause,
+                        error,
+                        exc_info=unforeseen,
+                    )
+                await self.clock.sleep(pause * jitter())
+                pause = REMOVE_RETRY[0] if isinstance(error, EngineDown) else min(2 * pause, longest)
         await self.freezer.finished(instance)
         self.ledger.enter(instance, State.GONE, self.clock.now())
         self._metrics.removals.labels(instance.reason).inc()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
-from pool.clock import Clock
-from pool.engine.base import Engine, EngineError
+from pool.clock import Clock, jitter
+from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import may_freeze
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
@@ -25,7 +25,7 @@ TICK = 0.25
 """Seconds between two looks at all instances."""
 SILENCE = 0.3
 """Seconds without any connection after which a handler's instance is dead: a live shim dials again in less."""
-RECONNECT = (0.2, 5.0)
+RECONNECT = (0.2, 1.0)
 """Seconds until the engine's events are asked for again: first, and at most."""
 
 SWEEP = (3.0, 300.0)
@@ -54,12 +54,14 @@ class Reaper:
         clock: Clock,
         gateway_id: str,
         is_provisioned: Callable[[Instance], bool],
+        engine_down: Callable[[], object] = lambda: None,
     ) -> None:
         self._pool = pool
         self._engine = engine
         self._clock = clock
         self._labels = {GATEWAY_LABEL: gateway_id}
         self._is_provisioned = is_provisioned
+        self._engine_down = engine_down
         self._silent_since: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -82,7 +84,11 @@ class Reaper:
                 log.exception("looking after the instances failed")
 
     def reap(self) -> None:
-        """Look once at every instance: remove, drain or freeze those whose time has come."""
+        """Look once at every instance: remove, drain or freeze those whose time has come.
+
+        While the engine does not answer nothing expires: what is taken away could not be replaced.
+        """
+        engine_down = self._engine_down()
         now = self._clock.now()
         touched = 0
         silent: dict[str, float] = {}
@@ -97,7 +103,7 @@ class Reaper:
                     self._pool.remove(instance, Reason.DEAD)
                 continue
             reason = expired(instance, now, self._is_provisioned(instance))
-            if reason is not None:
+            if reason is not None and not engine_down:
                 self._pool.drain(instance, reason)
             elif instance.state is State.IDLE and touched < MOST_AT_ONCE:
                 touched += self._look_after(instance, now)
@@ -120,29 +126,38 @@ class Reaper:
                 events = self._engine.events(
                     self._labels
                 )  # from now on: what dies while we look is among them
-                await self._bury_the_dead()
+                await self._look_at_all()
                 async for event in events:
                     pause = RECONNECT[0]
                     if event.action == "die":
                         self._died(event.id)
+                    elif event.action == "create":
+                        self._unless_known(event.id, event.labels)
+            except EngineDown:
+                pass  # the guard has said so
             except EngineError as error:
-                log.warning("the engine's events are not to be had, trying again in %.1f s: %s", pause, error)
+                log.warning(
+                    "the engine's events are not to be had, trying again within %.1f s: %s", pause, error
+                )
             except Exception:
-                log.exception("listening to the engine's events failed, trying again in %.1f s", pause)
-            await self._clock.sleep(pause)
+                log.exception("listening to the engine's events failed, trying again within %.1f s", pause)
+            await self._clock.sleep(pause * jitter())
             pause = min(2 * pause, longest)
 
-    async def _bury_the_dead(self) -> None:
-        """Deaths that happened while nobody listened."""
+    async def _look_at_all(self) -> None:
+        """Find what happened while nobody listened: instances that died, containers that nobody waited for."""
         ready = [  # now: what becomes ready while the engine answers may not be in its answer
             instance.container
             for instance in self._pool.ledger.instances.values()
             if (instance.state in LIVE or instance.state is State.PREWARMED) and instance.container
         ]
-        running = {c.id for c in await self._engine.containers(self._labels) if c.running}
+        known = set(self._pool.ledger.instances)
+        containers = await self._engine.containers(self._labels)
+        running = {c.id for c in containers if c.running}
         for container in ready:
             if container not in running:
                 self._died(container)
+        self._remove_unknown(containers, known)
 
     async def _sweep(self) -> None:
         """Look for strays now and then, soon after the start for the first time."""
@@ -158,17 +173,25 @@ class Reaper:
     async def remove_strays(self) -> None:
         """Remove containers of ours that are no instance's: the engine may carry out an order to create one after
         whoever gave it was killed. Raises `EngineError`."""
-        known = set(self._pool.ledger.instances)  # before and after: instances come and go meanwhile
-        containers = await self._engine.containers(self._labels)
-        known |= set(self._pool.ledger.instances)
+        known = set(self._pool.ledger.instances)
+        self._remove_unknown(await self._engine.containers(self._labels), known)
+
+    def _remove_unknown(self, containers: Iterable[ContainerState], known: set[str]) -> None:
+        """`known`: the instances when the engine was asked; they come and go meanwhile."""
         for container in containers:
-            id = container.labels.get(INSTANCE_LABEL) or container.id[:12]
-            if id not in known:
-                log.warning("container %s is no instance's: it is removed", container.name)
-                stray = Instance(id, container.image, 0, None, self._clock.now(), State.FOUND)
-                stray.container = container.id
-                self._pool.find(stray)
-                self._pool.remove(stray, Reason.ORPHANED)
+            if (container.labels.get(INSTANCE_LABEL) or container.id[:12]) not in known:
+                self._unless_known(container.id, container.labels)
+
+    def _unless_known(self, container: str, labels: Mapping[str, str]) -> None:
+        """Remove a container of ours that is no instance's: it was created after whoever wanted it had gone."""
+        id = labels.get(INSTANCE_LABEL) or container[:12]
+        if id in self._pool.ledger.instances:
+            return
+        log.warning("container %s is no instance's: it is removed", container[:12])
+        stray = Instance(id, "", 0, None, self._clock.now(), State.FOUND)
+        stray.container = container
+        self._pool.find(stray)
+        self._pool.remove(stray, Reason.ORPHANED)
 
     def _died(self, container: str) -> None:
         for instance in list(self._pool.ledger.instances.values()):

@@ -10,6 +10,8 @@ from pool.instance import Instance
 
 BACK_OFF = (1.0, 60.0)
 """Seconds until a start ahead is tried again after a failed one: first (doubled each time), and at most."""
+PLATFORM_BACK_OFF = (0.25, 5.0)
+"""The same where the platform was to blame, which the function's owner cannot mend: calls do not start one either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def smooth_low(average: float | None, sample: float) -> float:
     return smooth(average, sample, 0.05)
 
 
-def back_off(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    first, most = BACK_OFF
+def back_off(failures: int, bounds: tuple[float, float] = BACK_OFF) -> float:
+    """Seconds to wait after so many failures in a row: the first of `bounds`, doubled each time, up to the other."""
+    first, most = bounds
     return min(most, first * 2.0 ** (failures - 1))

@@ -7,15 +7,17 @@ in the pool's ledger at once (a picked instance is leased inside the pass); the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from pool.clock import Clock
-from pool.errors import FunctionBroken, PoolError
+from pool.clock import Clock, jitter
+from pool.engine.base import EngineDown
+from pool.errors import FunctionBroken, PoolError, StartFailed
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
-from scheduler.decisions import back_off, pick, smooth_low
+from scheduler.decisions import PLATFORM_BACK_OFF, back_off, pick, smooth_low
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.evictor import Evictor
@@ -33,6 +35,7 @@ class Dispatcher:
         clock: Clock,
         cores: int,
         policy: KeepAlivePolicy = KeepAlivePolicy.GDSF,
+        engine_down: Callable[[], EngineDown | None] = lambda: None,
     ) -> None:
         self.pool = pool
         self.functions: dict[str, Function] = {}
@@ -41,7 +44,10 @@ class Dispatcher:
         self.draining = False
         self._upkeep = Upkeep(pool, clock, self.functions, self._needs_starts)
         evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
-        self._growth = Growth(pool, clock, cores, self._hungry, evictor, self._upkeep.soon)
+        self._growth = Growth(
+            pool, clock, cores, self._hungry, evictor, self._upkeep.soon, engine_down, self._refuse
+        )
+        self._engine_down = engine_down
         pool.listener = self
 
     # -- calls ----------------------------------------------------------------------------------------------
@@ -177,7 +183,7 @@ class Dispatcher:
         else:
             same = function.workload.version == workload.version
             function.workload, function.limits = workload, limits
-            function.failures, function.not_before, function.last_fault = 0, 0.0, None
+            function.starts_work()
             if not same:
                 function.exec_seconds = None
                 self._retire(function.name, keep=workload.version)
@@ -260,14 +266,32 @@ class Dispatcher:
         if function is None or function.workload.version != instance.workload.version:
             self._run()
             return
-        function.failures += 1
-        function.not_before = self._clock.now() + back_off(function.failures)
-        function.last_fault = str(error)
-        self._clock.call_later(back_off(function.failures), self._upkeep.soon)
+        if not (
+            isinstance(error, StartFailed) and error.engine_down
+        ):  # else `engine_back` has it tried again
+            self._back_off(function, error)
         if not any(i.state in LIVE or i.state in PENDING for i in function.instances(self.pool.ledger)):
-            fault = error if isinstance(error, FunctionBroken) else NoCapacity(str(error))
+            fault = error if isinstance(error, FunctionBroken) else self._growth.blocked(function)
+            fault = fault or NoCapacity(str(error))
             for waiter in list(function.queue):
                 self._refuse(function, waiter, fault)
+        self._run()
+
+    def _back_off(self, function: Function, error: PoolError) -> None:
+        """A start has failed: the next is tried later, the later the more have failed in a row."""
+        function.failures += 1
+        function.last_fault = str(error)
+        if isinstance(error, FunctionBroken):
+            pause = back_off(function.failures)
+            function.blocked = None
+        else:
+            pause = back_off(function.failures, PLATFORM_BACK_OFF) * jitter()
+            function.blocked = function.last_fault
+        function.not_before = self._clock.now() + pause
+        self._clock.call_later(pause, self._upkeep.soon)
+
+    def engine_back(self) -> None:
+        """The engine answers again: start what waited for it."""
         self._run()
 
     def capacity_freed(self) -> None:
@@ -298,8 +322,10 @@ class Dispatcher:
             self._leave(function)
 
     def _needs_starts(self) -> bool:
-        """Whether calls need the starts that there can be: what is only kept ready then comes later."""
-        return self.draining or any(self._growth.helps(function) for function in self._hungry.values())
+        """Whether calls need the starts that there can be, if any: what is only kept ready then comes later."""
+        if self.draining or self._engine_down() is not None:
+            return True
+        return any(self._growth.helps(function) for function in self._hungry.values())
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self.functions)} functions, {len(self._hungry)} hungry, {self.pool!r}>"

@@ -23,5 +23,9 @@ class NoCapacity(SchedulerError):
         self.retry_after = retry_after
 
 
+class EngineAway(NoCapacity):
+    """An instance would have to be started, and the container engine does not answer."""
+
+
 class Gone(SchedulerError):
     """The function was taken out of service while the call waited."""

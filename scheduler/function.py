@@ -73,6 +73,8 @@ class Function:
         """Up to how many waiters it was decided lately that nothing (more) needs to be started."""
         self.not_before = 0.0
         """Time before which starts are expected to fail, since the last one did."""
+        self.blocked: str | None = None
+        """Why no call starts an instance before `not_before`: the platform failed to. None: a call may try."""
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None
@@ -88,6 +90,10 @@ class Function:
         while queue and queue[0].lease.done():
             queue.popleft()
         return queue[0] if queue else None
+
+    def starts_work(self) -> None:
+        """An instance has started, or another version is to be tried: forget the failures."""
+        self.failures, self.not_before, self.last_fault, self.blocked = 0, 0.0, None, None
 
     def __repr__(self) -> str:
         measured = "unmeasured" if self.exec_seconds is None else f"{self.exec_seconds * 1000:.2f} ms"

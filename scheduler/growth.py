@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pool.clock import Clock
+from pool.engine.base import EngineDown
 from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import LIVE, PENDING
 from scheduler.decisions import Demand, smooth, wanted_starts
+from scheduler.errors import EngineAway, NoCapacity
 from scheduler.evictor import Evictor
 from scheduler.function import Function, Waiter
 
@@ -28,6 +30,8 @@ class Growth:
         hungry: Mapping[str, Function],
         evictor: Evictor,
         upkeep_soon: Callable[[], None],
+        engine_down: Callable[[], EngineDown | None],
+        refuse: Callable[[Function, Waiter, Exception], None],
     ) -> None:
         self.evictor = evictor
         self.memory_was_short = False
@@ -37,6 +41,8 @@ class Growth:
         self._cores = cores
         self._hungry = hungry
         self._upkeep_soon = upkeep_soon
+        self._engine_down = engine_down
+        self._refuse = refuse
 
     def run(self, arrived_for: Function | None = None) -> None:
         """Start what is needed, for who has waited longest first. A function that waits for memory holds back
@@ -51,13 +57,17 @@ class Growth:
     def _grow(self, function: Function) -> bool:
         """Start or specialise instances for the waiters of one function; False if it lacks memory."""
         demand = self._demand(function)
+        blocked = self.blocked(function)
         wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
         if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
             wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
         function.enough_for = 0 if wanted else function.waiting
         for _ in range(wanted):
-            if not self._start_one(function):
+            if not (self._specialise_one(function) if blocked else self._start_one(function)):
                 return False
+        if blocked is not None and self._nobody_will_serve(function):
+            for waiter in list(function.queue):
+                self._refuse(function, waiter, blocked)
         if function.waiting and function.look_again is None:
             delay = self._expected_start(function)
             due = self._clock.now() + delay
@@ -84,6 +94,26 @@ class Growth:
         if function.waiting and function.name in self._hungry:
             self.run()
         function.stuck = False
+
+    def blocked(self, function: Function) -> NoCapacity | None:
+        """Why no container can be created for a function now, whoever waits; None if it can be tried."""
+        if (down := self._engine_down()) is not None:
+            return EngineAway(f"no instance of {function.name} can be started: {down}", down.retry_after)
+        left = function.not_before - self._clock.now()
+        return NoCapacity(function.blocked, left) if function.blocked and left > 0 else None
+
+    def _nobody_will_serve(self, function: Function) -> bool:
+        demand = self._demand(function)
+        return not demand.pending and (demand.single_use or not demand.live_slots)
+
+    def _specialise_one(self, function: Function) -> bool:
+        """Give the function a prewarmed instance that needs no room made for it: nothing can be removed either."""
+        workload, ledger = function.workload, self._pool.ledger
+        if workload.generic:
+            for instance in ledger.prewarmed(workload.container.image)[:1]:
+                if workload.container.memory - instance.memory <= ledger.memory_free:
+                    self._pool.specialise(instance, workload)
+        return True
 
     def _start_one(self, function: Function) -> bool:
         workload, ledger = function.workload, self._pool.ledger
@@ -135,7 +165,7 @@ class Growth:
 
     def note_start(self, function: Function, instance: Instance) -> None:
         """An instance has become ready: measure what its start took."""
-        function.failures, function.not_before, function.last_fault = 0, 0.0, None
+        function.starts_work()
         instance.clock = self.evictor.clock
         assert instance.ready_at is not None
         if instance.adopted:

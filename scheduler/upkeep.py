@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from pool.clock import Clock
-from pool.errors import PoolError
+from pool.clock import Clock, jitter
+from pool.errors import FunctionBroken, PoolError, StartFailed
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
-from scheduler.decisions import back_off
+from scheduler.decisions import PLATFORM_BACK_OFF, back_off
 from scheduler.function import Function, Prewarm
 
 log = logging.getLogger("hearth.scheduler")
@@ -89,8 +89,11 @@ class Upkeep:
 
     def prewarming_failed(self, error: PoolError) -> None:
         """A generic instance did not start: the next is tried later."""
+        if isinstance(error, StartFailed) and error.engine_down:
+            return  # `engine_back` has it tried again
         self._failures += 1
-        pause = back_off(self._failures)
+        broken = isinstance(error, FunctionBroken)
+        pause = back_off(self._failures) if broken else back_off(self._failures, PLATFORM_BACK_OFF) * jitter()
         self._not_before = self._clock.now() + pause
         log.warning("a prewarmed instance did not start: %s", error)
         self._clock.call_later(pause, self.soon)

@@ -23,10 +23,12 @@ class EngineUnreachable(EngineError):
 class EngineDown(EngineUnreachable):
     """The container engine was found not to answer, and is asked nothing until it does."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float, asked: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds after which it is worth trying again."""
+        self.asked = asked
+        """Whether it was asked before that was found, and may carry it out yet."""
 
 
 class EngineFault(EngineError):
@@ -141,7 +143,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
-    """Something happened to a container: `action` is start, die, oom or destroy."""
+    """Something happened to a container: `action` is create, start, die, oom or destroy."""
 
     id: str
     action: str

@@ -53,7 +53,7 @@ CANNOT_CONNECT = 900
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 
-EVENT_ACTIONS = ("start", "die", "oom", "destroy")
+EVENT_ACTIONS = ("create", "start", "die", "oom", "destroy")
 
 
 class DockerEngine:

@@ -52,6 +52,8 @@ class GuardedEngine:
 
     def __init__(self, engine: Engine, clock: Clock, metrics: Metrics) -> None:
         self.breaker = Breaker()
+        self.on_recovery: list[Callable[[], None]] = []
+        """Called when the engine answers again."""
         self._engine = engine
         self._clock = clock
         self._gauge = metrics.engine_breaker_open
@@ -163,7 +165,7 @@ class GuardedEngine:
                 result = await verb()
         except TimeoutError:
             if patience.given_up:
-                raise self.down() or EngineDown(f"the engine did not answer: {self._fault}", 1.0) from None
+                raise EngineDown(f"the engine does not answer: {self._fault}", 1.0, asked=True) from None
             error = EngineUnreachable(f"the engine did not answer within {limit:g} s")
             self._failed(error)
             raise error from None
@@ -258,6 +260,8 @@ class GuardedEngine:
                 breaker.answered(clock.now())
                 self._gauge.set(0)
                 log.warning("the engine answers again, after %.1f s", away)
+                for told in self.on_recovery:
+                    told()
 
 
 class _Patience:

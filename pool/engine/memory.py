@@ -74,6 +74,7 @@ class MemoryEngine:
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, tuple[Image, Program]] = {}
         self._networks: dict[str, Network] = {}
+        self._broken: dict[str, EngineError] = {}
         self._faults: defaultdict[str, deque[tuple[EngineError, bool]]] = defaultdict(deque)
         self._listeners: list[tuple[Mapping[str, str], asyncio.Queue[ContainerEvent | None]]] = []
         self._alive: Counter[tuple[str, str]] = Counter()
@@ -94,6 +95,15 @@ class MemoryEngine:
         """Let the next call of `verb` that has no fault yet raise `error`: before it did anything, or, when
         `carried_out`, after it did all (the answer was lost)."""
         self._faults[verb].append((error, carried_out))
+
+    def always_fail(self, verb: str, error: EngineError) -> None:
+        """Let every call of `verb` raise `error`, before it did anything, until `heal`."""
+        self._broken[verb] = error
+
+    def heal(self) -> None:
+        """Raise no fault any more that was asked for."""
+        self._broken.clear()
+        self._faults.clear()
 
     def kill(self, container: str, exit_code: int = KILLED, oom: bool = False) -> None:
         """Let a running container die, as a crash or (`oom`) the kernel would."""
@@ -149,7 +159,7 @@ class MemoryEngine:
             self._get(container)
             core = max(heapq.heappop(self._cores_free_at), self._clock.now()) + self._latency.start
             heapq.heappush(self._cores_free_at, core)
-            await self._spend(core - self._clock.now(), lambda: self._get(container).start(self._clock))
+            await self._spend(core - self._clock.now(), lambda: self._reach(container).start(self._clock))
 
     async def inspect(self, container: str) -> ContainerState:
         with self._verb("inspect"):
@@ -189,12 +199,12 @@ class MemoryEngine:
     async def pause(self, container: str) -> None:
         with self._verb("pause"):
             self._get(container)
-            await self._spend(self._latency.pause, lambda: self._get(container).pause())
+            await self._spend(self._latency.pause, lambda: self._reach(container).pause())
 
     async def unpause(self, container: str) -> None:
         with self._verb("unpause"):
             self._get(container)
-            await self._spend(self._latency.pause, lambda: self._get(container).unpause())
+            await self._spend(self._latency.pause, lambda: self._reach(container).unpause())
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         self.calls["events"] += 1
@@ -257,6 +267,8 @@ class MemoryEngine:
         self.calls[verb] += 1
         with measured(self._metrics, verb, self._clock.now):
             self._check()
+            if verb in self._broken:
+                raise self._broken[verb]
             fault, carried_out = self._faults[verb].popleft() if self._faults[verb] else (None, False)
             if fault and not carried_out:
                 raise fault
@@ -269,14 +281,14 @@ class MemoryEngine:
             raise EngineUnreachable("The engine in memory was stopped")
 
     async def _spend(self, seconds: float, deed: Callable[[], T]) -> T:
-        """Do the deed after a while, and return its result; it is done even if the caller goes away."""
+        """Do the deed after a while, and return its result; it is done even if the caller goes away, and looks
+        itself whether the engine is still there."""
         if seconds <= 0:
             return deed()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def do() -> None:
             try:
-                self._check()
                 result = deed()
             except Exception as error:
                 if not done.done():
@@ -297,9 +309,11 @@ class MemoryEngine:
         self._containers[container] = MemoryContainer(
             container, 100_000 + int(container, 16), spec, image.id, program, self._publish
         )
+        self._publish(self._containers[container], "create")
         return container
 
     def _remove(self, container: str) -> None:
+        self._check()
         found = self._get(container)
         found.end(KILLED)
         del self._containers[found.id]
@@ -317,6 +331,10 @@ class MemoryEngine:
         if found is None and (found := next(by_name, None)) is None:
             raise NotFound(f"There is no container {container[:12]}")
         return found
+
+    def _reach(self, container: str) -> MemoryContainer:
+        self._check()
+        return self._get(container)
 
     def _image(self, reference: str) -> tuple[Image, Program]:
         if reference not in self._images:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
 
-from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, NotRunnable
-from pool.errors import CommandFailed, NotSent, TooLarge
+from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, EngineUnreachable, NotRunnable
+from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
 from pool.transport.message import Answer, Call
 
 IN_MEMORY = 2**20
@@ -121,7 +121,7 @@ class CommandRun:
     async def exchange(self, call: Call) -> Answer:
         """Feed the body, collect the output and wait for the exit status.
 
-        Raises `CommandFailed` for a status other than 0 and `TooLarge` for output over the limit.
+        Raises `CommandFailed` for a status other than 0, `TooLarge` for output over the limit, and `EngineLost`.
         """
         feeding = asyncio.ensure_future(self._feed(call))
         try:
@@ -129,6 +129,8 @@ class CommandRun:
             status = await self._engine.wait(self._container)
             if feeding.done() and not feeding.cancelled() and (fault := feeding.exception()):
                 raise fault
+        except EngineUnreachable as error:
+            raise EngineLost(f"the engine went away while the command ran: {error}") from error
         except EngineError as error:
             raise CommandFailed(f"the command's container was lost: {error}") from error
         finally:

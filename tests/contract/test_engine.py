@@ -236,8 +236,9 @@ async def test_events_tell_a_containers_life_from_the_moment_of_the_call(bench):
     await bench.engine.start(container)
     await bench.engine.wait(container)
     await bench.engine.remove(container)
-    events = await asyncio.wait_for(next_events(stream, 3), 10)
+    events = await asyncio.wait_for(next_events(stream, 4), 10)
     assert [(event.action, event.exit_code) for event in events] == [
+        ("create", None),
         ("start", None),
         ("die", 7),
         ("destroy", None),

@@ -112,7 +112,7 @@ async def test_a_kill_is_told_and_waited_for(clock, engine):
     assert await waiting == 137
     state = await engine.inspect(container)
     assert (state.running, state.exit_code, state.oom_killed) == (False, 137, True)
-    assert [(await anext(events)).action for _ in range(3)] == ["start", "oom", "die"]
+    assert [(await anext(events)).action for _ in range(4)] == ["create", "start", "oom", "die"]
     await events.aclose()
 
 

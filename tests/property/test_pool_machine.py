@@ -109,7 +109,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.world.pool.lease = watched  # type: ignore[method-assign]
 
     def witness_create(self) -> None:
-        """No create call takes a function over its `max_instances`, by the engine's count."""
+        """No create call takes a function over its `max_instances`, by the engine's count; none is made in vain."""
+        if self.world.guard.down() is not None:
+            self.faults.append("the engine was asked for a container although it is known to be down")
         for name, function in self.world.dispatcher.functions.items():
             newest = self.world.launcher.launched[-1]
             if newest.function == name:
@@ -233,6 +235,14 @@ class PoolMachine(RuleBasedStateMachine):
     def engine_fails(self, verb: str, carried_out: bool) -> None:
         self.world.engine.fail_next(verb, EngineError("a fault of the engine"), carried_out)
 
+    @rule()
+    def engine_goes_away(self) -> None:
+        self.run(self.world.engine.stop)
+
+    @rule()
+    def engine_comes_back(self) -> None:
+        self.world.engine.resume()
+
     @rule(name=st.sampled_from(NAMES))
     def code_breaks(self, name: str) -> None:
         self.world.launcher.broken ^= {name}
@@ -293,7 +303,10 @@ class PoolMachine(RuleBasedStateMachine):
     def everything_ends(self) -> None:
         """When nobody calls any more, only what is to be kept ready is left; then nothing."""
         world = self.world
-        world.engine._faults.clear()
+        world.engine.heal()
+        world.engine.resume()
+        self.run(lambda: world.clock.advance(2.0))
+        assert world.guard.down() is None, "the engine is back, and that was not seen"
         world.launcher.broken.clear()
         self.collect()
         self.release_all()

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pool.clock import VirtualClock
-from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.base import ContainerSpec, Engine, EngineError
+from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
-from pool.errors import FunctionBroken, NotSent, StartFailed
+from pool.errors import FunctionBroken, NotSent
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
+from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, start_failed
 from pool.lease import Lease
 from pool.logs import LogStore
 from pool.metrics import Metrics
@@ -125,7 +126,7 @@ class WitnessEngine(MemoryEngine):
 class VirtualLauncher:
     """Launches on the engine in memory. What is in `broken` (function names) cannot be imported."""
 
-    def __init__(self, engine: MemoryEngine, clock: VirtualClock) -> None:
+    def __init__(self, engine: Engine, clock: VirtualClock) -> None:
         self._engine = engine
         self._clock = clock
         self.pool: Pool | None = None
@@ -154,7 +155,7 @@ class VirtualLauncher:
             if self.pool is not None:
                 self.pool.running(instance)
         except EngineError as error:
-            raise StartFailed(str(error)) from error
+            raise start_failed("the engine could not start the instance", error) from error
         pool = self.pool
         assert pool is not None
         instance.link = FakeLink(lambda: pool.slots_changed(instance))
@@ -220,12 +221,16 @@ class World:
         )
         for image in (IMAGE, OTHER_IMAGE):
             self.engine.add_image(image)
-        self.launcher = VirtualLauncher(self.engine, self.clock)
+        self.guard = GuardedEngine(self.engine, self.clock, self.metrics)
+        self.launcher = VirtualLauncher(self.guard, self.clock)
         self.logs = LogStore()
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget)
         self.launcher.pool = self.pool
-        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy)
-        self.reaper = Reaper(self.pool, self.engine, self.clock, GATEWAY, self.dispatcher.is_provisioned)
+        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy, self.guard.down)
+        self.guard.on_recovery.append(self.dispatcher.engine_back)
+        self.reaper = Reaper(
+            self.pool, self.guard, self.clock, GATEWAY, self.dispatcher.is_provisioned, self.guard.down
+        )
         self._ids = itertools.count(1)
 
     # -- what is deployed ------------------------------------------------------------------------------------
@@ -301,11 +306,13 @@ class World:
     async def close(self) -> None:
         """Remove everything, and check that the engine has nothing left."""
         self.dispatcher.close()
+        self.engine.heal()
+        self.engine.resume()
         await self.clock.run(self.pool.close())
         await self.clock.advance(100.0)
         assert self.engine.alive() == 0
         assert not self.pool.ledger.instances
-        await self.engine.close()
+        await self.guard.close()
         await self.clock.settle()
 
     # -- what must always hold -------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
-from property.virtual_pool import IMAGE, REMOVE, FakeLink, World
+from property.virtual_pool import GATEWAY, IMAGE, REMOVE, FakeLink, World
 
-from pool.engine.base import ContainerSpec
+from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.reaper import SILENCE, SWEEP, TICK
@@ -116,8 +117,7 @@ async def test_who_was_cut_in_mid_call_may_be_silent_for_longer(world: World) ->
 
 
 async def listening(world: World) -> None:
-    """Let the reaper run by itself; its label is on nothing that the fake launcher creates, so give it none."""
-    world.reaper._labels = {}
+    """Let the reaper run by itself."""
     world.reaper.start()
     await world.clock.settle()
 
@@ -211,10 +211,51 @@ async def test_what_becomes_ready_while_the_engine_lists_is_not_dead(world: Worl
         return found
 
     world.engine.containers = slow_list  # type: ignore[method-assign, assignment]
-    looking = asyncio.ensure_future(world.reaper._bury_the_dead())
+    looking = asyncio.ensure_future(world.reaper._look_at_all())
     await world.clock.settle()
     [instance] = await idle(world, world.deploy())
     await world.clock.advance(2.0)
     await looking
     assert instance.state is State.IDLE
     assert world.pool.ledger.removals == {}
+
+
+STRAY = ContainerSpec(name="stray", image=IMAGE, labels={GATEWAY_LABEL: GATEWAY, INSTANCE_LABEL: "cafe"})
+
+
+async def test_a_container_that_comes_after_its_instance_was_given_up_is_removed(world: World) -> None:
+    await listening(world)
+    [instance] = await idle(world, world.deploy())
+    for fault in (EngineError("busy"), EngineDown("away", 1.0), RuntimeError("nobody thought of this")):
+        world.engine.fail_next("remove", fault)  # type: ignore[arg-type]
+    await world.clock.run(world.engine.create(STRAY))
+    await world.clock.advance(5.0)
+    assert world.engine.alive(INSTANCE_LABEL, "cafe") == 0
+    assert world.pool.ledger.removals == {"orphaned": 1}
+    assert instance.state is State.IDLE
+    await world.reaper.close()
+
+
+async def test_a_container_that_came_while_nobody_listened_is_removed(world: World) -> None:
+    [instance] = await idle(world, world.deploy())
+    await world.clock.run(world.engine.create(STRAY))
+    await world.clock.run(
+        world.engine.create(replace(STRAY, name="foreign", labels={GATEWAY_LABEL: "other"}))
+    )
+    await listening(world)
+    await world.clock.advance(1.0)
+    assert world.engine.alive(INSTANCE_LABEL, "cafe") == 0
+    assert await world.engine.inspect("foreign")
+    await world.clock.run(world.engine.remove("foreign"))
+    assert instance.state is State.IDLE
+    await world.reaper.close()
+
+
+async def test_nothing_expires_while_the_engine_is_down(world: World) -> None:
+    [instance] = await idle(world, world.deploy(keep_alive=1.0))
+    world.reaper._engine_down = lambda: "down"
+    await world.pass_time(5.0)
+    assert instance.state is State.IDLE
+    world.reaper._engine_down = lambda: None
+    await world.pass_time(0.5)
+    assert world.pool.ledger.removals == {"idle": 1}
