@@ -20,8 +20,8 @@ from pool.metrics import Metrics
 
 log = logging.getLogger("hearth.access")
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at the key file: so long a revoked key may live."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks at the key file: so long a revoked key may live. A look is one system call."""
 SCHEME = b"bearer "
 CONCURRENCY_RETRY = 1.0
 """Seconds to wait where as many calls run as may at once: when one ends is not known."""

@@ -43,7 +43,7 @@ class KeyFile:
             return []
         except OSError as error:
             raise KeyFileFault(f"{self.path} cannot be read: {error.strerror}") from error
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._fault("it is not JSON") from None
         if not isinstance(content, dict) or content.get("version") != 1:
             raise self._fault("it is not of version 1")

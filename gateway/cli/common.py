@@ -61,6 +61,8 @@ class Gateway:
         self._client.close()
         if isinstance(error, Refused):
             shown = f"{error}\n  invocation {error.invocation}" if error.invocation else str(error)
+            if error.status == 401:
+                shown += "\n  here: --key-file FILE, or HEARTH_API_KEY"
             raise (Mistake if error.blame == "caller" else Failure)(shown) from error
         if isinstance(error, ClientError):
             raise Failure(str(error)) from error

@@ -348,6 +348,28 @@ def test_with_a_key_a_public_address_is_served_to_its_holders(tmp_path: Path) ->
         assert gateway.wait(30) == 0, (tmp_path / "log").read_text()
 
 
+def test_the_examples_of_the_documentation_work(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "access.md").read_text()
+    (lines,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    with Gateway(tmp_path, {"shop-cart": handler("def handle(event, context): return 'bought'")}) as gateway:
+        variables = {"HEARTH_DATA_DIR": str(gateway.data), "HEARTH_URL": gateway.url}
+        variables["PATH"] = f"{HEARTH.parent}:{os.environ['PATH']}"
+        script = 'set -eu; curl() { command curl --fail --silent --show-error "$@"; }\n'
+        script += lines.replace("http://127.0.0.1:8080", gateway.url)
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("bought") and "revoked shop" in done.stdout
+        refused = hearth("functions", "--url", gateway.url)
+        assert (refused.returncode, "HEARTH_API_KEY" in refused.stderr) == (2, True)
+
+
 def test_a_flood_of_bad_keys_runs_nothing_and_makes_no_series(keyed: Keyed) -> None:
     def series() -> int:
         return len(keyed.gateway.http.get("/metrics").text.splitlines())

@@ -395,6 +395,7 @@ GOOD = {"name": "a", "hash": HASH, "scopes": ["read"]}
     [
         ("", "it is not JSON"),
         ("\xff", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
         ("[]", "it is not of version 1"),
         ('{"version": 2, "keys": []}', "it is not of version 1"),
         ('{"version": 1}', "it has no list `keys`"),
@@ -454,7 +455,7 @@ async def test_it_looks_by_itself(tmp_path: Path) -> None:
     following = asyncio.ensure_future(door.access.follow())
     await door.clock.settle()
     file.add(made("admin")[1])
-    await door.clock.advance(1.0)
+    await door.clock.advance(1.0)  # as docs/access.md promises
     assert door.access.keys == 1
     following.cancel()
 
