@@ -32,7 +32,7 @@ class CodeStore:
         digest = source.digest()
         with self._writing:  # else two threads could write equal code into one file
             file = self._kept.get(digest)
-            if file is None:
+            if file is None or not file.exists():  # somebody may have cleared the folder
                 file = self._folder / digest
                 try:
                     self._write(file, source)

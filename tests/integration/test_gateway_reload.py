@@ -107,3 +107,19 @@ def test_prewarm_pools_follow_the_file(gateway: Gateway):
     gateway.declare(functions)
     eventually(lambda: gateway.prewarmed() == 0 and gateway.containers() == [])
     assert gateway.metric("hearth_removals_total", reason="surplus") == 3
+
+
+def test_code_that_was_removed_from_the_data_folder_is_told_and_comes_back_with_the_next_load(
+    gateway: Gateway,
+):
+    assert gateway.call("steady").status_code == 200
+    kept = list((gateway.data / "code").iterdir())
+    assert len(kept) == 2
+    for file in kept:
+        file.unlink()
+    lost = gateway.call("changing", 0)
+    assert (lost.status_code, lost.json()["blame"]) == (503, "platform")
+    assert "code is not in the data folder any more" in lost.json()["detail"]
+    assert gateway.call("steady").headers["x-hearth-start"] == "warm", "what runs goes on"
+    gateway.write("functions.yaml", gateway.file.read_text())
+    assert eventually(lambda: (answer := gateway.call("changing", 0)).status_code == 200 and answer).json()

@@ -70,6 +70,12 @@ def test_a_data_folder_that_takes_no_code_is_named(tmp_path: Path):
         CodeStore(tmp_path / "code").keep(CODE)
 
 
+def test_code_that_somebody_has_removed_is_written_again(tmp_path: Path):
+    store = CodeStore(tmp_path)
+    store.keep(CODE).unlink()
+    assert files_of(Order(b'{"function": "f"}', store.keep(CODE))) == CODE.files
+
+
 async def test_code_that_is_gone_is_a_failed_start_of_the_platform(tmp_path: Path):
     engine = MemoryEngine(LoopClock())
     launcher = Launcher(
