@@ -247,6 +247,17 @@ class Gateway:
         eventually(lambda: self.metric(name) == all_before + times, 5)
         assert self.metric(name, outcome=outcome, blame=blame, function=function) == before + times
 
+    def books_agree(self) -> bool:
+        """Whether nothing runs or waits, and the pool's instances, the engine's containers and the socket folders are
+        the same, and their memory is what is declared: then no slot and no instance has leaked."""
+        pool, shown = self.http.get("/pool").json(), self.instances()
+        at_rest = all(i["in_use"] == 0 and i["state"] in ("idle", "frozen", "prewarmed") for i in shown)
+        nobody_waits = all(function["queue_depth"] == 0 for function in pool["functions"].values())
+        declared = self.metric("hearth_memory_declared_bytes") == sum(i["memory"] for i in shown)
+        same = {i["container"] for i in shown} == {c["Id"] for c in self.containers()}
+        folders = {folder.name for folder in (self.data / "run").iterdir()}
+        return at_rest and nobody_waits and declared and same and folders <= {i["id"] for i in shown}
+
     def prewarmed(self) -> int:
         """Generic instances that are ready."""
         return int(self.metric("hearth_prewarmed"))

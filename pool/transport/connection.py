@@ -102,6 +102,9 @@ class HttpConnection(asyncio.Protocol):
         waiter, piece, left = self._waiter, call.first, call.length
         try:
             while True:
+                if waiter.done():  # it answered before it had read everything, or has closed: nobody reads on
+                    self._keep_alive = False
+                    return waiter.result()
                 if piece:
                     transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     left = None if left is None else left - len(piece)
@@ -109,9 +112,6 @@ class HttpConnection(asyncio.Protocol):
                     return await waiter
                 if self._can_write is not None:
                     await asyncio.wait((self._can_write, waiter), return_when=asyncio.FIRST_COMPLETED)
-                if waiter.done():
-                    self._keep_alive = False  # it answered before it had read everything
-                    return waiter.result()
                 following = await self._unless_done(call.more(), waiter)
                 if following is None:
                     self._keep_alive = False

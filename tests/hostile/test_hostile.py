@@ -48,23 +48,8 @@ def nobody_notices(gateway: Gateway) -> Iterator[None]:
     calling.join()
     assert answers and set(answers) == {(200, True)}
     assert gateway.memory() - memory < FEW_BYTES
-    eventually(lambda: books_agree(gateway))
+    eventually(gateway.books_agree)
     assert stored(gateway.data) < MIB
-
-
-def books_agree(gateway: Gateway) -> bool:
-    """Nothing runs and waits any more, and the pool's instances are the engine's containers."""
-    shown = gateway.instances()
-    containers = {c["Id"] for c in gateway.containers()}
-    at_rest = all(i["in_use"] == 0 and i["state"] in ("idle", "frozen", "prewarmed") for i in shown)
-    declared = gateway.metric("hearth_memory_declared_bytes") == sum(i["memory"] for i in shown)
-    folders = {folder.name for folder in (gateway.data / "run").iterdir()}
-    return (
-        at_rest
-        and declared
-        and {i["container"] for i in shown} == containers
-        and folders == {i["id"] for i in shown}
-    )
 
 
 def stored(folder: Path) -> int:

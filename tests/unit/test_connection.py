@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import pytest
 
@@ -384,3 +385,20 @@ async def test_abort_while_reading(line: Line) -> None:
         await reading
     line.connection.abort()
     assert not line.connection.finish()
+
+
+async def test_an_instance_that_ends_just_as_the_next_piece_is_there(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both in one round of the loop: a closed transport may raise when it is written to, so it is not."""
+    written: list[bytes] = []
+    monkeypatch.setattr(line.connection, "_transport", Mock(write=written.append, is_closing=lambda: False))
+
+    async def more() -> bytes:
+        line.connection.connection_lost(None)
+        return b"piece"
+
+    call = Call(b"POST", b"/", [], b"first", more, length=100)
+    with pytest.raises(InstanceDied):
+        await line.connection.exchange(call)
+    assert written[-1] == b"first"
