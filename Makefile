@@ -1,7 +1,7 @@
 # What people type. Every target may be run at any time: what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test images gateway-image bench lint engine tools constraints clean
+.PHONY: help serve test coverage mutants images gateway-image bench lint engine tools constraints clean
 PY := .venv/bin/python
 READY := .venv/.ready
 
@@ -19,6 +19,16 @@ images: engine ## build the images that are missing or outdated
 
 gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
 	@$(PY) -m images.build --gateway
+
+coverage: images tools ## run the tests and fail where fewer than 95 % of the branches of pool/ and scheduler/ were taken
+	@$(PY) -m pytest --cov --cov-report= $(ARGS)
+	@$(PY) -m coverage report
+	@$(PY) -m coverage json -q -o build/coverage.json
+	@$(PY) -m tests.branches build/coverage.json 95
+
+mutants: $(READY) ## change what decides and what counts, mutant by mutant, and see whether a test notices
+	@nice -n 19 .venv/bin/mutmut run
+	@nice -n 19 .venv/bin/mutmut results
 
 bench: images ## measure gateways of its own beside nginx and the raw engine (ARGS="--quick")
 	@sh bench/tools.sh
@@ -47,7 +57,7 @@ constraints: ## pin the newest dependencies that fit anew
 	@sh deploy/pin.sh > constraints.new && mv constraints.new constraints.txt
 
 clean: ## remove what make put into this folder (images and engine stay)
-	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build mutants .coverage *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt deploy/venv.sh
 	@sh deploy/venv.sh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -224,10 +225,30 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 0.014, 0.1, 0.15, 0.5, 3.0, 40.0]), reaped=st.booleans())
     def wait(self, seconds: float, reaped: bool) -> None:
         self.run(lambda: (self.world.pass_time if reaped else self.world.clock.advance)(seconds))
+        if reaped:
+            self.nobody_outlives_its_reason()
 
     @rule()
     def reap(self) -> None:
         self.run(self.world.reaper.reap)
+        self.nobody_outlives_its_reason()
+
+    def nobody_outlives_its_reason(self) -> None:
+        """What the reaper has just left in service is of the version that is deployed, not too old, and not idle for
+        too long, unless its function keeps so many ready. (Whose connections are lost has a moment to come back.)"""
+        now, lapsed = self.world.clock.now(), Counter[str]()
+        for instance in self.world.pool.ledger.instances.values():
+            if instance.state not in LIVE or instance.link is None or not instance.link.alive:
+                continue
+            workload = instance.workload
+            assert workload is not None
+            function = self.world.dispatcher.functions[workload.function]
+            assert workload.version == function.workload.version, "of a version that is no longer deployed"
+            assert now - instance.created_at < workload.max_age, "older than its max_age"
+            if instance.state is not State.BUSY and now - instance.last_used >= workload.keep_alive:
+                lapsed[workload.function] += 1
+        for name, count in lapsed.items():
+            assert count <= self.world.dispatcher.functions[name].workload.min_instances, "idle for too long"
 
     # -- what breaks -----------------------------------------------------------------------------------------
 
