@@ -1,4 +1,7 @@
-"""Fixtures of every test that needs a real engine: the engine itself, and a small image without network."""
+"""Fixtures of every test that needs a real engine: the engine itself, and a small image without network.
+
+And how long Hypothesis looks: seconds, or hours with `pytest --hypothesis-profile=long --timeout=0`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,25 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pool.engine.docker import DockerEngine
 from pool.metrics import Metrics
+
+settings.register_profile(
+    "short",
+    max_examples=300,
+    deadline=None,  # machines are slow at times
+    print_blob=True,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=100_000)
+if settings.get_current_profile_name() != "long":
+    settings.load_profile("short")
 
 TEST_LABEL = "org.hearth.test"
 """Marks everything that a test session makes on the engine; its value is the session's own."""
