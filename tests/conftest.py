@@ -20,7 +20,6 @@ from pool.metrics import Metrics
 
 settings.register_profile(
     "short",
-    max_examples=300,
     deadline=None,  # machines are slow at times
     print_blob=True,
     suppress_health_check=[

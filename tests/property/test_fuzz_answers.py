@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from property.wire import CUTS, Wire, bodies, fields, pieces, spoiled, turns
+from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 from gateway.forwarding import response_headers
@@ -83,6 +83,7 @@ async def whole(connection: HttpConnection, request: Call) -> Fate:
     return answer.status, answer.headers, body
 
 
+@LOOK_HARDER
 @given(said=SAID, cuts=CUTS, method=st.sampled_from([b"POST", b"HEAD"]))
 @example(
     said=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from property.wire import LOOK_HARDER
 
 from pool.workload import Kind
 from scheduler.definitions import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
@@ -164,11 +165,13 @@ def test_any_bytes(file: Path, data: bytes) -> None:
     check(file, data)
 
 
+@LOOK_HARDER
 @given(documents())
 def test_documents_with_other_values(file: Path, document: dict[str, Any]) -> None:
     check(file, json.dumps(document).encode())
 
 
+@LOOK_HARDER
 @given(edited_text())
 def test_slips_of_the_hand(file: Path, text: str) -> None:
     check(file, text.encode())

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from property.wire import CUTS, Wire, bodies, fields, pieces, spoiled, turns
+from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.server import ServerState
 
 from gateway.body import ClientGone, RequestBody
@@ -136,6 +136,7 @@ async def forwarded(said: list[bytes], read_ahead: int) -> tuple[list[Forwarded]
     return edge.forwarded, bytes(wire.written)
 
 
+@LOOK_HARDER
 @given(said=SAID, cuts=CUTS, read_ahead=st.sampled_from([1, 65536]))
 def test_what_reaches_an_instance_is_read_by_another_parser_alike(
     loop: asyncio.Runner, caplog: pytest.LogCaptureFixture, said: bytes, cuts: list[int], read_ahead: int

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 TOKENS = [
@@ -93,6 +94,8 @@ def spoiled(draw: st.DrawFn, messages: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data)
 
 
+LOOK_HARDER = settings(max_examples=3 * settings().max_examples)
+"""For fuzzers, whose examples are cheap."""
 CUTS = st.lists(st.integers(0, 300), max_size=8)
 """Where bytes are cut into pieces."""
 
