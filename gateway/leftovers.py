@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Collection
+from dataclasses import dataclass, field, replace
 
 from pool import firewall
 from pool.engine.base import Engine, EngineError
@@ -36,6 +36,13 @@ class Leftovers:
     def is_of(self, gateway: str) -> bool:
         """Whether they are of the gateway with this id."""
         return self.gateway[:ID_SHOWN] == gateway[:ID_SHOWN]
+
+    def without(self, containers: Collection[str]) -> Leftovers:
+        """The same without these containers (by name); if one of them is there, without what it may stand on, too."""
+        rest = {id: name for id, name in self.containers.items() if name not in containers}
+        if len(rest) == len(self.containers):
+            return self
+        return replace(self, containers=rest, networks=[], images={}, bridges=[])
 
     def named(self) -> list[tuple[str, str]]:
         """All of it as (kind, name)."""

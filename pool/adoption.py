@@ -47,7 +47,7 @@ class Adoption:
         for container in containers:
             instance, record = self._found(container, records)
             self._pool.find(instance)
-            if record is not None and adoptable(instance, record, container):
+            if record is not None and adoptable(record, container):
                 self._candidates[instance.id] = (instance, record)
             else:
                 self._pool.remove(instance, Reason.ORPHANED)
@@ -154,11 +154,11 @@ def why_not(record: Record, workload: Workload, shape: str) -> Reason | None:
     return None
 
 
-def adoptable(instance: Instance, record: Record, container: ContainerState) -> bool:
+def adoptable(record: Record, container: ContainerState) -> bool:
     """Whether a container is what its record says, was ready, and runs."""
     return (
         record.ready
         and container.running
         and container.image == record.image
-        and container.name == container_name(instance)
+        and container.name == container_name(record.id)
     )

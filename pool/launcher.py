@@ -147,7 +147,7 @@ class Launcher:
 
     def _named(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         labels = {GATEWAY_LABEL: self._settings.gateway_id, INSTANCE_LABEL: instance.id}
-        return replace(prototype, name=container_name(instance), labels=labels)
+        return replace(prototype, name=container_name(instance.id), labels=labels)
 
     async def _run(self, instance: Instance, prototype: ContainerSpec) -> None:
         spec = self._named(instance, prototype)
@@ -288,7 +288,7 @@ class Launcher:
         """
         if instance.link is not None:
             await instance.link.close()
-        await self._engine.remove(instance.container or container_name(instance))
+        await self._engine.remove(instance.container or container_name(instance.id))
         shutil.rmtree(self._settings.run_folder / instance.id, ignore_errors=True)
 
     async def logs(self, instance: Instance, limit: int) -> bytes:
@@ -305,6 +305,6 @@ def start_failed(deed: str, error: EngineError) -> StartFailed:
     return failed
 
 
-def container_name(instance: Instance) -> str:
-    """The container's name: instance ids are unique over all gateways."""
-    return f"hearth-{instance.id}"
+def container_name(instance: str) -> str:
+    """The container's name, by the instance's id, which is unique over all gateways."""
+    return f"hearth-{instance}"

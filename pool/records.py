@@ -149,3 +149,11 @@ def read(file: Path) -> Record | None:
     except (OSError, ValueError, TypeError):
         return None
     return record if record.format == FORMAT and file.name == f"{record.id}.json" else None
+
+
+def left_warm(folder: Path) -> set[str]:
+    """Instances that a gateway has left on purpose, by the folder of its records: their ids."""
+    found = (read(file) for file in folder.glob("*.json"))
+    return {
+        record.id for record in found if record is not None and record.ready and record.served is not None
+    }

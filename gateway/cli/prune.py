@@ -13,27 +13,34 @@ from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.firewall import FirewallError
+from pool.launcher import container_name
 from pool.metrics import Metrics
+from pool.records import left_warm
 
 
 @click.command()
 @setting_options("data_dir")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option(
+    "--warm", is_flag=True, help="What a gateway stopped with --keep-warm left for its next start, too."
+)
+@click.option(
     "--all", "everybody", is_flag=True, help="What gateways with other data folders have left, too."
 )
-def prune(data_dir: str | None, yes: bool, everybody: bool) -> None:
+def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
     """Remove what earlier gateways have left on the engine: containers, networks, built images, firewall rules.
 
     A gateway removes its own when it stops, and what an earlier self left when it starts: this is for one that
     was killed and is not to be started again. Images that it built are listed as well; the next start would use
     them. That a gateway is dead is known for this data folder only, by its lock: one of another folder may be
-    alive, so its things are touched with --all only.
+    alive, so its things are touched with --all only. What one of this data folder was told to leave by --keep-warm
+    is touched with --warm or --all only.
 
     \b
     Examples:
       hearth prune
       hearth prune --data-dir shop/.hearth --yes
+      hearth prune --warm
       hearth prune --all
     """
     check_engine_address()
@@ -51,7 +58,7 @@ def prune(data_dir: str | None, yes: bool, everybody: bool) -> None:
     except OSError as error:
         raise Failure(f"the data folder {path} cannot be used: {error.strerror}") from error
     try:
-        asyncio.run(run(folder, alive, yes, everybody))
+        asyncio.run(run(folder, alive, yes, warm or everybody, everybody))
     except (EngineError, FirewallError) as error:
         raise Failure(f"{error}; `hearth doctor` says more") from error
     finally:
@@ -59,20 +66,28 @@ def prune(data_dir: str | None, yes: bool, everybody: bool) -> None:
             folder.close()
 
 
-async def run(folder: DataFolder | None, alive: str | None, yes: bool, everybody: bool) -> None:
+async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: bool, everybody: bool) -> None:
     """List, ask, remove; first of this data folder, then of others."""
     engine = DockerEngine(None, Metrics())
     try:
         found = await find(engine)
         own = [left for left in found if folder is not None and left.is_of(folder.id)]
         others = [left for left in found if left not in own and not (alive and left.is_of(alive))]
-        if not own and not (others and everybody):
+        kept = 0
+        if folder is not None and not warm:
+            names = {container_name(id) for id in left_warm(folder.records)}
+            kept = sum(name in names for left in own for name in left.containers.values())
+            own = [rest for left in own if (rest := left.without(names)).count]
+        if not own and not kept and not (others and everybody):
             click.echo("Nothing is left of this data folder's gateway.")
         if own:
             show(own)
-            await settle(engine, own, yes, "Remove this?")
-        if folder is not None:
+        if (not own or await settle(engine, own, yes, "Remove this?")) and folder is not None and not kept:
             folder.clear()
+        if kept:
+            click.echo(
+                f"{kept} warm containers are left for the gateway's next start; --warm removes them, too."
+            )
         if others and everybody:
             show(others)
             click.secho(
@@ -97,11 +112,11 @@ def show(left: list[Leftovers]) -> None:
     )
 
 
-async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> None:
-    """Remove, if that is wanted, and say what was removed."""
+async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> bool:
+    """Remove, if that is wanted, and say what was removed; whether it was wanted."""
     if not yes and not click.confirm(question):
         click.echo("Nothing was removed.")
-        return
+        return False
     faults: list[str] = []
     for one in left:
         for deed, fault in await remove(engine, one):
@@ -111,3 +126,4 @@ async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str
             faults += [fault] if fault else []
     if faults:
         raise Failure("\n".join(faults))
+    return True

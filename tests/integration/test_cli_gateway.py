@@ -285,6 +285,26 @@ def test_prune_removes_what_a_killed_gateway_left_and_asks_first(tmp_path: Path)
         gateway._clean_up()
 
 
+def test_prune_leaves_what_was_kept_warm_unless_told(tmp_path: Path) -> None:
+    with Gateway(tmp_path, {"echo": handler(ECHO)}, settings={"keep_warm": "true"}) as gateway:
+        prune = ("prune", "--data-dir", gateway.data, "--yes")
+        assert gateway.call("echo", 1).status_code == 200
+        [container] = gateway.containers()
+        gateway.stop()
+        done = hearth(*prune)
+        assert (done.returncode, b"1 warm containers are left" in done.stdout) == (0, True)
+        assert [c["Id"] for c in gateway.containers()] == [container["Id"]]
+        gateway.launch()
+        gateway.wait_until_ready()
+        assert gateway.call("echo", 1).headers["x-hearth-start"] == "warm"
+        gateway.stop()
+        done = hearth("prune", "--data-dir", gateway.data, "--warm", stdin=b"n\n")
+        assert b"Nothing was removed." in done.stdout
+        assert (gateway.data / "records").exists()
+        assert hearth(*prune, "--warm").returncode == 0
+        assert gateway.leftovers() == []
+
+
 def rules() -> str:
     """The host's firewall rules."""
     return subprocess.run(["iptables", "-S"], capture_output=True, text=True, check=True).stdout
