@@ -276,7 +276,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(roll=ROLL)
     def die(self, roll: int) -> None:
         instance = self.one_of(self.linked(), roll)
-        self.run(lambda: self.world.kill(instance))
+        self.run(lambda: self.world.kill_instance(instance))
 
     def silent(self) -> list[Instance]:
         return [i for i in self.linked() if i.link is not None and not i.link.alive]

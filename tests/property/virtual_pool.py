@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pool.adoption import Adoption
 from pool.clock import VirtualClock
+from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineError
 from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
-from pool.errors import FunctionBroken, NotSent
+from pool.errors import FunctionBroken, NotSent, StartFailed
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, start_failed
 from pool.lease import Lease
@@ -25,6 +27,7 @@ from pool.logs import LogStore
 from pool.metrics import Metrics
 from pool.pool import Pool
 from pool.reaper import Reaper
+from pool.records import Records
 from pool.states import PENDING, Reason
 from pool.transport.message import Call
 from pool.workload import Kind, Workload
@@ -138,11 +141,14 @@ class VirtualLauncher:
         self.launched: list[Instance] = []
         self.destroy_fault: Exception | None = None
         """Raised by the next `destroy`."""
+        self.gateway_id = GATEWAY
+        self.unreachable: set[str] = set()
+        """Instances that cannot be adopted."""
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         self.owners[instance.id] = instance.function
         self.launched.append(instance)
-        labels = {GATEWAY_LABEL: GATEWAY, INSTANCE_LABEL: instance.id}
+        labels = {GATEWAY_LABEL: self.gateway_id, INSTANCE_LABEL: instance.id}
         spec = replace(prototype, name=f"hearth-{instance.id}", labels=labels)
         creating = asyncio.ensure_future(self._engine.create(spec))
         try:
@@ -159,6 +165,21 @@ class VirtualLauncher:
         pool = self.pool
         assert pool is not None
         instance.link = FakeLink(lambda: pool.slots_changed(instance))
+
+    async def adopt(self, instance: Instance) -> None:
+        assert self.owners[instance.id] == instance.function, "adopted for another than its code is of"
+        state = await self._engine.inspect(instance.container or "")
+        await self._clock.sleep(SPECIALISE)
+        if not state.running or instance.id in self.unreachable:
+            raise StartFailed("it does not answer")
+        pool = self.pool
+        assert pool is not None
+        instance.link = link = FakeLink(lambda: pool.slots_changed(instance))
+        link.open(instance.workload.concurrency if instance.workload else 1)
+
+    async def leave(self, instance: Instance) -> None:
+        assert instance.link is not None
+        await instance.link.close()
 
     async def pause(self, instance: Instance) -> None:
         assert instance.container is not None
@@ -213,6 +234,8 @@ class World:
     cores: int = 2
     policy: KeepAlivePolicy = KeepAlivePolicy.GDSF
     clock: VirtualClock = field(default_factory=VirtualClock)
+    folder: DataFolder | None = None
+    """Where records are written; None: nowhere, and `restart` adopts nothing."""
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
@@ -224,14 +247,43 @@ class World:
         self.guard = GuardedEngine(self.engine, self.clock, self.metrics)
         self.launcher = VirtualLauncher(self.guard, self.clock)
         self.logs = LogStore()
-        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget)
+        self._ids = itertools.count(1)
+        self._put_together()
+
+    def _put_together(self) -> None:
+        """What one gateway process is."""
+        if self.folder is not None:
+            self.launcher.gateway_id = self.folder.id
+        self.records = Records(self.folder.records, self.clock) if self.folder is not None else None
+        self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget, self.records)
         self.launcher.pool = self.pool
         self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy, self.guard.down)
         self.guard.on_recovery.append(self.dispatcher.engine_back)
-        self.reaper = Reaper(
-            self.pool, self.guard, self.clock, GATEWAY, self.dispatcher.is_provisioned, self.guard.down
-        )
-        self._ids = itertools.count(1)
+        gateway, provisioned = self.launcher.gateway_id, self.dispatcher.is_provisioned
+        self.reaper = Reaper(self.pool, self.guard, self.clock, gateway, provisioned, self.guard.down)
+
+    def kill(self) -> None:
+        """The gateway process ends here and now; what the engine was asked for, it may still do."""
+        for task in (*self.pool._starts.values(), *self.pool._removals.values()):
+            task.cancel()
+        self.dispatcher.draining = True  # what is left of it starts nothing
+        self.dispatcher._hungry.clear()
+
+    async def restart(self, workloads: Iterable[Workload], prewarm: Mapping[str, Prewarm]) -> Adoption:
+        """Start another process on the same data folder, which declares these."""
+        assert self.folder is not None
+        assert self.records is not None
+        self._put_together()
+        adoption = Adoption(self.engine, self.pool, self.records, self.folder, self.clock)
+        await adoption.look()
+        declared = {workload.function: workload for workload in workloads}
+        adoption.expect(declared)
+        for workload in declared.values():
+            adoption.claim(workload)
+            self.dispatcher.deploy(workload, Limits())
+        adoption.claim_generic({image: target.prototype for image, target in prewarm.items()})
+        self.dispatcher.set_prewarm(dict(prewarm))
+        return adoption
 
     # -- what is deployed ------------------------------------------------------------------------------------
 
@@ -286,7 +338,7 @@ class World:
         assert caller.task is not None
         return await caller.task
 
-    def kill(self, instance: Instance) -> None:
+    def kill_instance(self, instance: Instance) -> None:
         """The instance's process dies: its container ends and its connections are lost."""
         if instance.container is not None:
             self.engine.kill(instance.container)

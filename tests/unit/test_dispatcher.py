@@ -621,7 +621,7 @@ async def test_min_instances_come_up_one_by_one_and_come_back(world: World) -> N
     await world.clock.advance(1.0)
     assert world.dispatcher.settled()
     assert world.pool.ledger.states("f") == {"idle": 2}
-    world.kill(next(iter(world.pool.ledger.of("f"))))
+    world.kill_instance(next(iter(world.pool.ledger.of("f"))))
     await world.pass_time(2.0)
     assert world.pool.ledger.removals == {"dead": 1}
     assert world.pool.ledger.states("f") == {"idle": 2}

@@ -385,7 +385,7 @@ async def test_its_silence_is_not_death_and_its_death_is_seen(world: World) -> N
     [instance] = await served(world, world.deploy(freeze_after=1.0))
     await world.pass_time(60.0)
     assert instance.state is State.FROZEN
-    world.kill(instance)
+    world.kill_instance(instance)
     await world.pass_time(1.0)
     assert world.pool.ledger.removals == {"dead": 1}
 
