@@ -21,7 +21,7 @@ gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
 	@$(PY) -m images.build --gateway
 
 coverage: images tools ## run the tests and fail where fewer than 95 % of the branches of pool/ and scheduler/ were taken
-	@$(PY) -m pytest --cov --cov-report= $(ARGS)
+	@$(PY) -m pytest --timeout=900 --cov --cov-report= $(ARGS)
 	@$(PY) -m coverage report
 	@$(PY) -m coverage json -q -o build/coverage.json
 	@$(PY) -m tests.branches build/coverage.json 95
