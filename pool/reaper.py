@@ -28,9 +28,6 @@ SILENCE = 0.3
 RECONNECT = (0.2, 1.0)
 """Seconds until the engine's events are asked for again: first, and at most."""
 
-SWEEP = (3.0, 300.0)
-"""Seconds until containers that are no instance's are looked for: first, and at most (doubled each time)."""
-
 
 def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
     """Why an instance has lived long enough, or None. `protected`: it is one of its `min_instances`."""
@@ -67,7 +64,7 @@ class Reaper:
 
     def start(self) -> None:
         """Begin."""
-        self._tasks = [asyncio.ensure_future(work()) for work in (self._tick, self._listen, self._sweep)]
+        self._tasks = [asyncio.ensure_future(work()) for work in (self._tick, self._listen)]
 
     async def close(self) -> None:
         """End; instances stay as they are."""
@@ -158,23 +155,6 @@ class Reaper:
             if container not in running:
                 self._died(container)
         self._remove_unknown(containers, known)
-
-    async def _sweep(self) -> None:
-        """Look for strays now and then, soon after the start for the first time."""
-        pause, longest = SWEEP
-        while True:
-            await self._clock.sleep(pause)
-            try:
-                await self.remove_strays()
-            except EngineError as error:
-                log.info("strays could not be looked for, trying again in %g s: %s", pause, error)
-            pause = min(2 * pause, longest)
-
-    async def remove_strays(self) -> None:
-        """Remove containers of ours that are no instance's: the engine may carry out an order to create one after
-        whoever gave it was killed. Raises `EngineError`."""
-        known = set(self._pool.ledger.instances)
-        self._remove_unknown(await self._engine.containers(self._labels), known)
 
     def _remove_unknown(self, containers: Iterable[ContainerState], known: set[str]) -> None:
         """`known`: the instances when the engine was asked; they come and go meanwhile."""

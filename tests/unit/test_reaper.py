@@ -12,7 +12,7 @@ from property.virtual_pool import GATEWAY, IMAGE, REMOVE, FakeLink, World
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
-from pool.reaper import SILENCE, SWEEP, TICK
+from pool.reaper import SILENCE, TICK
 from pool.states import Reason, State
 from scheduler.function import Function
 
@@ -194,7 +194,7 @@ async def test_a_container_that_is_no_instances_is_removed(world: World) -> None
     other = {GATEWAY_LABEL: "other", INSTANCE_LABEL: "theirs"}
     await world.clock.run(world.engine.create(ContainerSpec(name="theirs", image=IMAGE, labels=other)))
     world.reaper.start()
-    await world.clock.advance(SWEEP[0] + 1.0)
+    await world.clock.advance(1.0)
     await world.reaper.close()
     assert world.pool.ledger.removals == {Reason.ORPHANED: 1}
     assert instance.state is State.IDLE
