@@ -46,6 +46,8 @@ KEY_HEADER = '-H "Authorization: Bearer $HEARTH_API_KEY"'
 def serve(**options: object) -> None:
     """Serve the functions of a functions.yaml until SIGTERM or Ctrl-C, then leave nothing behind.
 
+    With --keep-warm, warm containers are left for the next start with the same data folder.
+
     Options go before HEARTH_ variables, and these before defaults.
 
     \b
