@@ -162,6 +162,48 @@ def test_an_illegal_step_raises_and_changes_nothing(before: State, after: State)
     assert sums(ledger) == known
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_prewarmed_instance_that_is_given_is_the_functions_in_every_sum(slow: bool) -> None:
+    ledger = Ledger(1000)
+    instance = Instance("one", "i", 10, None, 0.0)
+    ledger.add(instance)
+    if slow:
+        ledger.note_slow(instance)
+    assert (ledger.starting, ledger.pending) == (int(not slow), 0)
+    ledger.enter(instance, State.PREWARMED, 1.0)
+    ledger.give(instance, workload("a", 300), 2.0)
+    assert (instance.state, instance.state_since, instance.memory) == (State.SPECIALISING, 2.0, 300)
+    assert not instance.slow, "that it was slow to start says nothing of the function"
+    assert (ledger.memory_declared, ledger.memory_free) == (300, 700)
+    assert (ledger.starting, ledger.pending, ledger.prewarmed("i")) == (0, 1, [])
+    assert list(ledger.of("a")) == [instance]
+    ledger.note_slow(instance)
+    assert (ledger.pending, instance.slow) == (0, True)
+    ledger.enter(instance, State.IDLE, 3.0)
+    assert (ledger.pending, ledger.states("a")) == (0, {"idle": 1})
+    with pytest.raises(IllegalTransition):
+        ledger.give(instance, workload("b", 1), 4.0)
+    assert (instance.function, instance.state_since, ledger.memory_declared) == ("a", 3.0, 300)
+
+
+def test_a_found_instance_that_is_adopted_is_the_functions_in_every_sum() -> None:
+    ledger = Ledger(1000)
+    mine, generic = (Instance(id, "i", 10, None, 0.0, State.FOUND) for id in ("mine", "generic"))
+    for instance, given_to in ((mine, workload("a", 10)), (generic, None)):
+        ledger.add(instance)
+        assert (ledger.adopting, ledger.pending) == (0, 0) if instance is mine else (1, 1)
+        ledger.adopt(instance, given_to, 2.0)
+        assert (instance.state, instance.state_since) == (State.ADOPTING, 2.0)
+    assert (ledger.adopting, ledger.pending, ledger.starting) == (2, 1, 0)
+    assert (list(ledger.of("a")), ledger.count("a"), ledger.refilling("i")) == ([mine], 1, 1)
+    ledger.enter(mine, State.IDLE, 3.0)
+    ledger.enter(generic, State.PREWARMED, 3.0)
+    assert (ledger.adopting, ledger.pending, ledger.prewarmed("i")) == (0, 0, [generic])
+    with pytest.raises(IllegalTransition):
+        ledger.adopt(mine, None, 4.0)
+    assert (mine.function, mine.state_since, ledger.states("a")) == ("a", 3.0, {"idle": 1})
+
+
 def test_the_first_reason_stays() -> None:
     ledger = Ledger(100)
     instance = Instance("one", "i", 10, workload("a", 10), 0.0)
