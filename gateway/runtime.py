@@ -94,6 +94,8 @@ class Runtime:
         self.registry = Registry(
             self.engine, self.egress, self.dispatcher, self.adoption, self.clock, builder
         )
+        self.engine.on_recovery.append(self.registry.try_again)
+        self.engine.on_no_image.append(self.registry.image_gone)
         self.reaper = Reaper(
             self.pool,
             self.engine,

@@ -69,9 +69,12 @@ class Registry:
         self._builder = builder
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
+        self._prewarm_gone = False
+        """Whether the image of a prewarm pool was found to be no longer there."""
         self._littered = False
         """Whether something is left to be removed that was in use when its function went."""
         self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
 
     async def apply(self, definitions: Definitions) -> None:
         """Bring these definitions into service, and take out what they do not name.
@@ -175,17 +178,33 @@ class Registry:
     async def _cure(self) -> None:
         """Try again what may have become possible: the image is there now, the engine is back."""
         while True:
-            await self._clock.sleep(TRY_AGAIN)
+            timer = self._clock.call_later(TRY_AGAIN, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+            self._wake.clear()
             sick = [d for d in self.declared.values() if d.curable]
             images = ImageLookup(self._engine)
             if sick:
                 async with self._lock:
                     await self._set_up_all([d for d in sick if d.curable], images)
-            if len(self._dispatcher.prewarm) < len(self._prewarm):
+            if len(self._dispatcher.prewarm) < len(self._prewarm) or self._prewarm_gone:
+                self._prewarm_gone = False
                 await self._set_prewarm(images)
             if self._littered:
                 async with self._lock:
                     await self._prune()
+
+    def try_again(self) -> None:
+        """What could not be set up may be possible now."""
+        self._wake.set()
+
+    def image_gone(self, image: str) -> None:
+        """The engine no longer has an image: what is made of it is set up again, which builds it or says why not."""
+        for name, function in self._dispatcher.functions.items():
+            if function.workload.container.image == image:
+                self.declared[name].curable = True
+        self._prewarm_gone |= image in self._dispatcher.prewarm
+        self._wake.set()
 
     def fault_of(self, function: str) -> str | None:
         """Why a declared function is not in service; None if it is not declared, empty while it is set up."""

@@ -37,6 +37,7 @@ class OwnEngine:
         self.log = self.folder / "log"
         self._bridge = f"hearth-{secrets.token_hex(3)}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._environment = dict(os.environ)  # in which DOCKER_HOST may name the engine in use
         self.data.mkdir(parents=True)
         try:
             _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(self.data))
@@ -96,7 +97,8 @@ class OwnEngine:
 
     def load(self, *images: str) -> None:
         """Copy images from the engine in use."""
-        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
+        save = ["docker", "save", *images]
+        with subprocess.Popen(save, stdout=subprocess.PIPE, env=self._environment) as saving:
             host = f"unix://{self.socket}"
             subprocess.run(
                 ["docker", "-H", host, "load"], stdin=saving.stdout, check=True, capture_output=True

@@ -27,6 +27,7 @@ from pool.engine.base import (
     EngineUnreachable,
     Image,
     Network,
+    NotFound,
 )
 from pool.engine.breaker import Breaker, BreakerState
 from pool.metrics import Metrics
@@ -54,6 +55,8 @@ class GuardedEngine:
         self.breaker = Breaker()
         self.on_recovery: list[Callable[[], None]] = []
         """Called when the engine answers again."""
+        self.on_no_image: list[Callable[[str], None]] = []
+        """Called with the image that a container was to be made of and that is not there."""
         self._engine = engine
         self._clock = clock
         self._gauge = metrics.engine_breaker_open
@@ -88,7 +91,12 @@ class GuardedEngine:
             raise
 
     async def create(self, spec: ContainerSpec) -> str:
-        return await self._call(lambda: self._engine.create(spec))
+        try:
+            return await self._call(lambda: self._engine.create(spec))
+        except NotFound:
+            for told in self.on_no_image:
+                told(spec.image)
+            raise
 
     async def start(self, container: str) -> None:
         await self._call(lambda: self._engine.start(container))

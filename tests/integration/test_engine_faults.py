@@ -13,6 +13,8 @@ import pytest
 from harness import BASE_IMAGE, EngineView, Gateway, eventually, handler, server
 from own_engine import OwnEngine, Proxy
 
+from scheduler.registry import TRY_AGAIN
+
 RUNTIME_IMAGE = "hearth-runtime/python:latest"
 AT_ONCE = 1.0
 """Seconds within which a call that needs no engine, or is refused for want of one, is answered on a busy machine."""
@@ -249,7 +251,9 @@ def test_a_death_while_the_events_are_cut_off_is_found(
         eventually(lambda: gateway.metric("hearth_engine_errors_total", verb="containers") >= 1, 5)
         assert len(gateway.instances("site")) == 1, "nobody has told of its death yet"
         proxy.fault = lambda method, path: None
+        began = time.monotonic()
         eventually(lambda: gateway.instances("site") == [], RECOVERY)
+        print(f"the death was found and cleared away in {time.monotonic() - began:.2f} s")
         assert gateway.metric("hearth_removals_total", reason="dead") == 1
         assert gateway.http.get("/invoke/site/").text == "ok"
 
@@ -262,3 +266,16 @@ def test_a_full_disk_fails_the_calls_that_need_it_and_no_others(engine: OwnEngin
             assert "no space left" in refused_at_once(gateway, "cold")
             assert gateway.call("warm", {}).status_code == 200
         eventually(lambda: gateway.call("cold", {}).status_code == 200, RECOVERY + 1)
+
+
+def test_an_image_that_was_deleted_is_missed_and_found_again(engine: OwnEngine, tmp_path: Path) -> None:
+    with Gateway(tmp_path, {"cold": handler(ECHO)}) as gateway:
+        gateway.engine.request("DELETE", f"/images/{RUNTIME_IMAGE}", force="1")
+        try:
+            assert "No such image" in refused_at_once(gateway, "cold")
+            explained = f"the engine has no image {RUNTIME_IMAGE}; run `make images`"
+            eventually(lambda: gateway.http.get("/functions/cold").json()["fault"] == explained, RECOVERY)
+        finally:
+            engine.load(RUNTIME_IMAGE)
+        eventually(lambda: gateway.call("cold", {}).status_code == 200, TRY_AGAIN + RECOVERY)
+        assert gateway.http.get("/functions/cold").json()["fault"] is None

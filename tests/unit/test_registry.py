@@ -10,6 +10,7 @@ import os
 import tracemalloc
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
-from pool.engine.base import Engine, EngineUnreachable, Image, NotFound
+from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
 from pool.ledger import Ledger
 from pool.workload import Workload
@@ -148,6 +149,40 @@ async def test_images_that_are_built_hold_back_no_other_function(
         go_on.set()
         await applied
         assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
+
+
+async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = iter(("built-1", "built-2"))
+
+    async def build(runtime_image: Image, *_: object) -> Image:
+        return engine.add_image(next(images))
+
+    monkeypatch.setattr(workloads, "ensure_requirements_image", lambda _engine, *rest: build(*rest))
+    declared = functions(tmp_path, "built", requirements="some") | functions(tmp_path, "plain")
+    spec = ContainerSpec(name="c", image="")
+    async with running(engine, tmp_path) as runtime:
+        await runtime.registry.apply(Definitions(functions=declared, prewarm={}))
+        before = {name: f.workload for name, f in runtime.dispatcher.functions.items()}
+        for name in declared:
+            image = before[name].container.image
+            await engine.remove_image(image)
+            with pytest.raises(NotFound):
+                await runtime.engine.create(replace(spec, image=image))
+        shown = runtime.registry.declared
+        async with asyncio.timeout(10):
+            while shown["plain"].fault is None:
+                await asyncio.sleep(0.01)
+        assert "run `make images`" in (shown["plain"].fault or "")
+        assert shown["plain"].state == "ready", "its instances go on"
+        engine.add_image(RUNTIMES["python"], {"org": "new"})
+        runtime.registry.try_again()
+        async with asyncio.timeout(10):
+            while any(shown[name].fault for name in declared):
+                await asyncio.sleep(0.01)
+        for name, function in runtime.dispatcher.functions.items():
+            assert function.workload.container.image != before[name].container.image
 
 
 async def test_the_code_is_that_of_the_registered_version_until_the_next(
