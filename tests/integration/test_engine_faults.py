@@ -278,4 +278,4 @@ def test_an_image_that_was_deleted_is_missed_and_found_again(engine: OwnEngine, 
         finally:
             engine.load(RUNTIME_IMAGE)
         eventually(lambda: gateway.call("cold", {}).status_code == 200, TRY_AGAIN + RECOVERY)
-        assert gateway.http.get("/functions/cold").json()["fault"] is None
+        eventually(lambda: gateway.http.get("/functions/cold").json()["fault"] is None, TRY_AGAIN + RECOVERY)
