@@ -117,6 +117,31 @@ def test_after_a_kill_warm_instances_are_adopted(tmp_path: Path):
         assert accounted(gateway)
 
 
+def test_a_network_stays_as_long_as_a_function_is_on_it(tmp_path: Path):
+    functions = {"out": handler(HOST, network="egress"), "paused": handler(HOST, freeze_after="1h")}
+    with Gateway(tmp_path, functions) as gateway:
+        hosts = {name: gateway.call(name).text for name in functions}
+        label = f"{GATEWAY_LABEL}={gateway.identity}"
+        [network] = gateway.engine.networks(label)
+        [paused] = gateway.instances("paused")
+        gateway.stop(signal.SIGKILL)
+        gateway.engine.request(
+            "POST", f"/containers/{paused['container']}/pause"
+        )  # as by a gateway without cgroups
+        restart(gateway)
+        for name, host in hosts.items():
+            answer = gateway.call(name)
+            assert (answer.text, answer.headers["x-hearth-start"]) == (host, "warm")
+        assert gateway.engine.networks(label) == [network]
+        gateway.stop(signal.SIGKILL)
+        del functions["out"]
+        gateway.declare(functions)
+        restart(gateway)
+        eventually(lambda: gateway.engine.networks(label) == [])
+        eventually(lambda: accounted(gateway))
+        assert gateway.call("paused").text == hosts["paused"]
+
+
 def test_what_runs_on_an_adopted_instance_is_logged_and_measured_as_before(tmp_path: Path):
     code = "def handle(event, context):\n    print('heard', event)\n    return event\n"
     with Gateway(tmp_path, {"speak": handler(code, keep_alive="3s")}) as gateway:
