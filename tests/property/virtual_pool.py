@@ -144,6 +144,7 @@ class VirtualLauncher:
         self.gateway_id = GATEWAY
         self.unreachable: set[str] = set()
         """Instances that cannot be adopted."""
+        self.adopt_seconds = SPECIALISE
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         self.owners[instance.id] = instance.function
@@ -169,7 +170,7 @@ class VirtualLauncher:
     async def adopt(self, instance: Instance) -> None:
         assert self.owners[instance.id] == instance.function, "adopted for another than its code is of"
         state = await self._engine.inspect(instance.container or "")
-        await self._clock.sleep(SPECIALISE)
+        await self._clock.sleep(self.adopt_seconds)
         if not state.running or instance.id in self.unreachable:
             raise StartFailed("it does not answer")
         pool = self.pool

@@ -121,8 +121,10 @@ async def test_generic_instances_are_adopted_for_their_own_image_only(world: Wor
     world.dispatcher.set_prewarm(prewarm(2))
     await world.clock.advance(2.0)
     before = set(world.pool.ledger.instances)
+    world.launcher.adopt_seconds = 0.5
     await started_again(world, kept=prewarm(2))
     assert states(world) == dict.fromkeys(before, "prewarmed")
+    assert len(world.launcher.launched) == 2, "another was started although one was being adopted"
     await started_again(world, kept=prewarm(1))
     assert len(world.pool.ledger.prewarmed(IMAGE)) == 1
     assert world.pool.ledger.removals == {Reason.SURPLUS: 1}
