@@ -23,7 +23,7 @@ from pool.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import Kind
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatcher import Dispatcher, Queued
 from scheduler.function import Function
 
 log = logging.getLogger("hearth.invoke")
@@ -230,13 +230,12 @@ class _Invocation:
 
         Most waits are shorter than a task is worth: the client is watched from `UNWATCHED` on.
         """
-        dispatcher = self._end._dispatcher
-        waiter = dispatcher.enqueue(function, self.id, self.arrived)
+        queued = Queued(self._end._dispatcher, function, self.id, self.arrived)
         watches: list[asyncio.Task[None]] = []
 
         def client_left(watch: asyncio.Task[None]) -> None:
             if not watch.cancelled() and (fault := watch.exception()) is not None:
-                dispatcher.refuse(function, waiter, fault if isinstance(fault, Exception) else ClientGone())
+                queued.refuse(fault if isinstance(fault, Exception) else ClientGone())
 
         def watch_client() -> None:
             watches.append(asyncio.ensure_future(body.watch()))
@@ -244,7 +243,7 @@ class _Invocation:
 
         timer = self._end._clock.call_later(UNWATCHED, watch_client)
         try:
-            return await dispatcher.collect(function, waiter)
+            return await queued.collect()
         finally:
             timer.cancel()
             if watches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from pool.clock import Clock, jitter
 from pool.engine.base import EngineDown
@@ -21,7 +22,7 @@ from scheduler.decisions import PLATFORM_BACK_OFF, back_off, pick, smooth_low
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.evictor import Evictor
-from scheduler.function import Function, Limits, Prewarm, Waiter
+from scheduler.function import Function, Limits, Prewarm, Settle, Waiter
 from scheduler.growth import Growth
 from scheduler.upkeep import Upkeep
 
@@ -69,18 +70,19 @@ class Dispatcher:
         Raises `QueueFull`, `NoCapacity` (not in time, or the platform cannot start one), `FunctionBroken` (its
         instances do not start) and `Gone`. A caller that is cancelled leaves no trace.
         """
-        waiter = self.enqueue(function, invocation, arrived)
-        return await self.collect(function, waiter)
+        return await Queued(self, function, invocation, arrived).collect()
 
-    def enqueue(self, function: Function, invocation: str, arrived: float) -> Waiter:
-        """Take a place in the function's queue; then `collect`. Raises `QueueFull` and `Gone`."""
+    def enqueue(self, function: Function, invocation: str, arrived: float, settle: Settle) -> Waiter:
+        """Take a place in the function's queue; `settle` is called with what comes of it, maybe before this returns.
+
+        Raises `QueueFull` and `Gone`.
+        """
         limits, now = function.limits, self._clock.now()
         if self.functions.get(function.name) is not function:
             raise Gone(f"{function.name} is no longer deployed")
         if function.waiting >= limits.queue_size:
             raise QueueFull(function.name, limits.queue_size, max(1.0, function.exec_seconds or 1.0))
-        lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(invocation, arrived, now + limits.queue_timeout, lease)
+        waiter = Waiter(invocation, arrived, now + limits.queue_timeout, settle)
         function.queue.append(waiter)
         function.waiting += 1
         self._hungry[function.name] = function
@@ -91,27 +93,21 @@ class Dispatcher:
             self._growth.run(arrived_for=function)
         return waiter
 
-    async def collect(self, function: Function, waiter: Waiter) -> Lease:
-        """The slot that a waiter gets. Raises as `wait` does."""
-        try:
-            return await waiter.lease
-        except asyncio.CancelledError:
-            if waiter.lease.cancelled():
-                self._leave(function)
-                self._growth.run()  # who waited behind it for memory is next
-            elif waiter.lease.exception() is None:
-                self.release(waiter.lease.result(), used=False)  # it won just before its caller gave up
-            raise
-
     def refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
-        """Take a waiter out of the queue, unless it has its slot already; `collect` raises the fault."""
+        """Take a waiter out of the queue, unless it has its slot already; it is told the fault."""
         self._refuse(function, waiter, fault)
         self._growth.run()
 
     def _refuse(self, function: Function, waiter: Waiter, fault: Exception) -> None:
-        if not waiter.lease.done():
-            waiter.lease.set_exception(fault)
-            self._leave(function)
+        if not waiter.left:
+            self._leave(function, waiter)
+            waiter.settle(None, fault)
+
+    def leave(self, function: Function, waiter: Waiter) -> None:
+        """The waiter gives up its place, unless it has left the queue already; it is told nothing."""
+        if not waiter.left:
+            self._leave(function, waiter)
+            self._growth.run()  # who waited behind it for memory is next
 
     def release(self, lease: Lease, fatal: Reason | None = None, used: bool = True) -> None:
         """End a lease and serve the next waiter. `fatal`: the instance must serve nobody any more. `used`: False
@@ -162,8 +158,9 @@ class Dispatcher:
             and ledger.count(function.name) < function.workload.max_instances
         )
 
-    def _leave(self, function: Function) -> None:
-        """A waiter is in the queue no more (its future is done, so that the queue skips it)."""
+    def _leave(self, function: Function, waiter: Waiter) -> None:
+        """A waiter is in the queue no more (which skips it when its turn comes)."""
+        waiter.left = True
         function.waiting -= 1
         if not function.waiting:
             function.queue.clear()
@@ -317,9 +314,8 @@ class Dispatcher:
             instance = pick(self.pool.ledger.of(function.name), function.workload.version)
             if instance is None:
                 return
-            lease = self.pool.lease(instance, waiter.invocation, waiter.arrived)
-            waiter.lease.set_result(lease)
-            self._leave(function)
+            self._leave(function, waiter)
+            waiter.settle(self.pool.lease(instance, waiter.invocation, waiter.arrived), None)
 
     def _needs_starts(self) -> bool:
         """Whether calls need the starts that there can be, if any: what is only kept ready then comes later."""
@@ -329,3 +325,38 @@ class Dispatcher:
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self.functions)} functions, {len(self._hungry)} hungry, {self.pool!r}>"
+
+
+class Queued:
+    """A place in a function's queue, for a task that waits in it. Raises and is cancelled as `Dispatcher.wait`."""
+
+    def __init__(self, dispatcher: Dispatcher, function: Function, invocation: str, arrived: float) -> None:
+        self._dispatcher = dispatcher
+        self._function = function
+        self._lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._waiter = dispatcher.enqueue(function, invocation, arrived, self._settle)
+
+    def _settle(self, lease: Lease | None, fault: Exception | None) -> None:
+        if self._lease.done():  # cancelled, and its task has not run since
+            if lease is not None:
+                asyncio.get_running_loop().call_soon(partial(self._dispatcher.release, lease, used=False))
+        elif lease is not None:
+            self._lease.set_result(lease)
+        elif fault is not None:
+            self._lease.set_exception(fault)
+
+    async def collect(self) -> Lease:
+        """The slot, when it is there."""
+        try:
+            return await self._lease
+        except asyncio.CancelledError:
+            self._dispatcher.leave(self._function, self._waiter)
+            if not self._lease.cancelled() and self._lease.exception() is None:
+                self._dispatcher.release(
+                    self._lease.result(), used=False
+                )  # it won just before its caller gave up
+            raise
+
+    def refuse(self, fault: Exception) -> None:
+        """Give up the place, unless the slot is there already; `collect` raises the fault."""
+        self._dispatcher.refuse(self._function, self._waiter, fault)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pool.clock import Timer
@@ -39,6 +39,10 @@ class Prewarm:
     count: int
 
 
+Settle = Callable[[Lease | None, Exception | None], None]
+"""Takes what a waiter gets: a lease, or why there is none."""
+
+
 @dataclass(slots=True, eq=False)
 class Waiter:
     """An invocation that waits for a slot. `arrived` and `deadline` in seconds of the clock."""
@@ -46,7 +50,10 @@ class Waiter:
     invocation: str
     arrived: float
     deadline: float
-    lease: asyncio.Future[Lease]
+    settle: Settle
+    """Called once, in the middle of the pass: it may end the lease, but not await."""
+    left: bool = False
+    """Whether it wants no slot any more, since it has one, was refused or gave up."""
 
 
 class Function:
@@ -87,7 +94,7 @@ class Function:
     def first_waiter(self) -> Waiter | None:
         """Who has waited longest and still wants a slot."""
         queue = self.queue
-        while queue and queue[0].lease.done():
+        while queue and queue[0].left:
             queue.popleft()
         return queue[0] if queue else None
 

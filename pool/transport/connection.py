@@ -16,7 +16,7 @@ from typing import cast
 import httptools
 
 from pool.errors import InstanceDied, Nonsense, NotSent
-from pool.transport.message import Answer, Call
+from pool.transport.message import Answer, Call, Headers
 
 HIGH_WATER = 64 * 1024
 """Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
@@ -24,6 +24,12 @@ PEER = struct.Struct("3i")
 """What SO_PEERCRED gives: process, user and group."""
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head."""
+OnAnswer = Callable[[Exception | None], None]
+
+
+def header_lines(headers: Headers) -> bytes:
+    """Header fields as they go over a connection."""
+    return b"".join([piece for name, value in headers for piece in (name, b": ", value, b"\r\n")])
 
 
 class HttpConnection(asyncio.Protocol):
@@ -41,18 +47,18 @@ class HttpConnection(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._can_write: asyncio.Future[None] | None = None
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._on_answer: OnAnswer | None = None
         self._reader: asyncio.Future[None] | None = None
         self.open = False
         self.busy = False
         self.idle_since = 0.0
+        self._parser = httptools.HttpResponseParser(self)
         self._reset()
 
     def _reset(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
-        self._parser = httptools.HttpResponseParser(self)
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
         self._paused = False
@@ -71,35 +77,54 @@ class HttpConnection(asyncio.Protocol):
         Raises `NotSent` if the connection is gone and nothing was sent, `InstanceDied` if it ends before an
         answer, `Nonsense` if the answer is not HTTP. What `call.more` raises passes; the connection is closed.
         """
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def on_answer(fault: Exception | None) -> None:
+            if waiter.done():
+                return  # cancelled
+            if fault is None:
+                waiter.set_result(self)
+            else:
+                waiter.set_exception(fault)
+
+        transport = self._begin(on_answer)
+        self._skip_body = call.method == b"HEAD"
+        lines = [call.method, b" ", call.target, b" HTTP/1.1\r\n", header_lines(call.headers)]
+        if call.more is None:
+            lines += (b"content-length: %d\r\n\r\n" % len(call.first), call.first)
+            transport.write(b"".join(lines))
+            return await waiter
+        return await self._exchange_streaming(call, lines, transport, waiter)
+
+    def send(self, request: bytes, on_answer: OnAnswer) -> None:
+        """Send a request that is whole and final, any method but HEAD; `exchange` without a task that waits.
+
+        Raises `NotSent`. `on_answer` is called once, from the loop: with None when the head of the answer is here
+        (and maybe all of it), else with what `exchange` would raise.
+        """
+        self._begin(on_answer).write(request)
+
+    def _begin(self, on_answer: OnAnswer) -> asyncio.Transport:
         transport = self._transport
         if transport is None or not self.open or transport.is_closing():
             raise NotSent("the instance closed its connection")
         self._reset()
         self.busy = True
-        self._skip_body = call.method == b"HEAD"
-        self._waiter = asyncio.get_running_loop().create_future()
-        lines = [call.method, b" ", call.target, b" HTTP/1.1\r\n"]
-        for name, value in call.headers:
-            lines += (name, b": ", value, b"\r\n")
-        if call.more is None:
-            lines += (b"content-length: %d\r\n\r\n" % len(call.first), call.first)
-            transport.write(b"".join(lines))
-            return await self._waiter
-        return await self._exchange_streaming(call, lines, transport)
+        self._on_answer = on_answer
+        return transport
 
     async def _exchange_streaming(
-        self, call: Call, lines: list[bytes], transport: asyncio.Transport
+        self, call: Call, lines: list[bytes], transport: asyncio.Transport, waiter: asyncio.Future[Answer]
     ) -> Answer:
         """The body comes in pieces. Sending stops when the instance has answered or is gone."""
         assert call.more is not None
-        assert self._waiter is not None
         chunked = call.length is None
         if call.length is None:
             lines.append(b"transfer-encoding: chunked\r\n\r\n")
         else:
             lines.append(b"content-length: %d\r\n\r\n" % call.length)
         transport.write(b"".join(lines))
-        waiter, piece, left = self._waiter, call.first, call.length
+        piece, left = call.first, call.length
         try:
             while True:
                 if waiter.done():  # it answered before it had read everything, or has closed: nobody reads on
@@ -226,17 +251,21 @@ class HttpConnection(asyncio.Protocol):
             self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(self)
+        self._answer(None)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
+    def _answer(self, fault: Exception | None) -> None:
+        """Tell the caller, once. It may end this exchange and begin another one before this returns."""
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            on_answer(fault)
+
     def _fail(self, error: Exception) -> None:
         self._failure = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-        self._wake()
         self.abort()
+        self._answer(error)
+        self._wake()
 
     def eof_received(self) -> None:
         """Called by the loop: the other side has closed; so do we."""

@@ -413,7 +413,7 @@ class World:
     def _check_queues(self) -> None:
         functions = self.dispatcher.functions
         for name, function in functions.items():
-            undone = [waiter for waiter in function.queue if not waiter.lease.done()]
+            undone = [waiter for waiter in function.queue if not waiter.left]
             assert function.waiting == len(undone)
             assert (name in self.dispatcher._hungry) == bool(undone)
             if undone:

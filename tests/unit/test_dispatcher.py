@@ -22,6 +22,7 @@ from property.virtual_pool import (
 from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
 from pool.instance import Instance
+from pool.lease import Lease
 from pool.pool import SLOW_START
 from pool.states import Reason, State
 from scheduler.errors import Gone, NoCapacity, QueueFull
@@ -848,7 +849,12 @@ async def test_who_queues_beside_a_free_slot_gets_it(world: World) -> None:
     function = world.deploy(max_instances=1)
     [instance] = await warm(world, function)
     assert instance.state is State.IDLE
-    waiter = world.dispatcher.enqueue(function, "retried", world.clock.now())
-    assert waiter.lease.done(), "a retried call waits although an instance is idle"
+    given: list[Lease | None] = []
+    waiter = world.dispatcher.enqueue(
+        function, "retried", world.clock.now(), lambda lease, fault: given.append(lease)
+    )
+    [lease] = given
+    assert lease is not None, "a retried call waits although an instance is idle"
+    assert waiter.left
     assert function.waiting == 0
-    world.dispatcher.release(await world.dispatcher.collect(function, waiter))
+    world.dispatcher.release(lease)
