@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.body import Receive, Send
+from gateway.fast_call import FastPath
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
 from gateway.openapi import document
@@ -58,6 +59,10 @@ class Edge:
             runtime.clock,
             runtime.launcher.obituary,
         )
+        self.fast = FastPath(
+            self._invoke, guard, runtime.dispatcher, runtime.outcomes, runtime.logs, runtime.clock
+        )
+        """For the protocol of the clients' connections."""
         self._app = build_app(runtime)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:

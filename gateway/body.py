@@ -52,6 +52,11 @@ class RequestBody:
         while not self.complete and self.size < limit:
             await self._receive_one()
 
+    def fill(self, body: bytes) -> None:
+        """The whole body has been read already, and is within the limit."""
+        self._chunks.append(body)
+        self.size, self.complete = len(body), True
+
     async def _receive_one(self) -> None:
         self.waiting = True
         message = await self._receive()

@@ -27,6 +27,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+DEADLINE = b"x-hearth-deadline"
 NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
 NOT_THE_CALLERS = (b"x-hearth", b"x_hearth", b"x-forwarded", b"x_forwarded", b"x-invocation", b"x_invocation")
 """Beginnings of fields that Hearth alone may set. Many servers take `_` in a field's name for `-`."""
@@ -41,7 +42,12 @@ NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
-    """The caller's headers as the function shall see them, with Hearth's own. Raises `Problem`."""
+    """What a function is sent: the caller's headers, and Hearth's own of this call. Raises `Problem`."""
+    return [*passed_headers(scope), (b"x-invocation-id", invocation), (DEADLINE, b"%.3f" % timeout)]
+
+
+def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
+    """The caller's headers as the function shall see them, and where they came from. Raises `Problem`."""
     headers: HeaderList = []
     listed: set[bytes] = set()
     host = b""
@@ -65,8 +71,6 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
         (b"x-forwarded-for", client[0].encode() if client else b"unknown"),
         (b"x-forwarded-proto", scope.get("scheme", "http").encode()),
         (b"x-forwarded-host", host),
-        (b"x-invocation-id", invocation),
-        (b"x-hearth-deadline", b"%.3f" % timeout),
     )
     return headers
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
+from gateway.invocation import HandedOver, Invocation
 from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
 from pool.clock import Clock
@@ -65,9 +65,11 @@ class InvokeEndpoint:
         self._logs = logs
         self._clock = clock
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """ASGI. `scope["raw_path"]` starts with /invoke/."""
-        invocation = _Invocation(self, scope, receive, send)
+    async def __call__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, handed_over: HandedOver | None = None
+    ) -> None:
+        """ASGI. `scope["raw_path"]` starts with /invoke/. `handed_over`: it began on the fast path."""
+        invocation = _Invocation(self, scope, receive, send, handed_over)
         try:
             await invocation.run()
         except ClientGone:
@@ -155,58 +157,55 @@ class Deadline:
         self._timer.cancel()
 
 
-class _Invocation:
+class _Invocation(Invocation):
     """One call on its way through the gateway."""
 
-    __slots__ = (
-        "_end",
-        "_receive",
-        "_scope",
-        "arrived",
-        "exec_seconds",
-        "head_sent",
-        "id",
-        "kind",
-        "name",
-        "queue_seconds",
-        "send",
-        "sending",
-        "start_seconds",
-    )
+    __slots__ = ("_end", "_handed_over", "_receive", "_scope", "head_sent", "send", "sending")
 
     def __init__(
-        self, endpoint: InvokeEndpoint, scope: Mapping[str, Any], receive: Receive, send: Send
+        self,
+        endpoint: InvokeEndpoint,
+        scope: Mapping[str, Any],
+        receive: Receive,
+        send: Send,
+        handed_over: HandedOver | None = None,
     ) -> None:
+        super().__init__(endpoint._clock.now())
         self._end = endpoint
         self._scope = scope
         self._receive = receive
+        self._handed_over = handed_over
         self.send = send
-        self.id = secrets.token_hex(16)
-        self.name = ""
-        self.arrived = endpoint._clock.now()
-        self.kind = ""
-        self.queue_seconds = self.start_seconds = self.exec_seconds = 0.0
         self.head_sent = False
         self.sending = False
         """Whether the client is being waited for to read."""
+        if handed_over is not None:
+            before = handed_over.invocation
+            self.id, self.name, self.arrived = before.id, before.name, before.arrived
 
     async def run(self) -> None:
         """From the request's head to the answer's last byte. Raises what `problem_of` understands."""
-        scope, end = self._scope, self._end
+        scope, end, before = self._scope, self._end, self._handed_over
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         name = raw_name.decode("latin-1")
-        function = end._find(self, scope, name, sub_path)
+        function = end._find(self, scope, name, sub_path) if before is None else before.function
         target = target_of(sub_path, scope["query_string"])
         headers = request_headers(scope, self.id.encode(), function.limits.timeout)
         body = RequestBody(self._receive, scope, function.limits.max_body)
-        await body.read_ahead()
-        end._logs.remember(self.id)
-        lease = end._dispatcher.try_lease(function, self.id, self.arrived)
+        if before is None:
+            await body.read_ahead()
+            end._logs.remember(self.id)
+            lease = end._dispatcher.try_lease(function, self.id, self.arrived)
+        else:  # nothing may be awaited before its lease is in the hands of `_call`
+            if before.fault is not None:
+                raise before.fault
+            body.fill(before.body)
+            lease = before.lease
         attempts = 1
         while True:
             if lease is None:
                 lease = await self._wait(function, body)
-            self._note_lease(lease)
+            self.note_lease(lease)
             first = body.take()
             call = Call(scope["method"].encode(), target, headers, first)
             if not body.complete:
@@ -250,17 +249,6 @@ class _Invocation:
                 watches[0].cancel()
                 await asyncio.wait(watches)
 
-    def _note_lease(self, lease: Lease) -> None:
-        """Split the time until the lease into waiting for others and waiting for a start."""
-        waited = lease.since - self.arrived
-        ready = lease.instance.ready_at
-        self.kind = lease.kind
-        self.start_seconds = 0.0
-        if lease.kind != "warm" and ready is not None:
-            began = max(self.arrived, lease.instance.given_at)
-            self.start_seconds = max(0.0, min(waited, ready - began))
-        self.queue_seconds = waited - self.start_seconds
-
     async def _call(self, function: Function, lease: Lease, call: Call, body: RequestBody) -> None:
         """One exchange on a lease; whatever happens, the lease is ended."""
         end, clock = self._end, self._end._clock
@@ -273,10 +261,15 @@ class _Invocation:
                 self.start_seconds += clock.now() - before
             connection = lease.connection
             assert connection is not None
-            began = clock.now()
-            deadline = Deadline(clock, function.limits.timeout)
+            state, self._handed_over = self._handed_over, None
+            exchange: Awaitable[Answer]
+            if state is not None and state.answer is not None:
+                began, exchange = state.began, state.answer
+            else:
+                began, exchange = clock.now(), connection.exchange(call)
+            deadline = Deadline(clock, began + function.limits.timeout - clock.now())
             try:
-                answer = await connection.exchange(call)
+                answer = await exchange
                 body.waiting = False  # it has answered: what the client does not send is not waited for
                 self.exec_seconds = clock.now() - began
                 if function.workload.kind is Kind.HANDLER:
@@ -377,14 +370,3 @@ class _Invocation:
             return reading.result()
         finally:
             reading.cancel()
-
-    def own_headers(self) -> list[tuple[bytes, bytes]]:
-        """What every response of /invoke carries."""
-        headers = [(b"x-invocation-id", self.id.encode())]
-        if self.kind:
-            queue, start, run = (
-                1000 * s for s in (self.queue_seconds, self.start_seconds, self.exec_seconds)
-            )
-            timing = f"queue;dur={queue:.2f}, start;dur={start:.2f}, exec;dur={run:.2f}"
-            headers += [(b"x-hearth-start", self.kind.encode()), (b"server-timing", timing.encode())]
-        return headers

@@ -36,6 +36,11 @@ class OneWriteTransport:
         if self._size > MOST:
             self._flush()
 
+    def write_now(self, data: bytes) -> None:
+        """Write all that is pending, and this behind it: for who knows that nothing more follows."""
+        self._flush()
+        self._behind.write(data)
+
     def _flush(self) -> None:
         pending = self._pending
         if pending:

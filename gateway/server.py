@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.app import Edge
-from gateway.client_protocol import ClientLimits, ClientProtocol
+            http=functools.partial(FastPathProtocol, edge.fast, limits),  # type: ignore[arg-type]
 from gateway.guard import Guard
 from gateway.runtime import Runtime
 from gateway.settings import Settings
@@ -65,7 +65,7 @@ async def serve(
     server = Server(
         uvicorn.Config(
             edge,
-            http=functools.partial(ClientProtocol, limits),  # type: ignore[arg-type]
+            http=functools.partial(FastPathProtocol, edge.fast, limits),  # type: ignore[arg-type]
             loop="none",
             lifespan="off",
             ws="none",

@@ -55,6 +55,51 @@ class LoopClock:
         return asyncio.get_running_loop().call_later(max(seconds, 0.0), callback, *args)
 
 
+class LazyTimer:
+    """A timer for what is put off far more often than it happens: each new time only writes an attribute, where a
+    timer of the loop is set and cancelled each time. It is rung late at most by what the clock's timers are."""
+
+    __slots__ = ("_callback", "_clock", "_due", "_rings_at", "_timer")
+
+    def __init__(self, clock: Clock, callback: Callable[[], object]) -> None:
+        self._clock = clock
+        self._callback = callback
+        self._due: float | None = None
+        self._rings_at = 0.0
+        self._timer: Timer | None = None
+
+    def set(self, due: float) -> None:
+        """Call back at `due` (of the clock) instead of whenever it was to be."""
+        self._due = due
+        if self._timer is None or due < self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._wait_for(due)
+
+    def _wait_for(self, due: float) -> None:
+        self._rings_at = due
+        self._timer = self._clock.call_later(due - self._clock.now(), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._due is not None and self._due > self._clock.now():
+            self._wait_for(self._due)
+        elif self._due is not None:
+            self._due = None
+            self._callback()
+
+    def stop(self) -> None:
+        """Do not call back before the next `set`."""
+        self._due = None
+
+    def close(self) -> None:
+        """Leave nothing behind in the clock."""
+        self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class VirtualTimer:
     """A timer of a `VirtualClock`."""
 

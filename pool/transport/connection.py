@@ -60,7 +60,8 @@ class HttpConnection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
         self._chunks: deque[bytes] = deque()
-        self._buffered = 0
+        self.buffered = 0
+        """Bytes of the answer's body that are here and not taken."""
         self._paused = False
         self._head_done = False
         self._head_bytes = 0
@@ -174,7 +175,7 @@ class HttpConnection(asyncio.Protocol):
             return b""
         data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self._buffered = 0
+        self.buffered = 0
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
@@ -195,9 +196,14 @@ class HttpConnection(asyncio.Protocol):
         return self.take()
 
     @property
+    def whole(self) -> bool:
+        """Whether the answer is all here, and so clean that another call may follow when it is taken."""
+        return self.open and self.complete and self._keep_alive and self._failure is None
+
+    @property
     def reusable(self) -> bool:
         """Whether the exchange ended so cleanly that another call may follow."""
-        return self.open and self.complete and self._keep_alive and self._failure is None and not self._chunks
+        return self.whole and not self._chunks
 
     def finish(self) -> bool:
         """End the exchange, if there was one; returns whether the connection is kept."""
@@ -341,8 +347,8 @@ class HttpConnection(asyncio.Protocol):
         if self.complete:
             return
         self._chunks.append(body)
-        self._buffered += len(body)
-        if self._buffered > HIGH_WATER and not self._paused and self._transport is not None:
+        self.buffered += len(body)
+        if self.buffered > HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 

@@ -1,0 +1,231 @@
+"""One call on the fast path (`gateway/fast_path.py`): a slot, the request, the answer, each as it comes.
+
+Whatever is not plain is handed over to the long way (`gateway/invoke.py`), at whichever step it turns up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+from gateway.forwarding import DEADLINE, HeaderList, response_headers
+from gateway.guard import Guard
+from gateway.invocation import HandedOver, Invocation
+from gateway.invoke import InvokeEndpoint
+from gateway.outcome import Outcomes, exec_seconds_of
+from pool.clock import Clock, LazyTimer
+from pool.errors import NotSent
+from pool.lease import Lease
+from pool.logs import LogStore
+from pool.transport.connection import HttpConnection
+from pool.transport.message import Answer
+from pool.workload import Kind
+from scheduler.dispatcher import Dispatcher
+from scheduler.errors import Gone, QueueFull
+from scheduler.function import Function, Waiter
+
+
+class FastPath:
+    """What the connections of all clients share."""
+
+    def __init__(
+        self,
+        endpoint: InvokeEndpoint,
+        guard: Guard,
+        dispatcher: Dispatcher,
+        outcomes: Outcomes,
+        logs: LogStore,
+        clock: Clock,
+    ) -> None:
+        self.endpoint = endpoint
+        self.guard = guard
+        self.dispatcher = dispatcher
+        self.outcomes = outcomes
+        self.logs = logs
+        self.clock = clock
+
+
+class Head:
+    """A request's head that was found good for the fast path, and what follows from it.
+
+    A client that keeps its connection sends the same head again and again: then nothing of it is looked at twice.
+    """
+
+    __slots__ = ("function", "length", "passed", "raw", "scope")
+
+    def __init__(self, scope: dict[str, Any], function: str, passed: bytes, length: int) -> None:
+        self.scope = scope
+        self.function = function
+        self.passed = passed
+        """What is sent to the function of it: request line and fields, without what differs from call to call."""
+        self.length = length
+        """Of the body, in bytes."""
+        self.raw = b""
+        """As it came, if it is to be known again."""
+
+
+class Client(Protocol):
+    """The connection that a call came over."""
+
+    fast: FastPath
+    timer: LazyTimer
+    flow: FlowControl
+
+    def answer(self, call: FastCall, status: int, headers: HeaderList, body: bytes) -> None:
+        """Write the whole answer of a call."""
+
+    def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
+        """Let an ASGI application go on with a call."""
+
+
+class _NoEvent:
+    """uvicorn sets a cycle's event when the client leaves."""
+
+    def set(self) -> None: ...
+
+
+class FastCall(Invocation):
+    """One call. To uvicorn it is the cycle that occupies the connection."""
+
+    __slots__ = (
+        "_answer",
+        "_body",
+        "_client",
+        "_head",
+        "_lease",
+        "_over",
+        "_waiter",
+        "began",
+        "disconnected",
+        "function",
+        "keep_alive",
+        "response_complete",
+    )
+    message_event = _NoEvent()
+
+    def __init__(self, client: Client, head: Head, function: Function, body: bytes, now: float) -> None:
+        super().__init__(now, function.name)
+        self.function = function
+        self.began = 0.0
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_complete = False
+        self._client = client
+        self._head = head
+        self._body = body
+        self._lease: Lease | None = None
+        self._waiter: Waiter | None = None
+        self._answer: asyncio.Future[Answer] | None = None
+        self._over = False
+        """Whether it was answered, handed over or left by its client."""
+
+    def begin(self) -> None:
+        """Take a slot that is free, or wait for one."""
+        dispatcher = self._client.fast.dispatcher
+        lease = dispatcher.try_lease(self.function, self.id, self.arrived)
+        if lease is not None:
+            self._settle(lease, None)
+            return
+        try:
+            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, self._settle)
+        except (QueueFull, Gone) as fault:
+            self._hand_over(fault)
+            return
+        self._waiter = None if waiter.left else waiter
+
+    def _settle(self, lease: Lease | None, fault: Exception | None) -> None:
+        """What came of waiting: a lease to call over, or why there is none."""
+        self._waiter = None
+        if lease is None:
+            self._hand_over(fault)
+            return
+        self._lease = lease
+        self.note_lease(lease)
+        connection = lease.connection
+        if not isinstance(connection, HttpConnection):
+            self._hand_over()  # it has to be opened, or the instance is being thawed over the engine
+            return
+        request = b"%bx-invocation-id: %b\r\n%b: %.3f\r\ncontent-length: %d\r\n\r\n%b" % (
+            self._head.passed,
+            self.id.encode(),
+            DEADLINE,
+            self.function.limits.timeout,
+            len(self._body),
+            self._body,
+        )
+        try:
+            connection.send(request, self._answered)
+        except NotSent:
+            self._hand_over()  # the long way finds the same, and takes another
+            return
+        client = self._client
+        self.began = client.fast.clock.now()
+        client.timer.set(self.began + self.function.limits.timeout)
+
+    def _answered(self, fault: Exception | None) -> None:
+        """The head of the answer is here, or will never be."""
+        lease = self._lease
+        assert lease is not None
+        connection = lease.connection
+        assert isinstance(connection, HttpConnection)
+        if self._answer is not None:  # handed over before
+            if fault is not None and not self._answer.done():
+                self._answer.set_exception(fault)
+            elif not self._answer.done():
+                self._answer.set_result(connection)
+            return
+        limits, client = self.function.limits, self._client
+        status = connection.status
+        if (
+            fault is not None
+            or not connection.whole
+            or status in (204, 304, 400, 500)
+            or connection.buffered > limits.max_response
+            or client.flow.write_paused
+        ):
+            self._hand_over(fault)
+            return
+        fast = client.fast
+        self.exec_seconds = fast.clock.now() - self.began
+        if self.function.workload.kind is Kind.HANDLER:
+            lease.exec_seconds = exec_seconds_of(connection)
+        headers = response_headers(connection.headers, limits.web)
+        headers += self.own_headers()
+        body = connection.take()
+        fast.dispatcher.release(lease)
+        fast.outcomes.served(self, status)
+        self._over = self.response_complete = True
+        client.answer(self, status, headers, body)
+
+    def time_out(self) -> None:
+        """It has run for the function's `timeout`."""
+        if not self._over:
+            self._hand_over()
+
+    def client_left(self) -> None:
+        """Its place in the queue is free; what runs goes on to its end."""
+        self.disconnected = True
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            self._over = True
+            fast = self._client.fast
+            fast.dispatcher.leave(self.function, waiter)
+            fast.outcomes.ended(self.name, "client-gone", "caller")
+
+    def _hand_over(self, fault: Exception | None = None) -> None:
+        """Go on as a task on the long way."""
+        self._over = True
+        state = HandedOver(self, self.function, self._body, self._lease, began=self.began)
+        if self._lease is None:
+            state.fault = fault
+        elif self.began and (connection := self._lease.connection) is not None:
+            answer = self._answer = asyncio.get_running_loop().create_future()
+            state.answer = answer
+            if fault is not None:
+                answer.set_exception(fault)
+            elif isinstance(connection, HttpConnection) and connection.status:
+                answer.set_result(connection)
+        self._client.take_long_way(self, self._head, partial(self._client.fast.endpoint, handed_over=state))

@@ -1,0 +1,242 @@
+"""The fast path: a small call of a function that is warm, from the client's socket to the instance's and back.
+
+No task, no future, no ASGI cycle: every step is a callback of the loop. It serves what most calls are, a POST whose
+body and answer are small and whole; as soon as a call needs anything else (a problem to tell, a stream, a connection
+to be opened) it is handed over to the long way (`gateway/invoke.py`), which knows everything. What both know is in
+the modules that both use: forwarding, outcome, invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from gateway.fast_call import FastCall, FastPath, Head
+from gateway.forwarding import HeaderList, passed_headers
+from gateway.invoke import PREFIX
+from gateway.one_write import OneWriteProtocol
+from gateway.problems import Problem
+from pool.clock import LazyTimer
+from pool.transport.connection import header_lines
+from pool.workload import Kind
+
+MOST_OF_A_BODY = 64 * 1024
+"""Bytes of a request's body; longer ones take the long way, which streams."""
+PATIENCE = 1.0
+"""Seconds that a small body may take; a slower one takes the long way."""
+LONGEST_HEAD = 4096
+"""Bytes of a request's head that is remembered."""
+
+
+class FastPathProtocol(OneWriteProtocol):
+    """uvicorn's protocol with the fast path in front of its ASGI cycles."""
+
+    cycle: Any
+    """What occupies the connection: a cycle of uvicorn's, or a `FastCall`; the newest, if requests are pipelined."""
+
+    def __init__(self, *args: Any, fast: FastPath, **keys: Any) -> None:
+        super().__init__(*args, **keys)
+        self.fast = fast
+        self.timer = LazyTimer(fast.clock, self._timer_rings)
+        self._known: Head | None = None
+        """The head of the latest call, if it is likely to come again."""
+        self._candidate: Head | None = None
+        """The head of the call whose body is being read."""
+        self._body = b""
+        self._running: FastCall | None = None
+        self._between = True
+        """Whether the parser is between two requests."""
+        self._begun = 0
+        """Requests of which something was in the data that is being read."""
+
+    # -- what comes in --------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        known = self._known
+        if (
+            known is not None
+            and self._between
+            and data.startswith(known.raw)
+            and len(data) == len(known.raw) + known.length
+            and (self.cycle is None or self.cycle.response_complete)
+        ):
+            self._unset_keepalive_if_required()
+            if not self._call(known, data[len(known.raw) :]):
+                super().data_received(data)
+            return
+        began_between, self._begun = self._between, 0
+        if self._running is None:
+            self.timer.stop()
+        super().data_received(data)
+        latest = self._candidate
+        if latest is not None and self._between:
+            self._candidate = None
+            if began_between and self._begun == 1:
+                self._remember(latest, data)
+        elif latest is not None:
+            self.timer.set(self.fast.clock.now() + PATIENCE)
+
+    def _remember(self, head: Head, data: bytes) -> None:
+        """Know a head again whose request was all of the data, and nothing else."""
+        raw = data[: len(data) - head.length]
+        if len(raw) <= LONGEST_HEAD and raw.startswith(b"POST ") and raw.find(b"\r\n\r\n") == len(raw) - 4:
+            head.raw = raw
+            self._known = head
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._between = False
+        self._begun += 1
+        self._candidate = None
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if (self.cycle is None or self.cycle.response_complete) and (head := self._judge()) is not None:
+            self._candidate = head
+            self._body = b""
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        if self._candidate is not None:
+            self._body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._between = True
+        head = self._candidate
+        if head is None:
+            super().on_message_complete()
+        elif not self._call(head, self._body):
+            self._read_on()
+            super().on_message_complete()
+
+    def _read_on(self) -> None:
+        """Let an ASGI cycle read the rest of a request, as if it had from the start."""
+        self._candidate = None
+        super().on_headers_complete()
+        super().on_body(self._body)
+
+    def _judge(self) -> Head | None:
+        """The head that was just read, if it is one of a call for the fast path."""
+        parser, url = self.parser, self.url
+        if (
+            parser.get_method() != b"POST"
+            or not url.startswith(PREFIX)
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or self.expect_100_continue
+        ):
+            return None
+        name = url[len(PREFIX) :].decode("latin-1")
+        if name not in self.fast.dispatcher.functions:
+            return (
+                None  # not only no such function: a path, a query and all that is encoded are no names either
+            )
+        length = 0
+        for field, value in self.headers:
+            if field == b"content-length":
+                length = int(value)
+            elif field == b"transfer-encoding":
+                return None
+        if length > MOST_OF_A_BODY:
+            return None
+        scope: dict[str, Any] = dict(self.scope)
+        scope.update(method="POST", path=PREFIX.decode() + name, raw_path=url, query_string=b"")
+        try:
+            passed = passed_headers(scope)
+        except Problem:
+            return None
+        if self.fast.guard.fault(scope) is not None:
+            return None
+        return Head(scope, name, b"POST / HTTP/1.1\r\n" + header_lines(passed), length)
+
+    def _call(self, head: Head, body: bytes) -> bool:
+        """Begin a call; False if it has to go the long way from the start."""
+        fast = self.fast
+        function = fast.dispatcher.functions.get(head.function)
+        if (
+            function is None
+            or fast.dispatcher.draining
+            or function.workload.kind is Kind.COMMAND
+            or len(body) > function.limits.max_body
+        ):
+            return False
+        call = FastCall(self, head, function, body, fast.clock.now())
+        self.cycle = self._running = call
+        fast.logs.remember(call.id)
+        call.begin()
+        return True
+
+    # -- what goes out --------------------------------------------------------------------------------------
+
+    def answer(self, call: FastCall, status: int, headers: HeaderList, body: bytes) -> None:
+        """Write the whole answer of a call, and be ready for the next request."""
+        self._running = None
+        if call.disconnected:
+            return
+        lines = header_lines(self.server_state.default_headers) + header_lines(headers)
+        ending = b"" if call.keep_alive else b"connection: close\r\n"
+        self.transport.write_now(  # type: ignore[attr-defined]
+            b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], lines, ending, len(body), body)
+        )
+        if not call.keep_alive:
+            self.timer.stop()
+            self.transport.close()
+        elif self.pipeline:
+            self.timer.stop()
+            self.on_response_complete()
+        else:
+            self.timer.set(self.fast.clock.now() + self.timeout_keep_alive)
+
+    def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
+        """Let an ASGI cycle go on with a call that has been read whole."""
+        self.timer.stop()
+        self._running = None
+        cycle = RequestResponseCycle(
+            scope=head.scope,  # type: ignore[arg-type]
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=call.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        cycle.disconnected = call.disconnected
+        call.response_complete = True
+        if isinstance(self.cycle, FastCall):  # and not the cycle of a request that waits behind this one
+            self.cycle = cycle
+        self._start_asgi_task(cycle, app)
+
+    # -- what ends it ---------------------------------------------------------------------------------------
+
+    def _timer_rings(self) -> None:
+        """The time of the call is over, or nothing was asked for long enough."""
+        if self._candidate is not None:
+            self._read_on()
+        elif self._running is not None:
+            self._running.time_out()
+        elif self.cycle is None or self.cycle.response_complete:
+            self.timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self.timer.close()
+        super().connection_lost(exc)
+        if self._running is not None:
+            self._running.client_left()
+        if self._candidate is not None:
+            self.fast.outcomes.ended(self._candidate.function, "client-gone", "caller")
