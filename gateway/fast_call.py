@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from gateway.forwarding import DEADLINE, HeaderList, response_headers
+from gateway.forwarding import DEADLINE, response_lines
 from gateway.guard import Guard
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint
-from gateway.outcome import Outcomes, exec_seconds_of
+from gateway.outcome import EXEC, Outcomes, exec_seconds_of
 from pool.clock import Clock, LazyTimer
 from pool.errors import NotSent
 from pool.lease import Lease
@@ -26,6 +26,9 @@ from pool.workload import Kind
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import Gone, QueueFull
 from scheduler.function import Function, Waiter
+
+MOST_TO_REMEMBER = 2048
+"""Bytes of an answer whose header fields are remembered, at most."""
 
 
 class FastPath:
@@ -74,8 +77,8 @@ class Client(Protocol):
     timer: LazyTimer
     flow: FlowControl
 
-    def answer(self, call: FastCall, status: int, headers: HeaderList, body: bytes) -> None:
-        """Write the whole answer of a call."""
+    def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
+        """Write the whole answer of a call; `lines` are its header fields but for the framing."""
 
     def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
         """Let an ASGI application go on with a call."""
@@ -190,15 +193,18 @@ class FastCall(Invocation):
             return
         fast = client.fast
         self.exec_seconds = fast.clock.now() - self.began
+        headers = connection.headers
         if self.function.workload.kind is Kind.HANDLER:
             lease.exec_seconds = exec_seconds_of(connection)
-        headers = response_headers(connection.headers, limits.web)
-        headers += self.own_headers()
+            if headers and headers[-1][0] == EXEC:
+                headers.pop()  # the one that is never the same
+        known = response_lines if connection.head_bytes < MOST_TO_REMEMBER else response_lines.__wrapped__
+        lines = known(tuple(headers), limits.web) + self.own_lines()
         body = connection.take()
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)
         self._over = self.response_complete = True
-        client.answer(self, status, headers, body)
+        client.answer(self, status, lines, body)
 
     def time_out(self) -> None:
         """It has run for the function's `timeout`."""

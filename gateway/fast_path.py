@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.fast_call import FastCall, FastPath, Head
-from gateway.forwarding import HeaderList, passed_headers
+from gateway.forwarding import passed_headers
 from gateway.invoke import PREFIX
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
@@ -46,6 +46,8 @@ class FastPathProtocol(OneWriteProtocol):
         """The head of the call whose body is being read."""
         self._body = b""
         self._running: FastCall | None = None
+        self._defaults: list[tuple[bytes, bytes]] = []
+        self._default_lines = b""
         self._between = True
         """Whether the parser is between two requests."""
         self._begun = 0
@@ -178,15 +180,19 @@ class FastPathProtocol(OneWriteProtocol):
 
     # -- what goes out --------------------------------------------------------------------------------------
 
-    def answer(self, call: FastCall, status: int, headers: HeaderList, body: bytes) -> None:
-        """Write the whole answer of a call, and be ready for the next request."""
+    def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
+        """Write the whole answer of a call, and be ready for the next request; `lines` are its header fields but
+        for the framing."""
         self._running = None
         if call.disconnected:
             return
-        lines = header_lines(self.server_state.default_headers) + header_lines(headers)
+        defaults = self.server_state.default_headers
+        if defaults is not self._defaults:  # there is a new list each second, for the date in it
+            self._defaults, self._default_lines = defaults, header_lines(defaults)
         ending = b"" if call.keep_alive else b"connection: close\r\n"
         self.transport.write_now(  # type: ignore[attr-defined]
-            b"%b%b%bcontent-length: %d\r\n\r\n%b" % (STATUS_LINE[status], lines, ending, len(body), body)
+            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[status], self._default_lines, lines, ending, len(body), body)
         )
         if not call.keep_alive:
             self.timer.stop()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway.problems import Problem
+from pool.transport.connection import header_lines
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -104,6 +106,12 @@ def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> Heade
                 (b"content-security-policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'")
             )
     return kept
+
+
+@lru_cache(maxsize=512)
+def response_lines(headers: tuple[tuple[bytes, bytes], ...], web: bool) -> bytes:
+    """`response_headers` as they go over a connection. Few functions answer with other fields each time."""
+    return header_lines(response_headers(headers, web))
 
 
 def target_of(sub_path: bytes, query: bytes) -> bytes:

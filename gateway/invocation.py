@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from dataclasses import dataclass
 
 from pool.lease import Lease
 from pool.transport.message import Answer
 from scheduler.function import Function
+
+OWN_LINES = (
+    b"x-invocation-id: %b\r\nx-hearth-start: %b\r\n"
+    b"server-timing: queue;dur=%.2f, start;dur=%.2f, exec;dur=%.2f\r\n"
+)
 
 
 class Invocation:
@@ -17,7 +22,7 @@ class Invocation:
     __slots__ = ("arrived", "exec_seconds", "id", "kind", "name", "queue_seconds", "start_seconds")
 
     def __init__(self, arrived: float, name: str = "") -> None:
-        self.id = secrets.token_hex(16)
+        self.id = os.urandom(16).hex()
         self.name = name
         """The function's; empty until it is known that there is such a function."""
         self.arrived = arrived
@@ -34,17 +39,22 @@ class Invocation:
             self.start_seconds = max(0.0, min(waited, ready - began))
         self.queue_seconds = waited - self.start_seconds
 
+    def own_lines(self) -> bytes:
+        """What every response of /invoke carries, as header fields go over a connection."""
+        if not self.kind:
+            return b"x-invocation-id: %b\r\n" % self.id.encode()
+        return OWN_LINES % (
+            self.id.encode(),
+            self.kind.encode(),
+            1000 * self.queue_seconds,
+            1000 * self.start_seconds,
+            1000 * self.exec_seconds,
+        )
+
     def own_headers(self) -> list[tuple[bytes, bytes]]:
-        """What every response of /invoke carries."""
-        headers = [(b"x-invocation-id", self.id.encode())]
-        if self.kind:
-            timing = b"queue;dur=%.2f, start;dur=%.2f, exec;dur=%.2f" % (
-                1000 * self.queue_seconds,
-                1000 * self.start_seconds,
-                1000 * self.exec_seconds,
-            )
-            headers += ((b"x-hearth-start", self.kind.encode()), (b"server-timing", timing))
-        return headers
+        """The same as pairs."""
+        pairs = (line.split(b": ", 1) for line in self.own_lines().splitlines())
+        return [(name, value) for name, value in pairs]
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from gateway.problems import Problem
@@ -13,6 +14,7 @@ PROBLEM_OF_OUTCOME = {
     b"bad-json": "bad-request",
     b"bad-result": "contract-broken",
 }
+EXEC = b"x-hearth-exec"
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
 
@@ -36,13 +38,13 @@ def exec_seconds_of(answer: Answer) -> float | None:
 
     Unlike the time that the gateway sees, it does not grow when the gateway is busy.
     """
-    for name, value in answer.headers:
-        if name == b"x-hearth-exec":
+    for name, value in reversed(answer.headers):  # a shim's is the last field
+        if name == EXEC:
             try:
                 seconds = float(value)
             except ValueError:
                 return None
-            return seconds if 0 <= seconds < float("inf") else None
+            return seconds if 0 <= seconds < math.inf else None
     return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pool.instance import Instance
 from pool.metrics import Metrics
-from pool.states import PENDING, Reason, State, check
+from pool.states import PENDING, SERVING, Reason, State, check
 from pool.workload import Workload
 
 GENERIC = "(prewarm)"
@@ -35,7 +35,8 @@ class Ledger:
         self.instances: dict[str, Instance] = {}
         self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
-        self._counts: Counter[tuple[str, State]] = Counter()
+        self._tally: dict[str, Counter[State]] = defaultdict(Counter)
+        """How many instances of a function are in which state."""
         self.removals: Counter[str] = Counter()
 
     def add(self, instance: Instance) -> None:
@@ -49,6 +50,13 @@ class Ledger:
     def enter(self, instance: Instance, state: State, now: float) -> None:
         """Move an instance to another state. Raises `IllegalTransition`, and then nothing has changed."""
         check(instance.state, state)
+        if state in SERVING and instance.state in SERVING:  # at every call: but for the tally no sum changes
+            assert instance.workload is not None
+            tally = self._tally[instance.workload.function]
+            tally[instance.state] -= 1
+            tally[state] += 1
+            instance.state, instance.state_since = state, now
+            return
         self._count(instance, -1)
         instance.state = state
         instance.state_since = now
@@ -105,7 +113,7 @@ class Ledger:
     def _count(self, instance: Instance, step: int) -> None:
         """Everything that is summed by state."""
         state = instance.state
-        self._counts[instance.function or GENERIC, state] += step
+        self._tally[instance.function or GENERIC][state] += step
         if state is State.STOPPING:
             self.memory_stopping += step * instance.memory
         elif state in PENDING and not instance.slow:
@@ -149,13 +157,14 @@ class Ledger:
 
     def states(self, function: str | None) -> dict[str, int]:
         """How many instances of a function (None: generic ones) are in which state; states without any left out."""
-        name = function or GENERIC
-        return {str(state): n for state in State if (n := self._counts[name, state])}
+        tally = self._tally.get(function or GENERIC) or Counter()
+        return {str(state): n for state in State if (n := tally.get(state, 0))}
 
     def export(self, metrics: Metrics) -> None:
         """Bring the gauges up to date; called when they are read, so that a call pays nothing for them."""
-        for (function, state), count in self._counts.items():
-            metrics.instances.labels(function, state).set(count)
+        for function, tally in self._tally.items():
+            for state, count in tally.items():
+                metrics.instances.labels(function, state).set(count)
         for image, instances in self._prewarmed.items():
             metrics.prewarmed.labels(image).set(len(instances))
         metrics.memory_declared.set(self.memory_declared)

@@ -75,7 +75,8 @@ class LogStore:
     def remember(self, invocation: str) -> None:
         """Note that there was such an invocation, so that its empty log is told from an unknown one."""
         self._known[invocation] = None
-        self._forget()
+        if len(self._known) > self._remembered:
+            self._forget()
 
     def write(self, invocation: str, data: bytes) -> None:
         """Add to an invocation's log; beyond its bound the data is dropped."""

@@ -55,6 +55,8 @@ UNUSED = frozenset({S.IDLE, S.FROZEN})
 """Ready, no slot is leased: what keep-alive and eviction are about."""
 LIVE = UNUSED | {S.BUSY}
 """Serves, or could."""
+SERVING = LIVE | {S.DRAINING}
+"""Serves, could, or has something to finish."""
 
 
 class IllegalTransition(Exception):

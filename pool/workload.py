@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -67,8 +67,8 @@ class Workload:
     """Attach to the gateway's egress network."""
     max_response: int = 64 * 2**20
     """Bytes of an answer's body."""
+    single_use: bool = field(init=False)
+    """Whether an instance serves one invocation and is then destroyed."""
 
-    @property
-    def single_use(self) -> bool:
-        """Whether an instance serves one invocation and is then destroyed."""
-        return not self.reuse or self.kind is Kind.COMMAND
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "single_use", not self.reuse or self.kind is Kind.COMMAND)

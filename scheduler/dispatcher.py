@@ -125,7 +125,7 @@ class Dispatcher:
                 took = lease.seconds if lease.exec_seconds is None else min(lease.exec_seconds, lease.seconds)
                 function.exec_seconds = smooth_low(function.exec_seconds, took)
         if function.waiting:
-            self._serve(function)
+            self._serve(function, freed=lease.instance)
         if self._hungry and (fatal is not None or not function.waiting or self._growth.memory_was_short):
             self._growth.run()  # an instance less for these, or one that may be evicted for others
 
@@ -308,10 +308,12 @@ class Dispatcher:
         self._growth.run()
         self._upkeep.soon()
 
-    def _serve(self, function: Function) -> None:
-        """Lease free slots to waiters, first come, first served."""
+    def _serve(self, function: Function, freed: Instance | None = None) -> None:
+        """Lease free slots to waiters, first come, first served. `freed`: the instance that has a slot again; while
+        somebody waited no other had one."""
         while function.waiting and (waiter := function.first_waiter()) is not None:
-            instance = pick(self.pool.ledger.of(function.name), function.workload.version)
+            instances = self.pool.ledger.of(function.name) if freed is None else (freed,)
+            instance, freed = pick(instances, function.workload.version), None
             if instance is None:
                 return
             self._leave(function, waiter)

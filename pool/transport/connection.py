@@ -64,7 +64,8 @@ class HttpConnection(asyncio.Protocol):
         """Bytes of the answer's body that are here and not taken."""
         self._paused = False
         self._head_done = False
-        self._head_bytes = 0
+        self.head_bytes = 0
+        """Bytes that came until the head was here: no less than it has."""
         self._framed = False
         self._keep_alive = True
         self._skip_body = False
@@ -242,7 +243,7 @@ class HttpConnection(asyncio.Protocol):
             self.abort()  # nobody asked: whatever this is, no later caller may read it
             return
         if not self._head_done:
-            self._head_bytes += len(data)
+            self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -251,7 +252,7 @@ class HttpConnection(asyncio.Protocol):
             self._keep_alive = False
             self._wake()
             return
-        if not self._head_done and self._head_bytes > MAX_HEAD:
+        if not self._head_done and self.head_bytes > MAX_HEAD:
             self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
         elif self._head_done:
             self._wake()

@@ -1,4 +1,5 @@
-"""Makes warm calls through the invoke endpoint with nothing behind it: no socket, no container, no other work.
+"""Makes warm calls through the gateway's own protocol, without sockets and containers: whoever calls and whoever
+answers is a transport that keeps what is written to it.
 
 `python -m tests.unit.warm_call_loop N` makes N calls; run under callgrind, the difference of two runs is what a
 call costs. Instructions do not depend on what else the machine does.
@@ -6,12 +7,18 @@ call costs. Instructions do not depend on what else the machine does.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 from typing import Any
 
 import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
 
+from gateway.fast_call import FastPath
+from gateway.fast_path import FastPathProtocol
+from gateway.guard import Guard
 from gateway.invoke import InvokeEndpoint
 from gateway.outcome import Outcomes
 from pool.clock import LoopClock
@@ -20,29 +27,38 @@ from pool.instance import Instance
 from pool.logs import LogStore
 from pool.metrics import Metrics
 from pool.pool import Pool
+from pool.transport.connection import HttpConnection
 from pool.workload import Kind, Workload
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Limits
 
-BODY = b'{"name":"Ada"}'
-ANSWER = b'{"message":"Hello, Ada!"}'
+REQUEST = (
+    b"POST /invoke/hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: test\r\naccept: */*\r\n"
+    b"content-type: application/json\r\n%bcontent-length: 14\r\n\r\n" + b'{"name":"Ada"}'
+)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 25\r\nX-Hearth-Exec: 0.000123\r\n\r\n"
+    b'{"message":"Hello, Ada!"}'
+)
 
 
-class Connection:
-    """Answers at once."""
-
-    status = 200
-    complete = True
-    reusable = True
+class Transport:
+    """Keeps what is written."""
 
     def __init__(self) -> None:
-        self.headers = [(b"content-type", b"application/json"), (b"content-length", b"25")]
+        self.written: list[bytes] = []
 
-    async def exchange(self, call: Any) -> Connection:
-        return self
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
 
-    def take(self) -> bytes:
-        return ANSWER
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8080)}.get(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
 
 
 class Link:
@@ -51,15 +67,19 @@ class Link:
     alive = True
 
     def __init__(self) -> None:
-        self._free = [Connection()]
+        self.transport = Transport()
+        self.connection = HttpConnection()
+        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+        self._free = [self.connection]
 
     def free_slots(self, in_use: int) -> int:
         return len(self._free)
 
-    def take(self) -> Connection:
+    def take(self) -> HttpConnection:
         return self._free.pop()
 
-    def give(self, connection: Connection) -> None:
+    def give(self, connection: HttpConnection) -> None:
+        assert connection.finish()
         self._free.append(connection)
 
     def drain_log(self) -> None:
@@ -92,48 +112,54 @@ async def no_obituary(instance: Instance) -> str:
 
 
 class WarmCall:
-    """A gateway's invoke endpoint with one warm function. Made inside a running loop."""
+    """A gateway's edge with one client and one function. Made inside a running loop; `start` warms it."""
 
     def __init__(self) -> None:
         clock, metrics, logs = LoopClock(), Metrics(), LogStore()
         self.pool = Pool(Launcher(), clock, metrics, logs, 2**34)  # type: ignore[arg-type]
         dispatcher = Dispatcher(self.pool, clock, 2)
+        outcomes = Outcomes(metrics)
         container = ContainerSpec(name="", image="image")
         dispatcher.deploy(
-            Workload(function="hello", version="1", kind=Kind.HANDLER, container=container), Limits()
+            Workload(function="hello", version="1", kind=Kind.HANDLER, container=container, min_instances=1),
+            Limits(),
         )
-        self.endpoint = InvokeEndpoint(dispatcher, NoFaults(), Outcomes(metrics), logs, clock, no_obituary)
-        self.sent: list[Any] = []
-        self._scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "POST",
-            "path": "/invoke/hello",
-            "raw_path": b"/invoke/hello",
-            "query_string": b"",
-            "scheme": "http",
-            "client": ("127.0.0.1", 40000),
-            "server": ("127.0.0.1", 8080),
-            "headers": [(b"host", b"127.0.0.1:8080"), (b"content-length", b"14"), (b"accept", b"*/*")],
-        }
+        endpoint = InvokeEndpoint(dispatcher, NoFaults(), outcomes, logs, clock, no_obituary)
+        config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
+        self.client = Transport()
+        self.protocol = FastPathProtocol(
+            config,
+            ServerState(),
+            {},
+            fast=FastPath(endpoint, Guard("127.0.0.1"), dispatcher, outcomes, logs, clock),
+        )
+        self.protocol.connection_made(self.client)  # type: ignore[arg-type]
 
-    async def __call__(self) -> None:
-        self.sent.clear()
-        await self.endpoint(self._scope, self._receive, self._send)
+    async def start(self) -> None:
+        """Return when the instance is ready."""
+        while not (link := next((i.link for i in self.pool.ledger.of("hello")), None)):
+            await asyncio.sleep(0.01)
+        assert isinstance(link, Link)
+        self.link = link
 
-    async def _receive(self) -> dict[str, Any]:
-        return {"type": "http.request", "body": BODY, "more_body": False}
+    def __call__(self, request: bytes = REQUEST % b"") -> bytes:
+        """One call, from the request's bytes to those of the response."""
+        self.client.written.clear()
+        self.link.transport.written.clear()
+        self.protocol.data_received(request)
+        assert self.link.transport.written, "nothing was sent to the instance"
+        self.link.connection.data_received(ANSWER)
+        return b"".join(self.client.written)
 
-    async def _send(self, message: Any) -> None:
-        self.sent.append(message)
 
-
-async def main(calls: int) -> None:
+async def main(calls: int, changing: bool) -> None:
     call = WarmCall()
+    await call.start()
     gc.disable()  # when it runs depends on what was imported; the gateway keeps all that from it
-    for _ in range(200 + calls):
-        await call()
+    heads = [REQUEST % b"", REQUEST % (b"x-n: 1\r\n" if changing else b"")]
+    for n in range(200 + calls):
+        call(heads[n % 2])
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(int(sys.argv[1]), "changing" in sys.argv))
