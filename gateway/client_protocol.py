@@ -118,14 +118,18 @@ class ClientProtocol(OneWriteProtocol):
                 self._late = self.loop.call_later(self._limits.patience, self._head_is_late)
         elif self.cycle is None or self.cycle.response_complete:
             self._await_request()
-        elif self.cycle.more_body and self._late is None and self._body_bytes < READ_AHEAD:
-            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
+        else:
+            self._await_body()
 
     def _await_request(self) -> None:
         if self.timeout_keep_alive_task is None and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
                 self._limits.patience, self.timeout_keep_alive_handler
             )
+
+    def _await_body(self) -> None:
+        if self.cycle.more_body and self._late is None and self._body_bytes < READ_AHEAD:
+            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
 
     def timeout_keep_alive_handler(self) -> None:
         """No request has come for a while. Closing would wait for a client that does not read."""
@@ -264,6 +268,10 @@ class ClientProtocol(OneWriteProtocol):
             return
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal("bad-request", "too many requests are waiting for the answer to the first")
+        self._admit()
+
+    def _admit(self) -> None:
+        """The head is in order: begin with the request."""
         super().on_headers_complete()
 
     def _head_size(self) -> int:

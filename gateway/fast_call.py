@@ -108,6 +108,8 @@ class FastCall(Invocation):
         "response_complete",
     )
     message_event = _NoEvent()
+    more_body = False
+    response_started = False
 
     def __init__(self, client: Client, head: Head, function: Function, body: bytes, now: float) -> None:
         super().__init__(now, function.name)

@@ -13,10 +13,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.client_protocol import ClientLimits, ClientProtocol
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import passed_headers
 from gateway.invoke import PREFIX
-from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
 from pool.clock import LazyTimer
 from pool.transport.connection import header_lines
@@ -30,14 +30,14 @@ LONGEST_HEAD = 4096
 """Bytes of a request's head that is remembered."""
 
 
-class FastPathProtocol(OneWriteProtocol):
-    """uvicorn's protocol with the fast path in front of its ASGI cycles."""
+class FastPathProtocol(ClientProtocol):
+    """One connection of a client, with the fast path in front of uvicorn's ASGI cycles."""
 
     cycle: Any
     """What occupies the connection: a cycle of uvicorn's, or a `FastCall`; the newest, if requests are pipelined."""
 
-    def __init__(self, *args: Any, fast: FastPath, **keys: Any) -> None:
-        super().__init__(*args, **keys)
+    def __init__(self, fast: FastPath, limits: ClientLimits, **uvicorns: Any) -> None:
+        super().__init__(limits, **uvicorns)
         self.fast = fast
         self.timer = LazyTimer(fast.clock, self._timer_rings)
         self._known: Head | None = None
@@ -45,7 +45,7 @@ class FastPathProtocol(OneWriteProtocol):
         self._candidate: Head | None = None
         """The head of the call whose body is being read."""
         self._body = b""
-        self._running: FastCall | None = None
+        self._fast_call: FastCall | None = None
         self._defaults: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
         self._between = True
@@ -64,19 +64,19 @@ class FastPathProtocol(OneWriteProtocol):
             and data.startswith(known.raw)
             and len(data) == len(known.raw) + known.length
             and (self.cycle is None or self.cycle.response_complete)
+            and not self._refused
         ):
             self._unset_keepalive_if_required()
-            if not self._call(known, data[len(known.raw) :]):
-                super().data_received(data)
-            return
-        began_between, self._begun = self._between, 0
-        if self._running is None:
+            if self._call(known, data[len(known.raw) :]):
+                return
+        between, self._begun = self._between, 0
+        if self._fast_call is None:
             self.timer.stop()
         super().data_received(data)
         latest = self._candidate
         if latest is not None and self._between:
             self._candidate = None
-            if began_between and self._begun == 1:
+            if between and self._begun == 1:
                 self._remember(latest, data)
         elif latest is not None:
             self.timer.set(self.fast.clock.now() + PATIENCE)
@@ -95,13 +95,12 @@ class FastPathProtocol(OneWriteProtocol):
         self._candidate = None
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
+    def _admit(self) -> None:
         if (self.cycle is None or self.cycle.response_complete) and (head := self._judge()) is not None:
             self._candidate = head
             self._body = b""
         else:
-            super().on_headers_complete()
+            super()._admit()
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -114,17 +113,17 @@ class FastPathProtocol(OneWriteProtocol):
         """Called by the parser."""
         self._between = True
         head = self._candidate
-        if head is None:
-            super().on_message_complete()
-        elif not self._call(head, self._body):
-            self._read_on()
+        if head is None or not self._call(head, self._body):
+            if head is not None:
+                self._read_on()
             super().on_message_complete()
 
     def _read_on(self) -> None:
         """Let an ASGI cycle read the rest of a request, as if it had from the start."""
         self._candidate = None
-        super().on_headers_complete()
+        super()._admit()
         super().on_body(self._body)
+        self._await_body()
 
     def _judge(self) -> Head | None:
         """The head that was just read, if it is one of a call for the fast path."""
@@ -173,7 +172,7 @@ class FastPathProtocol(OneWriteProtocol):
         ):
             return False
         call = FastCall(self, head, function, body, fast.clock.now())
-        self.cycle = self._running = call
+        self.cycle = self._fast_call = call
         fast.logs.remember(call.id)
         call.begin()
         return True
@@ -183,7 +182,7 @@ class FastPathProtocol(OneWriteProtocol):
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Write the whole answer of a call, and be ready for the next request; `lines` are its header fields but
         for the framing."""
-        self._running = None
+        self._fast_call = None
         if call.disconnected:
             return
         defaults = self.server_state.default_headers
@@ -206,7 +205,7 @@ class FastPathProtocol(OneWriteProtocol):
     def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
         """Let an ASGI cycle go on with a call that has been read whole."""
         self.timer.stop()
-        self._running = None
+        self._fast_call = None
         cycle = RequestResponseCycle(
             scope=head.scope,  # type: ignore[arg-type]
             transport=self.transport,
@@ -232,9 +231,10 @@ class FastPathProtocol(OneWriteProtocol):
     def _timer_rings(self) -> None:
         """The time of the call is over, or nothing was asked for long enough."""
         if self._candidate is not None:
+            self._unset_keepalive_if_required()
             self._read_on()
-        elif self._running is not None:
-            self._running.time_out()
+        elif self._fast_call is not None:
+            self._fast_call.time_out()
         elif self.cycle is None or self.cycle.response_complete:
             self.timeout_keep_alive_handler()
 
@@ -242,7 +242,7 @@ class FastPathProtocol(OneWriteProtocol):
         """Called by the loop."""
         self.timer.close()
         super().connection_lost(exc)
-        if self._running is not None:
-            self._running.client_left()
+        if self._fast_call is not None:
+            self._fast_call.client_left()
         if self._candidate is not None:
             self.fast.outcomes.ended(self._candidate.function, "client-gone", "caller")

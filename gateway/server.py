@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.app import Edge
-            http=functools.partial(FastPathProtocol, edge.fast, limits),  # type: ignore[arg-type]
+from gateway.client_protocol import ClientLimits
+from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
 from gateway.runtime import Runtime
 from gateway.settings import Settings

@@ -1,7 +1,8 @@
 """Makes warm calls through the gateway's own protocol, without sockets and containers: whoever calls and whoever
 answers is a transport that keeps what is written to it.
 
-`python -m tests.unit.warm_call_loop N` makes N calls; run under callgrind, the difference of two runs is what a
+`python -m tests.unit.warm_call_loop same|changing N` makes N calls, with the same head or with two in turn; run
+under callgrind, the difference of two runs is what a
 call costs. Instructions do not depend on what else the machine does.
 """
 
@@ -16,6 +17,7 @@ import uvloop
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from gateway.client_protocol import ClientLimits
 from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
@@ -128,10 +130,11 @@ class WarmCall:
         config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
         self.client = Transport()
         self.protocol = FastPathProtocol(
-            config,
-            ServerState(),
-            {},
-            fast=FastPath(endpoint, Guard("127.0.0.1"), dispatcher, outcomes, logs, clock),
+            FastPath(endpoint, Guard("127.0.0.1"), dispatcher, outcomes, logs, clock),
+            ClientLimits(patience=10.0, connections=100),
+            config=config,
+            server_state=ServerState(),
+            app_state={},
         )
         self.protocol.connection_made(self.client)  # type: ignore[arg-type]
 
@@ -162,4 +165,4 @@ async def main(calls: int, changing: bool) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), "changing" in sys.argv))
+    uvloop.run(main(int(sys.argv[2]), sys.argv[1] == "changing"))
