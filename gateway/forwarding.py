@@ -43,6 +43,12 @@ NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
+@lru_cache(maxsize=128)
+def is_passed(name: bytes) -> bool:
+    """Whether a caller's field goes to the function."""
+    return name not in NOT_TO_FUNCTION and not name.startswith(NOT_THE_CALLERS)
+
+
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
     """What a function is sent: the caller's headers, and Hearth's own of this call. Raises `Problem`."""
     return [*passed_headers(scope), (b"x-invocation-id", invocation), (DEADLINE, b"%.3f" % timeout)]
@@ -53,16 +59,16 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     headers: HeaderList = []
     listed: set[bytes] = set()
     host = b""
-    for name, value in scope["headers"]:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+    for field in scope["headers"]:
+        name, value = field
+        if is_passed(name):
+            headers.append(field)
+            if name == b"host":
+                host = value
+        elif name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
             listed |= {token.strip().lower() for token in value.split(b",")}
-        if name in NOT_TO_FUNCTION or name.startswith(NOT_THE_CALLERS):
-            continue
-        if NOT_IN_A_VALUE.search(value):
-            raise Problem("bad-request", f"the header {name.decode('latin-1')} holds a CR, LF or NUL")
-        if name == b"host":
-            host = value
-        headers.append((name, value))
+    if NOT_IN_A_VALUE.search(b" ".join([value for _, value in headers])):
+        raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
     if listed:
         headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
     if not host:

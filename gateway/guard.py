@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.problems import Problem
 
+CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -32,6 +33,8 @@ class Guard:
             return None
         host = origin = site = None
         for name, value in scope["headers"]:
+            if name not in CHECKED:
+                continue
             if name == b"host":
                 host = value
             elif name == b"origin":

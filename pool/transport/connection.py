@@ -29,7 +29,7 @@ OnAnswer = Callable[[Exception | None], None]
 
 def header_lines(headers: Headers) -> bytes:
     """Header fields as they go over a connection."""
-    return b"".join([piece for name, value in headers for piece in (name, b": ", value, b"\r\n")])
+    return b"".join([b"%b: %b\r\n" % field for field in headers])
 
 
 class HttpConnection(asyncio.Protocol):
