@@ -24,8 +24,8 @@ from pool.workload import Kind
 
 MOST_OF_A_BODY = 64 * 1024
 """Bytes of a request's body; longer ones take the long way, which streams."""
-PATIENCE = 1.0
-"""Seconds that a small body may take; a slower one takes the long way."""
+PATIENCE = 0.2
+"""Seconds that a small body may take; a slower one takes the long way, which knows what to do about it."""
 LONGEST_HEAD = 4096
 """Bytes of a request's head that is remembered."""
 
@@ -117,6 +117,10 @@ class FastPathProtocol(ClientProtocol):
             if head is not None:
                 self._read_on()
             super().on_message_complete()
+
+    def _await_request(self) -> None:
+        if self._candidate is None:
+            super()._await_request()
 
     def _read_on(self) -> None:
         """Let an ASGI cycle read the rest of a request, as if it had from the start."""
@@ -231,7 +235,6 @@ class FastPathProtocol(ClientProtocol):
     def _timer_rings(self) -> None:
         """The time of the call is over, or nothing was asked for long enough."""
         if self._candidate is not None:
-            self._unset_keepalive_if_required()
             self._read_on()
         elif self._fast_call is not None:
             self._fast_call.time_out()
