@@ -60,7 +60,13 @@ class Edge:
             runtime.launcher.obituary,
         )
         self.fast = FastPath(
-            self._invoke, guard, runtime.dispatcher, runtime.outcomes, runtime.logs, runtime.clock
+            self._invoke,
+            guard,
+            runtime.access,
+            runtime.dispatcher,
+            runtime.outcomes,
+            runtime.logs,
+            runtime.clock,
         )
         """For the protocol of the clients' connections."""
         self._app = build_app(runtime)

@@ -6,16 +6,20 @@ Whatever is not plain is handed over to the long way (`gateway/invoke.py`), at w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from gateway.forwarding import DEADLINE, response_lines
+from gateway.access.access import OPEN, Access, Admission
+from gateway.body import Receive, Send
+from gateway.forwarding import DEADLINE, HeaderList, response_lines
 from gateway.guard import Guard
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint
 from gateway.outcome import EXEC, Outcomes, exec_seconds_of
+from gateway.problems import Problem
 from pool.clock import Clock, LazyTimer
 from pool.errors import NotSent
 from pool.lease import Lease
@@ -38,6 +42,7 @@ class FastPath:
         self,
         endpoint: InvokeEndpoint,
         guard: Guard,
+        access: Access,
         dispatcher: Dispatcher,
         outcomes: Outcomes,
         logs: LogStore,
@@ -45,10 +50,20 @@ class FastPath:
     ) -> None:
         self.endpoint = endpoint
         self.guard = guard
+        self.access = access
         self.dispatcher = dispatcher
         self.outcomes = outcomes
         self.logs = logs
         self.clock = clock
+
+    async def go_on(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, state: HandedOver, admission: Admission
+    ) -> None:
+        """The rest of a call, as ASGI."""
+        try:
+            await self.endpoint(scope, receive, send, state)
+        finally:
+            admission.ended()
 
 
 class Head:
@@ -57,10 +72,22 @@ class Head:
     A client that keeps its connection sends the same head again and again: then nothing of it is looked at twice.
     """
 
-    __slots__ = ("function", "length", "passed", "raw", "scope")
+    __slots__ = ("closed", "credentials", "function", "length", "passed", "raw", "scope")
 
-    def __init__(self, scope: dict[str, Any], function: str, passed: bytes, length: int) -> None:
+    def __init__(
+        self,
+        scope: dict[str, Any],
+        function: str,
+        passed: bytes,
+        length: int,
+        credentials: HeaderList,
+        closed: bool,
+    ) -> None:
         self.scope = scope
+        self.credentials = credentials
+        """The fields that a key may be in. They are looked at for each call: a key may be revoked, or used up."""
+        self.closed = closed
+        """Whether a key was needed when it was read. If not, these fields are among those that are passed on."""
         self.function = function
         self.passed = passed
         """What is sent to the function of it: request line and fields, without what differs from call to call."""
@@ -94,6 +121,7 @@ class FastCall(Invocation):
     """One call. To uvicorn it is the cycle that occupies the connection."""
 
     __slots__ = (
+        "_admission",
         "_answer",
         "_body",
         "_client",
@@ -121,6 +149,7 @@ class FastCall(Invocation):
         self._client = client
         self._head = head
         self._body = body
+        self._admission = OPEN
         self._lease: Lease | None = None
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
@@ -128,8 +157,16 @@ class FastCall(Invocation):
         """Whether it was answered, handed over or left by its client."""
 
     def begin(self) -> None:
-        """Take a slot that is free, or wait for one."""
-        dispatcher = self._client.fast.dispatcher
+        """Take a slot that is free, or wait for one, if it is admitted at all."""
+        fast, head = self._client.fast, self._head
+        admission = fast.access.admit_call(head.credentials.copy(), head.scope["raw_path"])
+        if isinstance(admission, Problem):
+            self._over = True
+            self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
+            return
+        self._admission = admission
+        fast.logs.remember(self.id)
+        dispatcher = fast.dispatcher
         lease = dispatcher.try_lease(self.function, self.id, self.arrived)
         if lease is not None:
             self._settle(lease, None)
@@ -205,6 +242,7 @@ class FastCall(Invocation):
         body = connection.take()
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)
+        self._admission.ended()
         self._over = self.response_complete = True
         client.answer(self, status, lines, body)
 
@@ -222,6 +260,7 @@ class FastCall(Invocation):
             fast = self._client.fast
             fast.dispatcher.leave(self.function, waiter)
             fast.outcomes.ended(self.name, "client-gone", "caller")
+            self._admission.ended()
 
     def _hand_over(self, fault: Exception | None = None) -> None:
         """Go on as a task on the long way."""
@@ -236,4 +275,5 @@ class FastCall(Invocation):
                 answer.set_exception(fault)
             elif isinstance(connection, HttpConnection) and connection.status:
                 answer.set_result(connection)
-        self._client.take_long_way(self, self._head, partial(self._client.fast.endpoint, handed_over=state))
+        app = partial(self._client.fast.go_on, state=state, admission=self._admission)
+        self._client.take_long_way(self, self._head, app)

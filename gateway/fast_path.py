@@ -13,6 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.access.access import CARRIERS, take_credential
 from gateway.client_protocol import ClientLimits, ClientProtocol
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import passed_headers
@@ -156,13 +157,19 @@ class FastPathProtocol(ClientProtocol):
             return None
         scope: dict[str, Any] = dict(self.scope)
         scope.update(method="POST", path=PREFIX.decode() + name, raw_path=url, query_string=b"")
+        headers, closed = self.headers, self.fast.access.closed
+        credentials = [field for field in headers if field[0] in CARRIERS]
+        if closed and credentials:
+            headers = scope["headers"] = headers.copy()
+            take_credential(headers)
         try:
             passed = passed_headers(scope)
         except Problem:
             return None
         if self.fast.guard.fault(scope) is not None:
             return None
-        return Head(scope, name, b"POST / HTTP/1.1\r\n" + header_lines(passed), length)
+        lines = b"POST / HTTP/1.1\r\n" + header_lines(passed)
+        return Head(scope, name, lines, length, credentials, closed)
 
     def _call(self, head: Head, body: bytes) -> bool:
         """Begin a call; False if it has to go the long way from the start."""
@@ -173,11 +180,11 @@ class FastPathProtocol(ClientProtocol):
             or fast.dispatcher.draining
             or function.workload.kind is Kind.COMMAND
             or len(body) > function.limits.max_body
+            or head.closed is not fast.access.closed
         ):
             return False
         call = FastCall(self, head, function, body, fast.clock.now())
         self.cycle = self._fast_call = call
-        fast.logs.remember(call.id)
         call.begin()
         return True
 

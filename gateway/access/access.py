@@ -23,6 +23,8 @@ log = logging.getLogger("hearth.access")
 LOOK_EVERY = 0.25
 """Seconds between two looks at the key file: so long a revoked key may live. A look is one system call."""
 SCHEME = b"bearer "
+CARRIERS = frozenset({b"authorization", b"x-hearth-key"})
+"""Fields that a key may come in."""
 CONCURRENCY_RETRY = 1.0
 """Seconds to wait where as many calls run as may at once: when one ends is not known."""
 Fault = Literal["missing", "malformed", "unknown", "wrong", "expired"]
@@ -115,6 +117,11 @@ class Access:
     def keys(self) -> int | None:
         """How many keys are known; None: none is, and everybody is admitted."""
         return None if self._tenants is None else len(self._tenants)
+
+    @property
+    def closed(self) -> bool:
+        """Whether a key is needed."""
+        return self._tenants is not None
 
     # -- the check ------------------------------------------------------------------------------------------
 
@@ -248,12 +255,13 @@ def take_credential(headers: HeaderList) -> bytes | None:
     carriers = 0
     for pair in headers:
         name = pair[0]
+        if name not in CARRIERS:
+            continue
+        carriers += 1
         if name == b"authorization":
             bearer = pair
-            carriers += 1
-        elif name == b"x-hearth-key":
+        else:
             own = pair
-            carriers += 1
     if bearer is not None and carriers == 1:  # as nearly every client sends it
         headers.remove(bearer)
     elif carriers:

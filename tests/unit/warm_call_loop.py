@@ -17,6 +17,7 @@ import uvloop
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from gateway.access.access import Access
 from gateway.client_protocol import ClientLimits
 from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
@@ -130,7 +131,7 @@ class WarmCall:
         config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
         self.client = Transport()
         self.protocol = FastPathProtocol(
-            FastPath(endpoint, Guard("127.0.0.1"), dispatcher, outcomes, logs, clock),
+            FastPath(endpoint, Guard("127.0.0.1"), Access(clock, metrics), dispatcher, outcomes, logs, clock),
             ClientLimits(patience=10.0, connections=100),
             config=config,
             server_state=ServerState(),
