@@ -273,7 +273,7 @@ async def test_an_answer_that_is_not_read_holds_the_instance_up(line: Line) -> N
     line.writer.write(size * b"x")
     for _ in range(20):
         await asyncio.sleep(0.005)
-    assert line.connection._buffered <= HIGH_WATER + 256 * 1024
+    assert line.connection.buffered <= HIGH_WATER + 256 * 1024
     assert line.writer.transport.get_write_buffer_size() > 0
     assert len(await whole(answer)) == size
     assert line.connection.finish()

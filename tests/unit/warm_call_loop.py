@@ -9,6 +9,7 @@ call costs. Instructions do not depend on what else the machine does.
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import sys
 from typing import Any
@@ -50,12 +51,19 @@ class Transport:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.closed = False
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
+    def close(self) -> None:
+        self.closed = True
+
     def is_closing(self) -> bool:
-        return False
+        return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def get_extra_info(self, name: str) -> Any:
         return {"peername": ("127.0.0.1", 40000), "sockname": ("127.0.0.1", 8080)}.get(name)
@@ -82,8 +90,8 @@ class Link:
         return self._free.pop()
 
     def give(self, connection: HttpConnection) -> None:
-        assert connection.finish()
-        self._free.append(connection)
+        if connection.finish():
+            self._free.append(connection)
 
     def drain_log(self) -> None:
         pass
@@ -118,26 +126,55 @@ class WarmCall:
     """A gateway's edge with one client and one function. Made inside a running loop; `start` warms it."""
 
     def __init__(self) -> None:
-        clock, metrics, logs = LoopClock(), Metrics(), LogStore()
-        self.pool = Pool(Launcher(), clock, metrics, logs, 2**34)  # type: ignore[arg-type]
-        dispatcher = Dispatcher(self.pool, clock, 2)
-        outcomes = Outcomes(metrics)
-        container = ContainerSpec(name="", image="image")
-        dispatcher.deploy(
-            Workload(function="hello", version="1", kind=Kind.HANDLER, container=container, min_instances=1),
-            Limits(),
+        self.metrics = metrics = Metrics()
+        self._clock, self._logs = LoopClock(), LogStore()
+        self.pool = Pool(Launcher(), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
+        self.dispatcher = Dispatcher(self.pool, self._clock, 2)
+        self._outcomes = Outcomes(metrics)
+        self.limit()
+        self._connect()
+
+    def limit(self, **limits: Any) -> None:
+        """Deploy the function with these limits."""
+        workload = Workload(
+            function="hello",
+            version="1",
+            kind=Kind.HANDLER,
+            container=ContainerSpec(name="", image="image"),
+            min_instances=1,
+            max_instances=1,
         )
-        endpoint = InvokeEndpoint(dispatcher, NoFaults(), outcomes, logs, clock, no_obituary)
+        self.dispatcher.deploy(workload, Limits(**limits))
+
+    def _connect(self) -> None:
+        endpoint = InvokeEndpoint(
+            self.dispatcher, NoFaults(), self._outcomes, self._logs, self._clock, no_obituary
+        )
         config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
+        fast = FastPath(
+            endpoint,
+            Guard("127.0.0.1"),
+            Access(self._clock, self.metrics),
+            self.dispatcher,
+            self._outcomes,
+            self._logs,
+            self._clock,
+        )
         self.client = Transport()
         self.protocol = FastPathProtocol(
-            FastPath(endpoint, Guard("127.0.0.1"), Access(clock, metrics), dispatcher, outcomes, logs, clock),
+            fast,
             ClientLimits(patience=10.0, connections=100),
             config=config,
             server_state=ServerState(),
             app_state={},
         )
         self.protocol.connection_made(self.client)  # type: ignore[arg-type]
+
+    def another_client(self) -> WarmCall:
+        """Another connection to the same gateway."""
+        other = copy.copy(self)
+        other._connect()
+        return other
 
     async def start(self) -> None:
         """Return when the instance is ready."""
