@@ -111,12 +111,15 @@ class Runtime:
 
     async def start(self, definitions: Definitions) -> None:
         """Adopt or remove what an earlier process left, and bring the functions into service."""
+        told = False
         while not self._looked:
             try:
                 await self.adoption.look()
                 self._looked = True
             except EngineError as error:
-                log.warning("the engine does not answer, trying again in %g s: %s", ENGINE_RETRY, error)
+                if not told:
+                    log.warning("the engine does not answer, trying again every %g s: %s", ENGINE_RETRY, error)
+                told = True
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
         await self.registry.apply(definitions)

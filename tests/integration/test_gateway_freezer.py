@@ -205,12 +205,14 @@ def test_a_frozen_one_is_evicted_for_another_function(tmp_path: Path) -> None:
         frozen(gateway, "b")  # and SIGTERM removes it: the harness looks
 
 
-def test_what_a_killed_gateway_left_frozen_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_what_a_killed_gateway_left_frozen_is_thawed_and_adopted_by_the_next(tmp_path: Path) -> None:
     with Gateway(tmp_path, {"a": handler(COUNTER, **QUICK)}) as gateway:
         gateway.call("a", {})
         container = frozen(gateway, "a")
         gateway.stop(signal.SIGKILL)
         gateway.launch()
         gateway.wait_until_ready()
-        assert container not in [c["Id"] for c in gateway.containers()]
-        assert gateway.call("a", {"n": 1}).json()["echo"] == {"n": 1}
+        assert container in [c["Id"] for c in gateway.containers()]
+        answer = gateway.call("a", {"n": 1})
+        assert answer.json()["echo"] == {"n": 1}
+        assert answer.headers["x-hearth-start"] == "warm"
