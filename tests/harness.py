@@ -273,11 +273,11 @@ class EngineView:
     """The container engine as its own API shows it, beside the gateway. Over a unix socket only."""
 
     def __init__(self) -> None:
-        self._socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+        self.socket = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
     def request(self, method: str, path: str, **query: object) -> Any:
         """One call of the API; what it answers, from JSON."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=self._socket), timeout=60) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=self.socket), timeout=60) as client:
             texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in query.items()}
             answer = client.request(method, f"http://engine{path}", params=texts)
         if answer.status_code != 404:
@@ -320,7 +320,7 @@ class EngineView:
         """Follow what the engine does with the containers of a label, event by event."""
         connection = http.client.HTTPConnection("engine")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(self._socket)
+        connection.sock.connect(self.socket)
         sock = connection.sock
         filters = httpx.QueryParams({"filters": json.dumps({"type": ["container"], "label": [label]})})
         connection.request("GET", f"/events?{filters}")

@@ -21,7 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness import eventually
+import httpx
+from harness import EngineView, eventually
 
 DISK = "600m"
 """Size of its data-root."""
@@ -37,7 +38,7 @@ class OwnEngine:
         self.log = self.folder / "log"
         self._bridge = f"hearth-{secrets.token_hex(3)}"
         self._process: subprocess.Popen[bytes] | None = None
-        self._environment = dict(os.environ)  # in which DOCKER_HOST may name the engine in use
+        self._origin = EngineView().socket
         self.data.mkdir(parents=True)
         try:
             _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(self.data))
@@ -97,13 +98,12 @@ class OwnEngine:
 
     def load(self, *images: str) -> None:
         """Copy images from the engine in use."""
-        save = ["docker", "save", *images]
-        with subprocess.Popen(save, stdout=subprocess.PIPE, env=self._environment) as saving:
-            host = f"unix://{self.socket}"
-            subprocess.run(
-                ["docker", "-H", host, "load"], stdin=saving.stdout, check=True, capture_output=True
-            )
-        assert saving.returncode == 0
+        with _client(self._origin) as origin, _client(str(self.socket)) as here:
+            with origin.stream("GET", "/images/get", params={"names": list(images)}) as saved:
+                saved.raise_for_status()
+                loaded = here.post("/images/load", content=saved.iter_bytes())
+            loaded.raise_for_status()
+            assert "errorDetail" not in loaded.text, loaded.text
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
@@ -147,6 +147,12 @@ class OwnEngine:
                 if pid <= 1 or b"containerd-shim" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return False
         return False
+
+
+def _client(path: str) -> httpx.Client:
+    return httpx.Client(
+        transport=httpx.HTTPTransport(uds=path), base_url="http://engine", timeout=60, trust_env=False
+    )
 
 
 def _run(*command: str) -> None:
