@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import neighbours as attacks
 from bench import references, scenarios, wrk
 from bench.client import Address, CallFailed
 from bench.footprint import idle_clients, idle_gateway, many_functions
@@ -46,6 +47,7 @@ SCENARIOS = (
     "idle-clients",
     "many-functions",
     "idle-gateway",
+    "neighbours",
 )
 ON_ANY_GATEWAY = ("warm", "warm-nginx", "open-loop", "prewarmed", "cold", "burst", "idle-clients")
 """The others need functions, or a look at the process, that only a gateway of the benchmark's own gives."""
@@ -134,7 +136,7 @@ class Run:
         declared = [self.choice.function, *names]
         async with AsyncExitStack() as stack:
             keeping = empty = None
-            if not set(wanted) <= {"cold", "many-functions", "idle-gateway"}:
+            if not set(wanted) <= {"cold", "many-functions", "idle-gateway", "neighbours"}:
                 own = self._own("keeping", declared, plan.prewarm, self._others())
                 keeping = await stack.enter_async_context(own)
                 await keeping.find_fresh(names)
@@ -216,13 +218,25 @@ class Run:
             async with self._own("idle", [function], 0, others) as gateway:
                 await self._do("An idle gateway", lambda shown: idle_gateway(gateway, IDLE, plan, shown))
 
+        if "neighbours" in wanted:
+            others = attacks.declared(self._folder("attacked"))
+            async with self._own("attacked", [function], plan.prewarm, others) as gateway:
+                await self._do(
+                    "A function beside hostile ones",
+                    lambda shown: attacks.neighbours(gateway, function, plan, shown),
+                )
+
+    def _folder(self, name: str) -> Path:
+        """Where the functions.yaml of a gateway of our own lies."""
+        return self.lab.folder.parent / f"{name}-functions"
+
     @asynccontextmanager
     async def _own(
         self, name: str, names: Sequence[str], prewarm: int, others: Mapping[str, str] | None = None
     ) -> AsyncIterator[Gateway]:
         """A gateway of our own, at rest with all its functions in service."""
         plan, lab = self.choice.plan, self.lab
-        file = declare(lab.folder.parent / f"{name}-functions", names, prewarm, others)
+        file = declare(self._folder(name), names, prewarm, others)
         memory = MEMORY_PER_FUNCTION * (
             plan.burst + plan.prewarm + max(plan.clients) + plan.idle_instances + plan.fresh_clients
         )

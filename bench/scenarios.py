@@ -62,6 +62,7 @@ class Plan:
     idle_clients: int = 2000
     idle_instances: int = 50
     idle_seconds: float = 20.0
+    neighbour_rounds: int = 5
 
     @property
     def fresh_functions(self) -> int:
@@ -90,6 +91,7 @@ QUICK = Plan(
     idle_clients=100,
     idle_instances=3,
     idle_seconds=1.0,
+    neighbour_rounds=1,
 )
 """For CI: shows that everything works, and no figure worth keeping."""
 

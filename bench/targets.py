@@ -71,6 +71,7 @@ _ALL = (
     Target("many_growth", "many-functions", "memory, many functions / 1", 1.1),
     Target("many_memory", "many-functions", "memory with many functions", 150, "MiB"),
     Target("idle_clients", "idle-clients", "req/s beside idle clients / alone", 0.8, "", True),
+    Target("neighbours", "neighbours", "a neighbour's p99 beside the worst attack / alone", 2),
     Target("idle_cpu", "idle-gateway", "idle with warm instances, of a core", 1, "%"),
 )
 TARGETS = {target.name: target for target in _ALL}

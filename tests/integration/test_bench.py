@@ -15,6 +15,7 @@ import pytest
 
 from bench.figures import Latencies
 from bench.instances import BENCH_LABEL
+from bench.neighbours import ATTACKS
 from bench.references import listens, nginx, payload
 from bench.runs import SCENARIOS, missing_programs
 from bench.scenarios import QUICK
@@ -97,6 +98,7 @@ def check_shape(result: dict[str, Any]) -> None:
         *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
         *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),
         *("many-functions", "one-function"),
+        *("neighbour-alone", *(f"neighbour-{name}" for name in ATTACKS)),
     }
     for series in result["series"].values():
         latencies = Latencies.decode(series["histogram"])
