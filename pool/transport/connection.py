@@ -24,6 +24,9 @@ PEER = struct.Struct("3i")
 """What SO_PEERCRED gives: process, user and group."""
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head."""
+SLICE, TINY = 4 * 1024, 64
+"""Bytes of an answer that are parsed before others have their turn, if they hold more than `TINY` chunks: a chunk of
+one byte costs us far more than it costs the instance, and a whole read of them would hold all other calls up."""
 OnAnswer = Callable[[Exception | None], None]
 
 
@@ -66,10 +69,13 @@ class HttpConnection(asyncio.Protocol):
         self._head_done = False
         self.head_bytes = 0
         """Bytes that came until the head was here: no less than it has."""
-        self._framed = False
+        self._framed = self._chunked = False
         self._keep_alive = True
         self._skip_body = False
         self._failure: Exception | None = None
+        self._pieces = 0
+        self._rest: bytes | memoryview = b""
+        """Read, and not parsed yet; nothing more is read meanwhile."""
 
     # -- a call ---------------------------------------------------------------------------------------------
 
@@ -179,7 +185,10 @@ class HttpConnection(asyncio.Protocol):
         self.buffered = 0
         if self._paused and self._transport is not None:
             self._paused = False
-            self._transport.resume_reading()
+            if self._rest:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            else:
+                self._transport.resume_reading()
         return data
 
     async def read(self) -> bytes:
@@ -241,16 +250,51 @@ class HttpConnection(asyncio.Protocol):
         """Called by the loop."""
         if not self.busy or self.complete:
             self.abort()  # nobody asked: whatever this is, no later caller may read it
+        elif len(data) > SLICE and (self._chunked or not self._head_done):
+            self._rest = memoryview(data)
+            self._parse_slices()
+        else:
+            self._parse(data)
+            self._look()
+
+    def _parse_slices(self) -> None:
+        """Parse what was read, but no more than one slice of tiny chunks: others have their turn before the next."""
+        pieces = 0
+        while self._rest and pieces <= TINY:
+            pieces = -self._pieces
+            data, self._rest = self._rest[:SLICE], self._rest[SLICE:]
+            self._parse(data)
+            pieces += self._pieces
+            if self._rest and (self.complete or self._failure is not None):
+                self._keep_alive, self._rest = False, b""  # more than an answer
+        if self._rest and self._transport is not None:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self._look()
+
+    def _go_on(self) -> None:
+        """Parse on, unless who reads the answer is slow: then `take` comes back here."""
+        if not self._rest or self._paused:
             return
+        self._parse_slices()
+        if not (self._rest or self._paused) and self._transport is not None and self.open:
+            self._transport.resume_reading()
+
+    def _parse(self, data: bytes | memoryview) -> None:
         if not self._head_done:
             self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            if not self.complete:  # after a whole answer, rubbish only costs the connection
+            if (
+                not self.complete and self._failure is None
+            ):  # after a whole answer, rubbish costs the connection
                 self._fail(Nonsense(f"the instance's answer is not HTTP: {error}"))
             self._keep_alive = False
-            self._wake()
+
+    def _look(self) -> None:
+        """Tell who waits what has come of the bytes that were parsed."""
+        if self._failure is not None:
             return
         if not self._head_done and self.head_bytes > MAX_HEAD:
             self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
@@ -314,10 +358,12 @@ class HttpConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser; also for trailers, and for an answer too many: both are dropped."""
         if self._head_done:
+            self._pieces += 1
             return
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             self._framed = True
+            self._chunked = lower == b"transfer-encoding"
         self.headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
@@ -347,6 +393,7 @@ class HttpConnection(asyncio.Protocol):
         """Called by the parser."""
         if self.complete:
             return
+        self._pieces += 1
         self._chunks.append(body)
         self.buffered += len(body)
         if self.buffered > HIGH_WATER and not self._paused and self._transport is not None:

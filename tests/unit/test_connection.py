@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from pool.errors import InstanceDied, Nonsense, NotSent
-from pool.transport.connection import HIGH_WATER, MAX_HEAD, HttpConnection
+from pool.transport.connection import HIGH_WATER, MAX_HEAD, SLICE, HttpConnection
 from pool.transport.message import Answer, Call
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -402,3 +402,62 @@ async def test_an_instance_that_ends_just_as_the_next_piece_is_there(
     with pytest.raises(InstanceDied):
         await line.connection.exchange(call)
     assert written[-1] == b"first"
+
+
+def in_tiny_chunks(count: int) -> bytes:
+    """An answer of so many chunks of one byte."""
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+
+
+async def test_tiny_chunks_are_parsed_a_slice_a_turn(line: Line) -> None:
+    """A whole read of them would hold all other calls up."""
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    line.connection.data_received(in_tiny_chunks(40_000))
+    turns, most, body = 0, 0, b""
+    answer = await calling
+    while not answer.complete:
+        taken = answer.take()
+        most, turns, body = max(most, len(taken)), turns + 1, body + taken
+        await asyncio.sleep(0)
+    body += answer.take()
+    assert body == b"x" * 40_000
+    assert turns > 25 and most <= 3 * SLICE // 6
+    assert line.connection.finish()
+
+
+async def test_tiny_chunks_wait_for_a_slow_reader(line: Line) -> None:
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    line.connection.data_received(in_tiny_chunks(200_000))
+    answer = await calling
+    for _ in range(300):
+        await asyncio.sleep(0)
+    assert HIGH_WATER < line.connection.buffered <= HIGH_WATER + SLICE
+    body = b""
+    while piece := await asyncio.wait_for(answer.read(), 5):
+        body += piece
+    assert body == b"x" * 200_000
+    assert line.connection.finish()
+
+
+@pytest.mark.parametrize("after", [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"rubbish" * 5000])
+async def test_what_follows_tiny_chunks_is_dropped_with_the_connection(line: Line, after: bytes) -> None:
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    line.connection.data_received(in_tiny_chunks(10_000) + after)
+    answer, body = await calling, b""
+    while piece := await asyncio.wait_for(answer.read(), 5):
+        body += piece
+    assert body == b"x" * 10_000
+    assert not line.connection.finish()
+
+
+async def test_a_call_that_is_given_up_amid_tiny_chunks_leaves_nothing_to_the_next(line: Line) -> None:
+    calling = asyncio.ensure_future(line.connection.exchange(get()))
+    await line.heard()
+    line.connection.data_received(in_tiny_chunks(10_000))
+    await calling
+    assert not line.connection.finish()
+    await asyncio.sleep(0.01)
+    assert line.lost == [line.connection]
