@@ -32,6 +32,14 @@ settings.register_profile("long", settings.get_profile("short"), max_examples=10
 if settings.get_current_profile_name() != "long":
     settings.load_profile("short")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `tests/endurance` understands: `make chaos` and `make soak` give it minutes."""
+    group = parser.getgroup("endurance")
+    group.addoption("--seconds", type=float, default=20, help="how long its load lasts (20)")
+    group.addoption("--seed", type=int, default=1, help="where its choices come from (1)")
+
+
 TEST_LABEL = "org.hearth.test"
 """Marks everything that a test session makes on the engine; its value is the session's own."""
 
