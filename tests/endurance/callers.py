@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mix import JSON, Answer, Question
 
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds after which a call without an answer is a fault: more than `timeout` and `queue_timeout` together."""
 
 

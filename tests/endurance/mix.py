@@ -72,12 +72,12 @@ JSON = "application/json"
 BYTES = "application/octet-stream"
 
 TIMEOUT = 3
-"""Seconds that a call may execute; an instance that is stopped for longer costs its calls a 504."""
+"""Seconds that a call may execute under mischief; an instance that is stopped for longer costs its calls a 504."""
 
 
-def functions(version: int) -> dict[str, dict[str, object]]:
+def functions(version: int, timeout: int = TIMEOUT) -> dict[str, dict[str, object]]:
     """What is declared. `echo` has code of its own in each version."""
-    common: dict[str, object] = {"timeout": f"{TIMEOUT}s", "queue_timeout": "20s"}
+    common: dict[str, object] = {"timeout": f"{timeout}s", "queue_timeout": "20s"}
     return {
         "echo": handler(ECHO.format(version=version), max_instances=4, **common),
         "packed": handler(PACKED, concurrency=8, max_instances=2, **common),

@@ -33,7 +33,7 @@ PREWARM = {"python": 1}
 WARM_UP = 5
 """Seconds."""
 SPARE = 4
-"""File descriptors by which two looks may differ: connections that are kept open, to the engine and from this test."""
+"""File descriptors by which two looks may differ: connections kept open, to the engine and from this test."""
 FLAT = 0.05
 """How much the memory may grow, as a part of it."""
 
@@ -164,7 +164,9 @@ async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: f
 
 
 async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int, seconds: float):
-    with Gateway(tmp_path, functions(0), PREWARM, {"log_level": "error"}, wrapper=WATCHED) as gateway:
+    with Gateway(
+        tmp_path, functions(0, timeout=30), PREWARM, {"log_level": "error"}, wrapper=WATCHED
+    ) as gateway:
         world = World(port_of(gateway))
         samples: list[Sample] = []
         async with clients(world, seed, pressure=False, pause=1):
