@@ -1,7 +1,7 @@
 # What people type. Every target may be run at any time: what is done already is not done again.
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test coverage mutants images gateway-image bench lint engine tools constraints clean
+.PHONY: help serve test chaos soak coverage mutants images gateway-image bench lint engine tools constraints clean
 PY := .venv/bin/python
 READY := .venv/.ready
 
@@ -13,6 +13,12 @@ serve: images ## set up what is missing, then serve on http://127.0.0.1:8080 (AR
 
 test: images tools ## run every test, those on the real engine included (ARGS="-k reaper")
 	@$(PY) -m pytest $(ARGS)
+
+chaos: images tools ## ten minutes of random faults under load; every answer is looked at (ARGS="--seed=2")
+	@$(PY) -m pytest tests/endurance -k chaos -s --timeout=0 --seconds=600 $(ARGS)
+
+soak: images tools ## half an hour of load; memory, files and tasks stay as they are
+	@$(PY) -m pytest tests/endurance -k memory -s --timeout=0 --seconds=1800 $(ARGS)
 
 images: engine ## build the images that are missing or outdated
 	@$(PY) -m images.build

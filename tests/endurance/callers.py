@@ -13,6 +13,8 @@ from mix import JSON, Answer, Question
 
 PATIENCE = 60.0
 """Seconds after which a call without an answer is a fault: more than `timeout` and `queue_timeout` together."""
+IN_TWO = 0.02
+"""How many of the requests are sent in two pieces, as a part of all."""
 
 
 @dataclass(slots=True)
@@ -41,11 +43,14 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, life: int) -> None:
         self.reader, self.writer, self.life = reader, writer, life
 
-    async def ask(self, request: bytes) -> Answer:
-        """Send a request and read the answer. Raises `Cut`."""
+    async def ask(self, request: bytes, first: int = 0, pause: float = 0) -> Answer:
+        """Send a request, its `first` bytes `pause` seconds ahead of the rest, and read the answer. Raises `Cut`."""
         head = b""
         try:
-            self.writer.write(request)
+            if first:
+                self.writer.write(request[:first])
+                await asyncio.sleep(pause)
+            self.writer.write(request[first:])
             head = await self.reader.readuntil(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
             status = int(lines[0].split()[1])
@@ -89,6 +94,8 @@ class World:
         """Calls that were begun."""
         self.wrong: list[str] = []
         """What may never happen, in words."""
+        self.removals: Counter[str] = Counter()
+        """Instances removed in all lives that were looked at, by reason."""
         self.in_service = self.declared = 0
         """Versions of `echo`."""
         self.calling = asyncio.Event()
@@ -224,9 +231,12 @@ class Caller:
         if self._chance.random() < self._leaving:
             await self._leave(wire, question)
             return
+        request, first, pause = question.as_bytes(), 0, 0.0
+        if self._chance.random() < IN_TWO:
+            first, pause = self._chance.randrange(1, len(request)), self._chance.choice((0, 0.01, 0.3))
         try:
             async with asyncio.timeout(PATIENCE):
-                answer = await wire.ask(question.as_bytes())
+                answer = await wire.ask(request, first, pause)
         except TimeoutError:
             world.wrong.append(f"{question.function}: no answer within {PATIENCE:g} s")
             self._hang_up()

@@ -119,9 +119,11 @@ class Mischief:
                 await asyncio.sleep(0.05)
 
     async def _pick(self, fault: str) -> dict[str, Any] | None:
-        """An instance that has a container, noted as a victim of this fault."""
+        """An instance that has a container, noted as a victim of this fault; mostly one that has a call."""
         shown = await asyncio.to_thread(self.gateway.instances)
         instances = [i for i in shown if i["container"] is not None]
+        if self._chance.random() < 0.8:
+            instances = [i for i in instances if i["in_use"]] or instances
         if not instances:
             return None
         instance: dict[str, Any] = self._chance.choice(instances)

@@ -180,27 +180,29 @@ def nonces(prefix: str) -> Iterator[str]:
         yield f"{prefix}-{number:x}"
 
 
-def quick_question(chance: random.Random, nonce: str, newest: Callable[[], tuple[int, int]]) -> Question:
-    """What most clients call: mostly a short warm call of a handler."""
-    dice = chance.random()
-    if dice < 0.75:
+def quick_question(
+    chance: random.Random, nonce: str, newest: Callable[[], tuple[int, int]], mischief: bool
+) -> Question:
+    """What most clients call: mostly a short warm call of a handler. Under `mischief` some are long, to be hit."""
+    dice, longest = chance.random(), 0.15 if mischief else 0.03
+    if dice < 0.72:
         return echo(nonce, newest)
-    if dice < 0.76:
+    if dice < 0.73:
         return echo(nonce, newest, say=True)
     if dice < 0.78:
-        return echo(nonce, newest, sleep=chance.uniform(0, 0.03))
+        return echo(nonce, newest, sleep=chance.uniform(0, longest))
     if dice < 0.785:
         return large_echo(nonce, chance.randrange(1, 500_000))
     if dice < 0.90:
-        return packed(nonce, chance.choice((0, 0, 0, 0.01)))
+        return packed(nonce, chance.choice((0, 0, 0, longest / 3)))
     if dice < 0.97:
         return site(nonce)
     return stream(nonce, chance.randrange(50), chance.choice((0, 0, 0.002)))
 
 
-def heavy_question(chance: random.Random, nonce: str, pressure: bool) -> Question:
-    """What costs a container each time, or, under `pressure`, takes the memory of the others."""
+def heavy_question(chance: random.Random, nonce: str, mischief: bool) -> Question:
+    """What costs a container each time, or, under `mischief`, takes the memory of the others."""
     dice = chance.random()
-    if pressure and dice < 0.2:
+    if mischief and dice < 0.2:
         return packed(nonce, 0, "large")
     return once(nonce) if dice < 0.6 else cat(nonce)

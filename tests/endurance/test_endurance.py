@@ -57,7 +57,7 @@ def port_of(gateway: Gateway) -> int:
 
 
 @asynccontextmanager
-async def clients(world: World, seed: int, pressure: bool, pause: float) -> AsyncIterator[None]:
+async def clients(world: World, seed: int, mischief: bool, pause: float) -> AsyncIterator[None]:
     """The clients, which call as long as the block lasts; a fault of their own ends the test.
 
     `pause` is the mean of the seconds between calls that cost a container.
@@ -66,9 +66,11 @@ async def clients(world: World, seed: int, pressure: bool, pause: float) -> Asyn
     for number in range(QUICK + HEAVY):
         chance, nonce = random.Random(f"{seed}/{number}"), nonces(f"{number:x}")
         if number < QUICK:
-            callers.append(Caller(world, chance, partial(quick, chance, nonce, world), leaving=0.01))
+            callers.append(
+                Caller(world, chance, partial(quick, chance, nonce, world, mischief), leaving=0.01)
+            )
         else:
-            ask = partial(heavy, chance, nonce, pressure)
+            ask = partial(heavy, chance, nonce, mischief)
             callers.append(Caller(world, chance, ask, leaving=0.1, pause=pause))
     world.calling.set()
     async with asyncio.TaskGroup() as group:
@@ -78,12 +80,12 @@ async def clients(world: World, seed: int, pressure: bool, pause: float) -> Asyn
             task.cancel()
 
 
-def quick(chance: random.Random, nonce: Iterator[str], world: World) -> Question:
-    return quick_question(chance, next(nonce), world.versions)
+def quick(chance: random.Random, nonce: Iterator[str], world: World, mischief: bool) -> Question:
+    return quick_question(chance, next(nonce), world.versions, mischief)
 
 
-def heavy(chance: random.Random, nonce: Iterator[str], pressure: bool) -> Question:
-    return heavy_question(chance, next(nonce), pressure)
+def heavy(chance: random.Random, nonce: Iterator[str], mischief: bool) -> Question:
+    return heavy_question(chance, next(nonce), mischief)
 
 
 async def half_rate(world: World) -> float:
@@ -124,6 +126,7 @@ async def check_at_rest(gateway: Gateway, world: World) -> None:
     await world.rest()
     await asyncio.to_thread(eventually, gateway.books_agree, 30)
     assert differences(gateway.http.get("/metrics").text, world.seen) == []
+    world.removals.update(gateway.http.get("/pool").json()["removals"])
 
 
 def summary(world: World, seconds: float) -> str:
@@ -135,7 +138,8 @@ def summary(world: World, seconds: float) -> str:
     left = seen.left.total() + seen.left_early.total()
     return (
         f"{world.calls} calls in {seconds:.0f} s ({world.rate:.0f}/s wanted): {dict(outcomes)}, "
-        f"{seen.cut.total()} cut, {left} left by their client, {world.killed_calls} ended with the gateway"
+        f"{seen.cut.total()} cut, {left} left by their client, {world.killed_calls} ended with the gateway; "
+        f"instances removed: {dict(world.removals)}"
     )
 
 
@@ -147,7 +151,7 @@ async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: f
         rounds = max(2, round(seconds / 30))
         began = time.monotonic()
         try:
-            async with clients(world, seed, pressure=True, pause=0.3):
+            async with clients(world, seed, mischief=True, pause=0.3):
                 world.rate = await half_rate(world)
                 for number in range(rounds):
                     if number:
@@ -169,7 +173,7 @@ async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int
     ) as gateway:
         world = World(port_of(gateway))
         samples: list[Sample] = []
-        async with clients(world, seed, pressure=False, pause=1):
+        async with clients(world, seed, mischief=False, pause=1):
             world.rate = await half_rate(world)
             await check_at_rest(gateway, world)
             before = Holdings(gateway, PREWARM["python"])
