@@ -118,7 +118,9 @@ class Runtime:
                 self._looked = True
             except EngineError as error:
                 if not told:
-                    log.warning("the engine does not answer, trying again every %g s: %s", ENGINE_RETRY, error)
+                    log.warning(
+                        "the engine does not answer, trying again every %g s: %s", ENGINE_RETRY, error
+                    )
                 told = True
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()

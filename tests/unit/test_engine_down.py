@@ -99,7 +99,7 @@ async def test_who_waits_for_an_instance_that_dies_while_the_engine_is_down_is_t
     await goes_down(world)
     waiter = world.arrive(function)
     assert holder.lease is not None
-    world.kill(holder.lease.instance)
+    world.kill_instance(holder.lease.instance)
     await world.pass_time(1.0)
     assert isinstance(waiter.error, EngineAway)
 
@@ -127,7 +127,7 @@ async def test_what_is_kept_ready_comes_back_with_the_engine(world: World) -> No
     assert len(instances) == 3
     await goes_down(world)
     for instance in instances:
-        world.kill(instance)
+        world.kill_instance(instance)
     await world.pass_time(120.0)
     assert {i.state for i in instances} == {State.STOPPING}
     world.engine.resume()
