@@ -259,7 +259,7 @@ class World:
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget, self.records)
         self.launcher.pool = self.pool
         self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy, self.guard.down)
-        self.guard.on_recovery.append(self.dispatcher.engine_back)
+        self.guard.on_recovery[:] = [self.dispatcher.engine_back]
         gateway, provisioned = self.launcher.gateway_id, self.dispatcher.is_provisioned
         self.reaper = Reaper(self.pool, self.guard, self.clock, gateway, provisioned, self.guard.down)
 
