@@ -73,13 +73,14 @@ async def neighbours(gateway: Gateway, function: str, plan: Plan, step: Step) ->
     bounds = Bounds(plan.warm_up, plan.seconds)
     job = Job(1, bounds, gateway.address, f"/invoke/{function}")
     alone = Series("neighbour-alone", "a neighbour alone")
-    beside = {name: Series(f"neighbour-{name}", f"beside {name}") for name in ATTACKS}
-    tails: dict[str, list[float]] = {name: [] for name in ("", *ATTACKS)}
+    attacks = list(ATTACKS)[: plan.attacks]
+    beside = {name: Series(f"neighbour-{name}", f"beside {name}") for name in attacks}
+    tails: dict[str, list[float]] = {name: [] for name in ("", *attacks)}
     workers = Workers()
     try:
         await workers.start(1, None)
         for turn in range(plan.neighbour_rounds):
-            for at, name in enumerate(rotated(["", *ATTACKS], turn)):
+            for at, name in enumerate(rotated(["", *attacks], turn)):
                 series = beside[name] if name else alone
                 done = (turn * len(tails) + at) / (plan.neighbour_rounds * len(tails))
                 step.show(f"{series.title}, round {turn + 1}", done)
@@ -92,7 +93,7 @@ async def neighbours(gateway: Gateway, function: str, plan: Plan, step: Step) ->
     result = Result([alone, *beside.values()])
     ratios = [
         paired_ratio(f"neighbour_{name}", f"p99 beside {name} / alone", tails[name], tails[""])
-        for name in ATTACKS
+        for name in attacks
     ]
     result.ratios += [ratio for ratio in ratios if ratio is not None]
     if result.ratios:

@@ -63,6 +63,8 @@ class Plan:
     idle_instances: int = 50
     idle_seconds: float = 20.0
     neighbour_rounds: int = 5
+    attacks: int = 9
+    """How many of the hostile functions a neighbour is measured beside."""
 
     @property
     def fresh_functions(self) -> int:
@@ -92,6 +94,7 @@ QUICK = Plan(
     idle_instances=3,
     idle_seconds=1.0,
     neighbour_rounds=1,
+    attacks=2,
 )
 """For CI: shows that everything works, and no figure worth keeping."""
 
