@@ -75,6 +75,7 @@ EXAMPLE_DETAILS = {
     "command-failed": "the command ended with exit status 1",
     "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
+    "engine-down": "the container engine does not answer; no instance of hello can be started",
     "draining": "the gateway is shutting down",
     "timeout": "hello ran past its timeout of 30 s",
 }

@@ -8,6 +8,7 @@ import pytest
 from property.virtual_pool import COLD, World
 
 from scheduler.decisions import back_off
+from scheduler.dispatcher import Queued
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.function import Limits
 
@@ -73,22 +74,22 @@ async def test_a_waiter_that_is_refused_leaves_its_place(world: World) -> None:
     await world.clock.advance(COLD)
     assert holder.lease is not None
     now = world.clock.now()
-    waiter = world.dispatcher.enqueue(function, "i", now)
+    place = Queued(world.dispatcher, function, "i", now)
     with pytest.raises(QueueFull):
-        world.dispatcher.enqueue(function, "j", now)
+        Queued(world.dispatcher, function, "j", now)
     fault = RuntimeError("its client has gone")
-    world.dispatcher.refuse(function, waiter, fault)
+    place.refuse(fault)
     with pytest.raises(RuntimeError) as caught:
-        await world.dispatcher.collect(function, waiter)
+        await place.collect()
     assert caught.value is fault
     assert function.waiting == 0
     assert function.expiry is None, "a timer for nobody"
-    world.dispatcher.refuse(function, waiter, RuntimeError("again"))
+    place.refuse(RuntimeError("again"))
     assert function.waiting == 0
-    following = world.dispatcher.enqueue(function, "k", now)
+    following = Queued(world.dispatcher, function, "k", now)
     world.dispatcher.release(holder.lease)
-    lease = await world.dispatcher.collect(function, following)
-    world.dispatcher.refuse(function, following, RuntimeError("too late: it has its slot"))
+    lease = await following.collect()
+    following.refuse(RuntimeError("too late: it has its slot"))
     assert function.waiting == 0
     assert lease.invocation == "k"
     world.dispatcher.release(lease)
@@ -99,13 +100,13 @@ async def test_who_waits_for_memory_behind_one_that_is_refused_is_next(world: Wo
     await world.clock.advance(COLD)
     assert holder.lease is not None
     big, small = world.deploy("big", memory=256), world.deploy("small", memory=128)
-    waiter = world.dispatcher.enqueue(big, "i", world.clock.now())
+    place = Queued(world.dispatcher, big, "i", world.clock.now())
     behind = world.arrive(small)
     await world.clock.advance(COLD)
     assert behind.lease is None
-    world.dispatcher.refuse(big, waiter, RuntimeError("its client has gone"))
+    place.refuse(RuntimeError("its client has gone"))
     with pytest.raises(RuntimeError):
-        await world.dispatcher.collect(big, waiter)
+        await place.collect()
     await world.clock.advance(COLD)
     assert behind.lease is not None
     for lease in (behind.lease, holder.lease):
