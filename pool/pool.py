@@ -245,8 +245,8 @@ class Pool:
         instance.last_used = now
         if instance.state in (State.STOPPING, State.GONE):
             return
-        if used:
-            fatal = fatal or self._worn_out(instance)
+        if used and fatal is None:
+            fatal = worn_out(lease.workload, instance.served)
         if instance.in_use == 0:
             self._current[instance.id] = None
             if instance.state is State.DRAINING:
@@ -257,15 +257,6 @@ class Pool:
                 self.ledger.enter(instance, State.IDLE, now)
         elif fatal is not None:
             self.drain(instance, fatal)
-
-    def _worn_out(self, instance: Instance) -> Reason | None:
-        workload = instance.workload
-        assert workload is not None
-        if workload.single_use:
-            return Reason.SINGLE_USE
-        if workload.max_invocations is not None and instance.served >= workload.max_invocations:
-            return Reason.MAX_INVOCATIONS
-        return None
 
     def measure(self, instance: Instance) -> None:
         """Note how much memory an instance uses, where that can be seen without the engine."""
@@ -378,6 +369,15 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.ledger!r}>"
+
+
+def worn_out(workload: Workload, served: int) -> Reason | None:
+    """Why an instance that has served so many calls serves no more; None if it does."""
+    if workload.single_use:
+        return Reason.SINGLE_USE
+    if workload.max_invocations is not None and served >= workload.max_invocations:
+        return Reason.MAX_INVOCATIONS
+    return None
 
 
 def new_id() -> str:
