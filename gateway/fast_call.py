@@ -251,8 +251,8 @@ class FastCall(Invocation):
         if not self._over:
             self._hand_over()
 
-    def client_left(self) -> None:
-        """Its place in the queue is free; what runs goes on to its end."""
+    def client_left(self) -> bool:
+        """Its place in the queue is free; what runs goes on to its end, or its timeout. Returns whether it runs."""
         self.disconnected = True
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
@@ -261,6 +261,7 @@ class FastCall(Invocation):
             fast.dispatcher.leave(self.function, waiter)
             fast.outcomes.ended(self.name, "client-gone", "caller")
             self._admission.ended()
+        return not self._over
 
     def _hand_over(self, fault: Exception | None = None) -> None:
         """Go on as a task on the long way."""

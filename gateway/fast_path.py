@@ -70,16 +70,16 @@ class FastPathProtocol(ClientProtocol):
             self._unset_keepalive_if_required()
             if self._call(known, data[len(known.raw) :]):
                 return
-        between, self._begun = self._between, 0
-        if self._fast_call is None:
+        between, self._begun, reading = self._between, 0, self._candidate
+        if self._fast_call is None and reading is None:
             self.timer.stop()
         super().data_received(data)
         latest = self._candidate
         if latest is not None and self._between:
-            self._candidate = None
+            self._candidate, self._body = None, b""
             if between and self._begun == 1:
                 self._remember(latest, data)
-        elif latest is not None:
+        elif latest is not None and latest is not reading:  # however many pieces follow, they have this time
             self.timer.set(self.fast.clock.now() + PATIENCE)
 
     def _remember(self, head: Head, data: bytes) -> None:
@@ -173,6 +173,7 @@ class FastPathProtocol(ClientProtocol):
 
     def _call(self, head: Head, body: bytes) -> bool:
         """Begin a call; False if it has to go the long way from the start."""
+        self.timer.stop()  # what it was set for is over: a body that was awaited, or a request
         fast = self.fast
         function = fast.dispatcher.functions.get(head.function)
         if (
@@ -195,6 +196,7 @@ class FastPathProtocol(ClientProtocol):
         for the framing."""
         self._fast_call = None
         if call.disconnected:
+            self.timer.close()
             return
         defaults = self.server_state.default_headers
         if defaults is not self._defaults:  # there is a new list each second, for the date in it
@@ -205,9 +207,8 @@ class FastPathProtocol(ClientProtocol):
             % (STATUS_LINE[status], self._default_lines, lines, ending, len(body), body)
         )
         if not call.keep_alive:
-            self.timer.stop()
             self.transport.close()
-        elif self.pipeline:
+        if not call.keep_alive or self.pipeline:
             self.timer.stop()
             self.on_response_complete()
         else:
@@ -215,7 +216,7 @@ class FastPathProtocol(ClientProtocol):
 
     def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
         """Let an ASGI cycle go on with a call that has been read whole."""
-        self.timer.stop()
+        self.timer.close()
         self._fast_call = None
         cycle = RequestResponseCycle(
             scope=head.scope,  # type: ignore[arg-type]
@@ -248,11 +249,16 @@ class FastPathProtocol(ClientProtocol):
         elif self.cycle is None or self.cycle.response_complete:
             self.timeout_keep_alive_handler()
 
+    def shutdown(self) -> None:
+        """Called by the server: the connection ends with the answer to what is being read or served."""
+        if self._candidate is not None:
+            self._read_on()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""
-        self.timer.close()
         super().connection_lost(exc)
-        if self._fast_call is not None:
-            self._fast_call.client_left()
+        if self._fast_call is None or not self._fast_call.client_left():
+            self.timer.close()  # else it ends what runs when its time is over
         if self._candidate is not None:
             self.fast.outcomes.ended(self._candidate.function, "client-gone", "caller")

@@ -263,3 +263,47 @@ async def test_a_connection_that_is_shut_down_ends_with_its_answer(call: WarmCal
 async def test_what_is_not_plain_goes_the_long_way(call: WarmCall, request_: bytes) -> None:
     call.protocol.data_received(request_)
     assert not fast(call)
+
+
+async def test_a_client_that_leaves_does_not_end_the_time_of_its_call(call: WarmCall) -> None:
+    call.limit(timeout=0.05)
+    call.protocol.data_received(PLAIN)
+    call.protocol.connection_lost(None)
+    await asyncio.sleep(0.2)
+    assert ended(call, "timeout") == 1, "the slot would never be free again"
+    assert not any(i.in_use for i in call.pool.ledger.of("hello"))
+
+
+async def test_the_rest_of_a_keep_alive_does_not_end_a_wait(call: WarmCall) -> None:
+    call.protocol.timeout_keep_alive = 0.05
+    call(PLAIN)
+    second = call.another_client()
+    second.protocol.data_received(PLAIN)
+    call.protocol.data_received(PLAIN)
+    await asyncio.sleep(0.2)
+    assert call.dispatcher.functions["hello"].waiting == 1, "it waits twice, and would be sent twice"
+    call.client.written.clear()
+    for _ in range(2):
+        call.link.connection.data_received(ANSWER)
+    assert fast(call)
+    assert said(call).count(b"HTTP/1.1 200 OK") == 1
+    assert sent(call).count(b"POST / HTTP/1.1") == 3
+
+
+async def test_a_small_body_that_drips_in_is_left_to_the_long_way(call: WarmCall) -> None:
+    call.protocol.data_received(HEAD + b"content-length: 1000\r\n\r\n")
+    for _ in range(5):
+        await asyncio.sleep(PATIENCE / 2)
+        call.protocol.data_received(b"x")
+    assert not fast(call) and call.protocol.cycle is not None
+
+
+async def test_a_request_whose_body_is_being_read_is_answered_after_a_shutdown(call: WarmCall) -> None:
+    call.protocol.data_received(PLAIN[:-1])
+    call.protocol.shutdown()
+    assert not call.client.closed
+    call.protocol.data_received(b"!")
+    await settle()
+    call.link.connection.data_received(ANSWER)
+    await settle()
+    assert b"\r\nconnection: close\r\n" in said(call)
