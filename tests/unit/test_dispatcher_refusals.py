@@ -115,6 +115,8 @@ async def test_who_waits_for_memory_behind_one_that_is_refused_is_next(world: Wo
 
 async def test_what_waits_for_a_withdrawn_function_is_told_its_name(world: World) -> None:
     caller = world.arrive(world.deploy("f"))
+    await world.clock.settle()
+    assert world.dispatcher.functions["f"].waiting == 1
     world.dispatcher.withdraw("f")
     world.dispatcher.withdraw("f")
     await world.clock.settle()
