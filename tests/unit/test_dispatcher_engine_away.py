@@ -1,0 +1,140 @@
+"""While the engine does not answer: what is there is used, and who needs more is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from property.virtual_pool import COLD, MIB, SPECIALISE, World
+
+from pool.engine.base import EngineDown
+from scheduler.dispatcher import Dispatcher
+from scheduler.errors import EngineAway, NoCapacity
+
+DOWN = EngineDown("the engine does not answer", 2.0)
+
+
+class Away:
+    """Whether the engine is away, as the breaker would say."""
+
+    fault: EngineDown | None = None
+
+    def __call__(self) -> EngineDown | None:
+        return self.fault
+
+
+@pytest.fixture
+def away() -> Away:
+    return Away()
+
+
+@pytest.fixture
+async def world(away: Away) -> AsyncIterator[World]:
+    made = World(budget=512 * MIB)
+    made.dispatcher = Dispatcher(made.pool, made.clock, made.cores, made.policy, away)
+    yield made
+    away.fault = None
+    made.check()
+    await made.close()
+
+
+async def test_prewarmed_instances_are_given_and_the_others_are_refused_at_once(
+    world: World, away: Away
+) -> None:
+    function = world.deploy(generic=True)
+    world.prewarm(2)
+    await world.clock.advance(1.0)
+    prewarmed = world.pool.ledger.prewarmed(function.workload.container.image)
+    assert len(prewarmed) == 2
+    away.fault = DOWN
+    callers = [world.arrive(function) for _ in range(4)]
+    await world.clock.advance(SPECIALISE)
+    leases = [caller.lease for caller in callers if caller.lease is not None]
+    assert [lease.instance for lease in leases] == prewarmed[: len(leases)]
+    assert leases
+    for lease in leases:
+        world.dispatcher.release(lease)
+    await world.clock.advance(10.0)
+    assert all(caller.ended_at is not None for caller in callers)
+    assert world.engine.calls["create"] == 2, "nothing was asked of the engine"
+
+
+async def test_a_call_that_needs_a_container_is_told_at_once_and_served_when_the_engine_is_back(
+    world: World, away: Away
+) -> None:
+    away.fault = DOWN
+    function = world.deploy()
+    caller = world.arrive(function)
+    await world.clock.settle()
+    assert isinstance(caller.error, EngineAway)
+    assert str(caller.error) == f"no instance of f can be started: {DOWN}"
+    assert caller.error.retry_after == 2.0
+    assert world.engine.calls["create"] == 0
+    away.fault = None
+    world.dispatcher.engine_back()
+    again = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert again.lease is not None
+    world.dispatcher.release(again.lease)
+
+
+async def test_a_prewarmed_instance_is_no_use_if_memory_is_short_for_it(world: World, away: Away) -> None:
+    """Nothing can be removed to make room. 384 MiB are free beside the prewarmed one of 128."""
+    world.prewarm(1)
+    fits, too_big = (
+        world.deploy("fits", memory=512, generic=True),
+        world.deploy("big", memory=513, generic=True),
+    )
+    await world.clock.advance(1.0)
+    away.fault = DOWN
+    refused, served = world.arrive(too_big), world.arrive(fits)
+    await world.clock.advance(SPECIALISE)
+    assert isinstance(refused.error, EngineAway)
+    assert served.lease is not None
+    assert world.pool.ledger.memory_declared == 512 * MIB
+    world.dispatcher.release(served.lease)
+
+
+async def test_whoever_has_an_instance_waits_for_it(world: World, away: Away) -> None:
+    function = world.deploy(max_instances=4)
+    holder = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert holder.lease is not None
+    away.fault = DOWN
+    waiter = world.arrive(function)
+    await world.clock.advance(1.0)
+    assert waiter.error is None
+    world.dispatcher.release(holder.lease)
+    await world.clock.settle()
+    assert waiter.lease is not None
+    world.dispatcher.release(waiter.lease)
+
+
+async def test_single_use_instances_in_use_are_nothing_to_wait_for(world: World, away: Away) -> None:
+    function = world.deploy(reuse=False, max_instances=4)
+    holder = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert holder.lease is not None
+    away.fault = DOWN
+    waiter = world.arrive(function)
+    await world.clock.settle()
+    assert isinstance(waiter.error, EngineAway)
+    away.fault = None
+    world.dispatcher.release(holder.lease)
+
+
+async def test_after_a_fault_of_the_engine_the_next_is_told_it_until_it_is_tried_again(world: World) -> None:
+    function = world.deploy()
+    function.failures = 1
+    function.blocked = "no space left on device"
+    function.not_before = world.clock.now() + 1.0
+    caller = world.arrive(function)
+    await world.clock.settle()
+    assert isinstance(caller.error, NoCapacity)
+    assert "no space left on device" in str(caller.error)
+    assert caller.error.retry_after == pytest.approx(1.0)
+    await world.clock.advance(1.0)
+    again = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert again.lease is not None
+    world.dispatcher.release(again.lease)
