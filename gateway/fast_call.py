@@ -246,9 +246,9 @@ class FastCall(Invocation):
         self._over = self.response_complete = True
         client.answer(self, status, lines, body)
 
-    def time_out(self) -> None:
-        """It has run for the function's `timeout`."""
-        if not self._over:
+    def take_long_way(self) -> None:
+        """Hand it over if it runs: its time is over, or soon will be."""
+        if self._lease is not None and not self._over:
             self._hand_over()
 
     def client_left(self) -> bool:

@@ -245,7 +245,7 @@ class FastPathProtocol(ClientProtocol):
         if self._candidate is not None:
             self._read_on()
         elif self._fast_call is not None:
-            self._fast_call.time_out()
+            self._fast_call.take_long_way()  # which ends it
         elif self.cycle is None or self.cycle.response_complete:
             self.timeout_keep_alive_handler()
 
@@ -254,6 +254,8 @@ class FastPathProtocol(ClientProtocol):
         if self._candidate is not None:
             self._read_on()
         super().shutdown()
+        if self._fast_call is not None:
+            self._fast_call.take_long_way()  # there it is told if it has to be ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop."""

@@ -244,8 +244,22 @@ async def test_a_connection_that_is_shut_down_ends_with_its_answer(call: WarmCal
     call.protocol.data_received(PLAIN)
     call.protocol.shutdown()
     call.link.connection.data_received(ANSWER)
+    await settle()
+    assert said(call).startswith(b"HTTP/1.1 200 OK")
     assert b"\r\nconnection: close\r\n" in said(call)
     assert call.client.closed
+
+
+async def test_a_call_that_a_shutdown_cannot_wait_for_is_told_so(call: WarmCall) -> None:
+    call.protocol.data_received(PLAIN)
+    call.dispatcher.draining = True
+    call.protocol.shutdown()
+    await settle()
+    [task] = call.protocol.tasks
+    task.cancel()
+    await settle()
+    assert said(call).startswith(b"HTTP/1.1 503")
+    assert ended(call, "draining") == 1
 
 
 @pytest.mark.parametrize(
