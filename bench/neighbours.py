@@ -37,12 +37,15 @@ PAUSE = 0.05
 
 
 def declared(folder: Path) -> dict[str, str]:
-    """Put the attacks into a folder beside functions.yaml; their names and keys, all of them defaults."""
+    """Put the attacks into a folder beside functions.yaml; their names and keys: defaults, but for the timeout, since
+    an attack that nobody waits for any more goes on until then."""
     for name in ATTACKS:
         place = folder / name
         place.mkdir(parents=True)
         (place / "handler.py").write_text((ATTACKS_FOLDER / f"{name.replace('-', '_')}.py").read_text())
-    return {name: f"runtime: python, source: {name}, handler: 'handler:handle'" for name in ATTACKS}
+    return {
+        name: f"runtime: python, source: {name}, handler: 'handler:handle', timeout: 3s" for name in ATTACKS
+    }
 
 
 @asynccontextmanager
