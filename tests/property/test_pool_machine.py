@@ -376,6 +376,6 @@ PoolMachine.TestCase.settings = settings(
 )
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(900)  # a machine that is busy, or measures coverage, takes its time
 class TestPool(PoolMachine.TestCase):  # type: ignore[misc, valid-type]
     """Run by pytest as one test."""
