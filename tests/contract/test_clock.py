@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pool.clock import Clock, LoopClock, VirtualClock
+from pool.clock import Clock, LazyTimer, LoopClock, VirtualClock
 
 
 @pytest.fixture(params=[LoopClock, VirtualClock])
@@ -124,3 +124,24 @@ async def test_tasks_that_never_rest_are_found_out():
     with pytest.raises(RuntimeError, match="awake"):
         await clock.settle()
     task.cancel()
+
+
+async def test_a_lazy_timer_rings_once_at_the_latest_time_that_was_set():
+    clock = VirtualClock()
+    rung: list[float] = []
+    timer = LazyTimer(clock, lambda: rung.append(clock.now()))
+    for due in (5.0, 9.0, 3.0):  # put off, and then sooner than it was at first
+        timer.set(due)
+    await clock.advance(2)
+    timer.set(6.0)
+    await clock.advance(10)
+    assert rung == [6.0]
+    timer.set(20.0)
+    timer.stop()
+    await clock.advance(10)
+    timer.set(30.0)
+    timer.close()
+    assert clock.next_due() is None
+    timer.set(40.0)
+    await clock.advance(30)
+    assert rung == [6.0, 40.0]

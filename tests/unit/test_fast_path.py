@@ -7,6 +7,10 @@ import json
 
 import pytest
 
+from gateway.access.access import Access, Tenant
+from gateway.access.keys import create
+from gateway.access.limits import Quota
+from gateway.access.scopes import parse_scopes
 from gateway.fast_call import FastCall
 from gateway.fast_path import PATIENCE
 from tests.unit.warm_call_loop import ANSWER, REQUEST, WarmCall
@@ -321,3 +325,74 @@ async def test_a_request_whose_body_is_being_read_is_answered_after_a_shutdown(c
     call.link.connection.data_received(ANSWER)
     await settle()
     assert b"\r\nconnection: close\r\n" in said(call)
+
+
+def close_with_a_key(call: WarmCall) -> tuple[bytes, Tenant]:
+    """Let only one key in from now on: a call with it, and what is known of it."""
+    text, key = create("one", parse_scopes(["invoke:hello"]), Quota(concurrency=1), None, 0.0)
+    access = call.protocol.fast.access = Access(call.protocol.fast.clock, call.metrics, [key])
+    assert access._tenants is not None
+    [tenant] = access._tenants.values()
+    return HEAD + b"x-hearth-key: %b\r\ncontent-length: 2\r\n\r\nhi" % text.encode(), tenant
+
+
+async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall) -> None:
+    call(PLAIN)
+    keyed, tenant = close_with_a_key(call)
+    call.client.written.clear()
+    call.protocol.data_received(PLAIN)  # its head is known from before a key was needed
+    await settle()
+    assert said(call).startswith(b"HTTP/1.1 401")
+    for _ in range(3):
+        assert b"HTTP/1.1 200 OK" in call(keyed)
+        assert fast(call)
+        assert b"hth_" not in sent(call)
+        assert tenant.running == 0
+    call.client.written.clear()
+    call.link.transport.written.clear()
+    access = call.protocol.fast.access
+    access._configured = ()
+    access._take_over([])  # revoked
+    call.protocol.data_received(keyed)
+    await settle()
+    assert said(call).startswith(b"HTTP/1.1 401")
+    assert sent(call) == b""
+
+
+@pytest.mark.parametrize(
+    "end", ["answered", "streamed", "died", "timed out", "left", "left waiting", "refused"]
+)
+async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: str) -> None:
+    call.limit(timeout=0.05)
+    keyed, tenant = close_with_a_key(call)
+    if end == "left waiting":
+        assert call.dispatcher.try_lease(call.dispatcher.functions["hello"], "", 0.0) is not None
+    call.protocol.data_received(keyed)
+    assert tenant.running == 1
+    if end == "answered":
+        call.link.connection.data_received(ANSWER)
+    elif end == "streamed":
+        call.link.connection.data_received(ANSWER[:-1])
+        await settle()
+        assert tenant.running == 1
+        call.link.connection.data_received(ANSWER[-1:])
+    elif end == "died":
+        call.link.connection.connection_lost(None)
+    elif end == "timed out":
+        await asyncio.sleep(0.1)
+    elif end == "left":
+        call.protocol.connection_lost(None)
+        assert tenant.running == 1, "it runs still"
+        call.link.connection.data_received(ANSWER)
+    elif end == "left waiting":
+        call.protocol.connection_lost(None)
+    elif end == "refused":
+        second = call.another_client()
+        second.protocol.fast.access = call.protocol.fast.access
+        second.protocol.data_received(keyed)
+        await settle()
+        assert said(second).startswith(b"HTTP/1.1 429")
+        assert tenant.running == 1
+        call.link.connection.data_received(ANSWER)
+    await settle()
+    assert tenant.running == 0
