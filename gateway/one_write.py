@@ -45,6 +45,8 @@ class OneWriteTransport:
         pending = self._pending
         if pending:
             self._pending, self._size = [], 0
+            if self._behind.is_closing():
+                return  # it was lost, or aborted, since
             self._behind.write(pending[0] if len(pending) == 1 else b"".join(pending))
 
     def close(self) -> None:

@@ -60,3 +60,11 @@ async def test_closing_writes_first() -> None:
     await asyncio.sleep(0)
     assert behind.written == [b"last words"]
     assert transport.is_closing(), "what it does not know goes to the transport behind"
+
+
+async def test_what_was_to_be_written_to_a_lost_connection_is_dropped() -> None:
+    transport, behind = joined()
+    transport.write(b"late")
+    behind.close()  # uvloop's transports raise at a write when they are lost
+    await asyncio.sleep(0)
+    assert behind.written == []
