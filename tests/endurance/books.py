@@ -42,7 +42,9 @@ def differences(metrics: str, seen: Seen) -> list[str]:
             found.append(f"{function}: {answered} are answered, and had {dict(kinds)} starts")
         seen_kinds = {kind: n for (name, kind), n in seen.starts.items() if name == function}
         if any(kinds[kind] < n for kind, n in seen_kinds.items()):
-            found.append(f"{function}: {dict(kinds)} starts are counted, {seen_kinds} were seen")
+            found.append(
+                f"{function}: {dict(kinds)} starts are counted, {seen_kinds} were seen; {dict(beyond)} no client saw"
+            )
     return found
 
 

@@ -125,8 +125,15 @@ async def check_at_rest(gateway: Gateway, world: World) -> None:
     """Nobody calls: all is accounted for, and counted as the clients saw it."""
     await world.rest()
     await asyncio.to_thread(eventually, gateway.books_agree, 30)
-    assert differences(gateway.http.get("/metrics").text, world.seen) == []
+    faults = world.wrong + differences(gateway.http.get("/metrics").text, world.seen)
+    assert not faults, "\n".join(faults)
     world.removals.update(gateway.http.get("/pool").json()["removals"])
+
+
+def check_holdings(before: Holdings, after: Holdings) -> None:
+    """At rest as many tasks as at rest before, and as many files but for connections that are kept."""
+    assert after.tasks == before.tasks
+    assert after.files.total() <= before.files.total() + SPARE
 
 
 def summary(world: World, seconds: float) -> str:
@@ -149,6 +156,7 @@ async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: f
         world = World(port_of(gateway))
         mischief = Mischief(gateway, world, random.Random(seed), pause=0.25)
         rounds = max(2, round(seconds / 30))
+        before = await asyncio.to_thread(Holdings, gateway, PREWARM["python"])
         began = time.monotonic()
         try:
             async with clients(world, seed, mischief=True, pause=0.3):
@@ -158,13 +166,15 @@ async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: f
                         await mischief.restart()
                     await mischief.run(seconds / rounds)
                     await check_at_rest(gateway, world)
-                    world.calling.set()
+                    if number + 1 < rounds:
+                        world.calling.set()
+                after = await asyncio.to_thread(Holdings, gateway, PREWARM["python"])
         finally:
             print(summary(world, time.monotonic() - began))
             print(f"faults: {dict(mischief.done)}; ready again after {mischief.recoveries}")
-        assert world.wrong == []
         assert unexplained(world.everything, mischief.hurt) == []
-        assert mischief.done.total() > seconds / 2
+        check_holdings(before, after)
+        assert mischief.done.total() > seconds / 4
 
 
 async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int, seconds: float):
@@ -176,14 +186,14 @@ async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int
         async with clients(world, seed, mischief=False, pause=1):
             world.rate = await half_rate(world)
             await check_at_rest(gateway, world)
-            before = Holdings(gateway, PREWARM["python"])
+            before = await asyncio.to_thread(Holdings, gateway, PREWARM["python"])
             world.calling.set()
             began = time.monotonic()
             while (at := time.monotonic() - began) < seconds:
                 samples.append(Sample(at, gateway.memory(), files_of(gateway).total()))
                 await asyncio.sleep(seconds / 100)
             await check_at_rest(gateway, world)
-            after = Holdings(gateway, PREWARM["python"])
+            after = await asyncio.to_thread(Holdings, gateway, PREWARM["python"])
         print(summary(world, time.monotonic() - began))
         warm, late = samples[len(samples) // 5 :], samples[-len(samples) // 5 :]
         early = warm[: len(samples) // 5]
@@ -193,8 +203,6 @@ async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int
             f"{slope(warm) / 1024:+.1f} KiB a minute; at most {max(s.files for s in samples)} file descriptors; "
             f"at rest {before}, in the end {after}"
         )
-        assert world.wrong == []
         assert unexplained(world.everything, Counter()) == []
-        assert after.tasks == before.tasks
-        assert after.files.total() <= before.files.total() + SPARE
+        check_holdings(before, after)
         assert abs(growth) <= FLAT
