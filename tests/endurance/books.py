@@ -59,13 +59,15 @@ def _counted(metrics: str, name: str, label: str) -> Counter[tuple[str, str]]:
 
 def unexplained(seen: Seen, hurt: Counter[str]) -> list[str]:
     """Answers that are no 200 and that no fault explains. `hurt` is how many calls of each function faults can have
-    hurt: an instance that is killed or stopped has at most as many as it has slots."""
+    hurt: an instance that is hit has at most as many as it has slots; for one that is not ready yet all may wait."""
     found = []
     for function in SLOTS:
         ended = {
             outcome: n for (name, outcome), n in seen.ended.items() if name == function and outcome != "ok"
         }
-        died = seen.cut[function] + sum(ended.pop(outcome, 0) for outcome in ("instance-died", "timeout"))
+        died = seen.cut[function] + sum(
+            ended.pop(outcome, 0) for outcome in ("instance-died", "timeout", "no-capacity")
+        )
         if function == "cat":
             died += ended.pop("command-failed", 0)
         if died > hurt[function]:

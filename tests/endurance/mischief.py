@@ -20,6 +20,8 @@ from mix import SLOTS, TIMEOUT, Answer, functions
 
 HANDLERS = ("echo", "packed", "once", "stream", "large")
 """Whose a generic instance may become."""
+SERVING = ("idle", "frozen", "busy", "draining")
+"""States of an instance whose end hurts its own calls only; all may wait for one that is not ready yet."""
 
 
 class Mischief:
@@ -128,8 +130,9 @@ class Mischief:
             return None
         instance: dict[str, Any] = self._chance.choice(instances)
         self.done[fault] += 1
-        function = instance["function"]
-        self.hurt.update({name: SLOTS[name] for name in ([function] if function else HANDLERS)})
+        function, serves = instance["function"], instance["state"] in SERVING
+        for name in [function] if function else HANDLERS:
+            self.hurt[name] += SLOTS[name] if serves else self.world.clients
         return instance
 
     @contextlib.asynccontextmanager
