@@ -128,8 +128,10 @@ class World:
         outcome = "ok" if answer.status < 500 else "function-error"
         if answer.headers.get("content-type") == "application/problem+json":
             outcome = json.loads(answer.body)["type"].rpartition(":")[2]
-        else:
+        elif "x-hearth-start" in answer.headers:
             self.seen.starts[function, answer.headers["x-hearth-start"]] += 1
+        else:
+            self.wrong.append(f"{function}: no answer of a function: {answer}"[:600])
         self.seen.ended[function, outcome] += 1
         return outcome
 
