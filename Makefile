@@ -33,6 +33,7 @@ coverage: images tools ## run the tests and fail where fewer than 95 % of the br
 	@$(PY) -m tests.branches build/coverage.json 95
 
 mutants: $(READY) ## change what decides and what counts, mutant by mutant, and see whether a test notices
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
 	@nice -n 19 .venv/bin/mutmut run
 	@nice -n 19 .venv/bin/mutmut results
 
