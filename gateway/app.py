@@ -14,6 +14,9 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.body import Receive, Send
+from gateway.durable.accept import AcceptEndpoint
+from gateway.durable.caller import Caller
+from gateway.durable.preferences import preferences
 from gateway.fast_call import FastPath
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
@@ -69,6 +72,16 @@ class Edge:
             runtime.clock,
         )
         """For the protocol of the clients' connections."""
+        runtime.worker.run = Caller(self._invoke, runtime.logs)
+        self._accept = AcceptEndpoint(
+            self._invoke,
+            runtime.registry,
+            runtime.dispatcher,
+            runtime.store,
+            runtime.worker,
+            runtime.clock,
+            runtime.metrics,
+        )
         self._app = build_app(runtime)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -81,8 +94,12 @@ class Edge:
             if isinstance(admission, Problem):
                 await self._invoke.refuse(scope, receive, send, admission)
                 return
+            wish = preferences(headers)
             try:
-                await self._invoke(scope, receive, send)
+                if wish.respond_async:
+                    await self._accept(scope, receive, send, wish, admission)
+                else:
+                    await self._invoke(scope, receive, send)
             finally:
                 admission.ended()
         else:

@@ -151,7 +151,7 @@ class FastPathProtocol(ClientProtocol):
         for field, value in self.headers:
             if field == b"content-length":
                 length = int(value)
-            elif field == b"transfer-encoding":
+            elif field in (b"transfer-encoding", b"prefer"):
                 return None
         if length > MOST_OF_A_BODY:
             return None

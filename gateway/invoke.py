@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from gateway.background import BACKGROUND, Background
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
 from gateway.invocation import HandedOver, Invocation
@@ -82,7 +83,9 @@ class InvokeEndpoint:
         except Exception as error:
             await self._refuse(invocation, error)
 
-    async def refuse(self, scope: Mapping[str, Any], receive: Receive, send: Send, problem: Problem) -> None:
+    async def refuse(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, problem: Exception
+    ) -> None:
         """Answer a call that may not be made at all; it is an invocation nevertheless."""
         await self._refuse(_Invocation(self, scope, receive, send), problem)
 
@@ -94,6 +97,8 @@ class InvokeEndpoint:
             detail = problem.detail[:LOGGED_DETAIL]
             log.warning("invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, detail)
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
+        if invocation.background is not None:
+            invocation.background.problem = problem
         if invocation.head_sent:
             return  # the server closes the connection without a final chunk: nobody takes half for whole
         body = problem.body(invocation.id)
@@ -160,7 +165,7 @@ class Deadline:
 class _Invocation(Invocation):
     """One call on its way through the gateway."""
 
-    __slots__ = ("_end", "_handed_over", "_receive", "_scope", "head_sent", "send", "sending")
+    __slots__ = ("_end", "_handed_over", "_receive", "_scope", "background", "head_sent", "send", "sending")
 
     def __init__(
         self,
@@ -179,6 +184,9 @@ class _Invocation(Invocation):
         self.head_sent = False
         self.sending = False
         """Whether the client is being waited for to read."""
+        self.background: Background | None = scope.get(BACKGROUND)
+        if self.background is not None:
+            self.id = self.background.id
         if handed_over is not None:
             before = handed_over.invocation
             self.id, self.name, self.arrived = before.id, before.name, before.arrived
@@ -191,6 +199,8 @@ class _Invocation(Invocation):
         function = end._find(self, scope, name, sub_path) if before is None else before.function
         target = target_of(sub_path, scope["query_string"])
         headers = request_headers(scope, self.id.encode(), function.limits.timeout)
+        if self.background is not None:
+            headers.append((b"x-hearth-attempt", b"%d" % self.background.attempt))
         body = RequestBody(self._receive, scope, function.limits.max_body)
         if before is None:
             await body.read_ahead()
@@ -212,6 +222,8 @@ class _Invocation(Invocation):
                 call.more, call.length = body.more, body.length
             if function.workload.kind is Kind.COMMAND:
                 call.meta = cgi_variables(scope, name, self.id, body.length)
+                if self.background is not None:
+                    call.meta["HEARTH_ATTEMPT"] = str(self.background.attempt)
             try:
                 await self._call(function, lease, call, body)
                 return
@@ -278,6 +290,8 @@ class _Invocation(Invocation):
                 await self._respond(function, answer)
             except asyncio.CancelledError:
                 if not deadline.caught():
+                    if self.background is not None and not end._dispatcher.draining:
+                        fatal = Reason.REQUESTED  # cancelled: it shall not run on unseen
                     raise
                 if body.waiting:
                     raise Problem(

@@ -32,6 +32,7 @@ programs of this machine and its own pages. Pages of other sites get a 403.
 """
 TAGS = [
     {"name": "invoke", "description": "Call functions"},
+    {"name": "async", "description": "Calls that were accepted to be run later: `Prefer: respond-async`"},
     {"name": "functions", "description": "What is deployed, and what is wrong with what is not in service"},
     {"name": "pool", "description": "The instances that run functions, and the ones kept ready"},
     {"name": "logs", "description": "What functions and instances printed"},
@@ -42,7 +43,7 @@ METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 WITH_BODY = frozenset({"post", "put", "patch"})
 
 BEFORE_ANY_ROUTE = frozenset({"head-timeout", "head-too-large"})
-NOT_FROM_INVOKE = BEFORE_ANY_ROUTE | {"not-found", "invalid-input", "read-timeout"}
+NOT_FROM_INVOKE = BEFORE_ANY_ROUTE | {"not-found", "conflict", "invalid-input", "read-timeout"}
 """A read-timeout ends an answer whose head was sent already: the connection is cut, and it is only counted."""
 NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-failed"})
 """Only handlers and commands fail so, and they have no sub-paths."""
@@ -59,11 +60,13 @@ EXAMPLE_DETAILS = {
     "not-found": "there is no instance '4f2a'; GET /pool/instances lists them",
     "no-such-function": "there is no function 'helo'; GET /functions lists them",
     "method-not-allowed": "hello takes no sub-path: POST /invoke/hello",
+    "conflict": "the invocation is running; it has no result yet",
     "head-timeout": "the request's head did not come within 20 s",
     "body-timeout": "the rest of the request's body did not come in time",
     "read-timeout": "the answer was not read in time",
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
+    "key-reused": "this Idempotency-Key was sent with another request within 24 hours",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
     "quota-exceeded": "the key shop has used up its 100/s",
     "head-too-large": "the request's head is over 65536 bytes",
@@ -76,6 +79,7 @@ EXAMPLE_DETAILS = {
     "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
     "engine-down": "the container engine does not answer; no instance of hello can be started",
+    "store-failed": "the store of accepted calls has failed: database or disk is full",
     "draining": "the gateway is shutting down",
     "timeout": "hello ran past its timeout of 30 s",
 }
@@ -97,6 +101,32 @@ START_HEADERS = {
         "schema": {"type": "string", "example": "queue;dur=0.03, start;dur=0.00, exec;dur=0.41"},
     },
 }
+ACCEPTED_HEADERS = {
+    "Location": {
+        "description": "Where the accepted call is: `/invocations/{id}`",
+        "schema": {"type": "string", "example": f"/invocations/{EXAMPLE_ID}"},
+    },
+    "Preference-Applied": {
+        "description": "What was done of the Prefer header (RFC 7240)",
+        "schema": {"type": "string", "example": "respond-async, wait=5"},
+    },
+}
+ASYNC_PARAMETERS = [
+    {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`respond-async`: keep the call on disk, answer 202, run it later. With `wait=5` too, answer "
+        "like a direct call if it ends within 5 seconds",
+        "schema": {"type": "string"},
+        "example": "respond-async, wait=5",
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "With `respond-async`: the same key gives the same call for 24 hours",
+        "schema": {"type": "string", "maxLength": 255},
+    },
+]
 RETRY_AFTER = {
     "description": "Seconds after which a new attempt makes sense",
     "schema": {"type": "integer", "minimum": 1},
@@ -178,7 +208,7 @@ def invoke_operation(declared: list[Declared]) -> dict[str, Any]:
         "description": "Body and headers go to the function. Its status, headers and body come back.\n\n"
         "A **handler** is given a JSON body as an object. A **command** is given the body on its standard input. "
         "An **http** function is given the request with the path `/`, and takes any method here.",
-        "parameters": [function_parameter(declared)],
+        "parameters": [function_parameter(declared), *ASYNC_PARAMETERS],
         "requestBody": request_body(),
         "responses": invoke_responses(
             slug for slug in TYPES if slug not in NOT_FROM_INVOKE | ONLY_FROM_SUB_PATHS
@@ -204,7 +234,7 @@ def sub_path_operation(method: str, servers: list[Declared]) -> dict[str, Any]:
         "operationId": f"invoke_{method}",
         "summary": f"{method.upper()} a path of a function that serves HTTP",
         "description": "For **http** functions, which take any method and any path. Others answer 405.",
-        "parameters": [function_parameter(servers), path],
+        "parameters": [function_parameter(servers), path, *ASYNC_PARAMETERS],
         "responses": invoke_responses(slug for slug in TYPES if slug not in unlikely),
     }
     return shown | ({"requestBody": request_body()} if method in WITH_BODY else {})
@@ -245,7 +275,13 @@ def invoke_responses(slugs: Iterable[str]) -> dict[str, Any]:
             "description": "The function's own answer. Its status may be any other too",
             "headers": {"X-Invocation-Id": INVOCATION_ID, **START_HEADERS},
             "content": {"*/*": {"schema": {}}},
-        }
+        },
+        "202": {
+            "description": "The call is on disk and will be run (`Prefer: respond-async`). A function's own answer "
+            "may have this status too",
+            "headers": {"X-Invocation-Id": INVOCATION_ID, **ACCEPTED_HEADERS},
+            "content": {"*/*": {"schema": {}}},
+        },
     }
     for status, shown in problem_responses(*slugs, invocation_id=EXAMPLE_ID).items():
         shown["headers"] = {"X-Invocation-Id": INVOCATION_ID, **START_HEADERS, **shown.get("headers", {})}

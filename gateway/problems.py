@@ -16,6 +16,7 @@ from pool.errors import (
     PoolError,
     TooLarge,
 )
+from scheduler.durable.store import KeyReused, StoreError
 from scheduler.errors import EngineAway, Gone, NoCapacity, QueueFull
 
 Blame = Literal["caller", "function", "platform"]
@@ -30,8 +31,10 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "head-timeout": (408, "The request's head did not come in time", "caller"),
     "body-timeout": (408, "The request's body did not come in time", "caller"),
     "read-timeout": (408, "The answer was not read in time", "caller"),
+    "conflict": (409, "What it is now does not allow this", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
     "invalid-input": (422, "The request's parameters are not right", "caller"),
+    "key-reused": (422, "The idempotency key was used for another request", "caller"),
     "queue-full": (429, "The function's queue is full", "caller"),
     "quota-exceeded": (429, "The key's quota is used up", "caller"),
     "head-too-large": (431, "The request's head is over the limit", "caller"),
@@ -44,6 +47,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "function-failed": (502, "The function could not be set up", "function"),
     "no-capacity": (503, "No capacity in time", "platform"),
     "engine-down": (503, "The container engine does not answer", "platform"),
+    "store-failed": (503, "The store of accepted calls cannot take or give it", "platform"),
     "draining": (503, "The gateway is shutting down", "platform"),
     "timeout": (504, "The function ran past its timeout", "function"),
 }
@@ -124,5 +128,9 @@ def problem_of(error: Exception) -> Problem:
             return Problem("engine-down", str(error), 1.0)
         case PoolError():
             return Problem("no-capacity", str(error), 1.0)
+        case KeyReused():
+            return Problem("key-reused", "this Idempotency-Key was sent with another request within 24 hours")
+        case StoreError():
+            return Problem("store-failed", str(error), 5.0)
         case _:
             return Problem("internal-error", "the gateway has a fault; its log says more")

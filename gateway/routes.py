@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gateway.durable.routes import add_routes, export_backlog, kept_log
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.runtime import Runtime
@@ -48,6 +49,8 @@ def build_routes(runtime: Runtime) -> APIRouter:
     """The routes of one gateway."""
     router = APIRouter(responses=ANYWHERE, generate_unique_id_function=lambda route: route.name)
     dispatcher, pool = runtime.dispatcher, runtime.pool
+
+    add_routes(router, runtime.store, runtime.worker, runtime.clock)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name
@@ -186,6 +189,8 @@ def build_routes(runtime: Runtime) -> APIRouter:
         The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
         """
         log = runtime.logs.read(id)
+        if log is None and runtime.store.exists:
+            log = await kept_log(runtime.store, id)
         if log is None:
             raise Problem("not-found", f"no invocation {id!r} is remembered; the latest 10,000 are")
         return Response(log, media_type="text/plain; charset=utf-8")
@@ -212,6 +217,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     async def read_metrics() -> Response:
         """Every metric, in the text format of Prometheus."""
         pool.ledger.export(runtime.metrics)
+        await export_backlog(runtime.store, runtime.metrics)
         return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router

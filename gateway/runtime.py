@@ -28,6 +28,9 @@ from pool.records import Records
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
+from scheduler.durable.plans import Plans
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.worker import Worker
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.registry import Registry
 from scheduler.workloads import WorkloadBuilder
@@ -104,6 +107,9 @@ class Runtime:
             self.dispatcher.is_provisioned,
             self.engine.down,
         )
+        self.store = SqliteStore(folder.path / "calls.db", settings.async_size)
+        plans = Plans(self.registry, self.dispatcher)
+        self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
         self._looked = False
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -124,7 +130,12 @@ class Runtime:
                 told = True
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
-        await self.registry.apply(definitions)
+        loading = asyncio.ensure_future(self.registry.apply(definitions))
+        try:
+            await self.worker.start()
+            await loading
+        finally:
+            loading.cancel()
 
     async def why_not_ready(self) -> str | None:
         """Why the gateway cannot run functions now; None if it can."""
@@ -145,6 +156,7 @@ class Runtime:
     async def drain(self, hurry: asyncio.Event) -> None:
         """Accept nothing new, and wait until what runs has finished: `drain_timeout` at most, or until `hurry`."""
         self.dispatcher.draining = True
+        await self.worker.stop()
         give_up = self.clock.now() + self.settings.drain_timeout
         while self._calls_run() and not hurry.is_set():
             if self.clock.now() >= give_up:
@@ -163,6 +175,8 @@ class Runtime:
         """Let go of the engine and the data folder. Every instance, network and socket folder is removed, but, with
         `keep_warm`, for what the next start can adopt."""
         self.dispatcher.close()
+        await self.worker.close()
+        await self.store.close()
         await self.registry.close()
         await self.reaper.close()
         keep = self.settings.keep_warm

@@ -77,6 +77,13 @@ class Settings(BaseSettings):
         20.0,
         description="How long a client may take to send a request's head, and again for the first 64 KiB of its body",
     )
+    async_retention: Duration = Field(
+        7 * 86400.0, description="How long accepted calls that have ended are remembered, with their answers"
+    )
+    async_size: Size = Field(
+        2**30,
+        description="Size of the store of accepted calls: the oldest that have ended are forgotten first",
+    )
     log_limit: Size = Field(256 * 1024, description="Output that is kept of one invocation")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is less grave than this is not logged"

@@ -73,8 +73,9 @@ class LogStore:
         self._known: OrderedDict[str, LogBuffer | None] = OrderedDict()
 
     def remember(self, invocation: str) -> None:
-        """Note that there was such an invocation, so that its empty log is told from an unknown one."""
-        self._known[invocation] = None
+        """Note that there is such an invocation, so that its empty log is told from an unknown one. What an earlier
+        run of it printed stays."""
+        self._known.setdefault(invocation, None)
         if len(self._known) > self._remembered:
             self._forget()
 

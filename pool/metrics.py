@@ -53,6 +53,26 @@ class Metrics:
             ["function", "kind"],
             r,
         )
+        self.async_accepted = PlainCounter(
+            "hearth_async_accepted", "Calls that were accepted to be run later", ["function"], r
+        )
+        self.async_ended = PlainCounter(
+            "hearth_async_ended", "Accepted calls that have ended, by how", ["function", "status"], r
+        )
+        self.async_retries = PlainCounter(
+            "hearth_async_retries",
+            "Runs of accepted calls that failed and will be tried again",
+            ["function"],
+            r,
+        )
+        self.async_interrupted = Counter(
+            "hearth_async_interrupted",
+            "Accepted calls that were leased when an earlier gateway process ended: they may run twice",
+            registry=r,
+        )
+        self.async_backlog = Gauge(
+            "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
+        )
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )

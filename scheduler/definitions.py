@@ -90,6 +90,14 @@ class Defaults(_Keys):
     web: types.Switch = False
     """Its HTML and cookies are for browsers, on our origin."""
     labels: types.Labels = {}
+    retries: types.Retries = types.Retries()
+    """Of calls that are accepted to be run later."""
+    max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 6 * 3600.0
+    """Seconds after which an accepted call that has not succeeded is given up."""
+    on_success: types.FunctionName | None = None
+    """Function that is called when an accepted call has succeeded."""
+    on_failure: types.FunctionName | None = None
+    """Function that is called when an accepted call was given up."""
 
 
 SHAPE = ("network", "tmp_size", "writable", "volumes", "user", "sandbox")
@@ -198,15 +206,22 @@ class _Loader:
         defaults, faulty = self._model(Defaults, own, own, ("defaults",))
         # A faulty default is told once, and not again for every function.
         shared = {key: value for key, value in own.items() if key not in faulty}
-        functions = {
-            name: self._function(name, keys, shared)
-            for name, keys in self._mapping(root, "functions").items()
-        }
+        given = self._mapping(root, "functions")
+        functions = {name: self._function(name, keys, shared) for name, keys in given.items()}
+        self._destinations(("defaults",), own, functions)
+        for name, keys in given.items():
+            self._destinations(("functions", name), keys, functions)
         prewarm = self._prewarm(self._mapping(root, "prewarm"))
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}
         return Definitions(defaults=defaults, prewarm=prewarm, functions=sound)
+
+    def _destinations(self, path: KeyPath, keys: object, functions: Collection[str]) -> None:
+        for key in ("on_success", "on_failure"):
+            name = keys.get(key) if isinstance(keys, dict) else None
+            if isinstance(name, str) and re.fullmatch(types.NAME, name) and name not in functions:
+                self._fault((*path, key), _no_such("function", name, sorted(functions)))
 
     def _prewarm(self, counts: dict[str, Any]) -> dict[str, int]:
         for runtime in counts:
@@ -342,7 +357,9 @@ def _message(detail: ErrorDetails) -> str:
         return str(detail["ctx"]["error"])
     if detail["type"] == "literal_error":
         return f"must be {detail['ctx']['expected']}, not {shown(detail['input'])}"
-    if detail["type"] == "dict_type":
+    if detail["type"] == "extra_forbidden":
+        return "is no key that is known here; take it out"
+    if detail["type"] in ("dict_type", "model_type"):
         return f"must be a mapping, like {{key: value}}, not {shown(detail['input'])}"
     return detail["msg"]
 

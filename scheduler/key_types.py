@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pool.engine.base import Mount
+from scheduler.durable.policy import KINDS
 from scheduler.faults import shown
-from scheduler.units import Size, format_duration, parse_duration, size_between
+from scheduler.units import Duration, Size, duration_between, format_duration, parse_duration, size_between
 
 TMP = "/tmp"  # noqa: S108 (the container's own)
 RESERVED_PATHS = ("/proc", "/sys", "/dev", "/run/hearth", "/function")
@@ -224,3 +225,32 @@ Volumes = Annotated[
     tuple[Annotated[Mount, BeforeValidator(parse_volume)], ...], BeforeValidator(_list), Field(max_length=64)
 ]
 Prewarm = dict[str, Annotated[int, whole(0, 1000)]]
+
+
+def _failure(value: object) -> str:
+    """One of `retries.on`."""
+    status = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        status = int(value)
+    if (status is not None and 400 <= status <= 599) or value in KINDS:
+        return str(value)
+    raise ValueError(f"must be one of {', '.join(KINDS)} or a status from 400 to 599, not {shown(value)}")
+
+
+def _failures(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list, like [platform, timeout, 503], not {shown(value)}")
+    return tuple(value)
+
+
+class Retries(BaseModel):
+    """How accepted calls that fail are tried again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    attempts: Annotated[int, whole(1, 100)] = 3
+    """Runs of the function, the first one included."""
+    backoff: Annotated[Duration, duration_between("1ms", "24h")] = 1.0
+    """Seconds of pause after the first failure; each further one doubles it."""
+    max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 300.0
+    on: Annotated[tuple[Annotated[str, BeforeValidator(_failure)], ...], BeforeValidator(_failures)] = KINDS

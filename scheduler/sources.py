@@ -22,6 +22,8 @@ MAX_FILES = 10_000
 SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
 """Files and folders of these names, and `*.pyc`, are no part of a function."""
 REQUIREMENTS = "requirements.txt"
+SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure")
+"""Keys that say nothing of how a call is run: where the code is, and what is done about accepted calls."""
 
 
 class SourceError(Exception):
@@ -81,12 +83,12 @@ def check(source: Path) -> None:
 def version_digest(definition: FunctionDefinition, source: SourceCode | None, image_id: str) -> str:
     """SHA-256, in hex, of what shapes a function version; the first 12 digits are what people are shown.
 
-    These are: the function's name; every key of its definition, defaults included (`source` by the names and
-    contents of its files, not by where the folder is); and the id of the image that its containers are made
-    from. So a new image behind the same reference, or another byte of code, is a new version, and a folder
-    that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
+    These are: the function's name; every key of its definition, defaults included, but for those that shape nothing;
+    the names and contents of the files of `source`, not where the folder is; and the id of the image that its
+    containers are made from. So a new image behind the same reference, or another byte of code, is a new version,
+    and a folder that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
     """
-    keys = definition.model_dump(mode="json", exclude={"source"})
+    keys = definition.model_dump(mode="json", exclude=set(SHAPES_NO_VERSION))
     return _digest(
         [
             json.dumps(keys, sort_keys=True).encode(),

@@ -46,11 +46,20 @@ class Admission:
 
     __slots__ = ()
 
+    @property
+    def caller(self) -> str:
+        """Tells callers apart: the id of the key; empty where nobody has one."""
+        return ""
+
     def ended(self) -> None:
         """The invocation has ended, however it did. To be called once for each that was admitted."""
 
     def may_name(self, function: str) -> bool:
         """Whether the caller may learn that there is this function."""
+        return True
+
+    def may_invoke(self, function: str) -> bool:
+        """Whether the caller may call this function, and so decide about calls of it."""
         return True
 
 
@@ -75,6 +84,10 @@ class Tenant(Admission):
         """Invocations, those that wait included."""
         self.bucket = key.quota.bucket(now)
 
+    @property
+    def caller(self) -> str:
+        return self.key.id
+
     def ended(self) -> None:
         """One of its invocations has ended."""
         self.running -= 1
@@ -82,6 +95,9 @@ class Tenant(Admission):
     def may_name(self, function: str) -> bool:
         """What it may invoke, and everything if it may read."""
         return self.key.scopes.has("read") or self.key.scopes.may_invoke(function)
+
+    def may_invoke(self, function: str) -> bool:
+        return self.key.scopes.may_invoke(function)
 
 
 OPEN, VISIT = Admission(), Visit()
@@ -159,7 +175,7 @@ class Access:
         tenant = self._identify(headers)
         if isinstance(tenant, Problem):
             return tenant
-        if not tenant.key.scopes.has(right):
+        if right != "invoke" and not tenant.key.scopes.has(right):
             return self._not_allowed(tenant, right, f"{method} {path}")
         return self._over_rate(tenant) or tenant
 

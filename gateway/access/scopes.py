@@ -10,7 +10,7 @@ from typing import Literal, get_args
 Right = Literal["read", "deploy", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 
-ROUTES: tuple[tuple[str, str, Right | None], ...] = (
+ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/functions", "read"),
     ("GET", "/functions/{name}", "read"),
     ("GET", "/pool", "read"),
@@ -18,7 +18,15 @@ ROUTES: tuple[tuple[str, str, Right | None], ...] = (
     ("GET", "/pool/instances/{id}", "read"),
     ("DELETE", "/pool/instances/{id}", "deploy"),
     ("GET", "/pool/instances/{id}/logs", "read"),
+    ("GET", "/invocations", "invoke"),
+    ("GET", "/invocations/{id}", "invoke"),
+    ("GET", "/invocations/{id}/result", "invoke"),
+    ("DELETE", "/invocations/{id}", "invoke"),
+    ("POST", "/invocations/{id}/retry", "invoke"),
     ("GET", "/invocations/{id}/logs", "read"),
+    ("GET", "/dead-letters", "read"),
+    ("POST", "/dead-letters/redrive", "deploy"),
+    ("DELETE", "/dead-letters", "deploy"),
     ("GET", "/metrics", "read"),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
@@ -26,7 +34,8 @@ ROUTES: tuple[tuple[str, str, Right | None], ...] = (
     ("GET", "/docs/files/{path}", None),
     ("GET", "/openapi.json", None),
 )
-"""Every route beside /invoke: method, path, and the scope that it needs; None: no key at all.
+"""Every route beside /invoke: method, path, and the scope that it needs; None: no key at all; `invoke`: any key, and
+the route itself looks whether it may do this with the calls of this function.
 
 Probes have no keys, and neither has a browser that opens the docs page; what the page shows of functions needs one.
 A route that is not here needs `admin`: one that was forgotten is closed.
@@ -92,7 +101,7 @@ def parse_scopes(words: Iterable[str]) -> Scopes:
     return Scopes(unique)
 
 
-def right_for(method: str, path: str) -> Right | None:
+def right_for(method: str, path: str) -> Right | Literal["invoke"] | None:
     """The scope that a request needs, of any path but those below /invoke/; None: it needs no key."""
     for known, pattern, right in _MATCHERS:
         if method == known and pattern.fullmatch(path):

@@ -248,7 +248,7 @@ async def test_the_table_has_exactly_the_routes_that_there_are(tmp_path: Path) -
 )
 def test_what_is_not_in_the_table_needs_admin(method: str, path: str) -> None:
     assert right_for(method, path) == "admin"
-    assert {right for _, _, right in ROUTES} == {"read", "deploy", None}
+    assert {right for _, _, right in ROUTES} == {"read", "deploy", "invoke", None}
 
 
 # -- scopes ---------------------------------------------------------------------------------------------------

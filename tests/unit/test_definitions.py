@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pool.engine.base import Mount
 from pool.workload import Kind
 from scheduler.definitions import Defaults, Definitions, DefinitionsError, Fault, FunctionDefinition, load
+from scheduler.key_types import Retries
 
 IMAGE = "version: 1\nfunctions:\n  f:\n    image: busybox\n"
 """A sound file; further lines of four spaces are further keys of its function."""
@@ -247,6 +248,23 @@ FAULTY = [
     (IMAGE + "    user: §0\n", "user: must not be 0: functions do not run as root"),
     (IMAGE + "    user: §1000:0\n", "user: must not be 0"),
     (IMAGE + "    user: §root\n", "user: must be UID or UID:GID in numbers, or image"),
+    # Accepted calls
+    (IMAGE + "    retries: §3\n", "retries: must be a mapping, like {key: value}, not 3"),
+    (
+        IMAGE + "    retries: {attempts: §0}\n",
+        "retries.attempts: must be a whole number from 1 to 100, not 0",
+    ),
+    (IMAGE + "    retries: {atempts: §2}\n", "retries.atempts: is no key that is known here; take it out"),
+    (IMAGE + "    retries: {backoff: §1}\n", "retries.backoff: 1 has no unit"),
+    (
+        IMAGE + "    retries: {on: [crash, §crashes]}\n",
+        "must be one of platform, timeout, crash, 429, 5xx or a",
+    ),
+    (IMAGE + "    retries: {on: [§200]}\n", "or a status from 400 to 599, not 200"),
+    (IMAGE + "    retries: {on: §crash}\n", "must be a list, like [platform, timeout, 503], not 'crash'"),
+    (IMAGE + "    max_event_age: §31d\n", "max_event_age: must be from 1s to 30d"),
+    (IMAGE + "    on_success: §g\n", "on_success: there is no function 'g'"),
+    (IMAGE + "    on_failure: §G\n", "on_failure: must be 1 to 63 lower-case letters"),
     # Mounts
     (IMAGE + "    writable: {/: §1MiB}\n", "writable./: must not be / or in /proc, /sys, /dev"),
     (IMAGE + "    writable: {/proc/x: §1MiB}\n", "must not be / or in /proc"),
@@ -404,6 +422,10 @@ DEFAULT = {
     "sandbox": None,
     "web": False,
     "labels": {},
+    "retries": Retries(),
+    "max_event_age": 21600.0,
+    "on_success": None,
+    "on_failure": None,
     "runtime": None,
     "source": None,
     "handler": None,
@@ -457,6 +479,12 @@ SOUND = [
     ("max_response", "1TiB", 2**40),
     ("sandbox", "runsc", "runsc"),
     ("web", "true", True),
+    (
+        "retries",
+        "{attempts: 5, backoff: 100ms, on: [503, timeout]}",
+        Retries.model_validate({"attempts": 5, "backoff": "100ms", "on": [503, "timeout"]}),
+    ),
+    ("on_failure", "f", "f"),
     ("labels", "{team: edge, com.example/cost: 1.20}", {"team": "edge", "com.example/cost": "1.20"}),
     ("health", "/healthz?full=1", "/healthz?full=1"),
     ("command", "[serve, --port, 80, --rate, 1.50]", ("serve", "--port", "80", "--rate", "1.50")),

@@ -1,0 +1,1 @@
+"""Accepted calls over HTTP: taking them in, running them, showing how they stand."""

@@ -1,0 +1,170 @@
+"""`Prefer: respond-async` on /invoke: the call is kept on disk, answered with 202, and run later."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.access.access import Admission
+from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.durable.preferences import Preferences
+from gateway.durable.views import record_view
+from gateway.forwarding import HeaderList, request_headers, target_of
+from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.problems import Problem
+from pool.clock import Clock
+from pool.metrics import Metrics
+from pool.workload import Kind
+from scheduler.definitions import FunctionDefinition
+from scheduler.dispatcher import Dispatcher
+from scheduler.durable.model import Idempotency, NewCall, Record
+from scheduler.durable.store import KeyReused, Store, StoreError
+from scheduler.durable.worker import Worker
+from scheduler.registry import Registry
+
+IDEMPOTENT_FOR = 24 * 3600.0
+"""Seconds for which an idempotency key gives the same call again."""
+_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
+NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection"})
+"""What belongs to the request that was accepted, and not to the run."""
+
+
+class AcceptEndpoint:
+    """Serves calls below /invoke/ that prefer an answer before they are run."""
+
+    def __init__(
+        self,
+        endpoint: InvokeEndpoint,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        store: Store,
+        worker: Worker,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._endpoint = endpoint
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._store = store
+        self._worker = worker
+        self._clock = clock
+        self._metrics = metrics
+
+    async def __call__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, wish: Preferences, admission: Admission
+    ) -> None:
+        """ASGI. Every answer but the function's own is 202 or a problem."""
+        try:
+            record = await self._accept(scope, receive, admission)
+        except ClientGone:
+            return
+        except (KeyReused, StoreError, Problem) as error:
+            await self._endpoint.refuse(scope, receive, send, error)
+            return
+        self._worker.notify()
+        if wish.wait is not None:
+            if not record.status.ended:
+                await self._worker.wait(record.id, wish.wait)
+            try:
+                record = await self._store.show(record.id) or record
+                result = await self._store.result(record.id) if record.status.ended else None
+            except StoreError:
+                result = None  # it is kept all the same
+            if result is not None:
+                headers = [pair for pair in result.headers if pair[0] != b"content-length"]
+                headers += [
+                    (b"preference-applied", wish.applied()),
+                    (b"content-length", b"%d" % len(result.body)),
+                ]
+                if all(name != b"x-invocation-id" for name, _ in headers):
+                    headers.append((b"x-invocation-id", record.id.encode()))
+                await _answer(send, result.status, headers, result.body)
+                return
+        body = record_view(record).model_dump_json().encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"location", f"/invocations/{record.id}".encode()),
+            (b"preference-applied", wish.applied()),
+            (b"x-invocation-id", record.id.encode()),
+        ]
+        await _answer(send, 202, headers, body)
+
+    async def _accept(self, scope: Mapping[str, Any], receive: Receive, admission: Admission) -> Record:
+        """The call, on disk. Raises `Problem`, `ClientGone`, and as the store does."""
+        raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
+        definition = self._definition(raw_name.decode("latin-1"))
+        _check_method(definition, scope["method"], sub_path)
+        target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
+        request_headers(scope, b"", definition.timeout)
+        body = RequestBody(receive, scope, definition.max_body)
+        try:
+            async with asyncio.timeout(definition.timeout):
+                await body.read_ahead(definition.max_body + 1)
+        except TimeoutError:
+            raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+        data = body.take()
+        headers = [pair for pair in scope["headers"] if pair[0] not in NOT_KEPT]
+        headers.append((b"content-length", b"%d" % len(data)))
+        client = scope.get("client")
+        call = NewCall(
+            id=secrets.token_hex(16),
+            function=definition.name,
+            method=scope["method"],
+            sub_path=sub_path,
+            query=scope["query_string"],
+            headers=headers,
+            body=data,
+            client=client[0] if client else "",
+        )
+        record = await self._store.accept(call, self._clock.wall(), idempotency_of(call, admission))
+        if record.id == call.id:
+            self._metrics.async_accepted.labels(call.function).value += 1
+        return record
+
+    def _definition(self, name: str) -> FunctionDefinition:
+        if self._dispatcher.draining:
+            raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
+        declared = self._registry.declared.get(name)
+        if declared is None:
+            if not self._registry.loaded:
+                raise Problem("no-capacity", "the functions are being loaded", retry_after=2.0)
+            raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
+        return declared.definition
+
+
+def idempotency_of(call: NewCall, admission: Admission) -> Idempotency | None:
+    """The key that a call came with, if it came with one. Raises `Problem`."""
+    given = [value for name, value in call.headers if name == b"idempotency-key"]
+    if not given:
+        return None
+    if len(given) > 1 or not _KEY.fullmatch(given[0]):
+        raise Problem(
+            "bad-request", "Idempotency-Key must be one value of 1 to 255 printable ASCII characters"
+        )
+    types = [value for name, value in call.headers if name == b"content-type"]
+    shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1"), str(types)]
+    digest = hashlib.sha256(json.dumps(shape).encode() + b"\0" + call.body).digest()
+    return Idempotency(admission.caller, given[0].decode(), digest, IDEMPOTENT_FOR)
+
+
+def _check_method(definition: FunctionDefinition, method: str, sub_path: bytes) -> None:
+    if definition.kind is Kind.HTTP:
+        return
+    name = definition.name
+    if sub_path:
+        detail = f"{name} takes no sub-path: POST /invoke/{name}"
+        raise Problem("method-not-allowed", detail, headers=((b"allow", b""),))
+    if method != "POST":
+        raise Problem("method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),))
+
+
+async def _answer(send: Send, status: int, headers: HeaderList, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

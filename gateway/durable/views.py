@@ -1,0 +1,66 @@
+"""What the API shows of accepted calls."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from scheduler.durable.model import Record, Status
+
+
+class InvocationView(BaseModel):
+    """A call that was accepted to be run later."""
+
+    id: str = Field(examples=["6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4"])
+    function: str = Field(examples=["hello"])
+    status: Status = Field(description="`queued` and `running` change by themselves, the others do not")
+    attempts: int = Field(description="Runs so far, the one that runs included")
+    accepted: datetime
+    due: datetime | None = Field(None, description="While it is queued: when it may be run")
+    started: datetime | None = Field(None, description="When its latest run began")
+    ended: datetime | None = None
+    error: str | None = Field(
+        None,
+        description="What its latest run failed of: the slug of a problem, `function-error` for an answer of the "
+        "function's own with a status from 400, `expired` for a call that was not run in time",
+    )
+    detail: str = Field("", description="The same in words")
+    blame: Literal["caller", "function", "platform", "none"] = "none"
+    result: str | None = Field(None, description="Where its answer is, when it has ended")
+
+
+class InvocationsView(BaseModel):
+    """A page of a list."""
+
+    invocations: list[InvocationView]
+    cursor: str | None = Field(None, description="For the next page; null: there is none")
+
+
+class CountView(BaseModel):
+    """How many it was done to."""
+
+    count: int
+
+
+def record_view(record: Record) -> InvocationView:
+    """A record as the API shows it."""
+    return InvocationView(
+        id=record.id,
+        function=record.function,
+        status=record.status,
+        attempts=record.attempts,
+        accepted=_time(record.accepted),
+        due=_time(record.due) if record.status is Status.QUEUED else None,
+        started=None if record.started is None else _time(record.started),
+        ended=None if record.ended is None else _time(record.ended),
+        error=record.error,
+        detail=record.detail,
+        blame=record.blame,  # type: ignore[arg-type]
+        result=f"/invocations/{record.id}/result" if record.status.ended else None,
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

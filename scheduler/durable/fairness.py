@@ -1,0 +1,56 @@
+"""Whose calls are leased next. Pure functions.
+
+Two bounds follow from them. A function's accepted calls take at most half of its slots (at least one), so that its
+direct calls never stand behind more of them than that. And places are given, one by one, to whom holds the fewest:
+a function that has none gets the next one that is free, however long the backlogs of others are, and none holds more
+than half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+FEW_MS = 0.02
+"""Seconds of work that are leased ahead of a short function: a commit takes longer than its call."""
+MOST_AHEAD = 64
+
+
+def places(slots: int) -> int:
+    """How many accepted calls of a function with so many slots run at once."""
+    return max(1, slots // 2)
+
+
+def in_hand(at_once: int, exec_seconds: float | None) -> int:
+    """How many calls of a function are leased at once: those that run, and the next few if they take no time."""
+    if exec_seconds is None or exec_seconds >= FEW_MS:
+        return at_once
+    return at_once + min(MOST_AHEAD, int(at_once * FEW_MS / max(exec_seconds, 1e-6)))
+
+
+def share(
+    waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int], room: int
+) -> dict[str, int]:
+    """How many further calls of which function are leased: so that those who hold few come first.
+
+    `waiting`: calls that are due; `held`: calls that are leased; `most`: that may be; `room`: further ones in all.
+    """
+    granted = dict.fromkeys(waiting, 0)
+    open_to = {name for name in waiting if _wants(name, waiting, held, most, 0)}
+    while room > 0 and open_to:
+        name = min(open_to, key=lambda n: (held.get(n, 0) + granted[n], n))
+        granted[name] += 1
+        room -= 1
+        if not _wants(name, waiting, held, most, granted[name]):
+            open_to.discard(name)
+    return {name: count for name, count in granted.items() if count}
+
+
+def _wants(
+    name: str, waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int], granted: int
+) -> bool:
+    return granted < waiting[name] and held.get(name, 0) + granted < most.get(name, 1)
+
+
+def next_to_run(ready: Collection[str], running: Mapping[str, int]) -> str | None:
+    """Whose call is run next, of those that have one leased: the one with the fewest running. None: nobody's."""
+    return min(ready, key=lambda name: (running.get(name, 0), name), default=None)

@@ -1,0 +1,151 @@
+"""What the durable floor speaks of: an accepted call, a run of it, what came of the run, and how it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+class Status(StrEnum):
+    """How an accepted call stands."""
+
+    QUEUED = "queued"
+    """Waits for its first run, or for its next."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Failed in a way that its policy does not retry."""
+    TIMED_OUT = "timed_out"
+    """Ran past its timeout, and its policy does not retry that."""
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    """Was not done within `max_event_age`."""
+    DEAD = "dead"
+    """Failed at every attempt that its policy allows."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (Status.QUEUED, Status.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCall:
+    """A call to be accepted. `target` is the path and query below the function, as it was sent."""
+
+    id: str
+    function: str
+    method: str
+    sub_path: bytes
+    query: bytes
+    headers: HeaderList
+    body: bytes
+    client: str = ""
+    """Address of whoever sent it."""
+    depth: int = 0
+    """How many calls led to this one by `on_success` and `on_failure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """That the same key of the same caller gives the same call. `digest` tells whether it is the same request."""
+
+    caller: str
+    key: str
+    digest: bytes
+    seconds: float
+    """For how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A call that is leased to this process for one run."""
+
+    call: NewCall
+    attempt: int
+    """1 for the first run; every lease counts, also one that a crash has ended."""
+    failures: int
+    """Runs that failed and count against the policy's attempts."""
+    since: float
+    """Wall time from which `max_event_age` counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run brought: the function's own answer, or the problem that it would have been answered with."""
+
+    status: int
+    headers: HeaderList
+    body: bytes
+    problem: str | None = None
+    """Slug of the problem; None: the function itself has answered."""
+    detail: str = ""
+    blame: str = "none"
+    log: bytes = b""
+    """What the call has printed so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is to be recorded of a run. `due` (wall time) is when it is to be run again, if it is QUEUED."""
+
+    id: str
+    status: Status
+    failures: int
+    result: Result | None = None
+    due: float = 0.0
+    error: str | None = None
+    detail: str = ""
+    blame: str = "none"
+    follow: NewCall | None = None
+    """Accepted together with this record: the call of a destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How an accepted call stands. Times are wall times in seconds; None: not yet."""
+
+    seq: int
+    """Grows with each accepted call."""
+    id: str
+    function: str
+    status: Status
+    attempts: int
+    accepted: float
+    due: float
+    started: float | None
+    """When its latest run began."""
+    ended: float | None
+    error: str | None
+    detail: str
+    blame: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which records are wanted, newest first. `before` is the `seq` that they are older than."""
+
+    function: str | None = None
+    statuses: tuple[Status, ...] = ()
+    since: float | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one function has waiting. `due` is how many may run now (counted up to a bound), `next_due` when the first
+    may."""
+
+    due: int
+    next_due: float
+
+
+@dataclass(slots=True)
+class Claimed:
+    """Leases that were taken, and when (wall time) the next call is due that was not; None: none waits."""
+
+    claims: list[Claim] = field(default_factory=list)
+    next_due: float | None = None

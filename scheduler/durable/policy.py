@@ -1,0 +1,97 @@
+"""What is done about a run: kept, tried again, or given up. Pure functions of what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.durable.model import Result, Status
+
+PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
+"""Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
+CRASHES = frozenset({"instance-died", "contract-broken", "command-failed"})
+NOT_RUN = frozenset({"queue-full", "quota-exceeded"})
+KINDS = ("platform", "timeout", "crash", "429", "5xx")
+"""Failures that a policy can name, beside single statuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How failed runs of a function are tried again. Times in seconds."""
+
+    attempts: int = 3
+    """Runs of the function, the first one included."""
+    backoff: float = 1.0
+    """Pause after the first failure; each further one doubles it."""
+    max_backoff: float = 300.0
+    on: frozenset[str] = frozenset(KINDS)
+    """Which failures are tried again: of `KINDS`, or statuses from 400 to 599."""
+    max_event_age: float = 6 * 3600.0
+    """From accepting a call; then it is given up whatever it failed of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a call stands after a run. `due` is when it is run again, if it is QUEUED; wall time."""
+
+    status: Status
+    failures: int
+    due: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a run failed: any of these names in a policy's `on` has it tried again."""
+
+    names: frozenset[str]
+    ran: bool
+    """Whether the function may have done anything: only such runs use up the policy's attempts."""
+
+
+def failure_of(result: Result) -> Failure | None:
+    """How a run failed; None: it did not."""
+    slug, status = result.problem, str(result.status)
+    if slug is None:
+        if result.status < 400:
+            return None
+        return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
+    if slug in NOT_RUN:
+        return Failure(frozenset({"429"}), ran=False)
+    if slug == "timeout":
+        return Failure(frozenset({"timeout", status}), ran=True)
+    if slug in CRASHES:
+        return Failure(frozenset({"crash", status}), ran=True)
+    if result.blame == "platform" or slug in PLATFORM_SLUGS:
+        return Failure(frozenset({"platform"}), ran=False)
+    return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
+
+
+def judge(
+    policy: Policy, result: Result, *, attempt: int, failures: int, since: float, now: float, jitter: float
+) -> Verdict:
+    """What becomes of a call after a run. `failures` are those before it; `jitter`, 0 to 1, shortens the pause.
+
+    A run that never reached its function uses up no attempt: an engine that is down for an hour costs calls an hour,
+    and none of them its life, unless that is more than their `max_event_age`.
+    """
+    failure = failure_of(result)
+    if failure is None:
+        return Verdict(Status.SUCCEEDED, failures)
+    failures += failure.ran
+    if not failure.names & policy.on:
+        return Verdict(Status.TIMED_OUT if "timeout" in failure.names else Status.FAILED, failures)
+    if failures >= policy.attempts:
+        return Verdict(Status.DEAD, failures)
+    due = now + pause_after(attempt, policy) * jitter
+    if due >= since + policy.max_event_age:
+        return Verdict(Status.EXPIRED, failures)
+    return Verdict(Status.QUEUED, failures, due)
+
+
+def pause_after(attempt: int, policy: Policy) -> float:
+    """Seconds until the next run after so many: exponential, bounded."""
+    return min(policy.max_backoff, policy.backoff * 2.0 ** min(attempt - 1, 60))
+
+
+def has_expired(policy: Policy, since: float, now: float) -> bool:
+    """Whether it is too late to run a call at all."""
+    return now >= since + policy.max_event_age

@@ -1,0 +1,81 @@
+"""The tables, and how a file of an earlier version becomes one of today."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from scheduler.durable.store import StoreError
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE invocations (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        function TEXT NOT NULL,
+        status TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        depth INTEGER NOT NULL DEFAULT 0,
+        accepted REAL NOT NULL,
+        since REAL NOT NULL,
+        due REAL NOT NULL,
+        started REAL,
+        ended REAL,
+        error TEXT,
+        detail TEXT NOT NULL DEFAULT '',
+        blame TEXT NOT NULL DEFAULT 'none'
+    );
+    CREATE INDEX invocations_function ON invocations (function, seq);
+    CREATE INDEX invocations_due ON invocations (function, due, seq) WHERE status = 'queued';
+    CREATE INDEX invocations_running ON invocations (function) WHERE status = 'running';
+    CREATE INDEX invocations_dead ON invocations (function) WHERE status IN ('dead', 'expired');
+    CREATE INDEX invocations_ended ON invocations (ended) WHERE ended IS NOT NULL;
+    CREATE TABLE requests (
+        seq INTEGER PRIMARY KEY REFERENCES invocations ON DELETE CASCADE,
+        head TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE TABLE results (
+        seq INTEGER PRIMARY KEY REFERENCES invocations ON DELETE CASCADE,
+        status INTEGER NOT NULL,
+        headers TEXT NOT NULL,
+        body BLOB NOT NULL,
+        problem TEXT,
+        detail TEXT NOT NULL,
+        blame TEXT NOT NULL,
+        log BLOB NOT NULL
+    );
+    CREATE TABLE idempotency (
+        caller TEXT NOT NULL,
+        function TEXT NOT NULL,
+        key TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        seq INTEGER NOT NULL REFERENCES invocations ON DELETE CASCADE,
+        expires REAL NOT NULL,
+        PRIMARY KEY (caller, function, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX idempotency_seq ON idempotency (seq);
+    CREATE INDEX idempotency_expires ON idempotency (expires);
+    """,
+)
+"""Each brings a file from the version that is its index to the next. They are only ever added to.
+
+Requests and results lie beside the small rows that change: a change of status does not write a body again.
+"""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to today's version, each step whole or not at all.
+
+    Raises `StoreError` for one of a newer program.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"the store of accepted calls is of version {version}, and this program knows {len(MIGRATIONS)}; "
+            "use the newer program, or another data folder"
+        )
+    for number in range(version, len(MIGRATIONS)):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+        )

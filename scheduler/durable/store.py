@@ -1,0 +1,91 @@
+"""What keeps accepted calls. An interface, so that a server database can stand behind it one day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from scheduler.durable.model import (
+    Backlog,
+    Claimed,
+    Ending,
+    Idempotency,
+    NewCall,
+    Query,
+    Record,
+    Result,
+    Status,
+)
+
+Choose = Callable[[Mapping[str, Backlog]], Mapping[str, int]]
+"""How many calls of which function shall be leased, of those that are due. Pure: the store's thread calls it."""
+
+
+class StoreError(Exception):
+    """The store could not do it: the disk is full, the file is damaged or newer than this program."""
+
+
+class StoreFull(StoreError):
+    """The store holds as much as it may, and nothing in it has ended."""
+
+
+class KeyReused(Exception):
+    """The idempotency key was used for another request."""
+
+
+class Store(Protocol):
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+
+    async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
+        """Keep a call: it will be run. With a known idempotency key the call that it was first used for.
+
+        Raises `KeyReused` and `StoreFull`.
+        """
+
+    async def claim(self, now: float, choose: Choose) -> Claimed:
+        """Lease calls that are due at `now` to this process; the oldest first, of each function."""
+
+    async def hand_back(self, ids: Sequence[str]) -> None:
+        """Give leases back that nothing was done with: these attempts never were."""
+
+    async def finish(self, ending: Ending, now: float) -> bool:
+        """Record what came of a run. False: the call was not leased any more, and nothing was recorded."""
+
+    async def cancel(self, id: str, now: float) -> Record | None:
+        """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED
+        for one that was ended now. None: there is none."""
+
+    async def again(self, id: str, now: float) -> Record | None:
+        """Queue a call that has ended once more, as if it were new. The record as it was; None: there is none."""
+
+    async def redrive(self, now: float, function: str | None = None) -> int:
+        """`again` for every dead letter; how many there were."""
+
+    async def purge(self, function: str | None = None) -> int:
+        """Forget every dead letter; how many there were."""
+
+    async def void(self, now: float) -> int:
+        """Queue again what an earlier process of ours had leased when it died; how many there were."""
+
+    async def prune(self, before: float, now: float) -> int:
+        """Forget calls that ended before `before`, and, while the store is over its size, the oldest that have ended.
+        Old idempotency keys too. How many calls there were; a bounded number at a time."""
+
+    async def show(self, id: str) -> Record | None:
+        """One call; None: there is none."""
+
+    async def result(self, id: str) -> Result | None:
+        """What its latest run brought; None: there is none."""
+
+    async def list(self, query: Query) -> Sequence[Record]:
+        """Calls, newest first."""
+
+    async def counts(self) -> Mapping[tuple[str, Status], int]:
+        """How many calls wait or run, by function and status."""
+
+    async def close(self) -> None:
+        """Finish what was asked for, and let go of the file."""

@@ -1,0 +1,373 @@
+"""Carries out accepted calls: leases them from the store, has them run, records what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from base64 import b64encode
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+from pool.clock import Clock, Timer, jitter
+from pool.metrics import Metrics
+from scheduler.durable.fairness import in_hand, next_to_run, places, share
+from scheduler.durable.model import Backlog, Claim, Ending, NewCall, Result, Status
+from scheduler.durable.policy import Policy, has_expired, judge
+from scheduler.durable.store import Store, StoreError
+
+log = logging.getLogger("hearth.durable")
+
+MOST_AT_ONCE = 64
+"""Accepted calls that run at once, of all functions."""
+MOST_IN_HAND = 256
+"""Accepted calls that are leased at once: their bodies are in memory."""
+STORE_RETRY = 1.0
+"""Seconds until the store is asked again after it has failed."""
+PRUNE_EVERY = 60.0
+DEEPEST = 8
+"""Calls that may follow from one another by `on_success` and `on_failure`: a circle ends."""
+LARGEST_TOLD = 256 * 1024
+"""Bytes of an answer that a destination is told; of a larger one, where it is."""
+
+
+class Plan(Protocol):
+    """What is declared of a function that matters to its accepted calls."""
+
+    @property
+    def policy(self) -> Policy: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def exec_seconds(self) -> float | None: ...
+    @property
+    def on_success(self) -> str | None: ...
+    @property
+    def on_failure(self) -> str | None: ...
+
+
+Run = Callable[[Claim], Awaitable[Result]]
+
+
+class Worker:
+    """One a gateway. `plan_of` tells of a function, declared or not. `run` must not raise but for cancellation."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        metrics: Metrics,
+        plan_of: Callable[[str], Plan],
+        retention: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._plan_of = plan_of
+        self._retention = retention
+        self.run: Run | None = None
+        """Set before `start`."""
+        self._held: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+        self._ready: dict[str, deque[Claim]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """Runs, until they are recorded."""
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._interruptible: set[str] = set()
+        """Those of them that have not come to their record."""
+        self._cancelled: set[str] = set()
+        self._wake = asyncio.Event()
+        self._timer: Timer | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin, with what an earlier process has left. Raises `StoreError`."""
+        if self._store.exists:
+            void = await self._store.void(self._clock.wall())
+            if void:
+                self._metrics.async_interrupted.inc(void)
+                log.warning("%d accepted calls were running when the gateway ended; they are run again", void)
+        self._loops = [asyncio.ensure_future(self._lease()), asyncio.ensure_future(self._prune())]
+        if self._store.exists:
+            self._wake.set()
+
+    async def stop(self) -> None:
+        """Lease nothing more, and give back what has not begun. What runs goes on."""
+        self._stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        unused = [claim.call.id for queue in self._ready.values() for claim in queue]
+        self._ready.clear()
+        if unused:
+            with suppress(StoreError):
+                await self._store.hand_back(unused)
+
+    async def close(self) -> None:
+        """End what still runs: the next start runs it again."""
+        await self.stop()
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def notify(self) -> None:
+        """There is something new in the store."""
+        self._wake.set()
+
+    # -- who waits for a call -------------------------------------------------------------------------------
+
+    async def wait(self, id: str, seconds: float) -> None:
+        """Return when a call has ended, or after so many seconds. To be called before anybody can run it."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(id, set())
+        waiters.add(ended)
+        timer = self._clock.call_later(seconds, _end, ended)
+        try:
+            await ended
+        finally:
+            timer.cancel()
+            waiters.discard(ended)
+            if not waiters:
+                self._waiters.pop(id, None)
+
+    async def cancel(self, id: str) -> bool:
+        """Interrupt a call that is leased; False: it is not (any more)."""
+        for queue in self._ready.values():
+            for claim in queue:
+                if claim.call.id == id:
+                    queue.remove(claim)
+                    await self._record(claim, Ending(id, Status.CANCELLED, claim.failures))
+                    self._let_go(claim)
+                    return True
+        await asyncio.sleep(0)  # a run that has just been begun takes its first step
+        if id not in self._interruptible:
+            return False
+        self._interruptible.discard(id)
+        self._cancelled.add(id)
+        task = self._tasks[id]
+        task.cancel()
+        await asyncio.wait((task,))
+        return True
+
+    # -- leasing --------------------------------------------------------------------------------------------
+
+    async def _lease(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            room = MOST_IN_HAND - self._held.total()
+            if room <= 0:
+                continue  # the end of a run wakes us
+            held = dict(self._held)
+
+            def choose(
+                backlogs: Mapping[str, Backlog], room: int = room, held: Mapping[str, int] = held
+            ) -> dict[str, int]:
+                waiting = {name: backlog.due for name, backlog in backlogs.items()}
+                return share(waiting, held, {name: self._most(name) for name in waiting}, room)
+
+            try:
+                claimed = await self._store.claim(self._clock.wall(), choose)
+            except StoreError:
+                self._wake_in(STORE_RETRY)
+                continue
+            for claim in claimed.claims:
+                self._held[claim.call.function] += 1
+                self._ready.setdefault(claim.call.function, deque()).append(claim)
+            if claimed.next_due is not None:
+                self._wake_in(claimed.next_due - self._clock.wall())
+            self._begin()
+
+    def _most(self, function: str) -> int:
+        plan = self._plan_of(function)
+        at_once = min(places(plan.slots), MOST_AT_ONCE // 2)
+        return in_hand(at_once, plan.exec_seconds)
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(seconds, self._wake.set)
+
+    def _begin(self) -> None:
+        """Run what is leased, as far as there are places."""
+        while not self._stopping and self._running.total() < MOST_AT_ONCE:
+            able = [
+                name
+                for name, queue in self._ready.items()
+                if queue and self._running[name] < min(places(self._plan_of(name).slots), MOST_AT_ONCE // 2)
+            ]
+            name = next_to_run(able, self._running)
+            if name is None:
+                return
+            claim = self._ready[name].popleft()
+            self._running[name] += 1
+            self._tasks[claim.call.id] = asyncio.ensure_future(self._carry_out(claim))
+
+    # -- one call -------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, claim: Claim) -> None:
+        id, function = claim.call.id, claim.call.function
+        plan = self._plan_of(function)
+        self._interruptible.add(id)
+        try:
+            try:
+                if has_expired(plan.policy, claim.since, self._clock.wall()):
+                    detail = f"it was not done within {plan.policy.max_event_age:g} s (max_event_age)"
+                    ending = Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
+                else:
+                    assert self.run is not None
+                    ending = self._ending(claim, plan, await self.run(claim))
+            finally:
+                self._interruptible.discard(id)
+                self._running[function] -= 1
+                self._begin()
+            if id in self._cancelled:
+                ending = Ending(id, Status.CANCELLED, claim.failures)
+        except asyncio.CancelledError:
+            if id not in self._cancelled:
+                self._tasks.pop(id, None)
+                raise
+            ending = Ending(id, Status.CANCELLED, claim.failures)
+        try:
+            await self._record(claim, ending)
+        finally:
+            self._tasks.pop(id, None)
+            self._cancelled.discard(id)
+            self._let_go(claim)
+
+    def _let_go(self, claim: Claim) -> None:
+        function = claim.call.function
+        self._held[function] -= 1
+        if not self._held[function]:
+            for counter in (self._held, self._running):
+                counter.pop(function, None)
+            self._ready.pop(function, None)
+        self._wake.set()
+
+    def _ending(self, claim: Claim, plan: Plan, result: Result) -> Ending:
+        now = self._clock.wall()
+        verdict = judge(
+            plan.policy,
+            result,
+            attempt=claim.attempt,
+            failures=claim.failures,
+            since=claim.since,
+            now=now,
+            jitter=jitter(),
+        )
+        error = result.problem
+        if error is None and verdict.status is not Status.SUCCEEDED:
+            error = "function-error"
+        blame = result.blame if result.problem or error is None else "function"
+        return Ending(
+            claim.call.id,
+            verdict.status,
+            verdict.failures,
+            result,
+            verdict.due,
+            error,
+            result.detail,
+            blame,
+        )
+
+    async def _record(self, claim: Claim, ending: Ending) -> None:
+        """Record what came of a run, however long the store takes to be able to."""
+        function, status = claim.call.function, ending.status
+        follow = self._follow(claim, ending)
+        if follow is not None:
+            ending = replace(ending, follow=follow)
+        while True:
+            try:
+                await self._store.finish(ending, self._clock.wall())
+                break
+            except StoreError:
+                await self._clock.sleep(STORE_RETRY)
+        if status is Status.QUEUED:
+            self._metrics.async_retries.labels(function).value += 1
+            return
+        self._metrics.async_ended.labels(function, status).value += 1
+        for waiter in self._waiters.get(ending.id, ()):
+            _end(waiter)
+
+    def _follow(self, claim: Claim, ending: Ending) -> NewCall | None:
+        """The call of the function's destination, if it has one for this ending."""
+        if not ending.status.ended or ending.status is Status.CANCELLED:
+            return None
+        plan, call = self._plan_of(claim.call.function), claim.call
+        destination = plan.on_success if ending.status is Status.SUCCEEDED else plan.on_failure
+        if destination is None:
+            return None
+        if call.depth >= DEEPEST:
+            log.warning(
+                "invocation %s of %s: %s is not called, %d calls led here already",
+                call.id,
+                call.function,
+                destination,
+                DEEPEST,
+            )
+            return None
+        body = json.dumps(told_to_destination(claim, ending)).encode()
+        return NewCall(
+            id=secrets.token_hex(16),
+            function=destination,
+            method="POST",
+            sub_path=b"",
+            query=b"",
+            headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+            body=body,
+            depth=call.depth + 1,
+        )
+
+    # -- retention ------------------------------------------------------------------------------------------
+
+    async def _prune(self) -> None:
+        while True:
+            await self._clock.sleep(PRUNE_EVERY)
+            with suppress(StoreError):
+                now = self._clock.wall()
+                while self._store.exists and await self._store.prune(now - self._retention, now):
+                    await self._clock.sleep(0)
+
+
+def told_to_destination(claim: Claim, ending: Ending) -> dict[str, object]:
+    """What a destination function is called with, as JSON."""
+    result = ending.result
+    answer: dict[str, object] | None = None
+    if result is not None:
+        answer = {"status": result.status}
+        types = [value.decode("latin-1") for name, value in result.headers if name == b"content-type"]
+        answer["content_type"] = types[0] if types else None
+        if len(result.body) > LARGEST_TOLD:
+            answer["url"] = f"/invocations/{ending.id}/result"
+        else:
+            try:
+                answer["body"] = result.body.decode()
+            except UnicodeDecodeError:
+                answer["body_base64"] = b64encode(result.body).decode()
+    return {
+        "invocation_id": ending.id,
+        "function": claim.call.function,
+        "status": ending.status.value,
+        "attempts": claim.attempt,
+        "error": ending.error,
+        "detail": ending.detail,
+        "blame": ending.blame,
+        "result": answer,
+    }
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+__all__: Sequence[str] = ("Plan", "Run", "Worker", "told_to_destination")

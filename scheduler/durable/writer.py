@@ -1,0 +1,160 @@
+"""One thread that owns an SQLite file. What is asked for while it commits goes into its next commit, all together:
+so a thousand callers that wait for the disk share one fsync."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scheduler.durable.schema import migrate
+from scheduler.durable.store import StoreError
+
+log = logging.getLogger("hearth.durable")
+
+LARGEST_BATCH = 512
+"""Operations in one transaction: the callers of the first wait for the last."""
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
+
+
+class Writer:
+    """Runs operations on a database, each atomic, many in one transaction. Thread and file come with the first.
+
+    An operation that fails is undone and raises for its caller alone; those beside it are not touched.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.commits = 0
+        """Transactions so far."""
+
+    async def do(self, operation: Operation[T]) -> T:
+        """Run one operation; it is on disk when this returns. Raises `StoreError`, and what the operation raises."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(loop,), name="hearth-store", daemon=True)
+            self._thread.start()
+        done: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((operation, done))
+        # Whether its caller still waits or not, it is done: what is half known would be worse than late.
+        return await asyncio.shield(done)
+
+    async def close(self) -> None:
+        """Do what was asked for, then close the file."""
+        self._closed = True
+        if self._thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    # -- in the thread --------------------------------------------------------------------------------------
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        connection: sqlite3.Connection | None = None
+        last = False
+        while not last:
+            batch, last = self._batch()
+            outcomes: list[tuple[Any, Exception | None]]
+            try:
+                connection = connection or open_database(self.file)
+            except (sqlite3.Error, OSError, StoreError) as error:
+                outcomes = [(None, _told(error))] * len(batch)
+            else:
+                outcomes = self._together(connection, [operation for operation, _ in batch])
+            if batch:
+                loop.call_soon_threadsafe(_settle, batch, outcomes)
+        if connection is not None:
+            connection.close()
+
+    def _batch(self) -> tuple[list[_Job], bool]:
+        """What waits, at least one; and whether it is the last."""
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == LARGEST_BATCH:
+                break
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+        return batch, job is None
+
+    def _together(
+        self, connection: sqlite3.Connection, operations: list[Operation[Any]]
+    ) -> list[tuple[Any, Exception | None]]:
+        """All in one transaction; where one of them fails, each in one of its own."""
+        try:
+            with transaction(connection):
+                results = [operation(connection) for operation in operations]
+            self.commits += 1
+            return [(result, None) for result in results]
+        except Exception as error:
+            if len(operations) == 1:
+                return [(None, _told(error))]
+        return [self._together(connection, [operation])[0] for operation in operations]
+
+
+class transaction:  # noqa: N801 - reads as a verb: with transaction(connection)
+    """Commits at the end of the block, or undoes all of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if kind is None:
+                raise
+
+
+def open_database(file: Path) -> sqlite3.Connection:
+    """A connection whose commits are on disk, with today's tables. Raises sqlite3.Error and `StoreError`."""
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    try:
+        file.chmod(0o600)  # it holds what callers have sent
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -16384")
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _told(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.Error | OSError):
+        log.error("the store of accepted calls has failed: %s", error)
+        return StoreError(f"the store of accepted calls has failed: {error}")
+    return error
+
+
+def _settle(batch: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
+    for (_, done), (result, error) in zip(batch, outcomes, strict=True):
+        if done.done():
+            continue
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+            done.exception()  # its caller may have gone

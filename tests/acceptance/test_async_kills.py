@@ -1,0 +1,107 @@
+"""Accepted calls against SIGKILL: killed at random moments again and again, the gateway finishes every one.
+
+`HEARTH_TEST_KILLS=100 HEARTH_TEST_CALLS=10000 pytest --timeout=0 tests/acceptance/test_async_kills.py` looks longer.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import Gateway, eventually, handler
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+KILLS = int(os.environ.get("HEARTH_TEST_KILLS", "10"))
+CALLS = int(os.environ.get("HEARTH_TEST_CALLS", "1000"))
+COUNT = """
+import time
+
+def handle(event, context):
+    time.sleep(event["seconds"])
+    return [event["n"], int(context.headers["x-hearth-attempt"])]
+"""
+
+
+class Clients:
+    """Threads that have calls accepted, and note each that was said 202 to."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.accepted: dict[str, int] = {}
+        self.numbers = iter(range(CALLS))
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run) for _ in range(4)]
+
+    def run(self) -> None:
+        while True:
+            with self.lock:
+                number = next(self.numbers, None)
+            if number is None:
+                return
+            body = {"n": number, "seconds": random.choice([0, 0, 0.02])}
+            while True:
+                try:
+                    answer = httpx.post(
+                        f"{self.gateway.url}/invoke/{'fg'[number % 2]}",
+                        json=body,
+                        headers={"prefer": "respond-async"},
+                        trust_env=False,
+                        timeout=10,
+                    )
+                except httpx.TransportError:
+                    time.sleep(0.05)
+                    continue
+                if answer.status_code == 202:
+                    break
+                assert answer.status_code in (503, 404), answer.text
+                time.sleep(0.05)
+            with self.lock:
+                self.accepted[answer.headers["x-invocation-id"]] = number
+
+
+def test_what_was_accepted_is_finished_however_often_the_gateway_is_killed(tmp_path: Path) -> None:
+    functions = {name: handler(COUNT, max_instances=4) for name in "fg"}
+    with Gateway(tmp_path, functions, settings={"start_timeout": "30s"}) as gateway:
+        clients = Clients(gateway)
+        for thread in clients.threads:
+            thread.start()
+        interrupted = 0.0
+        for _ in range(KILLS):
+            pause = random.uniform(0.05, 0.8)
+            print(f"killed {pause:.3f} s after it was ready")
+            time.sleep(pause)
+            interrupted += gateway.metric("hearth_async_interrupted_total")
+            gateway.stop(signal.SIGKILL)
+            gateway.launch()
+            gateway.wait_until_ready()
+        for thread in clients.threads:
+            thread.join()
+        eventually(lambda: gateway.metric("hearth_async_backlog") == 0, 300, pause=0.5)
+        interrupted += gateway.metric("hearth_async_interrupted_total")
+
+        assert len(clients.accepted) == CALLS
+        records = {}
+        query: dict[str, str | int] = {"limit": 1000}
+        while True:
+            page = gateway.http.get("/invocations", params=query).json()
+            records |= {record["id"]: record for record in page["invocations"]}
+            if page["cursor"] is None:
+                break
+            query["cursor"] = page["cursor"]
+        assert set(clients.accepted) <= set(records), "a call was lost after its 202"
+        assert Counter(record["status"] for record in records.values()) == {"succeeded": len(records)}
+        assert len(records) - CALLS <= 4 * KILLS, "only a call whose 202 a kill has swallowed is there twice"
+        repeated = sum(record["attempts"] - 1 for record in records.values())
+        assert repeated <= interrupted + gateway.metric("hearth_async_retries_total") + 64 * KILLS
+        for id in random.sample(sorted(clients.accepted), 50):
+            number, attempt = gateway.http.get(f"/invocations/{id}/result").json()
+            assert (number, attempt) == (clients.accepted[id], records[id]["attempts"])
+        eventually(gateway.books_agree, 30)

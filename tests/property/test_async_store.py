@@ -1,0 +1,299 @@
+"""The store of accepted calls against a model, over restarts; its group commit; its migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from scheduler.durable.model import Backlog, Claim, Ending, Idempotency, NewCall, Query, Result, Status
+from scheduler.durable.schema import MIGRATIONS
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.store import KeyReused, StoreError, StoreFull
+
+FUNCTIONS = st.sampled_from(["f", "g"])
+LARGE = 2**30
+
+
+def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
+    return NewCall(f"{number:032x}", function, "POST", b"", b"a=1", [(b"x", b"\xff")], body, "127.0.0.1")
+
+
+def everything(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
+    return {name: backlog.due for name, backlog in backlogs.items()}
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """What the model says of each call, the store says too; also after it was opened again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp())
+        self.store = SqliteStore(self.folder / "calls.db", LARGE)
+        self.model: dict[str, dict[str, Any]] = {}
+        self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
+        self.now = 1000.0
+
+    def do(self, work: Any) -> Any:
+        return self.loop.run_until_complete(work)
+
+    def picked(self, data: Any, *statuses: Status) -> str | None:
+        fitting = [id for id, known in self.model.items() if known["status"] in statuses]
+        return data.draw(st.sampled_from(fitting)) if fitting else None
+
+    @rule(function=FUNCTIONS)
+    def accept(self, function: str) -> None:
+        new = call(len(self.model) + 1, function)
+        record = self.do(self.store.accept(new, self.now))
+        assert (record.id, record.status) == (new.id, Status.QUEUED)
+        self.model[new.id] = {"status": Status.QUEUED, "attempts": 0, "due": self.now, "function": function}
+
+    @rule(function=FUNCTIONS, key=st.sampled_from(["k", "l"]), digest=st.sampled_from([b"1", b"2"]))
+    def accept_with_key(self, function: str, key: str, digest: bytes) -> None:
+        new = call(len(self.model) + 1, function)
+        known = self.keys.get((function, key))
+        work = self.store.accept(new, self.now, Idempotency("me", key, digest, 1e9))
+        if known is not None and known[0] != digest:
+            with pytest.raises(KeyReused):
+                self.do(work)
+        elif known is not None:
+            assert self.do(work).id == known[1]
+        else:
+            assert self.do(work).id == new.id
+            self.keys[function, key] = (digest, new.id)
+            self.model[new.id] = {
+                "status": Status.QUEUED,
+                "attempts": 0,
+                "due": self.now,
+                "function": function,
+            }
+
+    @rule(most=st.integers(0, 3))
+    def claim(self, most: int) -> None:
+        claimed = self.do(
+            self.store.claim(
+                self.now, lambda backlogs: {name: min(most, b.due) for name, b in backlogs.items()}
+            )
+        )
+        for function in ("f", "g"):
+            due = sorted(
+                (known["due"], id)
+                for id, known in self.model.items()
+                if known["status"] is Status.QUEUED
+                and known["function"] == function
+                and known["due"] <= self.now
+            )
+            got = [c.call.id for c in claimed.claims if c.call.function == function]
+            assert got == [id for _, id in due[:most]], "the oldest first"
+        for claim in claimed.claims:
+            known = self.model[claim.call.id]
+            known["status"], known["attempts"] = Status.RUNNING, known["attempts"] + 1
+            assert claim.attempt == known["attempts"]
+            assert claim.call.headers == [(b"x", b"\xff")] and claim.call.query == b"a=1"
+
+    @rule(data=st.data(), status=st.sampled_from([s for s in Status if s is not Status.RUNNING]))
+    def finish(self, data: Any, status: Status) -> None:
+        id = self.picked(data, Status.RUNNING)
+        if id is not None:
+            result = Result(200, [(b"y", b"z")], b"\0answer", log=b"said")
+            assert self.do(self.store.finish(Ending(id, status, 1, result, self.now + 5), self.now))
+            assert self.do(self.store.result(id)) == result
+            self.model[id] |= {"status": status, "due": self.now + 5}
+
+    @rule(data=st.data())
+    def finish_what_is_not_leased(self, data: Any) -> None:
+        id = self.picked(data, *(s for s in Status if s is not Status.RUNNING))
+        if id is not None:
+            assert not self.do(self.store.finish(Ending(id, Status.SUCCEEDED, 0), self.now))
+
+    @rule(data=st.data())
+    def hand_back(self, data: Any) -> None:
+        id = self.picked(data, Status.RUNNING)
+        if id is not None:
+            self.do(self.store.hand_back([id]))
+            self.model[id]["status"] = Status.QUEUED
+            self.model[id]["attempts"] -= 1
+
+    @rule(data=st.data())
+    def cancel(self, data: Any) -> None:
+        id = self.picked(data, *Status)
+        if id is not None:
+            before = self.do(self.store.cancel(id, self.now))
+            assert before.status is self.model[id]["status"]
+            if before.status is Status.QUEUED:
+                self.model[id]["status"] = Status.CANCELLED
+
+    @rule(data=st.data())
+    def again(self, data: Any) -> None:
+        id = self.picked(data, *Status)
+        if id is not None and self.do(self.store.again(id, self.now)).status.ended:
+            self.model[id] |= {"status": Status.QUEUED, "due": self.now}
+
+    @rule()
+    def redrive(self) -> None:
+        dead = [k for k in self.model.values() if k["status"] in (Status.DEAD, Status.EXPIRED)]
+        assert self.do(self.store.redrive(self.now)) == len(dead)
+        for known in dead:
+            known |= {"status": Status.QUEUED, "due": self.now}
+
+    @rule(function=FUNCTIONS)
+    def purge(self, function: str) -> None:
+        gone = [
+            id
+            for id, k in self.model.items()
+            if k["status"] in (Status.DEAD, Status.EXPIRED) and k["function"] == function
+        ]
+        assert self.do(self.store.purge(function)) == len(gone)
+        for id in gone:
+            self.model[id] = {"status": None}
+            self.keys = {key: value for key, value in self.keys.items() if value[1] != id}
+
+    @rule(seconds=st.sampled_from([1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def die_and_start_again(self) -> None:
+        self.do(self.store.close())
+        self.store = SqliteStore(self.folder / "calls.db", LARGE)
+        leased = [known for known in self.model.values() if known["status"] is Status.RUNNING]
+        if self.store.exists:
+            assert self.do(self.store.void(self.now)) == len(leased)
+        for known in leased:
+            known |= {"status": Status.QUEUED, "due": self.now}
+
+    @invariant()
+    def agrees(self) -> None:
+        if not self.store.exists:
+            assert not self.model
+            return
+        records = {r.id: r for r in self.do(self.store.list(Query(limit=10_000)))}
+        alive = {id: known for id, known in self.model.items() if known["status"] is not None}
+        assert {id: (r.status, r.attempts) for id, r in records.items()} == {
+            id: (known["status"], known["attempts"]) for id, known in alive.items()
+        }
+        assert all((r.ended is not None) == r.status.ended for r in records.values())
+        counts = self.do(self.store.counts())
+        assert sum(counts.values()) == sum(
+            k["status"] in (Status.QUEUED, Status.RUNNING) for k in alive.values()
+        )
+
+    def teardown(self) -> None:
+        self.do(self.store.close())
+        self.loop.close()
+        shutil.rmtree(self.folder)
+
+
+TestStore = StoreMachine.TestCase
+TestStore.settings = settings(max_examples=25, stateful_step_count=25)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "calls.db"
+
+
+async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file: Path) -> None:
+    store = SqliteStore(file, LARGE)
+    await store.accept(call(0), 0.0, Idempotency("me", "k", b"1", 60))
+    before = store.commits
+    again = store.accept(call(500), 0.0, Idempotency("me", "k", b"2", 60))
+    results = await asyncio.gather(
+        *(store.accept(call(n), 0.0) for n in range(1, 300)), again, return_exceptions=True
+    )
+    assert [type(r) for r in results if isinstance(r, Exception)] == [KeyReused]
+    assert len(await store.list(Query(limit=1000))) == 300
+    await store.close()
+
+    store = SqliteStore(file.with_name("other.db"), LARGE)
+    before = store.commits
+    await asyncio.gather(*(store.accept(call(n), 0.0) for n in range(300)))
+    assert store.commits - before < 30
+    await store.close()
+
+
+async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file: Path) -> None:
+    store = SqliteStore(file, 400_000)
+    accepted = 0
+    with pytest.raises(StoreFull):
+        while True:
+            await store.accept(call(accepted, body=b"x" * 20_000), float(accepted))
+            accepted += 1
+    assert 5 < accepted < 30
+    (claim,) = (await store.claim(1e9, lambda _: {"f": 1})).claims
+    await store.finish(Ending(claim.call.id, Status.SUCCEEDED, 0), 5.0)
+    await store.accept(call(1000, body=b"x" * 20_000), 0.0)
+    assert await store.show(claim.call.id) is None
+    assert len(await store.list(Query(limit=100))) == accepted
+    await store.close()
+
+
+async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(file: Path) -> None:
+    store = SqliteStore(file, LARGE)
+    await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
+    (claim,) = (await store.claim(1.0, everything)).claims
+    await store.finish(Ending(claim.call.id, Status.DEAD, 1), 10.0)
+    await store.accept(call(2), 0.0)
+    assert await store.prune(10.0, 50.0) == 0
+    assert await store.prune(10.1, 50.0) == 1
+    assert [r.id for r in await store.list(Query())] == [call(2).id]
+    assert (await store.accept(call(3), 51.0, Idempotency("me", "k", b"2", 60))).id == call(3).id
+    await store.close()
+
+
+async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet(file: Path) -> None:
+    store = SqliteStore(file, LARGE)
+    await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
+    assert (await store.accept(call(2), 59.0, Idempotency("me", "k", b"1", 60))).id == call(1).id
+    assert (await store.accept(call(3), 59.0, Idempotency("you", "k", b"2", 60))).id == call(3).id
+    assert (await store.accept(call(4), 61.0, Idempotency("me", "k", b"2", 60))).id == call(4).id
+    await store.close()
+
+
+async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
+    store = SqliteStore(file, LARGE)
+    await store.accept(call(1), 0.0)
+    claims: list[Claim] = (await store.claim(1.0, everything)).claims
+    await store.finish(Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=call(2, "g")), 2.0)
+    assert [r.function for r in await store.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+    await store.close()
+
+
+async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -> None:
+    newer = sqlite3.connect(file)
+    newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    newer.close()
+    before = file.read_bytes()
+    store = SqliteStore(file, LARGE)
+    with pytest.raises(StoreError, match="use the newer program, or another data folder"):
+        await store.accept(call(1), 0.0)
+    await store.close()
+    after = sqlite3.connect(file)
+    assert after.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
+    after.close()
+    assert len(file.read_bytes()) == len(before)
+
+
+async def test_a_file_that_is_no_database_is_told(file: Path) -> None:
+    file.write_bytes(b"no database at all" * 1000)
+    store = SqliteStore(file, LARGE)
+    with pytest.raises(StoreError, match="not a database"):
+        await store.show("1")
+    await store.close()
+
+
+async def test_only_its_owner_can_read_the_file(file: Path) -> None:
+    store = SqliteStore(file, LARGE)
+    await store.accept(call(1), 0.0)
+    assert {f.stat().st_mode & 0o077 for f in file.parent.iterdir()} == {0}
+    await store.close()

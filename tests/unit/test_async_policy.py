@@ -1,0 +1,136 @@
+"""What is done about a run of an accepted call, whose calls come next, and what Prefer says: the pure parts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.durable.preferences import LONGEST_WAIT, Preferences, preferences
+from gateway.problems import TYPES
+from scheduler.durable.fairness import MOST_AHEAD, in_hand, next_to_run, places, share
+from scheduler.durable.model import Result, Status
+from scheduler.durable.policy import KINDS, Policy, Verdict, failure_of, has_expired, judge, pause_after
+
+
+def answer(status: int) -> Result:
+    return Result(status, [], b"")
+
+
+def problem(slug: str) -> Result:
+    status, _, blame = TYPES[slug]
+    return Result(status, [], b"", slug, "why", blame)
+
+
+def judged(result: Result, policy: Policy = Policy(), **more: float) -> Verdict:  # noqa: B008
+    values = {"attempt": 1, "failures": 0, "since": 0.0, "now": 10.0, "jitter": 1.0} | more
+    return judge(policy, result, **values)  # type: ignore[arg-type]
+
+
+def test_an_answer_below_400_is_a_success_and_a_4xx_is_not_tried_again() -> None:
+    for status in (200, 204, 302, 399):
+        assert judged(answer(status)).status is Status.SUCCEEDED
+    for status in (400, 404, 418, 499):
+        assert judged(answer(status)).status is Status.FAILED
+    assert judged(answer(404), Policy(on=frozenset({"404"}))).status is Status.QUEUED
+    assert judged(answer(429)).status is Status.QUEUED
+
+
+def test_what_each_problem_counts_as() -> None:
+    crashed = {"instance-died", "contract-broken", "command-failed"}
+    not_run = {"queue-full", "quota-exceeded"}
+    for slug, (_, _, blame) in TYPES.items():
+        failure = failure_of(problem(slug))
+        assert failure is not None
+        if slug in crashed:
+            assert "crash" in failure.names and failure.ran
+        elif slug == "timeout":
+            assert "timeout" in failure.names and failure.ran
+        elif slug in not_run:
+            assert failure.names == {"429"} and not failure.ran
+        elif blame == "platform" or slug in ("function-failed", "no-such-function"):
+            assert failure.names == {"platform"} and not failure.ran
+    assert "5xx" in failure_of(problem("handler-raised")).names  # type: ignore[union-attr]
+    assert judged(problem("bad-request")).status is Status.FAILED
+
+
+def test_attempts_are_used_up_by_runs_and_not_by_a_platform_that_fails() -> None:
+    policy = Policy(attempts=2)
+    first = judged(answer(500), policy)
+    assert (first.status, first.failures) == (Status.QUEUED, 1)
+    assert judged(answer(500), policy, attempt=2, failures=1).status is Status.DEAD
+    for attempt in (1, 50):
+        verdict = judged(problem("engine-down"), policy, attempt=attempt, failures=1)
+        assert (verdict.status, verdict.failures) == (Status.QUEUED, 1)
+
+
+def test_what_the_policy_does_not_name_ends_at_once() -> None:
+    policy = Policy(on=frozenset({"platform"}))
+    assert judged(problem("timeout"), policy).status is Status.TIMED_OUT
+    assert judged(problem("instance-died"), policy).status is Status.FAILED
+    assert judged(answer(503), policy).status is Status.FAILED
+    assert judged(problem("no-capacity"), policy).status is Status.QUEUED
+
+
+def test_a_call_whose_next_run_would_come_too_late_has_expired() -> None:
+    policy = Policy(max_event_age=12.0, backoff=5.0)
+    assert judged(answer(500), policy, now=6.9).status is Status.QUEUED
+    assert judged(answer(500), policy, now=7.0).status is Status.EXPIRED
+    assert not has_expired(policy, 0.0, 11.9) and has_expired(policy, 0.0, 12.0)
+
+
+@given(st.integers(1, 10_000), st.floats(0.001, 100), st.floats(0.001, 1000))
+def test_pauses_double_and_stay_within_their_bound(attempt: int, backoff: float, most: float) -> None:
+    policy = Policy(backoff=backoff, max_backoff=most)
+    pause, following = pause_after(attempt, policy), pause_after(attempt + 1, policy)
+    assert 0 < pause <= following <= most
+    assert following in (most, 2 * pause)
+
+
+counts = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 40), max_size=6)
+
+
+@given(waiting=counts, held=counts, most=counts, room=st.integers(0, 60))
+def test_places_go_to_those_who_hold_the_fewest(
+    waiting: dict[str, int], held: dict[str, int], most: dict[str, int], room: int
+) -> None:
+    granted = share(waiting, held, most, room)
+    after = {name: held.get(name, 0) + granted.get(name, 0) for name in waiting}
+    assert sum(granted.values()) <= room
+    for name, count in granted.items():
+        assert 0 < count <= waiting[name] and after[name] <= most.get(name, 1)
+    left = [n for n in waiting if granted.get(n, 0) < waiting[n] and after[n] < most.get(n, 1)]
+    if sum(granted.values()) < room:
+        assert not left, "a place was left free though a call could have had it"
+    for hungry in left:
+        for name in granted:
+            assert after[name] <= after[hungry] + 1, "somebody got more while another who has less waits"
+
+
+def test_a_long_backlog_keeps_no_other_function_waiting_for_a_place() -> None:
+    assert share({"big": 100_000, "small": 1}, {"big": 32}, {"big": 64, "small": 8}, 1) == {"small": 1}
+
+
+def test_half_the_slots_at_least_one_and_few_ahead_only_of_short_calls() -> None:
+    assert [places(slots) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 1, 8, 500]
+    assert in_hand(8, None) == in_hand(8, 0.5) == 8
+    assert 8 < in_hand(8, 0.001) <= 8 + MOST_AHEAD
+    assert next_to_run(["a", "b"], {"a": 2, "b": 1}) == "b"
+    assert next_to_run([], {"a": 2}) is None
+
+
+def prefer(*values: str) -> Preferences:
+    return preferences([(b"accept", b"*/*"), *((b"prefer", value.encode()) for value in values)])
+
+
+def test_prefer_is_read_as_rfc_7240_has_it() -> None:
+    assert prefer() == prefer("return=minimal") == prefer("respond-asynchronously") == Preferences()
+    assert prefer("respond-async") == prefer("Respond-Async; x=y") == Preferences(True)
+    for values in (
+        ["respond-async, wait=5"],
+        ["wait=5", "respond-async"],
+        ['respond-async,wait="5", wait=7'],
+    ):
+        assert prefer(*values) == Preferences(True, 5.0)
+    assert prefer("respond-async, wait=later").wait is None
+    assert prefer("respond-async, wait=100000").wait == LONGEST_WAIT
+    assert KINDS == ("platform", "timeout", "crash", "429", "5xx")
