@@ -27,6 +27,8 @@ METAVARS = {
     "data_dir": "FOLDER",
     "memory_budget": "SIZE",
     "keep_alive_policy": "[gdsf|lru|ttl]",
+    "async_retention": "DURATION",
+    "async_size": "SIZE",
     "log_limit": "SIZE",
     "drain_timeout": "DURATION",
     "start_timeout": "DURATION",
