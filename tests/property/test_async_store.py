@@ -195,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=25, stateful_step_count=25)
+TestStore.settings = settings(max_examples=8, stateful_step_count=25)
 
 
 @pytest.fixture
