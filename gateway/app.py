@@ -24,6 +24,7 @@ from gateway.openapi import document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
+from scheduler.durable.store import StoreError
 
 PAGE_FILES = "/docs/files"
 PAGE_POLICY = (
@@ -144,6 +145,10 @@ def build_app(runtime: Runtime) -> FastAPI:
     async def problem(_: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
         return respond(error)
+
+    @app.exception_handler(StoreError)
+    async def store_failed(_: Request, error: Exception) -> Response:
+        return respond(problem_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:

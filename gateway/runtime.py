@@ -130,12 +130,8 @@ class Runtime:
                 told = True
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
-        loading = asyncio.ensure_future(self.registry.apply(definitions))
-        try:
-            await self.worker.start()
-            await loading
-        finally:
-            loading.cancel()
+        self.worker.start()
+        await self.registry.apply(definitions)
 
     async def why_not_ready(self) -> str | None:
         """Why the gateway cannot run functions now; None if it can."""

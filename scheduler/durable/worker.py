@@ -28,6 +28,8 @@ MOST_IN_HAND = 256
 """Accepted calls that are leased at once: their bodies are in memory."""
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
+VOID_RETRY = 15.0
+"""The same at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
 DEEPEST = 8
 """Calls that may follow from one another by `on_success` and `on_failure`: a circle ends."""
@@ -87,16 +89,9 @@ class Worker:
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Begin, with what an earlier process has left. Raises `StoreError`."""
-        if self._store.exists:
-            void = await self._store.void(self._clock.wall())
-            if void:
-                self._metrics.async_interrupted.inc(void)
-                log.warning("%d accepted calls were running when the gateway ended; they are run again", void)
+    def start(self) -> None:
+        """Begin, with what an earlier process has left."""
         self._loops = [asyncio.ensure_future(self._lease()), asyncio.ensure_future(self._prune())]
-        if self._store.exists:
-            self._wake.set()
 
     async def stop(self) -> None:
         """Lease nothing more, and give back what has not begun. What runs goes on."""
@@ -160,7 +155,22 @@ class Worker:
 
     # -- leasing --------------------------------------------------------------------------------------------
 
+    async def _void(self) -> None:
+        """Leases that are in the store before we took any are those of an earlier process, which is dead."""
+        while self._store.exists:
+            try:
+                void = await self._store.void(self._clock.wall())
+            except StoreError:  # direct calls go on without it
+                await self._clock.sleep(VOID_RETRY)
+                continue
+            if void:
+                self._metrics.async_interrupted.inc(void)
+                log.warning("%d accepted calls were running when the gateway ended; they are run again", void)
+            self._wake.set()
+            return
+
     async def _lease(self) -> None:
+        await self._void()
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -249,6 +249,18 @@ def test_a_gateway_that_accepted_nothing_has_no_store(tmp_path: Path) -> None:
         assert not (gateway.data / "calls.db").exists()
 
 
+def test_a_damaged_store_takes_nothing_and_direct_calls_go_on(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, {"echo": handler(ECHO)})
+    gateway.data.mkdir()
+    (gateway.data / "calls.db").write_bytes(b"no database at all" * 1000)
+    with gateway:
+        assert gateway.call("echo", {"a": 1}).status_code == 200
+        refused = gateway.call("echo", {"a": 1}, headers=ASYNC)
+        assert (refused.status_code, slug(refused)) == (503, "store-failed")
+        assert slug(gateway.http.get("/invocations")) == "store-failed"
+        assert gateway.http.get("/metrics").status_code == 200
+
+
 def test_a_stop_keeps_what_was_accepted_and_the_next_start_runs_it(tmp_path: Path) -> None:
     with Gateway(tmp_path, {"sleep": handler(SLEEP, max_instances=1)}) as gateway:
         places = [accept(gateway, "sleep", 0.2) for _ in range(12)]
