@@ -117,8 +117,7 @@ ASYNC_PARAMETERS = [
         "in": "header",
         "description": "`respond-async`: keep the call on disk, answer 202, run it later. With `wait=5` too, answer "
         "like a direct call if it ends within 5 seconds",
-        "schema": {"type": "string"},
-        "example": "respond-async, wait=5",
+        "schema": {"type": "string"},  # no example: the page would send it with each call
     },
     {
         "name": "Idempotency-Key",
