@@ -1,0 +1,433 @@
+"""What becomes of a start, a specialising, a take-over and a removal, whatever the engine and the instance do.
+
+On the engine in memory; the instance's end of its sockets is a small program that answers as a shim does, or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pool import launcher as launcher_module
+from pool import takeover
+from pool.cgroup import Cgroup
+from pool.clock import LoopClock
+from pool.egress import Egress
+from pool.engine.base import (
+    ContainerSpec,
+    EngineDown,
+    EngineError,
+    EngineUnreachable,
+    NotRunnable,
+)
+from pool.engine.memory import Latency, MemoryEngine
+from pool.engine.memory_process import Process
+from pool.errors import FunctionBroken, StartFailed
+from pool.instance import Instance
+from pool.launcher import Launcher, LaunchSettings, container_name
+from pool.workload import Kind, Order, Workload
+
+MIB = 2**20
+GENERIC = ContainerSpec(name="", image="image", memory=128 * MIB)
+
+
+@dataclass
+class Shim:
+    """Dials one connection and gives these answers."""
+
+    status: object = field(default_factory=lambda: {"specialised": False})
+    specialise: tuple[int, bytes] | None = (200, b"done")
+    """None: it ends instead of answering."""
+    hangs: bool = False
+    hangs_up: bool = False
+    seen: list[str] = field(default_factory=list)
+
+    async def __call__(self, process: Process) -> int:
+        folder = os.open(process.spec.mounts[0].source, os.O_RDONLY)
+        try:
+            reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/calls.sock")
+        finally:
+            os.close(folder)
+        try:
+            return await self._serve(reader, writer)
+        finally:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+        while not self.hangs_up:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = head.partition("content-length:")[2].split()[:1]
+            await reader.readexactly(int(length[0]) if length else 0)
+            self.seen.append(head.split()[1])
+            if self.hangs:
+                await asyncio.Event().wait()
+            answer = (
+                (200, json.dumps(self.status).encode())
+                if self.seen[-1] == "/hearth/status"
+                else self.specialise
+            )
+            if answer is None:
+                return 7
+            writer.write(
+                b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (answer[0], len(answer[1]), answer[1])
+            )
+        return 0
+
+
+class Bench:
+    """A launcher over an engine in memory; `shim` is what the image runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.engine = MemoryEngine(LoopClock(), latency=Latency(0, 0, 0, 0))
+        self.instances: list[Instance] = []
+        self.shim = Shim()
+        self.image("image", self.shim)
+        self.launcher = self.made()
+
+    def image(self, name: str, program: object) -> None:
+        self.engine.add_image(name, program=program)  # type: ignore[arg-type]
+
+    def made(self, start_timeout: float = 20.0) -> Launcher:
+        self.launcher = Launcher(
+            self.engine,
+            LaunchSettings("g", self.folder, start_timeout),
+            Egress(self.engine, "g"),
+            on_slots=lambda _: None,
+            on_output=lambda _, __: None,
+        )
+        return self.launcher
+
+    def workload(self, kind: Kind = Kind.HANDLER, **keys: object) -> Workload:
+        code = self.folder / "code"
+        code.write_bytes(b"{}")
+        order = Order(b'{"function": "f"}', code)
+        return Workload(function="f", version="1", kind=kind, container=GENERIC, order=order, **keys)  # type: ignore[arg-type]
+
+    def instance(self, workload: Workload | None = None) -> Instance:
+        made = Instance(f"i{len(self.instances)}", "image", 128 * MIB, workload, 0.0)
+        self.instances.append(made)
+        return made
+
+    async def launched(self, workload: Workload | None = None) -> Instance:
+        instance = self.instance(workload)
+        await self.launcher.launch(instance, GENERIC)
+        return instance
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.engine.heal()
+    for instance in made.instances:
+        await made.launcher.destroy(instance)
+    assert made.engine.alive() == 0
+    await made.engine.close()
+
+
+# -- starting ------------------------------------------------------------------------------------------------
+
+
+async def test_a_handler_is_launched_when_its_shim_has_dialled(bench: Bench) -> None:
+    instance = await bench.launched()
+    assert instance.link is not None
+    assert instance.link.alive
+    assert instance.cgroup is None, "the process that dialled is ours, in no container"
+    assert instance.container is not None
+    assert (await bench.engine.inspect(instance.container)).name == container_name(instance.id)
+
+
+async def test_a_program_that_ends_first_is_quoted(bench: Bench) -> None:
+    async def ends(process: Process) -> int:
+        await process.write(b"no such module\n", 2)
+        return 3
+
+    bench.image("image", ends)
+    with pytest.raises(FunctionBroken, match="exit status 3 before it was ready; it printed: no such module"):
+        await bench.launched()
+
+
+async def test_a_program_that_does_not_become_ready_has_its_time(bench: Bench) -> None:
+    async def silent(process: Process) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    bench.image("image", silent)
+    bench.made(start_timeout=0.05)
+    with pytest.raises(FunctionBroken, match=r"^not ready within 0\.05 s$"):
+        await bench.launched()
+
+
+async def test_last_words_that_cannot_be_read_are_left_out(bench: Bench) -> None:
+    async def ends(process: Process) -> int:
+        await process.write(b"unread")
+        return 3
+
+    bench.image("image", ends)
+    bench.engine.fail_next("logs", EngineError("no logs"))
+    with pytest.raises(FunctionBroken, match=r"before it was ready$"):
+        await bench.launched()
+
+
+@pytest.mark.parametrize(
+    ("verb", "error", "raised", "message", "down"),
+    [
+        ("start", NotRunnable("exec: not found"), FunctionBroken, "image does not start: exec", None),
+        ("create", EngineError("no space left"), StartFailed, "could not start .*no space left", False),
+        ("create", EngineDown("away", 2.0), StartFailed, "could not start the instance: away", True),
+        (
+            "wait",
+            EngineUnreachable("cut"),
+            StartFailed,
+            "lost the instance while it was starting: cut",
+            False,
+        ),
+    ],
+)
+async def test_what_the_engine_says_of_a_start(
+    bench: Bench, verb: str, error: EngineError, raised: type[Exception], message: str, down: bool | None
+) -> None:
+    async def silent(process: Process) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    bench.image("image", silent)
+    bench.engine.fail_next(verb, error)
+    with pytest.raises(raised, match=message) as caught:
+        await bench.launched()
+    assert getattr(caught.value, "engine_down", None) is down
+
+
+async def test_a_socket_folder_that_cannot_be_made_is_named(bench: Bench) -> None:
+    instance = bench.instance()
+    (bench.folder / instance.id).write_text("in the way")
+    with pytest.raises(StartFailed, match=r"socket folder could not be made: .*File exists"):
+        await bench.launcher.launch(instance, GENERIC)
+    (bench.folder / instance.id).unlink()
+
+
+async def test_an_http_image_that_ends_at_once_is_to_blame(bench: Bench) -> None:
+    async def ends(process: Process) -> int:
+        await process.write(b"bad flag")
+        return 2
+
+    bench.image("image", ends)
+    with pytest.raises(FunctionBroken, match=r"the image ended at once.*; it printed: bad flag"):
+        await bench.launched(bench.workload(Kind.HTTP, port=8000))
+
+
+async def test_an_http_image_that_runs_and_is_not_reached_is_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine in memory makes its process ids up: no namespace can be entered."""
+    monkeypatch.setattr(launcher_module, "OBITUARY_WAIT", 0.02)
+
+    async def silent(process: Process) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    bench.image("image", silent)
+    with pytest.raises(StartFailed, match="may not open sockets inside the container's network namespace"):
+        await bench.launched(bench.workload(Kind.HTTP, port=8000))
+
+
+# -- specialising --------------------------------------------------------------------------------------------
+
+
+async def test_a_generic_instance_gets_the_limits_of_its_function(bench: Bench) -> None:
+    instance = await bench.launched()
+    workload = bench.workload(concurrency=3)
+    await bench.launcher.specialise(instance, workload)
+    assert bench.shim.seen == ["/specialise"]
+    assert bench.engine.calls["resize"] == 1, "no cgroup can be written: the engine is asked"
+    assert instance.link is not None
+    assert instance.link.slots == 3  # type: ignore[attr-defined]
+    assert instance.link.free_slots(0) == 1
+
+
+async def test_limits_are_written_to_the_cgroup_and_the_engine_is_not_asked(bench: Bench) -> None:
+    instance = await bench.launched()
+    place = bench.folder / "cgroup"
+    place.mkdir()
+    for name in ("memory.max", "cpu.max"):
+        (place / name).touch()
+    instance.cgroup = Cgroup(place, place, unified=True)
+    await bench.launcher.specialise(instance, bench.workload())
+    assert (place / "memory.max").read_text() == str(128 * MIB)
+    assert bench.engine.calls["resize"] == 0
+
+
+async def test_limits_that_cannot_be_set_fail_the_start(bench: Bench) -> None:
+    instance = await bench.launched()
+    bench.engine.fail_next("resize", EngineError("busy"))
+    with pytest.raises(StartFailed, match="could not set the instance's limits: busy"):
+        await bench.launcher.specialise(instance, bench.workload())
+    assert bench.shim.seen == [], "no code was sent"
+
+
+async def test_what_the_handler_s_import_raised_is_passed_on(bench: Bench) -> None:
+    bench.shim.specialise = (500, b'{"type": "ImportError", "message": "no module named nowhere"}')
+    instance = await bench.launched()
+    with pytest.raises(FunctionBroken, match="no module named nowhere") as caught:
+        await bench.launcher.specialise(instance, bench.workload())
+    assert (caught.value.kind, caught.value.imported) == ("ImportError", False)
+
+
+async def test_an_import_that_ends_the_process_is_the_function_s(bench: Bench) -> None:
+    bench.shim.specialise = None
+    instance = await bench.launched()
+    with pytest.raises(FunctionBroken, match="the instance ended while it imported the handler"):
+        await bench.launcher.specialise(instance, bench.workload())
+
+
+async def test_an_import_has_its_time(bench: Bench) -> None:
+    bench.shim.hangs = True
+    bench.made(start_timeout=0.2)
+    instance = await bench.launched()
+    with pytest.raises(FunctionBroken, match=r"not imported within 0\.2 s"):
+        await bench.launcher.specialise(instance, bench.workload())
+
+
+async def test_a_generic_instance_without_its_connection_is_the_platform_s(bench: Bench) -> None:
+    instance = await bench.launched()
+    assert instance.link is not None
+    assert instance.link.take() is not None  # as if it were lost
+    with pytest.raises(StartFailed, match="the prewarmed instance has lost its connection"):
+        await bench.launcher.specialise(instance, bench.workload())
+
+
+# -- taking over ---------------------------------------------------------------------------------------------
+
+AS_RECORDED = {"specialised": True, "failed": False, "function": "f", "version": "1"}
+
+
+def dials_again(bench: Bench, instance: Instance, shim: Shim) -> object:
+    """A shim's program that dials until somebody listens."""
+
+    async def program(process: Process) -> int:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(
+                    str(bench.folder / instance.id / "calls.sock")
+                )
+            except OSError:
+                await asyncio.sleep(0.005)
+                continue
+            try:
+                return await shim._serve(reader, writer)
+            finally:
+                writer.close()
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("generic", "status", "why"),
+    [
+        (True, {"specialised": False}, None),
+        (True, {"specialised": True}, "it says that it is"),
+        (False, AS_RECORDED, None),
+        (False, {"specialised": False}, "it says that it is"),
+        (False, AS_RECORDED | {"failed": True}, "it says that it is"),
+        (False, AS_RECORDED | {"function": "g"}, "it says that it is"),
+        (False, AS_RECORDED | {"version": "2"}, "it says that it is"),
+        (False, ["a list"], "it does not say what it is"),
+    ],
+)
+@pytest.mark.parametrize("paused", [False, True])
+async def test_who_is_taken_over_is_what_the_record_says(
+    bench: Bench, generic: bool, status: object, why: str | None, paused: bool
+) -> None:
+    instance = bench.instance(None if generic else bench.workload())
+    (bench.folder / instance.id).mkdir()
+    bench.image("image", dials_again(bench, instance, Shim(status=status)))
+    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+    await bench.engine.start(instance.container)
+    if paused:
+        await bench.engine.pause(instance.container)
+    if why is None:
+        await bench.launcher.adopt(instance)
+        assert instance.link is not None
+        assert instance.link.free_slots(0) == 1
+    else:
+        with pytest.raises(StartFailed, match=why):
+            await bench.launcher.adopt(instance)
+    assert not (await bench.engine.inspect(instance.container)).paused
+
+
+async def test_who_does_not_dial_or_has_ended_is_not_taken_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "PATIENCE", 0.05)
+
+    async def silent(process: Process) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    bench.image("image", silent)
+    instance = bench.instance()
+    (bench.folder / instance.id).mkdir()
+    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+    with pytest.raises(StartFailed, match="its container has ended"):
+        await bench.launcher.adopt(instance)
+    await bench.engine.start(instance.container)
+    with pytest.raises(StartFailed, match=r"not idle and reachable within 0\.05 s"):
+        await bench.launcher.adopt(instance)
+    bench.engine.fail_next("inspect", EngineError("no answer"))
+    with pytest.raises(StartFailed, match="no answer"):
+        await bench.launcher.adopt(instance)
+
+
+async def test_who_ends_when_it_is_asked_is_not_taken_over(bench: Bench) -> None:
+    instance = bench.instance(bench.workload())
+    (bench.folder / instance.id).mkdir()
+    bench.image("image", dials_again(bench, instance, Shim(hangs_up=True)))
+    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+    await bench.engine.start(instance.container)
+    with pytest.raises(StartFailed):
+        await bench.launcher.adopt(instance)
+
+
+# -- ends ----------------------------------------------------------------------------------------------------
+
+
+async def test_an_obituary_says_how_the_process_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_module, "OBITUARY_WAIT", 0.05)
+    instance = await bench.launched()
+    assert instance.container is not None
+    assert await bench.launcher.obituary(instance) == "it closed its connection"
+    bench.engine.kill(instance.container, 9)
+    assert await bench.launcher.obituary(instance) == "its process ended with exit status 9"
+    other = await bench.launched()
+    assert other.container is not None
+    bench.engine.kill(other.container, oom=True)
+    assert await bench.launcher.obituary(other) == "it was killed for want of memory (128 MiB)"
+
+
+async def test_a_container_goes_by_its_name_if_its_id_never_reached_us(bench: Bench) -> None:
+    bench.engine.fail_next("create", EngineError("timed out"), carried_out=True)
+    with pytest.raises(StartFailed):
+        await bench.launched()
+    [instance] = bench.instances
+    assert instance.container is None
+    assert await bench.launcher.logs(instance, 100) == b""
+    assert bench.engine.alive() == 1
+    await bench.launcher.destroy(instance)
+    assert bench.engine.alive() == 0
+    assert not (bench.folder / instance.id).exists()
+
+
+async def test_who_is_left_goes_on_and_its_sockets_are_closed(bench: Bench) -> None:
+    instance = await bench.launched()
+    await bench.launcher.leave(instance)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_unix_connection(str(bench.folder / instance.id / "calls.sock"))
+    assert bench.engine.alive() == 1
+    assert bench.engine.calls["remove"] == 0
