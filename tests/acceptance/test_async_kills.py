@@ -19,8 +19,8 @@ from harness import Gateway, eventually, handler
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-KILLS = int(os.environ.get("HEARTH_TEST_KILLS", "10"))
-CALLS = int(os.environ.get("HEARTH_TEST_CALLS", "1000"))
+KILLS = int(os.environ.get("HEARTH_TEST_KILLS", "6"))
+CALLS = int(os.environ.get("HEARTH_TEST_CALLS", "600"))
 COUNT = """
 import time
 
