@@ -307,3 +307,18 @@ def test_whenever_it_is_killed_all_containers_are_accounted_for(
 
     with tempfile.TemporaryDirectory() as path:
         asyncio.run(run(Path(path) / "data"))
+
+
+async def test_a_record_that_cannot_be_removed_does_not_hold_back_a_removal(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = await warm(world, workload())
+    assert world.folder is not None
+    record = world.folder.records / f"{instance.id}.json"
+    record.unlink()
+    record.mkdir()  # which cannot be unlinked, by root either
+    world.pool.remove(instance, Reason.REQUESTED)
+    await world.clock.advance(1.0)
+    assert instance.state is State.GONE
+    assert "cannot be removed" in caplog.text
+    record.rmdir()
