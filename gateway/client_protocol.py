@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.body import LATE, READ_AHEAD
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
+from pool.transport.connection import header_lines
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's target and header fields."""
@@ -219,10 +220,8 @@ class ClientProtocol(OneWriteProtocol):
     def _answer(self, problem: Problem) -> None:
         """Write the problem and our end of the connection, then read for a while what is still on its way."""
         body = problem.body()
-        lines = [STATUS_LINE[problem.status]]
-        for name, value in (*problem.response_headers(body), (b"connection", b"close")):
-            lines += (name, b": ", value, b"\r\n")
-        self.transport.write(b"".join((*lines, b"\r\n", body)))
+        lines = header_lines([*problem.response_headers(body), (b"connection", b"close")])
+        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
         self.transport.write_eof()
         self.flow.resume_reading()
         self._late = self.loop.call_later(LINGER, self.transport.abort)
@@ -306,16 +305,17 @@ class ClientProtocol(OneWriteProtocol):
         """
         self._upgrade = False
         version = self.parser.get_http_version().encode()
-        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        headers = []
         for name, value in self.headers:
             if name == b"connection":
                 tokens = [token.strip() for token in value.split(b",")]
                 value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
             if name != b"upgrade":
-                lines += (name, b": ", value, b"\r\n")
+                headers.append((name, value))
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return b"".join((*lines, b"\r\n"))
+        return line + header_lines(headers) + b"\r\n"
 
     # -- answers --------------------------------------------------------------------------------------------
 

@@ -121,18 +121,19 @@ class InvokeEndpoint:
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
-        if function.workload.kind is not Kind.HTTP:
-            if sub_path:
-                raise Problem(
-                    "method-not-allowed",
-                    f"{name} takes no sub-path: POST /invoke/{name}",
-                    headers=((b"allow", b""),),
-                )
-            if scope["method"] != "POST":
-                raise Problem(
-                    "method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),)
-                )
+        check_method(function.workload.kind, name, scope["method"], sub_path)
         return function
+
+
+def check_method(kind: Kind, name: str, method: str, sub_path: bytes) -> None:
+    """Only a function that serves HTTP has paths, and methods beside POST. Raises `Problem`."""
+    if kind is Kind.HTTP:
+        return
+    if sub_path:
+        detail = f"{name} takes no sub-path: POST /invoke/{name}"
+        raise Problem("method-not-allowed", detail, headers=((b"allow", b""),))
+    if method != "POST":
+        raise Problem("method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),))
 
 
 class Deadline:

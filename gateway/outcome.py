@@ -73,10 +73,7 @@ class Outcomes:
         (measured.ok if status < 500 else measured.function_error).value += 1
         measured.starts[invocation.kind].value += 1
         measured.queue.observe(invocation.queue_seconds)
-        if invocation.start_seconds:
-            measured.start.observe(invocation.start_seconds)
-        else:
-            measured.start.observe_nothing()
+        measured.start.observe(invocation.start_seconds)
         measured.exec.observe(invocation.exec_seconds)
 
     def ended(self, function: str, outcome: str, blame: str) -> None:

@@ -13,7 +13,7 @@ from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, container_name
+from pool.launcher import GATEWAY_LABEL, container_name, instance_of
 from pool.pool import Pool
 from pool.records import Record, Records
 from pool.states import Reason, State
@@ -34,7 +34,6 @@ class Adoption:
         self._folder = folder
         self._clock = clock
         self._candidates: dict[str, tuple[Instance, Record]] = {}
-        self._taken: list[Instance] = []
 
     async def look(self) -> None:
         """Find what an earlier process with this data folder has left. Everything found counts in the pool from
@@ -69,7 +68,7 @@ class Adoption:
     def _found(
         self, container: ContainerState, records: Mapping[str, Record]
     ) -> tuple[Instance, Record | None]:
-        id = container.labels.get(INSTANCE_LABEL) or container.id[:12]
+        id = instance_of(container.id, container.labels)
         record = records.get(id)
         now = self._clock.now()
         instance = Instance(
@@ -127,7 +126,6 @@ class Adoption:
             return
         del self._candidates[instance.id]
         if instance.state is State.FOUND:  # else somebody has had it removed
-            self._taken.append(instance)
             self._pool.adopt(instance, workload)
 
     def _refuse(self, instance: Instance, reason: Reason) -> None:
@@ -138,11 +136,6 @@ class Adoption:
     def under_way(self) -> bool:
         """Whether instances are being taken over."""
         return self._pool.ledger.adopting > 0
-
-    @property
-    def adopted(self) -> int:
-        """How many instances were adopted."""
-        return sum(1 for instance in self._taken if instance.adopted)
 
 
 def why_not(record: Record, workload: Workload, shape: str) -> Reason | None:

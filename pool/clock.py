@@ -137,7 +137,7 @@ class VirtualClock:
             await asyncio.sleep(0)
             return
         woken = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, _wake, woken)
+        timer = self.call_later(seconds, wake, woken)
         try:
             await woken
         finally:
@@ -195,6 +195,7 @@ def jitter() -> float:
     return random.uniform(0.75, 1.0)  # noqa: S311 - nothing depends on nobody guessing it
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def wake(future: asyncio.Future[None]) -> None:
+    """Let go on who waits for it; a second time is harmless."""
     if not future.done():
         future.set_result(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -303,6 +303,11 @@ def start_failed(deed: str, error: EngineError) -> StartFailed:
     failed = StartFailed(f"{deed}: {error}")
     failed.engine_down = isinstance(error, EngineDown)
     return failed
+
+
+def instance_of(container: str, labels: Mapping[str, str]) -> str:
+    """The id of the instance that a container of ours is; one that says nothing of it has its own."""
+    return labels.get(INSTANCE_LABEL) or container[:12]
 
 
 def container_name(instance: str) -> str:

@@ -92,10 +92,6 @@ class Spread:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
-    def observe_nothing(self) -> None:
-        """Add one zero: what a warm call waits for a start."""
-        self.counts[0] += 1
-
 
 class PlainHistogram(Collector):
     """Histograms of one name, by labels. `bounds` are the buckets' upper bounds, growing, without infinity."""

@@ -10,7 +10,7 @@ from pool.clock import Clock, jitter
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import may_freeze
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
+from pool.launcher import GATEWAY_LABEL, instance_of
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
 from pool.workload import Kind
@@ -159,12 +159,12 @@ class Reaper:
     def _remove_unknown(self, containers: Iterable[ContainerState], known: set[str]) -> None:
         """`known`: the instances when the engine was asked; they come and go meanwhile."""
         for container in containers:
-            if (container.labels.get(INSTANCE_LABEL) or container.id[:12]) not in known:
+            if instance_of(container.id, container.labels) not in known:
                 self._unless_known(container.id, container.labels)
 
     def _unless_known(self, container: str, labels: Mapping[str, str]) -> None:
         """Remove a container of ours that is no instance's: it was created after whoever wanted it had gone."""
-        id = labels.get(INSTANCE_LABEL) or container[:12]
+        id = instance_of(container, labels)
         if id in self._pool.ledger.instances:
             return
         log.warning("container %s is no instance's: it is removed", container[:12])

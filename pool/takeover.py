@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from typing import cast
 
 from pool import cgroup, netns
 from pool.egress import Egress
 from pool.engine.base import ContainerState, Engine, EngineError
-from pool.errors import StartFailed
+from pool.errors import Nonsense, StartFailed
 from pool.instance import Instance
 from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
-from pool.transport.message import Answer, Call
+from pool.transport.message import Answer, Call, read_said
 from pool.transport.server import Server
 from pool.workload import Kind, Workload
 
@@ -27,7 +26,6 @@ has lost its gateway dials at least once a second; one that is in a call dials w
 LOOK = 0.02
 """Seconds between two looks whether a server has let go of its old connections."""
 STATUS = Call(b"GET", b"/hearth/status", [(b"host", b"hearth"), (b"x-hearth-control", b"1")])
-LONGEST_STATUS = 64 * 1024
 
 
 class Takeover:
@@ -102,12 +100,9 @@ class Takeover:
 
 async def read_status(answer: Answer) -> dict[str, object]:
     """What an instance says of itself. Raises `StartFailed` if it is no JSON object, and what reading raises."""
-    body = b""
-    while (piece := await answer.read()) and len(body) <= LONGEST_STATUS:
-        body += piece
     try:
-        status = json.loads(body) if answer.status == 200 else None
-    except ValueError:
+        status = await read_said(answer) if answer.status == 200 else None
+    except (ValueError, Nonsense):
         status = None
     if not isinstance(status, dict):
         raise StartFailed("it does not say what it is")

@@ -10,21 +10,21 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from pool.clock import Clock, jitter
+from pool.clock import Clock
 from pool.engine.base import EngineDown
-from pool.errors import FunctionBroken, PoolError, StartFailed
+from pool.errors import FunctionBroken, PoolError
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
-from scheduler.decisions import PLATFORM_BACK_OFF, back_off, pick, smooth_low
+from scheduler.decisions import pick, smooth_low
 from scheduler.errors import Gone, NoCapacity, QueueFull
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.evictor import Evictor
 from scheduler.function import Function, Limits, Prewarm, Settle, Waiter
 from scheduler.growth import Growth
-from scheduler.upkeep import Upkeep
+from scheduler.upkeep import Upkeep, engine_was_down, pause_after
 
 
 class Dispatcher:
@@ -54,7 +54,7 @@ class Dispatcher:
     # -- calls ----------------------------------------------------------------------------------------------
 
     def try_lease(self, function: Function, invocation: str, arrived: float) -> Lease | None:
-        """A slot that is free now, or None: then `wait`."""
+        """A slot that is free now, or None: then `enqueue`."""
         if function.waiting:
             return None
         instance = pick(self.pool.ledger.of(function.name), function.workload.version)
@@ -63,14 +63,6 @@ class Dispatcher:
         if function.workload.single_use:
             self._upkeep.soon()  # one of its `min_instances` is used up
         return self.pool.lease(instance, invocation, arrived)
-
-    async def wait(self, function: Function, invocation: str, arrived: float) -> Lease:
-        """Wait in the function's queue for a slot, whichever comes first: one freed or one started.
-
-        Raises `QueueFull`, `NoCapacity` (not in time, or the platform cannot start one), `FunctionBroken` (its
-        instances do not start) and `Gone`. A caller that is cancelled leaves no trace.
-        """
-        return await Queued(self, function, invocation, arrived).collect()
 
     def enqueue(self, function: Function, invocation: str, arrived: float, settle: Settle) -> Waiter:
         """Take a place in the function's queue; `settle` is called with what comes of it, maybe before this returns.
@@ -263,9 +255,7 @@ class Dispatcher:
         if function is None or function.workload.version != instance.workload.version:
             self._run()
             return
-        if not (
-            isinstance(error, StartFailed) and error.engine_down
-        ):  # else `engine_back` has it tried again
+        if not engine_was_down(error):  # else `engine_back` has it tried again
             self._back_off(function, error)
         if not any(i.state in LIVE or i.state in PENDING for i in function.instances(self.pool.ledger)):
             fault = error if isinstance(error, FunctionBroken) else self._growth.blocked(function)
@@ -278,12 +268,8 @@ class Dispatcher:
         """A start has failed: the next is tried later, the later the more have failed in a row."""
         function.failures += 1
         function.last_fault = str(error)
-        if isinstance(error, FunctionBroken):
-            pause = back_off(function.failures)
-            function.blocked = None
-        else:
-            pause = back_off(function.failures, PLATFORM_BACK_OFF) * jitter()
-            function.blocked = function.last_fault
+        function.blocked = None if isinstance(error, FunctionBroken) else function.last_fault
+        pause = pause_after(function.failures, error)
         function.not_before = self._clock.now() + pause
         self._clock.call_later(pause, self._upkeep.soon)
 
@@ -330,7 +316,7 @@ class Dispatcher:
 
 
 class Queued:
-    """A place in a function's queue, for a task that waits in it. Raises and is cancelled as `Dispatcher.wait`."""
+    """A place in a function's queue, for a task that waits in it. Raises `QueueFull` and `Gone`."""
 
     def __init__(self, dispatcher: Dispatcher, function: Function, invocation: str, arrived: float) -> None:
         self._dispatcher = dispatcher
@@ -348,7 +334,11 @@ class Queued:
             self._lease.set_exception(fault)
 
     async def collect(self) -> Lease:
-        """The slot, when it is there."""
+        """The slot, whichever comes first: one freed or one started.
+
+        Raises `NoCapacity` (not in time, or the platform cannot start one), `FunctionBroken` (its instances do not
+        start) and `Gone`. A caller that is cancelled leaves no trace.
+        """
         try:
             return await self._lease
         except asyncio.CancelledError:

@@ -89,11 +89,10 @@ class Upkeep:
 
     def prewarming_failed(self, error: PoolError) -> None:
         """A generic instance did not start: the next is tried later."""
-        if isinstance(error, StartFailed) and error.engine_down:
+        if engine_was_down(error):
             return  # `engine_back` has it tried again
         self._failures += 1
-        broken = isinstance(error, FunctionBroken)
-        pause = back_off(self._failures) if broken else back_off(self._failures, PLATFORM_BACK_OFF) * jitter()
+        pause = pause_after(self._failures, error)
         self._not_before = self._clock.now() + pause
         log.warning("a prewarmed instance did not start: %s", error)
         self._clock.call_later(pause, self.soon)
@@ -118,3 +117,18 @@ def provisioned(function: Function, ledger: Ledger) -> int:
     """Instances that count towards `min_instances`: for single use only those that nobody uses yet."""
     states = PENDING | (UNUSED if function.workload.single_use else LIVE)
     return sum(1 for instance in function.instances(ledger) if instance.state in states)
+
+
+def engine_was_down(error: PoolError) -> bool:
+    """Whether a start failed only because the engine does not answer: it is tried again when it does."""
+    return isinstance(error, StartFailed) and error.engine_down
+
+
+def pause_after(failures: int, error: PoolError) -> float:
+    """Seconds until a start is tried again after so many that failed in a row, the last one of `error`.
+
+    What is broken is tried at its times; what the platform could not do all try again, so not all at once.
+    """
+    if isinstance(error, FunctionBroken):
+        return back_off(failures)
+    return back_off(failures, PLATFORM_BACK_OFF) * jitter()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -72,7 +74,7 @@ def create_key(
     """
     settings = settings_of(data_dir)
     now = time.time()
-    try:
+    with faults_told(settings):
         quota = parse_quota(rate, burst, concurrency)
         end = None if expires is None else now + life(expires)
         text, key = create(name, parse_scopes(scopes), quota, end, now)
@@ -80,12 +82,6 @@ def create_key(
             if name in (other.name for other in settings.api_keys):
                 raise ValueError("a key of HEARTH_API_KEYS has this name already")
             file(settings).add(key)
-    except ValueError as error:
-        raise Mistake(str(error)) from error
-    except KeyFileFault as error:
-        raise Failure(str(error)) from error
-    except OSError as error:
-        raise Failure(f"the keys of {settings.data_dir} cannot be written: {error.strerror}") from error
     click.echo(text)
     if print_only:
         click.echo(f"For HEARTH_API_KEYS:\n  {entry_of(key)}", err=True)
@@ -105,10 +101,8 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
       hearth keys list --json
     """
     settings = settings_of(data_dir)
-    try:
+    with faults_told(settings):
         kept = [(key, "data folder") for key in file(settings).load()]
-    except KeyFileFault as error:
-        raise Failure(str(error)) from error
     shown = [
         {
             "id": key.id,
@@ -162,14 +156,8 @@ def revoke_key(key: str, data_dir: str | None) -> None:
       hearth keys revoke shop
     """
     settings = settings_of(data_dir)
-    try:
+    with faults_told(settings):
         gone = file(settings).revoke(key)
-    except ValueError as error:
-        raise Mistake(str(error)) from error
-    except KeyFileFault as error:
-        raise Failure(str(error)) from error
-    except OSError as error:
-        raise Failure(f"the keys of {settings.data_dir} cannot be written: {error.strerror}") from error
     click.echo(f"revoked {gone.name} ({gone.id})")
 
 
@@ -179,6 +167,19 @@ def settings_of(data_dir: str | None) -> Settings:
         return settings_from({"data_dir": data_dir})
     except SettingsFault as error:
         raise Mistake(str(error)) from error
+
+
+@contextmanager
+def faults_told(settings: Settings) -> Iterator[None]:
+    """What is wrong with what was asked for, or with the key file, in the command's own errors."""
+    try:
+        yield
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+    except KeyFileFault as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        raise Failure(f"the keys of {settings.data_dir} cannot be written: {error.strerror}") from error
 
 
 def file(settings: Settings) -> KeyFile:

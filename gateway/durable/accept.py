@@ -13,13 +13,12 @@ from typing import Any
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.durable.preferences import Preferences
-from gateway.durable.views import record_view
+from gateway.durable.views import record_view, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
-from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.invoke import PREFIX, InvokeEndpoint, check_method
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics
-from pool.workload import Kind
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.model import Idempotency, NewCall, Record
@@ -76,13 +75,7 @@ class AcceptEndpoint:
             except StoreError:
                 result = None  # it is kept all the same
             if result is not None:
-                headers = [pair for pair in result.headers if pair[0] != b"content-length"]
-                headers += [
-                    (b"preference-applied", wish.applied()),
-                    (b"content-length", b"%d" % len(result.body)),
-                ]
-                if all(name != b"x-invocation-id" for name, _ in headers):
-                    headers.append((b"x-invocation-id", record.id.encode()))
+                headers = [*result_headers(result, record.id), (b"preference-applied", wish.applied())]
                 await _answer(send, result.status, headers, result.body)
                 return
         body = record_view(record).model_dump_json().encode()
@@ -100,7 +93,7 @@ class AcceptEndpoint:
         """The call, on disk. Raises `Problem`, `ClientGone`, and as the store does."""
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))
-        _check_method(definition, scope["method"], sub_path)
+        check_method(definition.kind, definition.name, scope["method"], sub_path)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
         body = RequestBody(receive, scope, definition.max_body)
@@ -152,17 +145,6 @@ def idempotency_of(call: NewCall, admission: Admission) -> Idempotency | None:
     shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1"), str(types)]
     digest = hashlib.sha256(json.dumps(shape).encode() + b"\0" + call.body).digest()
     return Idempotency(admission.caller, given[0].decode(), digest, IDEMPOTENT_FOR)
-
-
-def _check_method(definition: FunctionDefinition, method: str, sub_path: bytes) -> None:
-    if definition.kind is Kind.HTTP:
-        return
-    name = definition.name
-    if sub_path:
-        detail = f"{name} takes no sub-path: POST /invoke/{name}"
-        raise Problem("method-not-allowed", detail, headers=((b"allow", b""),))
-    if method != "POST":
-        raise Problem("method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),))
 
 
 async def _answer(send: Send, status: int, headers: HeaderList, body: bytes) -> None:

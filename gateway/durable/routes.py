@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
-from gateway.durable.views import CountView, InvocationsView, InvocationView, record_view
+from gateway.durable.views import CountView, InvocationsView, InvocationView, record_view, result_headers
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from pool.clock import Clock
@@ -127,12 +127,7 @@ def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) ->
         if result is None:
             raise Problem("not-found", f"the invocation is {record.status} and has no result: it was not run")
         response = Response(result.body, status_code=result.status)
-        headers = [pair for pair in result.headers if pair[0] not in (b"content-length", b"x-invocation-id")]
-        response.raw_headers = [
-            *headers,
-            (b"x-invocation-id", id.encode()),
-            (b"content-length", b"%d" % len(result.body)),
-        ]
+        response.raw_headers = result_headers(result, id)
         return response
 
     @router.delete("/invocations/{id}", tags=TAGS, summary="Cancel an accepted call", responses=CONFLICT)

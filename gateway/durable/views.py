@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from scheduler.durable.model import Record, Status
+from scheduler.durable.model import HeaderList, Record, Result, Status
 
 
 class InvocationView(BaseModel):
@@ -60,6 +60,12 @@ def record_view(record: Record) -> InvocationView:
         blame=record.blame,  # type: ignore[arg-type]
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
     )
+
+
+def result_headers(result: Result, id: str) -> HeaderList:
+    """The headers of an answer that was kept, as it is given to who asks for it."""
+    kept = [pair for pair in result.headers if pair[0] not in (b"content-length", b"x-invocation-id")]
+    return [*kept, (b"x-invocation-id", id.encode()), (b"content-length", b"%d" % len(result.body))]
 
 
 def _time(seconds: float) -> datetime:

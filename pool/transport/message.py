@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from pool.errors import Nonsense
 
@@ -63,18 +63,27 @@ MOST_OF_A_REPORT = 64 * 1024
 """Bytes: user code shares its process with the shim, and could report for ever."""
 
 
+async def read_said(answer: Answer) -> Any:
+    """What a shim says on its own behalf, as JSON. Raises ValueError if it is none, `Nonsense` if it is too long, and
+    what `Answer.read` raises."""
+    body = bytearray()
+    while piece := await answer.read():
+        body += piece
+        if len(body) > MOST_OF_A_REPORT:
+            raise Nonsense("what the handler's shim says does not end")
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 async def read_report(answer: Answer) -> tuple[str, str]:
     """What a shim says of a failure, as type and message (docs/runtime-protocol.md).
 
     Raises `Nonsense` if it is too long or not to be read, and what `Answer.read` raises.
     """
-    body = bytearray()
-    while piece := await answer.read():
-        body += piece
-        if len(body) > MOST_OF_A_REPORT:
-            raise Nonsense("what the handler's shim says of a failure does not end")
     try:
-        fault = json.loads(body)
+        fault = await read_said(answer)
         return str(fault["type"]), str(fault["message"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise Nonsense("the handler failed, and what its shim says of it is not to be read") from None

@@ -8,12 +8,12 @@ import logging
 import secrets
 from base64 import b64encode
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from pool.clock import Clock, Timer, jitter
+from pool.clock import Clock, Timer, jitter, wake
 from pool.metrics import Metrics
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, NewCall, Result, Status
@@ -125,7 +125,7 @@ class Worker:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._waiters.setdefault(id, set())
         waiters.add(ended)
-        timer = self._clock.call_later(seconds, _end, ended)
+        timer = self._clock.call_later(seconds, wake, ended)
         try:
             await ended
         finally:
@@ -197,10 +197,11 @@ class Worker:
                 self._wake_in(claimed.next_due - self._clock.wall())
             self._begin()
 
+    def _places(self, function: str) -> int:
+        return min(places(self._plan_of(function).slots), MOST_AT_ONCE // 2)
+
     def _most(self, function: str) -> int:
-        plan = self._plan_of(function)
-        at_once = min(places(plan.slots), MOST_AT_ONCE // 2)
-        return in_hand(at_once, plan.exec_seconds)
+        return in_hand(self._places(function), self._plan_of(function).exec_seconds)
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -213,7 +214,7 @@ class Worker:
             able = [
                 name
                 for name, queue in self._ready.items()
-                if queue and self._running[name] < min(places(self._plan_of(name).slots), MOST_AT_ONCE // 2)
+                if queue and self._running[name] < self._places(name)
             ]
             name = next_to_run(able, self._running)
             if name is None:
@@ -306,7 +307,7 @@ class Worker:
             return
         self._metrics.async_ended.labels(function, status).value += 1
         for waiter in self._waiters.get(ending.id, ()):
-            _end(waiter)
+            wake(waiter)
 
     def _follow(self, claim: Claim, ending: Ending) -> NewCall | None:
         """The call of the function's destination, if it has one for this ending."""
@@ -373,11 +374,3 @@ def told_to_destination(claim: Claim, ending: Ending) -> dict[str, object]:
         "blame": ending.blame,
         "result": answer,
     }
-
-
-def _end(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-__all__: Sequence[str] = ("Plan", "Run", "Worker", "told_to_destination")

@@ -32,7 +32,7 @@ from pool.states import PENDING, Reason
 from pool.transport.message import Call
 from pool.workload import Kind, Workload
 from scheduler.decisions import pick
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatcher import Dispatcher, Queued
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.function import Function, Limits, Prewarm
 
@@ -313,9 +313,13 @@ class World:
         if caller.lease is not None:
             caller.ended_at = now
             return caller
-        caller.task = asyncio.ensure_future(self.dispatcher.wait(function, caller.invocation, now))
+        caller.task = asyncio.ensure_future(self._wait(caller))
         caller.task.add_done_callback(lambda task: self._note(caller, task))
         return caller
+
+    async def _wait(self, caller: Caller) -> Lease:
+        queued = Queued(self.dispatcher, caller.function, caller.invocation, caller.arrived)
+        return await queued.collect()
 
     def _note(self, caller: Caller, task: asyncio.Task[Lease]) -> None:
         assert caller.ended_at is None, "two outcomes for one invocation"

@@ -6,27 +6,11 @@ import asyncio
 from typing import Any
 
 from gateway.one_write import MOST, OneWriteTransport
+from tests.unit.warm_call_loop import Transport
 
 
-class Behind:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-
-def joined() -> tuple[OneWriteTransport, Behind]:
-    behind: Any = Behind()
+def joined() -> tuple[OneWriteTransport, Transport]:
+    behind: Any = Transport()
     return OneWriteTransport(behind, asyncio.get_running_loop()), behind
 
 
