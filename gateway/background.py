@@ -16,5 +16,21 @@ class Background:
 
     id: str
     attempt: int
+    timeout: float | None = None
+    """Seconds that the run may take; None: the function's `timeout`."""
+    context: tuple[tuple[str, str], ...] = ()
+    """What else the function is told, see `Terms.context`."""
     problem: Problem | None = None
     """Set if the function's own answer is not the outcome, also where its head was passed on already."""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the function is told, as fields of its request."""
+        return [
+            (b"x-hearth-attempt", b"%d" % self.attempt),
+            *((f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in self.context),
+        ]
+
+    def variables(self) -> dict[str, str]:
+        """What a command is told, as variables."""
+        told = {f"HEARTH_{name.upper().replace('-', '_')}": value for name, value in self.context}
+        return {"HEARTH_ATTEMPT": str(self.attempt), **told}

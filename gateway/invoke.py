@@ -166,7 +166,17 @@ class Deadline:
 class _Invocation(Invocation):
     """One call on its way through the gateway."""
 
-    __slots__ = ("_end", "_handed_over", "_receive", "_scope", "background", "head_sent", "send", "sending")
+    __slots__ = (
+        "_end",
+        "_handed_over",
+        "_receive",
+        "_scope",
+        "background",
+        "head_sent",
+        "send",
+        "sending",
+        "timeout",
+    )
 
     def __init__(
         self,
@@ -185,6 +195,8 @@ class _Invocation(Invocation):
         self.head_sent = False
         self.sending = False
         """Whether the client is being waited for to read."""
+        self.timeout = 0.0
+        """Seconds that it may execute; known with its function."""
         self.background: Background | None = scope.get(BACKGROUND)
         if self.background is not None:
             self.id = self.background.id
@@ -199,9 +211,12 @@ class _Invocation(Invocation):
         name = raw_name.decode("latin-1")
         function = end._find(self, scope, name, sub_path) if before is None else before.function
         target = target_of(sub_path, scope["query_string"])
-        headers = request_headers(scope, self.id.encode(), function.limits.timeout)
+        self.timeout = function.limits.timeout
+        if self.background is not None and self.background.timeout is not None:
+            self.timeout = self.background.timeout
+        headers = request_headers(scope, self.id.encode(), self.timeout)
         if self.background is not None:
-            headers.append((b"x-hearth-attempt", b"%d" % self.background.attempt))
+            headers += self.background.headers()
         body = RequestBody(self._receive, scope, function.limits.max_body)
         if before is None:
             await body.read_ahead()
@@ -224,7 +239,7 @@ class _Invocation(Invocation):
             if function.workload.kind is Kind.COMMAND:
                 call.meta = cgi_variables(scope, name, self.id, body.length)
                 if self.background is not None:
-                    call.meta["HEARTH_ATTEMPT"] = str(self.background.attempt)
+                    call.meta |= self.background.variables()
             try:
                 await self._call(function, lease, call, body)
                 return
@@ -280,7 +295,7 @@ class _Invocation(Invocation):
                 began, exchange = state.began, state.answer
             else:
                 began, exchange = clock.now(), connection.exchange(call)
-            deadline = Deadline(clock, began + function.limits.timeout - clock.now())
+            deadline = Deadline(clock, began + self.timeout - clock.now())
             try:
                 answer = await exchange
                 body.waiting = False  # it has answered: what the client does not send is not waited for
@@ -302,8 +317,7 @@ class _Invocation(Invocation):
                     raise Problem("read-timeout", "the answer was not read in time") from None
                 fatal = Reason.TIMEOUT
                 self.exec_seconds = clock.now() - began
-                limit = function.limits.timeout
-                raise Problem("timeout", f"{self.name} ran past its timeout of {limit:g} s") from None
+                raise Problem("timeout", f"{self.name} ran past its timeout of {self.timeout:g} s") from None
             finally:
                 deadline.disarm()
         except NotSent:
@@ -320,7 +334,7 @@ class _Invocation(Invocation):
         finally:
             if fatal is None and lease.connection is not None and not lease.connection.reusable:
                 # Closed in mid-call: nobody may read the rest later. A shim dials again after what still runs.
-                lease.instance.silent_until = clock.now() + function.limits.timeout
+                lease.instance.silent_until = clock.now() + self.timeout
             end._dispatcher.release(lease, fatal, used=sent)
 
     async def _respond(self, function: Function, answer: Answer) -> None:

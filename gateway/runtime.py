@@ -31,6 +31,7 @@ from scheduler.dispatcher import Dispatcher
 from scheduler.durable.plans import Plans
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
+from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.registry import Registry
 from scheduler.workloads import WorkloadBuilder
@@ -107,7 +108,7 @@ class Runtime:
             self.dispatcher.is_provisioned,
             self.engine.down,
         )
-        self.store = SqliteStore(folder.path / "calls.db", settings.async_size)
+        self.store = SqliteStore(Writer(folder.path / "calls.db"), settings.async_size)
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
         self._looked = False

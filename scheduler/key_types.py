@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pool.engine.base import Mount
-from scheduler.durable.policy import KINDS
+from scheduler.durable.terms import KINDS
 from scheduler.faults import shown
 from scheduler.units import Duration, Size, duration_between, format_duration, parse_duration, size_between
 

@@ -22,7 +22,7 @@ class Caller:
     async def __call__(self, claim: Claim) -> Result:
         """One run, to its end."""
         call = claim.call
-        background = Background(call.id, claim.attempt)
+        background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
         path = PREFIX + call.function.encode() + (b"/" + call.sub_path if call.sub_path else b"")
         scope: dict[str, Any] = {
             "type": "http",

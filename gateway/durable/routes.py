@@ -140,6 +140,8 @@ def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) ->
         after = await find(id)
         if record is None or record.status.ended or after.status is not Status.CANCELLED:
             raise Problem("conflict", f"the invocation is {after.status} already")
+        if record.status is Status.QUEUED:
+            worker.ended(record.owner)
         return record_view(after)
 
     @router.post(
@@ -152,7 +154,8 @@ def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) ->
     )
     async def retry_invocation(id: InvocationId) -> InvocationView:
         """Queue a call that has ended once more, with all its attempts before it."""
-        await find_own(id)
+        if owner := (await find_own(id)).owner:
+            raise Problem("conflict", f"the invocation is a part of {owner}, which alone runs it again")
         record = await store.again(id, clock.wall())
         if record is not None and not record.status.ended:
             raise Problem(

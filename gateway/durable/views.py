@@ -28,6 +28,10 @@ class InvocationView(BaseModel):
     )
     detail: str = Field("", description="The same in words")
     blame: Literal["caller", "function", "platform", "none"] = "none"
+    owner: str | None = Field(
+        None, description="What it is a part of, as `kind:id`; null: it was sent by a caller"
+    )
+    part: str | None = Field(None, description="Which part of it")
     result: str | None = Field(None, description="Where its answer is, when it has ended")
 
 
@@ -58,6 +62,8 @@ def record_view(record: Record) -> InvocationView:
         error=record.error,
         detail=record.detail,
         blame=record.blame,  # type: ignore[arg-type]
+        owner=record.owner or None,
+        part=record.part or None,
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from scheduler.durable.terms import NO_TERMS, Terms
+
 HeaderList = list[tuple[bytes, bytes]]
 
 
@@ -46,6 +48,12 @@ class NewCall:
     """Address of whoever sent it."""
     depth: int = 0
     """How many calls led to this one by `on_success` and `on_failure`."""
+    owner: str = ""
+    """`kind:id` of what the call is a part of, such as a job: it is told of the end, keeps the call as long as it is
+    kept itself, and decides whether it is run again. Empty: nobody."""
+    part: str = ""
+    """Which part it is: unique within its owner. The same part is accepted once."""
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +129,8 @@ class Record:
     error: str | None
     detail: str
     blame: str
+    owner: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +142,7 @@ class Query:
     since: float | None = None
     before: int | None = None
     limit: int = 50
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.dispatcher import Dispatcher
-from scheduler.durable.policy import Policy
+from scheduler.durable.terms import Policy
 from scheduler.registry import Registry
 
 DEFAULT = Policy()

@@ -5,28 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.durable.model import Result, Status
+from scheduler.durable.terms import Policy
 
 PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
 """Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
 CRASHES = frozenset({"instance-died", "contract-broken", "command-failed"})
 NOT_RUN = frozenset({"queue-full", "quota-exceeded"})
-KINDS = ("platform", "timeout", "crash", "429", "5xx")
-"""Failures that a policy can name, beside single statuses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How failed runs of a function are tried again. Times in seconds."""
-
-    attempts: int = 3
-    """Runs of the function, the first one included."""
-    backoff: float = 1.0
-    """Pause after the first failure; each further one doubles it."""
-    max_backoff: float = 300.0
-    on: frozenset[str] = frozenset(KINDS)
-    """Which failures are tried again: of `KINDS`, or statuses from 400 to 599."""
-    max_event_age: float = 6 * 3600.0
-    """From accepting a call; then it is given up whatever it failed of."""
 
 
 @dataclass(frozen=True, slots=True)

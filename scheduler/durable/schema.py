@@ -57,6 +57,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX idempotency_seq ON idempotency (seq);
     CREATE INDEX idempotency_expires ON idempotency (expires);
     """,
+    """
+    ALTER TABLE invocations ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE invocations ADD COLUMN part TEXT NOT NULL DEFAULT '';
+    ALTER TABLE requests ADD COLUMN terms TEXT NOT NULL DEFAULT '';
+    CREATE UNIQUE INDEX invocations_part ON invocations (owner, part) WHERE owner != '';
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

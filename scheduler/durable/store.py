@@ -46,6 +46,9 @@ class Store(Protocol):
         Raises `KeyReused` and `StoreFull`.
         """
 
+    async def begin(self, works: Sequence[object], now: float) -> None:
+        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows."""
+
     async def claim(self, now: float, choose: Choose) -> Claimed:
         """Lease calls that are due at `now` to this process; the oldest first, of each function."""
 
@@ -60,7 +63,8 @@ class Store(Protocol):
         for one that was ended now. None: there is none."""
 
     async def again(self, id: str, now: float) -> Record | None:
-        """Queue a call that has ended once more, as if it were new. The record as it was; None: there is none."""
+        """Queue a call that has ended once more, as if it were new, unless it has an owner. The record as it was;
+        None: there is none."""
 
     async def redrive(self, now: float, function: str | None = None) -> int:
         """`again` for every dead letter; how many there were."""

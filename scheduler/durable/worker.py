@@ -17,8 +17,9 @@ from pool.clock import Clock, Timer, jitter, wake
 from pool.metrics import Metrics
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, NewCall, Result, Status
-from scheduler.durable.policy import Policy, has_expired, judge
+from scheduler.durable.policy import has_expired, judge
 from scheduler.durable.store import Store, StoreError
+from scheduler.durable.terms import Policy
 
 log = logging.getLogger("hearth.durable")
 
@@ -73,6 +74,8 @@ class Worker:
         self._retention = retention
         self.run: Run | None = None
         """Set before `start`."""
+        self.on_ended: dict[str, Callable[[str], None]] = {}
+        """By kind of owner: is given the owner's id when a call of it has ended. Set before `start`."""
         self._held: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
         self._ready: dict[str, deque[Claim]] = {}
@@ -117,6 +120,12 @@ class Worker:
     def notify(self) -> None:
         """There is something new in the store."""
         self._wake.set()
+
+    def ended(self, owner: str) -> None:
+        """Tell the owner of a call that it has ended."""
+        kind, _, id = owner.partition(":")
+        if (tell := self.on_ended.get(kind)) is not None:
+            tell(id)
 
     # -- who waits for a call -------------------------------------------------------------------------------
 
@@ -227,16 +236,16 @@ class Worker:
 
     async def _carry_out(self, claim: Claim) -> None:
         id, function = claim.call.id, claim.call.function
-        plan = self._plan_of(function)
+        policy = claim.call.terms.policy or self._plan_of(function).policy
         self._interruptible.add(id)
         try:
             try:
-                if has_expired(plan.policy, claim.since, self._clock.wall()):
-                    detail = f"it was not done within {plan.policy.max_event_age:g} s (max_event_age)"
+                if has_expired(policy, claim.since, self._clock.wall()):
+                    detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
                     ending = Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
                 else:
                     assert self.run is not None
-                    ending = self._ending(claim, plan, await self.run(claim))
+                    ending = self._ending(claim, policy, await self.run(claim))
             finally:
                 self._interruptible.discard(id)
                 self._running[function] -= 1
@@ -264,10 +273,10 @@ class Worker:
             self._ready.pop(function, None)
         self._wake.set()
 
-    def _ending(self, claim: Claim, plan: Plan, result: Result) -> Ending:
+    def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
         now = self._clock.wall()
         verdict = judge(
-            plan.policy,
+            policy,
             result,
             attempt=claim.attempt,
             failures=claim.failures,
@@ -308,10 +317,11 @@ class Worker:
         self._metrics.async_ended.labels(function, status).value += 1
         for waiter in self._waiters.get(ending.id, ()):
             wake(waiter)
+        self.ended(claim.call.owner)
 
     def _follow(self, claim: Claim, ending: Ending) -> NewCall | None:
-        """The call of the function's destination, if it has one for this ending."""
-        if not ending.status.ended or ending.status is Status.CANCELLED:
+        """The call of the function's destination, if it has one for this ending. Of a part its owner decides."""
+        if not ending.status.ended or ending.status is Status.CANCELLED or claim.call.owner:
             return None
         plan, call = self._plan_of(claim.call.function), claim.call
         destination = plan.on_success if ending.status is Status.SUCCEEDED else plan.on_failure

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from scheduler.durable.model import Backlog, Claim, Ending, Idempotency, NewCall
 from scheduler.durable.schema import MIGRATIONS
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreError, StoreFull
+from scheduler.durable.terms import NO_TERMS, Policy, Terms
+from scheduler.durable.writer import Writer
 
 FUNCTIONS = st.sampled_from(["f", "g"])
 LARGE = 2**30
@@ -39,7 +42,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = SqliteStore(self.folder / "calls.db", LARGE)
+        self.store = SqliteStore(Writer(self.folder / "calls.db"), LARGE)
         self.model: dict[str, dict[str, Any]] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.now = 1000.0
@@ -165,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def die_and_start_again(self) -> None:
         self.do(self.store.close())
-        self.store = SqliteStore(self.folder / "calls.db", LARGE)
+        self.store = SqliteStore(Writer(self.folder / "calls.db"), LARGE)
         leased = [known for known in self.model.values() if known["status"] is Status.RUNNING]
         if self.store.exists:
             assert self.do(self.store.void(self.now)) == len(leased)
@@ -204,7 +207,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file: Path) -> None:
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(0), 0.0, Idempotency("me", "k", b"1", 60))
     before = store.commits
     again = store.accept(call(500), 0.0, Idempotency("me", "k", b"2", 60))
@@ -215,7 +218,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
     assert len(await store.list(Query(limit=1000))) == 300
     await store.close()
 
-    store = SqliteStore(file.with_name("other.db"), LARGE)
+    store = SqliteStore(Writer(file.with_name("other.db")), LARGE)
     before = store.commits
     await asyncio.gather(*(store.accept(call(n), 0.0) for n in range(300)))
     assert store.commits - before < 30
@@ -223,7 +226,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
 
 
 async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file: Path) -> None:
-    store = SqliteStore(file, 400_000)
+    store = SqliteStore(Writer(file), 400_000)
     accepted = 0
     with pytest.raises(StoreFull):
         while True:
@@ -239,7 +242,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
 
 
 async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(file: Path) -> None:
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     (claim,) = (await store.claim(1.0, everything)).claims
     await store.finish(Ending(claim.call.id, Status.DEAD, 1), 10.0)
@@ -252,7 +255,7 @@ async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(
 
 
 async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet(file: Path) -> None:
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     assert (await store.accept(call(2), 59.0, Idempotency("me", "k", b"1", 60))).id == call(1).id
     assert (await store.accept(call(3), 59.0, Idempotency("you", "k", b"2", 60))).id == call(3).id
@@ -261,7 +264,7 @@ async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet
 
 
 async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     claims: list[Claim] = (await store.claim(1.0, everything)).claims
     await store.finish(Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=call(2, "g")), 2.0)
@@ -274,7 +277,7 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -
     newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     newer.close()
     before = file.read_bytes()
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     with pytest.raises(StoreError, match="use the newer program, or another data folder"):
         await store.accept(call(1), 0.0)
     await store.close()
@@ -286,14 +289,46 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -
 
 async def test_a_file_that_is_no_database_is_told(file: Path) -> None:
     file.write_bytes(b"no database at all" * 1000)
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     with pytest.raises(StoreError, match="not a database"):
         await store.show("1")
     await store.close()
 
 
 async def test_only_its_owner_can_read_the_file(file: Path) -> None:
-    store = SqliteStore(file, LARGE)
+    store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     assert {f.stat().st_mode & 0o077 for f in file.parent.iterdir()} == {0}
+    await store.close()
+
+
+async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: Path) -> None:
+    store = SqliteStore(Writer(file), LARGE)
+    policy = Policy(attempts=20, on=frozenset({"crash", "500"}))
+    terms = Terms(policy, 1.5, (("Task-Index", "3"),))
+    part = replace(call(1), owner="job:a", part="3", terms=terms)
+    await store.begin([part, replace(call(2), owner="job:a", part="4")], 0.0)
+    again = await store.accept(replace(part, id="other"), 1.0)
+    assert (again.id, again.owner, again.part) == (part.id, "job:a", "3"), "the same part is the same call"
+    assert [r.part for r in await store.list(Query(owner="job:a"))] == ["4", "3"]
+    claimed = await store.claim(1.0, lambda backlogs: dict.fromkeys(backlogs, 9))
+    assert [claim.call.terms for claim in claimed.claims if claim.call.part == "3"] == [terms]
+    assert [claim.call.terms for claim in claimed.claims if claim.call.part == "4"] == [NO_TERMS]
+
+    await store.finish(Ending(part.id, Status.DEAD, 1), 2.0)
+    assert await store.redrive(3.0) == 0, "it is its owner's"
+    assert await store.purge() == 0
+    assert await store.prune(100.0, 100.0) == 0
+    await store.again(part.id, 3.0)
+    record = await store.show(part.id)
+    assert record is not None
+    assert record.status is Status.DEAD
+    await store.close()
+
+
+async def test_what_nobody_can_begin_leaves_nothing_begun(file: Path) -> None:
+    store = SqliteStore(Writer(file), LARGE)
+    with pytest.raises(TypeError, match="str is nothing that can be begun"):
+        await store.begin([call(1), "a job"], 0.0)
+    assert await store.list(Query()) == []
     await store.close()

@@ -9,7 +9,8 @@ from gateway.durable.preferences import LONGEST_WAIT, Preferences, preferences
 from gateway.problems import TYPES
 from scheduler.durable.fairness import MOST_AHEAD, in_hand, next_to_run, places, share
 from scheduler.durable.model import Result, Status
-from scheduler.durable.policy import KINDS, Policy, Verdict, failure_of, has_expired, judge, pause_after
+from scheduler.durable.policy import Verdict, failure_of, has_expired, judge, pause_after
+from scheduler.durable.terms import KINDS, Policy
 
 
 def answer(status: int) -> Result:

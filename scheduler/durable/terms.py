@@ -1,0 +1,62 @@
+"""What accepted calls are run under: the policy of retries, and what one call has of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+KINDS = ("platform", "timeout", "crash", "429", "5xx")
+"""Failures that a policy can name, beside single statuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How failed runs are tried again. Times in seconds."""
+
+    attempts: int = 3
+    """Runs, the first one included."""
+    backoff: float = 1.0
+    """Pause after the first failure; each further one doubles it."""
+    max_backoff: float = 300.0
+    on: frozenset[str] = frozenset(KINDS)
+    """Which failures are tried again: of `KINDS`, or statuses from 400 to 599."""
+    max_event_age: float = 6 * 3600.0
+    """From accepting a call; then it is given up whatever it failed of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one call is run under that its function does not say."""
+
+    policy: Policy | None = None
+    """None: the function's."""
+    timeout: float | None = None
+    """Seconds that a run may take; None: the function's `timeout`."""
+    context: tuple[tuple[str, str], ...] = ()
+    """What the function is told beside its request: `("Task-Index", "3")` is the header `X-Hearth-Task-Index`, and
+    for a command the variable `HEARTH_TASK_INDEX`. Values are printable ASCII."""
+
+
+NO_TERMS = Terms()
+
+
+def terms_to_json(terms: Terms) -> str:
+    """As text, empty for none; `terms_of_json` reads it."""
+    if terms == NO_TERMS:
+        return ""
+    policy = None if terms.policy is None else {**asdict(terms.policy), "on": sorted(terms.policy.on)}
+    return json.dumps({"policy": policy, "timeout": terms.timeout, "context": terms.context})
+
+
+def terms_of_json(text: str) -> Terms:
+    """What `terms_to_json` has written."""
+    if not text:
+        return NO_TERMS
+    data: dict[str, Any] = json.loads(text)
+    policy = data["policy"]
+    return Terms(
+        None if policy is None else Policy(**{**policy, "on": frozenset(policy["on"])}),
+        data["timeout"],
+        tuple((name, value) for name, value in data["context"]),
+    )
