@@ -1,0 +1,146 @@
+"""Reads a YAML file into models and notes every fault by position: what the sections of functions.yaml share."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from scheduler import rules
+from scheduler.faults import Fault, shown
+from scheduler.located_yaml import KeyPath, read
+
+_RULE = "rule"
+"""Type of the validation error that stands for the rules between keys."""
+_TEXTS = ("env", "labels", "command")
+"""Keys whose values are text, also where they look like numbers."""
+_MAY_BE_NULL = frozenset({"max_invocations"})
+
+
+class Keys(BaseModel):
+    """Immutable; refuses unknown keys. Durations and sizes are given as text with units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="after")
+    def _obey_rules(self) -> Self:
+        given = {key: value for key in self.model_fields_set if (value := getattr(self, key)) is not None}
+        for _, message in self.rule_faults(given):
+            raise PydanticCustomError(_RULE, "{message}", {"message": message})
+        return self
+
+    @classmethod
+    def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
+        """What is wrong between these keys."""
+        return iter(())
+
+
+_Model = TypeVar("_Model", bound=Keys)
+
+
+class Reader:
+    """One file that is read. Notes a fault and goes on."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.document = read(file)
+        self.faults = list(self.document.faults)
+
+    def model(
+        self, model: type[_Model], keys: dict[str, Any], own: dict[str, Any], path: KeyPath
+    ) -> tuple[_Model | None, set[object]]:
+        """The model of `keys`, or None, and the keys at fault. `own` are those that stand at `path`."""
+        made = None
+        faulty: set[object] = {
+            key for key, value in keys.items() if value is None and key not in _MAY_BE_NULL
+        }
+        for key in faulty:
+            self.fault((*path, str(key)), "has no value; write one, or take the key out")
+        try:
+            made = model.model_validate({key: value for key, value in keys.items() if key not in faulty})
+        except ValidationError as error:
+            faulty |= self.validation_faults(error, path)
+        for key, message in model.rule_faults(keys):
+            from_defaults = " (it comes from `defaults`)" if key in keys and key not in own else ""
+            self.fault((*path, key) if key else path, message + from_defaults)
+            faulty.add(key)
+        return made, faulty
+
+    def validation_faults(self, error: ValidationError, path: KeyPath) -> set[object]:
+        """Note what pydantic found below `path`; the keys at fault."""
+        blamed: set[object] = set()
+        for detail in error.errors():
+            if detail["type"] != _RULE:  # rules are told one by one, with their keys
+                where = tuple(part for part in detail["loc"] if part != "[key]")
+                self.fault((*path, *where), _message(detail))
+                blamed |= set(where[:1])
+        return blamed
+
+    def mapping(self, root: dict[str, Any], key: str) -> dict[str, Any]:
+        """The mapping at a root key, empty if the key is absent or at fault."""
+        value = root.get(key, {})
+        if isinstance(value, dict):
+            return value
+        self.fault((key,), f"must be a mapping, {{}} if it is to be empty, not {shown(value)}")
+        return {}
+
+    def known(self, keys: dict[str, Any], allowed: Sequence[str], path: KeyPath) -> dict[str, Any]:
+        """The keys that are allowed here, with text instead of numbers where text is wanted."""
+        for key in keys:
+            if key not in allowed:
+                self.fault((*path, key), no_such("key", key, allowed))
+        known = {key: value for key, value in keys.items() if key in allowed}
+        return {
+            key: self._as_written(value, (*path, key)) if key in _TEXTS else value
+            for key, value in known.items()
+        }
+
+    def _as_written(self, value: object, path: KeyPath) -> object:
+        """`1.10` in `env` is the text 1.10, not the number 1.1."""
+        if isinstance(value, dict):
+            return {key: self._as_written(item, (*path, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._as_written(item, (*path, index)) for index, item in enumerate(value)]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return self.document.place(path).text if is_number else value
+
+    def fault(self, path: KeyPath, message: str) -> None:
+        """Note a fault; within a part that is no YAML it is told already."""
+        if self.document.is_broken(path):
+            return
+        place = self.document.place(path)
+        named = ".".join(
+            part if re.fullmatch(r"[\w/-]+", str(part)) else shown(part) for part in map(str, path)
+        )
+        self.faults.append(
+            Fault(self.file, place.line, place.column, f"{named}: {message}" if path else message)
+        )
+
+
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    if detail["type"] == "literal_error":
+        return f"must be {detail['ctx']['expected']}, not {shown(detail['input'])}"
+    if detail["type"] == "extra_forbidden":
+        return "is no key that is known here; take it out"
+    if detail["type"] in ("dict_type", "model_type"):
+        return f"must be a mapping, like {{key: value}}, not {shown(detail['input'])}"
+    return detail["msg"]
+
+
+def no_such(what: str, name: str, allowed: Sequence[str]) -> str:
+    """That a name is not known, and which one may be meant."""
+    near = difflib.get_close_matches(name, allowed, n=1)
+    advice = f"did you mean `{near[0]}`?" if near else f"allowed: {listed(allowed)}"
+    return f"there is no {what} {shown(name)}; {advice}"
+
+
+def listed(names: Collection[object]) -> str:
+    """Names as a list in a sentence."""
+    return ", ".join(map(str, names))
