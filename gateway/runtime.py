@@ -28,8 +28,10 @@ from pool.records import Records
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
+from scheduler.durable.destinations import Destinations
 from scheduler.durable.plans import Plans
 from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
@@ -111,6 +113,11 @@ class Runtime:
         self.store = SqliteStore(Writer(folder.path / "calls.db"), settings.async_size)
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
+        self.worker.followers.append(Destinations(plans.of))
+        self.targets: dict[str, Target] = {
+            "function": FunctionTarget(self.registry.declared.keys, self.worker.notify)
+        }
+        """What triggers can start, by kind."""
         self._looked = False
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -85,7 +85,8 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
 
 @begin.register
 def _begin_call(work: NewCall, db: sqlite3.Connection, now: float) -> None:
-    insert(db, work, now)
+    if show(db, work.id) is None:  # else it was begun before
+        insert(db, work, now)
 
 
 def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:
@@ -204,8 +205,8 @@ def finish(db: sqlite3.Connection, ending: Ending, now: float) -> bool:
                 result.log,
             ),
         )
-    if ending.follow is not None:
-        insert(db, ending.follow, now)
+    for work in ending.follow:
+        begin(work, db, now)
     return True
 
 

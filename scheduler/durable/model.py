@@ -107,8 +107,8 @@ class Ending:
     error: str | None = None
     detail: str = ""
     blame: str = "none"
-    follow: NewCall | None = None
-    """Accepted together with this record: the call of a destination."""
+    follow: tuple[object, ...] = ()
+    """What is begun together with this record."""
 
 
 @dataclass(frozen=True, slots=True)

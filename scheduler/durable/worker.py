@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
-from base64 import b64encode
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -16,7 +13,7 @@ from typing import Protocol
 from pool.clock import Clock, Timer, jitter, wake
 from pool.metrics import Metrics
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
-from scheduler.durable.model import Backlog, Claim, Ending, NewCall, Result, Status
+from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.terms import Policy
@@ -32,10 +29,6 @@ STORE_RETRY = 1.0
 VOID_RETRY = 15.0
 """The same at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
-DEEPEST = 8
-"""Calls that may follow from one another by `on_success` and `on_failure`: a circle ends."""
-LARGEST_TOLD = 256 * 1024
-"""Bytes of an answer that a destination is told; of a larger one, where it is."""
 
 
 class Plan(Protocol):
@@ -47,13 +40,11 @@ class Plan(Protocol):
     def slots(self) -> int: ...
     @property
     def exec_seconds(self) -> float | None: ...
-    @property
-    def on_success(self) -> str | None: ...
-    @property
-    def on_failure(self) -> str | None: ...
 
 
 Run = Callable[[Claim], Awaitable[Result]]
+Follower = Callable[[Claim, Ending], Iterable[object]]
+"""What follows from the end of a call, for `Store.begin`. Must not raise."""
 
 
 class Worker:
@@ -76,6 +67,8 @@ class Worker:
         """Set before `start`."""
         self.on_ended: dict[str, Callable[[str], None]] = {}
         """By kind of owner: is given the owner's id when a call of it has ended. Set before `start`."""
+        self.followers: list[Follower] = []
+        """Say what is begun in the commit that records the end of a call. Set before `start`."""
         self._held: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
         self._ready: dict[str, deque[Claim]] = {}
@@ -302,8 +295,8 @@ class Worker:
     async def _record(self, claim: Claim, ending: Ending) -> None:
         """Record what came of a run, however long the store takes to be able to."""
         function, status = claim.call.function, ending.status
-        follow = self._follow(claim, ending)
-        if follow is not None:
+        if status.ended:
+            follow = tuple(work for followers in self.followers for work in followers(claim, ending))
             ending = replace(ending, follow=follow)
         while True:
             try:
@@ -319,35 +312,6 @@ class Worker:
             wake(waiter)
         self.ended(claim.call.owner)
 
-    def _follow(self, claim: Claim, ending: Ending) -> NewCall | None:
-        """The call of the function's destination, if it has one for this ending. Of a part its owner decides."""
-        if not ending.status.ended or ending.status is Status.CANCELLED or claim.call.owner:
-            return None
-        plan, call = self._plan_of(claim.call.function), claim.call
-        destination = plan.on_success if ending.status is Status.SUCCEEDED else plan.on_failure
-        if destination is None:
-            return None
-        if call.depth >= DEEPEST:
-            log.warning(
-                "invocation %s of %s: %s is not called, %d calls led here already",
-                call.id,
-                call.function,
-                destination,
-                DEEPEST,
-            )
-            return None
-        body = json.dumps(told_to_destination(claim, ending)).encode()
-        return NewCall(
-            id=secrets.token_hex(16),
-            function=destination,
-            method="POST",
-            sub_path=b"",
-            query=b"",
-            headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-            body=body,
-            depth=call.depth + 1,
-        )
-
     # -- retention ------------------------------------------------------------------------------------------
 
     async def _prune(self) -> None:
@@ -357,30 +321,3 @@ class Worker:
                 now = self._clock.wall()
                 while self._store.exists and await self._store.prune(now - self._retention, now):
                     await self._clock.sleep(0)
-
-
-def told_to_destination(claim: Claim, ending: Ending) -> dict[str, object]:
-    """What a destination function is called with, as JSON."""
-    result = ending.result
-    answer: dict[str, object] | None = None
-    if result is not None:
-        answer = {"status": result.status}
-        types = [value.decode("latin-1") for name, value in result.headers if name == b"content-type"]
-        answer["content_type"] = types[0] if types else None
-        if len(result.body) > LARGEST_TOLD:
-            answer["url"] = f"/invocations/{ending.id}/result"
-        else:
-            try:
-                answer["body"] = result.body.decode()
-            except UnicodeDecodeError:
-                answer["body_base64"] = b64encode(result.body).decode()
-    return {
-        "invocation_id": ending.id,
-        "function": claim.call.function,
-        "status": ending.status.value,
-        "attempts": claim.attempt,
-        "error": ending.error,
-        "detail": ending.detail,
-        "blame": ending.blame,
-        "result": answer,
-    }

@@ -267,7 +267,7 @@ async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     claims: list[Claim] = (await store.claim(1.0, everything)).claims
-    await store.finish(Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=call(2, "g")), 2.0)
+    await store.finish(Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),)), 2.0)
     assert [r.function for r in await store.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
     await store.close()
 

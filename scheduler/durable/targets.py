@@ -1,0 +1,62 @@
+"""What can be started by name, whoever starts it: a function, and what else says that it is a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.durable.model import HeaderList, NewCall
+from scheduler.durable.terms import NO_TERMS, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """That something is to be started. The same `id` is begun once: made of what caused it, it makes a repetition
+    harmless. 32 hexadecimal digits."""
+
+    id: str
+    name: str
+    body: bytes
+    headers: HeaderList
+    """Of the request, without its length."""
+    terms: Terms = NO_TERMS
+    depth: int = 0
+    """How many starts led to this one."""
+
+
+class Target(Protocol):
+    """One kind of what can be started."""
+
+    def names(self) -> Collection[str]:
+        """What there is, now."""
+
+    def work(self, start: Start) -> object:
+        """What `Store.begin` has to keep for this start; `start.name` is one of `names`. Raises ValueError for a body
+        that it cannot be started with."""
+
+    def begun(self) -> None:
+        """It is on disk: go on with it."""
+
+
+class FunctionTarget:
+    """Functions: each start is an accepted call."""
+
+    def __init__(self, names: Callable[[], Collection[str]], notify: Callable[[], None]) -> None:
+        self.names = names
+        self.begun = notify
+
+    def work(self, start: Start) -> NewCall:
+        """The call."""
+        headers = [*start.headers, (b"content-length", b"%d" % len(start.body))]
+        return NewCall(
+            id=start.id,
+            function=start.name,
+            method="POST",
+            sub_path=b"",
+            query=b"",
+            headers=headers,
+            body=start.body,
+            depth=start.depth,
+            terms=start.terms,
+        )
