@@ -16,6 +16,7 @@ from gateway.forwarding import cgi_variables, request_headers, response_headers,
 from gateway.invocation import HandedOver, Invocation
 from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
+from gateway.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
 from pool.instance import Instance
@@ -34,8 +35,6 @@ ATTEMPTS = 3
 """Leases that a call may use up before anything of it was sent."""
 
 
-LOGGED_DETAIL = 500
-"""Characters of a problem's detail that are logged: it may be a function's own text, and each call would log it."""
 UNWATCHED = 0.02
 """Seconds of waiting for a slot before the client is watched for leaving."""
 
@@ -65,6 +64,7 @@ class InvokeEndpoint:
         self._outcomes = outcomes
         self._logs = logs
         self._clock = clock
+        self._refusals = RefusalLog(clock)
 
     async def __call__(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, handed_over: HandedOver | None = None
@@ -94,8 +94,7 @@ class InvokeEndpoint:
         if problem.slug == "internal-error":
             log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
         elif problem.blame != "caller":
-            detail = problem.detail[:LOGGED_DETAIL]
-            log.warning("invocation %s of %s: %s: %s", invocation.id, invocation.name, problem.slug, detail)
+            self._refusals.note(invocation.id, invocation.name, problem)
         self._outcomes.ended(invocation.name, problem.slug, problem.blame)
         if invocation.background is not None:
             invocation.background.problem = problem

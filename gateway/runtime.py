@@ -42,6 +42,8 @@ log = logging.getLogger("hearth")
 
 ENGINE_RETRY = 1.0
 DRAIN_POLL = 0.05
+TRUSTED_FOR = 1.0
+"""Seconds for which an answer of the engine counts: `/readyz` needs no key, and is no way to flood it."""
 REMOVAL_TIMEOUT = 30.0
 """Seconds that the engine gets to remove every instance when the gateway stops."""
 
@@ -119,6 +121,7 @@ class Runtime:
         }
         """What triggers can start, by kind."""
         self._looked = False
+        self._engine_answered = float("-inf")
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         return (((name,), function.waiting) for name, function in self.dispatcher.functions.items())
@@ -145,10 +148,14 @@ class Runtime:
         """Why the gateway cannot run functions now; None if it can."""
         if self.dispatcher.draining:
             return "the gateway is shutting down"
-        try:
-            await self.engine.ping()
-        except EngineError as error:
-            return str(error)
+        if (fault := self.engine.down()) is not None:
+            return str(fault)
+        if self.clock.now() - self._engine_answered >= TRUSTED_FOR:
+            try:
+                await self.engine.ping()
+            except EngineError as error:
+                return str(error)
+            self._engine_answered = self.clock.now()
         if not self._looked or not self.registry.loaded:
             return "the functions are being loaded"
         if self.adoption.under_way:

@@ -1,0 +1,58 @@
+"""The log lines of invocations that fail: the first of a kind at once, a flood of them as a count."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from gateway.problems import Problem
+from pool.clock import Clock
+
+log = logging.getLogger("hearth.invoke")
+
+LINES = 20
+"""Lines about one kind of problem of one function within `WINDOW`. The rest is counted, as metrics count all."""
+WINDOW = 10.0
+"""Seconds."""
+LOGGED_DETAIL = 500
+"""Characters of a problem's detail in a line: a function writes it."""
+MOST_KINDS = 1000
+"""Kinds that are told apart at once; functions and problems are few."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    since: float
+    lines: int = 0
+    left_out: int = 0
+
+
+class RefusalLog:
+    """One a gateway. A function that fails five thousand times a second writes two lines a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._kinds: dict[tuple[str, str], _Kind] = {}
+
+    def note(self, invocation: str, function: str, problem: Problem) -> None:
+        """Log that an invocation ended with this problem, or count it."""
+        now = self._clock.now()
+        kind = self._kinds.get((function, problem.slug))
+        if kind is None or now - kind.since >= WINDOW:
+            if kind is not None and kind.left_out:
+                log.warning(
+                    "%d further invocations of %s: %s, within %.0f s",
+                    kind.left_out,
+                    function,
+                    problem.slug,
+                    now - kind.since,
+                )
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            kind = self._kinds[function, problem.slug] = _Kind(now)
+        if kind.lines == LINES:
+            kind.left_out += 1
+            return
+        kind.lines += 1
+        detail = problem.detail[:LOGGED_DETAIL]
+        log.warning("invocation %s of %s: %s: %s", invocation, function, problem.slug, detail)
