@@ -117,7 +117,7 @@ class Runtime:
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
         self.worker.followers.append(Destinations(plans.of))
         self.targets: dict[str, Target] = {
-            "function": FunctionTarget(self.registry.declared.keys, self.worker.notify)
+            "function": FunctionTarget(self.registry.declared.keys, self.worker.notify, self.store)
         }
         """What triggers can start, by kind."""
         self._looked = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.durable.model import HeaderList, NewCall
+from scheduler.durable.store import Store
 from scheduler.durable.terms import NO_TERMS, Terms
 
 
@@ -38,13 +39,31 @@ class Target(Protocol):
     def begun(self) -> None:
         """It is on disk: go on with it."""
 
+    def functions(self, name: str) -> Collection[str]:
+        """The functions that it calls: who starts it must be allowed to invoke them."""
+
+    async def running(self, id: str) -> bool:
+        """Whether what was started with this `Start.id` has not ended. Raises `StoreError`."""
+
 
 class FunctionTarget:
     """Functions: each start is an accepted call."""
 
-    def __init__(self, names: Callable[[], Collection[str]], notify: Callable[[], None]) -> None:
+    def __init__(
+        self, names: Callable[[], Collection[str]], notify: Callable[[], None], store: Store
+    ) -> None:
         self.names = names
         self.begun = notify
+        self._store = store
+
+    def functions(self, name: str) -> Collection[str]:
+        """Itself."""
+        return (name,)
+
+    async def running(self, id: str) -> bool:
+        """Whether the call waits, also for a further attempt, or runs."""
+        record = await self._store.show(id)
+        return record is not None and not record.status.ended
 
     def work(self, start: Start) -> NewCall:
         """The call."""

@@ -1,0 +1,1 @@
+"""Event, condition, action: what starts functions, jobs and workflows beside a call."""
