@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pool.workload import Kind
 from scheduler import key_types as types
 from scheduler import rules, sources
+from scheduler.container_keys import SHAPE, ContainerKeys
 from scheduler.faults import DefinitionsError, Fault, shown
-from scheduler.located_model import Keys, Reader, listed, no_such
+from scheduler.located_model import Reader, listed, no_such
 from scheduler.located_yaml import KeyPath
 from scheduler.units import Duration, Size, duration_between, size_between
 
@@ -23,7 +24,7 @@ __all__ = ["Defaults", "Definitions", "DefinitionsError", "Fault", "FunctionDefi
 KNOWN_RUNTIMES = frozenset({"python"})
 
 
-class Defaults(Keys):
+class Defaults(ContainerKeys):
     """The keys that every kind of function has, and that `defaults` may set for all of them."""
 
     timeout: Annotated[Duration, duration_between("1ms", "24h")] = 30.0
@@ -32,9 +33,6 @@ class Defaults(Keys):
     """Seconds that an invocation may wait for an instance."""
     queue_size: Annotated[int, types.whole(1, 100_000)] = 1000
     """Invocations that may wait; the first call of a cold function does."""
-    memory: Annotated[Size, size_between("6MiB", "1TiB")] = 128 * 2**20
-    """Bytes of an instance; swap is off."""
-    cpus: Annotated[float, types.number(0.01, 256)] = 1.0
     concurrency: Annotated[int, types.whole(1, 1000)] = 1
     """Invocations that one instance serves at once."""
     min_instances: Annotated[int, types.whole(0, 1000)] = 0
@@ -49,21 +47,8 @@ class Defaults(Keys):
     """Invocations after which an instance is recycled."""
     reuse: types.Switch = True
     """False: a fresh container for every invocation."""
-    env: types.Environment = {}
-    network: Literal["none", "egress"] = "none"
-    tmp_size: Annotated[Size, size_between("64KiB", "64GiB")] = 64 * 2**20
-    """Bytes of the tmpfs on /tmp."""
-    writable: types.Writable = {}
-    """Further tmpfs mounts: path to bytes."""
-    volumes: types.Volumes = ()
-    user: types.User = "65532:65532"
-    """`uid:gid`, or `image` for the image's own user."""
     max_body: Annotated[Size, size_between("0B", "1TiB")] = 6 * 2**20
     """Bytes of a request's body."""
-    max_response: Annotated[Size, size_between("0B", "1TiB")] = 64 * 2**20
-    """Bytes of a response's body."""
-    sandbox: types.Sandbox | None = None
-    """Name of an OCI runtime of the engine."""
     web: types.Switch = False
     """Its HTML and cookies are for browsers, on our origin."""
     labels: types.Labels = {}
@@ -80,10 +65,6 @@ class Defaults(Keys):
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
         """What is wrong between these keys."""
         return rules.shared_faults(keys)
-
-
-SHAPE = ("network", "tmp_size", "writable", "volumes", "user", "sandbox")
-"""Keys that shape a container for good: they cannot be set when it is specialised."""
 
 
 class FunctionDefinition(Defaults):

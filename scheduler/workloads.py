@@ -114,6 +114,7 @@ def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec
         user=None if definition.user == "image" else definition.user,
         memory=definition.memory,
         cpus=definition.cpus,
+        cpu_shares=definition.cpu_shares,
         tmp_size=definition.tmp_size,
         writable=tuple(definition.writable.items()),
         mounts=definition.volumes,

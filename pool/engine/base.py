@@ -69,6 +69,8 @@ class ContainerSpec:
     memory: int = 128 * 2**20
     """Bytes; swap is off, so this is all that the container gets."""
     cpus: float = 1.0
+    cpu_shares: int | None = None
+    """Weight where all want the processor; None: the engine's default."""
     pids: int = 128
     nofile: int = 1024
     network: str | None = None

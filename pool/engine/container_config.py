@@ -30,6 +30,8 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         if spec.keep_output
         else {"Type": "none"},
     }
+    if spec.cpu_shares is not None:
+        host["CpuShares"] = spec.cpu_shares
     if spec.network is not None:
         host["NetworkMode"] = spec.network
     if spec.sandbox is not None:

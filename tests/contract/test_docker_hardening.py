@@ -126,6 +126,15 @@ async def test_a_stop_does_not_wait_for_a_process_that_ignores_it(docker_bench):
     assert asyncio.get_running_loop().time() - began < 5
 
 
+@pytest.mark.parametrize(("given", "shares"), [(None, 0), (10, 10)])
+async def test_its_weight_for_the_processor_is_as_given(docker_bench, given: int | None, shares: int):
+    spec = replace(docker_bench.spec("true"), cpu_shares=given)
+    container = await docker_bench.engine.create(spec)
+    shown = await docker_bench.engine._docker.containers.container(container).show()
+    assert shown["HostConfig"]["CpuShares"] == shares
+    await docker_bench.engine.remove(container)
+
+
 async def test_a_resize_changes_the_limits_that_the_process_feels(docker_bench):
     container = await docker_bench.running("sleep", "3600")
     await docker_bench.engine.resize(container, 48 * 2**20, 0.25)

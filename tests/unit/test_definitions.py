@@ -135,7 +135,7 @@ FAULTY = [
     ("version: 1\nfunctions:\n  f:\n    §timeout: 1s\n", "functions.f: has no code"),
     (IMAGE + "    name: §g\n", "there is no key 'name'"),
     (IMAGE + "    timout: §3s\n", "there is no key 'timout'; did you mean `timeout`?"),
-    (IMAGE + "    zzz: §3s\n", "there is no key 'zzz'; allowed: timeout, queue_timeout,"),
+    (IMAGE + "    zzz: §3s\n", "there is no key 'zzz'; allowed: memory, cpus,"),
     (IMAGE + "    memory:§\n", "functions.f.memory: has no value"),
     (IMAGE + "    max_age: §null\n", "functions.f.max_age: has no value"),
     (
@@ -403,6 +403,7 @@ DEFAULT = {
     "queue_size": 1000,
     "memory": 128 * 2**20,
     "cpus": 1.0,
+    "cpu_shares": None,
     "concurrency": 1,
     "min_instances": 0,
     "max_instances": 16,
