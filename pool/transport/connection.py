@@ -7,8 +7,6 @@ an exchange `reusable` says whether the next call may use the connection: anythi
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -16,12 +14,11 @@ from typing import cast
 import httptools
 
 from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.transport import kernel
 from pool.transport.message import Answer, Call, Headers
 
 HIGH_WATER = 64 * 1024
 """Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
-PEER = struct.Struct("3i")
-"""What SO_PEERCRED gives: process, user and group."""
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head."""
 SLICE, TINY = 4 * 1024, 64
@@ -135,9 +132,9 @@ class HttpConnection(asyncio.Protocol):
         piece, left = call.first, call.length
         try:
             while True:
-                if waiter.done():  # it answered before it had read everything, or has closed: nobody reads on
+                if waiter.done() or not self.open:  # it answered before it had read everything, or has closed
                     self._keep_alive = False
-                    return waiter.result()
+                    return await waiter
                 if piece:
                     transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     left = None if left is None else left - len(piece)
@@ -160,7 +157,7 @@ class HttpConnection(asyncio.Protocol):
         if not chunked:
             self.abort()
             raise InstanceDied("the body ended before its declared length")
-        if not waiter.done():
+        if self.open:
             transport.write(b"0\r\n\r\n")
         return await waiter
 
@@ -225,11 +222,7 @@ class HttpConnection(asyncio.Protocol):
 
     def peer_pid(self) -> int:
         """The process at the other end of a unix socket, in our own numbers; 0 if it is not to be seen from here."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is None:
-            return 0
-        pid, _, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
-        return max(0, int(pid))
+        return kernel.peer_pid(self._transport) if self._transport is not None else 0
 
     def abort(self) -> None:
         """Close at once; an answer that is under way is lost."""
@@ -267,8 +260,9 @@ class HttpConnection(asyncio.Protocol):
             pieces += self._pieces
             if self._rest and (self.complete or self._failure is not None):
                 self._keep_alive, self._rest = False, b""  # more than an answer
-        if self._rest and self._transport is not None:
-            self._transport.pause_reading()
+        if self._rest:
+            if self._transport is not None:
+                self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._go_on)
         self._look()
 
@@ -277,7 +271,9 @@ class HttpConnection(asyncio.Protocol):
         if not self._rest or self._paused:
             return
         self._parse_slices()
-        if not (self._rest or self._paused) and self._transport is not None and self.open:
+        if self._transport is None:
+            self._conclude()
+        elif self.open and not (self._rest or self._paused):
             self._transport.resume_reading()
 
     def _parse(self, data: bytes | memoryview) -> None:
@@ -322,20 +318,31 @@ class HttpConnection(asyncio.Protocol):
         """Called by the loop: the other side has closed; so do we."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
-        self.open = False
-        self._transport = None
-        self._keep_alive = False
+        """Called by the loop. If what failed was a write, the instance may have answered all the same, and closed."""
+        transport, self._transport = self._transport, None
+        self.open = self._keep_alive = self._paused = False
+        asked = self.busy and not self.complete and self._failure is None
+        if asked and transport is not None and isinstance(exc, OSError):
+            self._rest = b"".join((self._rest, kernel.unread(transport)))
+        else:
+            self._rest = b""
         if self._can_write is not None and not self._can_write.done():
             self._can_write.set_result(None)
-        if self.busy and not self.complete and self._failure is None:
-            if self._head_done and not self._framed:
-                self.complete = True  # neither length nor chunks: the end of the connection is the end
-                self._wake()
-            else:
-                self._fail(InstanceDied("the instance closed the connection before its answer was whole"))
+        if self._rest:
+            self._parse_slices()
+        self._conclude()
         if self._on_lost is not None:
             self._on_lost(self)
+
+    def _conclude(self) -> None:
+        """The connection is lost: when all that came over it is parsed, that is the end of the exchange."""
+        if self._rest or not self.busy or self.complete or self._failure is not None:
+            return
+        if self._head_done and not self._framed:
+            self.complete = True  # neither length nor chunks: the end of the connection is the end
+            self._wake()
+        else:
+            self._fail(InstanceDied("the instance closed the connection before its answer was whole"))
 
     def pause_writing(self) -> None:
         """Called by the loop: the instance reads more slowly than the client sends."""

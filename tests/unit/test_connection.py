@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unittest.mock import Mock
 
 import pytest
+import uvloop
 
 from pool.errors import InstanceDied, Nonsense, NotSent
 from pool.transport.connection import HIGH_WATER, MAX_HEAD, SLICE, HttpConnection
@@ -407,6 +408,103 @@ async def test_an_instance_that_ends_just_as_the_next_piece_is_there(
 def in_tiny_chunks(count: int) -> bytes:
     """An answer of so many chunks of one byte."""
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+
+
+LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (OK, b"ok"),
+        (OK + OK, b"ok"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000, b"x" * 100_000),
+        (in_tiny_chunks(10_000), b"x" * 10_000),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", InstanceDied),
+        (in_tiny_chunks(10_000)[:-5], InstanceDied),
+        (b"HTTP/1.1 200 O", InstanceDied),
+        (b"", InstanceDied),
+        (b"rubbish\r\n\r\n", Nonsense),
+    ],
+    ids=[
+        "length",
+        "two answers",
+        "no length",
+        "long",
+        "tiny chunks",
+        "half a body",
+        "half the chunks",
+        "half a head",
+        "nothing",
+        "rubbish",
+    ],
+)
+def test_who_answers_and_closes_before_the_call_is_written_has_answered(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], answer: bytes, body: bytes | type[Exception]
+) -> None:
+    """The write fails, and the loop has not looked yet whether there is something to read."""
+
+    async def call() -> bytes:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        lost: list[HttpConnection] = []
+        _, connection = await loop.create_connection(lambda: HttpConnection(None, lost.append), sock=ours)
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def on_answer(fault: Exception | None) -> None:
+            waiter.set_exception(fault) if fault else waiter.set_result(None)
+
+        theirs.sendall(answer)
+        theirs.close()
+        connection.send(b"GET / HTTP/1.1\r\n\r\n", on_answer)
+        try:
+            await asyncio.wait_for(waiter, 5)
+            return await whole(connection)
+        finally:
+            assert not connection.finish()
+            assert lost == [connection]
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        if isinstance(body, bytes):
+            assert runner.run(call()) == body
+        else:
+            with pytest.raises(body):
+                runner.run(call())
+
+
+@LOOPS
+@pytest.mark.parametrize("length", [None, 10**9])
+def test_who_answers_and_closes_amid_the_body_has_answered(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], length: int | None
+) -> None:
+    """The answer is so long to parse that pieces of the body go on coming meanwhile: they are not sent."""
+
+    async def call() -> bytes:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(HttpConnection, sock=ours)
+        transport.pause_reading()  # the loop does not look before the write
+        pieces = 0
+
+        async def more() -> bytes:
+            nonlocal pieces
+            pieces += 1
+            if pieces == 1:
+                theirs.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 500 + in_tiny_chunks(1000))
+                theirs.close()
+            return b"piece" if length or pieces < 3 else b""
+
+        answer = await asyncio.wait_for(
+            connection.exchange(Call(b"POST", b"/", [], b"first", more, length)), 5
+        )
+        body = await whole(answer)
+        assert not connection.finish()
+        return body
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(call()) == b"x" * 1000
 
 
 async def test_tiny_chunks_are_parsed_a_slice_a_turn(line: Line) -> None:
