@@ -226,17 +226,22 @@ class PoolMachine(RuleBasedStateMachine):
     def wait(self, seconds: float, reaped: bool) -> None:
         self.run(lambda: (self.world.pass_time if reaped else self.world.clock.advance)(seconds))
         if reaped:
-            self.nobody_outlives_its_reason()
+            self.reap()
 
     @rule()
     def reap(self) -> None:
-        self.run(self.world.reaper.reap)
-        self.nobody_outlives_its_reason()
+        def look() -> None:
+            self.world.reaper.reap()
+            self.nobody_outlives_its_reason()  # at once: the engine may come back, or go, in the next moment
+
+        self.run(look)
 
     def nobody_outlives_its_reason(self) -> None:
         """What the reaper has just left in service is of the version that is deployed, not too old, and not idle for
-        too long, unless its function keeps so many ready. (Whose connections are lost has a moment to come back.)"""
+        too long, unless its function keeps so many ready. (Whose connections are lost has a moment to come back, and
+        nothing expires while the engine is known to be down.)"""
         now, lapsed = self.world.clock.now(), Counter[str]()
+        may_expire = self.world.guard.down() is None
         for instance in self.world.pool.ledger.instances.values():
             if instance.state not in LIVE or instance.link is None or not instance.link.alive:
                 continue
@@ -244,6 +249,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert workload is not None
             function = self.world.dispatcher.functions[workload.function]
             assert workload.version == function.workload.version, "of a version that is no longer deployed"
+            if not may_expire:
+                continue
             assert now - instance.created_at < workload.max_age, "older than its max_age"
             if instance.state is not State.BUSY and now - instance.last_used >= workload.keep_alive:
                 lapsed[workload.function] += 1
@@ -379,3 +386,27 @@ PoolMachine.TestCase.settings = settings(
 @pytest.mark.timeout(900)  # a machine that is busy, or measures coverage, takes its time
 class TestPool(PoolMachine.TestCase):  # type: ignore[misc, valid-type]
     """Run by pytest as one test."""
+
+
+def test_what_grows_too_old_while_the_engine_is_away_goes_when_it_is_back():
+    """The machine found these steps by chance, and its rule about ages knew nothing of engines that are away."""
+    machine = PoolMachine()
+    keys = {"reuse": False, "max_instances": 3, "min_instances": 2, "freeze_after": 0.0, "max_age": 5.0}
+    machine.begin(keys, Limits(queue_timeout=10.0, queue_size=3))
+    machine.wait(1.0, reaped=True)
+    ledger = machine.world.pool.ledger
+    first = {instance.id for instance in ledger.of("a")}
+    assert ledger.states("a") == {"frozen": 2}
+    machine.engine_goes_away()
+    machine.deploy("b", {"min_instances": 1}, Limits())  # what asks the engine, and learns that it is away
+    machine.wait(40.0, reaped=True)
+    machine.everything_holds()
+    assert machine.world.guard.down() is not None
+    assert {instance.id for instance in ledger.of("a")} == first, "what is taken away could not be replaced"
+    machine.engine_comes_back()
+    machine.wait(3.0, reaped=True)
+    machine.everything_holds()
+    assert ledger.removals[Reason.MAX_AGE] == 2
+    assert not first & set(ledger.instances)
+    assert ledger.count("a") == 2
+    machine.teardown()
