@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.body import LATE, READ_AHEAD
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
-from pool.transport.connection import header_lines
+from pool.transport.message import header_lines
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's target and header fields."""

@@ -20,7 +20,7 @@ from gateway.forwarding import passed_headers
 from gateway.invoke import PREFIX
 from gateway.problems import Problem
 from pool.clock import LazyTimer
-from pool.transport.connection import header_lines
+from pool.transport.message import header_lines
 from pool.workload import Kind
 
 MOST_OF_A_BODY = 64 * 1024

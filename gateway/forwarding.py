@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.problems import Problem
-from pool.transport.connection import header_lines
+from pool.transport.message import header_lines
 
 HeaderList = list[tuple[bytes, bytes]]
 

@@ -15,7 +15,7 @@ import httptools
 
 from pool.errors import InstanceDied, Nonsense, NotSent
 from pool.transport import kernel
-from pool.transport.message import Answer, Call, Headers
+from pool.transport.message import Answer, Call, header_lines
 
 HIGH_WATER = 64 * 1024
 """Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
@@ -25,11 +25,6 @@ SLICE, TINY = 4 * 1024, 64
 """Bytes of an answer that are parsed before others have their turn, if they hold more than `TINY` chunks: a chunk of
 one byte costs us far more than it costs the instance, and a whole read of them would hold all other calls up."""
 OnAnswer = Callable[[Exception | None], None]
-
-
-def header_lines(headers: Headers) -> bytes:
-    """Header fields as they go over a connection."""
-    return b"".join([b"%b: %b\r\n" % field for field in headers])
 
 
 class HttpConnection(asyncio.Protocol):

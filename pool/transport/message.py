@@ -13,6 +13,11 @@ ReadBody = Callable[[], Awaitable[bytes]]
 """Next piece of a body; empty at its end."""
 
 
+def header_lines(headers: Headers) -> bytes:
+    """Header fields as they go over a connection."""
+    return b"".join([b"%b: %b\r\n" % field for field in headers])
+
+
 class Call:
     """One invocation on its way to an instance. Headers are final: the framing is added by the transport.
 
