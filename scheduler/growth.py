@@ -61,13 +61,15 @@ class Growth:
         wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
         if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
             wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
-        function.enough_for = 0 if wanted else function.waiting
+        function.enough_for = 0
         for _ in range(wanted):
             if not (self._specialise_one(function) if blocked else self._start_one(function)):
                 return False
         if blocked is not None and self._nobody_will_serve(function):
             for waiter in list(function.queue):
                 self._refuse(function, waiter, blocked)
+        if not wanted:
+            function.enough_for = function.waiting  # now, that is: without those who were refused
         if function.waiting and function.look_again is None:
             delay = self._expected_start(function)
             due = self._clock.now() + delay

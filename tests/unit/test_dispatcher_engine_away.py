@@ -123,6 +123,26 @@ async def test_single_use_instances_in_use_are_nothing_to_wait_for(world: World,
     world.dispatcher.release(holder.lease)
 
 
+async def test_that_one_was_refused_keeps_nobody_from_being_served_later(world: World, away: Away) -> None:
+    """Its function had no room for another instance, so nothing was to be started for it."""
+    function = world.deploy(reuse=False, max_instances=1)
+    holder = world.arrive(function)
+    await world.clock.advance(60.0)
+    assert holder.lease is not None
+    away.fault = DOWN
+    refused = world.arrive(function)
+    await world.clock.settle()
+    assert isinstance(refused.error, EngineAway)
+    away.fault = None
+    world.dispatcher.release(holder.lease)
+    await world.clock.advance(1.0)
+    assert not world.pool.ledger.instances
+    later = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert later.lease is not None
+    world.dispatcher.release(later.lease)
+
+
 async def test_after_a_fault_of_the_engine_the_next_is_told_it_until_it_is_tried_again(world: World) -> None:
     function = world.deploy()
     function.failures = 1
