@@ -13,7 +13,7 @@ from typing import Protocol
 from pool.clock import Clock, Timer, jitter, wake
 from pool.metrics import Metrics
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
-from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
+from scheduler.durable.model import Backlog, Claim, Claimed, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.terms import Policy
@@ -81,6 +81,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._loops: list[asyncio.Task[None]] = []
+        self._leasing: asyncio.Future[Claimed] | None = None
+        """What the store is asked for, until it is in `_ready`."""
         self._stopping = False
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -99,8 +101,12 @@ class Worker:
             self._timer.cancel()
         unused = [claim.call.id for queue in self._ready.values() for claim in queue]
         self._ready.clear()
-        if unused:
-            with suppress(StoreError):
+        leasing, self._leasing = self._leasing, None
+        with suppress(StoreError):
+            if leasing is not None:  # the store does what it was asked for, though nobody waits
+                unused += [claim.call.id for claim in (await leasing).claims]
+        with suppress(StoreError):
+            if unused:
                 await self._store.hand_back(unused)
 
     async def close(self) -> None:
@@ -187,11 +193,13 @@ class Worker:
                 waiting = {name: backlog.due for name, backlog in backlogs.items()}
                 return share(waiting, held, {name: self._most(name) for name in waiting}, room)
 
+            self._leasing = asyncio.ensure_future(self._store.claim(self._clock.wall(), choose))
             try:
-                claimed = await self._store.claim(self._clock.wall(), choose)
+                claimed = await asyncio.shield(self._leasing)
             except StoreError:
                 self._wake_in(STORE_RETRY)
                 continue
+            self._leasing = None
             for claim in claimed.claims:
                 self._held[claim.call.function] += 1
                 self._ready.setdefault(claim.call.function, deque()).append(claim)

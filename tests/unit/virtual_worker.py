@@ -1,0 +1,186 @@
+"""A worker of accepted calls on virtual time, over a real store: its thread is waited for while time stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pool.clock import VirtualClock
+from pool.metrics import Metrics
+from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Status
+from scheduler.durable.plans import FunctionPlan
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.worker import Worker
+from scheduler.durable.writer import Operation, T, Writer
+
+LARGE = 2**30
+RETENTION = 1000.0
+OK = Result(200, [(b"content-type", b"text/plain")], b"well")
+FAILED = Result(500, [], b"not well")
+
+
+class WatchedWriter(Writer):
+    """Knows when nobody waits for it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.asked = 0
+        self.quiet = asyncio.Event()
+
+    async def do(self, operation: Operation[T]) -> T:
+        self.asked += 1
+        self.quiet.clear()
+        try:
+            return await super().do(operation)
+        finally:
+            self.asked -= 1
+            if not self.asked:
+                self.quiet.set()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a call, when it began."""
+
+    at: float
+    claim: Claim
+
+
+@dataclass
+class World:
+    """One gateway process as its worker sees it, and the next ones on the same file."""
+
+    file: Path
+    clock: VirtualClock = field(default_factory=lambda: VirtualClock(epoch=0.0))
+    plans: dict[str, FunctionPlan] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long a run of each function takes; 1 if it is not named."""
+    answers: dict[str, deque[Result]] = field(default_factory=dict)
+    """What the next runs of each function bring; then `OK`."""
+    runs: list[Run] = field(default_factory=list)
+    interrupted: list[str] = field(default_factory=list)
+    running: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
+    """How many runs of each function there were at once."""
+    accepted: int = 0
+
+    def __post_init__(self) -> None:
+        self.put_together()
+
+    def put_together(self) -> None:
+        """What one process is. Its worker is to be started."""
+        self.metrics = Metrics()
+        self.writer = WatchedWriter(self.file)
+        self.store = SqliteStore(self.writer, LARGE)
+        self.worker = Worker(
+            self.store, self.clock, self.metrics, lambda name: self.plans.get(name, FunctionPlan()), RETENTION
+        )
+        self.worker.run = self.run
+
+    async def run(self, claim: Claim) -> Result:
+        """What the worker runs calls with."""
+        function = claim.call.function
+        self.runs.append(Run(self.clock.now(), claim))
+        self.running[function] += 1
+        self.most[function] = max(self.most[function], self.running[function])
+        try:
+            await self.clock.sleep(self.seconds.get(function, 1.0))
+        except asyncio.CancelledError:
+            self.interrupted.append(claim.call.id)
+            raise
+        finally:
+            self.running[function] -= 1
+        left = self.answers.get(function)
+        return left.popleft() if left else OK
+
+    # -- what people do --------------------------------------------------------------------------------------
+
+    async def accept(self, function: str = "f", count: int = 1, **more: Any) -> list[str]:
+        """Accept calls, tell the worker, and return their ids."""
+        ids = []
+        for _ in range(count):
+            self.accepted += 1
+            ids.append(f"{self.accepted:032x}")
+            call = NewCall(ids[-1], function, "POST", b"", b"", [], b"{}", **more)
+            await self.store.accept(call, self.clock.wall())
+        self.worker.notify()
+        return ids
+
+    async def start(self) -> None:
+        """Start the worker, and let it do what there is to do now."""
+        self.worker.start()
+        await self.settle()
+
+    async def kill(self) -> None:
+        """The process dies and leaves everything as it is; another is put together. The worker is to be started."""
+        for task in (*self.worker._loops, *self.worker._tasks.values()):
+            task.cancel()
+        await self.store.close()
+        self.put_together()
+
+    def fault(self, verb: str) -> None:
+        """From now on the file cannot be changed by `verb` (UPDATE, DELETE)."""
+        self._script(
+            f"CREATE TRIGGER broken BEFORE {verb} ON invocations BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+
+    def mend(self) -> None:
+        """It can be changed again."""
+        self._script("DROP TRIGGER broken")
+
+    def _script(self, statement: str) -> None:
+        database = sqlite3.connect(self.file)
+        database.execute(statement)
+        database.close()
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Return when every task waits for time to pass, and none for the store."""
+        while True:
+            await self.clock.settle()
+            if not self.writer.asked:
+                return
+            await asyncio.wait_for(self.writer.quiet.wait(), 30)
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass; the store takes none."""
+        end = self.clock.now() + seconds
+        await self.settle()
+        while (due := self.clock.next_due()) is not None and due <= end:
+            await self.clock.advance(max(due - self.clock.now(), 1e-9))
+            await self.settle()
+        await self.clock.advance(max(end - self.clock.now(), 0.0))
+        await self.settle()
+
+    # -- what came of it -------------------------------------------------------------------------------------
+
+    async def record(self, id: str) -> Record:
+        """How a call stands."""
+        record = await self.store.show(id)
+        assert record is not None
+        return record
+
+    async def status(self, id: str) -> Status:
+        """How a call stands, in one word."""
+        return (await self.record(id)).status
+
+    async def calls_of(self, function: str) -> list[Record]:
+        """All calls of a function, oldest first."""
+        return list(reversed(await self.store.list(Query(function=function, limit=1000))))
+
+    def times(self, function: str = "f") -> list[float]:
+        """When runs of a function began."""
+        return [run.at for run in self.runs if run.claim.call.function == function]
+
+    async def books_agree(self) -> None:
+        """Nothing is under way, here and in the store."""
+        worker = self.worker
+        assert not worker._tasks and not worker._cancelled and not worker._interruptible
+        assert not +worker._held and not +worker._running and not any(worker._ready.values())
+        assert not worker._waiters
+        assert not {key: n for key, n in (await self.store.counts()).items() if key[1] is Status.RUNNING}
