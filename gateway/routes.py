@@ -20,6 +20,7 @@ from gateway.views import (
     PoolView,
     PrewarmView,
 )
+from gateway.workflows.routes import add_routes as add_workflow_routes
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason
@@ -51,6 +52,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     dispatcher, pool = runtime.dispatcher, runtime.pool
 
     add_routes(router, runtime.store, runtime.worker, runtime.clock)
+    add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name

@@ -36,6 +36,9 @@ from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.registry import Registry
+from scheduler.workflows.run_store import RunStore
+from scheduler.workflows.runs import Runs
+from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workloads import WorkloadBuilder
 
 log = logging.getLogger("hearth")
@@ -112,12 +115,25 @@ class Runtime:
             self.dispatcher.is_provisioned,
             self.engine.down,
         )
-        self.store = SqliteStore(Writer(folder.path / "calls.db"), settings.async_size)
+        writer = Writer(folder.path / "calls.db")
+        self.store = SqliteStore(writer, settings.async_size)
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
         self.worker.followers.append(Destinations(plans.of))
+        self.runs = Runs(
+            RunStore(writer),
+            self.clock,
+            self.metrics,
+            lambda: self.registry.workflows,
+            self.worker.notify,
+            self.worker.cancel,
+            settings.async_retention,
+        )
+        self.runs.followers.append(call_of_failure)
+        self.worker.on_ended["run"] = self.runs.call_ended
         self.targets: dict[str, Target] = {
-            "function": FunctionTarget(self.registry.declared.keys, self.worker.notify, self.store)
+            "function": FunctionTarget(self.registry.declared.keys, self.worker.notify, self.store),
+            "workflow": WorkflowTarget(self.runs),
         }
         """What triggers can start, by kind."""
         self._looked = False
@@ -142,6 +158,7 @@ class Runtime:
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
         self.worker.start()
+        self.runs.start()
         await self.registry.apply(definitions)
 
     async def why_not_ready(self) -> str | None:
@@ -186,6 +203,7 @@ class Runtime:
         """Let go of the engine and the data folder. Every instance, network and socket folder is removed, but, with
         `keep_warm`, for what the next start can adopt."""
         self.dispatcher.close()
+        await self.runs.close()
         await self.worker.close()
         await self.store.close()
         await self.registry.close()

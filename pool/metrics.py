@@ -73,6 +73,9 @@ class Metrics:
         self.async_backlog = Gauge(
             "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
         )
+        self.workflow_runs = PlainCounter(
+            "hearth_workflow_runs", "Runs of workflows that have ended, by how", ["workflow", "status"], r
+        )
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )

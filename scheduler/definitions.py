@@ -18,6 +18,7 @@ from scheduler.faults import DefinitionsError, Fault, shown
 from scheduler.located_model import Reader, listed, no_such
 from scheduler.located_yaml import KeyPath
 from scheduler.units import Duration, Size, duration_between, size_between
+from scheduler.workflow_definitions import WorkflowDefinition, read_workflows
 
 __all__ = ["Defaults", "Definitions", "DefinitionsError", "Fault", "FunctionDefinition", "Kind", "load"]
 
@@ -116,6 +117,7 @@ class Definitions(BaseModel):
     prewarm: types.Prewarm = {}
     """Generic instances kept ready, by runtime."""
     functions: dict[str, FunctionDefinition] = {}
+    workflows: dict[str, WorkflowDefinition] = {}
 
 
 def load(
@@ -130,7 +132,7 @@ def load(
     return _Loader(path, runtimes, allowed_volumes).load()
 
 
-_ROOT_KEYS = ("version", "defaults", "prewarm", "functions")
+_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows")
 _FUNCTION_KEYS = tuple(key for key in FunctionDefinition.model_fields if key != "name")
 _PREWARM = TypeAdapter(types.Prewarm)
 
@@ -171,11 +173,12 @@ class _Loader(Reader):
         self._destinations(("defaults",), own, functions)
         for name, keys in given.items():
             self._destinations(("functions", name), keys, functions)
+        workflows = read_workflows(self, self.mapping(root, "workflows"), functions)
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}
-        return Definitions(defaults=defaults, prewarm=prewarm, functions=sound)
+        return Definitions(defaults=defaults, prewarm=prewarm, functions=sound, workflows=workflows)
 
     def _destinations(self, path: KeyPath, keys: object, functions: Collection[str]) -> None:
         for key in ("on_success", "on_failure"):

@@ -19,6 +19,7 @@ from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
+from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workloads import WorkloadBuilder, generic_container, limits_of
 
 log = logging.getLogger("hearth.registry")
@@ -57,6 +58,7 @@ class Registry:
         builder: WorkloadBuilder,
     ) -> None:
         self.declared: dict[str, Declared] = {}
+        self.workflows: dict[str, WorkflowDefinition] = {}
         self.loaded = False
         """Whether a definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
@@ -92,6 +94,7 @@ class Registry:
                 self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
             self._adoption.expect(definitions.functions.keys())
             self._prewarm = dict(definitions.prewarm)
+            self.workflows = definitions.workflows
             self.loaded = True
             images = ImageLookup(self._engine)
             await asyncio.gather(

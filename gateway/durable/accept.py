@@ -134,17 +134,25 @@ class AcceptEndpoint:
 
 def idempotency_of(call: NewCall, admission: Admission) -> Idempotency | None:
     """The key that a call came with, if it came with one. Raises `Problem`."""
-    given = [value for name, value in call.headers if name == b"idempotency-key"]
+    key = idempotency_key(call.headers)
+    if key is None:
+        return None
+    types = [value for name, value in call.headers if name == b"content-type"]
+    shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1"), str(types)]
+    digest = hashlib.sha256(json.dumps(shape).encode() + b"\0" + call.body).digest()
+    return Idempotency(admission.caller, key, digest, IDEMPOTENT_FOR)
+
+
+def idempotency_key(headers: HeaderList) -> str | None:
+    """The key that a request came with; None: with none. Raises `Problem`."""
+    given = [value for name, value in headers if name == b"idempotency-key"]
     if not given:
         return None
     if len(given) > 1 or not _KEY.fullmatch(given[0]):
         raise Problem(
             "bad-request", "Idempotency-Key must be one value of 1 to 255 printable ASCII characters"
         )
-    types = [value for name, value in call.headers if name == b"content-type"]
-    shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1"), str(types)]
-    digest = hashlib.sha256(json.dumps(shape).encode() + b"\0" + call.body).digest()
-    return Idempotency(admission.caller, given[0].decode(), digest, IDEMPOTENT_FOR)
+    return given[0].decode()
 
 
 async def _answer(send: Send, status: int, headers: HeaderList, body: bytes) -> None:

@@ -63,6 +63,52 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE requests ADD COLUMN terms TEXT NOT NULL DEFAULT '';
     CREATE UNIQUE INDEX invocations_part ON invocations (owner, part) WHERE owner != '';
     """,
+    """
+    CREATE TABLE runs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        workflow TEXT NOT NULL,
+        status TEXT NOT NULL,
+        functions TEXT NOT NULL,
+        started REAL NOT NULL,
+        ended REAL,
+        error TEXT,
+        detail TEXT NOT NULL DEFAULT '',
+        depth INTEGER NOT NULL,
+        revision INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX runs_workflow ON runs (workflow, seq);
+    CREATE INDEX runs_running ON runs (seq) WHERE status = 'running';
+    CREATE INDEX runs_ended ON runs (ended) WHERE ended IS NOT NULL;
+    CREATE TABLE run_data (
+        seq INTEGER PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
+        definition TEXT NOT NULL,
+        input BLOB NOT NULL,
+        input_type TEXT NOT NULL,
+        output BLOB,
+        output_type TEXT
+    );
+    CREATE TABLE run_steps (
+        seq INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        step TEXT NOT NULL,
+        status TEXT NOT NULL,
+        total INTEGER NOT NULL,
+        started REAL NOT NULL,
+        ended REAL,
+        error TEXT,
+        detail TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (seq, step)
+    ) WITHOUT ROWID;
+    CREATE TABLE run_items (
+        seq INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+        step TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        type TEXT NOT NULL,
+        PRIMARY KEY (seq, step, number)
+    );
+    CREATE INDEX IF NOT EXISTS invocations_owner ON invocations (owner, status) WHERE owner != '';
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

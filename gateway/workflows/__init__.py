@@ -1,0 +1,1 @@
+"""Workflows over HTTP: starting runs, showing how they stand, drawing them."""

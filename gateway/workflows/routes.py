@@ -1,0 +1,312 @@
+"""The routes of workflows and their runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from gateway.access.access import CURRENT
+from gateway.body import ClientGone, RequestBody
+from gateway.durable.accept import idempotency_key
+from gateway.durable.preferences import preferences
+from gateway.durable.routes import Cursor, Limit
+from gateway.durable.views import InvocationsView, record_view
+from gateway.openapi import problem_responses
+from gateway.problems import Problem, problem_of
+from gateway.workflows.views import (
+    RunsView,
+    RunView,
+    RunWithStepsView,
+    WorkflowView,
+    run_view,
+    run_with_steps_view,
+    workflow_view,
+)
+from scheduler.durable import model
+from scheduler.durable.store import KeyReused, Store
+from scheduler.durable.targets import Start
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
+from scheduler.workflows.run_rows import owner_of
+from scheduler.workflows.runs import Runs
+from scheduler.workflows.target import run_of
+from scheduler.workflows.values import Body
+
+TAGS: list[str | Enum] = ["workflows"]
+NO_WORKFLOW = problem_responses("not-found")
+NO_RUN = problem_responses("not-found", "store-failed")
+CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+NOT_STARTED = problem_responses(
+    "bad-request",
+    "not-found",
+    "body-timeout",
+    "body-too-large",
+    "key-reused",
+    "store-failed",
+    "draining",
+)
+LARGEST_INPUT = 6 * 2**20
+"""Bytes of what a run is started with."""
+INPUT_TIMEOUT = 60.0
+"""Seconds that it may take to come."""
+ANY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "description": "The run's input: JSON, text, or any other body of at most 6 MiB",
+        "content": {
+            "application/json": {"schema": {}, "example": {"width": 160}},
+            "text/plain": {"schema": {"type": "string"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "parameters": [
+        {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`wait=5`: answer with the run's output if it succeeds within 5 seconds (300 at the most)",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": "The same key and input give the same run, as long as it is kept",
+            "schema": {"type": "string", "maxLength": 255},
+        },
+    ],
+}
+STARTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The run's output (`Prefer: wait`)",
+        "content": {"*/*": {"schema": {}}},
+    },
+    202: {
+        "model": RunView,
+        "description": "The run is on disk and goes on",
+        "headers": {
+            "Location": {
+                "description": "Where the run is: `/runs/{id}`",
+                "schema": {"type": "string"},
+            }
+        },
+    },
+}
+OUTPUT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "What the run has answered", "content": {"*/*": {"schema": {}}}}
+}
+
+WorkflowName = Annotated[str, Path(description="Name of the workflow", examples=["gallery"])]
+RunId = Annotated[str, Path(description="`id` of a run")]
+StepName = Annotated[str, Path(description="Name of a step")]
+
+
+def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[], bool]) -> None:
+    """Add the routes of one gateway."""
+
+    def may_see(functions: Iterable[str]) -> bool:
+        return all(map(CURRENT.get().may_name, functions))
+
+    def may_start(functions: Iterable[str], deed: str) -> None:
+        for function in functions:
+            if not CURRENT.get().may_invoke(function):
+                raise Problem("forbidden", f"only a key that may invoke {function} {deed}")
+
+    def declared(name: str) -> WorkflowDefinition:
+        found = runs.workflows().get(name)
+        if found is None or not may_see(found.functions()):
+            raise Problem("not-found", f"there is no workflow {name!r}; GET /workflows lists them")
+        return found
+
+    async def find(id: str) -> RunRecord:
+        record = await runs.store.show(id) if runs.store.exists else None
+        if record is None or not may_see(record.functions):
+            raise Problem("not-found", f"there is no run {id!r}, or it is forgotten already")
+        return record
+
+    async def find_own(id: str) -> RunRecord:
+        record = await find(id)
+        may_start(record.functions, "decides about this run")
+        return record
+
+    async def with_steps(record: RunRecord) -> RunWithStepsView:
+        found = await runs.store.steps(record)
+        if found is None:
+            raise Problem("not-found", f"the run {record.id!r} is forgotten")
+        return run_with_steps_view(record, *found)
+
+    @router.get("/workflows", tags=TAGS, summary="List the workflows")
+    async def list_workflows() -> list[WorkflowView]:
+        """Every workflow of functions.yaml whose functions the key may see."""
+        return [
+            workflow_view(name, definition)
+            for name, definition in runs.workflows().items()
+            if may_see(definition.functions())
+        ]
+
+    @router.get("/workflows/{name}", tags=TAGS, summary="Show a workflow", responses=NO_WORKFLOW)
+    async def show_workflow(name: WorkflowName) -> WorkflowView:
+        """Its steps, what they need, and the expressions between them."""
+        return workflow_view(name, declared(name))
+
+    @router.post(
+        "/workflows/{name}",
+        tags=TAGS,
+        status_code=202,
+        summary="Start a run of a workflow",
+        response_class=Response,
+        responses={**STARTED, **NOT_STARTED},
+        openapi_extra=ANY_BODY,
+    )
+    async def start_run(name: WorkflowName, request: Request) -> Response:
+        """Keep a run on disk, answer 202, and go on with it: also if the gateway is killed.
+
+        The key must be allowed to invoke every function of the workflow.
+        """
+        definition = declared(name)
+        may_start(definition.functions(), f"starts {name}")
+        if draining():
+            raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
+        data = await read_input(request)
+        headers = request.headers.raw
+        key = idempotency_key(headers)
+        id = secrets.token_hex(16)
+        if key is not None:
+            id = hashlib.sha256(f"{CURRENT.get().caller}\n{name}\n{key}".encode()).hexdigest()[:32]
+        try:
+            run = run_of(Start(id, name, data, headers), definition)
+        except ValueError as error:
+            raise Problem("bad-request", str(error)) from error
+        try:
+            record = await runs.begin(run)
+        except KeyReused as error:
+            raise problem_of(error) from error
+        wait = preferences(headers).wait
+        shown = {"location": f"/runs/{record.id}"}
+        if wait is not None:
+            shown["preference-applied"] = f"wait={wait:g}"
+            await runs.wait(record.id, wait)
+            record = await runs.store.show(record.id) or record
+            output = await runs.store.output(record.id) if record.status is RunStatus.SUCCEEDED else None
+            if output is not None:
+                return answer_of(output, shown)
+        body = run_view(record).model_dump_json()
+        return Response(body, 202, {**shown, "cache-control": "no-store"}, "application/json")
+
+    @router.get(
+        "/runs", tags=TAGS, summary="List runs of workflows", responses=problem_responses("store-failed")
+    )
+    async def list_runs(
+        workflow: Annotated[str | None, Query(description="Only runs of this workflow")] = None,
+        status: Annotated[RunStatus | None, Query(description="Only runs that stand so")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> RunsView:
+        """Runs, newest first."""
+        query = RunQuery(workflow, status, int(cursor) if cursor else None, limit)
+        records = await runs.store.list(query) if runs.store.exists else []
+        more = len(records) == limit
+        return RunsView(
+            runs=[run_view(record) for record in records if may_see(record.functions)],
+            cursor=str(records[-1].seq) if more else None,
+        )
+
+    @router.get("/runs/{id}", tags=TAGS, summary="Show a run", responses=NO_RUN)
+    async def show_run(id: RunId) -> RunWithStepsView:
+        """How a run and each of its steps stands."""
+        return await with_steps(await find(id))
+
+    @router.get(
+        "/runs/{id}/output",
+        tags=TAGS,
+        summary="Read what a run has answered",
+        response_class=Response,
+        responses={**CONFLICT, **OUTPUT},
+    )
+    async def read_run_output(id: RunId) -> Response:
+        """The run's output, with its content type, when it has succeeded."""
+        record = await find(id)
+        output = await runs.store.output(id) if record.status is RunStatus.SUCCEEDED else None
+        if output is None:
+            raise Problem(
+                "conflict", f"the run is {record.status}; only one that has succeeded has an output"
+            )
+        return answer_of(output, {})
+
+    @router.get("/runs/{id}/steps/{step}", tags=TAGS, summary="List the calls of a step", responses=NO_RUN)
+    async def list_step_calls(
+        id: RunId, step: StepName, limit: Limit = 50, cursor: Cursor = None
+    ) -> InvocationsView:
+        """The accepted calls of a step that were begun, newest first; `part` is the number of the item."""
+        record = await find(id)
+        owner = owner_of(record.id, step)
+        records = await calls.list(
+            model.Query(before=int(cursor) if cursor else None, limit=limit, owner=owner)
+        )
+        more = len(records) == limit
+        return InvocationsView(
+            invocations=list(map(record_view, records)), cursor=str(records[-1].seq) if more else None
+        )
+
+    @router.delete("/runs/{id}", tags=TAGS, summary="Cancel or forget a run", responses=NO_RUN)
+    async def cancel_run(id: RunId) -> RunView:
+        """One that goes on is cancelled: what waits is never called, what runs is interrupted. One that has ended is
+        forgotten, with the calls of its steps."""
+        record = await find_own(id)
+        if record.status.ended:
+            await runs.store.forget(id)
+            return run_view(record)
+        await runs.cancel(id)
+        return run_view(await find(id))
+
+    @router.post(
+        "/runs/{id}/resume",
+        tags=TAGS,
+        status_code=202,
+        summary="Let a failed run go on",
+        response_description="It goes on",
+        responses=CONFLICT,
+    )
+    async def resume_run(id: RunId) -> RunView:
+        """A run that has failed or was cancelled goes on where it stopped: what did not succeed is called again, with
+        all its attempts before it, and what did is not."""
+        await find_own(id)
+        record = await runs.resume(id)
+        if record is not None and record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+            raise Problem(
+                "conflict", f"the run is {record.status}; one that has failed or was cancelled goes on"
+            )
+        return run_view(await find(id))
+
+
+async def read_input(request: Request) -> bytes:
+    """The body of a request, whole. Raises `Problem`."""
+    body = RequestBody(request.receive, request.scope, LARGEST_INPUT)
+    try:
+        async with asyncio.timeout(INPUT_TIMEOUT):
+            await body.read_ahead(LARGEST_INPUT + 1)
+    except Problem as problem:
+        if problem.slug == "body-too-large":
+            raise Problem(
+                problem.slug, f"the input is over {LARGEST_INPUT} bytes, the most that a run takes"
+            ) from None
+        raise
+    except TimeoutError:
+        raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+    except ClientGone:
+        raise Problem("body-timeout", "the client left before the body was here") from None
+    return body.take()
+
+
+def answer_of(output: Body, headers: dict[str, str]) -> Response:
+    """A run's output as an answer. It may be any function's page: browsers give it no rights on our origin."""
+    safe = {
+        "content-security-policy": "sandbox",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+    }
+    kind = output.content_type or "application/octet-stream"
+    return Response(output.data, 200, {**headers, **safe, "content-type": kind})

@@ -1,0 +1,243 @@
+"""`workflows:` of functions.yaml: steps, what each needs, and the expressions between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from scheduler import key_types as types
+from scheduler import rules
+from scheduler.faults import shown
+from scheduler.located_model import Keys, Reader, listed, no_such
+from scheduler.located_yaml import KeyPath
+from scheduler.units import Duration, duration_between
+from scheduler.workflows.expressions import ExpressionError, steps_named
+
+MOST_STEPS = 1000
+"""Steps of one workflow."""
+ON_RUN = frozenset({"input"})
+"""What every expression may begin with, beside `steps.NAME`."""
+ON_ITEM = ON_RUN | {"item", "index"}
+"""What `input` may begin with where there is a `map`."""
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be a list of steps, like [fetch], not {shown(value)}")
+    return tuple(value)
+
+
+def _expression(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(
+            f"must be a JMESPath expression in text, like steps.fetch.output, not {shown(value)}"
+        )
+    return value
+
+
+Expression = Annotated[str, BeforeValidator(_expression)]
+StepName = Annotated[
+    str,
+    types.text(
+        types.NAME, "1 to 63 lower-case letters, digits, - or _ with a letter first, to be a step's name"
+    ),
+]
+
+
+class StepDefinition(Keys):
+    """One step of a workflow."""
+
+    function: types.FunctionName
+    needs: Annotated[tuple[StepName, ...], BeforeValidator(_names)] = ()
+    """Steps that must have ended before."""
+    input: Expression | None = None
+    """What the function is called with. None: the item; else the output of what is needed; else the run's input."""
+    when: Expression | None = None
+    """The step is skipped if it is not true."""
+    map: Expression | None = None
+    """A list: the function is called once for each item."""
+    parallel: Annotated[int, types.whole(1, 1000)] = 8
+    """Items that are begun and have not ended."""
+    retries: types.Retries | None = None
+    """None: the function's."""
+    timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None
+    """Seconds of one run of the function; None: the function's."""
+    may_fail: types.Switch = False
+    """Its failure does not fail the run; its output is null then."""
+
+    @classmethod
+    def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
+        """What is wrong between these keys."""
+        if "parallel" in keys and "map" not in keys:
+            yield "parallel", "is for a step with `map`, which calls its function many times"
+
+
+class WorkflowDefinition(Keys):
+    """What a user declares of one workflow, and what a run keeps of it."""
+
+    steps: dict[StepName, StepDefinition]
+    output: Expression | None = None
+    """What a run answers. None: the output of the steps that no other needs."""
+    on_failure: types.FunctionName | None = None
+    """Function that is called when a run has failed."""
+
+    def functions(self) -> list[str]:
+        """Every function that a run may call, each once."""
+        names = [step.function for step in self.steps.values()]
+        return list(dict.fromkeys([*names, self.on_failure] if self.on_failure else names))
+
+    def last(self) -> list[str]:
+        """The steps that no other needs."""
+        needed = {name for step in self.steps.values() for name in step.needs}
+        return [name for name in self.steps if name not in needed]
+
+
+_STEP_KEYS = tuple(StepDefinition.model_fields)
+_WORKFLOW_KEYS = tuple(WorkflowDefinition.model_fields)
+
+
+def read_workflows(
+    reader: Reader, given: Mapping[str, object], functions: Collection[str]
+) -> dict[str, WorkflowDefinition]:
+    """The workflows of `given`, of which every fault is noted. `functions` are those that there are."""
+    found = {}
+    for name, keys in given.items():
+        path: KeyPath = ("workflows", name)
+        if not re.fullmatch(types.NAME, name):
+            wanted = "1 to 63 lower-case letters, digits, - or _ with a letter first"
+            reader.fault(path, f"{shown(name)} must be {wanted}, to be a workflow's name")
+        workflow = _Workflow(reader, path, functions).read(keys)
+        if workflow is not None:
+            found[name] = workflow
+    return found
+
+
+class _Workflow:
+    """One workflow that is read."""
+
+    def __init__(self, reader: Reader, path: KeyPath, functions: Collection[str]) -> None:
+        self._reader = reader
+        self._path = path
+        self._functions = functions
+        self._needs: dict[str, tuple[str, ...]] = {}
+
+    def read(self, keys: object) -> WorkflowDefinition | None:
+        """The workflow; None if there is a fault in it that leaves nothing to make."""
+        if isinstance(keys, list):
+            return self._pipeline(keys)
+        if not isinstance(keys, dict):
+            self._fault((), f"must be a list of functions, or a mapping with `steps`, not {shown(keys)}")
+            return None
+        own = self._reader.known(keys, _WORKFLOW_KEYS, self._path)
+        given = own.get("steps")
+        if not isinstance(given, dict) or not given or len(given) > MOST_STEPS:
+            self._fault(
+                ("steps",), f"must be a mapping of 1 to {MOST_STEPS} steps by name, not {shown(given)}"
+            )
+            return None
+        steps = {name: self._step(name, step, given) for name, step in given.items()}
+        self._function(("on_failure",), own.get("on_failure"))
+        if not self._has_cycle():
+            for name, step in given.items():
+                self._expressions(name, step)
+            self._expression(("output",), own.get("output"), frozenset(given), ON_RUN)
+        sound = {name: step for name, step in steps.items() if step is not None}
+        made, _ = self._reader.model(WorkflowDefinition, {**own, "steps": sound}, own, self._path)
+        return made
+
+    def _pipeline(self, functions: list[object]) -> WorkflowDefinition | None:
+        """The short form: each function gets what the one before has answered."""
+        if not 1 <= len(functions) <= MOST_STEPS:
+            self._fault((), f"must hold 1 to {MOST_STEPS} functions, not {len(functions)}")
+        steps: dict[str, StepDefinition] = {}
+        for index, function in enumerate(functions):
+            if not isinstance(function, str) or not re.fullmatch(types.NAME, function):
+                self._fault((index,), f"must be a function's name, not {shown(function)}")
+                continue
+            self._function((index,), function)
+            before = next(reversed(steps), None)
+            steps[_free(function, steps)] = StepDefinition(
+                function=function, needs=(before,) if before else ()
+            )
+        return WorkflowDefinition(steps=steps)
+
+    def _step(self, name: str, keys: object, all_steps: Collection[str]) -> StepDefinition | None:
+        if not isinstance(keys, dict):
+            self._fault(("steps", name), f"must be a mapping with the step's keys, not {shown(keys)}")
+            return None
+        path = (*self._path, "steps", name)
+        own = self._reader.known(keys, _STEP_KEYS, path)
+        if "function" not in own:
+            self._fault(("steps", name), "`function` is missing; write the name of the function to call")
+        self._function(("steps", name, "function"), own.get("function"))
+        needs = own.get("needs")
+        for index, needed in enumerate(needs if isinstance(needs, list) else []):
+            if isinstance(needed, str) and needed not in all_steps:
+                self._fault(("steps", name, "needs", index), no_such("step", needed, sorted(all_steps)))
+        if isinstance(needs, list):
+            self._needs[name] = tuple(n for n in needs if isinstance(n, str) and n in all_steps)
+        made, _ = self._reader.model(StepDefinition, {"function": "missing", **own}, own, path)
+        return made
+
+    def _function(self, path: KeyPath, name: object) -> None:
+        if isinstance(name, str) and re.fullmatch(types.NAME, name) and name not in self._functions:
+            self._fault(path, no_such("function", name, sorted(self._functions)))
+
+    def _has_cycle(self) -> bool:
+        try:
+            TopologicalSorter(self._needs).prepare()
+        except CycleError as error:
+            circle = [str(name) for name in reversed(error.args[1])]  # each needs the one after it
+            start = circle[0]
+            index = self._needs[start].index(circle[1])
+            self._fault(("steps", start, "needs", index), f"is a circle: {' -> '.join(circle)}")
+            return True
+        return False
+
+    def _expressions(self, name: str, keys: object) -> None:
+        if not isinstance(keys, dict):
+            return
+        before = self._before(name)
+        for key in ("input", "when", "map"):
+            names = ON_ITEM if key == "input" and "map" in keys else ON_RUN
+            self._expression(("steps", name, key), keys.get(key), before, names)
+
+    def _before(self, name: str) -> frozenset[str]:
+        """Every step that must have ended before this one."""
+        found: set[str] = set()
+        ahead = [name]
+        while ahead:
+            for needed in self._needs.get(ahead.pop(), ()):
+                if needed not in found:
+                    found.add(needed)
+                    ahead.append(needed)
+        return frozenset(found)
+
+    def _expression(self, path: KeyPath, text: object, before: frozenset[str], names: frozenset[str]) -> None:
+        if not isinstance(text, str):
+            return
+        try:
+            named = steps_named(text, names)
+        except ExpressionError as error:
+            self._fault(path, str(error))
+            return
+        for step in sorted(named - before):
+            have = f"there are {listed(sorted(before))}" if before else "it needs none"
+            self._fault(path, f"looks at the step {shown(step)}, which is not among what it needs; {have}")
+
+    def _fault(self, path: KeyPath, message: str) -> None:
+        self._reader.fault((*self._path, *path), message)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that is not taken: the same function may come twice."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        ending = f"-{number}"
+        free = name[: 63 - len(ending)] + ending
+    return free

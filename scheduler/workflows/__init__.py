@@ -1,0 +1,1 @@
+"""Pipelines and DAGs of functions: runs whose steps are accepted calls, each transition on disk before its effect."""

@@ -1,0 +1,396 @@
+"""The rows of workflow runs: what each verb of the run store does to them, inside somebody's transaction."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from scheduler.durable import call_rows
+from scheduler.durable.call_rows import AGAIN
+from scheduler.durable.model import NewCall, Status
+from scheduler.durable.terms import Policy, Terms
+from scheduler.durable.work import begin
+from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.workflows.model import (
+    Changes,
+    Closed,
+    NewRun,
+    Opened,
+    Progress,
+    RunQuery,
+    RunRecord,
+    RunStatus,
+    StepRecord,
+    StepState,
+    StepStatus,
+)
+from scheduler.workflows.values import Body
+
+KIND = "run"
+"""Kind of owner; the owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
+COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
+OWNED = "owner > ? AND owner < ? AND owner != ''"
+OPEN = "status IN ('queued', 'running')"
+PRUNED_AT_ONCE = 20
+"""Runs that one transaction forgets, with all their calls."""
+
+
+def owner_of(run: str, step: str) -> str:
+    """The owner of a step's calls."""
+    return f"{KIND}:{run}/{step}"
+
+
+def _owners(run: str) -> tuple[str, str]:
+    """Bounds of the owners of all steps, for `OWNED`."""
+    return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
+
+
+# -- beginning ------------------------------------------------------------------------------------------------
+
+
+@begin.register
+def insert(run: NewRun, db: sqlite3.Connection, now: float) -> None:
+    """Begin a run; one whose id was begun before is left as it is."""
+    functions = json.dumps(run.definition.functions())
+    text = run.definition.model_dump_json(exclude_unset=True)  # rules look at what was set
+    row = db.execute(
+        "INSERT INTO runs (id, workflow, status, functions, started, depth) VALUES (?, ?, 'running', ?, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
+        (run.id, run.workflow, functions, now, run.depth),
+    )
+    if row.rowcount:
+        db.execute(
+            "INSERT INTO run_data (seq, definition, input, input_type) VALUES (?, ?, ?, ?)",
+            (
+                row.lastrowid,
+                text,
+                run.input.data,
+                run.input.content_type,
+            ),
+        )
+
+
+# -- reading --------------------------------------------------------------------------------------------------
+
+
+def show(db: sqlite3.Connection, id: str) -> RunRecord | None:
+    """One run."""
+    row = db.execute(f"SELECT {COLUMNS} FROM runs WHERE id = ?", (id,)).fetchone()
+    return None if row is None else _record(row)
+
+
+def list_runs(db: sqlite3.Connection, query: RunQuery) -> list[RunRecord]:
+    """Runs, newest first."""
+    conditions, values = ["1"], []
+    for column, sign, value in (
+        ("workflow", "=", query.workflow),
+        ("status", "=", query.status),
+        ("seq", "<", query.before),
+    ):
+        if value is not None:
+            conditions.append(f"{column} {sign} ?")
+            values.append(value)
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM runs WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?",
+        (*values, query.limit),
+    )
+    return [_record(row) for row in rows]
+
+
+def unfinished(db: sqlite3.Connection) -> list[str]:
+    """The ids of all runs that have not ended, the oldest first."""
+    return [id for (id,) in db.execute("SELECT id FROM runs WHERE status = 'running' ORDER BY seq")]
+
+
+def definition(db: sqlite3.Connection, record: RunRecord) -> WorkflowDefinition:
+    """What a run was begun with."""
+    (text,) = db.execute("SELECT definition FROM run_data WHERE seq = ?", (record.seq,)).fetchone()
+    return _parsed(text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> WorkflowDefinition:
+    return WorkflowDefinition.model_validate(json.loads(text))
+
+
+def body(db: sqlite3.Connection, id: str, which: str) -> Body | None:
+    """The `input` or `output` of a run."""
+    row = db.execute(
+        f"SELECT {which}, {which}_type FROM run_data JOIN runs USING (seq) WHERE id = ?", (id,)
+    ).fetchone()
+    return None if row is None or row[0] is None else Body(row[0], row[1])
+
+
+def progress(db: sqlite3.Connection, id: str) -> Progress | None:
+    """What a run's next moves follow from; None: there is no such run, or it has ended."""
+    record = show(db, id)
+    if record is None or record.status.ended:
+        return None
+    steps = {
+        step: _state(db, id, step, StepStatus(status), total)
+        for step, status, total in db.execute(
+            "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
+        ).fetchall()
+    }
+    return Progress(record, definition(db, record), steps)
+
+
+def _state(db: sqlite3.Connection, id: str, step: str, status: StepStatus, total: int) -> StepState:
+    if status is not StepStatus.RUNNING:
+        return StepState(status, total)
+    counts = _counts(db, owner_of(id, step))
+    open = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
+    begun = sum(counts.values())
+    return StepState(status, total, begun, open, begun - open - counts.get(Status.SUCCEEDED, 0))
+
+
+def _counts(db: sqlite3.Connection, owner: str) -> dict[Status, int]:
+    return {
+        Status(status): count
+        for status, count in db.execute(
+            "SELECT status, count(*) FROM invocations WHERE owner = ? AND owner != '' GROUP BY status",
+            (owner,),
+        )
+    }
+
+
+def step_records(db: sqlite3.Connection, record: RunRecord) -> Iterator[StepRecord]:
+    """The steps of a run that were begun or have ended."""
+    for step, status, total, started, ended, error, detail in db.execute(
+        "SELECT step, status, total, started, ended, error, detail FROM run_steps WHERE seq = ?",
+        (record.seq,),
+    ).fetchall():
+        owner = owner_of(record.id, step)
+        attempts, first = db.execute(
+            "SELECT coalesce(sum(attempts), 0), min(id) FROM invocations WHERE owner = ? AND owner != ''",
+            (owner,),
+        ).fetchone()
+        yield StepRecord(
+            step,
+            StepStatus(status),
+            total,
+            started,
+            ended,
+            error,
+            detail,
+            _counts(db, owner),
+            attempts,
+            first if total == 1 else None,
+        )
+
+
+def answers(db: sqlite3.Connection, id: str, step: str, most: int) -> list[Body | None] | None:
+    """What each call of a step has answered, in order, None where it has not succeeded. None altogether: they have
+    over `most` bytes."""
+    which = "FROM invocations LEFT JOIN results USING (seq) WHERE owner = ? AND owner != ''"
+    owner = owner_of(id, step)
+    (size,) = db.execute(f"SELECT coalesce(sum(length(body)), 0) {which}", (owner,)).fetchone()
+    if size > most:
+        return None
+    rows = db.execute(
+        f"SELECT invocations.status, headers, body {which} ORDER BY cast(part AS INTEGER)", (owner,)
+    )
+    return [
+        Body(data, _content_type(headers)) if status == Status.SUCCEEDED and headers else None
+        for status, headers, data in rows
+    ]
+
+
+def first_failure(db: sqlite3.Connection, id: str, step: str) -> tuple[int, str, str] | None:
+    """The number, error and detail of the first call of a step that has failed."""
+    row = db.execute(
+        "SELECT cast(part AS INTEGER), coalesce(error, status), detail FROM invocations"
+        f" WHERE owner = ? AND owner != '' AND status != 'succeeded' AND NOT {OPEN} ORDER BY 1 LIMIT 1",
+        (owner_of(id, step),),
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+# -- changing -------------------------------------------------------------------------------------------------
+
+
+def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now: float) -> bool:
+    """Write what was decided, all of it; False: the run was ended or resumed by hand meanwhile, and nothing was
+    written."""
+    record = show(db, id)
+    if record is None or record.status.ended or record.revision != revision:
+        return False
+    made = definition(db, record)
+    for opened in changes.opened:
+        _open(db, record, made.steps[opened.step], opened, now)
+    for step, count in changes.more:
+        _begin_items(db, record, step, made.steps[step], count, now)
+    for closed in changes.closed:
+        _close(db, record, closed, now)
+    if (end := changes.end) is not None:
+        db.execute(
+            "UPDATE runs SET status = ?, ended = ?, error = ?, detail = ? WHERE seq = ?",
+            (end.status, now, end.error, end.detail, record.seq),
+        )
+        db.execute(
+            "UPDATE run_data SET output = ?, output_type = ? WHERE seq = ?",
+            (end.output.data, end.output.content_type, record.seq),
+        )
+        for work in end.follow:
+            begin(work, db, now)
+    return True
+
+
+def _open(db: sqlite3.Connection, run: RunRecord, step: StepDefinition, opened: Opened, now: float) -> None:
+    db.execute(
+        "INSERT INTO run_steps (seq, step, status, total, started) VALUES (?, ?, 'running', ?, ?)",
+        (run.seq, opened.step, len(opened.bodies), now),
+    )
+    db.executemany(
+        "INSERT INTO run_items VALUES (?, ?, ?, ?, ?)",
+        [
+            (run.seq, opened.step, number, item.data, item.content_type)
+            for number, item in enumerate(opened.bodies)
+        ],
+    )
+    _begin_items(db, run, opened.step, step, opened.at_once, now)
+
+
+def _begin_items(
+    db: sqlite3.Connection, run: RunRecord, name: str, step: StepDefinition, count: int, now: float
+) -> None:
+    """Have the next items of a step called; what they are called with moves to their calls."""
+    rows = db.execute(
+        "SELECT number, body, type FROM run_items WHERE seq = ? AND step = ? ORDER BY number LIMIT ?",
+        (run.seq, name, count),
+    ).fetchall()
+    for number, data, content_type in rows:
+        call_rows.insert(db, _call(run, name, step, number, Body(data, content_type)), now)
+    db.executemany(
+        "DELETE FROM run_items WHERE seq = ? AND step = ? AND number = ?",
+        [(run.seq, name, number) for number, _, _ in rows],
+    )
+
+
+def _call(run: RunRecord, name: str, step: StepDefinition, number: int, body: Body) -> NewCall:
+    headers = [(b"content-length", b"%d" % len(body.data))]
+    if body.content_type:
+        headers.append((b"content-type", body.content_type.encode()))
+    told = [("Workflow", run.workflow), ("Run-Id", run.id), ("Step", name)]
+    if step.map is not None:
+        told.append(("Item", str(number)))
+    policy = None
+    if (retries := step.retries) is not None:
+        policy = Policy(retries.attempts, retries.backoff, retries.max_backoff, frozenset(retries.on))
+    return NewCall(
+        id=secrets.token_hex(16),
+        function=step.function,
+        method="POST",
+        sub_path=b"",
+        query=b"",
+        headers=headers,
+        body=body.data,
+        depth=run.depth,
+        owner=owner_of(run.id, name),
+        part=str(number),
+        terms=Terms(policy, step.timeout, tuple(told)),
+    )
+
+
+def _close(db: sqlite3.Connection, run: RunRecord, closed: Closed, now: float) -> None:
+    db.execute(
+        "INSERT INTO run_steps (seq, step, status, total, started, ended, error, detail)"
+        " VALUES (?, ?, ?, 0, ?, ?, ?, ?) ON CONFLICT (seq, step) DO UPDATE"
+        " SET status = excluded.status, ended = excluded.ended, error = excluded.error, detail = excluded.detail",
+        (run.seq, closed.step, closed.status, now, now, closed.error, closed.detail),
+    )
+
+
+def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:
+    """End a run that goes on. What it was, and the ids of its calls that run: they are cancelled in the records, and
+    are to be interrupted."""
+    record = show(db, id)
+    if record is None or record.status.ended:
+        return record, []
+    made = definition(db, record)
+    bounds = _owners(id)
+    running = db.execute(
+        f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", bounds
+    ).fetchall()
+    db.execute(
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND {OPEN}",
+        (now, *bounds),
+    )
+    for step in made.steps:
+        db.execute(
+            "INSERT INTO run_steps (seq, step, status, total, started, ended) VALUES (?, ?, 'cancelled', 0, ?, ?)"
+            " ON CONFLICT (seq, step) DO UPDATE SET status = 'cancelled', ended = excluded.ended"
+            " WHERE status = 'running'",
+            (record.seq, step, now, now),
+        )
+    db.execute(
+        "UPDATE runs SET status = 'cancelled', ended = ?, revision = revision + 1 WHERE seq = ?",
+        (now, record.seq),
+    )
+    return record, [call for (call,) in running]
+
+
+def resume(db: sqlite3.Connection, id: str, now: float) -> RunRecord | None:
+    """Let a run that has failed or was cancelled go on: calls that did not succeed are queued again, steps that were
+    not begun wait again. What it was; one that goes on or has succeeded is left as it is."""
+    record = show(db, id)
+    if record is None or record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+        return record
+    made = definition(db, record)
+    for step, status, total in db.execute(
+        "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
+    ).fetchall():
+        stopped = status == StepStatus.CANCELLED
+        if not stopped and (status != StepStatus.FAILED or made.steps[step].may_fail):
+            continue
+        if total == 0:
+            db.execute("DELETE FROM run_steps WHERE seq = ? AND step = ?", (record.seq, step))
+            continue
+        again = f"owner = ? AND owner != '' AND status != 'succeeded' AND NOT {OPEN}"
+        owner = owner_of(id, step)
+        db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {again})", (owner,))
+        db.execute(f"UPDATE invocations SET {AGAIN} WHERE {again}", (now, now, owner))
+        db.execute(
+            "UPDATE run_steps SET status = 'running', ended = NULL, error = NULL, detail = ''"
+            " WHERE seq = ? AND step = ?",
+            (record.seq, step),
+        )
+    db.execute(
+        "UPDATE runs SET status = 'running', ended = NULL, error = NULL, detail = '', revision = revision + 1"
+        " WHERE seq = ?",
+        (record.seq,),
+    )
+    db.execute("UPDATE run_data SET output = NULL, output_type = NULL WHERE seq = ?", (record.seq,))
+    return record
+
+
+def forget(db: sqlite3.Connection, id: str) -> RunRecord | None:
+    """Forget a run that has ended, with its calls; one that goes on is left as it is. What it was."""
+    record = show(db, id)
+    if record is not None and record.status.ended:
+        db.execute(f"DELETE FROM invocations WHERE {OWNED}", _owners(id))
+        db.execute("DELETE FROM runs WHERE seq = ?", (record.seq,))
+    return record
+
+
+def prune(db: sqlite3.Connection, before: float) -> int:
+    """Forget some of the runs that ended before this; how many they were."""
+    ids = db.execute(
+        "SELECT id FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, PRUNED_AT_ONCE)
+    ).fetchall()
+    for (id,) in ids:
+        forget(db, id)
+    return len(ids)
+
+
+def _content_type(headers: str) -> str:
+    pairs: list[tuple[str, str]] = json.loads(headers)
+    return next((value for name, value in pairs if name == "content-type"), "")
+
+
+def _record(row: Sequence[Any]) -> RunRecord:
+    return RunRecord(row[0], row[1], row[2], RunStatus(row[3]), tuple(json.loads(row[4])), *row[5:])

@@ -1,0 +1,106 @@
+"""What keeps the runs of workflows, in the file that accepted calls are in: a step's calls are begun in the commit
+that says so."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+
+from scheduler.durable.store import KeyReused
+from scheduler.durable.writer import Writer
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows import run_rows
+from scheduler.workflows.model import Changes, NewRun, Progress, RunQuery, RunRecord, StepRecord
+from scheduler.workflows.values import Body
+
+
+class RunStore:
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self._writer.file.exists()
+
+    async def begin(self, run: NewRun, now: float) -> RunRecord:
+        """Keep a run; the one of this id if it was begun before. Raises `KeyReused` if that one had another input."""
+
+        def operation(db: sqlite3.Connection) -> RunRecord:
+            run_rows.insert(run, db, now)
+            record = run_rows.show(db, run.id)
+            assert record is not None
+            if run_rows.body(db, run.id, "input") != run.input:
+                raise KeyReused
+            return record
+
+        return await self._writer.do(operation)
+
+    async def progress(self, id: str) -> Progress | None:
+        """What a run's next moves follow from; None: there is no such run, or it has ended."""
+        return await self._writer.do(partial(run_rows.progress, id=id))
+
+    async def apply(self, id: str, changes: Changes, revision: int, now: float) -> bool:
+        """Write what was decided of a run, all of it; False: it was ended or resumed by hand meanwhile, and nothing
+        was written."""
+        return await self._writer.do(
+            partial(run_rows.apply, id=id, changes=changes, revision=revision, now=now)
+        )
+
+    async def show(self, id: str) -> RunRecord | None:
+        """One run; None: there is none."""
+        return await self._writer.do(partial(run_rows.show, id=id))
+
+    async def steps(self, record: RunRecord) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
+        """What a run was begun with, and its steps that were begun or have ended; None: it is forgotten."""
+
+        def operation(db: sqlite3.Connection) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
+            if run_rows.show(db, record.id) is None:
+                return None
+            return run_rows.definition(db, record), list(run_rows.step_records(db, record))
+
+        return await self._writer.do(operation)
+
+    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
+        """Runs, newest first."""
+        return await self._writer.do(partial(run_rows.list_runs, query=query))
+
+    async def input(self, id: str) -> Body | None:
+        """What a run was begun with."""
+        return await self._writer.do(partial(run_rows.body, id=id, which="input"))
+
+    async def output(self, id: str) -> Body | None:
+        """What a run has answered; None: nothing (yet)."""
+        return await self._writer.do(partial(run_rows.body, id=id, which="output"))
+
+    async def answers(self, id: str, step: str, most: int) -> Sequence[Body | None] | None:
+        """What each call of a step has answered, in order, None where it has not succeeded. None altogether: they
+        have over `most` bytes."""
+        return await self._writer.do(partial(run_rows.answers, id=id, step=step, most=most))
+
+    async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
+        """The number, error and detail of the first call of a step that has failed."""
+        return await self._writer.do(partial(run_rows.first_failure, id=id, step=step))
+
+    async def unfinished(self) -> Sequence[str]:
+        """The ids of all runs that have not ended, the oldest first."""
+        return await self._writer.do(run_rows.unfinished)
+
+    async def cancel(self, id: str, now: float) -> tuple[RunRecord | None, Sequence[str]]:
+        """End a run that goes on. What it was, and the ids of its calls that are to be interrupted."""
+        return await self._writer.do(partial(run_rows.cancel, id=id, now=now))
+
+    async def resume(self, id: str, now: float) -> RunRecord | None:
+        """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
+        return await self._writer.do(partial(run_rows.resume, id=id, now=now))
+
+    async def forget(self, id: str) -> RunRecord | None:
+        """Forget a run that has ended, with its calls. What it was; one that goes on is left as it is."""
+        return await self._writer.do(partial(run_rows.forget, id=id))
+
+    async def prune(self, before: float) -> int:
+        """Forget runs that ended before this, a bounded number at a time; how many they were."""
+        return await self._writer.do(partial(run_rows.prune, before=before))

@@ -1,0 +1,191 @@
+"""Keeps the runs of workflows going: after each end of a call, and for all of them at the start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from pool.clock import Clock, wake
+from pool.metrics import Metrics
+from scheduler.durable.store import StoreError
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
+from scheduler.workflows.moves import decide
+from scheduler.workflows.run_store import RunStore
+
+STORE_RETRY = 1.0
+"""Seconds until the store is asked again after it has failed."""
+PRUNE_EVERY = 60.0
+MOST_AT_ONCE = 16
+"""Runs that are decided about at once: what steps have answered is in memory meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run and how it ends, for those who follow."""
+
+    run: RunRecord
+    definition: WorkflowDefinition
+    end: RunEnd
+
+
+Follower = Callable[[EndedRun], Iterable[object]]
+"""What follows from the end of a run, for `scheduler.durable.work.begin`. Must not raise."""
+
+
+class Runs:
+    """One a gateway. `workflows` are those declared now, `notify` tells the worker that there are new calls, and
+    `interrupt` ends a call that runs."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        clock: Clock,
+        metrics: Metrics,
+        workflows: Callable[[], Mapping[str, WorkflowDefinition]],
+        notify: Callable[[], None],
+        interrupt: Callable[[str], Awaitable[object]],
+        retention: float,
+    ) -> None:
+        self.store = store
+        self.workflows = workflows
+        self.followers: list[Follower] = []
+        """Say what is begun in the commit that records the end of a run. Set before `start`."""
+        self._clock = clock
+        self._metrics = metrics
+        self._notify = notify
+        self._interrupt = interrupt
+        self._retention = retention
+        self._again: set[str] = set()
+        """Runs that something has happened to since they were looked at."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """Runs that are being decided about."""
+        self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Go on with what an earlier process has left."""
+        self._loops = [asyncio.ensure_future(self._take_up()), asyncio.ensure_future(self._prune())]
+
+    async def close(self) -> None:
+        """Decide nothing more: the next start goes on."""
+        self._closed = True
+        tasks = [*self._loops, *self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take_up(self) -> None:
+        while self.store.exists:
+            with suppress(StoreError):
+                for id in await self.store.unfinished():
+                    self.look_at(id)
+                return
+            await self._clock.sleep(STORE_RETRY)
+
+    async def _prune(self) -> None:
+        while True:
+            await self._clock.sleep(PRUNE_EVERY)
+            with suppress(StoreError):
+                while self.store.exists and await self.store.prune(self._clock.wall() - self._retention):
+                    await self._clock.sleep(0)
+
+    # -- what is done with runs -----------------------------------------------------------------------------
+
+    async def begin(self, run: NewRun) -> RunRecord:
+        """Keep a run and begin it. Raises `KeyReused` and `StoreError`."""
+        record = await self.store.begin(run, self._clock.wall())
+        if not record.status.ended:
+            self.look_at(record.id)
+        return record
+
+    async def cancel(self, id: str) -> RunRecord | None:
+        """End a run that goes on; its calls that run are interrupted. What it was; None: there is none."""
+        record, calls = await self.store.cancel(id, self._clock.wall())
+        if record is not None and not record.status.ended:
+            for call in calls:
+                await self._interrupt(call)
+            self._tell(record, RunStatus.CANCELLED)
+        return record
+
+    async def resume(self, id: str) -> RunRecord | None:
+        """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
+        record = await self.store.resume(id, self._clock.wall())
+        if record is not None and record.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            self._notify()
+            self.look_at(id)
+        return record
+
+    async def wait(self, id: str, seconds: float) -> None:
+        """Return when a run has ended, or after so many seconds."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(id, set())
+        waiters.add(ended)
+        timer = self._clock.call_later(seconds, wake, ended)
+        try:
+            record = await self.store.show(id)
+            if record is not None and not record.status.ended:
+                await ended
+        finally:
+            timer.cancel()
+            waiters.discard(ended)
+            if not waiters:
+                self._waiters.pop(id, None)
+
+    # -- going on -------------------------------------------------------------------------------------------
+
+    def call_ended(self, owner: str) -> None:
+        """A call of a step has ended; `owner` is `RUN/STEP`."""
+        self.look_at(owner.partition("/")[0])
+
+    def look_at(self, id: str) -> None:
+        """Something may have happened to a run: decide what it does next."""
+        if self._closed:
+            return
+        self._again.add(id)
+        if id not in self._tasks:
+            task = asyncio.ensure_future(self._go_on(id))
+            self._tasks[id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(id, None))
+
+    async def _go_on(self, id: str) -> None:
+        while id in self._again:
+            self._again.discard(id)
+            try:
+                async with self._room:
+                    await self._step(id)
+            except StoreError:
+                self._again.add(id)
+                await self._clock.sleep(STORE_RETRY)
+
+    async def _step(self, id: str) -> None:
+        progress = await self.store.progress(id)
+        if progress is None:
+            return
+        changes = await decide(self.store, progress)
+        if not changes:
+            return
+        if changes.end is not None:
+            changes.end = self._followed(progress, changes.end)
+        if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
+            self._again.add(id)
+            return
+        if changes.opened or changes.more or changes.end is not None:
+            self._notify()
+        if changes.end is not None:
+            self._tell(progress.record, changes.end.status)
+
+    def _followed(self, progress: Progress, end: RunEnd) -> RunEnd:
+        ended = EndedRun(progress.record, progress.definition, end)
+        return replace(end, follow=tuple(work for follower in self.followers for work in follower(ended)))
+
+    def _tell(self, record: RunRecord, status: RunStatus) -> None:
+        self._metrics.workflow_runs.labels(record.workflow, status.value).value += 1
+        for waiter in self._waiters.get(record.id, ()):
+            wake(waiter)

@@ -1,0 +1,89 @@
+"""Workflows as what can be started by name, and what follows from a run that has failed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Collection, Iterable
+
+from scheduler.durable.destinations import DEEPEST
+from scheduler.durable.model import HeaderList, NewCall
+from scheduler.durable.targets import Start
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows.model import NewRun, RunStatus
+from scheduler.workflows.runs import EndedRun, Runs
+from scheduler.workflows.values import Body, value_of
+
+log = logging.getLogger("hearth.durable")
+
+
+class WorkflowTarget:
+    """Workflows, for who starts things by name."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._made: set[str] = set()
+
+    def names(self) -> Collection[str]:
+        """Those that are declared."""
+        return self._runs.workflows().keys()
+
+    def functions(self, name: str) -> Collection[str]:
+        """All that a run of it may call."""
+        return self._runs.workflows()[name].functions()
+
+    def work(self, start: Start) -> NewRun:
+        """The run."""
+        run = run_of(start, self._runs.workflows()[start.name])
+        self._made.add(run.id)
+        return run
+
+    def begun(self) -> None:
+        """Have its first steps begin."""
+        made, self._made = self._made, set()
+        for id in made:
+            self._runs.look_at(id)
+
+    async def running(self, id: str) -> bool:
+        """Whether the run has not ended."""
+        record = await self._runs.store.show(id)
+        return record is not None and not record.status.ended
+
+
+def run_of(start: Start, definition: WorkflowDefinition) -> NewRun:
+    """The run that a start asks for. Raises ValueError for a body that expressions could not look at."""
+    body = Body(start.body, content_type_of(start.headers))
+    try:
+        value_of(body)
+    except ValueError as error:
+        raise ValueError(f"the input {error}") from error
+    return NewRun(start.id, start.name, definition, body, start.depth)
+
+
+def content_type_of(headers: HeaderList) -> str:
+    """The content type of a request; empty: it has none."""
+    return next((value.decode("latin-1") for name, value in headers if name == b"content-type"), "")
+
+
+def call_of_failure(ended: EndedRun) -> Iterable[NewCall]:
+    """A follower of runs: the call of `on_failure` when one has failed."""
+    function, run, end = ended.definition.on_failure, ended.run, ended.end
+    if function is None or end.status is not RunStatus.FAILED:
+        return ()
+    if run.depth >= DEEPEST:
+        log.warning("run %s: %s is not called, %d calls led here already", run.id, function, run.depth)
+        return ()
+    told = {"run_id": run.id, "workflow": run.workflow, "error": end.error, "detail": end.detail}
+    body = json.dumps(told).encode()
+    follow = NewCall(
+        id=secrets.token_hex(16),
+        function=function,
+        method="POST",
+        sub_path=b"",
+        query=b"",
+        headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        body=body,
+        depth=run.depth + 1,
+    )
+    return (follow,)
