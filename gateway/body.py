@@ -26,11 +26,28 @@ class ClientGone(Exception):
 
 
 class RequestBody:
-    """The body of one request. `limit` is the function's `max_body`, in bytes."""
+    """The body of one request. `limit` is in bytes, `limited_by` what sets it."""
 
-    __slots__ = ("_chunks", "_receive", "_scope", "complete", "length", "limit", "size", "waiting")
+    __slots__ = (
+        "_chunks",
+        "_receive",
+        "_scope",
+        "complete",
+        "length",
+        "limit",
+        "limited_by",
+        "size",
+        "waiting",
+    )
 
-    def __init__(self, receive: Receive, scope: Mapping[str, Any], limit: int) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        scope: Mapping[str, Any],
+        limit: int,
+        limited_by: str = "max_body of the function",
+    ) -> None:
+        self.limited_by = limited_by
         self._receive = receive
         self._scope = scope
         self._chunks: list[bytes] = []
@@ -84,7 +101,7 @@ class RequestBody:
                 raise ClientGone
             self.size += len(message.get("body", b""))
             self.complete = not message.get("more_body", False)
-        raise Problem("body-too-large", f"the body is over {self.limit} bytes (max_body of the function)")
+        raise Problem("body-too-large", f"the body is over {self.limit} bytes ({self.limited_by})")
 
     def take(self) -> bytes:
         """What was read and not yet taken."""

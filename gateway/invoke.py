@@ -31,6 +31,8 @@ from scheduler.function import Function
 log = logging.getLogger("hearth.invoke")
 
 PREFIX = b"/invoke/"
+JOBS_OWN = ":"
+"""What is in the names of functions that jobs have of their own: accepted calls alone reach them."""
 ATTEMPTS = 3
 """Leases that a call may use up before anything of it was sent."""
 
@@ -110,6 +112,8 @@ class InvokeEndpoint:
     ) -> Function:
         function = self._dispatcher.functions.get(name)
         fault = self._faults.fault_of(name) if function is None else None
+        if JOBS_OWN in name and invocation.background is None:
+            function = fault = None
         if function is not None or fault is not None:
             invocation.name = name  # only what is declared becomes a label: callers cannot make up metrics
         if self._dispatcher.draining:

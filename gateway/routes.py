@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from gateway.durable.routes import add_routes, export_backlog, kept_log
+from gateway.jobs.routes import add_job_routes
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.runtime import Runtime
@@ -53,6 +54,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
 
     add_routes(router, runtime.store, runtime.worker, runtime.clock)
     add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
+    add_job_routes(router, runtime.jobs, runtime.job_starts)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name

@@ -35,6 +35,10 @@ from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
+from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.model import KIND as JOB
+from scheduler.jobs.starting import JobStarts, JobTarget
+from scheduler.jobs.store import JobStore
 from scheduler.registry import Registry
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import Runs
@@ -124,16 +128,20 @@ class Runtime:
             RunStore(writer),
             self.clock,
             self.metrics,
-            lambda: self.registry.workflows,
+            lambda: self.registry.definitions.workflows,
             self.worker.notify,
             self.worker.cancel,
             settings.async_retention,
         )
         self.runs.followers.append(call_of_failure)
         self.worker.on_ended["run"] = self.runs.call_ended
+        self.jobs = Jobs(JobStore(writer), self.worker, self.registry, self.clock, settings.async_retention)
+        self.worker.on_ended[JOB] = self.jobs.note
+        self.job_starts = JobStarts(self.jobs, self.registry, plans, cores, lambda: self.dispatcher.draining)
         self.targets: dict[str, Target] = {
             "function": FunctionTarget(self.registry.declared.keys, self.worker.notify, self.store),
             "workflow": WorkflowTarget(self.runs),
+            JOB: JobTarget(self.job_starts, self.jobs),
         }
         """What triggers can start, by kind."""
         self._looked = False
@@ -157,6 +165,7 @@ class Runtime:
                 told = True
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
+        await self.jobs.start()
         self.worker.start()
         self.runs.start()
         await self.registry.apply(definitions)
@@ -205,6 +214,7 @@ class Runtime:
         self.dispatcher.close()
         await self.runs.close()
         await self.worker.close()
+        await self.jobs.close()
         await self.store.close()
         await self.registry.close()
         await self.reaper.close()

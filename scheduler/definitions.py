@@ -15,6 +15,7 @@ from scheduler import key_types as types
 from scheduler import rules, sources
 from scheduler.container_keys import SHAPE, ContainerKeys
 from scheduler.faults import DefinitionsError, Fault, shown
+from scheduler.job_definitions import JobDefinition, read_jobs
 from scheduler.located_model import Reader, listed, no_such
 from scheduler.located_yaml import KeyPath
 from scheduler.units import Duration, Size, duration_between, size_between
@@ -118,6 +119,7 @@ class Definitions(BaseModel):
     """Generic instances kept ready, by runtime."""
     functions: dict[str, FunctionDefinition] = {}
     workflows: dict[str, WorkflowDefinition] = {}
+    jobs: dict[str, JobDefinition] = {}
 
 
 def load(
@@ -132,7 +134,7 @@ def load(
     return _Loader(path, runtimes, allowed_volumes).load()
 
 
-_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows")
+_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs")
 _FUNCTION_KEYS = tuple(key for key in FunctionDefinition.model_fields if key != "name")
 _PREWARM = TypeAdapter(types.Prewarm)
 
@@ -174,11 +176,17 @@ class _Loader(Reader):
         for name, keys in given.items():
             self._destinations(("functions", name), keys, functions)
         workflows = read_workflows(self, self.mapping(root, "workflows"), functions)
+        given_jobs = self.mapping(root, "jobs")
+        jobs = read_jobs(self, given_jobs, functions)
+        for name, keys in given_jobs.items():
+            self._volume_faults(keys.get("volumes") if isinstance(keys, dict) else None, ("jobs", name))
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}
-        return Definitions(defaults=defaults, prewarm=prewarm, functions=sound, workflows=workflows)
+        return Definitions(
+            defaults=defaults, prewarm=prewarm, functions=sound, workflows=workflows, jobs=jobs
+        )
 
     def _destinations(self, path: KeyPath, keys: object, functions: Collection[str]) -> None:
         for key in ("on_success", "on_failure"):

@@ -77,7 +77,7 @@ class Reader:
         for detail in error.errors():
             if detail["type"] != _RULE:  # rules are told one by one, with their keys
                 where = tuple(part for part in detail["loc"] if part != "[key]")
-                self.fault((*path, *where), _message(detail))
+                self.fault((*path, *where), message_of(detail))
                 blamed |= set(where[:1])
         return blamed
 
@@ -122,7 +122,8 @@ class Reader:
         )
 
 
-def _message(detail: ErrorDetails) -> str:
+def message_of(detail: ErrorDetails) -> str:
+    """What is wrong with a value, in words of ours."""
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     if detail["type"] == "literal_error":

@@ -19,7 +19,6 @@ from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workloads import WorkloadBuilder, generic_container, limits_of
 
 log = logging.getLogger("hearth.registry")
@@ -58,7 +57,10 @@ class Registry:
         builder: WorkloadBuilder,
     ) -> None:
         self.declared: dict[str, Declared] = {}
-        self.workflows: dict[str, WorkflowDefinition] = {}
+        self.guests: dict[str, Declared] = {}
+        """What is in service beside that, until it is removed: functions that jobs have of their own."""
+        self.definitions = Definitions()
+        """What was applied last."""
         self.loaded = False
         """Whether a definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
@@ -94,15 +96,44 @@ class Registry:
                 self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
             self._adoption.expect(definitions.functions.keys())
             self._prewarm = dict(definitions.prewarm)
-            self.workflows = definitions.workflows
+            self.definitions = definitions
             self.loaded = True
             images = ImageLookup(self._engine)
             await asyncio.gather(
                 self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)
             )
             await self._prune()
+        self._begin_to_cure()
+
+    def _begin_to_cure(self) -> None:
         if self._retry is None:
             self._retry = asyncio.ensure_future(self._cure())
+
+    async def add(self, definition: FunctionDefinition) -> Declared:
+        """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
+        that cannot be set up for its image or its engine is tried again."""
+        declared = self.guests[definition.name] = Declared(definition)
+        with ExitStack() as place:
+            await self._set_up(declared, ImageLookup(self._engine), place)
+        self._begin_to_cure()
+        return declared
+
+    def remove(self, name: str) -> None:
+        """Take a function out of service that was added; harmless for one that is not there."""
+        if self.guests.pop(name, None) is not None:
+            self._dispatcher.withdraw(name)
+
+    async def why_no_image(self, image: str) -> str | None:
+        """Why nothing can be made of an image, if the engine does not have it. Raises `EngineError`."""
+        try:
+            await self._engine.image(image)
+        except NotFound as error:
+            return fault_of(error, image)
+        return None
+
+    def known(self, name: str) -> Declared | None:
+        """What is known of a function, declared or added."""
+        return self.declared.get(name) or self.guests.get(name)
 
     async def _set_prewarm(self, images: ImageLookup) -> None:
         wanted: dict[str, Prewarm] = {}
@@ -142,7 +173,7 @@ class Registry:
 
         try:
             workload = await self._builder.build(definition, images, building)
-            if workload.container.memory > self._dispatcher.pool.ledger.memory_budget:
+            if workload.container.memory > self.memory_budget:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
                 )
@@ -157,6 +188,8 @@ class Registry:
             declared.fault = "the gateway has a fault; its log says more"
             declared.state = "ready" if declared.version is not None else "failed"
         else:
+            if self.known(definition.name) is not declared:
+                return  # it was removed meanwhile
             declared.fault, declared.curable = None, False
             declared.version, declared.state = workload.version, "ready"
             self._adoption.claim(workload)
@@ -185,7 +218,7 @@ class Registry:
             await self._wake.wait()
             timer.cancel()
             self._wake.clear()
-            sick = [d for d in self.declared.values() if d.curable]
+            sick = [d for d in (*self.declared.values(), *self.guests.values()) if d.curable]
             images = ImageLookup(self._engine)
             if sick:
                 async with self._lock:
@@ -204,17 +237,23 @@ class Registry:
     def image_gone(self, image: str) -> None:
         """The engine no longer has an image: what is made of it is set up again, which builds it or says why not."""
         for name, function in self._dispatcher.functions.items():
-            if function.workload.container.image == image:
-                self.declared[name].curable = True
+            declared = self.known(name)
+            if declared is not None and function.workload.container.image == image:
+                declared.curable = True
         self._prewarm_gone |= image in self._dispatcher.prewarm
         self._wake.set()
 
     def fault_of(self, function: str) -> str | None:
         """Why a declared function is not in service; None if it is not declared, empty while it is set up."""
-        declared = self.declared.get(function)
+        declared = self.known(function)
         if declared is None:
             return None
         return declared.fault or ""
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes that all instances may declare together."""
+        return self._dispatcher.pool.ledger.memory_budget
 
     def settled(self) -> bool:
         """Whether every function is in service (with its `min_instances`), has failed, or has its image built."""

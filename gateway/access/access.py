@@ -62,6 +62,11 @@ class Admission:
         """Whether the caller may call this function, and so decide about calls of it."""
         return True
 
+    @property
+    def may_deploy(self) -> bool:
+        """Whether the caller may have images run that nobody has declared."""
+        return True
+
 
 class Visit(Admission):
     """A request without a good key, of a route that needs none."""
@@ -70,6 +75,10 @@ class Visit(Admission):
 
     def may_name(self, function: str) -> bool:
         """Only who has a key is told what there is."""
+        return False
+
+    @property
+    def may_deploy(self) -> bool:
         return False
 
 
@@ -98,6 +107,10 @@ class Tenant(Admission):
 
     def may_invoke(self, function: str) -> bool:
         return self.key.scopes.may_invoke(function)
+
+    @property
+    def may_deploy(self) -> bool:
+        return self.key.scopes.has("deploy")
 
 
 OPEN, VISIT = Admission(), Visit()

@@ -36,6 +36,13 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/runs/{id}/steps/{step}", "invoke"),
     ("DELETE", "/runs/{id}", "invoke"),
     ("POST", "/runs/{id}/resume", "invoke"),
+    ("POST", "/jobs", "invoke"),
+    ("GET", "/jobs", "invoke"),
+    ("GET", "/jobs/{id}", "invoke"),
+    ("DELETE", "/jobs/{id}", "invoke"),
+    ("POST", "/jobs/{id}/cancel", "invoke"),
+    ("POST", "/jobs/{id}/retry", "invoke"),
+    ("GET", "/jobs/{id}/tasks", "invoke"),
     ("GET", "/metrics", "read"),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
@@ -44,7 +51,7 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/openapi.json", None),
 )
 """Every route beside /invoke: method, path, and the scope that it needs; None: no key at all; `invoke`: any key, and
-the route itself looks whether it may do this with the calls of this function.
+the route itself looks whether it may do this with the calls of this function, or this job.
 
 Probes have no keys, and neither has a browser that opens the docs page; what the page shows of functions needs one.
 A route that is not here needs `admin`: one that was forgotten is closed.
@@ -84,12 +91,15 @@ class Scopes:
         object.__setattr__(self, "_any_function", "admin" in rights or "*" in functions)
 
     def may_invoke(self, function: str) -> bool:
-        """Whether a function of this name may be called."""
+        """Whether a function of this name may be called. A job's own, with a colon in it, is of no pattern."""
         return (
             self._any_function
             or function in self._names
-            or (len(function) <= LONGEST_NAME and any(p.fullmatch(function) for p in self._patterns))
+            or (len(function) <= LONGEST_NAME and ":" not in function and self._matches(function))
         )
+
+    def _matches(self, function: str) -> bool:
+        return any(pattern.fullmatch(function) for pattern in self._patterns)
 
     def has(self, right: Right) -> bool:
         """Whether it includes this right."""

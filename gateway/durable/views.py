@@ -55,10 +55,10 @@ def record_view(record: Record) -> InvocationView:
         function=record.function,
         status=record.status,
         attempts=record.attempts,
-        accepted=_time(record.accepted),
-        due=_time(record.due) if record.status is Status.QUEUED else None,
-        started=None if record.started is None else _time(record.started),
-        ended=None if record.ended is None else _time(record.ended),
+        accepted=moment(record.accepted),
+        due=moment(record.due) if record.status is Status.QUEUED else None,
+        started=None if record.started is None else moment(record.started),
+        ended=None if record.ended is None else moment(record.ended),
         error=record.error,
         detail=record.detail,
         blame=record.blame,  # type: ignore[arg-type]
@@ -74,5 +74,6 @@ def result_headers(result: Result, id: str) -> HeaderList:
     return [*kept, (b"x-invocation-id", id.encode()), (b"content-length", b"%d" % len(result.body))]
 
 
-def _time(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
+    """Wall time in seconds as the API shows it."""
     return datetime.fromtimestamp(seconds, UTC)

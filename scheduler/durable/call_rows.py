@@ -94,7 +94,7 @@ def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:
     row = db.execute(
         f"SELECT {COLUMNS} FROM invocations WHERE owner = ? AND part = ? AND owner != ''", (owner, part)
     ).fetchone()
-    return None if row is None else _record(row)
+    return None if row is None else record(row)
 
 
 def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency) -> Record | None:
@@ -213,7 +213,7 @@ def finish(db: sqlite3.Connection, ending: Ending, now: float) -> bool:
 def show(db: sqlite3.Connection, id: str) -> Record | None:
     """One call."""
     row = db.execute(f"SELECT {COLUMNS} FROM invocations WHERE id = ?", (id,)).fetchone()
-    return None if row is None else _record(row)
+    return None if row is None else record(row)
 
 
 def result(db: sqlite3.Connection, id: str) -> Result | None:
@@ -250,7 +250,7 @@ def list_calls(db: sqlite3.Connection, query: Query) -> list[Record]:
         f"SELECT {COLUMNS} FROM invocations {where} ORDER BY seq DESC LIMIT ?",
         (*values, query.limit),
     )
-    return [_record(row) for row in rows]
+    return [record(row) for row in rows]
 
 
 def dead_letters(function: str | None) -> tuple[str, tuple[str, ...]]:
@@ -258,7 +258,8 @@ def dead_letters(function: str | None) -> tuple[str, tuple[str, ...]]:
     return (DEAD, ()) if function is None else (f"{DEAD} AND function = ?", (function,))
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record(row: Sequence[Any]) -> Record:
+    """A row of `COLUMNS`."""
     return Record(row[0], row[1], row[2], Status(row[3]), *row[4:])
 
 

@@ -42,27 +42,35 @@ class Destinations:
         destination = plan.on_success if ending.status is Status.SUCCEEDED else plan.on_failure
         if destination is None or is_too_deep(call, f"{destination} is not called"):
             return ()
-        body = json.dumps(told_to_destination(claim, ending)).encode()
-        follow = NewCall(
-            id=secrets.token_hex(16),
-            function=destination,
-            method="POST",
-            sub_path=b"",
-            query=b"",
-            headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-            body=body,
-            depth=call.depth + 1,
-        )
-        return (follow,)
+        told = told_to_destination(claim, ending)
+        return (call_of(destination, told, secrets.token_hex(16), call.depth + 1),)
+
+
+def call_of(function: str, told: object, id: str, depth: int) -> NewCall:
+    """The call of a function that is told something, as JSON."""
+    body = json.dumps(told).encode()
+    return NewCall(
+        id=id,
+        function=function,
+        method="POST",
+        sub_path=b"",
+        query=b"",
+        headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        body=body,
+        depth=depth,
+    )
 
 
 def is_too_deep(call: NewCall, consequence: str) -> bool:
     """Whether nothing may follow from a call any more; it is logged with what does not happen."""
-    if call.depth < DEEPEST:
+    return led_too_deep(f"invocation {call.id} of {call.function}", call.depth, consequence)
+
+
+def led_too_deep(what: str, depth: int, consequence: str) -> bool:
+    """The same of anything that so many calls have led to."""
+    if depth < DEEPEST:
         return False
-    log.warning(
-        "invocation %s of %s: %s, %d calls led here already", call.id, call.function, consequence, call.depth
-    )
+    log.warning("%s: %s, %d calls led here already", what, consequence, depth)
     return True
 
 

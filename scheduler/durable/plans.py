@@ -31,7 +31,7 @@ class Plans:
 
     def of(self, function: str) -> FunctionPlan:
         """The plan of a function."""
-        declared = self._registry.declared.get(function)
+        declared = self._registry.known(function)
         if declared is None:
             return FunctionPlan()
         definition, deployed = declared.definition, self._dispatcher.functions.get(function)
@@ -43,9 +43,12 @@ class Plans:
             frozenset(retries.on),
             definition.max_event_age,
         )
+        slots = definition.max_instances * definition.concurrency
+        if function in self._registry.guests:
+            slots *= 2  # half of them is all: nobody calls it directly
         return FunctionPlan(
             policy,
-            definition.max_instances * definition.concurrency,
+            slots,
             deployed.exec_seconds if deployed else None,
             definition.on_success,
             definition.on_failure,

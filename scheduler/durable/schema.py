@@ -109,6 +109,37 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX IF NOT EXISTS invocations_owner ON invocations (owner, status) WHERE owner != '';
     """,
+    """
+    CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        definition TEXT NOT NULL,
+        status TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        parallel INTEGER NOT NULL,
+        begun INTEGER NOT NULL DEFAULT 0,
+        each BLOB,
+        created REAL NOT NULL,
+        ended REAL,
+        depth INTEGER NOT NULL,
+        context TEXT NOT NULL,
+        counts TEXT
+    );
+    CREATE INDEX jobs_unfinished ON jobs (seq) WHERE ended IS NULL;
+    CREATE INDEX jobs_ended ON jobs (ended) WHERE ended IS NOT NULL;
+    CREATE TABLE job_inputs (
+        job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (job, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE job_again (
+        job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        PRIMARY KEY (job, part)
+    ) WITHOUT ROWID;
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

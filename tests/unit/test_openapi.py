@@ -94,7 +94,7 @@ def test_every_route_is_in_it_once_and_explained(shown: dict[str, Any], runtime:
     assert len(ids) == len(set(ids))
     assert all(i.isidentifier() and i == i.lower() for i in ids)
     tags = [tag["name"] for tag in shown["tags"]]
-    assert tags == ["invoke", "async", "workflows", "functions", "pool", "logs", "health"]
+    assert tags == ["invoke", "async", "workflows", "jobs", "functions", "pool", "logs", "health"]
     for _, _, operation in operations(shown):
         assert operation["summary"] and operation["description"]
         assert len(operation["tags"]) == 1 and operation["tags"][0] in tags

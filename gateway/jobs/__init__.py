@@ -1,0 +1,1 @@
+"""Batch runs over HTTP: starting jobs, and how they stand."""

@@ -1,0 +1,201 @@
+"""The routes of jobs: starting them, how they and their tasks stand, cancelling, running failed tasks again."""
+
+from __future__ import annotations
+
+import secrets
+from enum import Enum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from gateway.access.access import CURRENT
+from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, read_object
+from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
+from gateway.openapi import problem_responses
+from gateway.problems import Problem
+from scheduler.job_definitions import JobDefinition
+from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.model import Counts, Job, JobStatus, TaskState
+from scheduler.jobs.starting import JobStarts, NotStarted
+
+TAGS: list[str | Enum] = ["jobs"]
+STORE = problem_responses("store-failed")
+NOT_FOUND = problem_responses("not-found", "store-failed")
+CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+STARTED = {
+    202: {
+        "headers": {
+            "Location": {"description": "Where the job is: `/jobs/{id}`", "schema": {"type": "string"}}
+        }
+    },
+    **problem_responses(
+        "bad-request",
+        "body-timeout",
+        "not-found",
+        "no-such-function",
+        "body-too-large",
+        "invalid-input",
+        "draining",
+        "engine-down",
+        "store-failed",
+    ),
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": SCHEMA, "examples": EXAMPLES}},
+    }
+}
+
+JobId = Annotated[str, Path(description="`id` of a job")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page has at most")]
+Cursor = Annotated[
+    str | None, Query(pattern="^[0-9]{1,18}$", description="`cursor` of the page before this one")
+]
+
+
+def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts) -> None:
+    """Add the routes of one gateway."""
+    store = jobs.store
+
+    async def find(id: str) -> tuple[Job, Counts]:
+        found = await store.show(id) if store.exists else None
+        if found is None or not may_see(found[0]):
+            raise Problem("not-found", f"there is no job {id!r}, or it is forgotten already")
+        return found
+
+    async def find_own(id: str) -> Job:
+        job, _ = await find(id)
+        check_may_run(job.name, job.definition)
+        return job
+
+    @router.post(
+        "/jobs",
+        tags=TAGS,
+        status_code=202,
+        summary="Start a job",
+        response_description="It is on disk, and its tasks will be run",
+        responses=STARTED,
+        openapi_extra=BODY,
+    )
+    async def start_job(request: Request, response: Response) -> JobView:
+        """Run an image or a deployed function many times: `count` times, or once for each of `inputs`.
+
+        Also a job of functions.yaml, by its name: `{"job": "nightly"}`.
+        """
+        data = await read_object(request)
+        name, definition = job_of(data, starts.declared())
+        check_may_run(name, definition)
+        try:
+            job = await starts.start(secrets.token_hex(16), name, definition)
+        except NotStarted as error:
+            raise Problem(error.slug, str(error), error.retry_after) from error
+        response.headers["location"] = f"/jobs/{job.id}"
+        shown = await store.show(job.id)
+        return job_view(*(shown or (job, {})))
+
+    @router.get("/jobs", tags=TAGS, summary="List jobs", responses=STORE)
+    async def list_jobs(
+        status: Annotated[JobStatus | None, Query(description="Only jobs that stand so")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> JobsView:
+        """Jobs that were started, newest first, and the names of those that functions.yaml declares."""
+        statuses = () if status is None else (status,)
+        page = await store.list(statuses, int(cursor) if cursor else None, limit) if store.exists else []
+        return JobsView(
+            jobs=[job_view(job, counts) for job, counts in page if may_see(job)],
+            declared=[name for name, job in starts.declared().items() if may_name(name, job)],
+            cursor=str(page[-1][0].seq) if len(page) == limit else None,
+        )
+
+    @router.get("/jobs/{id}", tags=TAGS, summary="Show a job", responses=NOT_FOUND)
+    async def show_job(id: JobId) -> JobView:
+        """How a job stands, and how many of its tasks stand how."""
+        return job_view(*await find(id))
+
+    @router.get("/jobs/{id}/tasks", tags=TAGS, summary="List the tasks of a job", responses=NOT_FOUND)
+    async def list_tasks(
+        id: JobId,
+        status: Annotated[TaskState | None, Query(description="Only tasks that stand so")] = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> TasksView:
+        """Its tasks in the order of their indices, each with its attempts, its error, its result and its log."""
+        job, _ = await find(id)
+        records = await store.tasks(job, status, int(cursor) if cursor else -1, limit)
+        return TasksView(
+            tasks=[task_view(record) for record in records],
+            cursor=str(int(records[-1].part)) if len(records) == limit else None,
+        )
+
+    @router.post("/jobs/{id}/cancel", tags=TAGS, summary="Cancel a job", responses=CONFLICT)
+    async def cancel_job(id: JobId) -> JobView:
+        """Tasks that wait are never run. Those that run are interrupted, which may take a moment longer."""
+        await find_own(id)
+        before = await jobs.cancel(id)
+        if before is not None and before.status.ended:
+            raise Problem("conflict", f"the job is {before.status} already")
+        return job_view(*await find(id))
+
+    @router.post(
+        "/jobs/{id}/retry",
+        tags=TAGS,
+        status_code=202,
+        summary="Run the failed tasks of a job again",
+        response_description="They will be run",
+        responses=CONFLICT,
+    )
+    async def retry_job(id: JobId) -> JobView:
+        """Every task of a job that has ended but for those that have succeeded, with all its attempts before it."""
+        check_may_run_now(await find_own(id))
+        before = await jobs.retry(id)
+        if before is not None and before.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise Problem("conflict", f"the job is {before.status}; there is nothing to run again")
+        return job_view(*await find(id))
+
+    def check_may_run_now(job: Job) -> None:
+        if starts.draining():
+            raise Problem("conflict", f"the gateway is shutting down; job {job.id} is left as it is")
+
+    @router.delete(
+        "/jobs/{id}",
+        tags=TAGS,
+        status_code=204,
+        summary="Forget a job",
+        response_description="It is forgotten",
+        responses=CONFLICT,
+    )
+    async def forget_job(id: JobId) -> Response:
+        """With its tasks, their results and the containers that it has kept. Only a job that has ended."""
+        job = await find_own(id)
+        if not job.status.ended:
+            raise Problem("conflict", f"the job is {job.status}; cancel it first: POST /jobs/{id}/cancel")
+        await jobs.forget(id)
+        return Response(status_code=204)
+
+
+def may_name(name: str, definition: JobDefinition) -> bool:
+    """Whether the caller may learn of such a job."""
+    admission = CURRENT.get()
+    if definition.function is not None:
+        return admission.may_name(definition.function)
+    return admission.may_name(name) or admission.may_deploy
+
+
+def may_see(job: Job) -> bool:
+    """Whether the caller may learn of this job."""
+    return may_name(job.name, job.definition)
+
+
+def check_may_run(name: str, definition: JobDefinition) -> None:
+    """Raise `Problem` unless the caller may start such a job, and so decide about it."""
+    admission = CURRENT.get()
+    if definition.function is not None:
+        if not admission.may_invoke(definition.function):
+            raise Problem("forbidden", f"only a key that may invoke {definition.function} may have it run")
+    elif name:
+        if not admission.may_invoke(name):
+            raise Problem("forbidden", f"only a key with invoke:{name} may have the job {name} run")
+    elif not admission.may_deploy:
+        raise Problem("forbidden", "only a key with `deploy` may have an image run that nobody has declared")

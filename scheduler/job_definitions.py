@@ -1,0 +1,113 @@
+"""`jobs:` of functions.yaml, and what POST /jobs takes: many runs of an image or of a deployed function."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from scheduler import key_types as types
+from scheduler import rules
+from scheduler.container_keys import ContainerKeys
+from scheduler.faults import shown
+from scheduler.located_model import Reader, no_such
+from scheduler.located_yaml import KeyPath
+from scheduler.units import Duration, duration_between
+
+MOST_TASKS = 1_000_000
+IMAGE_TIMEOUT = 3600.0
+"""Seconds that a task of an image may take unless the job says otherwise."""
+
+
+def _inputs(value: object) -> tuple[object, ...]:
+    """A list of anything that JSON can say."""
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_TASKS:
+        raise ValueError(f"must be a list of 1 to {MOST_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
+    try:
+        json.dumps(value, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"must be a list of what JSON can say: {error}") from None
+    return tuple(value)
+
+
+class JobDefinition(ContainerKeys):
+    """What a job runs, how often, and what is done about failures."""
+
+    image: types.ImageReference | None = None
+    """Each task is one container of it: input to stdin, stdout is the result."""
+    command: types.Command | None = None
+    """Replaces the image's CMD; its ENTRYPOINT stays."""
+    function: types.FunctionName | None = None
+    """A deployed function instead: each task is one call of it."""
+    count: Annotated[int, types.whole(1, MOST_TASKS)] | None = None
+    """Tasks; each has its index as input."""
+    inputs: Annotated[tuple[Any, ...], BeforeValidator(_inputs)] | None = None
+    """One task for each."""
+    parallel: Annotated[int, types.whole(1, 1000)] | None = None
+    """Tasks at once, at most; None: what the machine has room for."""
+    retries: Annotated[int, types.whole(0, 1000)] = 0
+    """Further runs of a task that fails."""
+    backoff: Annotated[Duration, duration_between("1ms", "24h")] = 0.2
+    """Seconds of pause after a task's first failure; each further one doubles it."""
+    max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 10.0
+    max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 86400.0
+    """Seconds from a task's turn, after which it is not run again."""
+    timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None
+    """Seconds that a run may take; None: the function's own, `IMAGE_TIMEOUT` of an image."""
+    remove: Literal["all", "succeeded", "none"] = "all"
+    """Which of its ended containers are removed at once."""
+    on_success: types.FunctionName | None = None
+    """Function that is called when every task has succeeded."""
+    on_failure: types.FunctionName | None = None
+    """Function that is called when the job has ended otherwise."""
+
+    @property
+    def tasks(self) -> int | None:
+        """How many tasks it has; None: whoever starts it says so."""
+        return len(self.inputs) if self.inputs is not None else self.count
+
+    @classmethod
+    def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
+        """What is wrong between these keys."""
+        if "image" in keys and "function" in keys:
+            yield "function", "a job has either `image` or `function`; remove one of the two"
+        elif "image" not in keys and "function" not in keys:
+            yield "", "has nothing to run; write `image`, or `function` for a deployed one"
+        elif "function" in keys:
+            for key in OF_IMAGES:
+                if key in keys:
+                    yield key, "belongs to a job with `image`; the function has its own"
+        if "count" in keys and "inputs" in keys:
+            yield "count", "`inputs` has one task for each; remove one of the two"
+        yield from rules.shared_faults({key: keys[key] for key in ("writable", "volumes") if key in keys})
+
+
+KEYS = tuple(JobDefinition.model_fields)
+OF_IMAGES = ("command", "remove", *ContainerKeys.model_fields)
+"""Keys that say what the container of an image is like."""
+
+
+def read_jobs(reader: Reader, given: dict[str, Any], functions: Collection[str]) -> dict[str, JobDefinition]:
+    """The jobs of a definitions file, those without a fault. `functions` are the names of its functions."""
+    read = {name: _read_job(reader, name, keys, functions) for name, keys in given.items()}
+    return {name: job for name, job in read.items() if job is not None}
+
+
+def _read_job(reader: Reader, name: str, keys: object, functions: Collection[str]) -> JobDefinition | None:
+    path: KeyPath = ("jobs", name)
+    if not re.fullmatch(types.NAME, name):
+        reader.fault(
+            path, f"{shown(name)} must be 1 to 63 lower-case letters, digits, - or _, a letter first"
+        )
+    if not isinstance(keys, dict):
+        reader.fault(path, f"must be a mapping with the job's keys, not {shown(keys)}")
+        return None
+    own = reader.known(keys, KEYS, path)
+    for key in ("function", "on_success", "on_failure"):
+        named = own.get(key)
+        if isinstance(named, str) and re.fullmatch(types.NAME, named) and named not in functions:
+            reader.fault((*path, key), no_such("function", named, sorted(functions)))
+    return reader.model(JobDefinition, own, own, path)[0]

@@ -1,0 +1,317 @@
+"""The rows of jobs: what each verb of `JobStore` does to them, inside somebody's transaction.
+
+A job's tasks are accepted calls that it owns; their rows are those of `call_rows`. The part is the task's index,
+padded so that parts are in the order of indices.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.durable import call_rows
+from scheduler.durable.call_rows import AGAIN, COLUMNS
+from scheduler.durable.model import NewCall, Record, Status
+from scheduler.durable.terms import KINDS, Policy, Terms
+from scheduler.durable.work import begin
+from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
+from scheduler.jobs.decisions import Stand, next_step, window_of
+from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState, task_state
+
+JOB_COLUMNS = (
+    "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
+)
+OWNED = "owner = ? AND owner != ''"
+FORGOTTEN_AT_ONCE = 500
+"""Tasks that one transaction forgets: those who wait for the next one wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """What one step has come to: tasks that were queued; with `counts`, all of them have ended."""
+
+    job: Job
+    queued: int
+    counts: Counts | None
+
+
+@begin.register
+def _begin_job(work: NewJob, db: sqlite3.Connection, now: float) -> None:
+    if show(db, work.id) is not None:  # it was begun before
+        return
+    definition = work.definition
+    assert definition.tasks is not None
+    kept = definition.model_dump(mode="json", exclude={"inputs", "volumes"}, exclude_unset=True)
+    if definition.volumes:
+        kept["volumes"] = [
+            f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
+            for mount in definition.volumes
+        ]
+    seq = db.execute(
+        "INSERT INTO jobs (id, name, definition, status, count, parallel, each, created, depth, context)"
+        " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
+        (
+            work.id,
+            work.name,
+            json.dumps(kept),
+            definition.tasks,
+            work.parallel,
+            work.each,
+            now,
+            work.depth,
+            json.dumps(work.context),
+        ),
+    ).lastrowid
+    if definition.inputs is not None:
+        as_text = definition.image is not None
+        db.executemany(
+            "INSERT INTO job_inputs VALUES (?, ?, ?)",
+            ((seq, index, body_of(value, as_text)) for index, value in enumerate(definition.inputs)),
+        )
+
+
+def body_of(value: object, as_text: bool) -> bytes:
+    """An input as a task's request has it: JSON. `as_text`: text is sent as it is, for commands read no JSON."""
+    if as_text and isinstance(value, str):
+        return value.encode(errors="replace")
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def show(db: sqlite3.Connection, id: str) -> Job | None:
+    """One job."""
+    row = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
+    return None if row is None else _job(row)
+
+
+def list_jobs(
+    db: sqlite3.Connection, statuses: Sequence[JobStatus], before: int | None, limit: int
+) -> list[Job]:
+    """Jobs, newest first."""
+    conditions, values = ["1"], list[object]()
+    if statuses:
+        conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
+        values += statuses
+    if before is not None:
+        conditions.append("seq < ?")
+        values.append(before)
+    rows = db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [_job(row) for row in rows]
+
+
+def unfinished(db: sqlite3.Connection) -> list[Job]:
+    """Jobs that have not ended, oldest first."""
+    return [
+        _job(row) for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY seq")
+    ]
+
+
+def counts(db: sqlite3.Connection, job: Job) -> Counts:
+    """The job's tasks by state, those that were not queued yet included."""
+    if job.counts is not None:
+        return job.counts
+    found: Counter[TaskState] = Counter()
+    for status, number in db.execute(
+        f"SELECT status, count(*) FROM invocations WHERE {OWNED} GROUP BY status", (job.owner,)
+    ):
+        found[task_state(Status(status))] += number
+    for status, number in db.execute(
+        "SELECT status, count(*) FROM job_again JOIN invocations ON owner = ? AND owner != '' AND"
+        " invocations.part = job_again.part WHERE job = ? GROUP BY status",
+        (job.owner, job.seq),
+    ):
+        found[task_state(Status(status))] -= number
+        found[TaskState.QUEUED] += number
+    waiting = TaskState.CANCELLED if job.status is JobStatus.CANCELLING else TaskState.QUEUED
+    found[waiting] += job.count - job.begun
+    return {state: found[state] for state in TaskState}
+
+
+def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
+    """Queue the tasks whose turn it is. None: there is no such job, or it has ended."""
+    job = show(db, id)
+    if job is None or job.status.ended:
+        return None
+    cancelling = job.status is JobStatus.CANCELLING
+    (pending,) = db.execute(
+        f"SELECT count(*) FROM invocations WHERE {OWNED} AND status IN ('queued', 'running')", (job.owner,)
+    ).fetchone()
+    (again,) = db.execute("SELECT count(*) FROM job_again WHERE job = ?", (job.seq,)).fetchone()
+    window = window_of(job.parallel, job.definition.function is None)
+    step = next_step(
+        Stand(
+            count=job.count,
+            begun=job.begun,
+            again=again,
+            open=pending,
+            window=window,
+            cancelling=cancelling,
+        )
+    )
+    if step.again:
+        _queue_again(db, job, step.again, now)
+    if step.fresh:
+        for call in _tasks_of(db, job, job.begun, step.fresh):
+            call_rows.insert(db, call, now)
+        db.execute("UPDATE jobs SET begun = begun + ? WHERE seq = ?", (step.fresh, job.seq))
+    return Advanced(job, step.again + step.fresh, counts(db, job) if step.ends else None)
+
+
+def _tasks_of(db: sqlite3.Connection, job: Job, first: int, number: int) -> Iterable[NewCall]:
+    (each,) = db.execute("SELECT each FROM jobs WHERE seq = ?", (job.seq,)).fetchone()
+    bodies: dict[int, bytes] = dict(
+        db.execute(
+            "SELECT number, body FROM job_inputs WHERE job = ? AND number >= ? AND number < ?",
+            (job.seq, first, first + number),
+        ).fetchall()
+    )
+    for index in range(first, first + number):
+        body = bodies.get(index, b"%d" % index if each is None else each)
+        yield task_call(job, index, body)
+
+
+def task_call(job: Job, index: int, body: bytes) -> NewCall:
+    """The accepted call that is a task of a job."""
+    definition = job.definition
+    headers = [(b"content-length", b"%d" % len(body))]
+    timeout = definition.timeout
+    if definition.function is not None:
+        headers.append((b"content-type", b"application/json"))
+    elif timeout is None:
+        timeout = IMAGE_TIMEOUT
+    policy = Policy(
+        attempts=definition.retries + 1,
+        backoff=definition.backoff,
+        max_backoff=definition.max_backoff,
+        on=frozenset(KINDS),
+        max_event_age=definition.max_event_age,
+    )
+    told = (("Job-Id", job.id), ("Task-Index", str(index)), ("Task-Count", str(job.count)))
+    return NewCall(
+        id=secrets.token_hex(16),
+        function=job.function,
+        method="POST",
+        sub_path=b"",
+        query=b"",
+        headers=headers,
+        body=body,
+        depth=job.depth,
+        owner=job.owner,
+        part=f"{index:07d}",
+        terms=Terms(policy, timeout, (*told, *job.context)),
+    )
+
+
+def _queue_again(db: sqlite3.Connection, job: Job, number: int, now: float) -> None:
+    parts = [
+        (job.owner, part)
+        for (part,) in db.execute(
+            "SELECT part FROM job_again WHERE job = ? ORDER BY part LIMIT ?", (job.seq, number)
+        )
+    ]
+    db.executemany(
+        f"DELETE FROM results WHERE seq = (SELECT seq FROM invocations WHERE {OWNED} AND part = ?)", parts
+    )
+    db.executemany(
+        f"UPDATE invocations SET {AGAIN} WHERE {OWNED} AND part = ?", [(now, now, *part) for part in parts]
+    )
+    db.executemany("DELETE FROM job_again WHERE job = ? AND part = ?", [(job.seq, part) for _, part in parts])
+
+
+def end(
+    db: sqlite3.Connection, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[object], now: float
+) -> bool:
+    """Record that a job has ended, and begin what follows from it. False: it had ended before."""
+    ended = db.execute(
+        "UPDATE jobs SET status = ?, ended = ?, counts = ? WHERE seq = ? AND ended IS NULL",
+        (status, now, json.dumps(tasks), job.seq),
+    ).rowcount
+    if ended:
+        for work in follow:
+            begin(work, db, now)
+    return bool(ended)
+
+
+def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[Job, list[str]] | None:
+    """Let no further task of a job run: those that wait are ended. The job as it was, and its calls that run."""
+    job = show(db, id)
+    if job is None or job.status.ended:
+        return None if job is None else (job, [])
+    db.execute("UPDATE jobs SET status = 'cancelling' WHERE seq = ?", (job.seq,))
+    db.execute("DELETE FROM job_again WHERE job = ?", (job.seq,))
+    db.execute(
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status = 'queued'",
+        (now, job.owner),
+    )
+    rows = db.execute(f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", (job.owner,))
+    return job, [row[0] for row in rows]
+
+
+def retry(db: sqlite3.Connection, id: str) -> Job | None:
+    """Have the tasks of a job that has failed or was cancelled run once more, but for those that have succeeded. The
+    job as it was; None: there is none."""
+    job = show(db, id)
+    if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        db.execute(
+            f"INSERT OR IGNORE INTO job_again SELECT ?, part FROM invocations WHERE {OWNED}"
+            " AND status != 'succeeded'",
+            (job.seq, job.owner),
+        )
+        db.execute(
+            "UPDATE jobs SET status = 'running', ended = NULL, counts = NULL WHERE seq = ?", (job.seq,)
+        )
+    return job
+
+
+def forget(db: sqlite3.Connection, id: str) -> bool:
+    """Forget a part of a job that has ended; whether it is to be called again. A job that runs is left."""
+    job = show(db, id)
+    if job is None or not job.status.ended:
+        return False
+    some = f"SELECT seq FROM invocations WHERE {OWNED} LIMIT {FORGOTTEN_AT_ONCE}"
+    if db.execute(f"DELETE FROM invocations WHERE seq IN ({some})", (job.owner,)).rowcount:
+        return True
+    db.execute("DELETE FROM jobs WHERE seq = ?", (job.seq,))
+    return False
+
+
+def outdated(db: sqlite3.Connection, before: float) -> list[str]:
+    """Jobs that ended before this time."""
+    return [row[0] for row in db.execute("SELECT id FROM jobs WHERE ended < ? ORDER BY ended", (before,))]
+
+
+def tasks(db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int) -> list[Record]:
+    """Tasks that were queued at least once, in the order of their indices; those behind `after`."""
+    wanted = () if state is None else state.statuses
+    condition = f"AND status IN ({', '.join('?' * len(wanted))})" if wanted else ""
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM invocations WHERE {OWNED} AND part > ? {condition} ORDER BY part LIMIT ?",
+        (job.owner, f"{after:07d}" if after >= 0 else "", *wanted, limit),
+    )
+    return [call_rows.record(row) for row in rows]
+
+
+def _job(row: Sequence[Any]) -> Job:
+    seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, tasks = row
+    return Job(
+        seq=seq,
+        id=id,
+        name=name,
+        definition=JobDefinition.model_validate(json.loads(definition)),
+        status=JobStatus(status),
+        count=count,
+        parallel=parallel,
+        begun=begun,
+        created=created,
+        ended=ended,
+        depth=depth,
+        context=tuple((key, value) for key, value in json.loads(context)),
+        counts=None if tasks is None else {TaskState(k): v for k, v in json.loads(tasks).items()},
+    )

@@ -1,0 +1,222 @@
+"""Has jobs go on: whenever a task has ended, and for each unfinished job at the start, by its next step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Protocol
+
+from pool.clock import Clock
+from scheduler.definitions import FunctionDefinition
+from scheduler.durable.destinations import call_of, led_too_deep
+from scheduler.durable.store import StoreError
+from scheduler.jobs.decisions import outcome
+from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
+from scheduler.jobs.own_function import own_definition
+from scheduler.jobs.store import JobStore
+
+log = logging.getLogger("hearth.jobs")
+
+STORE_RETRY = 1.0
+"""Seconds until the store is asked again after it has failed."""
+LOOK_AGAIN = 0.05
+"""Seconds until it is looked again whether a task that could not be interrupted is recorded."""
+PRUNE_EVERY = 60.0
+
+Follower = Callable[[JobSummary], Iterable[object]]
+"""What follows from the end of a job, for `Store.begin`. Must not raise."""
+
+
+class OwnFunctions(Protocol):
+    """Brings functions into service that no definitions file names."""
+
+    async def add(self, definition: FunctionDefinition) -> object:
+        """Until it is removed. One that cannot be set up now is tried again by itself."""
+
+    def remove(self, name: str) -> None:
+        """Take it out of service; harmless for one that is not there."""
+
+
+class Runs(Protocol):
+    """Who carries out the tasks; `scheduler.durable.worker.Worker`."""
+
+    def notify(self) -> None: ...
+
+    async def cancel(self, id: str) -> bool: ...
+
+
+class Jobs:
+    """One a gateway."""
+
+    def __init__(
+        self, store: JobStore, worker: Runs, functions: OwnFunctions, clock: Clock, retention: float
+    ) -> None:
+        """`retention`: seconds for which a job is remembered when it has ended."""
+        self.store = store
+        self.on_job_ended: list[Follower] = [call_destination]
+        """Say what is begun in the commit that records the end of a job. Set before `start`."""
+        self.on_forgotten: Callable[[str], Awaitable[None]] | None = None
+        """Is given the id of a job that is forgotten, to clear away what it has left."""
+        self._worker = worker
+        self._functions = functions
+        self._clock = clock
+        self._retention = retention
+        self._in_service: set[str] = set()
+        """Functions that jobs have of their own."""
+        self._look = False
+        """Whether jobs may have been begun that we do not know of."""
+        self._due: set[str] = set()
+        """Jobs of which something has changed."""
+        self._wake = asyncio.Event()
+        self._interrupting: dict[str, asyncio.Task[None]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Go on with what an earlier process has left. When it returns, the jobs' own functions are in service as far
+        as they can be: so no task is run before."""
+        if self.store.exists:
+            with suppress(StoreError):
+                for job in await self.store.unfinished():
+                    await self._serve(job)
+        self.begun()
+        self._loops = [asyncio.ensure_future(self._go_on()), asyncio.ensure_future(self._prune())]
+
+    async def close(self) -> None:
+        """Do nothing more; the next start goes on."""
+        tasks = [*self._loops, *self._interrupting.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what may be asked of it ----------------------------------------------------------------------------
+
+    async def begin(self, work: NewJob) -> Job:
+        """Keep a job: its tasks will be run. Raises `StoreError`."""
+        job = await self.store.begin(work, self._clock.wall())
+        await self._serve(job)
+        self.note(job.id)
+        return job
+
+    async def cancel(self, id: str) -> Job | None:
+        """Let no further task of a job run, and interrupt those that do, which may take a moment longer than this.
+        The job as it was; None: there is none. Raises `StoreError`."""
+        found = await self.store.cancel(id, self._clock.wall())
+        self.note(id)
+        return None if found is None else found[0]
+
+    async def retry(self, id: str) -> Job | None:
+        """Run those tasks of a job that has failed or was cancelled once more that have not succeeded. The job as it
+        was; None: there is none. Raises `StoreError`."""
+        job = await self.store.retry(id)
+        self.begun()
+        return job
+
+    async def forget(self, id: str) -> None:
+        """Forget a job that has ended, with its tasks and what it has left. Raises `StoreError`."""
+        while await self.store.forget(id):
+            await self._clock.sleep(0)
+        if self.on_forgotten is not None:
+            await self.on_forgotten(id)
+
+    def begun(self) -> None:
+        """A job may have been begun by somebody else."""
+        self._look = True
+        self._wake.set()
+
+    def note(self, id: str) -> None:
+        """Something has changed of a job: a task has ended."""
+        self._due.add(id)
+        self._wake.set()
+
+    # -- going on -------------------------------------------------------------------------------------------
+
+    async def _go_on(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            look, self._look = self._look, False
+            due, self._due = self._due, set()
+            try:
+                if look and self.store.exists:
+                    for job in await self.store.unfinished():
+                        await self._serve(job)
+                        due.add(job.id)
+                for id in due:
+                    await self._advance(id)
+            except StoreError:
+                self._look |= look
+                self._due |= due
+                self._clock.call_later(STORE_RETRY, self._wake.set)
+
+    async def _serve(self, job: Job) -> None:
+        """Bring a job's own function into service."""
+        if job.definition.function is None and job.function not in self._in_service:
+            self._in_service.add(job.function)
+            await self._functions.add(own_definition(job))
+
+    async def _advance(self, id: str) -> None:
+        advanced = await self.store.advance(id, self._clock.wall())
+        if advanced is None:
+            return
+        job = advanced.job
+        if advanced.queued:
+            self._worker.notify()
+        if advanced.counts is not None:
+            await self._end(job, advanced.counts)
+        elif job.status is JobStatus.CANCELLING and id not in self._interrupting:
+            self._interrupting[id] = asyncio.ensure_future(self._interrupt(id))
+
+    async def _end(self, job: Job, tasks: Counts) -> None:
+        now = self._clock.wall()
+        status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
+        summary = JobSummary(job, status, now, tasks)
+        follow = [work for follower in self.on_job_ended for work in follower(summary)]
+        if await self.store.end(job, status, tasks, follow, now):
+            log.info("job %s has ended: %s", job.id, status)
+            self._worker.notify()
+        self._in_service.discard(job.function)
+        if job.definition.function is None:
+            self._functions.remove(job.function)
+
+    async def _interrupt(self, id: str) -> None:
+        """Interrupt the tasks of a job that was cancelled, until none runs. One that was just being recorded may have
+        been queued once more: it is looked again."""
+        try:
+            while True:
+                interrupted = [False]
+                with suppress(StoreError):
+                    found = await self.store.cancel(id, self._clock.wall())
+                    if found is None or not found[1]:
+                        return
+                    interrupted = await asyncio.gather(*map(self._worker.cancel, found[1]))
+                if not any(interrupted):
+                    await self._clock.sleep(LOOK_AGAIN)
+        finally:
+            del self._interrupting[id]
+            self.note(id)
+
+    # -- retention ------------------------------------------------------------------------------------------
+
+    async def _prune(self) -> None:
+        while True:
+            await self._clock.sleep(PRUNE_EVERY)
+            with suppress(StoreError):
+                if self.store.exists:
+                    for id in await self.store.outdated(self._clock.wall() - self._retention):
+                        await self.forget(id)
+
+
+def call_destination(summary: JobSummary) -> Iterable[object]:
+    """A follower: the call of `on_success` or `on_failure`. A job that was cancelled has none."""
+    job, definition = summary.job, summary.job.definition
+    if summary.status is JobStatus.CANCELLED:
+        return ()
+    name = definition.on_success if summary.status is JobStatus.SUCCEEDED else definition.on_failure
+    if name is None or led_too_deep(f"job {job.id}", job.depth, f"{name} is not called"):
+        return ()
+    return (call_of(name, summary.to_json(), secrets.token_hex(16), job.depth + 1),)

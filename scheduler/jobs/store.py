@@ -1,0 +1,96 @@
+"""What keeps jobs: the same file as accepted calls, through the same writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from scheduler.durable.model import Record
+from scheduler.durable.work import begin
+from scheduler.durable.writer import Writer
+from scheduler.jobs import job_rows
+from scheduler.jobs.job_rows import Advanced
+from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState
+
+
+class JobStore:
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self._writer.file.exists()
+
+    async def begin(self, work: NewJob, now: float) -> Job:
+        """Keep a job: its tasks will be run."""
+
+        def operation(db: sqlite3.Connection) -> Job:
+            begin(work, db, now)
+            job = job_rows.show(db, work.id)
+            assert job is not None
+            return job
+
+        return await self._writer.do(operation)
+
+    async def advance(self, id: str, now: float) -> Advanced | None:
+        """Queue the tasks of a job whose turn it is. None: there is no such job, or it has ended."""
+        return await self._writer.do(partial(job_rows.advance, id=id, now=now))
+
+    async def end(
+        self, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[object], now: float
+    ) -> bool:
+        """Record that a job has ended, and begin what follows from it. False: it had ended before."""
+        follow = tuple(follow)
+        return await self._writer.do(lambda db: job_rows.end(db, job, status, tasks, follow, now))
+
+    async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
+        """Let no further task of a job run: those that wait are ended. The job as it was, and the ids of its calls
+        that run; None: there is none."""
+        return await self._writer.do(partial(job_rows.cancel, id=id, now=now))
+
+    async def retry(self, id: str) -> Job | None:
+        """Have those tasks of a job that has ended run again that have not succeeded. The job as it was; None: there
+        is none."""
+        return await self._writer.do(partial(job_rows.retry, id=id))
+
+    async def forget(self, id: str) -> bool:
+        """Forget a part of a job that has ended; whether it is to be called again."""
+        return await self._writer.do(partial(job_rows.forget, id=id))
+
+    async def unfinished(self) -> list[Job]:
+        """Jobs that have not ended, oldest first."""
+        return await self._writer.do(job_rows.unfinished)
+
+    async def outdated(self, before: float) -> list[str]:
+        """Ids of jobs that ended before this time."""
+        return await self._writer.do(partial(job_rows.outdated, before=before))
+
+    async def show(self, id: str) -> tuple[Job, Counts] | None:
+        """A job, and its tasks by state; None: there is none."""
+
+        def operation(db: sqlite3.Connection) -> tuple[Job, Counts] | None:
+            job = job_rows.show(db, id)
+            return None if job is None else (job, job_rows.counts(db, job))
+
+        return await self._writer.do(operation)
+
+    async def list(
+        self, statuses: Sequence[JobStatus] = (), before: int | None = None, limit: int = 50
+    ) -> list[tuple[Job, Counts]]:
+        """Jobs and their tasks by state, newest first; those with a `seq` below `before`."""
+
+        def operation(db: sqlite3.Connection) -> list[tuple[Job, Counts]]:
+            jobs = job_rows.list_jobs(db, statuses, before, limit)
+            return [(job, job_rows.counts(db, job)) for job in jobs]
+
+        return await self._writer.do(operation)
+
+    async def tasks(
+        self, job: Job, state: TaskState | None = None, after: int = -1, limit: int = 100
+    ) -> Sequence[Record]:
+        """Tasks that were queued at least once, in the order of their indices; those behind `after`."""
+        return await self._writer.do(partial(job_rows.tasks, job=job, state=state, after=after, limit=limit))
