@@ -73,7 +73,7 @@ class Edge:
             runtime.clock,
         )
         """For the protocol of the clients' connections."""
-        runtime.worker.run = Caller(self._invoke, runtime.logs)
+        runtime.worker.run = Caller(self._invoke, self.fast)
         self._accept = AcceptEndpoint(
             self._invoke,
             runtime.registry,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.invocation import Invocation
 from gateway.problems import Problem
+from scheduler.durable.model import Phases
 
 BACKGROUND = "hearth.background"
 """Key of a request's scope."""
@@ -22,6 +24,8 @@ class Background:
     """What else the function is told, see `Terms.context`."""
     problem: Problem | None = None
     """Set if the function's own answer is not the outcome, also where its head was passed on already."""
+    phases: Phases | None = None
+    """Set when it has ended, if it got a slot."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the function is told, as fields of its request."""
@@ -34,3 +38,15 @@ class Background:
         """What a command is told, as variables."""
         told = {f"HEARTH_{name.upper().replace('-', '_')}": value for name, value in self.context}
         return {"HEARTH_ATTEMPT": str(self.attempt), **told}
+
+
+def phases_of(invocation: Invocation) -> Phases | None:
+    """Where the time of a call went; None: it got no slot."""
+    if not invocation.kind:
+        return None
+    return Phases(
+        invocation.kind,
+        round(1000 * invocation.queue_seconds, 2),
+        round(1000 * invocation.start_seconds, 2),
+        round(1000 * invocation.exec_seconds, 2),
+    )

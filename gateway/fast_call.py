@@ -98,14 +98,14 @@ class Head:
 
 
 class Client(Protocol):
-    """The connection that a call came over."""
+    """Who a call is made for: the connection that it came over, or nobody who waits for it."""
 
     fast: FastPath
     timer: LazyTimer
     flow: FlowControl
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
-        """Write the whole answer of a call; `lines` are its header fields but for the framing."""
+        """Pass the whole answer of a call on; `lines` are the function's header fields."""
 
     def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
         """Let an ASGI application go on with a call."""
@@ -165,6 +165,11 @@ class FastCall(Invocation):
             self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
             return
         self._admission = admission
+        self.take_slot()
+
+    def take_slot(self) -> None:
+        """Take a slot that is free, or wait for one."""
+        fast = self._client.fast
         fast.logs.remember(self.id)
         dispatcher = fast.dispatcher
         lease = dispatcher.try_lease(self.function, self.id, self.arrived)
@@ -238,7 +243,7 @@ class FastCall(Invocation):
             if headers and headers[-1][0] == EXEC:
                 headers.pop()  # the one that is never the same
         known = response_lines if connection.head_bytes < MOST_TO_REMEMBER else response_lines.__wrapped__
-        lines = known(tuple(headers), limits.web) + self.own_lines()
+        lines = known(tuple(headers), limits.web)
         body = connection.take()
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)

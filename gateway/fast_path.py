@@ -192,8 +192,7 @@ class FastPathProtocol(ClientProtocol):
     # -- what goes out --------------------------------------------------------------------------------------
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
-        """Write the whole answer of a call, and be ready for the next request; `lines` are its header fields but
-        for the framing."""
+        """Write the whole answer of a call, and be ready for the next request."""
         self._fast_call = None
         if call.disconnected:
             self.timer.close()
@@ -203,8 +202,8 @@ class FastPathProtocol(ClientProtocol):
             self._defaults, self._default_lines = defaults, header_lines(defaults)
         ending = b"" if call.keep_alive else b"connection: close\r\n"
         self.transport.write_now(  # type: ignore[attr-defined]
-            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
-            % (STATUS_LINE[status], self._default_lines, lines, ending, len(body), body)
+            b"%b%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[status], self._default_lines, lines, call.own_lines(), ending, len(body), body)
         )
         if not call.keep_alive:
             self.transport.close()

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from gateway.background import BACKGROUND, Background
+from gateway.background import BACKGROUND, Background, phases_of
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
 from gateway.invocation import HandedOver, Invocation
@@ -84,6 +84,9 @@ class InvokeEndpoint:
             await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))
         except Exception as error:
             await self._refuse(invocation, error)
+        finally:
+            if invocation.background is not None:
+                invocation.background.phases = phases_of(invocation)
 
     async def refuse(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, problem: Exception

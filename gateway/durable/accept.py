@@ -75,7 +75,7 @@ class AcceptEndpoint:
             except StoreError:
                 result = None  # it is kept all the same
             if result is not None:
-                headers = [*result_headers(result, record.id), (b"preference-applied", wish.applied())]
+                headers = [*result_headers(result, record), (b"preference-applied", wish.applied())]
                 await _answer(send, result.status, headers, result.body)
                 return
         body = record_view(record).model_dump_json().encode()

@@ -1,51 +1,184 @@
-"""Runs an accepted call through the invoke endpoint, as if a client that reads everything at once had sent it."""
+"""Runs an accepted call as a direct one is run: on the fast path as far as that goes, else through the invoke
+endpoint, as if a client that reads everything at once had sent it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
-from gateway.background import BACKGROUND, Background
+from gateway.background import BACKGROUND, Background, phases_of
 from gateway.body import Message
+from gateway.fast_call import FastCall, FastPath, Head
+from gateway.forwarding import HeaderList, passed_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint
-from pool.logs import LogStore
-from scheduler.durable.model import Claim, HeaderList, Result
+from pool.clock import LazyTimer
+from pool.transport.message import header_lines
+from pool.workload import Kind
+from scheduler.durable.model import Claim, NewCall, Result
+from scheduler.function import Function
+
+LARGEST_PLAIN = 64 * 1024
+"""Bytes of a request's body that is sent on in one piece with its head."""
+OWN = (b"x-invocation-id", b"x-hearth-start", b"server-timing")
+"""Header fields of an answer that are not kept: what is shown of the call has them."""
+App = Callable[..., Awaitable[None]]
 
 
 class Caller:
     """What a `Worker` runs calls with."""
 
-    def __init__(self, endpoint: InvokeEndpoint, logs: LogStore) -> None:
+    def __init__(self, endpoint: InvokeEndpoint, fast: FastPath) -> None:
         self._endpoint = endpoint
-        self._logs = logs
+        self._fast = fast
 
     async def __call__(self, claim: Claim) -> Result:
         """One run, to its end."""
         call = claim.call
         background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
-        path = PREFIX + call.function.encode() + (b"/" + call.sub_path if call.sub_path else b"")
-        scope: dict[str, Any] = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": call.method,
-            "scheme": "http",
-            "path": path.decode("latin-1"),
-            "raw_path": path,
-            "query_string": call.query,
-            "headers": list(call.headers),
-            "client": (call.client, 0) if call.client else None,
-            "server": None,
-            BACKGROUND: background,
-        }
+        function = self._fast.dispatcher.functions.get(call.function)
+        app: App = self._endpoint
+        if function is not None and is_plain(call, function):
+            run = _FastRun(self._fast, function, call, background)
+            try:
+                outcome = await run.outcome
+            except asyncio.CancelledError:
+                if (rest := run.give_up()) is None:
+                    raise
+                return await self._interrupted(rest, call, background)
+            if isinstance(outcome, Result):
+                return outcome
+            app = outcome
+        return await self._long_way(app, call, background)
+
+    async def _long_way(self, app: App, call: NewCall, background: Background) -> Result:
         exchange = _Exchange(call.body)
-        await self._endpoint(scope, exchange.receive, exchange.send)
-        log = self._logs.read(call.id) or b""
-        problem = background.problem
+        await app(scope_of(call, background), exchange.receive, exchange.send)
+        log = self._fast.logs.read(call.id) or b""
+        phases, problem = background.phases, background.problem
         if problem is not None:
             body = problem.body(call.id)
             headers = problem.response_headers(body)
-            return Result(problem.status, headers, body, problem.slug, problem.detail, problem.blame, log)
-        return Result(exchange.status, exchange.headers, b"".join(exchange.pieces), log=log)
+            return Result(
+                problem.status, headers, body, problem.slug, problem.detail, problem.blame, log, phases
+            )
+        headers = [pair for pair in exchange.headers if pair[0] not in OWN]
+        return Result(exchange.status, headers, b"".join(exchange.pieces), log=log, phases=phases)
+
+    async def _interrupted(self, rest: App, call: NewCall, background: Background) -> Result:
+        """A run that is cancelled on the fast path ends as it does on the long way."""
+        task = asyncio.ensure_future(self._long_way(rest, call, background))
+        await asyncio.sleep(0)  # it takes the lease over
+        task.cancel()
+        return await task
+
+
+def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
+    """An accepted call as an ASGI request."""
+    path = PREFIX + call.function.encode() + (b"/" + call.sub_path if call.sub_path else b"")
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": call.method,
+        "scheme": "http",
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "query_string": call.query,
+        "headers": list(call.headers),
+        "client": (call.client, 0) if call.client else None,
+        "server": None,
+        BACKGROUND: background,
+    }
+
+
+def is_plain(call: NewCall, function: Function) -> bool:
+    """Whether a call may go the fast path."""
+    kind = function.workload.kind
+    return (
+        kind is not Kind.COMMAND
+        and (kind is Kind.HTTP or (call.method == "POST" and not call.sub_path))
+        and call.method != "HEAD"
+        and call.terms.timeout is None
+        and len(call.body) <= min(LARGEST_PLAIN, function.limits.max_body)
+    )
+
+
+class _NoFlow:
+    """Of somebody who reads everything at once."""
+
+    write_paused = False
+
+
+class _FastRun:
+    """A run on the fast path, and who it is made for. `outcome` is its result, or the application that goes on."""
+
+    flow: Any = _NoFlow()
+
+    def __init__(self, fast: FastPath, function: Function, call: NewCall, background: Background) -> None:
+        self.fast = fast
+        self.timer = LazyTimer(fast.clock, self._too_late)
+        self.outcome: asyncio.Future[Result | App] = asyncio.get_running_loop().create_future()
+        self._rest: App | None = None
+        lines = _passed(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
+        # What goes on after a hand-over makes a request of its own of the call.
+        head = Head({}, function.name, lines + header_lines(background.headers()), len(call.body), [], False)
+        self._call = FastCall(self, head, function, call.body, fast.clock.now())
+        self._call.id = call.id
+        self._call.take_slot()
+
+    def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
+        """Called by the call: it has its answer."""
+        self.timer.close()
+        log = self.fast.logs.read(call.id) or b""
+        self._settle(Result(status, fields(lines), body, log=log, phases=phases_of(call)))
+
+    def take_long_way(self, call: FastCall, head: Head, app: App) -> None:
+        """Called by the call: it needs more than the fast path has."""
+        self.timer.close()
+        self._rest = app
+        self._settle(app)
+
+    def give_up(self) -> App | None:
+        """What is to be cancelled instead, if it has been sent."""
+        self.timer.close()
+        if self._rest is None:
+            self._call.take_long_way()
+            self._call.client_left()
+        return self._rest
+
+    def _too_late(self) -> None:
+        self._call.take_long_way()  # which ends it
+
+    def _settle(self, outcome: Result | App) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
+
+@lru_cache(maxsize=256)
+def _passed(
+    method: str, sub_path: bytes, query: bytes, client: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> bytes:
+    """What a function is sent of a request, but for what differs from call to call. Few clients send other fields
+    each time."""
+    scope = {"headers": headers, "client": (client, 0) if client else None}
+    return b"%b %b HTTP/1.1\r\n%b" % (
+        method.encode(),
+        target_of(sub_path, query),
+        header_lines(passed_headers(scope)),
+    )
+
+
+@lru_cache(maxsize=512)
+def _fields(lines: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(
+        (name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    )
+
+
+def fields(lines: bytes) -> HeaderList:
+    """Header fields of their lines. Few functions answer with other ones each time."""
+    return list(_fields(lines))
 
 
 class _Exchange:

@@ -127,7 +127,7 @@ def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) ->
         if result is None:
             raise Problem("not-found", f"the invocation is {record.status} and has no result: it was not run")
         response = Response(result.body, status_code=result.status)
-        response.raw_headers = result_headers(result, id)
+        response.raw_headers = result_headers(result, record)
         return response
 
     @router.delete("/invocations/{id}", tags=TAGS, summary="Cancel an accepted call", responses=CONFLICT)

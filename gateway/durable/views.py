@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from scheduler.durable.model import HeaderList, Record, Result, Status
+from scheduler.durable.model import HeaderList, Phases, Record, Result, Status
+
+
+class PhasesView(BaseModel):
+    """Where the time of a run went, in milliseconds, as `Server-Timing` says it of a direct call."""
+
+    start_kind: Literal["warm", "prewarmed", "cold"] = Field(description="As `X-Hearth-Start` says it")
+    queue: float = Field(description="Waiting for a slot")
+    start: float = Field(description="Starting an instance")
+    exec: float = Field(description="In the function")
 
 
 class InvocationView(BaseModel):
@@ -28,6 +37,9 @@ class InvocationView(BaseModel):
     )
     detail: str = Field("", description="The same in words")
     blame: Literal["caller", "function", "platform", "none"] = "none"
+    phases: PhasesView | None = Field(
+        None, description="Where the time of its latest run went; null: no run of it has had a slot"
+    )
     owner: str | None = Field(
         None, description="What it is a part of, as `kind:id`; null: it was sent by a caller"
     )
@@ -62,16 +74,29 @@ def record_view(record: Record) -> InvocationView:
         error=record.error,
         detail=record.detail,
         blame=record.blame,  # type: ignore[arg-type]
+        phases=_phases(record.phases),
         owner=record.owner or None,
         part=record.part or None,
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
     )
 
 
-def result_headers(result: Result, id: str) -> HeaderList:
+def result_headers(result: Result, record: Record) -> HeaderList:
     """The headers of an answer that was kept, as it is given to who asks for it."""
-    kept = [pair for pair in result.headers if pair[0] not in (b"content-length", b"x-invocation-id")]
-    return [*kept, (b"x-invocation-id", id.encode()), (b"content-length", b"%d" % len(result.body))]
+    headers = [pair for pair in result.headers if pair[0] not in (b"content-length", b"x-invocation-id")]
+    headers.append((b"x-invocation-id", record.id.encode()))
+    if (phases := record.phases) is not None:
+        timing = f"queue;dur={phases.queue:.2f}, start;dur={phases.start:.2f}, exec;dur={phases.exec:.2f}"
+        headers += [(b"x-hearth-start", phases.kind.encode()), (b"server-timing", timing.encode())]
+    headers.append((b"content-length", b"%d" % len(result.body)))
+    return headers
+
+
+def _phases(phases: Phases | None) -> PhasesView | None:
+    if phases is None:
+        return None
+    kind: Any = phases.kind
+    return PhasesView(start_kind=kind, queue=phases.queue, start=phases.start, exec=phases.exec)
 
 
 def moment(seconds: float) -> datetime:

@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from scheduler.durable.model import (
-    Backlog,
-    Claim,
-    Claimed,
-    Ending,
     HeaderList,
     Idempotency,
     NewCall,
+    Phases,
     Query,
     Record,
     Result,
     Status,
 )
-from scheduler.durable.store import Choose, KeyReused
-from scheduler.durable.terms import terms_of_json, terms_to_json
+from scheduler.durable.store import KeyReused
+from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
 COLUMNS = (
-    "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part"
+    "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part,"
+    " phases"
 )
-ENOUGH_DUE = 256
-"""Calls of one function that are counted as due, at most: more are never leased at once."""
 PRUNED_AT_ONCE = 500
 """Calls that one transaction forgets: those who wait for the next one wait for it."""
 FREE = "owner = ''"
@@ -54,17 +51,21 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
         (call.id, call.function, call.depth, now, now, now, call.owner, call.part),
     ).lastrowid
     assert seq is not None
-    head = [
-        call.method,
-        call.sub_path.decode("latin-1"),
-        call.query.decode("latin-1"),
-        call.client,
-        _as_text(call.headers),
-    ]
     db.execute(
         "INSERT INTO requests (seq, head, body, terms) VALUES (?, ?, ?, ?)",
-        (seq, json.dumps(head), call.body, terms_to_json(call.terms)),
+        (seq, request_head(call), call.body, terms_to_json(call.terms)),
     )
+    return new_record(seq, call, now)
+
+
+def request_head(call: NewCall) -> str:
+    """What is kept of a request beside its body."""
+    sub_path, query = call.sub_path.decode("latin-1"), call.query.decode("latin-1")
+    return json.dumps([call.method, sub_path, query, call.client, _as_text(call.headers)])
+
+
+def new_record(seq: int, call: NewCall, now: float) -> Record:
+    """How a call stands that was accepted just now."""
     return Record(
         seq,
         call.id,
@@ -111,105 +112,6 @@ def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempo
     return show(db, row[1])
 
 
-def _backlogs(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
-    """What waits, by function: a look into the index for each function, however long its backlog is."""
-    backlogs: dict[str, Backlog] = {}
-    after = ""
-    while True:
-        row = db.execute(
-            "SELECT function, due FROM invocations WHERE status = 'queued' AND function > ?"
-            " ORDER BY function, due LIMIT 1",
-            (after,),
-        ).fetchone()
-        if row is None:
-            return backlogs
-        after, next_due = row
-        due = 0
-        if next_due <= now:
-            (due,) = db.execute(
-                "SELECT count(*) FROM (SELECT 1 FROM invocations WHERE status = 'queued' AND function = ?"
-                f" AND due <= ? LIMIT {ENOUGH_DUE})",
-                (after, now),
-            ).fetchone()
-        backlogs[after] = Backlog(due, next_due)
-
-
-def claim(db: sqlite3.Connection, now: float, choose: Choose) -> Claimed:
-    """Lease those that `choose` wants of the due ones."""
-    claimed = Claimed()
-    for function, count in choose(backlogs := _backlogs(db, now)).items():
-        rows = db.execute(
-            "SELECT seq, id, attempts, failures, since, depth, head, body, owner, part, terms"
-            " FROM invocations JOIN requests USING (seq)"
-            " WHERE status = 'queued' AND function = ? AND due <= ? ORDER BY due, seq LIMIT ?",
-            (function, now, count),
-        ).fetchall()
-        db.executemany(
-            "UPDATE invocations SET status = 'running', attempts = attempts + 1, started = ? WHERE seq = ?",
-            [(now, row[0]) for row in rows],
-        )
-        for _, id, attempts, failures, since, depth, head, body, owner, part, terms in rows:
-            method, sub_path, query, client, headers = json.loads(head)
-            call = NewCall(
-                id,
-                function,
-                method,
-                sub_path.encode("latin-1"),
-                query.encode("latin-1"),
-                _as_headers(headers),
-                body,
-                client,
-                depth,
-                owner,
-                part,
-                terms_of_json(terms),
-            )
-            claimed.claims.append(Claim(call, attempts + 1, failures, since))
-    later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due > now]
-    claimed.next_due = min(later, default=None)
-    return claimed
-
-
-def finish(db: sqlite3.Connection, ending: Ending, now: float) -> bool:
-    """Record what came of a leased call; False: it was not leased."""
-    row = db.execute(
-        "SELECT seq FROM invocations WHERE id = ? AND status = 'running'", (ending.id,)
-    ).fetchone()
-    if row is None:
-        return False
-    db.execute(
-        "UPDATE invocations SET status = ?, failures = ?, due = ?, ended = ?, error = ?, detail = ?, blame = ?"
-        " WHERE seq = ?",
-        (
-            ending.status,
-            ending.failures,
-            ending.due,
-            now if ending.status.ended else None,
-            ending.error,
-            ending.detail,
-            ending.blame,
-            row[0],
-        ),
-    )
-    if (result := ending.result) is not None:
-        db.execute(
-            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                row[0],
-                result.status,
-                json.dumps(_as_text(result.headers)),
-                result.body,
-                result.problem,
-                result.detail,
-                result.blame,
-                result.log,
-            ),
-        )
-    for work in ending.follow:
-        begin(work, db, now)
-    return True
-
-
 def show(db: sqlite3.Connection, id: str) -> Record | None:
     """One call."""
     row = db.execute(f"SELECT {COLUMNS} FROM invocations WHERE id = ?", (id,)).fetchone()
@@ -223,7 +125,7 @@ def result(db: sqlite3.Connection, id: str) -> Result | None:
         " FROM results JOIN invocations USING (seq) WHERE id = ?",
         (id,),
     ).fetchone()
-    return None if row is None else Result(row[0], _as_headers(json.loads(row[1])), *row[2:])
+    return None if row is None else Result(row[0], headers_of(json.loads(row[1])), *row[2:])
 
 
 def list_calls(db: sqlite3.Connection, query: Query) -> list[Record]:
@@ -260,12 +162,30 @@ def dead_letters(function: str | None) -> tuple[str, tuple[str, ...]]:
 
 def record(row: Sequence[Any]) -> Record:
     """A row of `COLUMNS`."""
-    return Record(row[0], row[1], row[2], Status(row[3]), *row[4:])
+    values: list[Any] = [*row[:3], Status(row[3]), *row[4:-1], phases_of_json(row[-1])]
+    return Record(*values)
 
 
-def _as_text(headers: HeaderList) -> list[tuple[str, str]]:
+def phases_to_json(phases: Phases | None) -> str:
+    """As text, empty for none; `phases_of_json` reads it."""
+    return "" if phases is None else json.dumps([phases.kind, phases.queue, phases.start, phases.exec])
+
+
+def phases_of_json(text: str) -> Phases | None:
+    """What `phases_to_json` has written."""
+    return Phases(*json.loads(text)) if text else None
+
+
+@lru_cache(maxsize=256)
+def headers_to_json(headers: tuple[tuple[bytes, bytes], ...]) -> str:
+    """As text. Few functions answer with other fields each time."""
+    return json.dumps(_as_text(headers))
+
+
+def _as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
-def _as_headers(pairs: Iterable[tuple[str, str]]) -> HeaderList:
+def headers_of(pairs: Iterable[tuple[str, str]]) -> HeaderList:
+    """The header fields of what was kept of them."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

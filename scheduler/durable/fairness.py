@@ -1,9 +1,9 @@
 """Whose calls are leased next. Pure functions.
 
-Two bounds follow from them. A function's accepted calls take at most half of its slots (at least one), so that its
-direct calls never stand behind more of them than that. And places are given, one by one, to whom holds the fewest:
-a function that has none gets the next one that is free, however long the backlogs of others are, and none holds more
-than half.
+Two bounds follow from them. A function's accepted calls take at most half of its slots (at least one), or all but one
+if its calls are short: so a direct call never stands behind more of them than half the slots, or for longer than a
+short call takes. And places are given, one by one, to whom holds the fewest: a function that has none gets the next
+one that is free, however long the backlogs of others are, and none holds more than half.
 """
 
 from __future__ import annotations
@@ -11,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 FEW_MS = 0.02
-"""Seconds of work that are leased ahead of a short function: a commit takes longer than its call."""
-MOST_AHEAD = 64
+"""Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
+MOST_AHEAD = 96
 
 
-def places(slots: int) -> int:
+def is_short(exec_seconds: float | None) -> bool:
+    """Whether a function's calls take so little that one more of them in front of a direct call does not matter."""
+    return exec_seconds is not None and exec_seconds < FEW_MS
+
+
+def places(slots: int, exec_seconds: float | None) -> int:
     """How many accepted calls of a function with so many slots run at once."""
-    return max(1, slots // 2)
+    return max(1, slots - 1 if is_short(exec_seconds) else slots // 2)
 
 
 def in_hand(at_once: int, exec_seconds: float | None) -> int:
     """How many calls of a function are leased at once: those that run, and the next few if they take no time."""
-    if exec_seconds is None or exec_seconds >= FEW_MS:
+    if exec_seconds is None or not is_short(exec_seconds):
         return at_once
     return at_once + min(MOST_AHEAD, int(at_once * FEW_MS / max(exec_seconds, 1e-6)))
 

@@ -81,6 +81,17 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Phases:
+    """Where the time of a run went, in milliseconds: waiting for a slot, starting an instance, in the function."""
+
+    kind: str
+    """Of its start: warm, prewarmed or cold."""
+    queue: float
+    start: float
+    exec: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a run brought: the function's own answer, or the problem that it would have been answered with."""
 
@@ -93,6 +104,8 @@ class Result:
     blame: str = "none"
     log: bytes = b""
     """What the call has printed so far."""
+    phases: Phases | None = None
+    """None: no instance was leased for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,8 @@ class Record:
     blame: str
     owner: str = ""
     part: str = ""
+    phases: Phases | None = None
+    """Of its latest run that has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.terms import Policy
 from scheduler.registry import Registry
 
 DEFAULT = Policy()
+MOST_KNOWN = 4096
+"""Functions whose policies are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Plans:
     def __init__(self, registry: Registry, dispatcher: Dispatcher) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
+        self._policies: dict[str, tuple[FunctionDefinition, Policy]] = {}
 
     def of(self, function: str) -> FunctionPlan:
         """The plan of a function."""
@@ -35,21 +39,30 @@ class Plans:
         if declared is None:
             return FunctionPlan()
         definition, deployed = declared.definition, self._dispatcher.functions.get(function)
-        retries = definition.retries
-        policy = Policy(
-            retries.attempts,
-            retries.backoff,
-            retries.max_backoff,
-            frozenset(retries.on),
-            definition.max_event_age,
-        )
         slots = definition.max_instances * definition.concurrency
         if function in self._registry.guests:
             slots *= 2  # half of them is all: nobody calls it directly
         return FunctionPlan(
-            policy,
+            self._policy(definition),
             slots,
             deployed.exec_seconds if deployed else None,
             definition.on_success,
             definition.on_failure,
         )
+
+    def _policy(self, definition: FunctionDefinition) -> Policy:
+        """Made once of each definition: it is asked for at every end of a call."""
+        if len(self._policies) > MOST_KNOWN:
+            self._policies.clear()
+        known = self._policies.get(definition.name)
+        if known is None or known[0] is not definition:
+            retries = definition.retries
+            policy = Policy(
+                retries.attempts,
+                retries.backoff,
+                retries.max_backoff,
+                frozenset(retries.on),
+                definition.max_event_age,
+            )
+            known = self._policies[definition.name] = definition, policy
+        return known[1]

@@ -140,6 +140,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (job, part)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE invocations ADD COLUMN phases TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from scheduler.durable import call_rows
+from scheduler.durable import batch_rows, call_rows, claim_rows
 from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
 from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Query, Record, Result, Status
 from scheduler.durable.store import Choose, StoreFull
@@ -31,10 +31,12 @@ class SqliteStore:
         return self._writer.commits
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
+        if idempotency is None and not call.owner:
+            return await self._writer.do_jointly(self._accept_all, (call, now))
         return await self._writer.do(lambda db: self._accept(db, call, now, idempotency))
 
     async def claim(self, now: float, choose: Choose) -> Claimed:
-        return await self._writer.do(partial(call_rows.claim, now=now, choose=choose))
+        return await self._writer.do(partial(claim_rows.claim, now=now, choose=choose))
 
     async def begin(self, works: Sequence[object], now: float) -> None:
         def operation(db: sqlite3.Connection) -> None:
@@ -53,7 +55,7 @@ class SqliteStore:
         )
 
     async def finish(self, ending: Ending, now: float) -> bool:
-        return await self._writer.do(partial(call_rows.finish, ending=ending, now=now))
+        return await self._writer.do_jointly(batch_rows.finish_all, (ending, now))
 
     async def cancel(self, id: str, now: float) -> Record | None:
         def operation(db: sqlite3.Connection) -> Record | None:
@@ -157,10 +159,19 @@ class SqliteStore:
             )
         return record
 
+    def _accept_all(self, db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -> Sequence[Record]:
+        if sum(len(call.body) for call, _ in calls) < self._room(db):
+            return batch_rows.insert_all(db, calls)
+        return [self._accept(db, call, now, None) for call, now in calls]
+
     def _is_full(self, db: sqlite3.Connection) -> bool:
-        """Pages that are free again do not count: what was forgotten makes room without shrinking the file."""
+        return self._room(db) < 0
+
+    def _room(self, db: sqlite3.Connection) -> int:
+        """Bytes that it may still grow by; negative: it is too large. Pages that are free again do not count: what
+        was forgotten makes room without shrinking the file."""
         pages, free, size = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        return bool((pages - free) * size > self._max_bytes)
+        return self._max_bytes - int((pages - free) * size)

@@ -208,7 +208,8 @@ class Worker:
             self._begin()
 
     def _places(self, function: str) -> int:
-        return min(places(self._plan_of(function).slots), MOST_AT_ONCE // 2)
+        plan = self._plan_of(function)
+        return min(places(plan.slots, plan.exec_seconds), MOST_AT_ONCE // 2)
 
     def _most(self, function: str) -> int:
         return in_hand(self._places(function), self._plan_of(function).exec_seconds)
@@ -303,8 +304,8 @@ class Worker:
     async def _record(self, claim: Claim, ending: Ending) -> None:
         """Record what came of a run, however long the store takes to be able to."""
         function, status = claim.call.function, ending.status
-        if status.ended:
-            follow = tuple(work for followers in self.followers for work in followers(claim, ending))
+        followers = self.followers if status.ended else ()
+        if follow := tuple(work for follower in followers for work in follower(claim, ending)):
             ending = replace(ending, follow=follow)
         while True:
             try:

@@ -8,7 +8,8 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,15 +20,23 @@ log = logging.getLogger("hearth.durable")
 
 LARGEST_BATCH = 512
 """Operations in one transaction: the callers of the first wait for the last."""
+PAUSE = 0.003
+"""Seconds between two commits at least. Who comes meanwhile shares the next one, and the event loop has the
+interpreter to itself: commits of two or three operations, back to back, would take more of it than the calls."""
 T = TypeVar("T")
+U = TypeVar("U")
 Operation = Callable[[sqlite3.Connection], T]
-_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
+Joint = Callable[[sqlite3.Connection, Sequence[T]], Sequence[U]]
+"""One operation on many things, with a result for each. It must do the same as if they came one by one."""
+_Job = tuple[Joint[Any, Any], Any, "asyncio.Future[Any]"]
+_Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 class Writer:
     """Runs operations on a database, each atomic, many in one transaction. Thread and file come with the first.
 
-    An operation that fails is undone and raises for its caller alone; those beside it are not touched.
+    An operation that fails is undone and raises for its caller alone; those beside it are not touched. Between the
+    operations of one commit there is no order: who needs one waits for the first before asking for the second.
     """
 
     def __init__(self, file: Path) -> None:
@@ -40,16 +49,20 @@ class Writer:
 
     async def do(self, operation: Operation[T]) -> T:
         """Run one operation; it is on disk when this returns. Raises `StoreError`, and what the operation raises."""
+        return await self.do_jointly(_each, operation)
+
+    async def do_jointly(self, joint: Joint[T, U], thing: T) -> U:
+        """`do` for an operation that costs less for many things at once: all that are asked for in one commit are
+        given to it together."""
         if self._closed:
             raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(loop,), name="hearth-store", daemon=True)
             self._thread.start()
-        done: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((operation, done))
-        # Whether its caller still waits or not, it is done: what is half known would be worse than late.
-        return await asyncio.shield(done)
+        done: asyncio.Future[U] = loop.create_future()
+        self._jobs.put((joint, thing, done))
+        return await done  # whether its caller still waits or not, it is carried out
 
     async def close(self) -> None:
         """Do what was asked for, then close the file."""
@@ -63,25 +76,28 @@ class Writer:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         connection: sqlite3.Connection | None = None
-        last = False
+        last, ended = False, 0.0
         while not last:
-            batch, last = self._batch()
-            outcomes: list[tuple[Any, Exception | None]]
+            batch, last = self._batch(ended + PAUSE)
+            outcomes: list[_Outcome]
             try:
                 connection = connection or open_database(self.file)
             except (sqlite3.Error, OSError, StoreError) as error:
-                outcomes = [(None, _told(error))] * len(batch)
+                outcomes = [(done, None, _told(error)) for _, _, done in batch]
             else:
-                outcomes = self._together(connection, [operation for operation, _ in batch])
+                outcomes = self._together(connection, batch)
             if batch:
-                loop.call_soon_threadsafe(_settle, batch, outcomes)
+                loop.call_soon_threadsafe(_settle, outcomes)
+            ended = time.monotonic()
         if connection is not None:
             connection.close()
 
-    def _batch(self) -> tuple[list[_Job], bool]:
+    def _batch(self, not_before: float) -> tuple[list[_Job], bool]:
         """What waits, at least one; and whether it is the last."""
         batch: list[_Job] = []
         job = self._jobs.get()
+        if job is not None and (early := not_before - time.monotonic()) > 0:
+            time.sleep(early)
         while job is not None:
             batch.append(job)
             if len(batch) == LARGEST_BATCH:
@@ -92,19 +108,27 @@ class Writer:
                 break
         return batch, job is None
 
-    def _together(
-        self, connection: sqlite3.Connection, operations: list[Operation[Any]]
-    ) -> list[tuple[Any, Exception | None]]:
+    def _together(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
         """All in one transaction; where one of them fails, each in one of its own."""
+        by_operation: dict[Joint[Any, Any], list[_Job]] = {}
+        for job in batch:
+            by_operation.setdefault(job[0], []).append(job)
+        outcomes: list[_Outcome] = []
         try:
             with transaction(connection):
-                results = [operation(connection) for operation in operations]
+                for joint, jobs in by_operation.items():
+                    results = joint(connection, [thing for _, thing, _ in jobs])
+                    outcomes += [(job[2], result, None) for job, result in zip(jobs, results, strict=True)]
             self.commits += 1
-            return [(result, None) for result in results]
+            return outcomes
         except Exception as error:
-            if len(operations) == 1:
-                return [(None, _told(error))]
-        return [self._together(connection, [operation])[0] for operation in operations]
+            if len(batch) == 1:
+                return [(batch[0][2], None, _told(error))]
+        return [self._together(connection, [job])[0] for job in batch]
+
+
+def _each(connection: sqlite3.Connection, operations: Sequence[Operation[T]]) -> list[T]:
+    return [operation(connection) for operation in operations]
 
 
 class transaction:  # noqa: N801 - reads as a verb: with transaction(connection)
@@ -149,8 +173,8 @@ def _told(error: Exception) -> Exception:
     return error
 
 
-def _settle(batch: list[_Job], outcomes: list[tuple[Any, Exception | None]]) -> None:
-    for (_, done), (result, error) in zip(batch, outcomes, strict=True):
+def _settle(outcomes: list[_Outcome]) -> None:
+    for done, result, error in outcomes:
         if done.done():
             continue
         if error is None:

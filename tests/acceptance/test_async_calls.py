@@ -82,6 +82,10 @@ def test_a_call_is_accepted_run_and_its_answer_read(gateway: Gateway) -> None:
     id = place.rpartition("/")[2]
     assert answer.json() == {"event": {"a": 1}, "attempt": "1", "id": id}
     assert answer.headers["x-invocation-id"] == id and "server-timing" in answer.headers
+    phases = shown["phases"]
+    assert phases["start_kind"] == answer.headers["x-hearth-start"]
+    told = "queue;dur={queue:.2f}, start;dur={start:.2f}, exec;dur={exec:.2f}".format(**phases)
+    assert answer.headers["server-timing"] == told and phases["exec"] > 0
     assert gateway.http.get(f"{place}/logs").text == "attempt 1\n"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.durable.preferences import LONGEST_WAIT, Preferences, preferences
 from gateway.problems import TYPES
-from scheduler.durable.fairness import MOST_AHEAD, in_hand, next_to_run, places, share
+from scheduler.durable.fairness import FEW_MS, MOST_AHEAD, in_hand, next_to_run, places, share
 from scheduler.durable.model import Result, Status
 from scheduler.durable.policy import Verdict, failure_of, has_expired, judge, pause_after
 from scheduler.durable.terms import KINDS, Policy
@@ -111,8 +111,10 @@ def test_a_long_backlog_keeps_no_other_function_waiting_for_a_place() -> None:
     assert share({"big": 100_000, "small": 1}, {"big": 32}, {"big": 64, "small": 8}, 1) == {"small": 1}
 
 
-def test_half_the_slots_at_least_one_and_few_ahead_only_of_short_calls() -> None:
-    assert [places(slots) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 1, 8, 500]
+def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
+    for seconds in (None, 0.5, FEW_MS):
+        assert [places(slots, seconds) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 1, 8, 500]
+    assert [places(slots, 0.001) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 2, 15, 999]
     assert in_hand(8, None) == in_hand(8, 0.5) == 8
     assert 8 < in_hand(8, 0.001) <= 8 + MOST_AHEAD
     assert next_to_run(["a", "b"], {"a": 2, "b": 1}) == "b"

@@ -15,7 +15,7 @@ from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Statu
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
-from scheduler.durable.writer import Operation, T, Writer
+from scheduler.durable.writer import Joint, T, U, Writer
 
 LARGE = 2**30
 RETENTION = 1000.0
@@ -31,11 +31,11 @@ class WatchedWriter(Writer):
         self.asked = 0
         self.quiet = asyncio.Event()
 
-    async def do(self, operation: Operation[T]) -> T:
+    async def do_jointly(self, joint: Joint[T, U], thing: T) -> U:
         self.asked += 1
         self.quiet.clear()
         try:
-            return await super().do(operation)
+            return await super().do_jointly(joint, thing)
         finally:
             self.asked -= 1
             if not self.asked:

@@ -1,0 +1,102 @@
+"""Leasing accepted calls: what waits, and taking the oldest of it, in few statements (`batch_rows` says why)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from scheduler.durable.call_rows import headers_of
+from scheduler.durable.model import Backlog, Claim, Claimed, NewCall
+from scheduler.durable.store import Choose
+from scheduler.durable.terms import terms_of_json
+
+ENOUGH_DUE = 256
+"""Calls of one function that are counted as due, at most: more are never leased at once."""
+SMALL = 16 * 1024
+"""Bytes of a body that is read together with others, in text."""
+OLDEST = (
+    "SELECT seq, id, attempts, failures, since, depth, owner, part, due FROM invocations"
+    " WHERE status = 'queued' AND function = ? AND due <= ? ORDER BY due, seq LIMIT ?"
+)
+LEASED = (
+    "SELECT json_group_array(json_array(due, seq, id, attempts, failures, printf('%!.17g', since), depth, owner,"
+    f" part, head, CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
+    f" FROM ({OLDEST}) JOIN requests USING (seq)"
+)
+LEASE = (
+    "UPDATE invocations SET status = 'running', attempts = attempts + 1, started = ?"
+    " WHERE seq IN (SELECT value FROM json_each(?))"
+)
+
+
+def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
+    """What waits, by function: a look into the index for each function, however long its backlog is."""
+    backlogs: dict[str, Backlog] = {}
+    after = ""
+    while True:
+        row = db.execute(
+            "SELECT function, due FROM invocations WHERE status = 'queued' AND function > ?"
+            " ORDER BY function, due LIMIT 1",
+            (after,),
+        ).fetchone()
+        if row is None:
+            return backlogs
+        after, next_due = row
+        due = 0
+        if next_due <= now:
+            (due,) = db.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM invocations WHERE status = 'queued' AND function = ?"
+                f" AND due <= ? LIMIT {ENOUGH_DUE})",
+                (after, now),
+            ).fetchone()
+        backlogs[after] = Backlog(due, next_due)
+
+
+def claim(db: sqlite3.Connection, now: float, choose: Choose) -> Claimed:
+    """Lease those that `choose` wants of the due ones."""
+    claimed = Claimed()
+    for function, count in choose(backlogs := backlogs_of(db, now)).items():
+        claimed.claims += _lease(db, function, count, now)
+    later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due > now]
+    claimed.next_due = min(later, default=None)
+    return claimed
+
+
+def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> Iterator[Claim]:
+    (text,) = db.execute(LEASED, (function, now, count)).fetchone()
+    rows = sorted(json.loads(text))
+    db.execute(LEASE, (now, json.dumps([row[1] for row in rows])))
+    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms in rows:
+        if body is None:
+            (data,) = db.execute("SELECT body FROM requests WHERE seq = ?", (seq,)).fetchone()
+        else:
+            data = bytes.fromhex(body)
+        call = replace(
+            _request_of(function, head),
+            id=id,
+            body=data,
+            depth=depth,
+            owner=owner,
+            part=part,
+            terms=terms_of_json(terms),
+        )
+        yield Claim(call, attempts + 1, failures, float(since))
+
+
+@lru_cache(maxsize=256)
+def _request_of(function: str, head: str) -> NewCall:
+    """What is kept of a request beside its body. Few clients send other fields each time."""
+    method, sub_path, query, client, headers = json.loads(head)
+    return NewCall(
+        "",
+        function,
+        method,
+        sub_path.encode("latin-1"),
+        query.encode("latin-1"),
+        headers_of(headers),
+        b"",
+        client,
+    )
