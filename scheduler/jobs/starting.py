@@ -96,7 +96,8 @@ class JobStarts:
 
     def _fitting(self, definition: JobDefinition, count: int) -> int:
         if definition.function is not None:
-            return places(self._plans.of(definition.function).slots)
+            plan = self._plans.of(definition.function)
+            return places(plan.slots, plan.exec_seconds)
         return fitting_parallel(count, self._cores, self._registry.memory_budget // definition.memory)
 
 
