@@ -11,6 +11,7 @@ from typing import Any
 
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
+from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
@@ -76,10 +77,13 @@ class World:
         self.metrics = Metrics()
         self.writer = WatchedWriter(self.file)
         self.store = SqliteStore(self.writer, LARGE)
-        self.worker = Worker(
-            self.store, self.clock, self.metrics, lambda name: self.plans.get(name, FunctionPlan()), RETENTION
-        )
+        self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, RETENTION)
         self.worker.run = self.run
+        self.worker.followers.append(Destinations(self.plan_of))
+
+    def plan_of(self, function: str) -> FunctionPlan:
+        """What is declared of a function."""
+        return self.plans.get(function, FunctionPlan())
 
     async def run(self, claim: Claim) -> Result:
         """What the worker runs calls with."""
