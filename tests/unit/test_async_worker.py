@@ -110,6 +110,8 @@ async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
     leased = {key: n for key, n in (await world.store.counts()).items() if key[1] is Status.RUNNING}
     assert sum(leased.values()) == MOST_IN_HAND
     assert all(leased[name, Status.RUNNING] > 1 for name in names)
+    world.worker.notify()  # of what is new there is no room for
+    await world.settle()
     await world.advance(40.0)
     assert len(world.runs) == 480
     assert set(world.most.values()) == {1}

@@ -12,6 +12,7 @@ import asyncio
 import copy
 import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -19,7 +20,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from gateway.access.access import Access
-from gateway.client_protocol import ClientLimits
+from gateway.client_protocol import ClientLimits, ClientProtocol
 from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
@@ -103,8 +104,11 @@ class Link:
 class Launcher:
     """Starts at once."""
 
+    def __init__(self, new_link: Callable[[], Link]) -> None:
+        self._new_link = new_link
+
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
-        instance.link = Link()  # type: ignore[assignment]
+        instance.link = self._new_link()  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         async def nothing(*_: object) -> None:
@@ -122,13 +126,22 @@ async def no_obituary(instance: Instance) -> str:
     return ""
 
 
+def what_uvicorn_gives(endpoint: InvokeEndpoint) -> dict[str, Any]:
+    """What a protocol is made with, for a server of its own."""
+    config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
+    limits = ClientLimits(patience=10.0, connections=100)
+    return {"limits": limits, "config": config, "server_state": ServerState(), "app_state": {}}
+
+
 class WarmCall:
     """A gateway's edge with one client and one function. Made inside a running loop; `start` warms it."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_link: Callable[[], Link] = Link, slots: int = 1, host: str = "127.0.0.1") -> None:
+        """`slots`: those of a link. `host`: where it would listen, which says who may speak to it."""
         self.metrics = metrics = Metrics()
-        self._clock, self._logs = LoopClock(), LogStore()
-        self.pool = Pool(Launcher(), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
+        self._clock, self._logs, self._host = LoopClock(), LogStore(), host
+        self._slots = slots
+        self.pool = Pool(Launcher(new_link), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.pool, self._clock, 2)
         self._outcomes = Outcomes(metrics)
         self.limit()
@@ -143,32 +156,37 @@ class WarmCall:
             container=ContainerSpec(name="", image="image"),
             min_instances=1,
             max_instances=1,
+            concurrency=self._slots,
         )
         self.dispatcher.deploy(workload, Limits(**limits))
 
     def _connect(self) -> None:
-        endpoint = InvokeEndpoint(
-            self.dispatcher, NoFaults(), self._outcomes, self._logs, self._clock, no_obituary
-        )
-        config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
+        self.client = Transport()
+        self.protocol = self.fast_protocol()
+        self.protocol.connection_made(self.client)  # type: ignore[arg-type]
+
+    def fast_protocol(self) -> FastPathProtocol:
+        """What speaks to one client, and is to be given its transport."""
+        endpoint = self._endpoint()
         fast = FastPath(
             endpoint,
-            Guard("127.0.0.1"),
+            Guard(self._host),
             Access(self._clock, self.metrics),
             self.dispatcher,
             self._outcomes,
             self._logs,
             self._clock,
         )
-        self.client = Transport()
-        self.protocol = FastPathProtocol(
-            fast,
-            ClientLimits(patience=10.0, connections=100),
-            config=config,
-            server_state=ServerState(),
-            app_state={},
+        return FastPathProtocol(fast, **what_uvicorn_gives(endpoint))
+
+    def long_protocol(self) -> ClientProtocol:
+        """The same without the fast path."""
+        return ClientProtocol(**what_uvicorn_gives(self._endpoint()))
+
+    def _endpoint(self) -> InvokeEndpoint:
+        return InvokeEndpoint(
+            self.dispatcher, NoFaults(), self._outcomes, self._logs, self._clock, no_obituary
         )
-        self.protocol.connection_made(self.client)  # type: ignore[arg-type]
 
     def another_client(self) -> WarmCall:
         """Another connection to the same gateway."""
