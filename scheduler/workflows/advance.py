@@ -15,7 +15,7 @@ PASSABLE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begin a step: evaluate what it is called with."""
+    """Begin a step: evaluate what it is called with. If that fails, what is to be done else must be asked again."""
 
     step: str
 

@@ -53,6 +53,8 @@ class _Moves:
                 match move:
                     case Open(step):
                         await self._open(step)
+                        if self._states[step].status is StepStatus.FAILED:
+                            break  # the other moves were for a run that goes on
                     case More(step, count):
                         self._begin_more(step, count)
                     case Close(step, status):
