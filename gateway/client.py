@@ -20,6 +20,10 @@ PATIENCE = 30.0
 """Seconds for an answer that no function has to compute."""
 
 
+UPLOAD_PATIENCE = 90.0
+"""The same where a body is sent that may be long."""
+
+
 class ClientError(Exception):
     """The gateway could not be asked, or its answer is none of a gateway's."""
 
@@ -86,6 +90,29 @@ class GatewayClient:
     def instance_logs(self, instance: str) -> bytes:
         """What an instance printed that belongs to no single invocation."""
         return self._get(f"/pool/instances/{quote(instance, safe='')}/logs").content
+
+    def result(self, invocation: str) -> tuple[str, bytes]:
+        """What an accepted call that has ended was answered: content type and body."""
+        with self._translated():
+            response = self._http.get(f"/invocations/{quote(invocation, safe='')}/result")
+        raise_if_refused(response)
+        return response.headers.get("content-type", ""), response.content
+
+    def ask(
+        self, method: str, path: str, body: object = None, params: Mapping[str, str] | None = None
+    ) -> Any:
+        """Any other route, with `body` as JSON unless it is None: its answer from JSON, None if it is empty."""
+        with self._translated():
+            response = self._http.request(
+                method, path, params=params or {}, json=body, timeout=UPLOAD_PATIENCE
+            )
+        raise_if_refused(response)
+        if not response.is_success:
+            raise self._no_gateway(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise self._no_gateway(response) from error
 
     @contextlib.contextmanager
     def invoke(

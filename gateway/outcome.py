@@ -6,7 +6,7 @@ import math
 from typing import Protocol
 
 from gateway.problems import Problem
-from pool.metrics import Metrics
+from pool.metrics import Metrics, label_of
 from pool.transport.message import Answer, read_report
 
 PROBLEM_OF_OUTCOME = {
@@ -69,7 +69,7 @@ class Outcomes:
         """The function's own answer has been sent."""
         measured = self._of.get(invocation.name)
         if measured is None:
-            measured = self._of[invocation.name] = _Measured(self._metrics, invocation.name)
+            measured = self._of[invocation.name] = _Measured(self._metrics, label_of(invocation.name))
         (measured.ok if status < 500 else measured.function_error).value += 1
         measured.starts[invocation.kind].value += 1
         measured.queue.observe(invocation.queue_seconds)
@@ -78,11 +78,11 @@ class Outcomes:
 
     def ended(self, function: str, outcome: str, blame: str) -> None:
         """The invocation ended without an answer of its function."""
-        self._metrics.invocations.labels(function or UNKNOWN, outcome, blame).value += 1
+        self._metrics.invocations.labels(label_of(function) or UNKNOWN, outcome, blame).value += 1
 
     def starts_of(self, function: str) -> dict[str, int]:
         """How many answered invocations of a function had which kind of start."""
-        return {kind: self._metrics.starts.value_of(function, kind) for kind in KINDS}
+        return {kind: self._metrics.starts.value_of(label_of(function), kind) for kind in KINDS}
 
 
 class _Measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 from gateway.access.access import Access
@@ -21,7 +22,7 @@ from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
 from pool.launcher import Launcher, LaunchSettings
 from pool.logs import LogStore
-from pool.metrics import Metrics
+from pool.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.records import Records
@@ -135,7 +136,9 @@ class Runtime:
         )
         self.runs.followers.append(call_of_failure)
         self.worker.on_ended["run"] = self.runs.call_ended
-        self.jobs = Jobs(JobStore(writer), self.worker, self.registry, self.clock, settings.async_retention)
+        self.jobs = Jobs(
+            JobStore(writer), self.worker, self.registry, self.clock, self.metrics, settings.async_retention
+        )
         self.worker.on_ended[JOB] = self.jobs.note
         self.job_starts = JobStarts(self.jobs, self.registry, plans, cores, lambda: self.dispatcher.draining)
         self.targets: dict[str, Target] = {
@@ -148,7 +151,10 @@ class Runtime:
         self._engine_answered = float("-inf")
 
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
-        return (((name,), function.waiting) for name, function in self.dispatcher.functions.items())
+        waiting = Counter[str]()
+        for name, function in self.dispatcher.functions.items():
+            waiting[label_of(name)] += function.waiting
+        return (((label,), depth) for label, depth in waiting.items())
 
     async def start(self, definitions: Definitions) -> None:
         """Adopt or remove what an earlier process left, and bring the functions into service."""

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from pool.instance import Instance
-from pool.metrics import Metrics
+from pool.metrics import Metrics, label_of
 from pool.states import PENDING, SERVING, Reason, State, check
 from pool.workload import Workload
 
@@ -162,9 +162,12 @@ class Ledger:
 
     def export(self, metrics: Metrics) -> None:
         """Bring the gauges up to date; called when they are read, so that a call pays nothing for them."""
+        counts = Counter[tuple[str, str]]()
         for function, tally in self._tally.items():
             for state, count in tally.items():
-                metrics.instances.labels(function, state).set(count)
+                counts[label_of(function), state] += count
+        for labels, count in counts.items():
+            metrics.instances.labels(*labels).set(count)
         for image, instances in self._prewarmed.items():
             metrics.prewarmed.labels(image).set(len(instances))
         metrics.memory_declared.set(self.memory_declared)

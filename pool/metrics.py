@@ -29,6 +29,15 @@ FAST = (
 """Bucket bounds in seconds: from a tenth of a millisecond (a warm call) to a minute."""
 
 
+JOBS = "(jobs)"
+"""The function's label of all functions that jobs have of their own: one for each would be labels without end."""
+
+
+def label_of(function: str) -> str:
+    """How a function is called in metrics."""
+    return JOBS if ":" in function else function
+
+
 class Metrics:
     """The counters, gauges and histograms of one gateway."""
 
@@ -76,6 +85,7 @@ class Metrics:
         self.workflow_runs = PlainCounter(
             "hearth_workflow_runs", "Runs of workflows that have ended, by how", ["workflow", "status"], r
         )
+        self.jobs_ended = PlainCounter("hearth_jobs_ended", "Jobs that have ended, by how", ["status"], r)
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )

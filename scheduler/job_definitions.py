@@ -50,9 +50,9 @@ class JobDefinition(ContainerKeys):
     """Tasks at once, at most; None: what the machine has room for."""
     retries: Annotated[int, types.whole(0, 1000)] = 0
     """Further runs of a task that fails."""
-    backoff: Annotated[Duration, duration_between("1ms", "24h")] = 0.2
+    backoff: Annotated[Duration, duration_between("1ms", "24h")] = 0.1
     """Seconds of pause after a task's first failure; each further one doubles it."""
-    max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 10.0
+    max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 2.0
     max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 86400.0
     """Seconds from a task's turn, after which it is not run again."""
     timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None

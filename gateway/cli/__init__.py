@@ -9,6 +9,8 @@ import click
 COMMANDS = {
     "serve": "serve",
     "invoke": "invoke",
+    "run": "run",
+    "jobs": "jobs",
     "functions": "listings",
     "ps": "listings",
     "logs": "listings",

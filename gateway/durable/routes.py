@@ -14,7 +14,7 @@ from gateway.durable.views import CountView, InvocationsView, InvocationView, re
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.metrics import Metrics, label_of
 from scheduler.durable import model
 from scheduler.durable.model import Record, Status
 from scheduler.durable.store import Store, StoreError
@@ -57,7 +57,7 @@ async def export_backlog(store: Store, metrics: Metrics) -> None:
         counts = await store.counts()
         metrics.async_backlog.clear()
         for (function, status), count in counts.items():
-            metrics.async_backlog.labels(function, status.value).set(count)
+            metrics.async_backlog.labels(label_of(function), status.value).inc(count)
 
 
 def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) -> None:

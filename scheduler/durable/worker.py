@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from pool.clock import Clock, Timer, jitter, wake
-from pool.metrics import Metrics
+from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Claimed, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
@@ -314,9 +314,9 @@ class Worker:
             except StoreError:
                 await self._clock.sleep(STORE_RETRY)
         if status is Status.QUEUED:
-            self._metrics.async_retries.labels(function).value += 1
+            self._metrics.async_retries.labels(label_of(function)).value += 1
             return
-        self._metrics.async_ended.labels(function, status).value += 1
+        self._metrics.async_ended.labels(label_of(function), status).value += 1
         for waiter in self._waiters.get(ending.id, ()):
             wake(waiter)
         self.ended(claim.call.owner)

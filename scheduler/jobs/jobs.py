@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pool.clock import Clock
+from pool.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.store import StoreError
@@ -52,7 +53,13 @@ class Jobs:
     """One a gateway."""
 
     def __init__(
-        self, store: JobStore, worker: Runs, functions: OwnFunctions, clock: Clock, retention: float
+        self,
+        store: JobStore,
+        worker: Runs,
+        functions: OwnFunctions,
+        clock: Clock,
+        metrics: Metrics,
+        retention: float,
     ) -> None:
         """`retention`: seconds for which a job is remembered when it has ended."""
         self.store = store
@@ -63,6 +70,7 @@ class Jobs:
         self._worker = worker
         self._functions = functions
         self._clock = clock
+        self._metrics = metrics
         self._retention = retention
         self._in_service: set[str] = set()
         """Functions that jobs have of their own."""
@@ -178,6 +186,7 @@ class Jobs:
         follow = [work for follower in self.on_job_ended for work in follower(summary)]
         if await self.store.end(job, status, tasks, follow, now):
             log.info("job %s has ended: %s", job.id, status)
+            self._metrics.jobs_ended.labels(status).value += 1
             self._worker.notify()
         self._in_service.discard(job.function)
         if job.definition.function is None:

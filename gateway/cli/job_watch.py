@@ -1,0 +1,143 @@
+"""How a job goes, on a terminal: a bar while it runs, a table of its tasks at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import click
+
+from gateway.cli.common import Failure, human_seconds, print_json, print_table
+from gateway.client import ClientError, GatewayClient, Refused
+
+POLL = (0.1, 1.0)
+"""Seconds between two looks at a job: first, and at most."""
+GATEWAY_PATIENCE = 60.0
+"""Seconds for which a gateway may be away, as one is that starts again."""
+MOST_SHOWN = 50
+"""Tasks in the table at the end."""
+LONGEST_TEXT = 80
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+def follow(gateway: GatewayClient, job: dict[str, Any]) -> dict[str, Any]:
+    """Show how a job goes until it has ended; the job then. Ctrl-C ends the command, and not the job."""
+    id, pause, away = job["id"], POLL[0], 0.0
+    try:
+        with shown(job) as show:
+            while job["status"] not in ENDED:
+                time.sleep(pause)
+                pause = min(pause * 1.3, POLL[1])
+                try:
+                    job, away = gateway.ask("GET", f"/jobs/{id}"), 0.0
+                except Refused:
+                    raise
+                except ClientError as error:
+                    away += pause
+                    if away > GATEWAY_PATIENCE:
+                        raise Failure(f"{error}\n  The job is on disk: hearth jobs show {id}") from error
+                show(job)
+    except KeyboardInterrupt:
+        click.echo(f"\nThe job goes on. See it:  hearth jobs show --follow {id}", err=True)
+        click.echo(f"              Cancel it:  hearth jobs cancel {id}", err=True)
+        sys.exit(INTERRUPTED)
+    return job
+
+
+@contextmanager
+def shown(job: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on stderr if that is a terminal, else one line: gives what updates it."""
+    if not sys.stderr.isatty():
+        click.echo(f"job {job['id']}: {job['count']} tasks, {job['parallel']} at once", err=True)
+        yield lambda job: None
+        return
+    # Only now: rich takes a tenth of a second to import.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("job {task.fields[id]}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=True),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,
+    )
+    task = bar.add_task(in_words(job, markup=True), total=job["count"], id=job["id"][:8])
+
+    def update(job: dict[str, Any]) -> None:
+        done = job["count"] - job["tasks"]["queued"] - job["tasks"]["running"]
+        bar.update(task, completed=done, description=in_words(job, markup=True))
+
+    with bar:
+        update(job)
+        yield update
+
+
+def in_words(job: dict[str, Any], markup: bool = False) -> str:
+    """How many tasks stand how; states without any left out."""
+    colours = {"succeeded": "green", "failed": "red", "running": "cyan"}
+    parts = []
+    for state, number in job["tasks"].items():
+        if number:
+            colour = colours.get(state) if markup else None
+            text = f"{number} {state}"
+            parts.append(f"[{colour}]{text}[/{colour}]" if colour else text)
+    return ", ".join(parts)
+
+
+def show_end(gateway: GatewayClient, job: dict[str, Any], as_json: bool) -> None:
+    """The tasks of a job: all of a small one, of a large one those that have failed; then how it stands."""
+    id = job["id"]
+    failed_only = job["count"] > MOST_SHOWN
+    query = {"limit": str(MOST_SHOWN), **({"status": "failed"} if failed_only else {})}
+    tasks = gateway.ask("GET", f"/jobs/{id}/tasks", params=query)["tasks"]
+    if as_json:
+        print_json({**job, "listed": tasks})
+        return
+    if tasks:
+        print_table(
+            ("INDEX", "STATUS", "ATTEMPTS", "TOOK", "RESULT"),
+            [
+                (
+                    str(task["index"]),
+                    task["status"],
+                    str(task["attempts"]),
+                    took(task),
+                    outcome_of(gateway, task),
+                )
+                for task in tasks
+            ],
+        )
+    click.echo(f"job {id} {job['status']}: {in_words(job)}", err=True)
+    if job["status"] in ("failed", "cancelled"):
+        click.echo(f"  run those again that have not succeeded: hearth jobs retry {id}", err=True)
+
+
+def took(task: dict[str, Any]) -> str:
+    """How long a task's latest run took."""
+    if not task["started"] or not task["ended"]:
+        return "-"
+    begin, end = (datetime.fromisoformat(task[key]) for key in ("started", "ended"))
+    return human_seconds(max(0.0, (end - begin).total_seconds()))
+
+
+def outcome_of(gateway: GatewayClient, task: dict[str, Any]) -> str:
+    """What a task has brought, on one short line: the beginning of its result, or what it failed of."""
+    text = task["detail"] or task["error"] or ""
+    if task["status"] == "succeeded":
+        try:
+            _, body = gateway.result(task["invocation"])
+        except Refused as error:
+            return error.detail
+        text = body[: 4 * LONGEST_TEXT].decode(errors="replace")
+    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
+    return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"

@@ -1,0 +1,143 @@
+"""`hearth jobs`: the batches that a gateway has run or is running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_table
+from gateway.cli.job_watch import follow, in_words, show_end
+
+
+class ListByDefault(click.Group):
+    """Where no subcommand is named, `list` is meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named else ["list", *args])
+
+
+@click.group(cls=ListByDefault)
+def jobs() -> None:
+    """List, show and cancel jobs: what `hearth run` and POST /jobs have started.
+
+    \b
+    Examples:
+      hearth jobs
+      hearth jobs show 0f3a1c5b7d9e4f60a1b2c3d4e5f60718 --follow
+      hearth jobs cancel 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+    """
+
+
+@jobs.command("list")
+@gateway_options
+@json_option
+@click.option("--status", help="Only jobs that stand so: running, succeeded, failed, cancelled.")
+def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None) -> None:
+    """List the latest jobs, and those that functions.yaml declares.
+
+    \b
+    Examples:
+      hearth jobs list
+      hearth jobs list --status failed --json
+    """
+    with Gateway(url, key_file) as gateway:
+        listed = gateway.ask("GET", "/jobs", params={"status": status} if status else {})
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        ("ID", "WHAT", "STATUS", "TASKS", "CREATED"),
+        [
+            (
+                job["id"],
+                job["name"] or job["function"] or job["image"],
+                job["status"],
+                in_words(job),
+                job["created"][:19].replace("T", " "),
+            )
+            for job in listed["jobs"]
+        ],
+    )
+    if listed["declared"]:
+        click.echo(f"\nDeclared: {', '.join(listed['declared'])}; `hearth run NAME` starts one")
+
+
+@jobs.command("show")
+@gateway_options
+@json_option
+@click.argument("id", metavar="ID")
+@click.option("--follow", "wait", is_flag=True, help="Show how it goes until it has ended.")
+def show_job(url: str, key_file: Path | None, as_json: bool, id: str, wait: bool) -> None:
+    """Show a job and its tasks: all of a small one, those that have failed of a large one.
+
+    With --follow the exit status is 0 only if every task has succeeded.
+
+    \b
+    Examples:
+      hearth jobs show 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+      hearth jobs show --follow 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+    """
+    with Gateway(url, key_file) as gateway:
+        job = gateway.ask("GET", f"/jobs/{id}")
+        if wait:
+            job = follow(gateway, job)
+        show_end(gateway, job, as_json)
+    if wait and job["status"] != "succeeded":
+        click.get_current_context().exit(1)
+
+
+@jobs.command("cancel")
+@gateway_options
+@json_option
+@click.argument("id", metavar="ID")
+def cancel_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
+    """Cancel a job: tasks that wait are never run, those that run are interrupted.
+
+    \b
+    Examples:
+      hearth jobs cancel 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+    """
+    change(url, key_file, as_json, "POST", f"/jobs/{id}/cancel")
+
+
+@jobs.command("retry")
+@gateway_options
+@json_option
+@click.argument("id", metavar="ID")
+def retry_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
+    """Run those tasks of a job that has ended again that have not succeeded.
+
+    \b
+    Examples:
+      hearth jobs retry 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+      hearth jobs show --follow 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+    """
+    change(url, key_file, as_json, "POST", f"/jobs/{id}/retry")
+
+
+@jobs.command("forget")
+@gateway_options
+@json_option
+@click.argument("id", metavar="ID")
+def forget_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
+    """Forget a job that has ended, with its results and the containers that it has kept.
+
+    \b
+    Examples:
+      hearth jobs forget 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
+    """
+    change(url, key_file, as_json, "DELETE", f"/jobs/{id}")
+
+
+def change(url: str, key_file: Path | None, as_json: bool, method: str, path: str) -> None:
+    """Do something about a job, and say how it stands."""
+    with Gateway(url, key_file) as gateway:
+        job = gateway.ask(method, path)
+    if job is None:
+        click.echo("It is forgotten.", err=True)
+    elif as_json:
+        print_json(job)
+    else:
+        click.echo(f"job {job['id']} {job['status']}: {in_words(job)}")
