@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,23 @@ class GatewayClient:
     def instances(self, function: str | None = None) -> list[dict[str, Any]]:
         """Every instance, or those of one function."""
         return list(self._json("/pool/instances", {"function": function} if function else {}))
+
+    def triggers(self) -> list[dict[str, Any]]:
+        """What starts functions beside a call."""
+        return list(self._json("/triggers"))
+
+    def publish(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish one CloudEvent, as JSON has it; what it has started."""
+        with self._translated():
+            response = self._http.post(
+                "/events",
+                content=json.dumps(event).encode(),
+                headers={"content-type": "application/cloudevents+json"},
+            )
+        raise_if_refused(response)
+        if response.status_code != 202:
+            raise self._no_gateway(response)
+        return dict(response.json())
 
     def invocation_logs(self, invocation: str) -> bytes:
         """What an invocation printed."""

@@ -13,6 +13,8 @@ from gateway.jobs.routes import add_job_routes
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.runtime import Runtime
+from gateway.triggers.events import add_event_routes
+from gateway.triggers.routes import add_trigger_routes
 from gateway.views import (
     FunctionPoolView,
     FunctionView,
@@ -55,6 +57,8 @@ def build_routes(runtime: Runtime) -> APIRouter:
     add_routes(router, runtime.store, runtime.worker, runtime.clock)
     add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
     add_job_routes(router, runtime.jobs, runtime.job_starts)
+    add_event_routes(router, runtime.triggers, runtime.clock, runtime.dispatcher)
+    add_trigger_routes(router, runtime.triggers, runtime.schedules, runtime.dispatcher)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name

@@ -41,6 +41,10 @@ from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.jobs.store import JobStore
 from scheduler.registry import Registry
+from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.store import TriggerStore
+from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
@@ -147,6 +151,17 @@ class Runtime:
             JOB: JobTarget(self.job_starts, self.jobs),
         }
         """What triggers can start, by kind."""
+        trigger_store = TriggerStore(writer, self.store.make_room)
+        self.triggers = Triggers(trigger_store, self.targets, self.clock, self.metrics)
+        self.schedules = Schedules(self.triggers, self.targets, self.clock)
+        emitted = Emitted(self.triggers)
+        self.worker.followers.append(emitted.by_call)
+        self.runs.followers.append(emitted.by_run)
+        self.jobs.on_job_ended.append(emitted.by_job)
+        for owner in (self.worker, self.runs, self.jobs):
+            owner.on_followed.append(self.triggers.begun)
+        self.registry.on_declared.append(lambda definitions: self.triggers.declare(definitions.triggers))
+        self._durable: asyncio.Task[None] | None = None
         self._looked = False
         self._engine_answered = float("-inf")
 
@@ -172,9 +187,15 @@ class Runtime:
                 await asyncio.sleep(ENGINE_RETRY)
         self.reaper.start()
         await self.jobs.start()
+        self._durable = asyncio.ensure_future(self._start_durable())
+        await self.registry.apply(definitions)
+
+    async def _start_durable(self) -> None:
+        """Go on with what is in the store. The end of a call may fire triggers: they are known before any ends."""
+        await self.triggers.load()
         self.worker.start()
         self.runs.start()
-        await self.registry.apply(definitions)
+        self.schedules.start()
 
     async def why_not_ready(self) -> str | None:
         """Why the gateway cannot run functions now; None if it can."""
@@ -199,6 +220,10 @@ class Runtime:
     async def drain(self, hurry: asyncio.Event) -> None:
         """Accept nothing new, and wait until what runs has finished: `drain_timeout` at most, or until `hurry`."""
         self.dispatcher.draining = True
+        if self._durable is not None:
+            self._durable.cancel()
+            await asyncio.gather(self._durable, return_exceptions=True)
+        await self.schedules.stop()
         await self.worker.stop()
         give_up = self.clock.now() + self.settings.drain_timeout
         while self._calls_run() and not hurry.is_set():

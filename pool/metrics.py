@@ -86,6 +86,12 @@ class Metrics:
             "hearth_workflow_runs", "Runs of workflows that have ended, by how", ["workflow", "status"], r
         )
         self.jobs_ended = PlainCounter("hearth_jobs_ended", "Jobs that have ended, by how", ["status"], r)
+        self.trigger_fires = PlainCounter(
+            "hearth_trigger_fires",
+            "Fires of triggers, by what came of them: started, known, skipped, missed or failed",
+            ["trigger", "outcome"],
+            r,
+        )
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )

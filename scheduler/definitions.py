@@ -18,6 +18,7 @@ from scheduler.faults import DefinitionsError, Fault, shown
 from scheduler.job_definitions import JobDefinition, read_jobs
 from scheduler.located_model import Reader, listed, no_such
 from scheduler.located_yaml import KeyPath
+from scheduler.trigger_definitions import TriggerDefinition, read_triggers
 from scheduler.units import Duration, Size, duration_between, size_between
 from scheduler.workflow_definitions import WorkflowDefinition, read_workflows
 
@@ -120,6 +121,7 @@ class Definitions(BaseModel):
     functions: dict[str, FunctionDefinition] = {}
     workflows: dict[str, WorkflowDefinition] = {}
     jobs: dict[str, JobDefinition] = {}
+    triggers: dict[str, TriggerDefinition] = {}
 
 
 def load(
@@ -134,7 +136,7 @@ def load(
     return _Loader(path, runtimes, allowed_volumes).load()
 
 
-_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs")
+_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers")
 _FUNCTION_KEYS = tuple(key for key in FunctionDefinition.model_fields if key != "name")
 _PREWARM = TypeAdapter(types.Prewarm)
 
@@ -181,11 +183,18 @@ class _Loader(Reader):
         for name, keys in given_jobs.items():
             self._volume_faults(keys.get("volumes") if isinstance(keys, dict) else None, ("jobs", name))
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
+        startable: dict[str, Collection[str]] = {"function": functions, "workflow": workflows, "job": jobs}
+        triggers = read_triggers(self, self.mapping(root, "triggers"), startable)
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}
         return Definitions(
-            defaults=defaults, prewarm=prewarm, functions=sound, workflows=workflows, jobs=jobs
+            defaults=defaults,
+            prewarm=prewarm,
+            functions=sound,
+            workflows=workflows,
+            jobs=jobs,
+            triggers=triggers,
         )
 
     def _destinations(self, path: KeyPath, keys: object, functions: Collection[str]) -> None:

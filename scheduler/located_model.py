@@ -128,6 +128,8 @@ def message_of(detail: ErrorDetails) -> str:
         return str(detail["ctx"]["error"])
     if detail["type"] == "literal_error":
         return f"must be {detail['ctx']['expected']}, not {shown(detail['input'])}"
+    if detail["type"] == "missing":
+        return "is missing; write it"
     if detail["type"] == "extra_forbidden":
         return "is no key that is known here; take it out"
     if detail["type"] in ("dict_type", "model_type"):
@@ -138,7 +140,7 @@ def message_of(detail: ErrorDetails) -> str:
 def no_such(what: str, name: str, allowed: Sequence[str]) -> str:
     """That a name is not known, and which one may be meant."""
     near = difflib.get_close_matches(name, allowed, n=1)
-    advice = f"did you mean `{near[0]}`?" if near else f"allowed: {listed(allowed)}"
+    advice = f"did you mean `{near[0]}`?" if near else f"allowed: {listed(allowed) or 'none is declared'}"
     return f"there is no {what} {shown(name)}; {advice}"
 
 

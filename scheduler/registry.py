@@ -65,6 +65,8 @@ class Registry:
         """Whether a definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
         """Called whenever a declared function gets another version or another fault."""
+        self.on_declared: list[Callable[[Definitions], None]] = []
+        """Are given each definitions file when its functions are declared; they may not be in service yet."""
         self._engine = engine
         self._egress = egress
         self._dispatcher = dispatcher
@@ -98,6 +100,8 @@ class Registry:
             self._prewarm = dict(definitions.prewarm)
             self.definitions = definitions
             self.loaded = True
+            for tell in self.on_declared:
+                tell(definitions)
             images = ImageLookup(self._engine)
             await asyncio.gather(
                 self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)

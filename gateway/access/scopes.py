@@ -43,6 +43,15 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("POST", "/jobs/{id}/cancel", "invoke"),
     ("POST", "/jobs/{id}/retry", "invoke"),
     ("GET", "/jobs/{id}/tasks", "invoke"),
+    ("GET", "/triggers", "read"),
+    ("GET", "/triggers/{name}", "read"),
+    ("PUT", "/triggers/{name}", "deploy"),
+    ("DELETE", "/triggers/{name}", "deploy"),
+    ("POST", "/triggers/{name}/pause", "deploy"),
+    ("POST", "/triggers/{name}/resume", "deploy"),
+    ("POST", "/triggers/{name}/fire", "deploy"),
+    ("POST", "/events", "invoke"),
+    ("POST", "/hooks/{trigger}", None),
     ("GET", "/metrics", "read"),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),
@@ -53,7 +62,8 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
 """Every route beside /invoke: method, path, and the scope that it needs; None: no key at all; `invoke`: any key, and
 the route itself looks whether it may do this with the calls of this function, or this job.
 
-Probes have no keys, and neither has a browser that opens the docs page; what the page shows of functions needs one.
+Probes have no keys, webhooks have a signature instead, and neither has a browser that opens the docs page; what the
+page shows of functions needs one.
 A route that is not here needs `admin`: one that was forgotten is closed.
 """
 

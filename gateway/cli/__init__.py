@@ -14,6 +14,8 @@ COMMANDS = {
     "functions": "listings",
     "ps": "listings",
     "logs": "listings",
+    "triggers": "triggers",
+    "emit": "triggers",
     "init": "init",
     "keys": "keys",
     "prune": "prune",

@@ -143,6 +143,30 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE invocations ADD COLUMN phases TEXT NOT NULL DEFAULT '';
     """,
+    """
+    CREATE TABLE triggers (
+        name TEXT PRIMARY KEY,
+        definition TEXT,
+        paused INTEGER NOT NULL DEFAULT 0,
+        timetable TEXT NOT NULL DEFAULT '',
+        considered REAL NOT NULL DEFAULT 0,
+        waiting TEXT NOT NULL DEFAULT '[]',
+        latest TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE fires (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        trigger_name TEXT NOT NULL,
+        at REAL NOT NULL,
+        cause TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        target TEXT NOT NULL,
+        id TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        scheduled REAL
+    );
+    CREATE INDEX fires_trigger ON fires (trigger_name, seq);
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

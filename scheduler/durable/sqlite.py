@@ -140,10 +140,7 @@ class SqliteStore:
     ) -> Record:
         if idempotency is not None and (known := call_rows.known(db, call, now, idempotency)) is not None:
             return known
-        if self._is_full(db) and not (call_rows.forget(db, FORGETTABLE) and not self._is_full(db)):
-            raise StoreFull(
-                f"the store holds its {self._max_bytes} bytes, and what can be forgotten is not enough"
-            )
+        self.make_room(db)
         record = call_rows.insert(db, call, now)
         if idempotency is not None:
             db.execute(
@@ -163,6 +160,16 @@ class SqliteStore:
         if sum(len(call.body) for call, _ in calls) < self._room(db):
             return batch_rows.insert_all(db, calls)
         return [self._accept(db, call, now, None) for call, now in calls]
+
+    def make_room(self, db: sqlite3.Connection) -> None:
+        """Within somebody's operation: forget the oldest calls that have ended where the store is full.
+
+        Raises `StoreFull` where that is not enough for anything new.
+        """
+        if self._is_full(db) and not (call_rows.forget(db, FORGETTABLE) and not self._is_full(db)):
+            raise StoreFull(
+                f"the store holds its {self._max_bytes} bytes, and what can be forgotten is not enough"
+            )
 
     def _is_full(self, db: sqlite3.Connection) -> bool:
         return self._room(db) < 0

@@ -36,8 +36,8 @@ class Target(Protocol):
         """What `Store.begin` has to keep for this start; `start.name` is one of `names`. Raises ValueError for a body
         that it cannot be started with."""
 
-    def begun(self) -> None:
-        """It is on disk: go on with it."""
+    def begun(self, ids: Collection[str]) -> None:
+        """The starts with these ids are on disk: go on with them."""
 
     def functions(self, name: str) -> Collection[str]:
         """The functions that it calls: who starts it must be allowed to invoke them."""
@@ -53,8 +53,12 @@ class FunctionTarget:
         self, names: Callable[[], Collection[str]], notify: Callable[[], None], store: Store
     ) -> None:
         self.names = names
-        self.begun = notify
+        self._notify = notify
         self._store = store
+
+    def begun(self, ids: Collection[str]) -> None:
+        """Have the calls run."""
+        self._notify()
 
     def functions(self, name: str) -> Collection[str]:
         """Itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -69,6 +69,8 @@ class Worker:
         """By kind of owner: is given the owner's id when a call of it has ended. Set before `start`."""
         self.followers: list[Follower] = []
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
+        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        """Are given what followers have said when it is on disk. Set before `start`."""
         self._held: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
         self._ready: dict[str, deque[Claim]] = {}
@@ -317,6 +319,9 @@ class Worker:
             self._metrics.async_retries.labels(label_of(function)).value += 1
             return
         self._metrics.async_ended.labels(label_of(function), status).value += 1
+        if ending.follow:
+            for tell in self.on_followed:
+                tell(ending.follow)
         for waiter in self._waiters.get(ending.id, ()):
             wake(waiter)
         self.ended(claim.call.owner)

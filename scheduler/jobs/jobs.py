@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -63,6 +63,8 @@ class Jobs:
     ) -> None:
         """`retention`: seconds for which a job is remembered when it has ended."""
         self.store = store
+        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        """Are given what followers have said when it is on disk."""
         self.on_job_ended: list[Follower] = [call_destination]
         """Say what is begun in the commit that records the end of a job. Set before `start`."""
         self.on_forgotten: Callable[[str], Awaitable[None]] | None = None
@@ -131,7 +133,7 @@ class Jobs:
         if self.on_forgotten is not None:
             await self.on_forgotten(id)
 
-    def begun(self) -> None:
+    def begun(self, ids: Collection[str] = ()) -> None:
         """A job may have been begun by somebody else."""
         self._look = True
         self._wake.set()
@@ -188,6 +190,8 @@ class Jobs:
             log.info("job %s has ended: %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
             self._worker.notify()
+            for told in self.on_followed:
+                told(follow)
         self._in_service.discard(job.function)
         if job.definition.function is None:
             self._functions.remove(job.function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -51,6 +51,8 @@ class Runs:
     ) -> None:
         self.store = store
         self.workflows = workflows
+        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        """Are given what followers have said when it is on disk."""
         self.followers: list[Follower] = []
         """Say what is begun in the commit that records the end of a run. Set before `start`."""
         self._clock = clock
@@ -179,6 +181,8 @@ class Runs:
         if changes.opened or changes.more or changes.end is not None:
             self._notify()
         if changes.end is not None:
+            for told in self.on_followed:
+                told(changes.end.follow)
             self._tell(progress.record, changes.end.status)
 
     def _followed(self, progress: Progress, end: RunEnd) -> RunEnd:

@@ -23,7 +23,6 @@ class WorkflowTarget:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._made: set[str] = set()
 
     def names(self) -> Collection[str]:
         """Those that are declared."""
@@ -35,14 +34,11 @@ class WorkflowTarget:
 
     def work(self, start: Start) -> NewRun:
         """The run."""
-        run = run_of(start, self._runs.workflows()[start.name])
-        self._made.add(run.id)
-        return run
+        return run_of(start, self._runs.workflows()[start.name])
 
-    def begun(self) -> None:
-        """Have its first steps begin."""
-        made, self._made = self._made, set()
-        for id in made:
+    def begun(self, ids: Collection[str]) -> None:
+        """Have the first steps of these runs begin."""
+        for id in ids:
             self._runs.look_at(id)
 
     async def running(self, id: str) -> bool:

@@ -1,0 +1,1 @@
+"""Triggers over HTTP: publishing events, webhooks, looking at triggers and deciding about them."""

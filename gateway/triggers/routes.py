@@ -1,0 +1,233 @@
+"""The routes of triggers: what there is, firing by hand, pausing, and making some over the API."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from pydantic import ValidationError
+
+from gateway.access.access import CURRENT
+from gateway.body import whole_body
+from gateway.openapi import problem_responses
+from gateway.problems import Problem
+from gateway.triggers.events import check_open
+from gateway.triggers.views import (
+    StartedView,
+    TriggerView,
+    TriggerWithFiresView,
+    definition_view,
+    fire_view,
+    started_view,
+    time_of,
+)
+from scheduler.dispatcher import Dispatcher
+from scheduler.faults import shown
+from scheduler.located_model import message_of
+from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.triggers.model import FireRecord
+from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.trigger_rows import FIRES_KEPT
+from scheduler.triggers.triggers import Triggers
+
+TAGS: list[str | Enum] = ["triggers"]
+LARGEST_DEFINITION = 512 * 1024
+LARGEST_INPUT = 6 * 2**20
+"""Bytes of what a trigger is fired with by hand."""
+STORE = problem_responses("store-failed")
+FOUND = problem_responses("not-found", "store-failed", "forbidden")
+CONFLICT = problem_responses("not-found", "conflict", "store-failed", "forbidden")
+MADE = problem_responses(
+    "bad-request",
+    "conflict",
+    "invalid-input",
+    "body-timeout",
+    "body-too-large",
+    "store-failed",
+    "no-capacity",
+    "draining",
+    "forbidden",
+)
+FIRED = problem_responses(
+    "not-found", "body-timeout", "body-too-large", "store-failed", "draining", "forbidden"
+)
+EXAMPLE = {
+    "schedule": "0 3 * * *",
+    "timezone": "Europe/Berlin",
+    "function": "hello",
+    "input": {"name": "Ada"},
+}
+DEFINITION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The trigger's keys, as in functions.yaml. A webhook's secret is in a variable of the gateway",
+        "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE}},
+    }
+}
+ANY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "description": "What its action is started with, instead of its `input`; at most 6 MiB",
+        "content": {"application/json": {"schema": {}}, "*/*": {"schema": {}}},
+    }
+}
+Name = Annotated[str, Path(description="Name of the trigger", examples=["nightly"])]
+
+
+def add_trigger_routes(
+    router: APIRouter, triggers: Triggers, schedules: Schedules, dispatcher: Dispatcher
+) -> None:
+    """Add the routes of one gateway."""
+
+    def find(name: str) -> TriggerDefinition:
+        definition = triggers.all.get(name)
+        if definition is None or not triggers.may_start(definition, CURRENT.get().may_name):
+            raise Problem("not-found", f"there is no trigger {name!r}; GET /triggers lists them")
+        return definition
+
+    def find_own(name: str) -> TriggerDefinition:
+        definition = find(name)
+        check_allowed(definition)
+        return definition
+
+    def check_allowed(definition: TriggerDefinition) -> None:
+        if not triggers.may_start(definition, CURRENT.get().may_invoke):
+            names = ", ".join(sorted(triggers.functions(definition)))
+            raise Problem("forbidden", f"only a key that may invoke {names} decides about this trigger")
+
+    def view(definition: TriggerDefinition, last: FireRecord | None) -> TriggerView:
+        next_fire = schedules.next_fire(definition)
+        kind, target = definition.action
+        return TriggerView(
+            name=definition.name,
+            origin="file" if definition.name in triggers.declared else "api",
+            cause=definition.cause,  # type: ignore[arg-type]
+            action={kind: target},
+            paused=definition.name in triggers.paused,
+            fault=triggers.fault(definition),
+            next=None if next_fire is None else time_of(next_fire),
+            last=None if last is None else fire_view(last),
+            definition=definition_view(definition),
+        )
+
+    async def one(definition: TriggerDefinition) -> TriggerWithFiresView:
+        store = triggers.store
+        fires = await store.fires(definition.name, FIRES_KEPT) if store.exists else []
+        shown_as = view(definition, fires[0] if fires else None)
+        return TriggerWithFiresView(**shown_as.model_dump(), fires=[fire_view(fire) for fire in fires])
+
+    @router.get("/triggers", tags=TAGS, summary="List the triggers", responses=STORE)
+    async def list_triggers() -> list[TriggerView]:
+        """Those of functions.yaml and those made over the API, each with its latest fire."""
+        latest = await triggers.store.latest_fires() if triggers.store.exists else {}
+        may_name = CURRENT.get().may_name
+        return [
+            view(definition, latest.get(name))
+            for name, definition in sorted(triggers.all.items())
+            if triggers.may_start(definition, may_name)
+        ]
+
+    @router.get("/triggers/{name}", tags=TAGS, summary="Show a trigger", responses=FOUND)
+    async def show_trigger(name: Name) -> TriggerWithFiresView:
+        """One trigger, with its latest fires and what was wrong with them."""
+        return await one(find(name))
+
+    @router.put(
+        "/triggers/{name}",
+        tags=TAGS,
+        summary="Make a trigger",
+        responses=MADE,
+        openapi_extra=DEFINITION,
+    )
+    async def make_trigger(name: Name, request: Request) -> TriggerWithFiresView:
+        """Make a trigger that is kept in the store, or change one. Those of functions.yaml are changed there."""
+        check_open(triggers, dispatcher)
+        body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
+        if name in triggers.declared:
+            raise Problem("conflict", f"{name} is declared in functions.yaml, and changed there")
+        definition = definition_of(name, body)
+        check_allowed(definition)
+        if (fault := triggers.fault(definition)) is not None:
+            raise Problem("invalid-input", fault)
+        await triggers.make(definition)
+        return await one(definition)
+
+    @router.delete(
+        "/triggers/{name}",
+        tags=TAGS,
+        status_code=204,
+        summary="Remove a trigger",
+        response_description="It is gone. What it has started goes on",
+        responses=CONFLICT,
+    )
+    async def remove_trigger(name: Name) -> Response:
+        """Remove a trigger that was made over the API, with the record of its fires."""
+        find_own(name)
+        if name in triggers.declared:
+            raise Problem("conflict", f"{name} is declared in functions.yaml, and removed there")
+        await triggers.unmake(name)
+        return Response(status_code=204)
+
+    @router.post("/triggers/{name}/pause", tags=TAGS, summary="Pause a trigger", responses=FOUND)
+    async def pause_trigger(name: Name) -> TriggerWithFiresView:
+        """Nothing fires it any more, but by hand, until it is resumed; also after a restart."""
+        definition = find_own(name)
+        await triggers.pause(name, True)
+        return await one(definition)
+
+    @router.post("/triggers/{name}/resume", tags=TAGS, summary="Resume a trigger", responses=FOUND)
+    async def resume_trigger(name: Name) -> TriggerWithFiresView:
+        """Let it fire again. What a schedule would have fired meanwhile is not made up for."""
+        definition = find_own(name)
+        await triggers.pause(name, False)
+        return await one(definition)
+
+    @router.post(
+        "/triggers/{name}/fire",
+        tags=TAGS,
+        status_code=202,
+        summary="Fire a trigger by hand",
+        response_description="What it starts is on disk",
+        responses=FIRED,
+        openapi_extra=ANY_BODY,
+    )
+    async def fire_trigger(name: Name, request: Request) -> StartedView:
+        """Start its action now, whatever its cause and also while it is paused."""
+        check_open(triggers, dispatcher)
+        definition = find_own(name)
+        body = await whole_body(request, LARGEST_INPUT, "the most that a trigger is fired with")
+        headers = [(key, value) for key, value in request.scope["headers"] if key == b"content-type"]
+        fire = triggers.fire_by_hand(definition, headers, body)
+        (outcome,) = await triggers.carry_out([fire])
+        return started_view(fire, outcome)
+
+
+def definition_of(name: str, body: bytes) -> TriggerDefinition:
+    """The trigger of this JSON. Raises `Problem`, with everything that is wrong with it."""
+    try:
+        keys = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem("bad-request", f"the body is no JSON: {error}") from None
+    if not isinstance(keys, dict):
+        raise Problem("invalid-input", f"a trigger is a JSON object with its keys, not {shown(keys)}")
+    webhook = keys.get("webhook")
+    if isinstance(webhook, dict) and "secret_file" in webhook:
+        raise Problem("invalid-input", "webhook.secret_file: is for functions.yaml only; name a secret_env")
+    if "name" in keys:
+        raise Problem("invalid-input", "name: stands in the path")
+    try:
+        definition = TriggerDefinition.model_validate({**keys, "name": name})
+        if definition.webhook is not None:
+            definition.webhook.secret()
+    except ValidationError as error:
+        faults = (
+            ": ".join((".".join(str(part) for part in detail["loc"] if part != "[key]"), message_of(detail)))
+            for detail in error.errors()
+        )
+        raise Problem("invalid-input", "; ".join(fault.removeprefix(": ") for fault in faults)) from None
+    except ValueError as error:
+        raise Problem("invalid-input", f"webhook: {error}") from None
+    except RecursionError:
+        raise Problem("invalid-input", "it is nested too deep") from None
+    return definition

@@ -1,0 +1,90 @@
+"""Signed messages of other systems: whether a signature is right, and which event a message becomes; pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+
+from scheduler.triggers.event import Event
+from scheduler.triggers.wire import EventFault, of_binary
+
+TOLERANCE = 300.0
+"""Seconds that a signed timestamp may be away from our clock: an older message may be one that was listened to."""
+SECRET_PREFIX = b"whsec_"
+
+
+class WrongSignature(Exception):
+    """The message is not signed with the secret; says what was expected, and nothing of what was right."""
+
+
+def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: bytes, now: float) -> Event:
+    """A message signed as GitHub does it: HMAC-SHA256 of the body. Raises `WrongSignature` and `EventFault`.
+
+    Its type is `com.github.` and the event's name, its id that of the delivery: the signature does not cover these.
+    """
+    digest = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    given = headers.get("x-hub-signature-256", "")
+    if not hmac.compare_digest(b"sha256=" + digest.encode(), given.encode("latin-1", "replace")):
+        raise WrongSignature(
+            "X-Hub-Signature-256 is not the HMAC-SHA256 of the body with this webhook's secret"
+        )
+    happened, delivery = headers.get("x-github-event", ""), headers.get("x-github-delivery", "")
+    if not re.fullmatch("[a-z0-9_]{1,100}", happened):
+        raise EventFault("X-GitHub-Event is missing, or is no name of an event")
+    if not delivery:
+        raise EventFault("X-GitHub-Delivery is missing")
+    return _event(name, f"com.github.{happened}", delivery, headers, body)
+
+
+def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: bytes, now: float) -> Event:
+    """A message signed as Standard Webhooks has it: HMAC-SHA256 of id, timestamp and body.
+
+    Raises `WrongSignature` and `EventFault`. A secret that begins with `whsec_` is base64 after that. Any of several
+    signatures may be right, so that a secret can be changed.
+    """
+    id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not id or not re.fullmatch("[0-9]{1,12}", timestamp):
+        raise WrongSignature("webhook-id or webhook-timestamp is missing")
+    signed = b".".join((id.encode("latin-1", "replace"), timestamp.encode(), body))
+    right = base64.b64encode(hmac.new(standard_key(secret), signed, hashlib.sha256).digest())
+    given = [part.partition(",") for part in headers.get("webhook-signature", "").split()]
+    # All of them are compared: how long it takes says nothing.
+    matches = [
+        hmac.compare_digest(right, signature.encode("latin-1", "replace"))
+        for version, _, signature in given
+        if version == "v1"
+    ]
+    if not any(matches):
+        raise WrongSignature("no v1 signature in webhook-signature is right for this webhook's secret")
+    if abs(now - int(timestamp)) > TOLERANCE:
+        raise WrongSignature(f"webhook-timestamp is more than {TOLERANCE:g} s away from this gateway's clock")
+    return _event(name, "hearth.webhook", id, headers, body)
+
+
+SCHEMES = {"github": github_event, "standard": standard_event}
+"""By the value of `signature`."""
+
+
+def standard_key(secret: bytes) -> bytes:
+    """The bytes to sign with."""
+    if not secret.startswith(SECRET_PREFIX):
+        return secret
+    try:
+        return base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
+    except ValueError:
+        return secret
+
+
+def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: bytes) -> Event:
+    fields = [
+        (b"ce-specversion", b"1.0"),
+        (b"ce-type", type.encode()),
+        (b"ce-source", f"/hooks/{name}".encode()),
+        (b"ce-id", id.encode("latin-1").replace(b"%", b"%25")),
+    ]
+    if (content_type := headers.get("content-type")) is not None:
+        fields.append((b"content-type", content_type.encode("latin-1")))
+    return of_binary(fields, body)

@@ -1,0 +1,210 @@
+"""`triggers` of functions.yaml: what starts functions, jobs and workflows by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from scheduler import key_types as types
+from scheduler import rules
+from scheduler.faults import shown
+from scheduler.located_model import Keys, Reader, listed, no_such
+from scheduler.triggers.cron import Cron, parse_zone
+from scheduler.triggers.due import CatchUp, Overlap, Timetable
+from scheduler.triggers.filters import Filters
+from scheduler.units import Duration, Size, duration_between, size_between
+
+CAUSES = ("schedule", "events", "webhook")
+ACTIONS = ("function", "workflow", "job")
+OF_SCHEDULES = ("timezone", "overlap", "catch_up", "jitter", "input")
+LARGEST_INPUT = 256 * 1024
+"""Bytes of `input` as JSON."""
+
+
+def _expression(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'must be a cron expression, like "*/5 * * * *", not {shown(value)}')
+    return Cron(value).expression
+
+
+def _zone(value: object) -> str:
+    return parse_zone(value).key
+
+
+def _json(value: object) -> object:
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be what JSON can hold: mappings, lists, text, numbers, true, false") from None
+    if size > LARGEST_INPUT:
+        raise ValueError(f"must be at most {LARGEST_INPUT} bytes as JSON, not {size}")
+    return value
+
+
+def _file(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"must be the path of a file, relative to this file, not {shown(value)}")
+    return Path(value)
+
+
+TriggerName = Annotated[
+    str,
+    types.text(
+        types.NAME, "1 to 63 lower-case letters, digits, - or _ with a letter first, to be a trigger's name"
+    ),
+]
+
+
+class EventCause(Keys):
+    """Events that anybody publishes."""
+
+    filters: Filters
+    """An event must pass all of them."""
+
+
+class Webhook(Keys):
+    """Signed messages of another system, at POST /hooks/NAME."""
+
+    signature: Literal["github", "standard"]
+    """How they are signed: X-Hub-Signature-256, or as standardwebhooks.com has it."""
+    secret_env: Annotated[str, types.text("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")] | None = None
+    """Variable of the gateway that holds the secret."""
+    secret_file: Annotated[Path, BeforeValidator(_file)] | None = None
+    """File that holds the secret. Absolute after `load`."""
+    max_body: Annotated[Size, size_between("1B", "64MiB")] = 2**20
+    """Bytes of a message."""
+    filters: Filters | None = None
+    """The event that a message becomes must pass all of them."""
+
+    @classmethod
+    def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
+        """What is wrong between these keys."""
+        yield from _exactly_one(keys, ("secret_env", "secret_file"))
+
+    def secret(self) -> bytes:
+        """The secret as it is now. Raises ValueError, with what to do about it."""
+        if self.secret_env is not None:
+            secret = os.environ.get(self.secret_env, "").strip().encode()
+            advice = f"the variable {self.secret_env} is not set; set it where the gateway is started"
+        else:
+            assert self.secret_file is not None
+            advice = f"the file {self.secret_file} holds no secret"
+            try:
+                secret = self.secret_file.read_bytes().strip()
+            except OSError as error:
+                raise ValueError(f"the file {self.secret_file} cannot be read: {error.strerror}") from None
+        if not secret:
+            raise ValueError(advice)
+        return secret
+
+
+class TriggerDefinition(Keys):
+    """What is declared of one trigger: one cause, and one action."""
+
+    name: TriggerName
+    schedule: Annotated[str, BeforeValidator(_expression)] | None = None
+    """Cron expression of five fields, or six with the seconds first."""
+    timezone: Annotated[str, BeforeValidator(_zone)] = "UTC"
+    overlap: Overlap = "skip"
+    """What becomes of a fire while the start before it has not ended."""
+    catch_up: CatchUp = "last"
+    """Which fires are made up for that fell due while nobody looked."""
+    jitter: Annotated[Duration, duration_between("0s", "24h")] = 0.0
+    """Seconds that a fire may be put off, so that not everything starts at once."""
+    input: Annotated[Any, BeforeValidator(_json)] = None
+    """What a schedule's action is started with, as JSON."""
+    events: EventCause | None = None
+    webhook: Webhook | None = None
+    function: types.FunctionName | None = None
+    workflow: types.FunctionName | None = None
+    job: types.FunctionName | None = None
+
+    @property
+    def cause(self) -> str:
+        """Which of `CAUSES` it has."""
+        return next(key for key in CAUSES if getattr(self, key) is not None)
+
+    @property
+    def action(self) -> tuple[str, str]:
+        """Kind and name of what it starts."""
+        return next((key, name) for key in ACTIONS if (name := getattr(self, key)) is not None)
+
+    def timetable(self) -> Timetable | None:
+        """When it fires by the clock; None: it does not."""
+        if self.schedule is None:
+            return None
+        cron = Cron(self.schedule, self.timezone)
+        return Timetable(self.name, cron, self.overlap, self.catch_up, self.jitter)
+
+    @classmethod
+    def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
+        """What is wrong between these keys."""
+        yield from _exactly_one(keys, CAUSES)
+        yield from _exactly_one(keys, ACTIONS)
+        if "schedule" not in keys:
+            yield from (
+                (key, "is for schedules: it says nothing where `schedule` is missing")
+                for key in OF_SCHEDULES
+                if key in keys
+            )
+
+
+_KEYS = tuple(key for key in TriggerDefinition.model_fields if key != "name")
+
+
+def read_triggers(
+    reader: Reader, given: Mapping[str, Any], names: Mapping[str, Collection[str]]
+) -> dict[str, TriggerDefinition]:
+    """The sound triggers of a file; `names` are what can be started, by kind. Faults are noted at their positions."""
+    sound: dict[str, TriggerDefinition] = {}
+    for name, keys in given.items():
+        path = ("triggers", name)
+        if not isinstance(keys, dict):
+            reader.fault(path, f"must be a mapping with the trigger's keys, not {shown(keys)}")
+            continue
+        own = reader.known(keys, _KEYS, path)
+        merged = {**own, "name": name}
+        webhook = own.get("webhook")
+        if (
+            isinstance(webhook, dict)
+            and isinstance(file := webhook.get("secret_file"), str)
+            and "\0" not in file
+        ):
+            merged["webhook"] = (
+                {**webhook, "secret_file": reader.file.parent.absolute() / file} if file else webhook
+            )
+        made = reader.model(TriggerDefinition, merged, own, path)[0]
+        if isinstance(webhook, dict):
+            for key, message in Webhook.rule_faults(webhook):
+                reader.fault((*path, "webhook", *((key,) if key else ())), message)
+        for kind in ACTIONS:
+            wanted = own.get(kind)
+            known = names.get(kind, ())
+            if isinstance(wanted, str) and re.fullmatch(types.NAME, wanted) and wanted not in known:
+                reader.fault((*path, kind), no_such(kind, wanted, sorted(known)))
+        if made is None:
+            continue
+        if made.webhook is not None:
+            key = "secret_env" if made.webhook.secret_env else "secret_file"
+            try:
+                made.webhook.secret()
+            except ValueError as error:
+                reader.fault((*path, "webhook", key), str(error))
+        sound[name] = made
+    return sound
+
+
+def _exactly_one(keys: Mapping[str, Any], wanted: tuple[str, ...]) -> Iterator[rules.Blame]:
+    given = [key for key in wanted if key in keys]
+    if not given:
+        yield "", f"must have one of {listed(wanted)}"
+    for key in given[1:]:
+        yield key, f"cannot be beside `{given[0]}`: one of {listed(wanted)} is wanted"

@@ -1,0 +1,142 @@
+"""Fires schedules when they are due: looks, decides, has it recorded together with what it starts, sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from pool.clock import Clock, Timer
+from scheduler.durable.store import StoreError
+from scheduler.durable.targets import Target
+from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.triggers.due import State, Timetable, decide
+from scheduler.triggers.model import Course, Fire, Outcome
+from scheduler.triggers.triggers import Triggers
+
+log = logging.getLogger("hearth.triggers")
+
+LOOK_AT_LEAST = 30.0
+"""Seconds between two looks: wall time may jump, and a timer does not see it."""
+LOOK_AT_WAITING = 0.5
+"""The same while a fire waits for the start before it to end."""
+STORE_RETRY = 5.0
+"""The same after the store has failed: nothing is decided until it is recorded."""
+
+
+class Schedules:
+    """One a gateway, over its triggers."""
+
+    def __init__(self, triggers: Triggers, targets: dict[str, Target], clock: Clock) -> None:
+        self._triggers = triggers
+        self._targets = targets
+        self._clock = clock
+        self._watched: dict[str, float] = {}
+        """Since when (wall time) a trigger is looked at."""
+        self._tables: dict[str, tuple[TriggerDefinition, Timetable | None]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        triggers.on_change = self._wake.set
+
+    def start(self) -> None:
+        """Begin, when it is known which triggers there are."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """Fire nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def next_fire(self, definition: TriggerDefinition) -> float | None:
+        """When a trigger fires next, wall time; None: not by the clock, or not while it is paused."""
+        table = self._table(definition)
+        if table is None or definition.name in self._triggers.paused:
+            return None
+        course = self._triggers.courses.get(definition.name)
+        if course is None or course.timetable != _key(definition):
+            return table.next(self._clock.wall())
+        return table.next(course.state.considered)
+
+    async def _run(self) -> None:
+        await self._triggers.ready()
+        while True:
+            self._wake.clear()
+            pause = await self._look_at_all()
+            timer: Timer | None = None
+            if pause is not None:
+                timer = self._clock.call_later(pause, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _look_at_all(self) -> float | None:
+        """Decide what is due now; seconds until something may be again, None: nothing ever is."""
+        found = {
+            name: (definition, table)
+            for name, definition in self._triggers.all.items()
+            if name not in self._triggers.paused and (table := self._table(definition)) is not None
+        }
+        for name in [name for name in self._watched if name not in found]:
+            del self._watched[name]
+        pause: float | None = None
+        for definition, table in found.values():
+            try:
+                wait = await self._look(definition, table)
+            except StoreError:
+                wait = STORE_RETRY
+            except Exception:  # the fault of one holds back no other
+                log.exception("trigger %s could not be looked at", definition.name)
+                wait = STORE_RETRY
+            pause = wait if pause is None else min(pause, wait)
+        return pause
+
+    async def _look(self, definition: TriggerDefinition, table: Timetable) -> float:
+        name, key, now = definition.name, _key(definition), self._clock.wall()
+        course = self._triggers.courses.get(name)
+        if course is None or course.timetable != key:
+            course = Course(name, key, State(now), course.latest if course else None)
+            await self._triggers.carry_out((), course)
+        watched = self._watched.setdefault(name, now)
+        state = course.state
+        due = table.next(state.considered)
+        if state.waiting or (due is not None and due <= now):
+            running = bool(
+                table.overlap != "allow"
+                and course.latest is not None
+                and (target := self._targets.get(course.latest[0])) is not None
+                and await target.running(course.latest[1])
+            )
+            decision = decide(table, state, now, watched, running)
+            fires = [
+                *(self._not_started(definition, at, Outcome.MISSED) for at in decision.missed),
+                *(self._triggers.scheduled_fire(definition, at) for at in decision.start),
+                *(self._not_started(definition, at, Outcome.SKIPPED) for at in decision.skipped),
+            ]
+            started = [(fire.kind, fire.id) for fire in fires if fire.outcome is Outcome.STARTED]
+            latest = started[-1] if started else course.latest
+            if fires or decision.state != state:
+                course = Course(name, key, decision.state, latest)
+                await self._triggers.carry_out(fires, course)
+            due = table.next(course.state.considered)
+        if course.state.waiting:
+            return LOOK_AT_WAITING
+        return LOOK_AT_LEAST if due is None else min(max(due - self._clock.wall(), 0.0), LOOK_AT_LEAST)
+
+    def _table(self, definition: TriggerDefinition) -> Timetable | None:
+        """The timetable of a trigger, made once for each definition."""
+        known = self._tables.get(definition.name)
+        if known is None or known[0] is not definition:
+            known = self._tables[definition.name] = (definition, definition.timetable())
+        return known[1]
+
+    def _not_started(self, definition: TriggerDefinition, scheduled: float, outcome: Outcome) -> Fire:
+        kind, name = definition.action
+        return Fire(definition.name, "schedule", outcome, kind, name, scheduled=scheduled)
+
+
+def _key(definition: TriggerDefinition) -> str:
+    return f"{definition.schedule} {definition.timezone}"

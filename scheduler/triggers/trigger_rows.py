@@ -1,0 +1,121 @@
+"""The rows of triggers and of their fires: what is done to them inside somebody's transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from scheduler.durable.work import begin
+from scheduler.triggers.due import State
+from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
+
+FIRES_KEPT = 100
+"""Of one trigger: the latest."""
+
+
+def fire(db: sqlite3.Connection, fire: Fire, now: float) -> Outcome:
+    """Record a fire, and begin what it starts. What was begun before is left as it is, and not recorded again."""
+    if fire.work is not None:
+        before = db.total_changes
+        begin(fire.work, db, now)
+        if db.total_changes == before:
+            return Outcome.KNOWN
+    db.execute(
+        "INSERT INTO fires (trigger_name, at, cause, outcome, kind, target, id, detail, scheduled)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            fire.trigger,
+            now,
+            fire.cause,
+            fire.outcome,
+            fire.kind,
+            fire.target,
+            fire.id,
+            fire.detail,
+            fire.scheduled,
+        ),
+    )
+    db.execute(
+        "DELETE FROM fires WHERE trigger_name = ? AND seq <= (SELECT seq FROM fires WHERE trigger_name = ?"
+        " ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (fire.trigger, fire.trigger, FIRES_KEPT),
+    )
+    return fire.outcome
+
+
+@begin.register
+def _begin_fire(work: Fire, db: sqlite3.Connection, now: float) -> None:
+    fire(db, work, now)
+
+
+def fires(db: sqlite3.Connection, trigger: str, most: int) -> list[FireRecord]:
+    """The latest fires of a trigger, newest first."""
+    rows = db.execute(
+        "SELECT at, cause, outcome, kind, target, id, detail, scheduled FROM fires WHERE trigger_name = ?"
+        " ORDER BY seq DESC LIMIT ?",
+        (trigger, most),
+    )
+    return [FireRecord(row[0], row[1], Outcome(row[2]), *row[3:]) for row in rows]
+
+
+def latest_fires(db: sqlite3.Connection) -> dict[str, FireRecord]:
+    """The latest fire of each trigger that has fired."""
+    rows = db.execute(
+        "SELECT trigger_name, at, cause, outcome, kind, target, id, detail, scheduled FROM fires"
+        " WHERE seq IN (SELECT max(seq) FROM fires GROUP BY trigger_name)"
+    )
+    return {row[0]: FireRecord(row[1], row[2], Outcome(row[3]), *row[4:]) for row in rows}
+
+
+def keep_course(db: sqlite3.Connection, course: Course) -> None:
+    """Record how a schedule stands."""
+    latest = json.dumps(course.latest) if course.latest else ""
+    values = (course.timetable, course.state.considered, json.dumps(course.state.waiting), latest)
+    db.execute(
+        "INSERT INTO triggers (name, timetable, considered, waiting, latest) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET timetable = ?, considered = ?, waiting = ?, latest = ?",
+        (course.trigger, *values, *values),
+    )
+
+
+def keep_paused(db: sqlite3.Connection, trigger: str, paused: bool) -> None:
+    """Record whether a trigger is paused."""
+    db.execute(
+        "INSERT INTO triggers (name, paused) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET paused = ?",
+        (trigger, paused, paused),
+    )
+
+
+def keep_definition(db: sqlite3.Connection, trigger: str, definition: str) -> None:
+    """Record a trigger that is made over the API."""
+    db.execute(
+        "INSERT INTO triggers (name, definition) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET definition = ?",
+        (trigger, definition, definition),
+    )
+
+
+def forget(db: sqlite3.Connection, trigger: str) -> None:
+    """Forget a trigger and its fires. What it has started goes on."""
+    db.execute("DELETE FROM triggers WHERE name = ?", (trigger,))
+    db.execute("DELETE FROM fires WHERE trigger_name = ?", (trigger,))
+
+
+def all_kept(db: sqlite3.Connection) -> list[Kept]:
+    """Every trigger that anything is kept of."""
+    rows = db.execute(
+        "SELECT name, definition, paused, timetable, considered, waiting, latest FROM triggers"
+    ).fetchall()
+    return [
+        Kept(
+            name,
+            definition,
+            bool(paused),
+            Course(
+                name,
+                timetable,
+                State(considered, tuple(json.loads(waiting))),
+                tuple(json.loads(latest)) if latest else None,
+            ),
+        )
+        for name, definition, paused, timetable, considered, waiting, latest in rows
+    ]
