@@ -192,7 +192,10 @@ class Runtime:
 
     async def _start_durable(self) -> None:
         """Go on with what is in the store. The end of a call may fire triggers: they are known before any ends."""
-        await self.triggers.load()
+        try:
+            await self.triggers.load()
+        except Exception:  # calls go on
+            log.exception("what is kept of triggers could not be read: none fires")
         self.worker.start()
         self.runs.start()
         self.schedules.start()

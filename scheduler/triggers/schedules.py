@@ -10,7 +10,7 @@ from pool.clock import Clock, Timer
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import Target
 from scheduler.trigger_definitions import TriggerDefinition
-from scheduler.triggers.due import State, Timetable, decide
+from scheduler.triggers.due import LATE, State, Timetable, decide
 from scheduler.triggers.model import Course, Fire, Outcome
 from scheduler.triggers.triggers import Triggers
 
@@ -34,6 +34,8 @@ class Schedules:
         self._watched: dict[str, float] = {}
         """Since when (wall time) a trigger is looked at."""
         self._tables: dict[str, tuple[TriggerDefinition, Timetable | None]] = {}
+        self._failing = False
+        """Whether the store could not record the latest fires; it is told once."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         triggers.on_change = self._wake.set
@@ -86,7 +88,13 @@ class Schedules:
         for definition, table in found.values():
             try:
                 wait = await self._look(definition, table)
-            except StoreError:
+                self._failing = False
+            except StoreError as error:
+                if not self._failing:
+                    log.warning(
+                        "schedules wait: what is due cannot be recorded, so it is not started: %s", error
+                    )
+                self._failing = True
                 wait = STORE_RETRY
             except Exception:  # the fault of one holds back no other
                 log.exception("trigger %s could not be looked at", definition.name)
@@ -97,7 +105,9 @@ class Schedules:
     async def _look(self, definition: TriggerDefinition, table: Timetable) -> float:
         name, key, now = definition.name, _key(definition), self._clock.wall()
         course = self._triggers.courses.get(name)
-        if course is None or course.timetable != key:
+        is_known = course is not None and course.timetable == key
+        clock_went_back = course is not None and course.state.considered > now + LATE
+        if course is None or not is_known or clock_went_back:
             course = Course(name, key, State(now), course.latest if course else None)
             await self._triggers.carry_out((), course)
         watched = self._watched.setdefault(name, now)

@@ -26,7 +26,7 @@ from scheduler.triggers.model import Outcome
 from scheduler.triggers.schedules import STORE_RETRY, Schedules
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.trigger_rows import FIRES_KEPT
-from scheduler.triggers.triggers import Triggers
+from scheduler.triggers.triggers import LOAD_RETRY, Triggers
 
 PAID = {"filters": [{"exact": {"type": "paid"}}]}
 
@@ -262,11 +262,51 @@ async def test_a_name_that_vanishes_is_a_recorded_error_and_the_next_fire_goes_o
     assert await world.outcomes("t") == ["failed", "started"]
 
 
+async def test_when_the_clock_goes_back_it_goes_on_and_starts_nothing_a_second_time(
+    world: TriggeredWorld,
+) -> None:
+    world.declare(trigger("t", schedule="*/10 * * * *"))
+    await world.start()
+    await world.advance(1300)
+    world.clock._epoch -= 1000.0  # it is five minutes past midnight again
+    await world.advance(950)
+    assert await world.scheduled("t") == [600.0, 1200.0]
+    assert world.metrics.trigger_fires.labels("t", "known").value == 2
+    await world.advance(600)
+    assert await world.scheduled("t") == [600.0, 1200.0, 1800.0]
+
+
 async def test_so_many_fires_are_kept(world: TriggeredWorld) -> None:
     world.declare(trigger("t", schedule="* * * * * *", overlap="allow"))
     await world.start()
     await world.advance(FIRES_KEPT + 20)
     assert len(await world.triggers.store.fires("t", 1000)) == FIRES_KEPT
+
+
+async def test_what_the_store_has_no_room_for_is_not_started_and_waits(
+    world: TriggeredWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.declare(trigger("t", schedule="* * * * *"))
+    await world.start()
+    world.store._max_bytes = 0
+    await world.advance(70)
+    assert world.times() == [] and caplog.text.count("schedules wait") == 1
+    with pytest.raises(StoreError):
+        await world.triggers.carry_out([world.triggers.fire_by_hand(world.declared["t"], [], b"")])
+    world.store._max_bytes = 2**30
+    await world.advance(STORE_RETRY)
+    assert await world.scheduled("t") == [60.0]
+
+
+async def test_nothing_fires_until_the_store_can_say_what_is_kept(world: TriggeredWorld) -> None:
+    world.file.write_bytes(b"no database" * 100)
+    loading = asyncio.ensure_future(world.triggers.load())
+    world.triggers.declare({"paid": trigger("paid", events=PAID)})
+    await world.advance(LOAD_RETRY + 1)
+    assert not loading.done() and not world.triggers.is_ready
+    world.file.unlink()
+    await world.advance(LOAD_RETRY)
+    assert loading.done() and world.triggers.is_ready
 
 
 # -- events ---------------------------------------------------------------------------------------------------
