@@ -224,10 +224,12 @@ async def test_what_a_function_costs_that_nobody_calls(engine: MemoryEngine, tmp
         try:
             await runtime.registry.apply(load(tmp_path / "functions.yaml"))
             gc.collect()
-            held, _ = tracemalloc.get_traced_memory()
+            traces = tracemalloc.take_snapshot().traces
         finally:
             tracemalloc.stop()
         assert len(runtime.dispatcher.functions) == count
+        # One large block is a table of the whole process that had to grow just then, such as that of interned names.
+        held = sum(trace.size for trace in traces if trace.size < 2**20)
         assert held / count < COST, f"{held / count:.0f} bytes"
 
 
