@@ -24,6 +24,7 @@ from gateway.openapi import document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
+from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.store import StoreError
 
 PAGE_FILES = "/docs/files"
@@ -82,6 +83,7 @@ class Edge:
             runtime.worker,
             runtime.clock,
             runtime.metrics,
+            Allowed(runtime.settings.callback_allow),
         )
         self._app = build_app(runtime)
 
@@ -99,6 +101,9 @@ class Edge:
             try:
                 if wish.respond_async:
                     await self._accept(scope, receive, send, wish, admission)
+                elif wish.callbacks:
+                    detail = "X-Hearth-Callback is for calls that are run later: send Prefer: respond-async as well"
+                    await self._invoke.refuse(scope, receive, send, Problem("bad-request", detail))
                 else:
                     await self._invoke(scope, receive, send)
             finally:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from gateway.access.access import CARRIERS, take_credential
 from gateway.client_protocol import ClientLimits, ClientProtocol
+from gateway.durable.preferences import CALLBACK
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import passed_headers
 from gateway.invoke import PREFIX
@@ -151,7 +152,7 @@ class FastPathProtocol(ClientProtocol):
         for field, value in self.headers:
             if field == b"content-length":
                 length = int(value)
-            elif field in (b"transfer-encoding", b"prefer"):
+            elif field in (b"transfer-encoding", b"prefer", CALLBACK):
                 return None
         if length > MOST_OF_A_BODY:
             return None

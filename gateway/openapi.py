@@ -128,6 +128,13 @@ ASYNC_PARAMETERS = [
         "description": "With `respond-async`: the same key gives the same call for 24 hours",
         "schema": {"type": "string", "maxLength": 255},
     },
+    {
+        "name": "X-Hearth-Callback",
+        "in": "header",
+        "description": "With `respond-async`: a URL that is told when the call has ended. Its host must be in "
+        "`HEARTH_CALLBACK_ALLOW`",
+        "schema": {"type": "string", "maxLength": 2000},
+    },
 ]
 RETRY_AFTER = {
     "description": "Seconds after which a new attempt makes sense",

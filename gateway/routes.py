@@ -54,7 +54,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     router = APIRouter(responses=ANYWHERE, generate_unique_id_function=lambda route: route.name)
     dispatcher, pool = runtime.dispatcher, runtime.pool
 
-    add_routes(router, runtime.store, runtime.worker, runtime.clock)
+    add_routes(router, runtime.store, runtime.callback_store, runtime.worker, runtime.clock)
     add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
     add_job_routes(router, runtime.jobs, runtime.job_starts)
     add_event_routes(router, runtime.triggers, runtime.clock, runtime.dispatcher)

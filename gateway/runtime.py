@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 from gateway.access.access import Access
 from gateway.access.key_file import KeyFile
+from gateway.callbacks.deliverer import Deliverer
+from gateway.callbacks.sender import Sender
+from gateway.callbacks.signing import kept_secret
 from gateway.guard import is_loopback
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
@@ -29,6 +32,9 @@ from pool.records import Records
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
+from scheduler.durable.callback_allow import Allowed
+from scheduler.durable.callback_rows import CallbackStore
+from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.plans import Plans
 from scheduler.durable.sqlite import SqliteStore
@@ -129,6 +135,12 @@ class Runtime:
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
         self.worker.followers.append(Destinations(plans.of))
+        allowed = Allowed(settings.callback_allow)
+        self.worker.followers.append(Callbacks(plans.of, allowed))
+        self.callback_store = CallbackStore(writer)
+        self.sender = Sender(allowed, self._callback_secret(), self.clock)
+        self.deliverer = Deliverer(self.callback_store, self.clock, self.metrics, self.sender)
+        self.worker.on_followed.append(self.deliverer.begun)
         self.runs = Runs(
             RunStore(writer),
             self.clock,
@@ -165,6 +177,12 @@ class Runtime:
         self._looked = False
         self._engine_answered = float("-inf")
 
+    def _callback_secret(self) -> bytes:
+        """Made only where there can be callbacks: before the first, so that its receiver can be told."""
+        if (given := self.settings.callback_secret) is not None:
+            return given.get_secret_value()
+        return kept_secret(self.folder.path) if self.settings.callback_allow else b""
+
     def _queue_depths(self) -> Iterator[tuple[tuple[str, ...], float]]:
         waiting = Counter[str]()
         for name, function in self.dispatcher.functions.items():
@@ -199,6 +217,7 @@ class Runtime:
         self.worker.start()
         self.runs.start()
         self.schedules.start()
+        self.deliverer.start()
 
     async def why_not_ready(self) -> str | None:
         """Why the gateway cannot run functions now; None if it can."""
@@ -249,6 +268,8 @@ class Runtime:
         await self.runs.close()
         await self.worker.close()
         await self.jobs.close()
+        await self.deliverer.close()
+        await self.sender.close()
         await self.store.close()
         await self.registry.close()
         await self.reaper.close()

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretBytes
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import Key, parse_keys
+from gateway.callbacks.signing import parse_secret
+from scheduler.durable.callback_allow import Allowed
 from scheduler.units import Duration, Size
 
 
@@ -32,6 +34,17 @@ def parts(separator: str) -> BeforeValidator:
 def keys_of(value: object) -> object:
     """Keys of their text form; only hashes are kept of it."""
     return parse_keys(value) if isinstance(value, str) else value
+
+
+def allow_list(entries: list[str]) -> list[str]:
+    """Checked; raises ValueError."""
+    Allowed(entries)
+    return entries
+
+
+def secret_of(value: object) -> object:
+    """A secret of its text form."""
+    return parse_secret(value) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -83,6 +96,14 @@ class Settings(BaseSettings):
     async_size: Size = Field(
         2**30,
         description="Size of the store of accepted calls: the oldest that have ended are forgotten first",
+    )
+    callback_allow: Annotated[list[str], NoDecode, parts(","), AfterValidator(allow_list)] = Field(
+        default_factory=list,
+        description="Hosts that callbacks may go to, by commas: names, addresses, networks",
+    )
+    callback_secret: Annotated[SecretBytes | None, BeforeValidator(secret_of)] = Field(
+        None,
+        description="What callbacks are signed with, as whsec_ and base64; made and kept in the data folder",
     )
     log_limit: Size = Field(256 * 1024, description="Output that is kept of one invocation")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

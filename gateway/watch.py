@@ -11,6 +11,7 @@ from watchfiles import awatch
 
 from gateway.settings import Settings
 from scheduler.definitions import Definitions, DefinitionsError, load
+from scheduler.durable.callback_allow import Allowed
 from scheduler.registry import Registry
 
 log = logging.getLogger("hearth.watch")
@@ -84,7 +85,12 @@ async def reload_on_change(registry: Registry, settings: Settings, definitions: 
         while True:
             names = await watch.changed()
             try:
-                definitions = await asyncio.to_thread(load, file, allowed_volumes=settings.allowed_volumes)
+                definitions = await asyncio.to_thread(
+                    load,
+                    file,
+                    allowed_volumes=settings.allowed_volumes,
+                    allowed_callbacks=Allowed(settings.callback_allow),
+                )
             except DefinitionsError as error:
                 for fault in error.faults:
                     log.error("%s", fault)

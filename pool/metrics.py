@@ -79,6 +79,12 @@ class Metrics:
             "Accepted calls that were leased when an earlier gateway process ended: they may run twice",
             registry=r,
         )
+        self.callbacks = Counter(
+            "hearth_callbacks",
+            "Attempts to deliver the callback of an accepted call, by what came of them",
+            ["outcome"],
+            registry=r,
+        )
         self.async_backlog = Gauge(
             "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
         )

@@ -14,6 +14,7 @@ from pool.workload import Kind
 from scheduler import key_types as types
 from scheduler import rules, sources
 from scheduler.container_keys import SHAPE, ContainerKeys
+from scheduler.durable.callback_allow import Allowed
 from scheduler.faults import DefinitionsError, Fault, shown
 from scheduler.job_definitions import JobDefinition, read_jobs
 from scheduler.located_model import Reader, listed, no_such
@@ -63,6 +64,8 @@ class Defaults(ContainerKeys):
     """Function that is called when an accepted call has succeeded."""
     on_failure: types.FunctionName | None = None
     """Function that is called when an accepted call was given up."""
+    callback: types.CallbackUrl | None = None
+    """URL that is told when an accepted call has ended."""
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
@@ -125,15 +128,19 @@ class Definitions(BaseModel):
 
 
 def load(
-    path: Path, *, runtimes: Collection[str] = KNOWN_RUNTIMES, allowed_volumes: Sequence[Path] = ()
+    path: Path,
+    *,
+    runtimes: Collection[str] = KNOWN_RUNTIMES,
+    allowed_volumes: Sequence[Path] = (),
+    allowed_callbacks: Allowed | None = None,
 ) -> Definitions:
     """Read and check a definitions file.
 
     `runtimes` are those that functions may name. Host folders of `volumes` must be in one of
-    `allowed_volumes`, links resolved. Raises `DefinitionsError`, and nothing else, with every fault of the
-    file by position.
+    `allowed_volumes`, links resolved; a `callback` must be one that `allowed_callbacks` has. Raises
+    `DefinitionsError`, and nothing else, with every fault of the file by position.
     """
-    return _Loader(path, runtimes, allowed_volumes).load()
+    return _Loader(path, runtimes, allowed_volumes, allowed_callbacks or Allowed()).load()
 
 
 _ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers")
@@ -144,9 +151,16 @@ _PREWARM = TypeAdapter(types.Prewarm)
 class _Loader(Reader):
     """One run of `load`."""
 
-    def __init__(self, file: Path, runtimes: Collection[str], allowed_volumes: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        runtimes: Collection[str],
+        allowed_volumes: Sequence[Path],
+        allowed_callbacks: Allowed,
+    ) -> None:
         super().__init__(file)
         self.runtimes = sorted(runtimes)
+        self.allowed_callbacks = allowed_callbacks
         self.allowed_volumes = [Path(os.path.realpath(folder)) for folder in allowed_volumes]
 
     def load(self) -> Definitions:
@@ -169,6 +183,7 @@ class _Loader(Reader):
 
         own = self.known(self.mapping(root, "defaults"), tuple(Defaults.model_fields), ("defaults",))
         self._volume_faults(own.get("volumes"), ("defaults",))
+        self._callback_faults(own.get("callback"), ("defaults",))
         defaults, faulty = self.model(Defaults, own, own, ("defaults",))
         # A faulty default is told once, and not again for every function.
         shared = {key: value for key, value in own.items() if key not in faulty}
@@ -227,6 +242,7 @@ class _Loader(Reader):
         if isinstance(folder, str) and folder and "\0" not in folder:
             merged["source"] = self._source(folder, own.get("handler"), path)
         self._volume_faults(own.get("volumes"), path)
+        self._callback_faults(own.get("callback"), path)
         return self.model(FunctionDefinition, merged, own, path)[0]
 
     def _source(self, folder: str, handler: object, path: KeyPath) -> Path:
@@ -249,6 +265,14 @@ class _Loader(Reader):
             if not any(os.path.isfile(file) for file in files):  # noqa: PTH113
                 self.fault((*path, "handler"), f"there is no {shown(module + '.py')} in {shown(folder)}")
         return source
+
+    def _callback_faults(self, url: object, path: KeyPath) -> None:
+        if (
+            isinstance(url, str)
+            and types.is_callback(url)
+            and (fault := self.allowed_callbacks.fault_of(url))
+        ):
+            self.fault((*path, "callback"), fault)
 
     def _volume_faults(self, volumes: object, path: KeyPath) -> None:
         for index, volume in enumerate(volumes if isinstance(volumes, list) else []):

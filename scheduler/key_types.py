@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pool.engine.base import Mount
+from scheduler.durable.callback_allow import place_of
 from scheduler.durable.terms import KINDS
 from scheduler.faults import shown
 from scheduler.units import Duration, Size, duration_between, format_duration, parse_duration, size_between
@@ -254,3 +255,20 @@ class Retries(BaseModel):
     """Seconds of pause after the first failure; each further one doubles it."""
     max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 300.0
     on: Annotated[tuple[Annotated[str, BeforeValidator(_failure)], ...], BeforeValidator(_failures)] = KINDS
+
+
+def is_callback(url: str) -> bool:
+    """Whether a URL has the form that a callback's must have."""
+    try:
+        place_of(url)
+    except ValueError:
+        return False
+    return True
+
+
+def _callback(value: str) -> str:
+    place_of(value)
+    return value
+
+
+CallbackUrl = Annotated[str, AfterValidator(_callback)]

@@ -22,7 +22,7 @@ MAX_FILES = 10_000
 SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
 """Files and folders of these names, and `*.pyc`, are no part of a function."""
 REQUIREMENTS = "requirements.txt"
-SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure")
+SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure", "callback")
 """Keys that say nothing of how a call is run: where the code is, and what is done about accepted calls."""
 
 

@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PREFIX = "HEARTH_"
 OTHERS = frozenset({"HEARTH_URL", "HEARTH_API_KEY", "HEARTH_API_KEY_FILE"})
 """Variables that are no settings of the gateway's: of the commands that ask one."""
-SECRET = frozenset({"api_keys"})
+SECRET = frozenset({"api_keys", "callback_secret"})
 """Settings without an option: everybody on the machine can read the options of a process."""
 METAVARS = {
     "functions": "FILE",
@@ -35,6 +35,7 @@ METAVARS = {
     "client_timeout": "DURATION",
     "allowed_volumes": "FOLDER[:FOLDER...]",
     "allowed_hosts": "NAME[,NAME...]",
+    "callback_allow": "HOST[,HOST...]",
     "log_level": "[debug|info|warning|error]",
     "log_format": "[text|json]",
 }

@@ -14,6 +14,7 @@ from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.cli import log_format
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
 from gateway.cli.given_settings import (
+    SECRET,
     SettingsFault,
     setting_options,
     settings_from,
@@ -28,6 +29,7 @@ from gateway.settings import Settings
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import EngineError
 from scheduler.definitions import Definitions, DefinitionsError, load
+from scheduler.durable.callback_allow import Allowed
 from scheduler.registry import Declared
 
 log = logging.getLogger("hearth")
@@ -84,9 +86,14 @@ def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
     check_engine_address()
     try:
         settings = settings_from(options)
-        os.environ.pop(variable_of("api_keys"), None)  # no process that is started from here needs to know
+        for secret in SECRET:  # no process that is started from here needs to know
+            os.environ.pop(variable_of(secret), None)
         check_keys(settings)
-        return settings, load(settings.functions, allowed_volumes=settings.allowed_volumes)
+        return settings, load(
+            settings.functions,
+            allowed_volumes=settings.allowed_volumes,
+            allowed_callbacks=Allowed(settings.callback_allow),
+        )
     except (SettingsFault, KeyFileFault) as error:
         raise Mistake(str(error)) from error
     except DefinitionsError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
-from gateway.durable.preferences import Preferences
+from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_view, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint, check_method
@@ -21,15 +21,17 @@ from pool.clock import Clock
 from pool.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
+from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.model import Idempotency, NewCall, Record
 from scheduler.durable.store import KeyReused, Store, StoreError
+from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
 from scheduler.registry import Registry
 
 IDEMPOTENT_FOR = 24 * 3600.0
 """Seconds for which an idempotency key gives the same call again."""
 _KEY = re.compile(rb"[\x20-\x7e]{1,255}")
-NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection"})
+NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
 """What belongs to the request that was accepted, and not to the run."""
 
 
@@ -45,7 +47,9 @@ class AcceptEndpoint:
         worker: Worker,
         clock: Clock,
         metrics: Metrics,
+        callbacks: Allowed,
     ) -> None:
+        self._callbacks = callbacks
         self._endpoint = endpoint
         self._registry = registry
         self._dispatcher = dispatcher
@@ -59,7 +63,7 @@ class AcceptEndpoint:
     ) -> None:
         """ASGI. Every answer but the function's own is 202 or a problem."""
         try:
-            record = await self._accept(scope, receive, admission)
+            record = await self._accept(scope, receive, wish, admission)
         except ClientGone:
             return
         except (KeyReused, StoreError, Problem) as error:
@@ -89,11 +93,14 @@ class AcceptEndpoint:
         ]
         await _answer(send, 202, headers, body)
 
-    async def _accept(self, scope: Mapping[str, Any], receive: Receive, admission: Admission) -> Record:
+    async def _accept(
+        self, scope: Mapping[str, Any], receive: Receive, wish: Preferences, admission: Admission
+    ) -> Record:
         """The call, on disk. Raises `Problem`, `ClientGone`, and as the store does."""
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))
         check_method(definition.kind, definition.name, scope["method"], sub_path)
+        terms = self._terms(wish)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
         body = RequestBody(receive, scope, definition.max_body)
@@ -115,11 +122,21 @@ class AcceptEndpoint:
             headers=headers,
             body=data,
             client=client[0] if client else "",
+            terms=terms,
         )
         record = await self._store.accept(call, self._clock.wall(), idempotency_of(call, admission))
         if record.id == call.id:
             self._metrics.async_accepted.labels(call.function).value += 1
         return record
+
+    def _terms(self, wish: Preferences) -> Terms:
+        if not wish.callbacks:
+            return NO_TERMS
+        if len(wish.callbacks) > 1:
+            raise Problem("bad-request", "X-Hearth-Callback must be there once: a call has one callback")
+        if (fault := self._callbacks.fault_of(wish.callbacks[0])) is not None:
+            raise Problem("bad-request", f"X-Hearth-Callback: {fault}")
+        return Terms(callback=wish.callbacks[0])
 
     def _definition(self, name: str) -> FunctionDefinition:
         if self._dispatcher.draining:

@@ -10,12 +10,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
-from gateway.durable.views import CountView, InvocationsView, InvocationView, record_view, result_headers
+from gateway.durable.views import (
+    CountView,
+    InvocationsView,
+    InvocationView,
+    callback_view,
+    record_view,
+    result_headers,
+)
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics, label_of
 from scheduler.durable import model
+from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.model import Record, Status
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.worker import Worker
@@ -60,7 +68,9 @@ async def export_backlog(store: Store, metrics: Metrics) -> None:
             metrics.async_backlog.labels(label_of(function), status.value).inc(count)
 
 
-def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) -> None:
+def add_routes(
+    router: APIRouter, store: Store, callbacks: CallbackStore, worker: Worker, clock: Clock
+) -> None:
     """Add the routes of one gateway."""
 
     async def find(id: str) -> Record:
@@ -108,8 +118,11 @@ def add_routes(router: APIRouter, store: Store, worker: Worker, clock: Clock) ->
 
     @router.get("/invocations/{id}", tags=TAGS, summary="Show an accepted call", responses=NOT_FOUND)
     async def show_invocation(id: InvocationId) -> InvocationView:
-        """How a call stands."""
-        return record_view(await find(id))
+        """How a call stands, and its callback, if it has one."""
+        view = record_view(await find(id))
+        if view.ended is not None and (callback := await callbacks.of(id)) is not None:
+            view.callback = callback_view(callback)
+        return view
 
     @router.get(
         "/invocations/{id}/result",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
 from scheduler.durable.model import HeaderList, Phases, Record, Result, Status
 
 
@@ -17,6 +18,16 @@ class PhasesView(BaseModel):
     queue: float = Field(description="Waiting for a slot")
     start: float = Field(description="Starting an instance")
     exec: float = Field(description="In the function")
+
+
+class CallbackView(BaseModel):
+    """Whether the URL that asked for it was told of a call's end."""
+
+    url: str = Field(description="Without its query, which may hold a secret")
+    status: CallbackStatus
+    attempts: int
+    due: datetime | None = Field(None, description="While it is pending: when it is tried, or may be")
+    fault: str | None = Field(None, description="What its latest attempt failed of, in words")
 
 
 class InvocationView(BaseModel):
@@ -44,6 +55,9 @@ class InvocationView(BaseModel):
         None, description="What it is a part of, as `kind:id`; null: it was sent by a caller"
     )
     part: str | None = Field(None, description="Which part of it")
+    callback: CallbackView | None = Field(
+        None, description="Only where one call is shown, and it has ended; null: nobody asked to be told"
+    )
     result: str | None = Field(None, description="Where its answer is, when it has ended")
 
 
@@ -77,7 +91,20 @@ def record_view(record: Record) -> InvocationView:
         phases=_phases(record.phases),
         owner=record.owner or None,
         part=record.part or None,
+        callback=None,
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
+    )
+
+
+def callback_view(callback: CallbackRecord) -> CallbackView:
+    """A callback as the API shows it."""
+    pending = callback.status is CallbackStatus.PENDING
+    return CallbackView(
+        url=callback.url.partition("?")[0],
+        status=callback.status,
+        attempts=callback.attempts,
+        due=moment(callback.due) if pending else None,
+        fault=callback.fault,
     )
 
 

@@ -36,8 +36,10 @@ AGAIN = "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, erro
 
 
 def forget(db: sqlite3.Connection, which: str, *values: float) -> int:
-    """Forget the oldest of these calls, all of which have ended; how many they were."""
-    oldest = f"SELECT seq FROM invocations WHERE {which} ORDER BY ended LIMIT {PRUNED_AT_ONCE}"
+    """Forget the oldest of these calls, all of which have ended; how many they were. Whose callback is still to be
+    delivered is kept."""
+    told = "seq NOT IN (SELECT seq FROM callbacks WHERE status = 'pending')"
+    oldest = f"SELECT seq FROM invocations WHERE {which} AND {told} ORDER BY ended LIMIT {PRUNED_AT_ONCE}"
     return db.execute(f"DELETE FROM invocations WHERE seq IN ({oldest})", values).rowcount
 
 

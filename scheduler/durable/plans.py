@@ -23,6 +23,7 @@ class FunctionPlan:
     exec_seconds: float | None = None
     on_success: str | None = None
     on_failure: str | None = None
+    callback: str | None = None
 
 
 class Plans:
@@ -48,6 +49,7 @@ class Plans:
             deployed.exec_seconds if deployed else None,
             definition.on_success,
             definition.on_failure,
+            definition.callback,
         )
 
     def _policy(self, definition: FunctionDefinition) -> Policy:

@@ -167,6 +167,20 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX fires_trigger ON fires (trigger_name, seq);
     """,
+    """
+    CREATE TABLE callbacks (
+        seq INTEGER PRIMARY KEY REFERENCES invocations ON DELETE CASCADE,
+        message TEXT NOT NULL UNIQUE,
+        url TEXT NOT NULL,
+        host TEXT NOT NULL,
+        body BLOB NOT NULL,
+        status TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL,
+        fault TEXT
+    );
+    CREATE INDEX callbacks_due ON callbacks (host, due) WHERE status = 'pending';
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

@@ -36,6 +36,8 @@ class Terms:
     context: tuple[tuple[str, str], ...] = ()
     """What the function is told beside its request: `("Task-Index", "3")` is the header `X-Hearth-Task-Index`, and
     for a command the variable `HEARTH_TASK_INDEX`. Values are printable ASCII."""
+    callback: str | None = None
+    """URL that is told of its end; None: the function's `callback`."""
 
 
 NO_TERMS = Terms()
@@ -46,7 +48,14 @@ def terms_to_json(terms: Terms) -> str:
     if terms == NO_TERMS:
         return ""
     policy = None if terms.policy is None else {**asdict(terms.policy), "on": sorted(terms.policy.on)}
-    return json.dumps({"policy": policy, "timeout": terms.timeout, "context": terms.context})
+    return json.dumps(
+        {
+            "policy": policy,
+            "timeout": terms.timeout,
+            "context": terms.context,
+            "callback": terms.callback,
+        }
+    )
 
 
 def terms_of_json(text: str) -> Terms:
@@ -59,4 +68,5 @@ def terms_of_json(text: str) -> Terms:
         None if policy is None else Policy(**{**policy, "on": frozenset(policy["on"])}),
         data["timeout"],
         tuple((name, value) for name, value in data["context"]),
+        data.get("callback"),
     )

@@ -265,6 +265,11 @@ FAULTY = [
     (IMAGE + "    max_event_age: §31d\n", "max_event_age: must be from 1s to 30d"),
     (IMAGE + "    on_success: §g\n", "on_success: there is no function 'g'"),
     (IMAGE + "    on_failure: §G\n", "on_failure: must be 1 to 63 lower-case letters"),
+    (IMAGE + "    callback: §ftp://a.example/\n", "callback: must begin with https:// or http://"),
+    (
+        IMAGE + "    callback: §https://a.example/\n",
+        "callback: a callback to a.example is not allowed; HEARTH_CALLBACK_ALLOW has nothing",
+    ),
     # Mounts
     (IMAGE + "    writable: {/: §1MiB}\n", "writable./: must not be / or in /proc, /sys, /dev"),
     (IMAGE + "    writable: {/proc/x: §1MiB}\n", "must not be / or in /proc"),
@@ -427,6 +432,7 @@ DEFAULT = {
     "max_event_age": 21600.0,
     "on_success": None,
     "on_failure": None,
+    "callback": None,
     "runtime": None,
     "source": None,
     "handler": None,

@@ -1,0 +1,104 @@
+"""Delivers callbacks from the store, and tries again what fails. What is under way when the process ends is delivered
+again by the next: at least once, always with the same id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway.callbacks.sender import Attempt
+from pool.clock import Clock, Timer, jitter
+from pool.metrics import Metrics
+from scheduler.durable.callback_rows import CallbackStore
+from scheduler.durable.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
+from scheduler.durable.store import StoreError
+
+log = logging.getLogger("hearth.callbacks")
+
+MOST_OF_HOST = 4
+"""Callbacks to one host at once: one that hangs holds no other up."""
+MOST_AT_ONCE = 32
+STORE_RETRY = 1.0
+"""Seconds until the store is asked again after it has failed."""
+
+Send = Callable[[Delivery], Awaitable[Attempt]]
+
+
+class Deliverer:
+    """One a gateway. `start`, then `close`. `send` must not raise but for cancellation."""
+
+    def __init__(self, store: CallbackStore, clock: Clock, metrics: Metrics, send: Send) -> None:
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._send = send
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._timer: Timer | None = None
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, with what an earlier process has left."""
+        self._wake.set()
+        self._loop = asyncio.ensure_future(self._run())
+
+    async def close(self) -> None:
+        """Stop. What is under way is delivered again by the next start."""
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._under_way.values(), *([self._loop] if self._loop else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begun(self, works: Sequence[object]) -> None:
+        """These are on disk: deliver what of them are callbacks."""
+        if any(isinstance(work, NewCallback) for work in works):
+            self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._store.exists:
+                continue
+            try:
+                due, next_due = await self._store.due(self._clock.wall(), MOST_OF_HOST)
+            except StoreError:
+                self._wake_in(STORE_RETRY)
+                continue
+            for delivery in due:
+                if delivery.message not in self._under_way and len(self._under_way) < MOST_AT_ONCE:
+                    task = asyncio.ensure_future(self._deliver(delivery))
+                    self._under_way[delivery.message] = task
+            if next_due is not None:
+                self._wake_in(max(0.0, next_due - self._clock.wall()))
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(seconds, self._wake.set)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            attempt = await self._send(delivery)
+            attempts, due, status = delivery.attempts + 1, 0.0, CallbackStatus.DELIVERED
+            if attempt.fault is not None and not attempt.final and attempts < ATTEMPTS:
+                due, status = self._clock.wall() + pause_after(attempts) * jitter(), CallbackStatus.PENDING
+            elif attempt.fault is not None:
+                status = CallbackStatus.GIVEN_UP
+                log.warning(
+                    "the callback %s to %s is given up: %s", delivery.message, delivery.host, attempt.fault
+                )
+            while True:
+                try:
+                    await self._store.record(delivery.message, status, attempts, due, attempt.fault)
+                    break
+                except StoreError:
+                    await self._clock.sleep(STORE_RETRY)
+            outcome = "failed" if status is CallbackStatus.PENDING else status.value
+            self._metrics.callbacks.labels(outcome).inc()
+        finally:
+            del self._under_way[delivery.message]
+            self._wake.set()

@@ -1,0 +1,104 @@
+"""One attempt to deliver a callback: the name is looked up once, and the connection goes to the address that was
+checked. No redirect is followed, no proxy is asked, and of the answer nothing but its status is read."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from gateway.callbacks.signing import signed_headers
+from pool.clock import Clock
+from scheduler.durable.callback_allow import Allowed, as_ip, place_of
+from scheduler.durable.callbacks import Delivery
+
+TIMEOUT = 15.0
+"""Seconds that an attempt may take, the look-up of the name included."""
+GONE = 410
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of an attempt. `fault` None: it was delivered; `final`: there is no use in another."""
+
+    fault: str | None = None
+    final: bool = False
+
+
+class Sender:
+    """Sends callbacks. Connections are not kept: none is used for another name than it was opened for."""
+
+    def __init__(self, allowed: Allowed, secret: bytes, clock: Clock, resolve: Resolve | None = None) -> None:
+        self._allowed = allowed
+        self._secret = secret
+        self._clock = clock
+        self._resolve = resolve or look_up
+        self._client: httpx.AsyncClient | None = None
+
+    async def __call__(self, delivery: Delivery) -> Attempt:
+        """Try once."""
+        if (fault := self._allowed.fault_of(delivery.url)) is not None:
+            return Attempt(fault, final=True)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._send(delivery)
+        except TimeoutError:
+            return Attempt(f"no answer within {TIMEOUT:g} s")
+        except OSError as error:
+            return Attempt(f"the name cannot be looked up: {error.strerror or error}")
+        except httpx.HTTPError as error:
+            return Attempt(f"{type(error).__name__}: {error}")
+
+    async def _send(self, delivery: Delivery) -> Attempt:
+        place = place_of(delivery.url)
+        literal = as_ip(place.host)
+        found = await self._resolve(place.host, place.port) if literal is None else [str(literal)]
+        address = self._allowed.usable(place, found)
+        if address is None:
+            return Attempt(f"{place.host} has no address that callbacks may go to, only {', '.join(found)}")
+        url = httpx.URL(delivery.url)
+        headers = {
+            "host": url.netloc.decode("ascii"),
+            "content-type": "application/json",
+            "user-agent": "Hearth",
+            **signed_headers(self._secret, delivery.message, int(self._clock.wall()), delivery.body),
+        }
+        extensions = {"sni_hostname": place.host} if place.tls and literal is None else {}
+        client = self._open()
+        request = client.build_request(
+            "POST", url.copy_with(host=address), headers=headers, content=delivery.body, extensions=extensions
+        )
+        response = await client.send(request, stream=True)
+        await response.aclose()
+        if response.is_success:
+            return Attempt()
+        return Attempt(f"answered with status {response.status_code}", final=response.status_code == GONE)
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            context = httpx.create_ssl_context(trust_env=False)
+            context.load_default_certs()
+            self._client = httpx.AsyncClient(
+                verify=context,
+                trust_env=False,
+                follow_redirects=False,
+                timeout=TIMEOUT,
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
+        return self._client
+
+    async def close(self) -> None:
+        """Let go of the client."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a name. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))

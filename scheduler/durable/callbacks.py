@@ -1,0 +1,96 @@
+"""Callbacks: an accepted call's end is POSTed to a URL. What begins one, and when it is tried again."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from scheduler.durable.callback_allow import Allowed
+from scheduler.durable.destinations import told_to_destination
+from scheduler.durable.model import Claim, Ending, Status
+
+ATTEMPTS = 12
+"""Times that a callback is tried: about half an hour."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 900.0
+"""Seconds before the second attempt, and before any other; each pause is twice the one before it."""
+
+
+class CallbackStatus(StrEnum):
+    """How a callback stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, slots=True)
+class NewCallback:
+    """A callback to be begun, together with the end of the call that it tells of."""
+
+    invocation: str
+    message: str
+    """Its id: the same in every attempt, so that a receiver knows a repetition."""
+    url: str
+    host: str
+    body: bytes
+    fault: str | None = None
+    """Why it is given up at once; None: it is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A callback that is due."""
+
+    message: str
+    url: str
+    host: str
+    body: bytes
+    attempts: int
+    """Those that were made before."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRecord:
+    """How a callback stands. `due` is wall time; `fault` is what the latest attempt failed of."""
+
+    url: str
+    status: CallbackStatus
+    attempts: int
+    due: float
+    fault: str | None
+
+
+class Calling(Protocol):
+    """What is declared of a function that matters here."""
+
+    @property
+    def callback(self) -> str | None: ...
+
+
+class Callbacks:
+    """A follower of the worker. A call that was cancelled, or is a part of something, has no callback."""
+
+    def __init__(self, plan_of: Callable[[str], Calling], allowed: Allowed) -> None:
+        self._plan_of = plan_of
+        self._allowed = allowed
+
+    def __call__(self, claim: Claim, ending: Ending) -> Iterable[NewCallback]:
+        """The callback of the call's own, else its function's."""
+        call = claim.call
+        url = call.terms.callback or self._plan_of(call.function).callback
+        if not url or ending.status is Status.CANCELLED or call.owner:
+            return ()
+        # What was allowed when the call was accepted may not be any more.
+        fault = self._allowed.fault_of(url)
+        host = url.split("/", 3)[2]
+        body = json.dumps(told_to_destination(claim, ending)).encode()
+        return (NewCallback(ending.id, f"msg_{secrets.token_hex(12)}", url, host, body, fault),)
+
+
+def pause_after(attempts: int) -> float:
+    """Seconds until the next attempt after so many."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts - 1, 60))
