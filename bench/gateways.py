@@ -54,6 +54,15 @@ class Gateway:
         """Let go of the connections."""
         await self._api.aclose()
 
+    async def count(self, metric: str) -> float:
+        """Sum of the samples of a metric. Raises `GatewayFault`."""
+        try:
+            text = (await self._api.get("/metrics")).text
+        except httpx.HTTPError as error:
+            raise GatewayFault(f"the gateway does not show its metrics: {type(error).__name__}") from error
+        families = (line for line in text.splitlines() if line.startswith((f"{metric} ", f"{metric}{{")))
+        return sum(float(line.rsplit(" ", 1)[1]) for line in families)
+
     async def get(self, path: str) -> Any:
         """A JSON answer of the API. Raises `GatewayFault`."""
         try:

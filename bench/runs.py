@@ -16,6 +16,7 @@ from rich.console import Console
 
 from bench import neighbours as attacks
 from bench import references, scenarios, wrk
+from bench.accepted import accepted
 from bench.client import Address, CallFailed
 from bench.footprint import idle_clients, idle_gateway, many_functions
 from bench.fresh import flat_out, paced
@@ -40,6 +41,7 @@ SCENARIOS = (
     "prewarmed",
     "cold",
     "http-image",
+    "async",
     "fresh",
     "fresh-max",
     "burst",
@@ -53,7 +55,7 @@ ON_ANY_GATEWAY = ("warm", "warm-nginx", "open-loop", "prewarmed", "cold", "burst
 """The others need functions, or a look at the process, that only a gateway of the benchmark's own gives."""
 WITH_NGINX, WITH_WRK = (
     ("warm-nginx", "stream"),
-    ("warm-nginx", "http-image", "idle-clients"),
+    ("warm-nginx", "http-image", "async", "idle-clients"),
 )
 MEMORY_PER_FUNCTION = 2**28
 """Bytes that the benchmark's own gateway may declare for each call at once: no sample shall wait for memory."""
@@ -175,6 +177,10 @@ class Run:
             "http-image": (
                 "An HTTP image, beside a handler",
                 lambda shown: http_image(keeping, function, IMAGE, plan, shown),
+            ),
+            "async": (
+                "Calls to be run later, beside direct ones",
+                lambda shown: accepted(keeping, function, plan, shown),
             ),
             "fresh": (
                 "A fresh container for each call, paced",

@@ -48,6 +48,9 @@ class Plan:
     """Instances behind nginx. On two cores four are a tenth faster than two."""
     open_seconds: float = 4.0
     open_rounds: int = 5
+    accept_seconds: float = 3.0
+    """Of a round in which calls are accepted; what is left of them then is run."""
+    accept_rounds: int = 5
     fresh_samples: int = 20
     """Calls of a function with `reuse: false`, one at a time."""
     fresh_seconds: float = 8.0
@@ -83,6 +86,8 @@ QUICK = Plan(
     wrk_rounds=1,
     open_seconds=0.5,
     open_rounds=2,
+    accept_seconds=1.0,
+    accept_rounds=1,
     fresh_samples=2,
     fresh_seconds=1.5,
     fresh_rounds=1,

@@ -61,6 +61,8 @@ _ALL = (
     Target("prewarmed_to_cold", "prewarmed", "prewarmed / cold", 1 / 12),
     Target("cold_to_raw", "cold", "cold / raw start", 1.15, stretch=1.05),
     Target("http_to_handler", "http-image", "HTTP image req/s / handler", 0.8, "", True),
+    Target("accept", "async", "calls accepted on disk, 64 clients", 3000, "/s", True),
+    Target("drain_to_direct", "async", "accepted calls run / direct calls, a second", 0.7, "", True),
     Target("fresh_start", "fresh", "reuse: false, paced: start p50", 5, "ms", stretch=2),
     Target("fresh_to_raw", "fresh-max", "reuse: false, calls/s / raw workers", 0.85, "", True, 0.95),
     Target("burst_to_raw", "burst", "burst / raw starts", 1.2),

@@ -1,4 +1,5 @@
 -- wrk's script: greets, checks each answer, and prints what was seen as one line of JSON.
+-- With the argument `accept` the calls are to be run later, and each answer must say that they will be.
 
 local name = "wrk-load-000"
 local expected = '"Hello, ' .. name .. '!"'
@@ -9,12 +10,26 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = '{"name":"' .. name .. '"}'
 
+local accepted = false
+
+function init(arguments)
+  if arguments[1] == "accept" then
+    accepted = true
+    wrk.headers["Prefer"] = "respond-async"
+  end
+  wrk.init(arguments)
+end
+
 function setup(thread)
   threads[#threads + 1] = thread
 end
 
 function response(status, headers, body)
-  if status ~= 200 or not body:find(expected, 1, true) then
+  if accepted then
+    if status ~= 202 then
+      wrong = wrong + 1
+    end
+  elseif status ~= 200 or not body:find(expected, 1, true) then
     wrong = wrong + 1
   end
 end

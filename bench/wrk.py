@@ -26,11 +26,13 @@ def missing() -> str | None:
     return None if shutil.which("wrk") else "wrk is not installed: as root, `make bench` installs it"
 
 
-async def load(address: Address, target: str, clients: int, seconds: float) -> Outcome:
-    """A closed loop of `clients`, for `seconds` rounded up to whole ones. Raises `WorkerFailed`."""
+async def load(address: Address, target: str, clients: int, seconds: float, accept: bool = False) -> Outcome:
+    """A closed loop of `clients`, for `seconds` rounded up to whole ones. `accept`: the calls are to be run later.
+    Raises `WorkerFailed`."""
     whole = max(1, round(seconds + 0.499))
     command = ["wrk", "--threads", "1", "--connections", str(clients), "--duration", f"{whole}s"]
     command += ["--timeout", f"{TIMEOUT}s", "--script", str(SCRIPT), address.url + target]
+    command += ["--", "accept"] if accept else []
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, start_new_session=True)
     try:
         async with asyncio.timeout(whole + TIMEOUT + LATE):
