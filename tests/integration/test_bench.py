@@ -95,6 +95,7 @@ def check_shape(result: dict[str, Any]) -> None:
             "open-loop-nginx",
         ),
         *("prewarmed", "cold", "raw-start", "burst", "burst-raw", "http-image", "http-handler"),
+        *("async-direct", "async-accept", "async-drain"),
         *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
         *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),
         *("many-functions", "one-function"),
