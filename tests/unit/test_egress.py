@@ -1,0 +1,295 @@
+"""The networks of a gateway and their rules, whatever the engine and `iptables` do. The command is a small script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pool import egress as egress_module
+from pool import firewall
+from pool.clock import VirtualClock
+from pool.egress import NETWORK_LABEL, Egress
+from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.memory import Latency, MemoryEngine
+from pool.errors import StartFailed
+from pool.firewall import FirewallError
+from pool.workload import Kind, Workload
+
+IPTABLES = """\
+#!/bin/sh
+# Keeps its rules in a file. A file named after an action makes that action fail, with the file's text.
+home=$(dirname "$0")
+[ "$1" = -w ] && shift 2
+action=$1
+shift
+[ -e "$home/$action" ] && { cat "$home/$action" >&2; exit 4; }
+case $action in
+-S) sed 's/^/-A /' "$home/rules" ;;
+-C) grep -Fxq -e "$*" "$home/rules" ;;
+-I) echo "$*" >> "$home/rules" ;;
+-D) awk -v rule="$*" '$0 == rule && !gone { gone = 1; next } { print }' "$home/rules" > "$home/new"
+    mv "$home/new" "$home/rules" ;;
+esac
+"""
+BRIDGE = "hthgateway-e"
+INSIDE = "hthgateway-i"
+
+
+class Command:
+    """The script, under both names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "rules"
+        self.file.touch()
+        for name in (firewall.V4, firewall.V6):
+            script = folder / name
+            script.write_text(IPTABLES)
+            script.chmod(0o755)
+
+    def fails(self, action: str, complaint: str = "no luck") -> None:
+        """From now on this action fails."""
+        (self.folder / action).write_text(complaint)
+
+    def works(self, action: str) -> None:
+        """It does not any more."""
+        (self.folder / action).unlink()
+
+    @property
+    def rules(self) -> list[str]:
+        return self.file.read_text().splitlines()
+
+    def rules_of(self, bridge: str) -> int:
+        """How many rules are about a bridge."""
+        return sum(f"-i {bridge} " in rule for rule in self.rules)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(firewall, "BRIDGE_FILTER", tmp_path / "no such switch")
+    return Command(folder)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[MemoryEngine]:
+    engine = MemoryEngine(VirtualClock(), latency=Latency(0, 0, 0, 0))
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+def egress(engine: MemoryEngine) -> Egress:
+    return Egress(engine, "gateway-1")
+
+
+@pytest.fixture
+def shut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may not enter namespaces."""
+    monkeypatch.setattr(egress_module.netns, "permitted", lambda: False)
+
+
+async def names(engine: MemoryEngine) -> list[str]:
+    return sorted(network.name for network in await engine.networks({NETWORK_LABEL: "gateway-1"}))
+
+
+def workload(kind: Kind = Kind.HANDLER, egress: bool = False) -> Workload:
+    container = ContainerSpec(name="", image="image")
+    return Workload(function="f", version="1", kind=kind, container=container, egress=egress)
+
+
+EGRESS, FALLBACK = "hearth-gateway--egress", "hearth-gateway--inside"
+
+
+# -- the networks -------------------------------------------------------------------------------------------
+
+
+async def test_a_network_is_made_once_and_protected(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    assert await egress.ensure() == await egress.ensure() == EGRESS
+    assert await names(engine) == [EGRESS]
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+    assert engine.calls["create_network"] == 1
+
+
+async def test_one_that_an_earlier_process_has_left_is_used_and_protected_anew(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    await Egress(engine, "gateway-1").ensure()
+    command.file.write_text("")
+    await egress.ensure()
+    assert engine.calls["create_network"] == 1
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+
+
+async def test_no_way_out_where_the_host_cannot_be_protected(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    command.fails("-S", "iptables: No chain/target/match by that name.")
+    with pytest.raises(StartFailed, match=r"not available: .* DOCKER-USER .*No chain"):
+        await egress.ensure()
+    assert await names(engine) == []
+
+
+async def test_a_network_whose_rules_cannot_be_set_is_not_used(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    command.fails("-I", "out of memory")
+    with pytest.raises(StartFailed, match=r"the host cannot be protected .*out of memory"):
+        await egress.ensure()
+    command.works("-I")
+    await egress.ensure()
+    assert engine.calls["create_network"] == 1, "it is there already"
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+
+
+async def test_an_engine_that_cannot_make_a_network_is_asked_again(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    engine.fail_next("create_network", EngineError("all addresses are used up"))
+    with pytest.raises(EngineError, match="used up"):
+        await egress.ensure()
+    await egress.ensure()
+    assert await names(engine) == [EGRESS]
+
+
+async def test_the_fallback_is_only_for_hosts_that_need_it_and_allow_it(
+    command: Command, engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for permitted, allowed in ((True, True), (True, False), (False, False)):
+        monkeypatch.setattr(egress_module.netns, "permitted", lambda answer=permitted: answer)
+        assert await egress.fallback(allowed) is None
+    assert await names(engine) == []
+    assert await egress.fallback(True) == FALLBACK
+    assert command.rules_of(INSIDE) == len(firewall.RULES) + 1
+
+
+@pytest.mark.usefixtures("shut_out")
+async def test_the_fallback_has_no_way_out_and_can_do_without_rules(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    (command.folder / firewall.V4).unlink()
+    assert await egress.fallback(True) == FALLBACK
+    assert await names(engine) == [FALLBACK]
+    await egress.remove()
+    assert await names(engine) == []
+
+
+@pytest.mark.usefixtures("shut_out")
+async def test_removing_takes_away_all_networks_and_rules_of_this_gateway_and_no_others(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    other = Egress(engine, "another-one")
+    for made in (egress, other):
+        await made.ensure()
+        await made.fallback(True)
+    await Egress(engine, "gateway-1").remove()  # by a later process, that made none of it
+    assert await names(engine) == []
+    assert command.rules_of(BRIDGE) == command.rules_of(INSIDE) == 0
+    assert len(command.rules) == 2 * (len(firewall.RULES) + 1)
+    assert await egress.ensure() == EGRESS, "made anew"
+
+
+async def test_rules_that_cannot_be_removed_keep_no_gateway_from_stopping(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    await egress.ensure()
+    command.fails("-D")
+    await egress.remove()
+    assert await names(engine) == []
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+
+
+@pytest.mark.usefixtures("shut_out")
+async def test_when_networks_may_be_removed(command: Command, engine: MemoryEngine, egress: Egress) -> None:
+    plain, out, server = workload(), workload(egress=True), workload(Kind.HTTP)
+    assert egress.removable([plain]), "an earlier process may have left some"
+    assert not egress.removable([plain, out])
+    assert not egress.removable([server])
+    await egress.remove()
+    assert not egress.removable([])
+    await egress.ensure()
+    assert egress.removable([])
+    engine.fail_next("remove_network", EngineError("it has endpoints"))
+    with pytest.raises(EngineError):
+        await egress.remove()
+    assert egress.removable([]), "it was not removed"
+
+
+async def test_servers_need_no_network_where_namespaces_can_be_entered(
+    engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module.netns, "permitted", lambda: True)
+    assert egress.removable([workload(Kind.HTTP)])
+
+
+# -- the rules ----------------------------------------------------------------------------------------------
+
+
+async def test_protecting_twice_sets_no_rule_twice(command: Command) -> None:
+    await firewall.protect("bridge0")
+    once = command.rules
+    await firewall.protect("bridge0")
+    assert command.rules == once
+    await firewall.unprotect("bridge0")
+    await firewall.unprotect("bridge0")
+    assert command.rules == []
+
+
+async def test_half_a_protection_is_taken_back(command: Command) -> None:
+    """The rules of IPv6 cannot be set."""
+    six = command.folder / "six"
+    six.mkdir()
+    (command.folder / firewall.V6).rename(six / firewall.V6)
+    (six / "rules").touch()
+    (six / "-I").write_text("no IPv6 here")
+    (command.folder / firewall.V6).write_text(f'#!/bin/sh\nexec {six}/{firewall.V6} "$@"\n')
+    (command.folder / firewall.V6).chmod(0o755)
+    with pytest.raises(FirewallError, match="no IPv6 here"):
+        await firewall.protect("bridge0")
+    assert command.rules == []
+
+
+async def test_a_host_without_the_command_for_ipv6_has_the_rules_of_ipv4(command: Command) -> None:
+    (command.folder / firewall.V6).unlink()
+    await firewall.protect("bridge0")
+    assert command.rules_of("bridge0") == 3
+    assert await firewall.protected_bridges("bridge") == ["bridge0"]
+    await firewall.unprotect("bridge0")
+    assert await firewall.protected_bridges("bridge") == []
+
+
+async def test_only_rules_of_ours_count(command: Command) -> None:
+    command.file.write_text(
+        f"INPUT -i hthaaa -j DROP\nINPUT -m comment --comment {firewall.COMMENT} -j DROP\n"
+        f"INPUT -i hthbbb -m comment --comment {firewall.COMMENT} -j DROP\n"
+    )
+    assert await firewall.protected_bridges("hth") == ["hthbbb"]
+
+
+async def test_a_rule_that_is_there_and_cannot_be_removed_is_a_fault(command: Command) -> None:
+    await firewall.protect("bridge0")
+    command.fails("-D", "permission denied")
+    with pytest.raises(FirewallError, match=r"iptables .*bridge0.*: permission denied"):
+        await firewall.unprotect("bridge0")
+
+
+def test_whether_a_host_can_be_protected(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert firewall.available() is None
+    switch = tmp_path / "switch"
+    monkeypatch.setattr(firewall, "BRIDGE_FILTER", switch)
+    switch.write_text("1\n")
+    assert firewall.available() is None
+    switch.write_text("0\n")
+    assert "passes no rules" in str(firewall.available())
+    (command.folder / firewall.V4).write_text("#!/no/such/program\n")
+    assert "cannot be run" in str(firewall.available())
+    (command.folder / firewall.V4).unlink()
+    assert firewall.available() == "there is no iptables command"
