@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from property.virtual_pool import COLD, CREATE, IMAGE, REMOVE, SPECIALISE, START, World
+from property.virtual_pool import COLD, CREATE, IMAGE, MIB, REMOVE, SPECIALISE, START, World
 
-from pool.engine.base import EngineError
+from pool.engine.base import ContainerSpec, EngineError
 from pool.instance import Instance
 from pool.lease import Lease
+from pool.pool import SLOW_START
 from pool.states import Reason, State
 
 
@@ -196,3 +197,42 @@ async def test_closing_waits_until_everything_is_gone(world: World) -> None:
     assert closing.done()
     assert world.pool.ledger.removals == {"shutdown": 2}
     assert repr(world.pool) == "<Pool <Ledger empty; 0 of 10000 MiB declared>>"
+
+
+async def test_a_pool_to_which_nobody_listens_does_its_work_all_the_same(world: World) -> None:
+    """As before its dispatcher is there, and for whoever uses it alone."""
+    workload = world.deploy().workload
+    pool, launcher = world.pool, world.launcher
+    pool.listener = None
+    ready = pool.start(workload)
+    await world.clock.advance(COLD)
+    assert ready.state is State.IDLE
+    world.kill_instance(ready)
+    pool.remove(ready, Reason.DEAD)
+    launcher.broken.add("f")
+    failed = pool.start(workload)
+    await world.clock.advance(2 * COLD)
+    assert failed.reason == Reason.START_FAILED
+    launcher.broken.clear()
+    launcher.endless.add("f")
+    slow = pool.start(workload)
+    await world.clock.advance(COLD + SLOW_START)
+    assert slow.slow
+    pool.remove(slow, Reason.REQUESTED)
+    left = Instance("left", IMAGE, 128 * MIB, None, world.clock.now(), State.FOUND)
+    left.container = await world.clock.run(world.engine.create(ContainerSpec(name="left", image=IMAGE)))
+    launcher.owners["left"] = None
+    launcher.unreachable.add("left")
+    pool.find(left)
+    pool.adopt(left, None)
+    await world.clock.advance(1.0)
+    assert left.reason == Reason.ORPHANED
+    assert {i.state for i in (ready, failed, slow, left)} == {State.GONE}
+    assert world.engine.alive() == 0
+
+
+async def test_a_record_that_nobody_keeps_lets_nothing_be_left_warm(world: World) -> None:
+    lease = await leased(world)
+    world.dispatcher.release(lease)
+    assert await world.clock.run(world.pool.close(keep_warm=True)) == 0
+    assert lease.instance.state is State.GONE
