@@ -130,7 +130,7 @@ class World:
         await self.call.start()
 
     def close(self) -> None:
-        self.runner.run(self.call.pool.close())
+        self.runner.run(self.call.close())
         self.runner.close()
 
     def served(self, said: list[bytes], fast: bool, patient: bool) -> Served:

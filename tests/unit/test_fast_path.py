@@ -24,7 +24,7 @@ async def call():
     call = WarmCall()
     await call.start()
     yield call
-    await call.pool.close()
+    await call.close()
 
 
 def sent(call: WarmCall) -> bytes:

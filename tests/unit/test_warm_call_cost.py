@@ -41,7 +41,7 @@ async def test_a_warm_call_makes_no_task() -> None:
         assert b"\r\nx-hearth-start: warm\r\n" in head
     loop.set_task_factory(None)
     assert made == []
-    await call.pool.close()
+    await call.close()
 
 
 @pytest.mark.timeout(900)  # valgrind takes fifty times as long, on a busy machine much more

@@ -201,6 +201,11 @@ class WarmCall:
         assert isinstance(link, Link)
         self.link = link
 
+    async def close(self) -> None:
+        """Remove the instance, and start no other instead of it."""
+        self.dispatcher.close()
+        await self.pool.close()
+
     def __call__(self, request: bytes = REQUEST % b"") -> bytes:
         """One call, from the request's bytes to those of the response."""
         self.client.written.clear()
