@@ -50,9 +50,25 @@ lint: $(READY) ## style, types and the architecture's contracts
 engine: $(READY) ## have a container engine: use the one that answers, else install and start one
 	@$(PY) -m deploy.engine ensure
 
-# The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge.
-# Without root, the tests use what is installed.
+# The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
+# sources start message brokers of their own: a service that their packages have brought is stopped. Without root, the
+# tests use what is installed.
+BROKERS := redis-server nats-server mosquitto
 tools:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		wanted=""; for broker in $(BROKERS); do \
+			command -v $$broker >/dev/null || wanted="$$wanted $$broker"; \
+		done; \
+		if [ -n "$$wanted" ]; then \
+			echo "Installing$$wanted for the tests"; \
+			apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+				apt-get -qq install -y --no-install-recommends $$wanted >/dev/null || exit 1; \
+			for broker in $$wanted; do \
+				if test -d /run/systemd/system; then systemctl -q disable --now $$broker; \
+				else service $$broker stop; fi >/dev/null 2>&1 || true; \
+			done; \
+		fi; \
+	fi
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 			! { command -v chromium && command -v ip && command -v curl && command -v valgrind && test -x /bin/busybox; } >/dev/null; then \
 		echo "Installing chromium, busybox, iproute2, curl and valgrind for the tests"; \

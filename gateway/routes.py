@@ -13,6 +13,7 @@ from gateway.jobs.routes import add_job_routes
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.runtime import Runtime
+from gateway.sources.routes import add_source_routes
 from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from gateway.views import (
@@ -59,6 +60,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     add_job_routes(router, runtime.jobs, runtime.job_starts)
     add_event_routes(router, runtime.triggers, runtime.clock, runtime.dispatcher)
     add_trigger_routes(router, runtime.triggers, runtime.schedules, runtime.dispatcher)
+    add_source_routes(router, runtime.sources)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name

@@ -16,6 +16,8 @@ from gateway.callbacks.signing import kept_secret
 from gateway.guard import is_loopback
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
+from gateway.sources.direct import Direct
+from gateway.sources.manager import Sources
 from pool.adoption import Adoption
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
@@ -47,7 +49,9 @@ from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.jobs.store import JobStore
 from scheduler.registry import Registry
+from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.event import Publish
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
@@ -174,6 +178,8 @@ class Runtime:
             owner.on_followed.append(self.triggers.begun)
         self.registry.on_declared.append(lambda definitions: self.triggers.declare(definitions.triggers))
         self._durable: asyncio.Task[None] | None = None
+        self.sources = Sources(self._publish_to, folder.id, self.clock, self.metrics)
+        self.registry.on_declared.append(lambda definitions: self.sources.declare(definitions.sources))
         self._looked = False
         self._engine_answered = float("-inf")
 
@@ -188,6 +194,11 @@ class Runtime:
         for name, function in self.dispatcher.functions.items():
             waiting[label_of(name)] += function.waiting
         return (((label,), depth) for label, depth in waiting.items())
+
+    def _publish_to(self, source: SourceDefinition) -> Publish:
+        if source.function is None:
+            return self.triggers.publish
+        return Direct(source.name, source.function, self.targets["function"], self.store, self.clock)
 
     async def start(self, definitions: Definitions) -> None:
         """Adopt or remove what an earlier process left, and bring the functions into service."""
@@ -242,6 +253,7 @@ class Runtime:
     async def drain(self, hurry: asyncio.Event) -> None:
         """Accept nothing new, and wait until what runs has finished: `drain_timeout` at most, or until `hurry`."""
         self.dispatcher.draining = True
+        await self.sources.close()
         if self._durable is not None:
             self._durable.cancel()
             await asyncio.gather(self._durable, return_exceptions=True)
@@ -265,6 +277,7 @@ class Runtime:
         """Let go of the engine and the data folder. Every instance, network and socket folder is removed, but, with
         `keep_warm`, for what the next start can adopt."""
         self.dispatcher.close()
+        await self.sources.close()
         await self.runs.close()
         await self.worker.close()
         await self.jobs.close()

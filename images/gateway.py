@@ -13,6 +13,8 @@ from pathlib import Path
 from scheduler.pip_wheels import pip_arguments
 
 PACKAGES = ("gateway", "scheduler", "pool", "runtimes")
+EXTRAS = ("redis", "nats", "mqtt")
+"""In an image nobody adds a package later: what sources of messages need is there."""
 PINNED_BY = ("pyproject.toml", "constraints.txt")
 
 
@@ -48,7 +50,9 @@ def dependencies(root: Path, python: str) -> dict[str, Path]:
 
 
 def _fetch(root: Path, target: Path, python: str, machine: str) -> None:
-    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = (package for extra in EXTRAS for package in project["optional-dependencies"][extra])
+    wanted = [*project["dependencies"], *extras]
     requirements = target.with_suffix(".txt")
     requirements.write_text("\n".join([*wanted, "pip"]))
     pip = [sys.executable, "-m", "pip", *pip_arguments(requirements, target, python, machine)]

@@ -98,6 +98,24 @@ class Metrics:
             ["trigger", "outcome"],
             r,
         )
+        self.source_messages = Counter(
+            "hearth_source_messages",
+            "Messages of sources, by what became of them",
+            ["source", "outcome"],
+            registry=r,
+        )
+        self.source_connected = Gauge(
+            "hearth_source_connected",
+            "1 while a source is connected to its server, else 0",
+            ["source"],
+            registry=r,
+        )
+        self.source_lag = Gauge(
+            "hearth_source_lag",
+            "Messages that the server has for a source, where it says so",
+            ["source"],
+            registry=r,
+        )
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )

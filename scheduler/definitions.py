@@ -19,6 +19,7 @@ from scheduler.faults import DefinitionsError, Fault, shown
 from scheduler.job_definitions import JobDefinition, read_jobs
 from scheduler.located_model import Reader, listed, no_such
 from scheduler.located_yaml import KeyPath
+from scheduler.source_definitions import SourceDefinition, read_sources
 from scheduler.trigger_definitions import TriggerDefinition, read_triggers
 from scheduler.units import Duration, Size, duration_between, size_between
 from scheduler.workflow_definitions import WorkflowDefinition, read_workflows
@@ -125,6 +126,8 @@ class Definitions(BaseModel):
     workflows: dict[str, WorkflowDefinition] = {}
     jobs: dict[str, JobDefinition] = {}
     triggers: dict[str, TriggerDefinition] = {}
+    sources: dict[str, SourceDefinition] = {}
+    """Queues whose messages are events."""
 
 
 def load(
@@ -143,7 +146,7 @@ def load(
     return _Loader(path, runtimes, allowed_volumes, allowed_callbacks or Allowed()).load()
 
 
-_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers")
+_ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers", "sources")
 _FUNCTION_KEYS = tuple(key for key in FunctionDefinition.model_fields if key != "name")
 _PREWARM = TypeAdapter(types.Prewarm)
 
@@ -200,6 +203,7 @@ class _Loader(Reader):
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
         startable: dict[str, Collection[str]] = {"function": functions, "workflow": workflows, "job": jobs}
         triggers = read_triggers(self, self.mapping(root, "triggers"), startable)
+        message_sources = read_sources(self, self.mapping(root, "sources"), functions)
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}
@@ -210,6 +214,7 @@ class _Loader(Reader):
             workflows=workflows,
             jobs=jobs,
             triggers=triggers,
+            sources=message_sources,
         )
 
     def _destinations(self, path: KeyPath, keys: object, functions: Collection[str]) -> None:

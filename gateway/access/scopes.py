@@ -52,6 +52,8 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("POST", "/triggers/{name}/fire", "deploy"),
     ("POST", "/events", "invoke"),
     ("POST", "/hooks/{trigger}", None),
+    ("GET", "/sources", "read"),
+    ("GET", "/sources/{name}", "read"),
     ("GET", "/metrics", "read"),
     ("GET", "/healthz", None),
     ("GET", "/readyz", None),

@@ -40,6 +40,7 @@ class SqliteStore:
 
     async def begin(self, works: Sequence[object], now: float) -> None:
         def operation(db: sqlite3.Connection) -> None:
+            self.make_room(db)
             for work in works:
                 begin(work, db, now)
 

@@ -47,7 +47,7 @@ class Store(Protocol):
         """
 
     async def begin(self, works: Sequence[object], now: float) -> None:
-        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows."""
+        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows. Raises `StoreFull`."""
 
     async def claim(self, now: float, choose: Choose) -> Claimed:
         """Lease calls that are due at `now` to this process; the oldest first, of each function."""

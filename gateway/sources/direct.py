@@ -1,0 +1,32 @@
+"""`function:` of a source: each event is a call of one function, whatever the triggers are."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pool.clock import Clock
+from scheduler.durable.store import Store
+from scheduler.durable.targets import Start, Target
+from scheduler.durable.terms import Terms
+from scheduler.triggers.event import Event
+from scheduler.triggers.wire import binary_headers
+
+
+class Direct:
+    """A `Publish` that starts one target, with the event in binary mode."""
+
+    def __init__(self, source: str, name: str, target: Target, store: Store, clock: Clock) -> None:
+        self._source = source
+        self._name = name
+        self._target = target
+        self._store = store
+        self._clock = clock
+
+    async def __call__(self, event: Event) -> int:
+        cause = "\0".join(("source", self._source, self._name, event.source, event.id))
+        id = hashlib.sha256(cause.encode()).hexdigest()[:32]
+        told = Terms(context=(("Source", self._source),))
+        start = Start(id, self._name, event.data, binary_headers(event), told)
+        await self._store.begin([self._target.work(start)], self._clock.wall())
+        self._target.begun()
+        return 1

@@ -1,0 +1,53 @@
+"""What event a message is: the CloudEvent that it holds, or one that is made of it."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+from gateway.sources.broker import Message
+from scheduler.source_definitions import SourceDefinition
+from scheduler.triggers.event import REQUIRED, Event
+from scheduler.triggers.wire import EventFault, of_http, of_structured
+
+LARGEST_LOOKED_AT = 2**20
+"""Bytes of a message whose content type is not said, up to which it is looked whether it is a CloudEvent."""
+
+
+def events_of(message: Message, definition: SourceDefinition, address: str) -> list[Event]:
+    """The events of a message: several where it is a batch. Raises `EventFault` for one that says that it is a
+    CloudEvent and is none, and for one without data."""
+    if message.fault is not None:
+        raise EventFault(message.fault)
+    if message.content_type is None and _is_structured(message.data):
+        return [of_structured(message.data)]
+    headers = [
+        (f"ce-{name.lower()}".encode(), quote(value).encode()) for name, value in message.attributes.items()
+    ]
+    if message.content_type is not None:
+        headers.append((b"content-type", message.content_type.encode()))
+        if message.content_type.lower().startswith("application/cloudevents"):
+            return of_http(headers, message.data)  # what it lacks is not made up
+    defaults = {
+        "specversion": "1.0",
+        "id": message.id,
+        "source": definition.source or address,
+        "type": definition.type or f"hearth.{definition.kind}.message",
+    }
+    defaults |= {
+        name: value
+        for name, value in (("subject", message.subject), ("time", message.time))
+        if value is not None
+    }
+    return of_http(headers, message.data, defaults)
+
+
+def _is_structured(data: bytes) -> bool:
+    """Whether it is the JSON of a CloudEvent, though nobody says so."""
+    if not data.lstrip().startswith(b"{") or b'"specversion"' not in data[:LARGEST_LOOKED_AT]:
+        return False
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return all(isinstance(given.get(name), str) for name in REQUIRED)

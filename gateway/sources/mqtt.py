@@ -1,0 +1,214 @@
+"""MQTT 5: a source subscribes with QoS 1 in a session that the server keeps. The client has a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Any
+from urllib.parse import unquote
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
+from pool.clock import Clock, wake
+from scheduler.source_definitions import MqttTopic, split_url
+
+KEEP_ALIVE = 20
+"""Seconds without a packet until the server is asked whether it is still there."""
+UNPROMISED = 1000
+"""Messages of QoS 0 that may wait: the server does not hold them back, and nobody has promised them."""
+
+
+class LostConnection(Exception):
+    """The server has gone, does not answer, or refuses."""
+
+
+class MqttBroker:
+    """One subscription; the verbs are those of `Broker`. The server gives again what was not acknowledged when we
+    connect again."""
+
+    def __init__(
+        self, definition: MqttTopic, client_id: str, in_hand: int, clock: Clock, on_drop: Callable[[], None]
+    ) -> None:
+        self._definition = definition
+        self._url = definition.address
+        self._client_id = definition.client_id or client_id
+        self._in_hand = in_hand
+        self._clock = clock
+        self._client: Client | None = None
+        self._arrived: deque[Message] = deque()
+        self._news: asyncio.Future[None] | None = None
+        """Somebody waits for a message, or for the end of the connection."""
+        self._lost: str | None = None
+        self._ids: dict[int, tuple[bytes, str]] = {}
+        """By the number that the server gave a message that is not acknowledged: its digest, and the id that we gave
+        it."""
+        self._on_drop = on_drop
+        self.address = without_credentials(self._url)
+
+    async def open(self) -> None:
+        self._arrived.clear()
+        self._lost = None
+        parts = split_url(self._url, self._definition.SCHEMES)
+        client = self._client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        if parts.username is not None:
+            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        secure = parts.scheme == "mqtts"
+        if secure:
+            client.tls_set_context(ssl.create_default_context())
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None] = loop.create_future()
+
+        def told(callback: Callable[..., None], *args: Any) -> None:
+            loop.call_soon_threadsafe(callback, *args)
+
+        def on_connect(_: object, __: object, flags: Any, reason: Any, ___: object) -> None:
+            told(self._connected, bool(flags.session_present), reason.is_failure, str(reason), answered)
+
+        def on_subscribe(_: object, __: object, ___: int, reasons: Any, ____: object) -> None:
+            refused = next((str(reason) for reason in reasons if reason.is_failure), None)
+            told(self._subscribed, refused, answered)
+
+        def on_message(_: object, __: object, message: MQTTMessage) -> None:
+            told(self._take_in, client, message)
+
+        def on_disconnect(_: object, __: object, ___: object, reason: Any, ____: object) -> None:
+            why = "the connection was lost" if reason == "Unspecified error" else str(reason)
+            told(self._disconnected, client, why, answered)
+
+        client.on_connect = on_connect
+        client.on_subscribe = on_subscribe
+        client.on_message = on_message
+        client.on_disconnect = on_disconnect
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = int(self._definition.session)
+        properties.ReceiveMaximum = self._in_hand
+        await asyncio.to_thread(
+            client.connect,
+            str(parts.hostname),
+            parts.port or (8883 if secure else 1883),
+            KEEP_ALIVE,
+            clean_start=False,
+            properties=properties,
+        )
+        client.loop_start()
+        timer = self._clock.call_later(PATIENCE, self._disconnected, client, "no answer in time", answered)
+        try:
+            await answered
+        finally:
+            timer.cancel()
+        if self._lost is not None:
+            raise LostConnection(self._lost)
+
+    # -- what the client's thread tells ---------------------------------------------------------------------
+
+    def _connected(self, resumed: bool, refused: bool, reason: str, answered: asyncio.Future[None]) -> None:
+        if refused or self._client is None:
+            self._lost = reason
+            wake(answered)
+            return
+        if not resumed:
+            self._ids.clear()  # numbers begin anew, and mean other messages
+        options = SubscribeOptions(
+            qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        )  # else each connection would bring what is retained once more
+        try:
+            self._client.subscribe(self._definition.topic, options=options)
+        except ValueError as error:
+            self._subscribed(str(error), answered)
+
+    def _subscribed(self, refused: str | None, answered: asyncio.Future[None]) -> None:
+        if refused is not None:
+            self._lost = f"{self._definition.topic}: {refused}"
+        wake(answered)
+
+    def _disconnected(self, client: Client, reason: str, answered: asyncio.Future[None]) -> None:
+        if client is not self._client:
+            return
+        self._lost = self._lost or reason
+        wake(answered)
+        self._tell()
+
+    def _take_in(self, client: Client, message: MQTTMessage) -> None:
+        if client is not self._client:
+            return
+        if message.qos == 0 and len(self._arrived) >= UNPROMISED:
+            self._on_drop()
+            return
+        self._arrived.append(message_of(message, self._id_of(message)))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            wake(self._news)
+
+    def _id_of(self, message: MQTTMessage) -> str:
+        """MQTT's own numbers are used again and again, so a message has an id from us. One that comes again while we
+        remember it, has the same."""
+        if message.qos == 0:
+            return uuid.uuid4().hex
+        digest = sha256(message._topic + b"\0" + message.payload).digest()
+        known = self._ids.get(message.mid)
+        if known is None or not message.dup or known[0] != digest:
+            known = self._ids[message.mid] = (digest, uuid.uuid4().hex)
+        return known[1]
+
+    # -- what the source asks for ---------------------------------------------------------------------------
+
+    async def take(self, most: int) -> Sequence[Message]:
+        if not self._arrived and self._lost is None:
+            self._news = asyncio.get_running_loop().create_future()
+            timer = self._clock.call_later(QUIET, self._tell)
+            try:
+                await self._news
+            finally:
+                timer.cancel()
+                self._news = None
+        if self._lost is not None:
+            raise LostConnection(self._lost)
+        return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        if self._lost is not None or self._client is None:
+            raise LostConnection(self._lost or "not connected")  # a number means another message after that
+        for number in (message.receipt for message in messages if message.receipt is not None):
+            self._client.ack(number, 1)
+            self._ids.pop(number, None)
+
+    async def lag(self) -> int | None:
+        return None  # the protocol has no question for it
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.disconnect()
+            await asyncio.to_thread(client.loop_stop)
+
+
+def message_of(message: MQTTMessage, id: str) -> Message:
+    """A message with its topic as the subject. User properties are attributes of a CloudEvent if they say so (the
+    protocol binding for MQTT)."""
+    properties = message.properties
+    pairs: list[tuple[str, str]] = getattr(properties, "UserProperty", [])
+    return Message(
+        id=id,
+        data=bytes(message.payload),
+        content_type=getattr(properties, "ContentType", None),
+        attributes=dict(pairs) if any(name == "specversion" for name, _ in pairs) else {},
+        subject=message.topic,
+        receipt=message.mid if message.qos else None,
+    )

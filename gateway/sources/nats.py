@@ -1,0 +1,149 @@
+"""NATS JetStream: a source pulls as a durable consumer of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NothingCame
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
+from scheduler.source_definitions import JetStream
+
+PREFIX = "ce-"
+"""Of headers that are attributes of a CloudEvent (its protocol binding for NATS)."""
+
+
+class LostConnection(Exception):
+    """The server has gone, or does not answer."""
+
+
+class NatsBroker:
+    """One stream; the verbs are those of `Broker`. The server gives again what is not acknowledged within the
+    consumer's `ack_wait`."""
+
+    def __init__(self, definition: JetStream, in_hand: int) -> None:
+        self._definition = definition
+        self._url = definition.address
+        self._in_hand = in_hand
+        self._client: Client | None = None
+        self._stream: JetStreamContext | None = None
+        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._lost: asyncio.Future[None] | None = None
+        self._why = ""
+        self.address = without_credentials(self._url, definition.stream)
+
+    async def open(self) -> None:
+        self._lost, self._why = asyncio.get_running_loop().create_future(), ""
+        self._client = Client()
+        try:
+            await asyncio.wait_for(
+                self._client.connect(
+                    self._url,
+                    name="hearth",
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=int(PATIENCE) // 2,
+                    ping_interval=int(PATIENCE),
+                    max_outstanding_pings=1,
+                    error_cb=self._on_error,
+                    closed_cb=self._on_closed,
+                ),
+                PATIENCE,
+            )
+        except nats.errors.NoServersError:
+            raise LostConnection(self._why or "no server answers") from None
+        self._stream = self._client.jetstream(timeout=PATIENCE)
+        consumer = await self._consumer(self._stream)
+        policy = consumer.config.ack_policy
+        if consumer.config.deliver_subject or policy != AckPolicy.EXPLICIT:
+            raise ValueError(
+                f"the consumer {self._definition.durable} is not one that pulls and acknowledges each message; "
+                "name another with `durable`"
+            )
+        self._subscription = await self._stream.pull_subscribe_bind(
+            self._definition.durable, self._definition.stream
+        )
+
+    async def _consumer(self, stream: JetStreamContext) -> ConsumerInfo:
+        """The durable consumer; made if it is not there. What somebody else has set it up with stays."""
+        definition = self._definition
+        with suppress(NotFoundError):
+            known: ConsumerInfo = await stream.consumer_info(definition.stream, definition.durable)
+            return known
+        try:
+            return await stream.add_consumer(
+                definition.stream,
+                ConsumerConfig(
+                    durable_name=definition.durable,
+                    filter_subject=definition.subject,
+                    ack_policy=AckPolicy.EXPLICIT,
+                    deliver_policy=DeliverPolicy.ALL if definition.begin == "oldest" else DeliverPolicy.NEW,
+                    max_ack_pending=self._in_hand,
+                    ack_wait=definition.ack_wait,
+                ),
+            )
+        except NotFoundError:
+            raise ValueError(f"the server has no stream {definition.stream}; make it first") from None
+
+    async def _on_error(self, error: Exception) -> None:
+        self._why = str(error) or type(error).__name__
+
+    async def _on_closed(self) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
+
+    async def take(self, most: int) -> Sequence[Message]:
+        assert self._subscription is not None and self._lost is not None
+        fetching = asyncio.ensure_future(self._subscription.fetch(most, QUIET))
+        try:
+            await asyncio.wait((fetching, self._lost), return_when=asyncio.FIRST_COMPLETED)
+            if self._lost.done():
+                raise LostConnection(self._why or "the server has closed the connection")
+            return [message_of(message) for message in fetching.result()]
+        except NothingCame:
+            return []
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        await asyncio.gather(*(message.receipt.ack_sync(PATIENCE) for message in messages))
+
+    async def lag(self) -> int | None:
+        assert self._stream is not None
+        definition = self._definition
+        info: ConsumerInfo = await self._stream.consumer_info(definition.stream, definition.durable)
+        return info.num_pending
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+
+def message_of(message: Msg) -> Message:
+    """A message of a stream. Sequence numbers begin anew with a stream that is made anew, times do not."""
+    metadata = message.metadata
+    time = metadata.timestamp.astimezone(UTC)
+    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
+    return Message(
+        id=f"{metadata.sequence.stream}-{int(time.timestamp() * 1_000_000)}",
+        data=message.data,
+        content_type=headers.get("content-type"),
+        attributes={
+            name.removeprefix(PREFIX): value for name, value in headers.items() if name.startswith(PREFIX)
+        },
+        subject=message.subject,
+        time=time.isoformat(timespec="milliseconds"),
+        receipt=message,
+    )

@@ -1,0 +1,35 @@
+"""The routes of sources: how they stand."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from gateway.openapi import problem_responses
+from gateway.problems import Problem
+from gateway.sources.manager import Sources
+from gateway.sources.views import SourceView, source_view
+
+TAGS: list[str | Enum] = ["triggers"]
+SourceName = Annotated[str, Path(description="Name of the source", examples=["orders"])]
+
+
+def add_source_routes(router: APIRouter, sources: Sources) -> None:
+    """Add the routes of one gateway."""
+
+    @router.get("/sources", tags=TAGS, summary="List the sources")
+    async def list_sources() -> list[SourceView]:
+        """The queues of functions.yaml whose messages are events: whether they are connected, and what came."""
+        return [source_view(source) for source in sources.running.values()]
+
+    @router.get(
+        "/sources/{name}", tags=TAGS, summary="Show a source", responses=problem_responses("not-found")
+    )
+    async def show_source(name: SourceName) -> SourceView:
+        """One queue."""
+        source = sources.running.get(name)
+        if source is None:
+            raise Problem("not-found", f"there is no source {name!r}; GET /sources lists them")
+        return source_view(source)

@@ -1,0 +1,194 @@
+"""One source: takes messages, has their events kept, acknowledges them. And again, whatever breaks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
+
+from gateway.sources.broker import Broker, Message
+from gateway.sources.events import events_of
+from pool.clock import Clock, jitter
+from pool.metrics import Metrics
+from scheduler.durable.store import StoreError
+from scheduler.source_definitions import SourceDefinition
+from scheduler.triggers.event import Publish
+from scheduler.triggers.wire import EventFault
+
+log = logging.getLogger("hearth.sources")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+"""Seconds until something that failed is tried again: doubled each time, and made a little shorter by chance."""
+LAG_EVERY = 5.0
+STOP_PATIENCE = 10.0
+"""Seconds that what is in hand may take when the source is stopped."""
+
+State = Literal["connecting", "connected", "paused", "stopped"]
+Outcome = Literal["started", "unmatched", "refused", "dropped"]
+
+
+def pause_after(failures: int) -> float:
+    """Seconds until the next try after so many failures in a row."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 60)) * jitter()
+
+
+class Source:
+    """One a definition. `publish` returns when an event is on disk; a message is acknowledged after that.
+
+    While the store fails, nothing more is taken, and what is in hand is offered to it again after pauses.
+    """
+
+    def __init__(
+        self,
+        definition: SourceDefinition,
+        broker: Broker,
+        publish: Publish,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.definition = definition
+        self.broker = broker
+        self._publish = publish
+        self._clock = clock
+        self._metrics = metrics
+        self.state: State = "connecting"
+        self.in_hand = 0
+        self.lag: int | None = None
+        self.counts: Counter[str] = Counter()
+        """Messages by what became of them."""
+        self.error: str | None = None
+        """What went wrong last."""
+        self.error_at: float | None = None
+        """Wall time of it."""
+        self._lag_at = 0.0
+        self._busy = False
+        """Between taking messages and acknowledging them, where a cancellation would have them run twice."""
+        self._logged: str | None = None
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; returns at once, wherever the server is."""
+        self._metrics.source_connected.labels(self.name).set(0)
+        self._task = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what is in hand, and disconnect."""
+        self._stopping.set()
+        if self._task is None:
+            return
+        if not self._busy:
+            self._task.cancel()
+        timer = self._clock.call_later(STOP_PATIENCE, self._task.cancel)
+        await asyncio.gather(self._task, return_exceptions=True)
+        timer.cancel()
+        self._enter("stopped")
+        for gauge in (self._metrics.source_connected, self._metrics.source_lag):
+            with suppress(KeyError):
+                gauge.remove(self.name)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count a message."""
+        self.counts[outcome] += 1
+        self._metrics.source_messages.labels(self.name, outcome).inc()
+
+    async def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await self.broker.open()
+                self._enter("connected")
+                self._logged = None
+                log.info("source %s: connected to %s", self.name, self.broker.address)
+                while not self._stopping.is_set():
+                    messages = await self.broker.take(self.definition.in_hand)
+                    failures = 0
+                    await self._hand_over(messages)
+                    await self._look_at_lag()
+            except Exception as error:  # each library has errors of its own, and all mean the same to us
+                self._note(error)
+            finally:
+                if self.state != "stopped":
+                    self._enter("connecting")
+                with suppress(Exception):
+                    await self.broker.close()
+            failures += 1
+            await self._clock.sleep(pause_after(failures))
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._metrics.source_connected.labels(self.name).set(state in ("connected", "paused"))
+
+    def _note(self, error: Exception) -> None:
+        told = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        if told != self._logged:  # once, not at each try
+            log.warning("source %s: %s", self.name, told)
+        self._logged = told
+        self.error, self.error_at = told, self._clock.wall()
+
+    async def _look_at_lag(self) -> None:
+        if self._clock.now() < self._lag_at:
+            return
+        self._lag_at = self._clock.now() + LAG_EVERY
+        try:
+            self.lag = await self.broker.lag()
+        except Exception as error:  # we may not be allowed to ask; if the connection is lost, `take` tells
+            log.debug("source %s: its lag is not known: %s", self.name, error)
+            self.lag = None
+        if self.lag is not None:
+            self._metrics.source_lag.labels(self.name).set(self.lag)
+
+    # -- what is in hand ------------------------------------------------------------------------------------
+
+    async def _hand_over(self, messages: Sequence[Message]) -> None:
+        """Have the events of messages kept, and acknowledge those of which all are."""
+        waiting = list(messages)
+        failures, at_once = 0, len(waiting)
+        try:
+            while waiting:
+                self.in_hand = len(waiting)
+                self._busy = True
+                batch, waiting = waiting[:at_once], waiting[at_once:]
+                kept = await asyncio.gather(*(self._keep(message) for message in batch))
+                done = [message for message, is_kept in zip(batch, kept, strict=True) if is_kept]
+                if done:
+                    await self.broker.acknowledge(done)
+                self._busy = False
+                if len(done) == len(batch):
+                    failures, at_once = 0, len(waiting)
+                    continue
+                if self._stopping.is_set():
+                    return  # what is not acknowledged comes again
+                waiting = [m for m, is_kept in zip(batch, kept, strict=True) if not is_kept] + waiting
+                # One of them is enough to find out whether the store works again.
+                failures, at_once = failures + 1, 1
+                self._enter("paused")
+                await self._clock.sleep(pause_after(failures))
+            self._enter("connected")
+        finally:
+            self._busy, self.in_hand = False, 0
+
+    async def _keep(self, message: Message) -> bool:
+        """Whether a message may be acknowledged: what it starts is on disk, or it can never start anything."""
+        try:
+            events = events_of(message, self.definition, self.broker.address)
+        except EventFault as fault:
+            log.warning("source %s: message %s is refused: %s", self.name, message.id, fault)
+            self.count("refused")
+            return True
+        try:
+            started = sum([await self._publish(event) for event in events])
+        except StoreError as error:
+            self._note(error)
+            return False
+        self.count("started" if started else "unmatched")
+        return True
