@@ -35,7 +35,10 @@ TAGS = [
     {"name": "async", "description": "Calls that were accepted to be run later: `Prefer: respond-async`"},
     {"name": "workflows", "description": "Pipelines and DAGs of functions, and their runs"},
     {"name": "jobs", "description": "Batch runs: an image or a function run many times"},
-    {"name": "triggers", "description": "What starts functions beside a call: schedules, events, webhooks, queues"},
+    {
+        "name": "triggers",
+        "description": "What starts functions beside a call: schedules, events, webhooks, queues",
+    },
     {"name": "functions", "description": "What is deployed, and what is wrong with what is not in service"},
     {"name": "pool", "description": "The instances that run functions, and the ones kept ready"},
     {"name": "logs", "description": "What functions and instances printed"},

@@ -28,5 +28,5 @@ class Direct:
         told = Terms(context=(("Source", self._source),))
         start = Start(id, self._name, event.data, binary_headers(event), told)
         await self._store.begin([self._target.work(start)], self._clock.wall())
-        self._target.begun()
+        self._target.begun([start.id])
         return 1

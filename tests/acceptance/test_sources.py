@@ -157,9 +157,11 @@ def gateway_with(folder: Path, queue: Queue, **keys: object) -> Gateway:
 
 
 def declare(gateway: Gateway, queue: Queue | None, **keys: object) -> None:
-    """Write functions.yaml with one source, or none."""
+    """Write functions.yaml with one source, or none; `triggers` beside it."""
     content = json.loads(gateway.file.read_text())
-    content["sources"] = {"orders": queue.declared(**keys)} if queue else {}
+    content["triggers"] = keys.pop("triggers", {})
+    source = {key: value for key, value in queue.declared(**keys).items() if value} if queue else {}
+    content["sources"] = {"orders": source} if queue else {}
     gateway.write("functions.yaml", json.dumps(content))
 
 
@@ -227,6 +229,24 @@ def test_a_message_that_is_a_cloudevent_is_that_event(gateway: Gateway, queue: Q
     )
     eventually(lambda: shown(gateway)["counts"] == {"started": 2})
     assert len(runs(gateway)) == 1, "the same event is started once"
+
+
+def test_without_a_function_the_triggers_decide(tmp_path: Path, queue: Queue) -> None:
+    paid = {"events": {"filters": [{"exact": {"type": "com.example.paid"}}]}, "function": "tell"}
+    with gateway_with(tmp_path, queue, function=None, triggers={"paid": paid}) as gateway:
+        connected(gateway)
+        lost = {
+            "specversion": "1.0",
+            "id": "7",
+            "source": "/shop",
+            "type": "com.example.lost",
+            "data": {"n": 1},
+        }
+        queue.send(json.dumps(lost), json.dumps({**lost, "type": "com.example.paid", "id": "8"}))
+        assert events(gateway, 1) == [1]
+        assert runs(gateway)[0]["attributes"]["ce-type"] == "com.example.paid"
+        eventually(lambda: shown(gateway)["counts"] == {"started": 1, "unmatched": 1})
+        assert len(runs(gateway)) == 1
 
 
 def test_a_killed_gateway_gets_again_what_it_had_not_acknowledged(gateway: Gateway, queue: Queue) -> None:
