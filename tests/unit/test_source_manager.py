@@ -1,0 +1,117 @@
+"""Which sources run, as definitions change; and events that are for one function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.sources.direct import Direct
+from gateway.sources.manager import Sources
+from gateway.sources.views import source_view
+from pool.clock import LoopClock
+from pool.metrics import Metrics
+from scheduler.durable.model import Query
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.store import StoreFull
+from scheduler.durable.targets import FunctionTarget
+from scheduler.durable.writer import Writer
+from scheduler.source_definitions import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.triggers.event import Event
+
+NOBODY = "127.0.0.1:1"
+"""Nothing listens there."""
+
+
+def definition(name: str, **keys: object) -> SourceDefinition:
+    broker = {
+        "redis": RedisStream(url=f"redis://:secret@{NOBODY}", stream="orders"),
+        "nats": JetStream(url=f"nats://u:secret@{NOBODY}", stream="ORDERS"),
+        "mqtt": MqttTopic(url=f"mqtt://u:secret@{NOBODY}", topic="orders/#"),
+    }[name]
+    return SourceDefinition.model_validate({"name": name, "broker": broker, **keys})
+
+
+@pytest.fixture
+async def sources() -> AsyncIterator[Sources]:
+    async def publish(_: Event) -> int:
+        raise AssertionError("there are no messages")
+
+    made = Sources(lambda _: publish, "0" * 32, LoopClock(), Metrics())
+    yield made
+    await made.close()
+    assert made.running == {}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_is_away_is_no_fault_but_shown(sources: Sources) -> None:
+    sources.declare({name: definition(name) for name in ("redis", "nats", "mqtt")})
+    await until(lambda: len([s for s in sources.running.values() if s.error]) == 3)
+    shown = [source_view(source) for source in sources.running.values()]
+    assert {view.state for view in shown} == {"connecting"}
+    assert all("111" in str(view.error) for view in shown), "connection refused"
+    assert [view.address for view in shown] == [
+        f"redis://{NOBODY}/orders",
+        f"nats://{NOBODY}/ORDERS",
+        f"mqtt://{NOBODY}",
+    ]
+    assert "secret" not in str(shown)
+
+
+async def test_only_what_has_changed_is_made_anew(sources: Sources) -> None:
+    running = sources.running
+    sources.declare({name: definition(name) for name in ("redis", "nats", "mqtt")})
+    await until(lambda: len(running) == 3)
+    before = dict(running)
+    sources.declare({"redis": definition("redis"), "nats": definition("nats", in_hand=1)})
+    await until(lambda: len(running) == 2 and running["nats"] is not before["nats"])
+    assert running["redis"] is before["redis"]
+    assert (before["nats"].state, before["mqtt"].state) == ("stopped", "stopped")
+
+
+async def test_what_is_declared_after_the_end_is_not_started(sources: Sources) -> None:
+    await sources.close()
+    sources.declare({"redis": definition("redis")})
+    await sources.close()
+    assert sources.running == {}
+
+
+# -- one function ---------------------------------------------------------------------------------------------
+
+
+def event(id: str, size: int = 2) -> Event:
+    attributes = {
+        "specversion": "1.0",
+        "id": id,
+        "source": "/s",
+        "type": "t",
+        "datacontenttype": "text/plain",
+    }
+    return Event(attributes, b"x" * size)
+
+
+async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Path) -> None:
+    store = SqliteStore(Writer(tmp_path / "calls.db"), 2**20)
+    notified: list[None] = []
+    target = FunctionTarget(lambda: ["f"], lambda: notified.append(None), store)
+    publish = Direct("orders", "f", target, store, LoopClock())
+    try:
+        assert [await publish(event("1")), await publish(event("1")), await publish(event("2"))] == [1, 1, 1]
+        calls = await store.list(Query())
+        assert [call.function for call in calls] == ["f", "f"] and len(notified) == 3
+        claimed = await store.claim(2**40, lambda backlogs: dict.fromkeys(backlogs, 1))
+        call = claimed.claims[0].call
+        assert call.body == b"xx" and call.terms.context == (("Source", "orders"),)
+        assert (b"ce-id", b"1") in call.headers and (b"content-type", b"text/plain") in call.headers
+        with pytest.raises(StoreFull):
+            for number in range(3, 9):
+                await publish(event(str(number), 2**19))
+    finally:
+        await store.close()
