@@ -74,7 +74,7 @@ def decide(table: Timetable, state: State, now: float, watched: float, running: 
     )
     considered = due[-1] if due else state.considered
     begin = max(watched, now - LATE)
-    late = [at for at in due if at + table.delay(at) <= begin]
+    late = list(takewhile(lambda at: at + table.delay(at) <= begin, due))
     made_up = {"none": 0, "last": 1, "all": len(late)}[table.catch_up]
     missed = late[: len(late) - made_up]
     due = [*state.waiting, *due[len(missed) :]]

@@ -215,6 +215,13 @@ def test_no_more_waits_than_it_says() -> None:
     assert decision.skipped == (now,) and len(decision.state.waiting) == MOST_WAITING
 
 
+def test_a_delay_that_is_longer_than_the_pause_makes_nothing_late_out_of_turn() -> None:
+    timetable = Timetable("t", Cron("*/20 * * * * *"), "skip", "none", 40.0)
+    decision = decide(timetable, State(1752614719.0), 1752614831.65, 1752614719.0, running=False)
+    decided = sorted([*decision.start, *decision.skipped, *decision.missed])
+    assert decided == timetable.cron.latest(1752614719.0, decision.state.considered, 100)
+
+
 @given(
     crons,
     moments,
