@@ -72,6 +72,7 @@ class Gateway:
         settings: Mapping[str, object] | None = None,
         name: str = "gateway",
         wrapper: Sequence[str] = (),
+        sections: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "functions.yaml"
@@ -81,21 +82,24 @@ class Gateway:
         self._wrapper = wrapper
         self.settings = {"drain_timeout": "10s", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
-        self.declare(functions, prewarm)
+        self.declare(functions, prewarm, sections)
 
     # -- its life -------------------------------------------------------------------------------------------
 
     def declare(
-        self, functions: Mapping[str, Mapping[str, object]], prewarm: Mapping[str, int] | None = None
+        self,
+        functions: Mapping[str, Mapping[str, object]],
+        prewarm: Mapping[str, int] | None = None,
+        sections: Mapping[str, object] | None = None,
     ) -> None:
-        """Write functions.yaml (in JSON, which is YAML) and the code that it names."""
+        """Write functions.yaml (in JSON, which is YAML) and the code that it names. `sections` are its other keys."""
         declared: dict[str, dict[str, object]] = {}
         for name, keys in functions.items():
             declared[name] = {key: value for key, value in keys.items() if key != "code"}
             if "code" in keys:
                 self.write(f"{name}/handler.py", str(keys["code"]))
                 declared[name] |= {"runtime": "python", "source": name, "handler": "handler:handle"}
-        content: dict[str, object] = {"version": 1, "functions": declared}
+        content: dict[str, object] = {"version": 1, "functions": declared, **(sections or {})}
         if prewarm:
             content["prewarm"] = dict(prewarm)
         self.write("functions.yaml", json.dumps(content, indent=1))

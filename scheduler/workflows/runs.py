@@ -152,19 +152,22 @@ class Runs:
             return
         self._again.add(id)
         if id not in self._tasks:
-            task = asyncio.ensure_future(self._go_on(id))
-            self._tasks[id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(id, None))
+            self._tasks[id] = asyncio.ensure_future(self._go_on(id))
 
     async def _go_on(self, id: str) -> None:
-        while id in self._again:
-            self._again.discard(id)
-            try:
-                async with self._room:
-                    await self._step(id)
-            except StoreError:
-                self._again.add(id)
-                await self._clock.sleep(STORE_RETRY)
+        try:
+            while id in self._again:
+                self._again.discard(id)
+                try:
+                    async with self._room:
+                        await self._step(id)
+                except StoreError:
+                    self._again.add(id)
+                    await self._clock.sleep(STORE_RETRY)
+        finally:
+            del self._tasks[
+                id
+            ]  # here, and not when the task is seen to be done: nothing may be told in between
 
     async def _step(self, id: str) -> None:
         progress = await self.store.progress(id)

@@ -44,6 +44,9 @@ def test_what_is_declared(definitions: Definitions) -> None:
         "countdown": Kind.HANDLER,
         "api": Kind.HTTP,
         "wordcount": Kind.COMMAND,
+        "gallery-names": Kind.HANDLER,
+        "gallery-read": Kind.HANDLER,
+        "gallery-page": Kind.HANDLER,
     }
     assert definitions.prewarm == {"python": 2}
     assert definitions.functions["thumbnail"].memory == 256 * 2**20
@@ -70,6 +73,21 @@ def test_only_thumbnail_needs_an_image_of_its_own(definitions: Definitions) -> N
         if function.source is not None and sources.collect(function.source).requirements is not None
     ]
     assert needing == ["thumbnail"]
+
+
+def test_the_gallery_shows_every_picture_that_has_a_thumbnail(definitions: Definitions) -> None:
+    assert set(definitions.workflows) == {"gallery"}
+    gallery = module("gallery/gallery.py")
+    names = gallery.names(None, None)
+    assert len(names) == 6
+    assert all(gallery.read(name.encode(), None)[0].startswith(b"\xff\xd8\xff") for name in names)
+    assert [gallery.read(name, None)[1] for name in ("../gallery.py", "/etc/passwd", "none", "", 3)] == [
+        404
+    ] * 5
+    thumbnails = [{"content_type": "image/jpeg", "base64": "aGVsbG8="}, None]
+    page, status, _ = gallery.page({"title": "<A>", "names": names[:2], "thumbnails": thumbnails}, None)
+    assert status == 200 and "&lt;A&gt;" in page
+    assert page.count("<img ") == 1 and f'alt="{names[0]}" src="data:image/jpeg;base64,aGVsbG8="' in page
 
 
 def test_hello() -> None:

@@ -1,0 +1,246 @@
+"""Who keeps runs of workflows going: it misses nothing, and forgets nothing that is not on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pool.clock import VirtualClock
+from pool.metrics import Metrics
+from scheduler.durable.model import Ending, NewCall, Query, Result, Status
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.targets import Start
+from scheduler.durable.writer import Writer
+from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.workflows.model import NewRun, RunRecord, RunStatus
+from scheduler.workflows.run_store import RunStore
+from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
+from scheduler.workflows.target import WorkflowTarget, call_of_failure
+from scheduler.workflows.values import body_of
+
+RETENTION = 1000.0
+TWO = WorkflowDefinition(
+    steps={"a": StepDefinition(function="f"), "b": StepDefinition(function="g", needs=("a",))},
+    on_failure="told",
+)
+
+
+@dataclass
+class World:
+    """A file, and the parts of a process that runs live in."""
+
+    file: Path
+    clock: VirtualClock = field(default_factory=lambda: VirtualClock(epoch=0.0))
+    told: list[object] = field(default_factory=list)
+    """What the worker was told, and which calls were to be interrupted."""
+
+    def __post_init__(self) -> None:
+        writer = Writer(self.file)
+        self.calls = SqliteStore(writer, 2**30)
+        self.metrics = Metrics()
+        self.runs = Runs(
+            RunStore(writer),
+            self.clock,
+            self.metrics,
+            lambda: {"two": TWO},
+            lambda: self.told.append("new calls"),
+            self.interrupt,
+            RETENTION,
+        )
+        self.runs.followers.append(call_of_failure)
+
+    async def interrupt(self, call: str) -> None:
+        self.told.append(call)
+
+    async def quiet(self) -> None:
+        """Return when no run is being decided about."""
+        while self.runs._tasks:
+            await asyncio.wait(list(self.runs._tasks.values()), timeout=10)
+
+    async def begin(self, id: str = "r", depth: int = 0) -> RunRecord:
+        record = await self.runs.begin(NewRun(id, "two", TWO, body_of({"n": 1}), depth))
+        await self.quiet()
+        return record
+
+    async def finish(self, status: Status = Status.SUCCEEDED) -> NewCall:
+        """One call is leased, ends, and is told of."""
+        (claim,) = (
+            await self.calls.claim(self.clock.wall(), lambda backlogs: {next(iter(backlogs)): 1})
+        ).claims
+        result = Result(200, [(b"content-type", b"application/json")], b"[1]")
+        await self.calls.finish(Ending(claim.call.id, status, 0, result, error="crash"), self.clock.wall())
+        self.runs.call_ended(claim.call.owner.removeprefix("run:"))
+        await self.quiet()
+        return claim.call
+
+    async def status(self, id: str = "r") -> RunStatus | None:
+        record = await self.runs.store.show(id)
+        return record.status if record else None
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path / "calls.db")
+    yield made
+    await made.runs.close()
+    await made.calls.close()
+
+
+async def test_a_run_goes_through_its_steps_and_ends(world: World) -> None:
+    await world.begin()
+    assert (await world.finish()).body == b'{"n":1}'
+    assert (await world.finish()).body == b"[1]"
+    assert await world.status() is RunStatus.SUCCEEDED
+    assert await world.runs.store.output("r") == body_of([1])
+    assert world.metrics.workflow_runs.labels("two", "succeeded").value == 1
+
+
+async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(world: World) -> None:
+    record = await world.runs.begin(NewRun("r", "two", TWO, body_of(1)))
+    looking = world.runs._tasks[record.id]
+    again: list[asyncio.Task[None]] = []
+
+    def tell(_: object) -> None:
+        world.runs.call_ended("r/a")
+        again.append(world.runs._tasks["r"])
+
+    looking.add_done_callback(tell)
+    await looking
+    await asyncio.sleep(0)
+    assert again and again[0] is not looking
+
+
+async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
+    await world.begin()
+    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1")), 0.0)
+    database = sqlite3.connect(world.file)
+    database.execute(
+        "CREATE TRIGGER broken BEFORE INSERT ON run_steps BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+    world.runs.call_ended("r/a")
+    while world.clock.next_due() is None:
+        await asyncio.sleep(0.001)
+    database.execute("DROP TRIGGER broken")
+    database.close()
+    await world.clock.advance(STORE_RETRY)
+    await world.quiet()
+    assert [record.function for record in await world.calls.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+
+
+async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> None:
+    await world.begin()
+    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1")), 0.0)
+    await world.runs.close()
+    world.runs.look_at("r")
+    assert not world.runs._tasks, "nothing is begun any more"
+    await world.calls.close()
+    later = World(world.file)
+    later.runs.start()
+    while not later.told:
+        await asyncio.sleep(0.001)
+    assert [record.function for record in await later.calls.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+    await later.runs.close()
+    await later.calls.close()
+
+
+async def test_who_waits_is_told_of_every_end(world: World) -> None:
+    await world.begin()
+    waiting = asyncio.ensure_future(world.runs.wait("r", 60.0))
+    await world.finish(Status.FAILED)
+    await waiting
+    await world.runs.wait("r", 60.0)  # it has ended: at once
+    await world.begin("other")
+    waiting = asyncio.ensure_future(world.runs.wait("other", 60.0))
+    while not world.runs._waiters:
+        await asyncio.sleep(0)
+    await world.runs.cancel("other")
+    await waiting
+    assert not world.runs._waiters
+
+
+async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: World) -> None:
+    await world.begin()
+    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    before = await world.runs.cancel("r")
+    assert before is not None and before.status is RunStatus.RUNNING
+    assert world.told[-1] == claim.call.id
+    assert not await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0), 1.0), (
+        "it is cancelled already"
+    )
+    assert await world.calls.void(1.0) == 0, "no process takes it up again"
+    world.runs.call_ended("r/a")
+    await world.quiet()
+    assert await world.status() is RunStatus.CANCELLED
+    again = await world.runs.cancel("r")
+    assert again is not None and again.status is RunStatus.CANCELLED
+    assert await world.runs.cancel("none") is None
+
+
+async def test_the_function_for_failures_is_called_once_with_what_happened(world: World) -> None:
+    await world.begin()
+    await world.finish(Status.FAILED)
+    (call,) = (await world.calls.claim(0.0, lambda _: {"told": 1})).claims
+    assert call.call.function == "told" and call.call.depth == 1
+    assert (
+        call.call.body == b'{"run_id": "r", "workflow": "two", "error": "step-failed", "detail": "a failed"}'
+    )
+    await world.begin("deep", depth=8)
+    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    await world.calls.finish(Ending(claim.call.id, Status.FAILED, 1), 0.0)
+    world.runs.call_ended("deep/a")
+    await world.quiet()
+    assert await world.status("deep") is RunStatus.FAILED
+    assert await world.calls.list(Query(statuses=(Status.QUEUED,))) == []
+
+
+async def test_those_who_follow_are_asked_with_the_end(world: World) -> None:
+    followed: list[EndedRun] = []
+
+    def follow(ended: EndedRun) -> list[NewCall]:
+        followed.append(ended)
+        return [NewCall("c" * 32, "later", "POST", b"", b"", [], b"")]
+
+    world.runs.followers = [follow]
+    await world.begin()
+    await world.finish()
+    await world.finish()
+    assert [(ended.run.id, ended.end.status) for ended in followed] == [("r", RunStatus.SUCCEEDED)]
+    assert (await world.calls.show("c" * 32)) is not None
+
+
+async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
+    await world.begin("old")
+    await world.runs.cancel("old")
+    await world.begin("goes-on")
+    world.runs.start()
+    await world.quiet()
+    assert await world.status("old") is RunStatus.CANCELLED
+    await world.clock.advance(RETENTION)
+    while await world.status("old") is not None:  # the store takes no time of this clock
+        await world.clock.advance(PRUNE_EVERY)
+    assert {record.owner for record in await world.calls.list(Query())} == {"run:goes-on/a"}
+
+
+async def test_others_start_workflows_by_name(world: World) -> None:
+    target = WorkflowTarget(world.runs)
+    assert list(target.names()) == ["two"] and list(target.functions("two")) == ["f", "g", "told"]
+    start = Start("5" * 32, "two", b'{"n":2}', [(b"content-type", b"application/json")], depth=3)
+    await world.calls.begin([target.work(start)], 0.0)
+    await world.calls.begin([target.work(start)], 0.0)
+    assert await target.running(start.id)
+    target.begun()
+    await world.quiet()
+    call = await world.finish()
+    assert (call.body, call.depth) == (b'{"n":2}', 3)
+    await world.finish()
+    assert not await target.running(start.id)
+    assert not await target.running("none")
+    with pytest.raises(ValueError, match="the input is no JSON"):
+        target.work(Start("6" * 32, "two", b"{", [(b"content-type", b"application/json")]))
