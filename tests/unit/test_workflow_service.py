@@ -235,7 +235,7 @@ async def test_others_start_workflows_by_name(world: World) -> None:
     await world.calls.begin([target.work(start)], 0.0)
     await world.calls.begin([target.work(start)], 0.0)
     assert await target.running(start.id)
-    target.begun()
+    target.begun([start.id])
     await world.quiet()
     call = await world.finish()
     assert (call.body, call.depth) == (b'{"n":2}', 3)
