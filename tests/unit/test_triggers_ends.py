@@ -1,0 +1,101 @@
+"""Ends of runs and of jobs are events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pool.clock import VirtualClock
+from pool.metrics import Metrics
+from scheduler.durable.destinations import DEEPEST
+from scheduler.durable.model import NewCall
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.targets import FunctionTarget
+from scheduler.durable.writer import Writer
+from scheduler.job_definitions import JobDefinition
+from scheduler.jobs.model import Job, JobStatus, JobSummary
+from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.model import Fire
+from scheduler.triggers.store import TriggerStore
+from scheduler.triggers.triggers import Triggers
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows.model import RunEnd, RunRecord, RunStatus
+from scheduler.workflows.runs import EndedRun
+
+
+@pytest.fixture
+def emitted(tmp_path: Path) -> Emitted:
+    """Followers of a gateway where a failed end of anything calls `mail`."""
+    writer = Writer(tmp_path / "calls.db")
+    store = SqliteStore(writer, 2**20)
+    targets = {"function": FunctionTarget(lambda: {"mail"}, lambda: None, store)}
+    triggers = Triggers(TriggerStore(writer, store.make_room), targets, VirtualClock(), Metrics())
+    filters: list[dict[str, Any]] = [{"suffix": {"type": ".ended"}}, {"exact": {"status": "failed"}}]
+    keys = {"name": "tell", "events": {"filters": filters}, "function": "mail"}
+    triggers.declare({"tell": TriggerDefinition.model_validate(keys)})
+    return Emitted(triggers)
+
+
+def ended_run(status: RunStatus, depth: int = 0, revision: int = 0) -> EndedRun:
+    run = RunRecord(1, "r1", "flow", RunStatus.RUNNING, ("f",), 1.0, None, None, "", depth, revision)
+    definition = WorkflowDefinition.model_construct(name="flow")
+    return EndedRun(run, definition, RunEnd(status, error="step-failed", detail="a: 500"))
+
+
+def ended_job(status: JobStatus, depth: int = 0, name: str = "batch", ended: float = 5.0) -> JobSummary:
+    definition = JobDefinition.model_validate({"function": "f", "count": 2})
+    return JobSummary(Job(1, "j1", name, definition, status, 2, 1, 2, 1.0, ended, depth), status, ended, {})
+
+
+def call(fires: Iterable[Fire]) -> NewCall:
+    """The call of the one fire."""
+    (fire,) = fires
+    assert isinstance(fire.work, NewCall)
+    return fire.work
+
+
+def test_the_end_of_a_run_fires_what_asks_for_it(emitted: Emitted) -> None:
+    started = call(emitted.by_run(ended_run(RunStatus.FAILED)))
+    assert json.loads(started.body) == {
+        "run_id": "r1",
+        "workflow": "flow",
+        "status": "failed",
+        "error": "step-failed",
+        "detail": "a: 500",
+    }
+    headers = dict(started.headers)
+    assert headers[b"ce-type"] == b"hearth.run.ended" and headers[b"ce-source"] == b"/runs/r1"
+    assert headers[b"ce-subject"] == b"flow" and headers[b"ce-status"] == b"failed"
+    assert started.depth == 1 and not emitted.by_run(ended_run(RunStatus.SUCCEEDED))
+
+
+def test_a_run_that_was_resumed_ends_once_more(emitted: Emitted) -> None:
+    first, same, other = (call(emitted.by_run(ended_run(RunStatus.FAILED, revision=n))).id for n in (0, 0, 1))
+    assert first == same != other
+
+
+def test_the_end_of_a_job_fires_what_asks_for_it(emitted: Emitted) -> None:
+    started = call(emitted.by_job(ended_job(JobStatus.FAILED)))
+    assert json.loads(started.body)["count"] == 2
+    headers = dict(started.headers)
+    assert headers[b"ce-type"] == b"hearth.job.ended" and headers[b"ce-source"] == b"/jobs/j1"
+    assert headers[b"ce-subject"] == b"batch"
+    assert b"ce-subject" not in dict(call(emitted.by_job(ended_job(JobStatus.FAILED, name=""))).headers)
+    assert not emitted.by_job(ended_job(JobStatus.CANCELLED))
+
+
+def test_a_job_that_is_tried_again_ends_once_more(emitted: Emitted) -> None:
+    first, other = (call(emitted.by_job(ended_job(JobStatus.FAILED, ended=at))).id for at in (5.0, 6.0))
+    assert first != other
+
+
+def test_what_is_too_deep_fires_nothing(emitted: Emitted, caplog: pytest.LogCaptureFixture) -> None:
+    assert call(emitted.by_run(ended_run(RunStatus.FAILED, depth=DEEPEST - 1))).depth == DEEPEST
+    assert not emitted.by_run(ended_run(RunStatus.FAILED, depth=DEEPEST))
+    assert not emitted.by_job(ended_job(JobStatus.FAILED, depth=DEEPEST))
+    assert caplog.text.count("fires nothing") == 2
