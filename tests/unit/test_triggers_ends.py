@@ -49,7 +49,20 @@ def ended_run(status: RunStatus, depth: int = 0, revision: int = 0) -> EndedRun:
 
 def ended_job(status: JobStatus, depth: int = 0, name: str = "batch", ended: float = 5.0) -> JobSummary:
     definition = JobDefinition.model_validate({"function": "f", "count": 2})
-    return JobSummary(Job(1, "j1", name, definition, status, 2, 1, 2, 1.0, ended, depth), status, ended, {})
+    job = Job(
+        seq=1,
+        id="j1",
+        name=name,
+        definition=definition,
+        status=status,
+        count=2,
+        parallel=1,
+        begun=2,
+        created=1.0,
+        ended=ended,
+        depth=depth,
+    )
+    return JobSummary(job, status, ended, {})
 
 
 def call(fires: Iterable[Fire]) -> NewCall:
