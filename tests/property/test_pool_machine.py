@@ -210,12 +210,14 @@ class PoolMachine(RuleBasedStateMachine):
         return [(lease, firsts[name]) for lease in self.held if (name := lease.workload.function) in firsts]
 
     @precondition(lambda self: self.contended())
-    @rule(roll=ROLL)
-    def give_up_just_as_it_wins(self, roll: int) -> None:
+    @rule(roll=ROLL, just_before=st.booleans())
+    def give_up_just_as_it_wins(self, roll: int, just_before: bool) -> None:
         lease, caller = self.one_of(self.contended(), roll)
         self.held.remove(lease)
 
         def both() -> None:
+            if just_before:
+                caller.task.cancel()
             self.world.dispatcher.release(lease)
             caller.task.cancel()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from property.virtual_pool import COLD, MIB, SPECIALISE, World
+from property.virtual_pool import COLD, CREATE, IMAGE, MIB, OTHER_IMAGE, SPECIALISE, World
 
-from pool.engine.base import EngineDown
+from pool.engine.base import EngineDown, EngineUnreachable
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import EngineAway, NoCapacity
+from scheduler.upkeep import UPKEEP_DELAY
 
 DOWN = EngineDown("the engine does not answer", 2.0)
 
@@ -158,3 +159,44 @@ async def test_after_a_fault_of_the_engine_the_next_is_told_it_until_it_is_tried
     await world.clock.advance(COLD)
     assert again.lease is not None
     world.dispatcher.release(again.lease)
+
+
+async def test_who_is_started_ahead_when_the_engine_goes_away_is_tried_again_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No start has failed: nobody knows whether one would have."""
+    world = World()
+    world.prewarm(1)
+    world.deploy("kept", min_instances=1, image=OTHER_IMAGE)
+    await world.clock.advance(UPKEEP_DELAY + CREATE / 2)
+    assert world.pool.ledger.starting
+    world.engine.stop()
+    with pytest.raises(EngineUnreachable):
+        await world.guard.ping()
+    await world.clock.advance(60.0)
+    assert world.pool.ledger.starting == 0
+    assert "did not start" not in caplog.text
+    world.engine.resume()
+    await world.clock.advance(1.0 + UPKEEP_DELAY + 2 * (COLD + UPKEEP_DELAY))
+    assert len(world.pool.ledger.prewarmed(IMAGE)) == 1
+    assert world.pool.ledger.states("kept") == {"idle": 1}
+    world.check()
+    await world.close()
+
+
+async def test_a_prewarmed_instance_that_needs_more_memory_than_there_is_waits_for_it() -> None:
+    world = World(budget=512 * MIB)
+    world.prewarm(1)
+    holder = world.arrive(world.deploy("large", memory=300))
+    await world.clock.advance(1.0)
+    assert holder.lease is not None
+    waiter = world.arrive(world.deploy("f", memory=256, generic=True))
+    await world.clock.advance(1.0)
+    assert waiter.waits, "128 MiB more are not there"
+    world.dispatcher.release(holder.lease)
+    await world.clock.advance(1.0)
+    assert waiter.lease is not None and waiter.lease.instance.born_generic
+    assert world.pool.ledger.removals == {"evicted": 1}
+    world.dispatcher.release(waiter.lease)
+    world.check()
+    await world.close()

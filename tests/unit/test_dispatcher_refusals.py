@@ -136,3 +136,21 @@ async def test_each_failed_start_in_a_row_makes_the_pause_longer(world: World) -
     await world.clock.advance(back_off(3) + 1.0)
     assert world.pool.ledger.states("f") == {"idle": 1}
     assert function.failures == 0
+
+
+async def test_a_slot_that_comes_just_after_its_caller_gave_up_goes_to_the_next(world: World) -> None:
+    """The caller's task has not run since: it is still in the queue."""
+    function = world.deploy("f", max_instances=1)
+    holder = world.arrive(function)
+    await world.clock.advance(COLD)
+    gone, following = world.arrive(function), world.arrive(function)
+    await world.clock.settle()
+    assert holder.lease is not None and gone.task is not None
+    gone.task.cancel()
+    world.dispatcher.release(holder.lease)
+    await world.clock.settle()
+    assert gone.lease is None and gone.ended_at is not None
+    assert following.lease is not None
+    assert following.lease.instance is holder.lease.instance
+    world.dispatcher.release(following.lease)
+    assert function.calls == 2, "nobody has called with the slot in between"
