@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from unittest.mock import Mock
@@ -413,7 +414,17 @@ def in_tiny_chunks(count: int) -> bytes:
 LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
+def over_tcp() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection; when the second is closed it is reset, as if something was left unread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return ours, theirs
+
+
 @LOOPS
+@pytest.mark.parametrize("pair", [socket.socketpair, over_tcp])
 @pytest.mark.parametrize(
     ("answer", "body"),
     [
@@ -442,12 +453,15 @@ LOOPS = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_
     ],
 )
 def test_who_answers_and_closes_before_the_call_is_written_has_answered(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], answer: bytes, body: bytes | type[Exception]
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    pair: Callable[[], tuple[socket.socket, socket.socket]],
+    answer: bytes,
+    body: bytes | type[Exception],
 ) -> None:
     """The write fails, and the loop has not looked yet whether there is something to read."""
 
     async def call() -> bytes:
-        ours, theirs = socket.socketpair()
+        ours, theirs = pair()
         loop = asyncio.get_running_loop()
         lost: list[HttpConnection] = []
         _, connection = await loop.create_connection(lambda: HttpConnection(None, lost.append), sock=ours)
