@@ -19,6 +19,7 @@ from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, record_view
 from gateway.openapi import problem_responses
 from gateway.problems import Problem, problem_of
+from gateway.workflows.drawing import draw
 from gateway.workflows.views import (
     RunsView,
     RunView,
@@ -99,6 +100,10 @@ OUTPUT: dict[int | str, dict[str, Any]] = {
     200: {"description": "What the run has answered", "content": {"*/*": {"schema": {}}}}
 }
 
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture", "content": {"image/svg+xml": {"schema": {"type": "string"}}}}
+}
+
 WorkflowName = Annotated[str, Path(description="Name of the workflow", examples=["gallery"])]
 RunId = Annotated[str, Path(description="`id` of a run")]
 StepName = Annotated[str, Path(description="Name of a step")]
@@ -132,11 +137,11 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         may_start(record.functions, "decides about this run")
         return record
 
-    async def with_steps(record: RunRecord) -> RunWithStepsView:
+    async def with_steps(record: RunRecord) -> tuple[RunWithStepsView, WorkflowDefinition]:
         found = await runs.store.steps(record)
         if found is None:
             raise Problem("not-found", f"the run {record.id!r} is forgotten")
-        return run_with_steps_view(record, *found)
+        return run_with_steps_view(record, *found), found[0]
 
     @router.get("/workflows", tags=TAGS, summary="List the workflows")
     async def list_workflows() -> list[WorkflowView]:
@@ -151,6 +156,17 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
     async def show_workflow(name: WorkflowName) -> WorkflowView:
         """Its steps, what they need, and the expressions between them."""
         return workflow_view(name, declared(name))
+
+    @router.get(
+        "/workflows/{name}/graph.svg",
+        tags=TAGS,
+        summary="Draw a workflow",
+        response_class=Response,
+        responses={**NO_WORKFLOW, **PICTURE},
+    )
+    async def draw_workflow(name: WorkflowName) -> Response:
+        """Its steps and what they need."""
+        return answer_of(Body(draw(name, declared(name)), "image/svg+xml"), {})
 
     @router.post(
         "/workflows/{name}",
@@ -217,7 +233,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
     @router.get("/runs/{id}", tags=TAGS, summary="Show a run", responses=NO_RUN)
     async def show_run(id: RunId) -> RunWithStepsView:
         """How a run and each of its steps stands."""
-        return await with_steps(await find(id))
+        return (await with_steps(await find(id)))[0]
 
     @router.get(
         "/runs/{id}/output",
@@ -235,6 +251,19 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
                 "conflict", f"the run is {record.status}; only one that has succeeded has an output"
             )
         return answer_of(output, {})
+
+    @router.get(
+        "/runs/{id}/graph.svg",
+        tags=TAGS,
+        summary="Draw a run",
+        response_class=Response,
+        responses={**NO_RUN, **PICTURE},
+    )
+    async def draw_run(id: RunId) -> Response:
+        """Its workflow with the state of each step, as it is now."""
+        record = await find(id)
+        shown, definition = await with_steps(record)
+        return answer_of(Body(draw(record.workflow, definition, shown.steps), "image/svg+xml"), {})
 
     @router.get("/runs/{id}/steps/{step}", tags=TAGS, summary="List the calls of a step", responses=NO_RUN)
     async def list_step_calls(
