@@ -46,7 +46,7 @@ def phases_of(invocation: Invocation) -> Phases | None:
         return None
     return Phases(
         invocation.kind,
-        round(1000 * invocation.queue_seconds, 2),
-        round(1000 * invocation.start_seconds, 2),
-        round(1000 * invocation.exec_seconds, 2),
+        1000 * invocation.queue_seconds,
+        1000 * invocation.start_seconds,
+        1000 * invocation.exec_seconds,
     )

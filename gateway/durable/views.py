@@ -123,7 +123,8 @@ def _phases(phases: Phases | None) -> PhasesView | None:
     if phases is None:
         return None
     kind: Any = phases.kind
-    return PhasesView(start_kind=kind, queue=phases.queue, start=phases.start, exec=phases.exec)
+    queue, start, exec = (round(each, 2) for each in (phases.queue, phases.start, phases.exec))
+    return PhasesView(start_kind=kind, queue=queue, start=start, exec=exec)
 
 
 def moment(seconds: float) -> datetime:

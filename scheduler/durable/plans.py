@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
@@ -14,8 +14,7 @@ MOST_KNOWN = 4096
 """Functions whose policies are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionPlan:
+class FunctionPlan(NamedTuple):
     """`slots`: calls that it can serve at once. `exec_seconds`: how long one takes; None: not known."""
 
     policy: Policy = DEFAULT

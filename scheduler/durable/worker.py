@@ -74,6 +74,8 @@ class Worker:
         self._held: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
         self._ready: dict[str, deque[Claim]] = {}
+        self._at_once: dict[str, int] = {}
+        """How many calls of a function run at once, as it was declared when some were leased last."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Runs, until they are recorded."""
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
@@ -202,6 +204,8 @@ class Worker:
                 self._wake_in(STORE_RETRY)
                 continue
             self._leasing = None
+            for name in {claim.call.function for claim in claimed.claims}:
+                self._at_once[name] = self._places(name)
             for claim in claimed.claims:
                 self._held[claim.call.function] += 1
                 self._ready.setdefault(claim.call.function, deque()).append(claim)
@@ -223,18 +227,19 @@ class Worker:
 
     def _begin(self) -> None:
         """Run what is leased, as far as there are places."""
+        loop = asyncio.get_running_loop()
         while not self._stopping and self._running.total() < MOST_AT_ONCE:
             able = [
                 name
                 for name, queue in self._ready.items()
-                if queue and self._running[name] < self._places(name)
+                if queue and self._running[name] < self._at_once[name]
             ]
             name = next_to_run(able, self._running)
             if name is None:
                 return
             claim = self._ready[name].popleft()
             self._running[name] += 1
-            self._tasks[claim.call.id] = asyncio.ensure_future(self._carry_out(claim))
+            self._tasks[claim.call.id] = loop.create_task(self._carry_out(claim))
 
     # -- one call -------------------------------------------------------------------------------------------
 
@@ -275,6 +280,7 @@ class Worker:
             for counter in (self._held, self._running):
                 counter.pop(function, None)
             self._ready.pop(function, None)
+            self._at_once.pop(function, None)
         self._wake.set()
 
     def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
