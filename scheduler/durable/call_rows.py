@@ -170,7 +170,9 @@ def record(row: Sequence[Any]) -> Record:
 
 def phases_to_json(phases: Phases | None) -> str:
     """As text, empty for none; `phases_of_json` reads it."""
-    return "" if phases is None else json.dumps([phases.kind, phases.queue, phases.start, phases.exec])
+    if phases is None:
+        return ""
+    return f'["{phases.kind}", {phases.queue:.4f}, {phases.start:.4f}, {phases.exec:.4f}]'
 
 
 def phases_of_json(text: str) -> Phases | None:

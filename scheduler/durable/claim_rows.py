@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from scheduler.durable.call_rows import headers_of
-from scheduler.durable.model import Backlog, Claim, Claimed, NewCall
+from scheduler.durable.model import Backlog, Claim, Claimed, HeaderList, NewCall
 from scheduler.durable.store import Choose
 from scheduler.durable.terms import terms_of_json
 
@@ -74,29 +73,26 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> Ite
             (data,) = db.execute("SELECT body FROM requests WHERE seq = ?", (seq,)).fetchone()
         else:
             data = bytes.fromhex(body)
-        call = replace(
-            _request_of(function, head),
-            id=id,
-            body=data,
-            depth=depth,
-            owner=owner,
-            part=part,
-            terms=terms_of_json(terms),
+        method, sub_path, query, client, headers = _read_head(head)
+        call = NewCall(
+            id,
+            function,
+            method,
+            sub_path,
+            query,
+            headers,
+            data,
+            client,
+            depth,
+            owner,
+            part,
+            terms_of_json(terms),
         )
         yield Claim(call, attempts + 1, failures, float(since))
 
 
 @lru_cache(maxsize=256)
-def _request_of(function: str, head: str) -> NewCall:
-    """What is kept of a request beside its body. Few clients send other fields each time."""
+def _read_head(head: str) -> tuple[str, bytes, bytes, str, HeaderList]:
+    """What is kept of a request beside its body. Few clients send other fields each time; nobody changes the list."""
     method, sub_path, query, client, headers = json.loads(head)
-    return NewCall(
-        "",
-        function,
-        method,
-        sub_path.encode("latin-1"),
-        query.encode("latin-1"),
-        headers_of(headers),
-        b"",
-        client,
-    )
+    return method, sub_path.encode("latin-1"), query.encode("latin-1"), client, headers_of(headers)
