@@ -132,6 +132,20 @@ class GatewayClient:
         except ValueError as error:
             raise self._no_gateway(response) from error
 
+    def start_run(self, workflow: str, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Start a run of a workflow with this input; the run."""
+        path = f"/workflows/{quote(workflow, safe='')}"
+        with self._translated():
+            response = self._http.post(path, content=content, headers=headers, timeout=UPLOAD_PATIENCE)
+        raise_if_refused(response)
+        if response.status_code != 202:
+            raise self._no_gateway(response)
+        return dict(response.json())
+
+    def fetch(self, path: str) -> bytes:
+        """The body of any other route that is read."""
+        return self._get(path).content
+
     @contextlib.contextmanager
     def invoke(
         self,

@@ -29,6 +29,10 @@ STYLES = {
     "starting": "yellow",
     "draining": "yellow",
     "warning": "yellow",
+    "running": "cyan",
+    "succeeded": "green",
+    "skipped": "yellow",
+    "cancelled": "magenta",
     "failed": "red",
     "missing": "red",
 }

@@ -1,0 +1,133 @@
+"""How a run of a workflow goes: a table of its steps that changes on a terminal, a line for each change elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.common import STYLES, Failure, human_seconds, print_table
+from gateway.cli.job_watch import GATEWAY_PATIENCE, INTERRUPTED, POLL
+from gateway.client import ClientError, GatewayClient, Refused
+
+COLUMNS = ("STEP", "FUNCTION", "STATUS", "ITEMS", "ATTEMPTS", "TOOK", "DETAIL")
+LONGEST_DETAIL = 60
+
+
+def follow(gateway: GatewayClient, id: str) -> dict[str, Any]:
+    """Show how a run goes until it has ended; the run then. Ctrl-C ends the command, and not the run."""
+    pause, away, place = POLL[0], 0.0, f"/runs/{quote(id, safe='')}"
+    run = gateway.ask("GET", place)
+    try:
+        with shown(run) as show:
+            while run["status"] == "running":
+                time.sleep(pause)
+                pause = min(pause * 1.3, POLL[1])
+                try:
+                    run, away = gateway.ask("GET", place), 0.0
+                except Refused:
+                    raise
+                except ClientError as error:
+                    away += pause
+                    if away > GATEWAY_PATIENCE:
+                        raise Failure(f"{error}\n  The run is on disk: hearth runs {id}") from error
+                show(run)
+    except KeyboardInterrupt:
+        click.echo(f"\nThe run goes on. See it:  hearth runs --follow {id}", err=True)
+        click.echo(f"              Cancel it:  hearth runs --cancel {id}", err=True)
+        sys.exit(INTERRUPTED)
+    return dict(run)
+
+
+@contextmanager
+def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show a run on stderr: gives what shows it again."""
+    if not sys.stderr.isatty():
+        known: dict[str, str] = {}
+
+        def tell(run: dict[str, Any]) -> None:
+            for step in run["steps"]:
+                words = f"{step['name']}: {step['status']} {items_of(step)}".rstrip()
+                if step["status"] != "pending" and known.get(step["name"]) != words:
+                    known[step["name"]] = words
+                    click.echo(words, err=True)
+
+        click.echo(f"run {run['id']} of {run['workflow']}", err=True)
+        tell(run)
+        yield tell
+        return
+    # Only now: rich takes a tenth of a second to import.
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    def table(run: dict[str, Any]) -> Table:
+        made = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
+        made.title = Text(f"run {run['id'][:8]} of {run['workflow']}: {run['status']}")
+        for column in COLUMNS:
+            made.add_column(column, overflow="fold")
+        for row in rows_of(run):
+            made.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+        return made
+
+    with Live(table(run), console=Console(stderr=True), redirect_stdout=False, transient=True) as live:
+        yield lambda run: live.update(table(run))
+
+
+def rows_of(run: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The steps of a run, a row each."""
+    return [
+        (
+            step["name"],
+            step["function"],
+            step["status"],
+            items_of(step) or "-",
+            str(step["attempts"]),
+            took(step),
+            detail_of(step),
+        )
+        for step in run["steps"]
+    ]
+
+
+def items_of(step: dict[str, Any]) -> str:
+    """How many of a step's items are done, as 3/6; empty if it has none."""
+    counts = step["items"]
+    return f"{counts['succeeded'] + counts['failed']}/{sum(counts.values())}" if counts else ""
+
+
+def took(timed: dict[str, Any]) -> str:
+    """How long something has taken, so far if it goes on."""
+    if not timed["started"]:
+        return "-"
+    begin = datetime.fromisoformat(timed["started"])
+    end = datetime.fromisoformat(timed["ended"]) if timed["ended"] else datetime.now(UTC)
+    return human_seconds(max(0.0, (end - begin).total_seconds()))
+
+
+def detail_of(step: dict[str, Any]) -> str:
+    """What a step failed of, on one short line."""
+    text = step["detail"] or step["error"] or ""
+    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
+    return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
+
+
+def show_end(run: dict[str, Any]) -> None:
+    """The steps of a run, and how it stands."""
+    print_table(COLUMNS, rows_of(run))
+    say_end(run)
+
+
+def say_end(run: dict[str, Any]) -> None:
+    """How a run stands, and what can be done about it, on stderr."""
+    why = f": {run['detail']}" if run["detail"] else ""
+    click.echo(f"run {run['id']} {run['status']} ({took(run)}){why}", err=True)
+    if run["status"] in ("failed", "cancelled"):
+        click.echo(f"  let it go on from there: hearth resume {run['id']}", err=True)

@@ -1,0 +1,254 @@
+"""`hearth workflows`, `start`, `runs`, `resume` and `graph`: workflows and their runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from gateway.cli.common import Gateway, Mistake, gateway_options, json_option, print_json, print_table
+from gateway.cli.invoke import type_of
+from gateway.cli.run_watch import detail_of, follow, say_end, show_end, took
+
+
+@click.command()
+@gateway_options
+@json_option
+def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
+    """List the workflows that functions.yaml declares.
+
+    \b
+    Examples:
+      hearth workflows
+      hearth workflows --json | jq '.[].name'
+    """
+    with Gateway(url, key_file) as gateway:
+        listed = gateway.ask("GET", "/workflows")
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        ("NAME", "STEPS"),
+        [(workflow["name"], ", ".join(step["name"] for step in workflow["steps"])) for workflow in listed],
+    )
+
+
+@click.command()
+@gateway_options
+@json_option
+@click.argument("workflow")
+@click.option(
+    "--input",
+    "-i",
+    "given",
+    metavar="JSON|@FILE|-",
+    help="What the run is started with: text, a file's content, or stdin.",
+)
+@click.option(
+    "--content-type", metavar="TYPE", help="Type of the input. Without it: found out from text or name."
+)
+@click.option("--detach", is_flag=True, help="Do not wait for the end: print the run's id.")
+def start(
+    url: str,
+    key_file: Path | None,
+    as_json: bool,
+    workflow: str,
+    given: str | None,
+    content_type: str | None,
+    detach: bool,
+) -> None:
+    """Start a run of WORKFLOW, show how it goes, and print what it answers, byte for byte.
+
+    The run is on disk and goes on without this command: Ctrl-C ends only the showing. The exit status is 0 if the
+    run has succeeded, 1 if it has not, and 2 where the caller has to change something.
+
+    \b
+    Examples:
+      hearth start gallery --input '{"title":"Landscapes"}' > gallery.html
+      hearth start resize --input @photo.jpg > small.jpg
+      cat order.json | hearth start shop -i - --content-type application/json --detach
+    """
+    content, found = input_of(given)
+    kind = content_type or found
+    with Gateway(url, key_file) as gateway:
+        run = gateway.start_run(workflow, content, {"content-type": kind} if kind else {})
+        if detach:
+            if as_json:
+                print_json(run)
+            else:
+                click.echo(run["id"])
+            return
+        run = follow(gateway, run["id"])
+        if as_json:
+            print_json(run)
+        elif run["status"] == "succeeded":
+            sys.stdout.buffer.write(gateway.fetch(f"{place_of(run['id'])}/output"))
+            sys.stdout.buffer.flush()
+            if sys.stdout.isatty():
+                click.echo()
+    say_end(run)
+    end_with(run)
+
+
+@click.command()
+@gateway_options
+@json_option
+@click.argument("id", required=False, metavar="[ID]")
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option(
+    "--status", metavar="STATUS", help="Only runs that stand so: running, succeeded, failed, cancelled."
+)
+@click.option("--follow", "wait", is_flag=True, help="With ID: show how it goes until it has ended.")
+@click.option("--cancel", is_flag=True, help="With ID: cancel it.")
+def runs(
+    url: str,
+    key_file: Path | None,
+    as_json: bool,
+    id: str | None,
+    workflow: str | None,
+    status: str | None,
+    wait: bool,
+    cancel: bool,
+) -> None:
+    """List the latest runs of workflows, or show the steps of one.
+
+    \b
+    Examples:
+      hearth runs --workflow gallery --status failed
+      hearth runs 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4
+      hearth runs --follow 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4
+      hearth runs --cancel 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4
+    """
+    if id is None and (wait or cancel):
+        raise click.UsageError("give the id of a run with --follow and --cancel; `hearth runs` lists them")
+    with Gateway(url, key_file) as gateway:
+        if id is None:
+            query = {key: value for key, value in (("workflow", workflow), ("status", status)) if value}
+            listed = gateway.ask("GET", "/runs", params=query)
+            list_runs(listed, as_json)
+            return
+        run = gateway.ask("GET", place_of(id))
+        if cancel:
+            if run["status"] != "running":  # a run that has ended would be forgotten
+                raise Mistake(f"the run is {run['status']} already")
+            gateway.ask("DELETE", place_of(id))
+        run = follow(gateway, id) if wait else gateway.ask("GET", place_of(id))
+    show(run, as_json)
+    if wait:
+        end_with(run)
+
+
+@click.command()
+@gateway_options
+@json_option
+@click.argument("id", metavar="ID")
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+def resume(url: str, key_file: Path | None, as_json: bool, id: str, detach: bool) -> None:
+    """Let a run that has failed or was cancelled go on, and show how it goes.
+
+    What did not succeed is called again with all its attempts, what did is not.
+
+    \b
+    Examples:
+      hearth resume 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4
+    """
+    with Gateway(url, key_file) as gateway:
+        gateway.ask("POST", f"{place_of(id)}/resume")
+        run = gateway.ask("GET", place_of(id)) if detach else follow(gateway, id)
+    show(run, as_json)
+    if not detach:
+        end_with(run)
+
+
+@click.command()
+@gateway_options
+@click.argument("workflow", required=False, metavar="[WORKFLOW]")
+@click.option("--run", "run_id", metavar="ID", help="Draw this run, with the state of its steps.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE.svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it; without it, to stdout.",
+)
+def graph(
+    url: str, key_file: Path | None, workflow: str | None, run_id: str | None, output: Path | None
+) -> None:
+    """Draw WORKFLOW, or a run of one, as SVG.
+
+    \b
+    Examples:
+      hearth graph gallery -o gallery.svg
+      hearth graph --run 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4 > run.svg
+    """
+    if workflow is None and run_id is None:
+        raise click.UsageError("give the name of a workflow, or --run with the id of a run")
+    with Gateway(url, key_file) as gateway:
+        drawn = place_of(run_id) if run_id else f"/workflows/{quote(workflow or '', safe='')}"
+        picture = gateway.fetch(f"{drawn}/graph.svg")
+    if output is None:
+        sys.stdout.buffer.write(picture)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.write_bytes(picture)
+    except OSError as error:
+        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+
+
+def place_of(run: str) -> str:
+    """Where a run is, by its id."""
+    return f"/runs/{quote(run, safe='')}"
+
+
+def input_of(given: str | None) -> tuple[bytes, str | None]:
+    """What a run is started with, and its type as far as that shows. Raises `Mistake`."""
+    if given is None:
+        return b"", None
+    if given == "-":
+        return sys.stdin.buffer.read(), None
+    if not given.startswith("@"):
+        return given.encode(), type_of(given, None)
+    file = Path(given[1:])
+    try:
+        return file.read_bytes(), type_of(None, file)
+    except OSError as error:
+        raise Mistake(f"{file} cannot be read: {error.strerror}") from error
+
+
+def list_runs(listed: dict[str, Any], as_json: bool) -> None:
+    """A page of runs, newest first."""
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "DETAIL"),
+        [
+            (
+                run["id"],
+                run["workflow"],
+                run["status"],
+                run["started"][:19].replace("T", " "),
+                took(run),
+                detail_of(run),
+            )
+            for run in listed["runs"]
+        ],
+    )
+
+
+def show(run: dict[str, Any], as_json: bool) -> None:
+    """One run."""
+    if as_json:
+        print_json(run)
+    else:
+        show_end(run)
+
+
+def end_with(run: dict[str, Any]) -> None:
+    """End the command as the run has ended."""
+    if run["status"] != "succeeded":
+        click.get_current_context().exit(1)
