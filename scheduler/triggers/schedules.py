@@ -33,6 +33,8 @@ class Schedules:
         self._clock = clock
         self._watched: dict[str, float] = {}
         """Since when (wall time) a trigger is looked at."""
+        self._due: dict[str, tuple[Timetable, float, float | None]] = {}
+        """When a trigger is due next, and what that was worked out of: it is not done at every look."""
         self._tables: dict[str, tuple[TriggerDefinition, Timetable | None]] = {}
         self._failing = False
         """Whether the store could not record the latest fires; it is told once."""
@@ -59,7 +61,7 @@ class Schedules:
         course = self._triggers.courses.get(definition.name)
         if course is None or course.timetable != _key(definition):
             return table.next(self._clock.wall())
-        return table.next(course.state.considered)
+        return self._next(table, course.state.considered)
 
     async def _run(self) -> None:
         await self._triggers.ready()
@@ -77,29 +79,31 @@ class Schedules:
 
     async def _look_at_all(self) -> float | None:
         """Decide what is due now; seconds until something may be again, None: nothing ever is."""
+        every = self._triggers.all
         found = {
             name: (definition, table)
-            for name, definition in self._triggers.all.items()
+            for name, definition in every.items()
             if name not in self._triggers.paused and (table := self._table(definition)) is not None
         }
-        for name in [name for name in self._watched if name not in found]:
-            del self._watched[name]
+        self._tables = {name: kept for name, kept in self._tables.items() if name in every}
+        self._due = {name: kept for name, kept in self._due.items() if name in found}
+        self._watched = {name: since for name, since in self._watched.items() if name in found}
         pause: float | None = None
+        failed = False
         for definition, table in found.values():
             try:
                 wait = await self._look(definition, table)
-                self._failing = False
             except StoreError as error:
-                if not self._failing:
+                if not self._failing and not failed:
                     log.warning(
                         "schedules wait: what is due cannot be recorded, so it is not started: %s", error
                     )
-                self._failing = True
-                wait = STORE_RETRY
+                wait, failed = STORE_RETRY, True
             except Exception:  # the fault of one holds back no other
                 log.exception("trigger %s could not be looked at", definition.name)
                 wait = STORE_RETRY
             pause = wait if pause is None else min(pause, wait)
+        self._failing = failed
         return pause
 
     async def _look(self, definition: TriggerDefinition, table: Timetable) -> float:
@@ -112,7 +116,7 @@ class Schedules:
             await self._triggers.carry_out((), course)
         watched = self._watched.setdefault(name, now)
         state = course.state
-        due = table.next(state.considered)
+        due = self._next(table, state.considered)
         if state.waiting or (due is not None and due <= now):
             running = bool(
                 table.overlap != "allow"
@@ -131,10 +135,16 @@ class Schedules:
             if fires or decision.state != state:
                 course = Course(name, key, decision.state, latest)
                 await self._triggers.carry_out(fires, course)
-            due = table.next(course.state.considered)
+            due = self._next(table, course.state.considered)
         if course.state.waiting:
             return LOOK_AT_WAITING
         return LOOK_AT_LEAST if due is None else min(max(due - self._clock.wall(), 0.0), LOOK_AT_LEAST)
+
+    def _next(self, table: Timetable, considered: float) -> float | None:
+        known = self._due.get(table.name)
+        if known is None or known[0] is not table or known[1] != considered:
+            known = self._due[table.name] = (table, considered, table.next(considered))
+        return known[2]
 
     def _table(self, definition: TriggerDefinition) -> Timetable | None:
         """The timetable of a trigger, made once for each definition."""
