@@ -1,4 +1,4 @@
-"""Redis Streams, NATS JetStream and MQTT as sources of events: each with its real server, and a real gateway."""
+"""Redis Streams, NATS JetStream and MQTT as sources of events: the real servers, and a gateway that has all three."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ pytestmark = pytest.mark.engine
 
 TELL = """
 def handle(event, context):
-    told = {name: value for name, value in context.headers.items() if name.startswith("ce-")}
-    return {"event": event, "attributes": told}
+    names = ("ce-id", "ce-type", "ce-source", "ce-subject")
+    told = {name: context.headers.get(name) for name in names}
+    return {"event": event, "attributes": told, "source": context.headers.get("x-hearth-source")}
 """
 
 
@@ -35,11 +36,9 @@ class Queue:
 
     kind: str
     server: Server
-    keeps_ids = True
-    """Whether a message that comes again is known by its id also after a restart of the gateway."""
 
-    def declared(self, **keys: object) -> dict[str, object]:
-        """The keys of a source that takes its messages and calls `tell`."""
+    def declared(self) -> dict[str, object]:
+        """What a source says of it."""
         raise NotImplementedError
 
     def send(self, *texts: str) -> None:
@@ -50,11 +49,6 @@ class Queue:
         """Have nothing reach the server that the gateway still sends on its connection."""
         self.server.freeze()
 
-    def mend(self) -> None:
-        """Have the server as if nothing had reached it."""
-        self.server.kill()
-        self.server.start()
-
 
 class RedisQueue(Queue):
     kind = "redis"
@@ -62,9 +56,8 @@ class RedisQueue(Queue):
     def __init__(self, folder: Path) -> None:
         self.server: RedisServer = RedisServer(folder)
 
-    def declared(self, **keys: object) -> dict[str, object]:
-        broker = {"url": self.server.url, "stream": "orders", "field": "body"}
-        return {"redis": broker, "function": "tell", **keys}
+    def declared(self) -> dict[str, object]:
+        return {"url": self.server.url, "stream": "orders", "field": "body"}
 
     def send(self, *texts: str) -> None:
         with Redis.from_url(self.server.url) as client:
@@ -78,9 +71,8 @@ class NatsQueue(Queue):
     def __init__(self, folder: Path) -> None:
         self.server: NatsServer = NatsServer(folder)
 
-    def declared(self, **keys: object) -> dict[str, object]:
-        broker = {"url": self.server.url, "stream": "ORDERS", "subject": "orders.*", "ack_wait": "2s"}
-        return {"nats": broker, "function": "tell", **keys}
+    def declared(self) -> dict[str, object]:
+        return {"url": self.server.url, "stream": "ORDERS", "subject": "orders.*", "ack_wait": "2s"}
 
     def send(self, *texts: str) -> None:
         async def publish() -> None:
@@ -95,17 +87,12 @@ class NatsQueue(Queue):
 
 class MqttQueue(Queue):
     kind = "mqtt"
-    keeps_ids = False
 
     def __init__(self, folder: Path) -> None:
         self.server: Mosquitto = Mosquitto(folder)
 
-    def declared(self, **keys: object) -> dict[str, object]:
-        return {
-            "mqtt": {"url": self.server.url, "topic": "orders/#", "client_id": "gw"},
-            "function": "tell",
-            **keys,
-        }
+    def declared(self) -> dict[str, object]:
+        return {"url": self.server.url, "topic": "orders/#", "client_id": "gw"}
 
     def send(self, *texts: str) -> None:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
@@ -135,60 +122,76 @@ class MqttQueue(Queue):
         other.disconnect()
 
 
-@pytest.fixture(params=[RedisQueue, NatsQueue, MqttQueue], ids=lambda made: str(made.kind))
-def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Queue]:
-    made: Queue = request.param(tmp_path)
-    with made.server:
-        made.send()
+@pytest.fixture
+def queues(tmp_path: Path) -> Iterator[list[Queue]]:
+    made: list[Queue] = [RedisQueue(tmp_path), NatsQueue(tmp_path), MqttQueue(tmp_path)]
+    with ExitStack() as servers:
+        for queue in made:
+            servers.enter_context(queue.server)
+            queue.send()
         yield made
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, queue: Queue) -> Iterator[Gateway]:
-    with gateway_with(tmp_path, queue) as running:
-        connected(running)
+def gateway(tmp_path: Path, queues: list[Queue]) -> Iterator[Gateway]:
+    """All three are connected, and have had a first message each."""
+    with gateway_with(tmp_path, queues, in_hand=2) as running:
+        connected(running, queues)
+        send(queues, 0)
+        assert ran(running, 3) == each(0)
+        eventually(lambda: all(source["in_hand"] == 0 for source in sources(running)))
         yield running
 
 
-def gateway_with(folder: Path, queue: Queue, **keys: object) -> Gateway:
+def gateway_with(folder: Path, queues: list[Queue], **keys: object) -> Gateway:
     made = Gateway(folder, {"tell": handler(TELL)})
-    declare(made, queue, **keys)
+    declare(made, queues, **keys)
     return made
 
 
-def declare(gateway: Gateway, queue: Queue | None, **keys: object) -> None:
-    """Write functions.yaml with one source, or none; `triggers` beside it."""
+def declare(gateway: Gateway, queues: list[Queue], triggers: object = None, **keys: object) -> None:
+    """Write functions.yaml with a source for each queue, named after its kind."""
     content = json.loads(gateway.file.read_text())
-    content["triggers"] = keys.pop("triggers", {})
-    source = {key: value for key, value in queue.declared(**keys).items() if value} if queue else {}
-    content["sources"] = {"orders": source} if queue else {}
+    content["triggers"] = triggers or {}
+    function = {} if triggers else {"function": "tell"}
+    content["sources"] = {queue.kind: {queue.kind: queue.declared(), **function, **keys} for queue in queues}
     gateway.write("functions.yaml", json.dumps(content))
 
 
-def shown(gateway: Gateway) -> dict[str, Any]:
-    return dict(gateway.http.get("/sources/orders").json())
+def send(queues: list[Queue], *numbers: int) -> None:
+    """The same messages to each queue."""
+    for queue in queues:
+        queue.send(*(json.dumps({"n": n}) for n in numbers))
 
 
-def connected(gateway: Gateway) -> None:
-    eventually(lambda: shown(gateway)["state"] == "connected", 60)
+def sources(gateway: Gateway) -> list[dict[str, Any]]:
+    return list(gateway.http.get("/sources").json())
+
+
+def counts(gateway: Gateway) -> dict[str, dict[str, int]]:
+    return {source["name"]: source["counts"] for source in sources(gateway)}
+
+
+def connected(gateway: Gateway, queues: list[Queue]) -> None:
+    eventually(lambda: [source["state"] for source in sources(gateway)] == ["connected"] * len(queues), 60)
 
 
 def runs(gateway: Gateway) -> list[dict[str, Any]]:
     """What every ended call of `tell` has answered; each must have succeeded."""
     calls = gateway.http.get("/invocations", params={"function": "tell", "limit": 1000}).json()["invocations"]
     assert {call["status"] for call in calls} <= {"queued", "running", "succeeded"}
-    ended = [call for call in calls if call["ended"]]
-    return [gateway.http.get(call["result"]).json() for call in ended]
+    return [gateway.http.get(call["result"]).json() for call in calls if call["ended"]]
 
 
-def events(gateway: Gateway, count: int) -> list[Any]:
-    """The data of so many runs, when there are so many; sorted."""
+def ran(gateway: Gateway, count: int) -> list[tuple[str, int]]:
+    """Type and number of every event that was run, when there are so many of them or more; sorted."""
     found = eventually(lambda: len(r := runs(gateway)) >= count and r, 60)
-    return sorted(run["event"]["n"] for run in found)
+    return sorted((run["attributes"]["ce-type"], run["event"]["n"]) for run in found)
 
 
-def message(n: int) -> str:
-    return json.dumps({"n": n})
+def each(*numbers: int) -> list[tuple[str, int]]:
+    """What `ran` gives for these messages to each queue."""
+    return sorted((f"hearth.{kind}.message", n) for kind in ("redis", "nats", "mqtt") for n in numbers)
 
 
 @contextmanager
@@ -203,141 +206,131 @@ def failing_store(gateway: Gateway) -> Iterator[None]:
         other.close()
 
 
-def test_a_message_is_run_once_with_its_data_and_attributes(gateway: Gateway, queue: Queue) -> None:
-    queue.send(message(1), message(2))
-    assert events(gateway, 2) == [1, 2]
-    attributes = runs(gateway)[0]["attributes"]
-    assert attributes["ce-type"] == f"hearth.{queue.kind}.message"
-    assert attributes["ce-specversion"] == "1.0"
-    assert attributes["ce-source"] == shown(gateway)["address"]
-    assert "secret" not in attributes["ce-source"] and str(queue.server.port) in attributes["ce-source"]
-    eventually(lambda: shown(gateway)["counts"] == {"started": 2} and shown(gateway)["in_hand"] == 0)
-    assert gateway.metric("hearth_source_messages_total", source="orders", outcome="started") == 2
-    assert gateway.metric("hearth_source_connected", source="orders") == 1
-    assert len(runs(gateway)) == 2 and "secret" not in gateway.log
+def test_a_message_is_run_once_with_its_data_and_attributes(gateway: Gateway, queues: list[Queue]) -> None:
+    send(queues, 1, 2, 3)
+    assert ran(gateway, 12) == each(0, 1, 2, 3)
+    addresses = {source["kind"]: source["address"] for source in sources(gateway)}
+    subjects = {"nats": "orders.paid", "mqtt": "orders/paid", "redis": None}
+    for run in runs(gateway):
+        attributes, kind = run["attributes"], run["source"]
+        assert attributes["ce-type"] == f"hearth.{kind}.message"
+        assert (attributes["ce-source"], attributes["ce-subject"]) == (addresses[kind], subjects[kind])
+    assert len({run["attributes"]["ce-id"] for run in runs(gateway)}) == 12
+    eventually(lambda: all(count == {"started": 4} for count in counts(gateway).values()))
+    for queue in queues:
+        assert str(queue.server.port) in addresses[queue.kind] and "secret" not in addresses[queue.kind]
+        outcome = {"source": queue.kind, "outcome": "started"}
+        assert gateway.metric("hearth_source_messages_total", **outcome) == 4
+        assert gateway.metric("hearth_source_connected", source=queue.kind) == 1
+    assert len(runs(gateway)) == 12 and "secret" not in gateway.log
 
 
-def test_a_message_that_is_a_cloudevent_is_that_event(gateway: Gateway, queue: Queue) -> None:
-    event = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "order.paid", "data": {"n": 1}}
-    queue.send(json.dumps(event), json.dumps(event))
-    assert events(gateway, 1) == [1]
-    attributes = runs(gateway)[0]["attributes"]
-    assert (attributes["ce-type"], attributes["ce-source"], attributes["ce-id"]) == (
-        "order.paid",
-        "/shop",
-        "7",
-    )
-    eventually(lambda: shown(gateway)["counts"] == {"started": 2})
-    assert len(runs(gateway)) == 1, "the same event is started once"
+def test_without_a_function_the_triggers_decide_about_cloudevents(
+    tmp_path: Path, queues: list[Queue]
+) -> None:
+    paid = {"events": {"filters": [{"exact": {"type": "paid"}}]}, "function": "tell"}
+    event = {"specversion": "1.0", "id": "7", "type": "paid", "data": {"n": 1}}
+    with gateway_with(tmp_path, queues, triggers={"paid": paid}) as gateway:
+        connected(gateway, queues)
+        for queue in queues:
+            paid = {**event, "source": f"/{queue.kind}"}
+            queue.send(*map(json.dumps, ({**paid, "type": "lost"}, paid, paid)))
+        assert ran(gateway, 3) == [("paid", 1)] * 3
+        eventually(lambda: all(c == {"started": 2, "unmatched": 1} for c in counts(gateway).values()))
+        found = [(run["attributes"]["ce-source"], run["attributes"]["ce-id"]) for run in runs(gateway)]
+        assert sorted(found) == [("/mqtt", "7"), ("/nats", "7"), ("/redis", "7")], (
+            "the same event starts once"
+        )
 
 
-def test_without_a_function_the_triggers_decide(tmp_path: Path, queue: Queue) -> None:
-    paid = {"events": {"filters": [{"exact": {"type": "com.example.paid"}}]}, "function": "tell"}
-    with gateway_with(tmp_path, queue, function=None, triggers={"paid": paid}) as gateway:
-        connected(gateway)
-        lost = {
-            "specversion": "1.0",
-            "id": "7",
-            "source": "/shop",
-            "type": "com.example.lost",
-            "data": {"n": 1},
-        }
-        queue.send(json.dumps(lost), json.dumps({**lost, "type": "com.example.paid", "id": "8"}))
-        assert events(gateway, 1) == [1]
-        assert runs(gateway)[0]["attributes"]["ce-type"] == "com.example.paid"
-        eventually(lambda: shown(gateway)["counts"] == {"started": 1, "unmatched": 1})
-        assert len(runs(gateway)) == 1
-
-
-def test_a_killed_gateway_gets_again_what_it_had_not_acknowledged(gateway: Gateway, queue: Queue) -> None:
-    queue.send(message(1))
-    assert events(gateway, 1) == [1]
+def test_nothing_is_taken_or_acknowledged_while_the_store_fails(
+    gateway: Gateway, queues: list[Queue]
+) -> None:
     with failing_store(gateway):
-        queue.send(message(2))
-        eventually(lambda: shown(gateway)["in_hand"] == 1)
+        send(queues, 1, 2, 3, 4, 5)
+        eventually(lambda: all(source["state"] == "paused" for source in sources(gateway)), 60)
+        for shown in sources(gateway):
+            assert 1 <= shown["in_hand"] <= 2 and "store" in shown["error"]
+            assert shown["counts"] == {"started": 1}
+    assert ran(gateway, 18) == each(0, 1, 2, 3, 4, 5)
+    connected(gateway, queues)
+    eventually(lambda: all(source["in_hand"] == 0 for source in sources(gateway)))
+    assert len(runs(gateway)) == 18
+
+
+def test_a_killed_gateway_gets_again_what_it_had_not_acknowledged(
+    gateway: Gateway, queues: list[Queue]
+) -> None:
+    with failing_store(gateway):
+        send(queues, 1)
+        eventually(lambda: all(source["in_hand"] == 1 for source in sources(gateway)))
         gateway.stop(signal.SIGKILL)
     gateway.launch()
     gateway.wait_until_ready()
-    assert events(gateway, 2) == [1, 2]
-    connected(gateway)
-    queue.send(message(3))
-    assert events(gateway, 3) == [1, 2, 3]
+    assert ran(gateway, 6) == each(0, 1)
+    send(queues, 2)
+    assert ran(gateway, 9) == each(0, 1, 2)
 
 
-def test_an_acknowledgement_that_is_lost_runs_nothing_twice(gateway: Gateway, queue: Queue) -> None:
-    queue.send(message(1))
-    assert events(gateway, 1) == [1]
+def test_an_acknowledgement_that_is_lost_runs_nothing_twice(gateway: Gateway, queues: list[Queue]) -> None:
+    *others, by_number = queues
     with failing_store(gateway):
-        queue.send(message(2))
-        eventually(lambda: shown(gateway)["in_hand"] == 1)
-        queue.break_off()
-    assert events(gateway, 2) == [1, 2]
-    count = 3
-    if queue.keeps_ids:
-        gateway.stop(signal.SIGKILL)
-        queue.mend()
-        gateway.launch()
-        gateway.wait_until_ready()
-        count = 1
-    eventually(lambda: shown(gateway)["counts"].get("started") == count, 30)  # it has come again
-    queue.send(message(3))
-    assert events(gateway, 3) == [1, 2, 3]
-
-
-def test_a_server_that_comes_back_is_found(tmp_path: Path, queue: Queue) -> None:
-    queue.server.kill()
-    with gateway_with(tmp_path, queue) as gateway:
-        eventually(lambda: shown(gateway)["error"])
-        assert shown(gateway)["state"] == "connecting" and "secret" not in gateway.log
-        assert gateway.metric("hearth_source_connected", source="orders") == 0
-        queue.server.start()
-        connected(gateway)
-        queue.send(message(1))
-        assert events(gateway, 1) == [1]
+        send(queues, 1)
+        eventually(lambda: all(source["in_hand"] == 1 for source in sources(gateway)))
+        for queue in queues:
+            queue.break_off()
+    assert ran(gateway, 6) == each(0, 1)
+    # MQTT gives it again while the gateway lives, and the others also after it was killed.
+    eventually(lambda: counts(gateway)[by_number.kind] == {"started": 3}, 30)
+    gateway.stop(signal.SIGKILL)
+    for queue in others:
         queue.server.kill()
-        eventually(lambda: shown(gateway)["state"] == "connecting")
-        assert gateway.http.get("/readyz").status_code == 200
         queue.server.start()
-        connected(gateway)
-        queue.send(message(2))
-        assert events(gateway, 2) == [1, 2]
+    gateway.launch()
+    gateway.wait_until_ready()
+    eventually(lambda: all(counts(gateway)[queue.kind] == {"started": 1} for queue in others), 30)
+    send(queues, 2)
+    assert ran(gateway, 9) == each(0, 1, 2)
 
 
-def test_nothing_is_taken_or_acknowledged_while_the_store_fails(tmp_path: Path, queue: Queue) -> None:
-    with gateway_with(tmp_path, queue, in_hand=2) as gateway:
-        connected(gateway)
-        queue.send(message(0))
-        assert events(gateway, 1) == [0]
-        with failing_store(gateway):
-            queue.send(*(message(n) for n in range(1, 6)))
-            eventually(lambda: shown(gateway)["state"] == "paused", 30)
-            assert shown(gateway)["in_hand"] <= 2 and "store" in shown(gateway)["error"]
-            assert shown(gateway)["counts"] == {"started": 1}
-        assert events(gateway, 6) == [0, 1, 2, 3, 4, 5]
-        eventually(lambda: shown(gateway)["state"] == "connected" and shown(gateway)["in_hand"] == 0)
-        assert len(runs(gateway)) == 6
+def test_servers_that_come_back_are_found(tmp_path: Path, queues: list[Queue]) -> None:
+    for queue in queues:
+        queue.server.kill()
+    with gateway_with(tmp_path, queues) as gateway:
+        eventually(lambda: all(source["error"] for source in sources(gateway)))
+        assert {source["state"] for source in sources(gateway)} == {"connecting"}
+        assert gateway.metric("hearth_source_connected") == 0 and "secret" not in gateway.log
+        for queue in queues:
+            queue.server.start()
+        connected(gateway, queues)
+        send(queues, 1)
+        assert ran(gateway, 3) == each(1)
+        for queue in queues:
+            queue.server.kill()
+        eventually(lambda: {source["state"] for source in sources(gateway)} == {"connecting"})
+        assert gateway.http.get("/readyz").status_code == 200
+        for queue in queues:
+            queue.server.start()
+        connected(gateway, queues)
+        send(queues, 2)
+        assert ran(gateway, 6) == each(1, 2)
 
 
-def test_a_source_comes_and_goes_with_functions_yaml(tmp_path: Path, queue: Queue) -> None:
-    with gateway_with(tmp_path, queue) as gateway:
-        connected(gateway)
-        declare(gateway, queue, type="com.example.order")
-        queue.send(message(1))
-        eventually(lambda: shown(gateway)["counts"], 30)
-        declare(gateway, None)
-        eventually(lambda: gateway.http.get("/sources").json() == [])
-        assert gateway.http.get("/sources/orders").status_code == 404
-        queue.send(message(2))
-        declare(gateway, queue)
-        assert events(gateway, 2) == [1, 2]
+def test_sources_come_and_go_with_functions_yaml(gateway: Gateway, queues: list[Queue]) -> None:
+    declare(gateway, [])
+    eventually(lambda: sources(gateway) == [])
+    assert gateway.http.get("/sources/redis").status_code == 404
+    send(queues, 1)
+    declare(gateway, queues, type="com.example.order")
+    assert ran(gateway, 6) == sorted([*each(0), *[("com.example.order", 1)] * 3])
 
 
-def test_a_gateway_that_stops_finishes_what_is_in_hand(gateway: Gateway, queue: Queue) -> None:
-    queue.send(*(message(n) for n in range(50)))
-    eventually(lambda: shown(gateway)["counts"])
+def test_a_gateway_that_stops_finishes_what_is_in_hand(gateway: Gateway, queues: list[Queue]) -> None:
+    send(queues, *range(1, 30))
     assert gateway.stop() == 0
     gateway.launch()
     gateway.wait_until_ready()
-    assert events(gateway, 50) == list(range(50))
-    eventually(lambda: shown(gateway)["in_hand"] == 0)
-    assert len(runs(gateway)) == 50
+    assert ran(gateway, 90) == each(*range(30))
+    connected(gateway, queues)
+    eventually(lambda: all(source["in_hand"] == 0 for source in sources(gateway)))
+    assert len(runs(gateway)) == 90
