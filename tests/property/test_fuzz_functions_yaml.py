@@ -13,6 +13,7 @@ from property.wire import LOOK_HARDER
 
 from pool.workload import Kind
 from scheduler.definitions import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.source_definitions import KINDS, Handling
 
 KEYS = sorted(
     {*Defaults.model_fields, *FunctionDefinition.model_fields, "version", "functions", "prewarm", "x", ""}
@@ -63,6 +64,14 @@ SOUND: list[dict[str, Any]] = [
     {"image": "busybox", "command": ["wc", "-w"]},
     {"image": "busybox", "port": 80, "health": "/", "concurrency": 4},
 ]
+SOURCE_KEYS = sorted(
+    {*Handling.model_fields, *(key for model, _ in KINDS.values() for key in model.model_fields)}
+)
+SOURCES: list[dict[str, Any]] = [
+    {"redis": {"url": "redis://h:6379/0", "stream": "orders"}},
+    {"nats": {"url": "nats://h", "stream": "ORDERS"}, "in_hand": 1},
+    {"mqtt": {"url": "mqtt://h", "topic": "a/#"}, "source": "/shop"},
+]
 EXAMPLES = (Path(__file__).parents[2] / "functions.yaml").read_text()
 SNIPPETS = [
     "\t",
@@ -109,8 +118,16 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         functions[name] = keys | draw(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=2))
     document: dict[str, Any] = {"version": 1, "functions": functions}
     document["defaults"] = draw(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=2))
+    if draw(st.booleans()):
+        source = dict(draw(st.sampled_from(SOURCES)))
+        kind = next(iter(source))
+        source[kind] = source[kind] | draw(st.dictionaries(st.sampled_from(SOURCE_KEYS), VALUES, max_size=2))
+        source |= draw(st.dictionaries(st.sampled_from([*SOURCE_KEYS, *KINDS]), VALUES, max_size=1))
+        document["sources"] = {draw(st.sampled_from(["s", "S"])): source}
     return document | draw(
-        st.dictionaries(st.sampled_from(["version", "prewarm", "functions", "x"]), VALUES, max_size=1)
+        st.dictionaries(
+            st.sampled_from(["version", "prewarm", "functions", "sources", "x"]), VALUES, max_size=1
+        )
     )
 
 
