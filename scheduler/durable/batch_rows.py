@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from scheduler.durable.call_rows import headers_to_json, new_record, phases_to_json, request_head
+from scheduler.durable.call_rows import as_kept, headers_to_json, new_record, phases_to_json, request_head
 from scheduler.durable.model import Ending, NewCall, Record
 from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
@@ -69,7 +69,7 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[tuple[Ending, float]]) 
                     headers,
                     result.body,
                     result.problem,
-                    result.detail,
+                    as_kept(result.detail),
                     result.blame,
                     result.log,
                 )
@@ -82,7 +82,7 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[tuple[Ending, float]]) 
                 ending.due,
                 now if ending.status.ended else None,
                 ending.error,
-                ending.detail,
+                as_kept(ending.detail),
                 ending.blame,
                 phases,
             )

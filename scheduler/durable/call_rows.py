@@ -60,6 +60,12 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
     return new_record(seq, call, now)
 
 
+def as_kept(text: str) -> str:
+    """Text that functions or callers have a part in, as the file can hold it: half of a surrogate pair, which JSON
+    can name and UTF-8 cannot hold, is named again."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def request_head(call: NewCall) -> str:
     """What is kept of a request beside its body."""
     sub_path, query = call.sub_path.decode("latin-1"), call.query.decode("latin-1")

@@ -13,7 +13,7 @@ from typing import Protocol
 from pool.clock import Clock, Timer, jitter, wake
 from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
-from scheduler.durable.model import Backlog, Claim, Claimed, Ending, Result, Status
+from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.terms import Policy
@@ -85,8 +85,8 @@ class Worker:
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._loops: list[asyncio.Task[None]] = []
-        self._leasing: asyncio.Future[Claimed] | None = None
-        """What the store is asked for, until it is in `_ready`."""
+        self._leasing: asyncio.Future[None] | None = None
+        """What the store is asked for, until it is in `_ready` or runs."""
         self._stopping = False
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -101,14 +101,12 @@ class Worker:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        if self._leasing is not None:  # the store does what it was asked for, though nobody waits
+            await asyncio.wait((self._leasing,))
         if self._timer is not None:
             self._timer.cancel()
         unused = [claim.call.id for queue in self._ready.values() for claim in queue]
         self._ready.clear()
-        leasing, self._leasing = self._leasing, None
-        with suppress(StoreError):
-            if leasing is not None:  # the store does what it was asked for, though nobody waits
-                unused += [claim.call.id for claim in (await leasing).claims]
         with suppress(StoreError):
             if unused:
                 await self._store.hand_back(unused)
@@ -148,6 +146,8 @@ class Worker:
 
     async def cancel(self, id: str) -> bool:
         """Interrupt a call that is leased; False: it is not (any more)."""
+        if self._leasing is not None:  # it may be among those
+            await asyncio.wait((self._leasing,))
         for queue in self._ready.values():
             for claim in queue:
                 if claim.call.id == id:
@@ -189,29 +189,36 @@ class Worker:
             room = MOST_IN_HAND - self._held.total()
             if room <= 0:
                 continue  # the end of a run wakes us
-            held = dict(self._held)
+            self._leasing = asyncio.ensure_future(self._take(room))
+            await asyncio.shield(self._leasing)
 
-            def choose(
-                backlogs: Mapping[str, Backlog], room: int = room, held: Mapping[str, int] = held
-            ) -> dict[str, int]:
-                waiting = {name: backlog.due for name, backlog in backlogs.items()}
-                return share(waiting, held, {name: self._most(name) for name in waiting}, room)
+    async def _take(self, room: int) -> None:
+        """Lease as many calls as there is room for, and begin them."""
+        held = dict(self._held)
 
-            self._leasing = asyncio.ensure_future(self._store.claim(self._clock.wall(), choose))
-            try:
-                claimed = await asyncio.shield(self._leasing)
-            except StoreError:
-                self._wake_in(STORE_RETRY)
-                continue
+        def choose(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
+            waiting = {name: backlog.due for name, backlog in backlogs.items()}
+            return share(waiting, held, {name: self._most(name) for name in waiting}, room)
+
+        try:
+            claimed = await self._store.claim(self._clock.wall(), choose)
+        except StoreError:
+            self._wake_in(STORE_RETRY)
+            return
+        except Exception:  # whatever it is, it must not be the last time that anything is leased
+            log.exception("accepted calls could not be leased; it is tried again")
+            self._wake_in(STORE_RETRY)
+            return
+        finally:
             self._leasing = None
-            for name in {claim.call.function for claim in claimed.claims}:
-                self._at_once[name] = self._places(name)
-            for claim in claimed.claims:
-                self._held[claim.call.function] += 1
-                self._ready.setdefault(claim.call.function, deque()).append(claim)
-            if claimed.next_due is not None:
-                self._wake_in(claimed.next_due - self._clock.wall())
-            self._begin()
+        for name in {claim.call.function for claim in claimed.claims}:
+            self._at_once[name] = self._places(name)
+        for claim in claimed.claims:
+            self._held[claim.call.function] += 1
+            self._ready.setdefault(claim.call.function, deque()).append(claim)
+        if claimed.next_due is not None:
+            self._wake_in(claimed.next_due - self._clock.wall())
+        self._begin()
 
     def _places(self, function: str) -> int:
         plan = self._plan_of(function)
@@ -312,8 +319,7 @@ class Worker:
     async def _record(self, claim: Claim, ending: Ending) -> None:
         """Record what came of a run, however long the store takes to be able to."""
         function, status = claim.call.function, ending.status
-        followers = self.followers if status.ended else ()
-        if follow := tuple(work for follower in followers for work in follower(claim, ending)):
+        if status.ended and (follow := self._follow(claim, ending)):
             ending = replace(ending, follow=follow)
         while True:
             try:
@@ -321,6 +327,13 @@ class Worker:
                 break
             except StoreError:
                 await self._clock.sleep(STORE_RETRY)
+            except Exception:  # what follows cannot be begun: the call has ended all the same
+                log.exception(
+                    "invocation %s of %s: what follows from its end is not begun", ending.id, function
+                )
+                if not ending.follow:
+                    raise
+                ending = replace(ending, follow=())
         if status is Status.QUEUED:
             self._metrics.async_retries.labels(label_of(function)).value += 1
             return
@@ -331,6 +344,14 @@ class Worker:
         for waiter in self._waiters.get(ending.id, ()):
             wake(waiter)
         self.ended(claim.call.owner)
+
+    def _follow(self, claim: Claim, ending: Ending) -> tuple[object, ...]:
+        """What is begun together with the record of an end."""
+        try:
+            return tuple(work for follower in self.followers for work in follower(claim, ending))
+        except Exception:  # the call has ended all the same
+            log.exception("invocation %s of %s: nothing follows from its end", ending.id, claim.call.function)
+            return ()
 
     # -- retention ------------------------------------------------------------------------------------------
 
