@@ -90,6 +90,11 @@ class Schedules:
         self._watched = {name: since for name, since in self._watched.items() if name in found}
         pause: float | None = None
         failed = False
+        for name in [name for name in self._triggers.courses if name not in every]:
+            try:
+                await self._triggers.forget_course(name)
+            except StoreError:
+                pause = STORE_RETRY
         for definition, table in found.values():
             try:
                 wait = await self._look(definition, table)

@@ -74,7 +74,8 @@ class Triggers:
                     self._take_over(one.name, one.definition)
                 if one.paused:
                     self.paused.add(one.name)
-                self.courses[one.name] = one.course
+                if one.course.timetable:
+                    self.courses[one.name] = one.course
             break
         self._loaded.set()
 
@@ -223,6 +224,11 @@ class Triggers:
             self.courses[course.trigger] = course
         self._begun(fires, outcomes)
         return outcomes
+
+    async def forget_course(self, name: str) -> None:
+        """Of a schedule that is no more, nothing is made up for should it come back. Raises `StoreError`."""
+        await self.store.fire((), self._clock.wall(), Course(name, "", State(0.0)))
+        self.courses.pop(name, None)
 
     async def publish(self, event: Event) -> int:
         """As `scheduler.triggers.event.Publish` says."""

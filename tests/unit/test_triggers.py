@@ -135,6 +135,23 @@ async def test_a_new_schedule_counts_from_when_it_is_known_and_so_does_a_changed
     assert world.times() == [120.0, 180.0, 210.0]
 
 
+@pytest.mark.parametrize("over_a_restart", [False, True])
+async def test_a_schedule_that_was_taken_out_makes_up_for_nothing_when_it_comes_back(
+    world: TriggeredWorld, over_a_restart: bool
+) -> None:
+    definition = trigger("t", schedule="* * * * *", catch_up="all", overlap="allow")
+    world.declare(definition)
+    await world.start()
+    await world.advance(61)
+    world.declare()
+    if over_a_restart:
+        await world.restart()
+    await world.advance(300)
+    world.declare(definition)
+    await world.advance(60)
+    assert await world.scheduled("t") == [60.0, 420.0] and await world.outcomes("t") == ["started"] * 2
+
+
 @pytest.mark.parametrize(
     ("catch_up", "made_up"), [("none", []), ("last", [300.0]), ("all", [120.0, 180.0, 240.0, 300.0])]
 )
