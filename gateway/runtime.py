@@ -45,6 +45,7 @@ from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.jobs.store import JobStore
@@ -156,8 +157,15 @@ class Runtime:
         )
         self.runs.followers.append(call_of_failure)
         self.worker.on_ended["run"] = self.runs.call_ended
+        self.kept = KeptContainers(self.engine, folder.id)
         self.jobs = Jobs(
-            JobStore(writer), self.worker, self.registry, self.clock, self.metrics, settings.async_retention
+            JobStore(writer, self.store.make_room),
+            self.worker,
+            self.registry,
+            self.clock,
+            self.metrics,
+            settings.async_retention,
+            self.kept,
         )
         self.worker.on_ended[JOB] = self.jobs.note
         self.job_starts = JobStarts(self.jobs, self.registry, plans, cores, lambda: self.dispatcher.draining)

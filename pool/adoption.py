@@ -13,7 +13,7 @@ from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, container_name, instance_of
+from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
 from pool.pool import Pool
 from pool.records import Record, Records
 from pool.states import Reason, State
@@ -41,7 +41,8 @@ class Adoption:
 
         The folder's lock is held, so whatever carries its identity belongs to nobody alive.
         """
-        containers = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
+        found = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
+        containers = [container for container in found if not is_kept(container)]
         records = self._records.load()
         for container in containers:
             instance, record = self._found(container, records)

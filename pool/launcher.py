@@ -15,7 +15,15 @@ from typing import cast
 
 from pool import cgroup
 from pool.egress import Egress
-from pool.engine.base import ContainerSpec, Engine, EngineDown, EngineError, Mount, NotRunnable
+from pool.engine.base import (
+    ContainerSpec,
+    ContainerState,
+    Engine,
+    EngineDown,
+    EngineError,
+    Mount,
+    NotRunnable,
+)
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
 from pool.instance import Instance
 from pool.takeover import Takeover
@@ -24,10 +32,12 @@ from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
 from pool.transport.message import Call, read_report
 from pool.transport.server import Server
-from pool.workload import Kind, Order, Workload
+from pool.workload import Keep, Kind, Order, Workload
 
 GATEWAY_LABEL = "org.hearth.gateway"
 INSTANCE_LABEL = "org.hearth.instance"
+KEPT_LABEL = "org.hearth.kept-for"
+"""Of containers that may stay when they have ended: the function that they are of."""
 SOCKETS = "/run/hearth"
 CODE = "/function"
 OBITUARY_WAIT = 1.0
@@ -135,6 +145,8 @@ class Launcher:
     async def _prepare_command(self, instance: Instance, prototype: ContainerSpec) -> None:
         workload = cast(Workload, instance.workload)
         spec = replace(self._named(instance, prototype), stdin=True, keep_output=False)
+        if workload.keep is not Keep.NONE:
+            spec = replace(spec, labels={**spec.labels, KEPT_LABEL: workload.function})
         if workload.egress:
             spec = replace(spec, network=await self._egress.ensure())
 
@@ -288,7 +300,8 @@ class Launcher:
         """
         if instance.link is not None:
             await instance.link.close()
-        await self._engine.remove(instance.container or container_name(instance.id))
+        if not stays(instance):
+            await self._engine.remove(instance.container or container_name(instance.id))
         shutil.rmtree(self._settings.run_folder / instance.id, ignore_errors=True)
 
     async def logs(self, instance: Instance, limit: int) -> bytes:
@@ -296,6 +309,17 @@ class Launcher:
         if instance.container is None:
             return b""
         return await self._engine.logs(instance.container, limit)
+
+
+def stays(instance: Instance) -> bool:
+    """Whether an instance's container is left on the engine when the instance goes."""
+    link, workload = instance.link, instance.workload
+    return isinstance(link, CommandLink) and workload is not None and workload.keep.keeps(link.exit_status)
+
+
+def is_kept(container: ContainerState) -> bool:
+    """Whether a container is one that was left so: it is nobody's instance, and no leftover."""
+    return KEPT_LABEL in container.labels and not container.running
 
 
 def start_failed(deed: str, error: EngineError) -> StartFailed:

@@ -10,7 +10,7 @@ from pool.clock import Clock, jitter
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import may_freeze
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, instance_of
+from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_kept
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
 from pool.workload import Kind
@@ -128,7 +128,7 @@ class Reaper:
                     pause = RECONNECT[0]
                     if event.action == "die":
                         self._died(event.id)
-                    elif event.action == "create":
+                    elif event.action == "create" and KEPT_LABEL not in event.labels:
                         self._unless_known(event.id, event.labels)
             except EngineDown:
                 pass  # the guard has said so
@@ -159,7 +159,7 @@ class Reaper:
     def _remove_unknown(self, containers: Iterable[ContainerState], known: set[str]) -> None:
         """`known`: the instances when the engine was asked; they come and go meanwhile."""
         for container in containers:
-            if instance_of(container.id, container.labels) not in known:
+            if instance_of(container.id, container.labels) not in known and not is_kept(container):
                 self._unless_known(container.id, container.labels)
 
     def _unless_known(self, container: str, labels: Mapping[str, str]) -> None:

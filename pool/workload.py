@@ -20,6 +20,21 @@ class Kind(StrEnum):
     """The container is run once for each call: body to stdin, stdout is the answer."""
 
 
+class Keep(StrEnum):
+    """Which containers of a command stay on the engine when they have ended, stopped."""
+
+    NONE = "none"
+    FAILED = "failed"
+    """Those with an exit status other than 0."""
+    ALL = "all"
+
+    def keeps(self, exit_status: int | None) -> bool:
+        """Whether a container stays; None: it had to be ended, and never does."""
+        if exit_status is None:
+            return False
+        return self is Keep.ALL or (self is Keep.FAILED and exit_status != 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a shim is sent, once, to become a function version: docs/runtime-protocol.md."""
@@ -67,6 +82,8 @@ class Workload:
     """Attach to the gateway's egress network."""
     max_response: int = 64 * 2**20
     """Bytes of an answer's body."""
+    keep: Keep = Keep.NONE
+    """Command only."""
     single_use: bool = field(init=False)
     """Whether an instance serves one invocation and is then destroyed."""
 

@@ -22,8 +22,8 @@ IMAGE_TIMEOUT = 3600.0
 """Seconds that a task of an image may take unless the job says otherwise."""
 
 
-def _inputs(value: object) -> tuple[object, ...]:
-    """A list of anything that JSON can say."""
+def checked_inputs(value: object) -> tuple[object, ...]:
+    """A list of anything that JSON can say. Raises ValueError for anything else."""
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_TASKS:
         raise ValueError(f"must be a list of 1 to {MOST_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
     try:
@@ -44,7 +44,7 @@ class JobDefinition(ContainerKeys):
     """A deployed function instead: each task is one call of it."""
     count: Annotated[int, types.whole(1, MOST_TASKS)] | None = None
     """Tasks; each has its index as input."""
-    inputs: Annotated[tuple[Any, ...], BeforeValidator(_inputs)] | None = None
+    inputs: Annotated[tuple[Any, ...], BeforeValidator(checked_inputs)] | None = None
     """One task for each."""
     parallel: Annotated[int, types.whole(1, 1000)] | None = None
     """Tasks at once, at most; None: what the machine has room for."""

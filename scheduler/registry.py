@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pool.adoption import Adoption
 from pool.clock import Clock
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
+from pool.workload import Keep
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Prewarm
@@ -42,6 +43,8 @@ class Declared:
     version: str | None = None
     curable: bool = False
     """The fault may pass without a change of the definition."""
+    keep: Keep = Keep.NONE
+    """Which of its ended containers stay on the engine."""
 
 
 class Registry:
@@ -113,10 +116,10 @@ class Registry:
         if self._retry is None:
             self._retry = asyncio.ensure_future(self._cure())
 
-    async def add(self, definition: FunctionDefinition) -> Declared:
+    async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
         """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
         that cannot be set up for its image or its engine is tried again."""
-        declared = self.guests[definition.name] = Declared(definition)
+        declared = self.guests[definition.name] = Declared(definition, keep=keep)
         with ExitStack() as place:
             await self._set_up(declared, ImageLookup(self._engine), place)
         self._begin_to_cure()
@@ -177,6 +180,7 @@ class Registry:
 
         try:
             workload = await self._builder.build(definition, images, building)
+            workload = replace(workload, keep=declared.keep)
             if workload.container.memory > self.memory_budget:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"

@@ -15,6 +15,7 @@ from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState
 from scheduler.jobs.starting import JobStarts, NotStarted
 
@@ -54,7 +55,7 @@ Cursor = Annotated[
 ]
 
 
-def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts) -> None:
+def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptContainers) -> None:
     """Add the routes of one gateway."""
     store = jobs.store
 
@@ -123,9 +124,10 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts) -> None:
     ) -> TasksView:
         """Its tasks in the order of their indices, each with its attempts, its error, its result and its log."""
         job, _ = await find(id)
+        containers = {} if job.definition.remove == "all" else await kept.of(job.function)
         records = await store.tasks(job, status, int(cursor) if cursor else -1, limit)
         return TasksView(
-            tasks=[task_view(record) for record in records],
+            tasks=[task_view(record, containers.get(record.id, [])) for record in records],
             cursor=str(int(records[-1].part)) if len(records) == limit else None,
         )
 

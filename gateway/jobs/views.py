@@ -64,6 +64,7 @@ class TaskView(BaseModel):
     invocation: str = Field(description="Id of the accepted call that it is")
     result: str | None = Field(None, description="Where its result is, when it has ended")
     logs: str = Field(description="Where its log is")
+    containers: list[str] = Field([], description="Ids of its containers that were kept, of all its runs")
 
 
 class TasksView(BaseModel):
@@ -93,7 +94,7 @@ def job_view(job: Job, counts: Counts) -> JobView:
     )
 
 
-def task_view(record: Record) -> TaskView:
+def task_view(record: Record, containers: list[str]) -> TaskView:
     """A task as the API shows it."""
     return TaskView(
         index=int(record.part),
@@ -106,4 +107,5 @@ def task_view(record: Record) -> TaskView:
         invocation=record.id,
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
         logs=f"/invocations/{record.id}/logs",
+        containers=containers,
     )

@@ -17,6 +17,8 @@ IN_MEMORY = 2**20
 """Bytes of an answer that are kept in memory; a longer one waits in a temporary file for the exit status."""
 PIECE = 64 * 1024
 STDOUT = 1
+INVOCATION_LABEL = "org.hearth.invocation"
+"""Of a command's container: which call it was made for."""
 
 
 async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[str], None]) -> str:
@@ -55,6 +57,11 @@ class CommandLink:
         self._run: CommandRun | None = None
 
     @property
+    def exit_status(self) -> int | None:
+        """How the container has ended; None: it has not, or not by itself."""
+        return None if self._run is None else self._run.exit_status
+
+    @property
     def alive(self) -> bool:
         """There is no process between calls that could be dead."""
         return True
@@ -70,10 +77,11 @@ class CommandLink:
     async def connect(self, call: Call) -> CommandRun:
         """Create and start the container for this call. Raises `NotSent` if the engine does not, and
         `CommandFailed` if the image does not have the command."""
-        environment = {**(call.meta or {}), **self._spec.env}
+        meta = call.meta or {}
+        labels = {**self._spec.labels, INVOCATION_LABEL: meta.get("HEARTH_INVOCATION_ID", "")}
+        spec = replace(self._spec, env={**meta, **self._spec.env}, labels=labels)
         async with self._starts:
             try:
-                spec = replace(self._spec, env=environment)
                 container = await create_surely(self._engine, spec, self._created)
                 streams = await self._engine.attach(container)
                 try:
@@ -113,6 +121,8 @@ class CommandRun:
         self._log = log
         self._output: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by close()
         self._size = 0
+        self.exit_status: int | None = None
+        """None until it has ended by itself."""
         self.status = 200
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
@@ -126,7 +136,7 @@ class CommandRun:
         feeding = asyncio.ensure_future(self._feed(call))
         try:
             await self._collect()
-            status = await self._engine.wait(self._container)
+            status = self.exit_status = await self._engine.wait(self._container)
             if feeding.done() and not feeding.cancelled() and (fault := feeding.exception()):
                 raise fault
         except EngineUnreachable as error:

@@ -21,7 +21,7 @@ from scheduler.durable.terms import KINDS, Policy, Terms
 from scheduler.durable.work import begin
 from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
 from scheduler.jobs.decisions import Stand, next_step, window_of
-from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState, task_state
+from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState, own_function, task_state
 
 JOB_COLUMNS = (
     "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
@@ -280,6 +280,11 @@ def forget(db: sqlite3.Connection, id: str) -> bool:
         return True
     db.execute("DELETE FROM jobs WHERE seq = ?", (job.seq,))
     return False
+
+
+def functions(db: sqlite3.Connection) -> set[str]:
+    """The functions that all jobs have of their own."""
+    return {own_function(id) for (id,) in db.execute("SELECT id FROM jobs")}
 
 
 def outdated(db: sqlite3.Connection, before: float) -> list[str]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from pool.clock import Clock
 from pool.metrics import Metrics
+from pool.workload import Keep
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.store import StoreError
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
-from scheduler.jobs.own_function import own_definition
+from scheduler.jobs.own_function import KEPT, own_definition
 from scheduler.jobs.store import JobStore
 
 log = logging.getLogger("hearth.jobs")
@@ -34,11 +35,21 @@ Follower = Callable[[JobSummary], Iterable[object]]
 class OwnFunctions(Protocol):
     """Brings functions into service that no definitions file names."""
 
-    async def add(self, definition: FunctionDefinition) -> object:
+    async def add(self, definition: FunctionDefinition, keep: Keep) -> object:
         """Until it is removed. One that cannot be set up now is tried again by itself."""
 
     def remove(self, name: str) -> None:
         """Take it out of service; harmless for one that is not there."""
+
+
+class Keeper(Protocol):
+    """Has an eye on the containers that jobs have kept."""
+
+    async def clear(self, function: str) -> None:
+        """Remove those of a function."""
+
+    async def clear_all_but(self, functions: Collection[str]) -> None:
+        """Remove those of all other functions."""
 
 
 class Runs(Protocol):
@@ -60,6 +71,7 @@ class Jobs:
         clock: Clock,
         metrics: Metrics,
         retention: float,
+        keeper: Keeper,
     ) -> None:
         """`retention`: seconds for which a job is remembered when it has ended."""
         self.store = store
@@ -67,15 +79,14 @@ class Jobs:
         """Are given what followers have said when it is on disk."""
         self.on_job_ended: list[Follower] = [call_destination]
         """Say what is begun in the commit that records the end of a job. Set before `start`."""
-        self.on_forgotten: Callable[[str], Awaitable[None]] | None = None
-        """Is given the id of a job that is forgotten, to clear away what it has left."""
         self._worker = worker
         self._functions = functions
         self._clock = clock
         self._metrics = metrics
         self._retention = retention
-        self._in_service: set[str] = set()
-        """Functions that jobs have of their own."""
+        self._keeper = keeper
+        self._in_service: dict[str, asyncio.Future[object]] = {}
+        """Functions that jobs have of their own; done when one has been set up."""
         self._look = False
         """Whether jobs may have been begun that we do not know of."""
         self._due: set[str] = set()
@@ -98,7 +109,8 @@ class Jobs:
 
     async def close(self) -> None:
         """Do nothing more; the next start goes on."""
-        tasks = [*self._loops, *self._interrupting.values()]
+        tasks: list[asyncio.Future[Any]] = [*self._loops, *self._interrupting.values()]
+        tasks += self._in_service.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,11 +139,12 @@ class Jobs:
         return job
 
     async def forget(self, id: str) -> None:
-        """Forget a job that has ended, with its tasks and what it has left. Raises `StoreError`."""
+        """Forget a job that has ended, with its tasks and the containers that it has kept. Raises `StoreError`."""
+        found = await self.store.show(id)
         while await self.store.forget(id):
             await self._clock.sleep(0)
-        if self.on_forgotten is not None:
-            await self.on_forgotten(id)
+        if found is not None and KEPT[found[0].definition.remove] is not Keep.NONE:
+            await self._keeper.clear(found[0].function)
 
     def begun(self, ids: Collection[str] = ()) -> None:
         """A job may have been begun by somebody else."""
@@ -162,12 +175,17 @@ class Jobs:
                 self._look |= look
                 self._due |= due
                 self._clock.call_later(STORE_RETRY, self._wake.set)
+            except Exception:  # one job's unforeseen fault must not end the care of all others
+                log.exception("looking after jobs %s failed", ", ".join(sorted(due)))
 
     async def _serve(self, job: Job) -> None:
         """Bring a job's own function into service."""
-        if job.definition.function is None and job.function not in self._in_service:
-            self._in_service.add(job.function)
-            await self._functions.add(own_definition(job))
+        if job.definition.function is not None:
+            return
+        if (serving := self._in_service.get(job.function)) is None:
+            adding = self._functions.add(own_definition(job), KEPT[job.definition.remove])
+            serving = self._in_service[job.function] = asyncio.ensure_future(adding)
+        await asyncio.shield(serving)
 
     async def _advance(self, id: str) -> None:
         advanced = await self.store.advance(id, self._clock.wall())
@@ -192,21 +210,23 @@ class Jobs:
             self._worker.notify()
             for told in self.on_followed:
                 told(follow)
-        self._in_service.discard(job.function)
-        if job.definition.function is None:
+        if self._in_service.pop(job.function, None) is not None:
             self._functions.remove(job.function)
 
     async def _interrupt(self, id: str) -> None:
-        """Interrupt the tasks of a job that was cancelled, until none runs. One that was just being recorded may have
-        been queued once more: it is looked again."""
+        """Interrupt the tasks of a job that was cancelled, until none runs. One that is just being recorded may be
+        queued once more by that: it is looked again until it has ended."""
         try:
             while True:
-                interrupted = [False]
-                with suppress(StoreError):
+                try:
                     found = await self.store.cancel(id, self._clock.wall())
-                    if found is None or not found[1]:
-                        return
-                    interrupted = await asyncio.gather(*map(self._worker.cancel, found[1]))
+                except StoreError:
+                    await self._clock.sleep(STORE_RETRY)
+                    continue
+                running = [] if found is None else found[1]
+                if not running:
+                    return
+                interrupted = await asyncio.gather(*map(self._worker.cancel, running))
                 if not any(interrupted):
                     await self._clock.sleep(LOOK_AGAIN)
         finally:
@@ -216,6 +236,8 @@ class Jobs:
     # -- retention ------------------------------------------------------------------------------------------
 
     async def _prune(self) -> None:
+        with suppress(StoreError):
+            await self._keeper.clear_all_but(await self.store.functions() if self.store.exists else ())
         while True:
             await self._clock.sleep(PRUNE_EVERY)
             with suppress(StoreError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pool.workload import Keep
 from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import FunctionDefinition
 from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
@@ -10,6 +11,8 @@ from scheduler.jobs.model import Job
 QUEUE_TIMEOUT = 600.0
 """Seconds that a task waits for memory before it gives its place to others."""
 LARGEST_INPUT = 64 * 2**20
+KEPT = {"all": Keep.NONE, "succeeded": Keep.FAILED, "none": Keep.ALL}
+"""By what a job says of its ended containers: which `remove` leaves."""
 
 
 def own_definition(job: Job) -> FunctionDefinition:

@@ -9,7 +9,7 @@ from pool.engine.base import EngineError
 from scheduler.durable.fairness import places
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
-from scheduler.job_definitions import JobDefinition
+from scheduler.job_definitions import JobDefinition, checked_inputs
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.model import Job, NewJob
@@ -131,9 +131,9 @@ class JobTarget:
                 inputs = json.loads(start.body)
             except ValueError:
                 inputs = None
-            if not isinstance(inputs, list) or not inputs:
+            if not isinstance(inputs, list):
                 raise ValueError(f"the job {start.name} is started with a JSON list of inputs")
-            definition = definition.model_copy(update={"inputs": tuple(inputs)})
+            definition = definition.model_copy(update={"inputs": checked_inputs(inputs)})
         elif definition.count is not None and start.body:
             each = start.body
         return self._starts.new_job(start.id, start.name, definition, each, start.depth, start.terms.context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from scheduler.durable.model import Record
@@ -17,8 +17,10 @@ from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState
 class JobStore:
     """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, make_room: Callable[[sqlite3.Connection], None]) -> None:
+        """`make_room` is called within an operation before a job is kept; it raises `StoreFull`."""
         self._writer = writer
+        self._make_room = make_room
 
     @property
     def exists(self) -> bool:
@@ -26,9 +28,10 @@ class JobStore:
         return self._writer.file.exists()
 
     async def begin(self, work: NewJob, now: float) -> Job:
-        """Keep a job: its tasks will be run."""
+        """Keep a job: its tasks will be run. Raises `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> Job:
+            self._make_room(db)
             begin(work, db, now)
             job = job_rows.show(db, work.id)
             assert job is not None
@@ -64,6 +67,10 @@ class JobStore:
     async def unfinished(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return await self._writer.do(job_rows.unfinished)
+
+    async def functions(self) -> set[str]:
+        """The functions that all jobs have of their own, those that have ended included."""
+        return await self._writer.do(job_rows.functions)
 
     async def outdated(self, before: float) -> list[str]:
         """Ids of jobs that ended before this time."""
