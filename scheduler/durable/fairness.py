@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
-MOST_AHEAD = 96
+MOST_AHEAD = 224
 
 
 def is_short(exec_seconds: float | None) -> bool:
