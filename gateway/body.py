@@ -141,12 +141,9 @@ PATIENCE = 60.0
 """Seconds that the body of a request that is not for a function may take to come."""
 
 
-async def whole_body(request: Request, limit: int, named: str) -> bytes:
-    """The body of a request that is not for a function, of at most `limit` bytes, which is `named` so in its problem.
-
-    Raises `Problem`.
-    """
-    body = RequestBody(request.receive, request.scope, limit)
+async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
+    """The body of a request that is not for a function, of at most `limit` bytes. Raises `Problem`."""
+    body = RequestBody(request.receive, request.scope, limit, limited_by)
     try:
         async with asyncio.timeout(PATIENCE):
             await body.read_ahead(limit + 1)
@@ -154,8 +151,4 @@ async def whole_body(request: Request, limit: int, named: str) -> bytes:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
     except ClientGone:
         raise Problem("body-timeout", "the client left before the body was here") from None
-    except Problem as problem:
-        if problem.slug == "body-too-large":
-            raise Problem(problem.slug, f"the body is over {limit} bytes ({named})") from None
-        raise
     return body.take()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from gateway.body import ClientGone, RequestBody
+from gateway.body import whole_body
 from gateway.problems import Problem
 from scheduler.job_definitions import KEYS, JobDefinition
 from scheduler.located_model import message_of
 
 LARGEST = 16 * 2**20
 """Bytes of a request that starts a job, its inputs included."""
-PATIENCE = 60.0
-"""Seconds that such a request may take to come."""
 OVERRIDES = ("count", "inputs", "parallel", "retries")
 """What may be said of a job of functions.yaml when it is started."""
 ONLY_IN_THE_FILE = "volumes"
@@ -86,16 +83,9 @@ EXAMPLES = {
 
 async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object that a request carries. Raises `Problem`."""
-    body = RequestBody(request.receive, request.scope, LARGEST, "the most that a job takes")
+    body = await whole_body(request, LARGEST, "the most that a job takes")
     try:
-        async with asyncio.timeout(PATIENCE):
-            await body.read_ahead(LARGEST + 1)
-    except TimeoutError:
-        raise Problem("body-timeout", "the request's body did not come in time") from None
-    except ClientGone:
-        raise Problem("bad-request", "the request broke off") from None  # nobody reads it
-    try:
-        data = json.loads(body.take())
+        data = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Problem("bad-request", f"the body is no JSON: {error}") from None
     if not isinstance(data, dict):

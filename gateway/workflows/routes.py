@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.body import ClientGone, RequestBody
+from gateway.body import whole_body
 from gateway.durable.accept import idempotency_key
 from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
@@ -54,8 +53,6 @@ NOT_STARTED = problem_responses(
 )
 LARGEST_INPUT = 6 * 2**20
 """Bytes of what a run is started with."""
-INPUT_TIMEOUT = 60.0
-"""Seconds that it may take to come."""
 ANY_BODY: dict[str, Any] = {
     "requestBody": {
         "description": "The run's input: JSON, text, or any other body of at most 6 MiB",
@@ -186,7 +183,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         may_start(definition.functions(), f"starts {name}")
         if draining():
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-        data = await read_input(request)
+        data = await whole_body(request, LARGEST_INPUT, "the most that a run takes")
         headers = request.headers.raw
         key = idempotency_key(headers)
         id = secrets.token_hex(16)
@@ -309,25 +306,6 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
                 "conflict", f"the run is {record.status}; one that has failed or was cancelled goes on"
             )
         return run_view(await find(id))
-
-
-async def read_input(request: Request) -> bytes:
-    """The body of a request, whole. Raises `Problem`."""
-    body = RequestBody(request.receive, request.scope, LARGEST_INPUT)
-    try:
-        async with asyncio.timeout(INPUT_TIMEOUT):
-            await body.read_ahead(LARGEST_INPUT + 1)
-    except Problem as problem:
-        if problem.slug == "body-too-large":
-            raise Problem(
-                problem.slug, f"the input is over {LARGEST_INPUT} bytes, the most that a run takes"
-            ) from None
-        raise
-    except TimeoutError:
-        raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
-    except ClientGone:
-        raise Problem("body-timeout", "the client left before the body was here") from None
-    return body.take()
 
 
 def answer_of(output: Body, headers: dict[str, str]) -> Response:
