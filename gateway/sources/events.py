@@ -10,15 +10,17 @@ from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.event import REQUIRED, Event
 from scheduler.triggers.wire import EventFault, of_http, of_structured
 
-LARGEST_LOOKED_AT = 2**20
-"""Bytes of a message whose content type is not said, up to which it is looked whether it is a CloudEvent."""
+LARGEST = 6 * 2**20
+"""Bytes of a message, as many as POST /events takes: one that could never be kept would stand in the way of all."""
 
 
 def events_of(message: Message, definition: SourceDefinition, address: str) -> list[Event]:
     """The events of a message: several where it is a batch. Raises `EventFault` for one that says that it is a
-    CloudEvent and is none, and for one without data."""
+    CloudEvent and is none, for one without data, and for one that is too large."""
     if message.fault is not None:
         raise EventFault(message.fault)
+    if len(message.data) > LARGEST:
+        raise EventFault(f"has {len(message.data)} bytes, more than {LARGEST}")
     if message.content_type is None and _is_structured(message.data):
         return [of_structured(message.data)]
     headers = [
@@ -44,7 +46,7 @@ def events_of(message: Message, definition: SourceDefinition, address: str) -> l
 
 def _is_structured(data: bytes) -> bool:
     """Whether it is the JSON of a CloudEvent, though nobody says so."""
-    if not data.lstrip().startswith(b"{") or b'"specversion"' not in data[:LARGEST_LOOKED_AT]:
+    if not data.lstrip().startswith(b"{") or b'"specversion"' not in data:
         return False
     try:
         given = json.loads(data)

@@ -103,7 +103,7 @@ class Source:
 
     async def _run(self) -> None:
         failures = 0
-        while not self._stopping.is_set():
+        while True:
             try:
                 await self.broker.open()
                 self._enter("connected")
@@ -111,8 +111,8 @@ class Source:
                 log.info("source %s: connected to %s", self.name, self.broker.address)
                 while not self._stopping.is_set():
                     messages = await self.broker.take(self.definition.in_hand)
-                    failures = 0
                     await self._hand_over(messages)
+                    failures = 0
                     await self._look_at_lag()
             except Exception as error:  # each library has errors of its own, and all mean the same to us
                 self._note(error)
@@ -121,6 +121,8 @@ class Source:
                     self._enter("connecting")
                 with suppress(Exception):
                     await self.broker.close()
+            if self._stopping.is_set():
+                return
             failures += 1
             await self._clock.sleep(pause_after(failures))
 
@@ -186,7 +188,7 @@ class Source:
             self.count("refused")
             return True
         try:
-            started = sum([await self._publish(event) for event in events])
+            started = sum(await asyncio.gather(*map(self._publish, events)))
         except StoreError as error:
             self._note(error)
             return False

@@ -96,6 +96,7 @@ def test_what_only_looks_like_one_is_plain_data(data: bytes) -> None:
         Message("1", json.dumps({**CLOUDEVENT, "time": "tomorrow"}).encode()),
         Message("1", b"", subject="x" * 10_000),
         Message("1", b"", "text/\nplain"),
+        Message("1", bytes(6 * 2**20 + 1)),
     ],
 )
 def test_what_cannot_be_an_event_is_refused(message: Message) -> None:
