@@ -30,6 +30,8 @@ def unread(transport: asyncio.BaseTransport) -> bytes:
     No more than the kernel holds at this moment: the other end may be able to send for ever.
     """
     sock = transport.get_extra_info("socket")
+    if sock is None:
+        return b""
     try:
         (count,) = COUNT.unpack(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(COUNT.size)))
         return os.read(sock.fileno(), count)

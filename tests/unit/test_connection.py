@@ -11,8 +11,10 @@ from unittest.mock import Mock
 
 import pytest
 import uvloop
+from property.wire import Wire
 
 from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.transport import kernel
 from pool.transport.connection import HIGH_WATER, MAX_HEAD, SLICE, HttpConnection
 from pool.transport.message import Answer, Call
 
@@ -333,6 +335,28 @@ async def test_an_instance_that_reads_slowly_holds_the_sender_up(line: Line) -> 
     assert not line.connection.finish()
 
 
+async def test_a_sender_that_was_held_up_goes_on_when_it_is_read(line: Line) -> None:
+    sent = 0
+
+    async def more() -> bytes:
+        nonlocal sent
+        sent += 1
+        return 256 * 1024 * b"x" if sent <= 20 else b""
+
+    calling = asyncio.ensure_future(line.connection.exchange(Call(b"POST", b"/", [], b"", more)))
+    while line.connection._can_write is None:
+        await asyncio.sleep(0)
+    held_up_at = sent
+    read = bytearray()
+    while not read.endswith(b"x\r\n0\r\n\r\n"):
+        read += await asyncio.wait_for(line.reader.read(2**20), 5)
+    assert held_up_at < sent == 21
+    assert read.count(b"x") == 20 * 256 * 1024
+    await line.say(OK)
+    assert await whole(await calling) == b"ok"
+    assert line.connection.finish()
+
+
 async def test_an_answer_before_the_body_was_read(line: Line) -> None:
     never = asyncio.Event()
     cancelled = False
@@ -573,3 +597,20 @@ async def test_a_call_that_is_given_up_amid_tiny_chunks_leaves_nothing_to_the_ne
     assert not line.connection.finish()
     await asyncio.sleep(0.01)
     assert line.lost == [line.connection]
+
+
+async def test_of_what_is_no_socket_the_kernel_knows_nothing() -> None:
+    connection = HttpConnection()
+    assert connection.peer_pid() == 0
+    wire = Wire(connection)
+    assert connection.peer_pid() == 0
+    assert kernel.unread(wire) == b""
+    wire.close()
+    await asyncio.sleep(0)
+
+
+async def test_of_a_socket_that_cannot_be_read_there_is_nothing_unread() -> None:
+    """One that listens, for example."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport = Mock(get_extra_info=lambda name: listener)
+        assert kernel.unread(transport) == b""

@@ -431,3 +431,20 @@ async def test_who_is_left_goes_on_and_its_sockets_are_closed(bench: Bench) -> N
         await asyncio.open_unix_connection(str(bench.folder / instance.id / "calls.sock"))
     assert bench.engine.alive() == 1
     assert bench.engine.calls["remove"] == 0
+
+
+async def test_of_an_instance_without_a_container_or_a_link_there_is_nothing_to_do(bench: Bench) -> None:
+    """It was left or asked for its log before anything of it was made."""
+    instance = bench.instance()
+    assert await bench.launcher.logs(instance, 1000) == b""
+    await bench.launcher.leave(instance)
+    await bench.launcher.destroy(instance)
+    assert bench.engine.alive() == 0
+
+
+async def test_freezing_over_the_engine(bench: Bench) -> None:
+    instance = await bench.launched()
+    await bench.launcher.pause(instance)
+    assert (await bench.engine.inspect(instance.container or "")).paused
+    await bench.launcher.unpause(instance)
+    assert not (await bench.engine.inspect(instance.container or "")).paused
