@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -25,6 +26,10 @@ ACTIONS = ("function", "workflow", "job")
 OF_SCHEDULES = ("timezone", "overlap", "catch_up", "jitter", "input")
 LARGEST_INPUT = 256 * 1024
 """Bytes of `input` as JSON."""
+DEEPEST_INPUT = 100
+"""Lists and mappings of `input` within one another."""
+SECRET_PREFIX = b"whsec_"
+"""Of a secret of Standard Webhooks that is base64 after it."""
 
 
 def _expression(value: object) -> str:
@@ -39,12 +44,20 @@ def _zone(value: object) -> str:
 
 def _json(value: object) -> object:
     try:
-        size = len(json.dumps(value, allow_nan=False))
+        size, depth = len(json.dumps(value, allow_nan=False)), _depth(value)
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be what JSON can hold: mappings, lists, text, numbers, true, false") from None
+    if depth > DEEPEST_INPUT:
+        raise ValueError(f"must not hold more than {DEEPEST_INPUT} lists and mappings within one another")
     if size > LARGEST_INPUT:
         raise ValueError(f"must be at most {LARGEST_INPUT} bytes as JSON, not {size}")
     return value
+
+
+def _depth(value: object) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def _file(value: object) -> Path:
@@ -92,7 +105,7 @@ class Webhook(Keys):
     def secret(self) -> bytes:
         """The secret as it is now. Raises ValueError, with what to do about it."""
         if self.secret_env is not None:
-            secret = os.environ.get(self.secret_env, "").strip().encode()
+            secret = os.fsencode(os.environ.get(self.secret_env, "")).strip()
             advice = f"the variable {self.secret_env} is not set; set it where the gateway is started"
         else:
             assert self.secret_file is not None
@@ -103,7 +116,24 @@ class Webhook(Keys):
                 raise ValueError(f"the file {self.secret_file} cannot be read: {error.strerror}") from None
         if not secret:
             raise ValueError(advice)
+        if self.signature == "standard":
+            standard_key(secret)
         return secret
+
+
+def standard_key(secret: bytes) -> bytes:
+    """The bytes that Standard Webhooks signs with. Raises ValueError."""
+    if not secret.startswith(SECRET_PREFIX):
+        return secret
+    try:
+        key = base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
+    except ValueError:
+        key = b""
+    if not key:  # anybody can sign with nothing
+        raise ValueError(
+            "the secret begins with whsec_, and what follows is not base64 of any bytes; copy it again"
+        )
+    return key
 
 
 class TriggerDefinition(Keys):

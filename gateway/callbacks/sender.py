@@ -51,7 +51,7 @@ class Sender:
             return Attempt(f"no answer within {TIMEOUT:g} s")
         except OSError as error:
             return Attempt(f"the name cannot be looked up: {error.strerror or error}")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return Attempt(f"{type(error).__name__}: {error}")
 
     async def _send(self, delivery: Delivery) -> Attempt:
@@ -60,7 +60,8 @@ class Sender:
         found = await self._resolve(place.host, place.port) if literal is None else [str(literal)]
         address = self._allowed.usable(place, found)
         if address is None:
-            return Attempt(f"{place.host} has no address that callbacks may go to, only {', '.join(found)}")
+            # Whose callback it is learns nothing of our network: not even the addresses.
+            return Attempt(f"{place.host} has no address that callbacks may go to")
         url = httpx.URL(delivery.url)
         headers = {
             "host": url.netloc.decode("ascii"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from enum import Enum
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ from scheduler.dispatcher import Dispatcher
 from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http
+
+log = logging.getLogger("hearth.triggers")
 
 TAGS: list[str | Enum] = ["triggers"]
 LARGEST_EVENTS = 6 * 2**20
@@ -123,7 +126,8 @@ def add_event_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispat
         except EventFault as error:
             raise Problem("bad-request", str(error)) from None
         except ValueError as error:
-            raise Problem("conflict", f"the secret of this webhook is not there: {error}") from None
+            log.error("webhook %s: %s", trigger, error)  # for us; who sends this is nobody that we know
+            raise Problem("conflict", "this webhook has no secret; the gateway's log says more") from None
         if trigger in triggers.paused:
             raise Problem("conflict", f"the trigger {trigger} is paused")
         passes = triggers.passes(webhook.filters or (), event)

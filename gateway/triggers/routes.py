@@ -207,6 +207,9 @@ def definition_of(name: str, body: bytes) -> TriggerDefinition:
     """The trigger of this JSON. Raises `Problem`, with everything that is wrong with it."""
     try:
         keys = json.loads(body)
+        json.dumps(
+            keys, ensure_ascii=False
+        ).encode()  # neither the store nor an answer can hold half a character
     except (ValueError, RecursionError) as error:
         raise Problem("bad-request", f"the body is no JSON: {error}") from None
     if not isinstance(keys, dict):

@@ -8,12 +8,12 @@ import hmac
 import re
 from collections.abc import Mapping
 
+from scheduler.trigger_definitions import standard_key
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault, of_binary
 
 TOLERANCE = 300.0
 """Seconds that a signed timestamp may be away from our clock: an older message may be one that was listened to."""
-SECRET_PREFIX = b"whsec_"
 
 
 class WrongSignature(Exception):
@@ -66,16 +66,6 @@ def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: b
 
 SCHEMES = {"github": github_event, "standard": standard_event}
 """By the value of `signature`."""
-
-
-def standard_key(secret: bytes) -> bytes:
-    """The bytes to sign with."""
-    if not secret.startswith(SECRET_PREFIX):
-        return secret
-    try:
-        return base64.b64decode(secret[len(SECRET_PREFIX) :], validate=True)
-    except ValueError:
-        return secret
 
 
 def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: bytes) -> Event:

@@ -48,7 +48,7 @@ def place_of(url: str) -> Place:
         raise ValueError("must not hold a user name or password; the signature tells who sends it")
     if parts.fragment:
         raise ValueError("must not have a fragment")
-    if as_ip(host) is None and not is_name(host):
+    if as_ip(host) is None and ("[" in parts.netloc or not is_name(host)):
         raise ValueError("must have a host: a name or an address")
     tls = parts.scheme == "https"
     return Place(host, port if port is not None else (443 if tls else 80), tls)
@@ -122,6 +122,8 @@ class Allowed:
 def is_public(ip: Ip) -> bool:
     """Whether an address is anybody's on the Internet: not loopback, private, link-local, multicast or reserved."""
     inner = embedded(ip)
+    if isinstance(ip, IPv6Address) and ip.is_site_local:  # of old; `is_global` does not know it
+        return False
     return all(one.is_global and not one.is_multicast and not one.is_reserved for one in {ip, inner})
 
 

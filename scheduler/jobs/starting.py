@@ -129,7 +129,7 @@ class JobTarget:
         if definition.tasks is None:
             try:
                 inputs = json.loads(start.body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 inputs = None
             if not isinstance(inputs, list):
                 raise ValueError(f"the job {start.name} is started with a JSON list of inputs")

@@ -22,7 +22,7 @@ LATE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """When a schedule fires, and what is done where it cannot. `jitter` in seconds."""
+    """When a schedule fires, and what is done where it cannot. `jitter` in seconds: fires stay in order."""
 
     name: str
     cron: Cron
@@ -32,8 +32,12 @@ class Timetable:
 
     def delay(self, scheduled: float) -> float:
         """Seconds that the fire of this time is put off: the same however often it is asked."""
+        if not self.jitter:
+            return 0.0
+        following = next(self.cron.after(scheduled), None)
+        most = self.jitter if following is None else min(self.jitter, following - scheduled)
         digest = hashlib.sha256(f"{self.name} {scheduled:.0f}".encode()).digest()
-        return self.jitter * int.from_bytes(digest[:4]) / 2**32
+        return most * int.from_bytes(digest[:4]) / 2**32
 
     def next(self, considered: float) -> float | None:
         """When the first fire after this time is due, its delay included; None: never."""
@@ -68,7 +72,7 @@ def decide(table: Timetable, state: State, now: float, watched: float, running: 
     """
     due = list(
         takewhile(
-            lambda at: at + table.delay(at) <= now,  # in order, also where a delay is longer than the next
+            lambda at: at + table.delay(at) <= now,
             table.cron.latest(state.considered, now, MOST_AT_ONCE),
         )
     )

@@ -72,6 +72,8 @@ class Filter(BaseModel):
             raise ValueError(f"must have one of {', '.join(DIALECTS)}")
         if isinstance(value, dict) and sum(key in DIALECTS for key in value) > 1:
             raise ValueError(f"must have one of {', '.join(DIALECTS)}; `all` takes several filters together")
+        if isinstance(value, dict) and (empty := [key for key in DIALECTS if value.get(key, key) is None]):
+            raise ValueError(f"`{empty[0]}` is empty; write what it looks for")
         return value
 
     @model_validator(mode="after")

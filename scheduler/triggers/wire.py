@@ -27,6 +27,8 @@ MOST_ATTRIBUTES = 32
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _MEDIA = re.compile(r"[!-.0-~]+/[ -~]+")
 _JSON = re.compile(r"(?:application|text)/(?:[^;]*\+)?json *(?:;.*)?", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_ESCAPED = re.compile(r"\\(.)")
 _SAFE = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"%')
 """What stands for itself in a field, by the HTTP binding of CloudEvents."""
 
@@ -76,7 +78,11 @@ def of_binary(
     """The event whose attributes are the `ce-` fields. Raises `EventFault`."""
     given = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     fields = {f"ce-{name}": quote(value, safe=_SAFE) for name, value in (defaults or {}).items()}
-    fields |= {name: v for name, v in given.items() if name.startswith("ce-") or name == "content-type"}
+    fields |= {
+        name: _unquoted(value) if name.startswith("ce-") else value
+        for name, value in given.items()
+        if name.startswith("ce-") or name == "content-type"
+    }
     for name in REQUIRED:  # the SDK would make some up
         if not fields.get(f"ce-{name}"):
             raise EventFault(f"the field ce-{name} is missing")
@@ -140,7 +146,9 @@ def structured(event: Event) -> bytes:
                 shown["data"] = json.loads(event.data)
             else:
                 shown["data"] = event.data.decode()
-        except (ValueError, RecursionError):
+            return json.dumps(shown, allow_nan=False).encode()
+        except (ValueError, RecursionError):  # no JSON, or nested too deep to be written again
+            shown.pop("data", None)
             shown["data_base64"] = base64.b64encode(event.data).decode()
     return json.dumps(shown).encode()
 
@@ -166,7 +174,12 @@ def _of_object(given: Any, defaults: Mapping[str, str]) -> Event:
             "datacontenttype", "application/json"
         )  # as the JSON format has it
         as_text = isinstance(inline, str) and not _is_json(content_type)
-        data = inline.encode(errors="replace") if as_text else json.dumps(inline).encode()
+        try:
+            data = (
+                inline.encode(errors="replace") if as_text else json.dumps(inline, allow_nan=False).encode()
+            )
+        except (ValueError, RecursionError):
+            raise EventFault("`data` is nested too deep, or holds a number that JSON has not") from None
     return _checked(attributes, data)
 
 
@@ -197,6 +210,11 @@ def _checked(given: Mapping[str, Any], data: bytes) -> Event:
     except (BaseCloudEventException, ValueError) as error:
         raise EventFault(_told(error)) from None
     return Event(attributes, data)
+
+
+def _unquoted(value: str) -> str:
+    """A field's value without the quotes that it may stand in; the SDK leaves them."""
+    return _ESCAPED.sub(r"\1", value[1:-1]) if _QUOTED.fullmatch(value) else value
 
 
 def _told(error: Exception) -> str:

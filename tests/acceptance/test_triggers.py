@@ -59,6 +59,7 @@ TRIGGERS: dict[str, dict[str, object]] = {
         },
         "function": "echo",
     },
+    "each": {"events": {"filters": [{"exact": {"type": "each"}}]}, "job": "listed"},
     "yearly": {"schedule": "0 0 1 1 *", "timezone": "Europe/Berlin", "input": {"a": 1}, "function": "echo"},
 }
 
@@ -68,7 +69,7 @@ def declare(gateway: Gateway, triggers: dict[str, dict[str, object]]) -> None:
     content = json.loads(gateway.file.read_text())
     content["triggers"] = triggers
     content["workflows"] = {"two": ["echo", "echo"]}
-    content["jobs"] = {"three": {"function": "echo", "count": 3}}
+    content["jobs"] = {"three": {"function": "echo", "count": 3}, "listed": {"function": "echo"}}
     gateway.write("functions.yaml", json.dumps(content, indent=1))
 
 
@@ -264,6 +265,14 @@ def test_a_trigger_is_fired_by_hand(gateway: Gateway) -> None:
     assert fires(gateway, "yearly")[0]["cause"] == "hand"
 
 
+def test_a_job_is_started_with_a_list_and_nothing_else(gateway: Gateway) -> None:
+    for body in (b"[1, 2]", b"[" * 100_000, b"{}"):
+        answer = gateway.http.post("/triggers/each/fire", content=body)
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["outcome"] == ("started" if body.endswith(b"]") else "failed")
+    assert "a JSON list of inputs" in fires(gateway, "each")[0]["detail"]
+
+
 def test_a_trigger_rests_while_it_is_paused(gateway: Gateway) -> None:
     assert gateway.http.post("/triggers/paid/pause").json()["paused"] is True
     assert publish(gateway, event("paid", "paused")) == []
@@ -292,12 +301,17 @@ def test_triggers_are_made_changed_and_removed_over_the_api(gateway: Gateway) ->
         ),
         ("mine", {"name": "other"}, 422, "stands in the path"),
         ("mine", [], 422, "JSON object"),
+        ("mine", {"events": {"filters": [{"not": None}]}, "function": "echo"}, 422, "`not` is empty"),
         ("Mine", on("x", "echo"), 422, "to be a trigger's name"),
         ("paid", on("x", "echo"), 409, "declared in functions.yaml"),
     ):
         answer = put(f"/triggers/{name}", json=keys)
         assert (answer.status_code, message in answer.json()["detail"]) == (code, True), answer.text
     assert put("/triggers/mine", content=b"{").status_code == 400
+    half = put("/triggers/mine", content=b'{"schedule": "* * * * *", "function": "echo", "input": "\\ud800"}')
+    assert half.status_code == 400, half.text
+    deep = b'{"schedule": "* * * * *", "function": "echo", "input": %b}' % (b"[" * 300 + b"]" * 300)
+    assert put("/triggers/mine", content=deep).status_code == 422
     assert gateway.http.delete("/triggers/paid").status_code == 409
     assert gateway.http.delete("/triggers/mine").status_code == 204
     assert gateway.http.get("/triggers/mine").status_code == 404

@@ -278,6 +278,20 @@ def test_a_delay_is_within_the_jitter_and_always_the_same(jitter: float, number:
     timetable = Timetable("t", MINUTELY, jitter=jitter)
     delay = timetable.delay(START + number)
     assert 0 <= delay <= jitter and timetable.delay(START + number) == delay
+    assert number % 60 + delay < 60, "it comes before the next"
+
+
+def test_a_jitter_that_is_longer_than_the_pauses_loses_nothing_and_decides_what_is_due() -> None:
+    """Else the fire that is due first may be out of sight: due for ever, and looked at without a pause."""
+    timetable = Timetable("t", Cron("* * * * * *"), "allow", "all", jitter=86400.0)
+    state, started = State(START), list[float]()
+    for hour in range(1, 5):
+        now = START + 900.0 * hour
+        decision = decide(timetable, state, now, START, running=False)
+        started, state = [*started, *decision.start], decision.state
+        due = timetable.next(state.considered)
+        assert due is not None and due > now
+    assert started == [START + second for second in range(1, len(started) + 1)] and len(started) > 3590
 
 
 def test_delays_differ_between_triggers_and_times() -> None:

@@ -44,6 +44,7 @@ URL = "https://hooks.example.com/done?key=k"
         ("https://ä.example/", "without spaces"),
         ("https://a.example:99999/", "is no URL"),
         ("https://[::1/", "is no URL"),
+        ("https://[v1.a.example]/", "must have a host"),
         ("https://a.example\\@b.example/", "must begin with"),
         ("http://127.1/", "must have a host"),
         ("http://0x7f000001/", "must have a host"),
@@ -85,7 +86,7 @@ def test_nothing_is_allowed_but_what_is_listed() -> None:
     [
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1",
-        "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::ffff:169.254.169.254",
+        "fec0::1", "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::ffff:169.254.169.254",
     ],
 )  # fmt: skip
 def test_a_name_leads_to_no_address_that_is_not_public_unless_it_is_listed(address: str) -> None:
@@ -167,6 +168,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked_and_no_redire
         assert f"host: inside.example:{port}\r\n".encode() in seen[0].lower()
         attempt = await refused(delivery)
         assert "no address that callbacks may go to" in (attempt.fault or "") and not attempt.final
+        assert "169.254" not in (attempt.fault or ""), "it is shown to whoever has asked for the callback"
         assert len(seen) == 3
         attempt = await nowhere(Delivery("msg_2", "http://x.invalid/", "x.invalid", b"{}", 0))
         assert "cannot be looked up" in (attempt.fault or "")

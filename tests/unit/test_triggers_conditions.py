@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -68,6 +69,47 @@ def test_a_binary_event_has_its_fields_decoded_and_its_body_as_it_is() -> None:
     ]
     event = of_binary(fields, b'{"a" :1}')
     assert event == Event({**PLAIN, "subject": "Euro €", "datacontenttype": "text/plain"}, b'{"a" :1}')
+
+
+@pytest.mark.parametrize(
+    ("field", "subject"),
+    [
+        (b'"Euro%20%E2%82%AC"', "Euro €"),
+        (b'"a b"', "a b"),
+        (b'"a\\"b\\\\"', 'a"b\\'),
+        (b'a"b', 'a"b'),
+        (b'"a" "b"', '"a" "b"'),
+        (b"%22a%22", '"a"'),
+        (b"a%0D%0Ax-y:%20z", "a\r\nx-y: z"),
+    ],
+)
+def test_a_field_may_stand_in_quotes(field: bytes, subject: str) -> None:
+    event = of_binary([*FIELDS, (b"ce-subject", field)], b"")
+    assert event.attributes["subject"] == subject
+    assert all(b"\r" not in value and b"\n" not in value for _, value in binary_headers(event))
+
+
+def test_json_that_is_too_deep_is_a_fault_or_data_at_whatever_depth() -> None:
+    """Reading takes it up to a depth, and writing it up to another one."""
+    outcomes = set()
+    for depth in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() + 20):
+        data = b"[" * depth + b"]" * depth
+        assert (
+            json.loads(structured(Event({**PLAIN, "datacontenttype": "application/json"}, data)))["id"] == "1"
+        )
+        try:
+            assert of_structured(an_event()[:-1] + b', "data": ' + data + b"}").data == data
+            outcomes.add("data")
+        except EventFault:
+            outcomes.add("fault")
+    assert outcomes == {"data", "fault"}
+
+
+def test_numbers_that_json_has_not_are_no_data_of_an_event_and_kept_as_they_are_elsewhere() -> None:
+    with pytest.raises(EventFault, match="a number that JSON has not"):
+        of_structured(an_event()[:-1] + b', "data": 1e999}')
+    told = json.loads(structured(Event({**PLAIN, "datacontenttype": "application/json"}, b"[NaN]")))
+    assert base64.b64decode(told["data_base64"]) == b"[NaN]"
 
 
 def test_a_message_says_what_it_is() -> None:
@@ -235,6 +277,9 @@ def nested(levels: int) -> dict[str, Any]:
         {"all": []},
         {"any": {}},
         {"not": []},
+        {"not": None},
+        {"exact": None},
+        {"all": [{"any": None}]},
         {"sql": "true"},
         nested(DEEPEST + 1),
     ],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from gateway.triggers.views import definition_view
 from scheduler.definitions import Definitions, DefinitionsError, load
-from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.trigger_definitions import DEEPEST_INPUT, TriggerDefinition, Webhook
 from scheduler.units import format_duration
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "triggers.md").read_text()
@@ -71,6 +74,12 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("{events: {filters: §[]}, function: f}", "filters: must be a list with at least one filter"),
         ("{events: {filters: [§{exct: {a: b}}]}, function: f}", "events.filters.0: must have one of exact"),
         ("{events: {filters: [{exact: {a: §1}}]}, function: f}", "exact.a: must be text that is not empty"),
+        ("{events: {filters: [§{exact: }]}, function: f}", "events.filters.0: `exact` is empty; write what"),
+        (
+            "{webhook: {signature: standard, secret_env: §ONLY_A_PREFIX}, function: f}",
+            "not base64 of any bytes",
+        ),
+        ("{webhook: {signature: standard, secret_env: §NO_BASE64}, function: f}", "not base64 of any bytes"),
         ("{webhook: {signature: §x, secret_env: HOME}, function: f}", "must be 'github' or 'standard'"),
         ("{webhook: §{signature: github}, function: f}", "webhook: must have one of secret_env, secret_file"),
         (
@@ -81,13 +90,33 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
     ids=str,
 )
-def test_faults_are_told_by_position(tmp_path: Path, keys: str, message: str) -> None:
+def test_faults_are_told_by_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str, message: str
+) -> None:
     """§ stands before the value at fault."""
+    monkeypatch.setenv("ONLY_A_PREFIX", "whsec_")
+    monkeypatch.setenv("NO_BASE64", "whsec_1234!")
     with pytest.raises(DefinitionsError) as refused:
         read(tmp_path, f"  t: {keys.replace('§', '')}\n")
     place = (5, len("  t: ") + keys.index("§") + 1)
     told = [fault for fault in refused.value.faults if message in fault.message]
     assert [(fault.line, fault.column) for fault in told] == [place], refused.value
+
+
+def test_an_input_that_is_taken_over_the_api_can_be_shown_again() -> None:
+    def of(depth: int) -> TriggerDefinition:
+        input = json.loads("[" * depth + "]" * depth)
+        return TriggerDefinition(name="t", schedule="* * * * *", function="f", input=input)
+
+    definition = of(DEEPEST_INPUT)
+    assert TriggerDefinition.model_validate({**definition_view(definition), "name": "t"}) == definition
+    with pytest.raises(ValidationError, match="more than 100 lists and mappings within one another"):
+        of(DEEPEST_INPUT + 1)
+
+
+def test_a_secret_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "HOOK", os.fsdecode(b"\xff\xfe"))
+    assert Webhook(signature="github", secret_env="HOOK").secret() == b"\xff\xfe"
 
 
 def test_a_name_must_be_one(tmp_path: Path) -> None:
