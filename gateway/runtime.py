@@ -147,7 +147,7 @@ class Runtime:
         self.deliverer = Deliverer(self.callback_store, self.clock, self.metrics, self.sender)
         self.worker.on_followed.append(self.deliverer.begun)
         self.runs = Runs(
-            RunStore(writer),
+            RunStore(writer, self.store.make_room),
             self.clock,
             self.metrics,
             lambda: self.registry.definitions.workflows,

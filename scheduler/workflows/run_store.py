@@ -3,11 +3,12 @@ that says so."""
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from scheduler.durable.store import KeyReused
+from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows import run_rows
@@ -16,10 +17,14 @@ from scheduler.workflows.values import Body
 
 
 class RunStore:
-    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`.
 
-    def __init__(self, writer: Writer) -> None:
+    `make_room` forgets old calls where the file is full, and raises `StoreFull` if that is not enough.
+    """
+
+    def __init__(self, writer: Writer, make_room: Callable[[sqlite3.Connection], None]) -> None:
         self._writer = writer
+        self._make_room = make_room
 
     @property
     def exists(self) -> bool:
@@ -27,9 +32,13 @@ class RunStore:
         return self._writer.file.exists()
 
     async def begin(self, run: NewRun, now: float) -> RunRecord:
-        """Keep a run; the one of this id if it was begun before. Raises `KeyReused` if that one had another input."""
+        """Keep a run; the one of this id if it was begun before. Raises `KeyReused` if that one had another input,
+        and `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> RunRecord:
+            while not self._has_room(db):
+                if not run_rows.prune(db, math.inf):
+                    self._make_room(db)
             run_rows.insert(run, db, now)
             record = run_rows.show(db, run.id)
             assert record is not None
@@ -102,5 +111,15 @@ class RunStore:
         return await self._writer.do(partial(run_rows.forget, id=id))
 
     async def prune(self, before: float) -> int:
-        """Forget runs that ended before this, a bounded number at a time; how many they were."""
-        return await self._writer.do(partial(run_rows.prune, before=before))
+        """Forget runs that ended before this, and, while the store is over its size, the oldest that have ended. A
+        bounded number at a time; how many they were."""
+        return await self._writer.do(
+            lambda db: run_rows.prune(db, before if self._has_room(db) else math.inf)
+        )
+
+    def _has_room(self, db: sqlite3.Connection) -> bool:
+        try:
+            self._make_room(db)
+        except StoreFull:
+            return False
+        return True

@@ -43,7 +43,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "site": server(ECHO_SERVER, concurrency=4),
         "no-image": {"image": "nobody/not-there:latest", "command": ["true"]},
     }
-    with Gateway(tmp_path_factory.mktemp("openapi"), functions, prewarm={"python": 1}) as running:
+    sections = {"workflows": {"twice": ["echo", "echo"]}}
+    folder = tmp_path_factory.mktemp("openapi")
+    with Gateway(folder, functions, prewarm={"python": 1}, sections=sections) as running:
         for name in ("echo", "picky", "site"):
             running.call(name, {})
         yield running

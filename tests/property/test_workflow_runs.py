@@ -164,7 +164,8 @@ class Gateway:
 
     def put_together(self) -> None:
         writer = Writer(self.file)
-        self.calls, self.runs = SqliteStore(writer, 2**30), RunStore(writer)
+        self.calls = SqliteStore(writer, 2**30)
+        self.runs = RunStore(writer, self.calls.make_room)
 
     async def die_and_start_again(self) -> None:
         await self.calls.close()

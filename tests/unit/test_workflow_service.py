@@ -14,6 +14,7 @@ from pool.clock import VirtualClock
 from pool.metrics import Metrics
 from scheduler.durable.model import Ending, NewCall, Query, Result, Status
 from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.store import StoreFull
 from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
@@ -36,15 +37,16 @@ class World:
 
     file: Path
     clock: VirtualClock = field(default_factory=lambda: VirtualClock(epoch=0.0))
+    most_bytes: int = 2**30
     told: list[object] = field(default_factory=list)
     """What the worker was told, and which calls were to be interrupted."""
 
     def __post_init__(self) -> None:
         writer = Writer(self.file)
-        self.calls = SqliteStore(writer, 2**30)
+        self.calls = SqliteStore(writer, self.most_bytes)
         self.metrics = Metrics()
         self.runs = Runs(
-            RunStore(writer),
+            RunStore(writer, self.calls.make_room),
             self.clock,
             self.metrics,
             lambda: {"two": TWO},
@@ -226,6 +228,23 @@ async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
     while await world.status("old") is not None:  # the store takes no time of this clock
         await world.clock.advance(PRUNE_EVERY)
     assert {record.owner for record in await world.calls.list(Query())} == {"run:goes-on/a"}
+
+
+async def test_a_full_store_forgets_what_has_ended_and_then_begins_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path / "calls.db", most_bytes=600_000)
+    large = body_of("x" * 50_000)
+    for number in range(40):  # twenty times as much as there is room for, if nothing were forgotten
+        await world.runs.begin(NewRun(f"r{number}", "two", TWO, large))
+        await world.quiet()
+        await world.runs.cancel(f"r{number}")
+    assert await world.status("r39") is RunStatus.CANCELLED and await world.status("r0") is None
+    with pytest.raises(StoreFull):
+        for number in range(40):
+            await world.runs.begin(NewRun(f"s{number}", "two", TWO, large))
+            await world.quiet()
+    assert await world.status("s0") is RunStatus.RUNNING
+    await world.runs.close()
+    await world.calls.close()
 
 
 async def test_others_start_workflows_by_name(world: World) -> None:
