@@ -75,7 +75,9 @@ class RunView(BaseModel):
     started: datetime
     ended: datetime | None = None
     error: str | None = Field(
-        default=None, description="`step-failed`, or `output-failed` if what it answers could not be made"
+        default=None,
+        description="`step-failed`, `output-failed` if what it answers could not be made, or `not-decided` if the "
+        "gateway has a fault",
     )
     detail: str = Field("", description="The same in words")
     output: str | None = Field(default=None, description="Where its answer is, when it has succeeded")

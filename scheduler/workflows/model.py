@@ -55,7 +55,7 @@ class StepState:
     open: int = 0
     """Begun and not ended."""
     failed: int = 0
-    """Ended otherwise than succeeded."""
+    """Ended otherwise than succeeded. Of a step as it is in the store not more than 1 is counted."""
 
 
 WAITS = StepState()

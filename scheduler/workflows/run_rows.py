@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from scheduler.durable import call_rows
-from scheduler.durable.call_rows import AGAIN
+from scheduler.durable.call_rows import AGAIN, as_kept
 from scheduler.durable.model import NewCall, Status
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
@@ -35,6 +35,9 @@ KIND = "run"
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 OPEN = "status IN ('queued', 'running')"
+FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
+CALLS = "FROM invocations WHERE owner = ? AND owner != ''"
+"""Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
 PRUNED_AT_ONCE = 20
 """Runs that one transaction forgets, with all their calls."""
 
@@ -142,10 +145,15 @@ def progress(db: sqlite3.Connection, id: str) -> Progress | None:
 def _state(db: sqlite3.Connection, id: str, step: str, status: StepStatus, total: int) -> StepState:
     if status is not StepStatus.RUNNING:
         return StepState(status, total)
-    counts = _counts(db, owner_of(id, step))
-    open = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
-    begun = sum(counts.values())
-    return StepState(status, total, begun, open, begun - open - counts.get(Status.SUCCEEDED, 0))
+    owner = owner_of(id, step)
+    (waiting,) = db.execute(
+        "SELECT min(number) FROM run_items JOIN runs USING (seq) WHERE id = ? AND step = ?", (id, step)
+    ).fetchone()
+    (open,) = db.execute(f"SELECT count(*) {CALLS} AND {OPEN}", (owner,)).fetchone()
+    (failed,) = db.execute(
+        f"SELECT count(*) FROM (SELECT 1 {CALLS} AND {FAILED} LIMIT 1)", (owner,)
+    ).fetchone()
+    return StepState(status, total, total if waiting is None else waiting, open, failed)
 
 
 def _counts(db: sqlite3.Connection, owner: str) -> dict[Status, int]:
@@ -229,7 +237,7 @@ def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now:
     if (end := changes.end) is not None:
         db.execute(
             "UPDATE runs SET status = ?, ended = ?, error = ?, detail = ? WHERE seq = ?",
-            (end.status, now, end.error, end.detail, record.seq),
+            (end.status, now, end.error, as_kept(end.detail), record.seq),
         )
         db.execute(
             "UPDATE run_data SET output = ?, output_type = ? WHERE seq = ?",
@@ -301,7 +309,16 @@ def _close(db: sqlite3.Connection, run: RunRecord, closed: Closed, now: float) -
         "INSERT INTO run_steps (seq, step, status, total, started, ended, error, detail)"
         " VALUES (?, ?, ?, 0, ?, ?, ?, ?) ON CONFLICT (seq, step) DO UPDATE"
         " SET status = excluded.status, ended = excluded.ended, error = excluded.error, detail = excluded.detail",
-        (run.seq, closed.step, closed.status, now, now, closed.error, closed.detail),
+        (run.seq, closed.step, closed.status, now, now, closed.error, as_kept(closed.detail)),
+    )
+
+
+def give_up(db: sqlite3.Connection, id: str, detail: str, now: float) -> None:
+    """End a run about which nothing can be decided, whatever else is known of it."""
+    db.execute(
+        "UPDATE runs SET status = 'failed', ended = ?, error = 'not-decided', detail = ? WHERE id = ?"
+        " AND status = 'running'",
+        (now, as_kept(detail), id),
     )
 
 

@@ -36,7 +36,7 @@ class RunStore:
         and `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> RunRecord:
-            while not self._has_room(db):
+            while run_rows.show(db, run.id) is None and not self._has_room(db):
                 if not run_rows.prune(db, math.inf):
                     self._make_room(db)
             run_rows.insert(run, db, now)
@@ -58,6 +58,10 @@ class RunStore:
         return await self._writer.do(
             partial(run_rows.apply, id=id, changes=changes, revision=revision, now=now)
         )
+
+    async def give_up(self, id: str, detail: str, now: float) -> None:
+        """End a run about which nothing can be decided."""
+        await self._writer.do(partial(run_rows.give_up, id=id, detail=detail, now=now))
 
     async def show(self, id: str) -> RunRecord | None:
         """One run; None: there is none."""

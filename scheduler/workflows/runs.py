@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from pool.clock import Clock, wake
 from pool.metrics import Metrics
@@ -15,9 +17,12 @@ from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunSt
 from scheduler.workflows.moves import decide
 from scheduler.workflows.run_store import RunStore
 
+log = logging.getLogger("hearth.durable")
+
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
 PRUNE_EVERY = 60.0
+FAULT = "the gateway has a fault; its log says more"
 MOST_AT_ONCE = 16
 """Runs that are decided about at once: what steps have answered is in memory meanwhile."""
 
@@ -66,6 +71,7 @@ class Runs:
         """Runs that are being decided about."""
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._hands: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loops: list[asyncio.Task[None]] = []
         self._closed = False
 
@@ -109,20 +115,25 @@ class Runs:
 
     async def cancel(self, id: str) -> RunRecord | None:
         """End a run that goes on; its calls that run are interrupted. What it was; None: there is none."""
-        record, calls = await self.store.cancel(id, self._clock.wall())
-        if record is not None and not record.status.ended:
-            for call in calls:
-                await self._interrupt(call)
-            self._tell(record, RunStatus.CANCELLED)
+        async with self._by_hand(id):
+            record, calls = await self.store.cancel(id, self._clock.wall())
+            if record is not None and not record.status.ended:
+                self._tell(record, RunStatus.CANCELLED)
+                await asyncio.gather(*map(self._interrupt, calls))
         return record
 
     async def resume(self, id: str) -> RunRecord | None:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
-        record = await self.store.resume(id, self._clock.wall())
+        async with self._by_hand(id):
+            record = await self.store.resume(id, self._clock.wall())
         if record is not None and record.status in (RunStatus.FAILED, RunStatus.CANCELLED):
             self._notify()
             self.look_at(id)
         return record
+
+    def _by_hand(self, id: str) -> asyncio.Lock:
+        """Held while a run is cancelled or resumed: no call of it is run again before its earlier run is over."""
+        return self._hands.setdefault(id, asyncio.Lock())
 
     async def wait(self, id: str, seconds: float) -> None:
         """Return when a run has ended, or after so many seconds."""
@@ -164,6 +175,12 @@ class Runs:
                 except StoreError:
                     self._again.add(id)
                     await self._clock.sleep(STORE_RETRY)
+                except Exception:  # else the run would stay as it is for ever
+                    log.exception("run %s: what it does next could not be decided; it has failed", id)
+                    with suppress(StoreError):
+                        await self.store.give_up(id, FAULT, self._clock.wall())
+                    for waiter in self._waiters.get(id, ()):
+                        wake(waiter)
         finally:
             del self._tasks[
                 id
@@ -190,7 +207,11 @@ class Runs:
 
     def _followed(self, progress: Progress, end: RunEnd) -> RunEnd:
         ended = EndedRun(progress.record, progress.definition, end)
-        return replace(end, follow=tuple(work for follower in self.followers for work in follower(ended)))
+        try:
+            return replace(end, follow=tuple(work for follower in self.followers for work in follower(ended)))
+        except Exception:  # the run has ended all the same
+            log.exception("run %s: nothing follows from its end", progress.record.id)
+            return end
 
     def _tell(self, record: RunRecord, status: RunStatus) -> None:
         self._metrics.workflow_runs.labels(record.workflow, status.value).value += 1

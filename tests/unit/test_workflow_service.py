@@ -18,6 +18,7 @@ from scheduler.durable.store import StoreFull
 from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.workflows import run_rows
 from scheduler.workflows.model import NewRun, RunRecord, RunStatus
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
@@ -40,9 +41,12 @@ class World:
     most_bytes: int = 2**30
     told: list[object] = field(default_factory=list)
     """What the worker was told, and which calls were to be interrupted."""
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    """Until it is set, no call that is interrupted has ended."""
 
     def __post_init__(self) -> None:
-        writer = Writer(self.file)
+        self.let_go.set()
+        self.writer = writer = Writer(self.file)
         self.calls = SqliteStore(writer, self.most_bytes)
         self.metrics = Metrics()
         self.runs = Runs(
@@ -58,6 +62,7 @@ class World:
 
     async def interrupt(self, call: str) -> None:
         self.told.append(call)
+        await self.let_go.wait()
 
     async def quiet(self) -> None:
         """Return when no run is being decided about."""
@@ -263,3 +268,109 @@ async def test_others_start_workflows_by_name(world: World) -> None:
     assert not await target.running("none")
     with pytest.raises(ValueError, match="the input is no JSON"):
         target.work(Start("6" * 32, "two", b"{", [(b"content-type", b"application/json")]))
+
+
+async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World) -> None:
+    await world.begin()
+    (claim,) = (await world.calls.claim(world.clock.wall(), lambda backlogs: {"f": 1})).claims
+    world.let_go.clear()
+    cancelling = asyncio.ensure_future(world.runs.cancel("r"))
+    while await world.status() is not RunStatus.CANCELLED:
+        pass
+    resuming = asyncio.ensure_future(world.runs.resume("r"))
+    assert await world.status() is RunStatus.CANCELLED
+    assert await world.status() is RunStatus.CANCELLED, "the first look could have been in the same commit"
+    assert not await world.calls.finish(Ending(claim.call.id, Status.CANCELLED, 0), world.clock.wall())
+    world.let_go.set()
+    await asyncio.gather(cancelling, resuming)
+    assert await world.status() is RunStatus.RUNNING
+    await world.quiet()
+    assert (await world.finish()).id == claim.call.id
+    await world.finish()
+    assert await world.status() is RunStatus.SUCCEEDED
+
+
+async def test_an_expression_that_fails_of_half_a_character_fails_the_run(world: World) -> None:
+    definition = WorkflowDefinition(steps={"a": StepDefinition(function="f", input="abs(input.x)")})
+    await world.runs.begin(NewRun("r", "two", definition, body_of({"x": "\ud800"})))
+    await world.quiet()
+    record = await world.runs.store.show("r")
+    assert record is not None and record.status is RunStatus.FAILED
+    found = await world.runs.store.steps(record)
+    assert found is not None and "\\ud800" in found[1][0].detail
+
+
+async def test_a_run_of_which_nothing_can_be_read_fails_and_is_let_go(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.begin()
+    await world.writer.do(lambda db: db.execute("UPDATE run_data SET definition = '[]'"))
+    waiting = asyncio.ensure_future(world.runs.wait("r", 60.0))
+    await world.finish()
+    await waiting
+    record = await world.runs.store.show("r")
+    assert record is not None and (record.status, record.error) == (RunStatus.FAILED, "not-decided")
+    assert "could not be decided" in caplog.text
+
+
+async def test_a_follower_with_a_fault_keeps_no_run_from_its_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def faulty(ended: EndedRun) -> list[object]:
+        raise KeyError("of a follower")
+
+    world.runs.followers.append(faulty)
+    await world.begin()
+    await world.finish()
+    await world.finish()
+    assert await world.status() is RunStatus.SUCCEEDED
+    assert "of a follower" in caplog.text
+
+
+async def test_a_full_store_takes_no_run(world: World) -> None:
+    full = RunStore(world.writer, SqliteStore(world.writer, 0).make_room)
+    run = NewRun("r", "two", TWO, body_of(1))
+    with pytest.raises(StoreFull):
+        await full.begin(run, world.clock.wall())
+    await world.runs.begin(run)
+    assert (await full.begin(run, world.clock.wall())).id == "r", "known already"
+
+
+async def test_to_look_at_a_map_costs_the_same_however_many_of_it_have_ended(world: World) -> None:
+    step = StepDefinition(function="f", map="input", parallel=2)
+    run = NewRun("r", "two", WorkflowDefinition(steps={"a": step}), body_of(list(range(2000))))
+    await world.runs.begin(run)
+    await world.quiet()
+    costs = []
+    for ended in (10, 1500):
+        await world.writer.do(lambda db, ended=ended: end_items(db, ended))  # type: ignore[misc]
+        costs.append(await world.writer.do(steps_of_looking))
+    assert costs[1] <= costs[0] + 1, "in hundreds of steps of the database's machine"
+
+
+def end_items(db: sqlite3.Connection, first: int) -> None:
+    """Have the first items of the map ended, and two begun behind them."""
+    owner = "run:r/a"
+    db.execute("DELETE FROM invocations")
+    db.executemany(
+        "INSERT INTO invocations (id, function, status, accepted, since, due, owner, part)"
+        " VALUES (?, 'f', ?, 0, 0, 0, ?, ?)",
+        [(f"{n}", "succeeded" if n < first else "queued", owner, str(n)) for n in range(first + 2)],
+    )
+    db.execute("DELETE FROM run_items WHERE number < ?", (first + 2,))
+
+
+def steps_of_looking(db: sqlite3.Connection) -> int:
+    """What it costs to read how the run stands."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    db.set_progress_handler(count, 100)
+    progress = run_rows.progress(db, "r")
+    db.set_progress_handler(None, 0)
+    assert progress is not None
+    assert progress.steps["a"].open == 2
+    return steps
