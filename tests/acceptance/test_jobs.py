@@ -80,6 +80,9 @@ def test_an_image_is_run_in_a_container_for_each_task_and_leaves_none(gateway: G
     assert {gateway.http.get(t["logs"]).text for t in tasks(gateway, place)} == {"said\n"}
     eventually(lambda: not [i for i in gateway.instances() if (i["function"] or "").startswith("job:")], 20)
     assert "job" not in gateway.http.get("/functions").text
+    assert "job:" not in gateway.http.get("/metrics").text, "a label for each job would be labels without end"
+    assert gateway.metric("hearth_async_ended_total", function="(jobs)", status="succeeded") >= 3
+    assert gateway.metric("hearth_jobs_ended_total", status="succeeded") >= 1
     assert not [name for name in gateway.http.get("/pool").json()["functions"] if ":" in name]
 
 

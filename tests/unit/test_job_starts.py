@@ -1,0 +1,190 @@
+"""Starting jobs on a gateway's own parts and an engine in memory: what is refused, what triggers start, functions
+that jobs have of their own, containers that they have kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
+from pool.engine.memory import MemoryEngine
+from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
+from pool.transport.command import INVOCATION_LABEL
+from pool.workload import Keep
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.durable.plans import Plans
+from scheduler.durable.targets import Start
+from scheduler.durable.terms import Terms
+from scheduler.image_lookup import ImageLookup
+from scheduler.job_definitions import JobDefinition
+from scheduler.jobs.kept import KeptContainers
+from scheduler.jobs.own_function import definition_of
+from scheduler.jobs.starting import NotStarted
+
+OF_IMAGE = JobDefinition(image="busybox", count=7)
+FUNCTIONS = {"f": FunctionDefinition(name="f", image="busybox", max_instances=8)}
+JOBS = {
+    "counted": JobDefinition(function="f", count=2),
+    "listed": JobDefinition(function="f", inputs=("a", "b")),
+    "open": JobDefinition(image="busybox"),
+}
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    made = MemoryEngine(LoopClock())
+    made.add_image("busybox")
+    return made
+
+
+@pytest.fixture
+async def runtime(engine: MemoryEngine, tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = Runtime(Settings(memory_budget="1GiB"), DataFolder(tmp_path / "data"), engine)
+    await made.start(Definitions(functions=FUNCTIONS, jobs=JOBS))
+    yield made
+    await made.close()
+
+
+def own(name: str = "job:1", **keys: object) -> FunctionDefinition:
+    return definition_of(name, JobDefinition.model_validate({"image": "busybox", "count": 1, **keys}), 3)
+
+
+async def test_what_cannot_be_started_is_named(runtime: Runtime, engine: MemoryEngine) -> None:
+    large = OF_IMAGE.model_copy(update={"memory": 2**31})
+    for definition, slug, words in (
+        (JobDefinition(image="absent", count=1), "not-found", "docker pull absent"),
+        (JobDefinition(function="absent", count=1), "no-such-function", "absent"),
+        (OF_IMAGE.model_copy(update={"on_failure": "absent"}), "no-such-function", "absent"),
+        (large, "invalid-input", "2GiB is over the gateway's whole memory budget, 1GiB"),
+    ):
+        with pytest.raises(NotStarted, match=words) as caught:
+            await runtime.job_starts.start("1", "", definition)
+        assert caught.value.slug == slug
+    engine.fail_next("image", EngineError("it has a fault"))
+    with pytest.raises(NotStarted, match="it has a fault") as caught:
+        await runtime.job_starts.start("1", "", OF_IMAGE)
+    assert (caught.value.slug, caught.value.retry_after) == ("engine-down", 5.0)
+    runtime.dispatcher.draining = True
+    with pytest.raises(NotStarted) as caught:
+        await runtime.job_starts.start("1", "", OF_IMAGE)
+    assert caught.value.slug == "draining"
+
+
+def test_how_many_tasks_run_at_once_if_nobody_says(runtime: Runtime) -> None:
+    starts = runtime.job_starts
+    starts._cores = 2
+    assert starts.new_job("1", "", OF_IMAGE).parallel == 4
+    assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"count": 3})).parallel == 3
+    assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"memory": 2**29})).parallel == 2
+    assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"parallel": 9})).parallel == 9
+    assert starts.new_job("1", "", JOBS["counted"]).parallel == 4, "half of the function's slots"
+
+
+async def test_triggers_start_declared_jobs_with_what_comes_with_them(runtime: Runtime) -> None:
+    target = runtime.targets["job"]
+    assert set(target.names()) == set(JOBS)
+    assert set(target.functions("counted")) == {"f"} and set(target.functions("open")) == {"open"}
+
+    def new(name: str, body: bytes) -> object:
+        return target.work(Start("0" * 32, name, body, [], Terms(context=(("Trigger", "t"),)), depth=2))
+
+    counted = new("counted", b'{"an": "event"}')
+    assert (counted.each, counted.depth, counted.context) == (b'{"an": "event"}', 2, (("Trigger", "t"),))  # type: ignore[attr-defined]
+    assert new("counted", b"").each is None  # type: ignore[attr-defined]
+    assert new("listed", b"ignored").definition.inputs == ("a", "b")  # type: ignore[attr-defined]
+    assert new("open", b'[1, "two"]').definition.inputs == (1, "two")  # type: ignore[attr-defined]
+    for body in (b"", b"{}", b"[]", b"no json", b"[NaN]"):
+        with pytest.raises(ValueError, match="list of"):
+            new("open", body)
+    await runtime.store.begin([new("listed", b"")], runtime.clock.wall())
+    assert await target.running("0" * 32)
+    await runtime.jobs.cancel("0" * 32)
+    assert not await target.running("f" * 32)
+
+
+async def test_a_jobs_own_function_survives_a_reload_and_is_not_declared(runtime: Runtime) -> None:
+    registry = runtime.registry
+    added = await registry.add(own(), Keep.FAILED)
+    assert (added.state, runtime.dispatcher.functions["job:1"].workload.keep) == ("ready", Keep.FAILED)
+    await registry.apply(Definitions(functions=FUNCTIONS))
+    assert "job:1" in runtime.dispatcher.functions and "job:1" not in registry.declared
+    assert registry.fault_of("job:1") == "" and registry.known("job:1") is added
+    plan = Plans(registry, runtime.dispatcher).of("job:1")
+    assert plan.slots == 2 * 3, "half of them is all that it has"
+    registry.remove("job:1")
+    registry.remove("job:1")
+    assert "job:1" not in runtime.dispatcher.functions and registry.fault_of("job:1") is None
+
+
+async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
+    runtime: Runtime, engine: MemoryEngine
+) -> None:
+    registry = runtime.registry
+    for name in ("job:1", "job:2"):
+        added = await registry.add(own(name, image="late"))
+        assert added.curable and "docker pull late" in (registry.fault_of(name) or "")
+    gone = registry.guests["job:2"]
+    registry.remove("job:2")
+    engine.add_image("late")
+    async with registry._lock:
+        await registry._set_up_all([registry.guests["job:1"], gone], ImageLookup(engine))
+    assert "job:1" in runtime.dispatcher.functions and "job:2" not in runtime.dispatcher.functions
+    registry.image_gone(runtime.dispatcher.functions["job:1"].workload.container.image)
+    assert registry.guests["job:1"].curable
+
+
+async def test_containers_that_were_kept_are_found_and_cleared(
+    runtime: Runtime, engine: MemoryEngine
+) -> None:
+    async def leave(function: str, invocation: str) -> str:
+        labels = {GATEWAY_LABEL: runtime.folder.id, KEPT_LABEL: function, INVOCATION_LABEL: invocation}
+        return await engine.create(ContainerSpec(name=f"kept-{invocation}", image="busybox", labels=labels))
+
+    kept = KeptContainers(engine, runtime.folder.id)
+    first, second = await leave("job:1", "a"), await leave("job:1", "b")
+    other = await leave("job:2", "c")
+    running = await leave("job:1", "d")
+    await engine.start(running)
+    assert await kept.of("job:1") == {"a": [first], "b": [second]}, "what runs is not kept yet"
+    await kept.clear("job:1")
+    assert {c.id for c in await engine.containers({})} == {other, running}
+    engine.always_fail("containers", EngineUnreachable("away"))
+    assert await kept.of("job:2") == {}
+    await kept.clear("job:2")
+    await kept.clear_all_but(())
+    engine.heal()
+    engine.fail_next("remove", EngineError("not now"))
+    await kept.clear("job:2")
+    assert other in {c.id for c in await engine.containers({})}
+    await kept.clear_all_but({"job:2"})
+    assert other in {c.id for c in await engine.containers({})}
+    await kept.clear_all_but(())
+    assert {c.id for c in await engine.containers({})} == {running}
+    await engine.remove(running)
+
+
+def test_which_containers_stay() -> None:
+    assert not any(keep.keeps(None) for keep in Keep), "what had to be ended never does"
+    assert [keep.keeps(0) for keep in Keep] == [False, False, True]
+    assert [keep.keeps(1) for keep in Keep] == [False, True, True]
+
+
+def test_the_json_of_a_definition_brings_it_back() -> None:
+    given = {
+        "image": "busybox",
+        "count": 3,
+        "memory": "100MB",
+        "timeout": "90s",
+        "env": {"A": "1"},
+        "user": "image",
+    }
+    definition = JobDefinition.model_validate(given)
+    kept = json.loads(json.dumps(definition.model_dump(mode="json", exclude_unset=True)))
+    assert JobDefinition.model_validate(kept) == definition
