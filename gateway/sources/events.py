@@ -8,7 +8,7 @@ from urllib.parse import quote
 from gateway.sources.broker import Message
 from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.event import REQUIRED, Event
-from scheduler.triggers.wire import EventFault, of_http, of_structured
+from scheduler.triggers.wire import EventFault, is_media_type, of_http, of_structured
 
 LARGEST = 6 * 2**20
 """Bytes of a message, as many as POST /events takes: one that could never be kept would stand in the way of all."""
@@ -26,7 +26,8 @@ def events_of(message: Message, definition: SourceDefinition, address: str) -> l
     headers = [
         (f"ce-{name.lower()}".encode(), quote(value).encode()) for name, value in message.attributes.items()
     ]
-    if message.content_type is not None:
+    # What is no media type, like `json`, is left out: the message does not say that it is a CloudEvent.
+    if message.content_type is not None and (message.attributes or is_media_type(message.content_type)):
         headers.append((b"content-type", message.content_type.encode()))
         if message.content_type.lower().startswith("application/cloudevents"):
             return of_http(headers, message.data)  # what it lacks is not made up

@@ -208,7 +208,10 @@ def message_of(message: MQTTMessage, id: str) -> Message:
         id=id,
         data=bytes(message.payload),
         content_type=getattr(properties, "ContentType", None),
-        attributes=dict(pairs) if any(name == "specversion" for name, _ in pairs) else {},
+        # Others have properties of their own beside those; what cannot be the name of an attribute is such a one.
+        attributes={name: value for name, value in pairs if name.isascii() and name.isalnum()}
+        if any(name == "specversion" for name, _ in pairs)
+        else {},
         subject=message.topic,
         receipt=message.mid if message.qos else None,
     )

@@ -146,6 +146,12 @@ def add_trigger_routes(
         body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
         if name in triggers.declared:
             raise Problem("conflict", f"{name} is declared in functions.yaml, and changed there")
+        if (earlier := triggers.made.get(name)) is not None and not triggers.may_start(
+            earlier, CURRENT.get().may_invoke
+        ):
+            raise Problem(
+                "conflict", f"there is a trigger {name} that is not yours to change; take another name"
+            )
         definition = definition_of(name, body)
         check_allowed(definition)
         if (fault := triggers.fault(definition)) is not None:

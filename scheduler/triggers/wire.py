@@ -53,6 +53,11 @@ def is_event(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
+def is_media_type(content_type: str) -> bool:
+    """Whether an event may have this as its `datacontenttype`."""
+    return bool(_MEDIA.fullmatch(content_type))
+
+
 def of_http(
     headers: Iterable[tuple[bytes, bytes]], body: bytes, defaults: Mapping[str, str] | None = None
 ) -> list[Event]:
@@ -200,7 +205,7 @@ def _checked(given: Mapping[str, Any], data: bytes) -> Event:
             raise EventFault(f"{name!r} is over {LONGEST} characters")
         if any("\ud800" <= character <= "\udfff" for character in attributes[name]):
             raise EventFault(f"{name!r} holds half a character")
-    if not _MEDIA.fullmatch(attributes.get("datacontenttype", "any/thing")):
+    if not is_media_type(attributes.get("datacontenttype", "any/thing")):
         raise EventFault("'datacontenttype' is no media type")
     typed: dict[str, Any] = dict(attributes)
     try:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from gateway.sources.broker import Message
 from gateway.sources.events import events_of
+from gateway.sources.mqtt import message_of
 from scheduler.source_definitions import JetStream, SourceDefinition
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault
@@ -15,6 +19,7 @@ from scheduler.triggers.wire import EventFault
 STREAM = JetStream(url="nats://h", stream="S")
 SOURCE = SourceDefinition(name="orders", broker=STREAM)
 CLOUDEVENT = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "paid", "data": {"n": 1}}
+CLOUDEVENT_FIELDS = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "paid"}
 
 
 def event_of(message: Message, source: SourceDefinition = SOURCE) -> Event:
@@ -87,6 +92,22 @@ def test_what_only_looks_like_one_is_plain_data(data: bytes) -> None:
     assert event.id == "1" and event.data == data
 
 
+@pytest.mark.parametrize("content_type", ["json", "", "text/\nplain", "käse/x"])
+def test_plain_data_with_a_type_that_is_none_is_not_lost(content_type: str) -> None:
+    event = event_of(Message("1", b"{}", content_type))
+    assert (event.id, event.data, event.content_type) == ("1", b"{}", None)
+
+
+def test_properties_of_an_mqtt_message_that_cannot_be_attributes_are_not_for_us() -> None:
+    message = MQTTMessage(topic=b"shop")
+    message.properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    message.properties.UserProperty = [*CLOUDEVENT_FIELDS.items(), ("trace-parent", "00-1")]
+    assert event_of(message_of(message, "own")).attributes == {
+        **CLOUDEVENT_FIELDS,
+        "subject": "shop",
+    }
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -95,7 +116,7 @@ def test_what_only_looks_like_one_is_plain_data(data: bytes) -> None:
         Message("1", b"{}", "application/cloudevents+json"),
         Message("1", json.dumps({**CLOUDEVENT, "time": "tomorrow"}).encode()),
         Message("1", b"", subject="x" * 10_000),
-        Message("1", b"", "text/\nplain"),
+        Message("1", b"", "json", CLOUDEVENT_FIELDS),
         Message("1", bytes(6 * 2**20 + 1)),
     ],
 )
