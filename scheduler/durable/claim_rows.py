@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from functools import lru_cache
 
 from scheduler.durable.call_rows import headers_of
 from scheduler.durable.model import Backlog, Claim, Claimed, HeaderList, NewCall
-from scheduler.durable.store import Choose
+from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.durable.terms import terms_of_json
 
 ENOUGH_DUE = 256
@@ -64,11 +63,14 @@ def claim(db: sqlite3.Connection, now: float, choose: Choose) -> Claimed:
     return claimed
 
 
-def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> Iterator[Claim]:
+def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> list[Claim]:
     (text,) = db.execute(LEASED, (function, now, count)).fetchone()
-    rows = sorted(json.loads(text))
-    db.execute(LEASE, (now, json.dumps([row[1] for row in rows])))
-    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms in rows:
+    leased: list[int] = []
+    claims: list[Claim] = []
+    size = 0
+    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms in sorted(
+        json.loads(text)
+    ):
         if body is None:
             (data,) = db.execute("SELECT body FROM requests WHERE seq = ?", (seq,)).fetchone()
         else:
@@ -88,7 +90,13 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> Ite
             part,
             terms_of_json(terms),
         )
-        yield Claim(call, attempts + 1, failures, float(since))
+        claims.append(Claim(call, attempts + 1, failures, float(since)))
+        leased.append(seq)
+        size += len(data)
+        if size >= MOST_BYTES:
+            break
+    db.execute(LEASE, (now, json.dumps(leased)))
+    return claims
 
 
 @lru_cache(maxsize=256)

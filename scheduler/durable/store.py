@@ -17,6 +17,8 @@ from scheduler.durable.model import (
     Status,
 )
 
+MOST_BYTES = 64 * 2**20
+"""Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
 Choose = Callable[[Mapping[str, Backlog]], Mapping[str, int]]
 """How many calls of which function shall be leased, of those that are due. Pure: the store's thread calls it."""
 
@@ -50,7 +52,8 @@ class Store(Protocol):
         """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows. Raises `StoreFull`."""
 
     async def claim(self, now: float, choose: Choose) -> Claimed:
-        """Lease calls that are due at `now` to this process; the oldest first, of each function."""
+        """Lease calls that are due at `now` to this process; the oldest first, of each function. Fewer than were
+        chosen if their bodies are `MOST_BYTES` or more."""
 
     async def hand_back(self, ids: Sequence[str]) -> None:
         """Give leases back that nothing was done with: these attempts never were."""

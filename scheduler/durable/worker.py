@@ -15,15 +15,15 @@ from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
-from scheduler.durable.store import Store, StoreError
+from scheduler.durable.store import MOST_BYTES, Store, StoreError
 from scheduler.durable.terms import Policy
 
 log = logging.getLogger("hearth.durable")
 
 MOST_AT_ONCE = 64
 """Accepted calls that run at once, of all functions."""
-MOST_IN_HAND = 256
-"""Accepted calls that are leased at once: their bodies are in memory."""
+MOST_IN_HAND = 512
+"""Accepted calls that are leased at once. None is leased while their bodies are `MOST_BYTES` or more."""
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
 VOID_RETRY = 15.0
@@ -72,6 +72,8 @@ class Worker:
         self.on_followed: list[Callable[[Sequence[object]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
         self._held: Counter[str] = Counter()
+        self._bytes = 0
+        """Of the bodies of what is held."""
         self._running: Counter[str] = Counter()
         self._ready: dict[str, deque[Claim]] = {}
         self._at_once: dict[str, int] = {}
@@ -187,7 +189,7 @@ class Worker:
             await self._wake.wait()
             self._wake.clear()
             room = MOST_IN_HAND - self._held.total()
-            if room <= 0:
+            if room <= 0 or self._bytes >= MOST_BYTES:
                 continue  # the end of a run wakes us
             self._leasing = asyncio.ensure_future(self._take(room))
             await asyncio.shield(self._leasing)
@@ -214,6 +216,7 @@ class Worker:
         for name in {claim.call.function for claim in claimed.claims}:
             self._at_once[name] = self._places(name)
         for claim in claimed.claims:
+            self._bytes += len(claim.call.body)
             self._held[claim.call.function] += 1
             self._ready.setdefault(claim.call.function, deque()).append(claim)
         if claimed.next_due is not None:
@@ -282,6 +285,7 @@ class Worker:
 
     def _let_go(self, claim: Claim) -> None:
         function = claim.call.function
+        self._bytes -= len(claim.call.body)
         self._held[function] -= 1
         if not self._held[function]:
             for counter in (self._held, self._running):

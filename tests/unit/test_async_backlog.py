@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from virtual_worker import OK, World
+from unit.virtual_worker import OK, World
 
 from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.claim_rows import claim

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
-from scheduler.durable.model import Result, Status
+from scheduler.durable.model import NewCall, Result, Status
 from scheduler.durable.plans import FunctionPlan
+from scheduler.durable.store import MOST_BYTES
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
 
@@ -100,9 +101,25 @@ async def test_no_more_run_at_once_than_there_are_places(world: World) -> None:
     await world.books_agree()
 
 
+async def test_of_large_bodies_few_are_in_hand(world: World) -> None:
+    world.plans["f"] = FunctionPlan(slots=2, exec_seconds=0.0001)
+    body = bytes(MOST_BYTES // 3 + 1)
+    for number in range(7):
+        await world.store.accept(NewCall(str(number), "f", "POST", b"", b"", [], body), 0.0)
+    await world.accept("g")
+    await world.start()
+    assert world.worker._held == {"f": 3, "g": 1}
+    await world.advance(10.0)
+    assert [len(run.claim.call.body) for run in world.runs if run.claim.call.function == "f"] == [
+        len(body)
+    ] * 7
+    assert world.worker._bytes == 0
+    await world.books_agree()
+
+
 async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
     """Many functions of short calls, each of which is leased ahead."""
-    names = [f"f{number}" for number in range(12)]
+    names = [f"f{number}" for number in range(24)]
     for name in names:
         world.plans[name] = FunctionPlan(slots=2, exec_seconds=0.0001)
         await world.accept(name, 40)
@@ -113,7 +130,7 @@ async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
     world.worker.notify()  # of what is new there is no room for
     await world.settle()
     await world.advance(40.0)
-    assert len(world.runs) == 480
+    assert len(world.runs) == 960
     assert set(world.most.values()) == {1}
     await world.books_agree()
 

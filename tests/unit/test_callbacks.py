@@ -10,7 +10,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 import pytest
-from virtual_worker import FAILED, RETENTION, World
+from unit.virtual_worker import FAILED, RETENTION, World
 
 from gateway.callbacks.deliverer import MOST_OF_HOST, Deliverer
 from gateway.callbacks.sender import Attempt, Sender
