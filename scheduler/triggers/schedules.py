@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 
 from pool.clock import Clock, Timer
@@ -79,7 +80,7 @@ class Schedules:
 
     async def _look_at_all(self) -> float | None:
         """Decide what is due now; seconds until something may be again, None: nothing ever is."""
-        every = self._triggers.all
+        every, now = self._triggers.all, self._clock.wall()
         found = {
             name: (definition, table)
             for name, definition in every.items()
@@ -87,63 +88,76 @@ class Schedules:
         }
         self._tables = {name: kept for name, kept in self._tables.items() if name in every}
         self._due = {name: kept for name, kept in self._due.items() if name in found}
-        self._watched = {name: since for name, since in self._watched.items() if name in found}
-        pause: float | None = None
-        failed = False
-        for name in [name for name in self._triggers.courses if name not in every]:
-            try:
-                await self._triggers.forget_course(name)
-            except StoreError:
-                pause = STORE_RETRY
-        for definition, table in found.values():
-            try:
-                wait = await self._look(definition, table)
-            except StoreError as error:
-                if not self._failing and not failed:
-                    log.warning(
-                        "schedules wait: what is due cannot be recorded, so it is not started: %s", error
-                    )
-                wait, failed = STORE_RETRY, True
-            except Exception:  # the fault of one holds back no other
-                log.exception("trigger %s could not be looked at", definition.name)
-                wait = STORE_RETRY
-            pause = wait if pause is None else min(pause, wait)
-        self._failing = failed
-        return pause
+        self._watched = {name: self._watched.get(name, now) for name in found}
+        looks = [
+            self._look(definition, table)
+            for name, (definition, table) in found.items()
+            if self._waits(name) or self._rest(definition, table) <= 0.0
+        ]
+        looks += [self._triggers.forget_course(name) for name in self._triggers.courses if name not in every]
+        # All at once: what the store is asked for together is one commit.
+        went_well = await asyncio.gather(*map(self._carefully, looks))
+        self._failing = not all(went_well)
+        if self._failing:
+            return STORE_RETRY
+        rests = (LOOK_AT_WAITING if self._waits(name) else self._rest(*found[name]) for name in found)
+        return min(rests, default=None)
 
-    async def _look(self, definition: TriggerDefinition, table: Timetable) -> float:
-        name, key, now = definition.name, _key(definition), self._clock.wall()
+    async def _carefully(self, look: Coroutine[None, None, None]) -> bool:
+        """Whether it could be done. The fault of one holds back no other."""
+        try:
+            await look
+        except StoreError as error:
+            if not self._failing:
+                log.warning("schedules wait: what is due cannot be recorded, so it is not started: %s", error)
+            self._failing = True
+            return False
+        except Exception:
+            log.exception("a trigger could not be looked at")
+            return False
+        return True
+
+    def _waits(self, name: str) -> bool:
+        """Whether a fire waits for the start before it to end."""
         course = self._triggers.courses.get(name)
-        is_known = course is not None and course.timetable == key
-        clock_went_back = course is not None and course.state.considered > now + LATE
-        if course is None or not is_known or clock_went_back:
-            course = Course(name, key, State(now), course.latest if course else None)
-            await self._triggers.carry_out((), course)
-        watched = self._watched.setdefault(name, now)
-        state = course.state
-        due = self._next(table, state.considered)
-        if state.waiting or (due is not None and due <= now):
-            running = bool(
-                table.overlap != "allow"
-                and course.latest is not None
-                and (target := self._targets.get(course.latest[0])) is not None
-                and await target.running(course.latest[1])
-            )
-            decision = decide(table, state, now, watched, running)
-            fires = [
-                *(self._not_started(definition, at, Outcome.MISSED) for at in decision.missed),
-                *(self._triggers.scheduled_fire(definition, at) for at in decision.start),
-                *(self._not_started(definition, at, Outcome.SKIPPED) for at in decision.skipped),
-            ]
-            started = [(fire.kind, fire.id) for fire in fires if fire.outcome is Outcome.STARTED]
+        return course is not None and bool(course.state.waiting)
+
+    def _rest(self, definition: TriggerDefinition, table: Timetable) -> float:
+        """Seconds until there is something to decide about a schedule; 0: there is now."""
+        course, now = self._triggers.courses.get(definition.name), self._clock.wall()
+        if course is None or not self._is_about(course, definition, now):
+            return 0.0
+        due = self._next(table, course.state.considered)
+        return LOOK_AT_LEAST if due is None else min(max(due - now, 0.0), LOOK_AT_LEAST)
+
+    def _is_about(self, course: Course, definition: TriggerDefinition, now: float) -> bool:
+        """Whether it says how this schedule stands: not of another timetable, nor of before the clock went back."""
+        return course.timetable == _key(definition) and course.state.considered <= now + LATE
+
+    async def _look(self, definition: TriggerDefinition, table: Timetable) -> None:
+        """Decide what is due of one schedule, and have it done. Raises `StoreError`."""
+        name, now = definition.name, self._clock.wall()
+        course = self._triggers.courses.get(name)
+        if course is None or not self._is_about(course, definition, now):
+            fresh = Course(name, _key(definition), State(now), course.latest if course else None)
+            await self._triggers.carry_out((), fresh)
+            return
+        running = bool(
+            table.overlap != "allow"
+            and course.latest is not None
+            and (target := self._targets.get(course.latest[0])) is not None
+            and await target.running(course.latest[1])
+        )
+        decision = decide(table, course.state, now, self._watched[name], running)
+        fires = [
+            *(self._not_started(definition, at, Outcome.MISSED) for at in decision.missed),
+            *(self._triggers.scheduled_fire(definition, at) for at in decision.start),
+            *(self._not_started(definition, at, Outcome.SKIPPED) for at in decision.skipped),
+        ]
+        started = [(fire.kind, fire.id) for fire in fires if fire.outcome is Outcome.STARTED]
+        if fires or decision.state != course.state:
             latest = started[-1] if started else course.latest
-            if fires or decision.state != state:
-                course = Course(name, key, decision.state, latest)
-                await self._triggers.carry_out(fires, course)
-            due = self._next(table, course.state.considered)
-        if course.state.waiting:
-            return LOOK_AT_WAITING
-        return LOOK_AT_LEAST if due is None else min(max(due - self._clock.wall(), 0.0), LOOK_AT_LEAST)
+            await self._triggers.carry_out(fires, Course(name, course.timetable, decision.state, latest))
 
     def _next(self, table: Timetable, considered: float) -> float | None:
         known = self._due.get(table.name)

@@ -32,6 +32,8 @@ CONFORMS: list[CheckFunction] = [
 ]
 EXAMPLES = 12
 """For each operation of the document."""
+OF_CALLS = 5 * EXAMPLES
+"""For calls of functions: of each function some, and some of these directly, whatever chance brings."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,8 @@ def test_every_answer_is_one_that_the_document_names(gateway: Gateway) -> None:
             if mode is GenerationMode.NEGATIVE and not can_be_wrong(operation):
                 continue
             tried: list[int] = []
-            call_many(operation.as_strategy(generation_mode=mode), tried)
+            examples = OF_CALLS if operation.label == "POST /invoke/{function}" else EXAMPLES
+            call_many(operation.as_strategy(generation_mode=mode), tried, examples)
             assert tried, operation.label
             seen.update(tried)
     assert {200, 404} <= seen and seen & {500, 502}, "little was tried"  # which function is called is chance
@@ -76,10 +79,10 @@ def can_be_wrong(operation: Any) -> bool:
     )
 
 
-def call_many(cases: Any, tried: list[int]) -> None:
+def call_many(cases: Any, tried: list[int], examples: int) -> None:
     """Make these requests, and hold each answer against the document."""
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
     def call_one(case: Any) -> None:
         response = case.call(timeout=30)
