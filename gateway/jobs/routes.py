@@ -87,6 +87,7 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         data = await read_object(request)
         name, definition = job_of(data, starts.declared())
         check_may_run(name, definition)
+        check_may_follow(name, definition)
         try:
             job = await starts.start(secrets.token_hex(16), name, definition)
         except NotStarted as error:
@@ -150,7 +151,9 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
     )
     async def retry_job(id: JobId) -> JobView:
         """Every task of a job that has ended but for those that have succeeded, with all its attempts before it."""
-        check_may_run_now(await find_own(id))
+        job = await find_own(id)
+        check_may_follow(job.name, job.definition)
+        check_may_run_now(job)
         before = await jobs.retry(id)
         if before is not None and before.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Problem("conflict", f"the job is {before.status}; there is nothing to run again")
@@ -201,3 +204,11 @@ def check_may_run(name: str, definition: JobDefinition) -> None:
             raise Problem("forbidden", f"only a key with invoke:{name} may have the job {name} run")
     elif not admission.may_deploy:
         raise Problem("forbidden", "only a key with `deploy` may have an image run that nobody has declared")
+
+
+def check_may_follow(name: str, definition: JobDefinition) -> None:
+    """Raise `Problem` unless the caller may invoke what such a job calls when it has ended. What a job of
+    functions.yaml calls is its author's matter."""
+    for function in (definition.on_success, definition.on_failure):
+        if not name and function is not None and not CURRENT.get().may_invoke(function):
+            raise Problem("forbidden", f"only a key that may invoke {function} may have it called at the end")

@@ -13,7 +13,8 @@ again holds no place then. Such a function has no more instances than the job ha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stand:
-    """How far a job is. `open` tasks are queued or running, `again` are to be run once more, `begun` were queued."""
+    """How far a job is. `open` tasks are queued or running, `again` are to be run once more (counted up to `window`),
+    `begun` were queued."""
 
     count: int
     begun: int

@@ -7,6 +7,7 @@ padded so that parts are in the order of indices.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 from collections import Counter
@@ -22,6 +23,8 @@ from scheduler.durable.work import begin
 from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
 from scheduler.jobs.decisions import Stand, next_step, window_of
 from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState, own_function, task_state
+
+log = logging.getLogger("hearth.jobs")
 
 JOB_COLUMNS = (
     "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
@@ -108,9 +111,13 @@ def list_jobs(
 
 def unfinished(db: sqlite3.Connection) -> list[Job]:
     """Jobs that have not ended, oldest first."""
-    return [
-        _job(row) for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY seq")
-    ]
+    found = []
+    for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY seq").fetchall():
+        try:
+            found.append(_job(row))
+        except ValueError:  # of another version of this program; the others go on
+            log.error("job %s is not understood any more; it is kept and does nothing", row[1])
+    return found
 
 
 def counts(db: sqlite3.Connection, job: Job) -> Counts:
@@ -143,8 +150,10 @@ def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
     (pending,) = db.execute(
         f"SELECT count(*) FROM invocations WHERE {OWNED} AND status IN ('queued', 'running')", (job.owner,)
     ).fetchone()
-    (again,) = db.execute("SELECT count(*) FROM job_again WHERE job = ?", (job.seq,)).fetchone()
     window = window_of(job.parallel, job.definition.function is None)
+    (again,) = db.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM job_again WHERE job = ? LIMIT ?)", (job.seq, window)
+    ).fetchone()
     step = next_step(
         Stand(
             count=job.count,
@@ -239,16 +248,21 @@ def end(
     return bool(ended)
 
 
-def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[Job, list[str]] | None:
-    """Let no further task of a job run: those that wait are ended. The job as it was, and its calls that run."""
+def cancel(
+    db: sqlite3.Connection, id: str, now: float, nothing_runs: bool = False
+) -> tuple[Job, list[str]] | None:
+    """Let no further task of a job run: those that wait are ended. The job as it was, and its calls that run.
+
+    `nothing_runs`: those that are recorded as running are left of an earlier process, and are ended too.
+    """
     job = show(db, id)
     if job is None or job.status.ended:
         return None if job is None else (job, [])
     db.execute("UPDATE jobs SET status = 'cancelling' WHERE seq = ?", (job.seq,))
     db.execute("DELETE FROM job_again WHERE job = ?", (job.seq,))
     db.execute(
-        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status = 'queued'",
-        (now, job.owner),
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status IN ('queued', ?)",
+        (now, job.owner, "running" if nothing_runs else ""),
     )
     rows = db.execute(f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", (job.owner,))
     return job, [row[0] for row in rows]

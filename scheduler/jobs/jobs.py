@@ -103,6 +103,10 @@ class Jobs:
         if self.store.exists:
             with suppress(StoreError):
                 for job in await self.store.unfinished():
+                    if (
+                        job.status is JobStatus.CANCELLING
+                    ):  # else what ran would be run again, and then interrupted
+                        await self.store.cancel(job.id, self._clock.wall(), nothing_runs=True)
                     await self._serve(job)
         self.begun()
         self._loops = [asyncio.ensure_future(self._go_on()), asyncio.ensure_future(self._prune())]
@@ -170,13 +174,21 @@ class Jobs:
                         await self._serve(job)
                         due.add(job.id)
                 for id in due:
-                    await self._advance(id)
+                    await self._look_after(id)
             except StoreError:
                 self._look |= look
                 self._due |= due
                 self._clock.call_later(STORE_RETRY, self._wake.set)
             except Exception:  # one job's unforeseen fault must not end the care of all others
-                log.exception("looking after jobs %s failed", ", ".join(sorted(due)))
+                log.exception("looking for jobs failed")
+
+    async def _look_after(self, id: str) -> None:
+        try:
+            await self._advance(id)
+        except StoreError:
+            raise
+        except Exception:  # the same, and the others are looked after now
+            log.exception("looking after job %s failed", id)
 
     async def _serve(self, job: Job) -> None:
         """Bring a job's own function into service."""
@@ -203,7 +215,7 @@ class Jobs:
         now = self._clock.wall()
         status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
-        follow = [work for follower in self.on_job_ended for work in follower(summary)]
+        follow = self._follow(summary)
         if await self.store.end(job, status, tasks, follow, now):
             log.info("job %s has ended: %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
@@ -212,6 +224,14 @@ class Jobs:
                 told(follow)
         if self._in_service.pop(job.function, None) is not None:
             self._functions.remove(job.function)
+
+    def _follow(self, summary: JobSummary) -> list[object]:
+        """What is begun together with the record of an end."""
+        try:
+            return [work for follower in self.on_job_ended for work in follower(summary)]
+        except Exception:  # the job has ended all the same
+            log.exception("job %s: nothing follows from its end", summary.job.id)
+            return []
 
     async def _interrupt(self, id: str) -> None:
         """Interrupt the tasks of a job that was cancelled, until none runs. One that is just being recorded may be

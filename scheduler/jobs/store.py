@@ -50,10 +50,10 @@ class JobStore:
         follow = tuple(follow)
         return await self._writer.do(lambda db: job_rows.end(db, job, status, tasks, follow, now))
 
-    async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
+    async def cancel(self, id: str, now: float, nothing_runs: bool = False) -> tuple[Job, list[str]] | None:
         """Let no further task of a job run: those that wait are ended. The job as it was, and the ids of its calls
-        that run; None: there is none."""
-        return await self._writer.do(partial(job_rows.cancel, id=id, now=now))
+        that run; None: there is none. `nothing_runs`: what is recorded as running was left by an earlier process."""
+        return await self._writer.do(partial(job_rows.cancel, id=id, now=now, nothing_runs=nothing_runs))
 
     async def retry(self, id: str) -> Job | None:
         """Have those tasks of a job that has ended run again that have not succeeded. The job as it was; None: there

@@ -33,7 +33,7 @@ def test_keys_start_and_see_what_they_may_invoke_or_deploy(tmp_path: Path) -> No
     texts = {name: create(name, parse_scopes([s]), UNLIMITED, None, 0.0)[0] for name, s in scopes.items()}
     settings = {"api_keys": "; ".join(f"{texts[n]} {scopes[n]} name={n}" for n in scopes)}
     headers = {name: {"authorization": f"Bearer {text}"} for name, text in texts.items()}
-    gateway = Gateway(tmp_path, {"echo": handler(ECHO)}, settings=settings)
+    gateway = Gateway(tmp_path, {"echo": handler(ECHO), "other": handler(ECHO)}, settings=settings)
     content = json.loads(gateway.file.read_text())
     gateway.write("functions.yaml", json.dumps({**content, "jobs": {"nightly": {**IMAGE, "count": 1}}}))
     with gateway:
@@ -47,6 +47,8 @@ def test_keys_start_and_see_what_they_may_invoke_or_deploy(tmp_path: Path) -> No
         refused = dict.fromkeys(scopes, 403)
         of_function = statuses("POST", "/jobs", {"function": "echo", "count": 1})
         assert of_function == {**refused, "echo": 202, "anything": 202}
+        followed = {"function": "echo", "count": 1, "on_success": "other"}
+        assert statuses("POST", "/jobs", followed) == {**refused, "anything": 202}
         assert statuses("POST", "/jobs", {"job": "nightly"}) == {**refused, "named": 202, "anything": 202}
         assert statuses("POST", "/jobs", {**IMAGE, "count": 1}) == {**refused, "ci": 202}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Collection, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from scheduler.durable.model import Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import StoreFull
 from scheduler.job_definitions import JobDefinition
+from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
 from scheduler.jobs.model import Job, JobStatus, JobSummary, NewJob, TaskState
@@ -379,3 +381,81 @@ async def test_looking_after_a_job_with_many_tasks_uses_the_indices(world: JobWo
         query = f"EXPLAIN QUERY PLAN SELECT count(*) FROM invocations WHERE {which}"
         plan = await world.writer.do(lambda db, query=query: db.execute(query).fetchall())
         assert "USING" in str(plan) and "INDEX" in str(plan) and "SCAN" not in str(plan), plan
+
+
+async def test_what_ran_when_a_cancelled_job_was_killed_is_not_run_again(world: JobWorld) -> None:
+    await world.begin(parallel=3, count=10)
+    await world.advance(0.5)
+    await world.jobs.store.cancel("j", world.clock.wall())
+    await world.kill()
+    await world.start()
+    await world.advance(5.0)
+    assert len(world.times()) == 3
+    assert (await world.job()).status is JobStatus.CANCELLED
+    assert await world.counts() == {"cancelled": 10}
+
+
+async def test_a_job_that_is_not_understood_holds_back_no_other(
+    world: JobWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.begin(id="odd", count=1)
+    for number in range(8):
+        await world.begin(id=f"{number}", count=1)
+    await world.writer.do(lambda db: db.execute("UPDATE jobs SET definition = '{}' WHERE id = 'odd'"))
+    await world.advance(2.0)
+    assert {(await world.job(f"{number}")).status for number in range(8)} == {JobStatus.SUCCEEDED}
+    assert "looking after job odd failed" in caplog.text
+    world.answers["f"] = deque([FAILED])
+    await world.begin(id="again", count=1)
+    await world.advance(2.0)
+    await world.jobs.retry("again")
+    await world.advance(2.0)
+    assert (await world.job("again")).status is JobStatus.SUCCEEDED
+    assert "job odd is not understood any more" in caplog.text
+
+
+async def test_a_follower_with_a_fault_keeps_no_job_from_its_end(
+    world: JobWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    def faulty(summary: JobSummary) -> Iterable[object]:
+        raise KeyError("of a follower")
+
+    world.jobs.on_job_ended.append(faulty)
+    await world.begin(count=1)
+    await world.advance(2.0)
+    assert (await world.job()).status is JobStatus.SUCCEEDED
+    assert "of a follower" in caplog.text
+
+
+async def test_to_look_after_a_job_costs_the_same_however_many_tasks_are_to_be_run_again(
+    world: JobWorld,
+) -> None:
+    world.answers["f"] = deque([CRASHED] * 400)
+    await world.begin(parallel=100, count=400)
+    await world.advance(20.0)
+    assert (await world.counts()) == {"failed": 400}
+    await world.kill()  # nobody looks after it meanwhile
+    await world.jobs.store.retry("j")
+    few, many = [
+        await world.writer.do(lambda db, left=left: steps_of_looking(db, left)) for left in (250, 400)
+    ]
+    assert few == many, "in hundreds of steps of the database's machine"
+
+
+def steps_of_looking(db: sqlite3.Connection, left: int) -> int:
+    """What it costs to look after the job with its window full, and so many tasks to be run again."""
+    db.execute("SAVEPOINT here")
+    db.execute("DELETE FROM job_again WHERE part >= ?", (f"{left:07d}",))
+    job_rows.advance(db, "j", 0.0)
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    db.set_progress_handler(count, 100)
+    advanced = job_rows.advance(db, "j", 0.0)
+    db.set_progress_handler(None, 0)
+    db.execute("ROLLBACK TO here")
+    assert advanced is not None and (advanced.queued, advanced.counts) == (0, None)
+    return steps
