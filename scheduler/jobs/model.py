@@ -11,8 +11,6 @@ from scheduler.job_definitions import JobDefinition
 
 KIND = "job"
 """Kind of the owner of its tasks."""
-ENDED_EVENT = "hearth.job.ended"
-"""Type of the CloudEvent that says that a job has ended."""
 
 
 class JobStatus(StrEnum):
