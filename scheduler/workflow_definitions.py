@@ -141,9 +141,10 @@ class _Workflow:
             return None
         steps = {name: self._step(name, step, given) for name, step in given.items()}
         self._function(("on_failure",), own.get("on_failure"))
-        if not self._has_cycle():
+        before = self._all_before()
+        if before is not None:
             for name, step in given.items():
-                self._expressions(name, step)
+                self._expressions(name, step, before.get(name, frozenset()))
             self._expression(("output",), own.get("output"), frozenset(given), ON_RUN)
         sound = {name: step for name, step in steps.items() if step is not None}
         made, _ = self._reader.model(WorkflowDefinition, {**own, "steps": sound}, own, self._path)
@@ -187,35 +188,27 @@ class _Workflow:
         if isinstance(name, str) and re.fullmatch(types.NAME, name) and name not in self._functions:
             self._fault(path, no_such("function", name, sorted(self._functions)))
 
-    def _has_cycle(self) -> bool:
+    def _all_before(self) -> dict[str, frozenset[str]] | None:
+        """Every step that must have ended before each; None: they go in a circle."""
+        before: dict[str, frozenset[str]] = {}
         try:
-            TopologicalSorter(self._needs).prepare()
+            for name in TopologicalSorter(self._needs).static_order():
+                needs = self._needs.get(name, ())
+                before[name] = frozenset(needs).union(*(before[needed] for needed in needs))
         except CycleError as error:
             circle = [str(name) for name in reversed(error.args[1])]  # each needs the one after it
             start = circle[0]
             index = self._needs[start].index(circle[1])
             self._fault(("steps", start, "needs", index), f"is a circle: {' -> '.join(circle)}")
-            return True
-        return False
+            return None
+        return before
 
-    def _expressions(self, name: str, keys: object) -> None:
+    def _expressions(self, name: str, keys: object, before: frozenset[str]) -> None:
         if not isinstance(keys, dict):
             return
-        before = self._before(name)
         for key in ("input", "when", "map"):
             names = ON_ITEM if key == "input" and "map" in keys else ON_RUN
             self._expression(("steps", name, key), keys.get(key), before, names)
-
-    def _before(self, name: str) -> frozenset[str]:
-        """Every step that must have ended before this one."""
-        found: set[str] = set()
-        ahead = [name]
-        while ahead:
-            for needed in self._needs.get(ahead.pop(), ()):
-                if needed not in found:
-                    found.add(needed)
-                    ahead.append(needed)
-        return frozenset(found)
 
     def _expression(self, path: KeyPath, text: object, before: frozenset[str], names: frozenset[str]) -> None:
         if not isinstance(text, str):

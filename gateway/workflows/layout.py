@@ -11,6 +11,8 @@ GAP_X, GAP_Y = 56.0, 22.0
 LANE = 10.0
 """Pixels of height that a line takes where it passes through a column."""
 SWEEPS = 8
+MOST_LANES = 5000
+"""Places where lines pass through columns. In a graph that would need more, lines go straight to their ends."""
 
 Node = str | tuple[str, str, int]
 """A step, or the place where the line from one step to another passes through a column."""
@@ -64,10 +66,13 @@ def _columns(
     for name, rank in ranks.items():
         columns[rank].append(name)
     ways: dict[tuple[str, str], list[Node]] = {}
+    lanes = sum(
+        ranks[name] - ranks[needed] - 1 for name, all_needed in needs.items() for needed in all_needed
+    )
     for name, needed_steps in needs.items():
         for needed in needed_steps:
             way: list[Node] = [needed]
-            for rank in range(ranks[needed] + 1, ranks[name]):
+            for rank in range(ranks[needed] + 1, ranks[name]) if lanes <= MOST_LANES else ():
                 way.append((needed, name, rank))
                 columns[rank].append(way[-1])
             ways[needed, name] = [*way, name]
@@ -95,7 +100,7 @@ def _untangle(columns: list[list[Node]], ways: Mapping[tuple[str, str], Sequence
                 own: Mapping[Node, float] = own,
                 neighbours: Mapping[Node, list[Node]] = neighbours,
             ) -> float:
-                near = [places[other] for other in neighbours.get(node, ())]
+                near = [places[other] for other in neighbours.get(node, ()) if other in places]
                 return sum(near) / len(near) if near else own[node]
 
             column.sort(key=wish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
@@ -163,7 +164,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
     )
     async def draw_workflow(name: WorkflowName) -> Response:
         """Its steps and what they need."""
-        return answer_of(Body(draw(name, declared(name)), "image/svg+xml"), {})
+        return picture_of(await asyncio.to_thread(draw, name, declared(name)))
 
     @router.post(
         "/workflows/{name}",
@@ -190,7 +191,8 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         if key is not None:
             id = hashlib.sha256(f"{CURRENT.get().caller}\n{name}\n{key}".encode()).hexdigest()[:32]
         try:
-            run = run_of(Start(id, name, data, headers), definition)
+            # In a thread: it is parsed once to see that expressions can look at it.
+            run = await asyncio.to_thread(run_of, Start(id, name, data, headers), definition)
         except ValueError as error:
             raise Problem("bad-request", str(error)) from error
         try:
@@ -260,7 +262,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         """Its workflow with the state of each step, as it is now."""
         record = await find(id)
         shown, definition = await with_steps(record)
-        return answer_of(Body(draw(record.workflow, definition, shown.steps), "image/svg+xml"), {})
+        return picture_of(await asyncio.to_thread(draw, record.workflow, definition, shown.steps))
 
     @router.get("/runs/{id}/steps/{step}", tags=TAGS, summary="List the calls of a step", responses=NO_RUN)
     async def list_step_calls(
@@ -306,6 +308,11 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
                 "conflict", f"the run is {record.status}; one that has failed or was cancelled goes on"
             )
         return run_view(await find(id))
+
+
+def picture_of(svg: bytes) -> Response:
+    """A drawing as an answer."""
+    return answer_of(Body(svg, "image/svg+xml"), {})
 
 
 def answer_of(output: Body, headers: dict[str, str]) -> Response:

@@ -106,3 +106,10 @@ def test_boxes_lie_apart_and_lines_go_to_the_right(needs: dict[str, Sequence[str
         assert points[0][0] == placed.boxes[start].x + placed.boxes[start].width
         assert points[-1][0] == placed.boxes[end].x
         assert [x for x, _ in points] == sorted(x for x, _ in points)
+
+
+def test_a_graph_with_very_many_lines_is_laid_out_all_the_same() -> None:
+    needs: dict[str, Sequence[str]] = {f"s{n}": [f"s{m}" for m in range(n)] for n in range(60)}
+    placed = layout(needs, dict.fromkeys(needs, 50.0), 40.0)
+    assert len(placed.boxes) == 60 and len(placed.lines) == 60 * 59 // 2
+    assert {len(points) for points in placed.lines.values()} == {2}, "no lanes: they would be 34,220"
