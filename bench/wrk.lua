@@ -17,7 +17,6 @@ function init(arguments)
     accepted = true
     wrk.headers["Prefer"] = "respond-async"
   end
-  wrk.init(arguments)
 end
 
 function setup(thread)
