@@ -13,6 +13,8 @@ from property.wire import LOOK_HARDER
 
 from pool.workload import Kind
 from scheduler.definitions import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.job_definitions import KEYS as JOB_KEYS
+from scheduler.job_definitions import MOST_TASKS
 from scheduler.source_definitions import KINDS, Handling
 
 KEYS = sorted(
@@ -63,6 +65,10 @@ SOUND: list[dict[str, Any]] = [
     {"runtime": "python", "source": "code", "handler": "main:handle"},
     {"image": "busybox", "command": ["wc", "-w"]},
     {"image": "busybox", "port": 80, "health": "/", "concurrency": 4},
+]
+JOBS: list[dict[str, Any]] = [
+    {"image": "busybox", "command": ["true"], "count": 3, "remove": "none"},
+    {"function": "f", "inputs": [1, "two"]},
 ]
 SOURCE_KEYS = sorted(
     {*Handling.model_fields, *(key for model, _ in KINDS.values() for key in model.model_fields)}
@@ -124,9 +130,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         source[kind] = source[kind] | draw(st.dictionaries(st.sampled_from(SOURCE_KEYS), VALUES, max_size=2))
         source |= draw(st.dictionaries(st.sampled_from([*SOURCE_KEYS, *KINDS]), VALUES, max_size=1))
         document["sources"] = {draw(st.sampled_from(["s", "S"])): source}
+    if draw(st.booleans()):
+        given = draw(st.dictionaries(st.sampled_from(JOB_KEYS), VALUES, max_size=2))
+        document["jobs"] = {draw(st.sampled_from(["j", "J", ""])): draw(st.sampled_from(JOBS)) | given}
     return document | draw(
         st.dictionaries(
-            st.sampled_from(["version", "prewarm", "functions", "sources", "x"]), VALUES, max_size=1
+            st.sampled_from(["version", "prewarm", "functions", "sources", "jobs", "x"]), VALUES, max_size=1
         )
     )
 
@@ -174,6 +183,10 @@ def check(file: Path, data: bytes) -> None:
         assert definition.memory > 0
         assert 0 <= definition.min_instances <= definition.max_instances
         assert definition.concurrency >= 1
+    for job in found.jobs.values():
+        assert (job.image is None) != (job.function is None)
+        assert job.tasks is None or 1 <= job.tasks <= MOST_TASKS
+        json.dumps(job.inputs)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass")))
