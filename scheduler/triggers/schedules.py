@@ -139,7 +139,9 @@ class Schedules:
         name, now = definition.name, self._clock.wall()
         course = self._triggers.courses.get(name)
         if course is None or not self._is_about(course, definition, now):
-            fresh = Course(name, _key(definition), State(now), course.latest if course else None)
+            # What waits has fired already: the clock may go back, it stays. Of another timetable it means nothing.
+            waiting = course.state.waiting if course and course.timetable == _key(definition) else ()
+            fresh = Course(name, _key(definition), State(now, waiting), course.latest if course else None)
             await self._triggers.carry_out((), fresh)
             return
         running = bool(

@@ -145,8 +145,10 @@ class Triggers:
         """Let it fire no more, or again: until told otherwise, by whichever process. Raises `StoreError`."""
         course = self.courses.get(name)
         if course is not None:  # what falls due meanwhile is not made up for
-            course = self.courses[name] = replace(course, state=State(self._clock.wall()))
+            course = replace(course, state=State(self._clock.wall()))
         await self.store.pause(name, paused, course)
+        if course is not None:
+            self.courses[name] = course
         (self.paused.add if paused else self.paused.discard)(name)
         self.on_change()
 

@@ -22,8 +22,10 @@ STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 MOST_IN_BATCH = 1000
 LONGEST = 2048
-"""Characters of an attribute: all of them become fields of a request's head, which has an end."""
+"""Characters of an attribute."""
 MOST_ATTRIBUTES = 32
+LARGEST = 60 * 1024
+"""Bytes of all attributes as fields: they are part of a request's head, which functions read up to 64 KiB of."""
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _MEDIA = re.compile(r"[!-.0-~]+/[ -~]+")
 _JSON = re.compile(r"(?:application|text)/(?:[^;]*\+)?json *(?:;.*)?", re.IGNORECASE)
@@ -214,7 +216,10 @@ def _checked(given: Mapping[str, Any], data: bytes) -> Event:
         CloudEvent(typed)
     except (BaseCloudEventException, ValueError) as error:
         raise EventFault(_told(error)) from None
-    return Event(attributes, data)
+    event = Event(attributes, data)
+    if sum(len(name) + len(value) + 4 for name, value in binary_headers(event)) > LARGEST:
+        raise EventFault(f"its attributes are over {LARGEST} bytes as header fields")
+    return event
 
 
 def _unquoted(value: str) -> str:

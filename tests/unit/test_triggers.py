@@ -293,6 +293,29 @@ async def test_when_the_clock_goes_back_it_goes_on_and_starts_nothing_a_second_t
     assert await world.scheduled("t") == [600.0, 1200.0, 1800.0]
 
 
+async def test_what_waits_stays_when_the_clock_goes_back(world: TriggeredWorld) -> None:
+    world.seconds["f"] = 1000.0
+    world.declare(trigger("t", schedule="*/10 * * * *", overlap="queue"))
+    await world.start()
+    await world.advance(1250)
+    assert world.triggers.courses["t"].state.waiting == (1200.0,)
+    world.clock._epoch -= 1000.0
+    await world.advance(400)  # to the end of the first, before the next is due
+    assert (await world.scheduled("t"))[:2] == [600.0, 1200.0]
+
+
+async def test_a_pause_that_is_not_on_disk_is_none(world: TriggeredWorld) -> None:
+    world.declare(trigger("t", schedule="0 * * * *"))
+    await world.start()
+    course = world.triggers.courses["t"]
+    await world.advance(100)
+    world.fault("UPDATE", "triggers")
+    with pytest.raises(StoreError):
+        await world.triggers.pause("t", True)
+    assert world.triggers.courses["t"] == course and "t" not in world.triggers.paused
+    world.mend()
+
+
 async def test_so_many_fires_are_kept(world: TriggeredWorld) -> None:
     world.declare(trigger("t", schedule="* * * * * *", overlap="allow"))
     await world.start()

@@ -155,6 +155,7 @@ def test_what_is_needed_must_be_there(name: str) -> None:
         {"data_base64": 1},
         {"long": "x" * 3000},
         {f"a{n}": "x" for n in range(40)},
+        {f"a{n}": "ä" * 600 for n in range(28)},
     ],
     ids=str,
 )

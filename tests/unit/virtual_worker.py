@@ -126,10 +126,10 @@ class World:
         await self.store.close()
         self.put_together()
 
-    def fault(self, verb: str) -> None:
-        """From now on the file cannot be changed by `verb` (UPDATE, DELETE)."""
+    def fault(self, verb: str, table: str = "invocations") -> None:
+        """From now on the table cannot be changed by `verb` (UPDATE, DELETE)."""
         self._script(
-            f"CREATE TRIGGER broken BEFORE {verb} ON invocations BEGIN SELECT RAISE(ABORT, 'broken'); END"
+            f"CREATE TRIGGER broken BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'broken'); END"
         )
 
     def mend(self) -> None:
