@@ -45,8 +45,8 @@ class NatsBroker:
         self._lost, self._why = asyncio.get_running_loop().create_future(), ""
         self._client = Client()
         try:
-            await asyncio.wait_for(
-                self._client.connect(
+            async with asyncio.timeout(PATIENCE):
+                await self._client.connect(
                     self._url,
                     name="hearth",
                     allow_reconnect=False,
@@ -57,9 +57,7 @@ class NatsBroker:
                     max_outstanding_pings=1,
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
-                ),
-                PATIENCE,
-            )
+                )
         except nats.errors.NoServersError:
             raise LostConnection(self._why or "no server answers") from None
         self._stream = self._client.jetstream(timeout=PATIENCE)
