@@ -41,7 +41,8 @@ class Plans:
         definition, deployed = declared.definition, self._dispatcher.functions.get(function)
         slots = definition.max_instances * definition.concurrency
         if function in self._registry.guests:
-            slots *= 2  # half of them is all: nobody calls it directly
+            # Half of them is all: nobody calls it directly. What has no memory would take places only to wait.
+            slots = 2 * min(slots, max(1, self._registry.memory_budget // definition.memory))
         return FunctionPlan(
             self._policy(definition),
             slots,

@@ -118,6 +118,9 @@ async def test_a_jobs_own_function_survives_a_reload_and_is_not_declared(runtime
     assert registry.fault_of("job:1") == "" and registry.known("job:1") is added
     plan = Plans(registry, runtime.dispatcher).of("job:1")
     assert plan.slots == 2 * 3, "half of them is all that it has"
+    await registry.add(own("job:2", memory="400MiB"))
+    plan = Plans(registry, runtime.dispatcher).of("job:2")
+    assert plan.slots == 2 * 2, "no more than there is memory for: the others would hold places and wait"
     registry.remove("job:1")
     registry.remove("job:1")
     assert "job:1" not in runtime.dispatcher.functions and registry.fault_of("job:1") is None
