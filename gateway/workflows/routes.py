@@ -285,7 +285,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         forgotten, with the calls of its steps."""
         record = await find_own(id)
         if record.status.ended:
-            await runs.store.forget(id)
+            await runs.forget(id)
             return run_view(record)
         await runs.cancel(id)
         return run_view(await find(id))

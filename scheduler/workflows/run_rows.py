@@ -39,7 +39,9 @@ FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s 
 CALLS = "FROM invocations WHERE owner = ? AND owner != ''"
 """Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
 PRUNED_AT_ONCE = 20
-"""Runs that one transaction forgets, with all their calls."""
+"""Runs that one transaction forgets, at most."""
+FORGOTTEN_AT_ONCE = 500
+"""Calls that it forgets, of all of them: those who wait for the next one wait for it."""
 
 
 def owner_of(run: str, step: str) -> str:
@@ -385,22 +387,28 @@ def resume(db: sqlite3.Connection, id: str, now: float) -> RunRecord | None:
     return record
 
 
-def forget(db: sqlite3.Connection, id: str) -> RunRecord | None:
-    """Forget a run that has ended, with its calls; one that goes on is left as it is. What it was."""
+def forget(db: sqlite3.Connection, id: str) -> bool:
+    """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it is."""
     record = show(db, id)
-    if record is not None and record.status.ended:
-        db.execute(f"DELETE FROM invocations WHERE {OWNED}", _owners(id))
-        db.execute("DELETE FROM runs WHERE seq = ?", (record.seq,))
-    return record
+    if record is None or not record.status.ended:
+        return False
+    some = f"SELECT seq FROM invocations WHERE {OWNED} LIMIT {FORGOTTEN_AT_ONCE}"
+    forgotten = db.execute(f"DELETE FROM invocations WHERE seq IN ({some})", _owners(id)).rowcount
+    if forgotten == FORGOTTEN_AT_ONCE:
+        return True
+    db.execute("DELETE FROM runs WHERE seq = ?", (record.seq,))
+    return False
 
 
 def prune(db: sqlite3.Connection, before: float) -> int:
-    """Forget some of the runs that ended before this; how many they were."""
+    """Forget some of the runs that ended before this; how many they were, the last perhaps in part."""
     ids = db.execute(
         "SELECT id FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, PRUNED_AT_ONCE)
     ).fetchall()
-    for (id,) in ids:
-        forget(db, id)
+    changed = db.total_changes
+    for number, (id,) in enumerate(ids, 1):
+        if forget(db, id) or db.total_changes - changed >= FORGOTTEN_AT_ONCE:
+            return number
     return len(ids)
 
 

@@ -110,8 +110,9 @@ class RunStore:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
         return await self._writer.do(partial(run_rows.resume, id=id, now=now))
 
-    async def forget(self, id: str) -> RunRecord | None:
-        """Forget a run that has ended, with its calls. What it was; one that goes on is left as it is."""
+    async def forget(self, id: str) -> bool:
+        """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it
+        is."""
         return await self._writer.do(partial(run_rows.forget, id=id))
 
     async def prune(self, before: float) -> int:

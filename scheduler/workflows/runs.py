@@ -131,8 +131,15 @@ class Runs:
             self.look_at(id)
         return record
 
+    async def forget(self, id: str) -> None:
+        """Forget a run that has ended, with its calls. One that goes on is left as it is."""
+        async with self._by_hand(id):
+            while await self.store.forget(id):
+                await self._clock.sleep(0)
+
     def _by_hand(self, id: str) -> asyncio.Lock:
-        """Held while a run is cancelled or resumed: no call of it is run again before its earlier run is over."""
+        """Held while a run is cancelled, resumed or forgotten: none of its calls is run again before its earlier run is
+        over."""
         return self._hands.setdefault(id, asyncio.Lock())
 
     async def wait(self, id: str, seconds: float) -> None:

@@ -20,6 +20,7 @@ from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows import run_rows
 from scheduler.workflows.model import NewRun, RunRecord, RunStatus
+from scheduler.workflows.run_rows import FORGOTTEN_AT_ONCE
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
@@ -348,9 +349,9 @@ async def test_to_look_at_a_map_costs_the_same_however_many_of_it_have_ended(wor
     assert costs[1] <= costs[0] + 1, "in hundreds of steps of the database's machine"
 
 
-def end_items(db: sqlite3.Connection, first: int) -> None:
+def end_items(db: sqlite3.Connection, first: int, run: str = "r") -> None:
     """Have the first items of the map ended, and two begun behind them."""
-    owner = "run:r/a"
+    owner = f"run:{run}/a"
     db.execute("DELETE FROM invocations")
     db.executemany(
         "INSERT INTO invocations (id, function, status, accepted, since, due, owner, part)"
@@ -374,3 +375,24 @@ def steps_of_looking(db: sqlite3.Connection) -> int:
     assert progress is not None
     assert progress.steps["a"].open == 2
     return steps
+
+
+async def test_a_large_run_is_forgotten_in_pieces(world: World) -> None:
+    step = StepDefinition(function="f", map="input", parallel=2)
+    items = 2 * FORGOTTEN_AT_ONCE
+    definition = WorkflowDefinition(steps={"a": step})
+    for id in ("r", "s"):
+        await world.runs.begin(NewRun(id, "two", definition, body_of(list(range(items)))))
+        await world.quiet()
+        await world.writer.do(lambda db, id=id: end_items(db, items - 2, id))  # type: ignore[misc]
+        await world.runs.cancel(id)
+        assert await world.runs.store.forget(id), "some of it"
+        assert await world.status(id) is RunStatus.CANCELLED
+        assert len(await world.calls.list(Query(limit=2 * items))) == items - FORGOTTEN_AT_ONCE
+        if id == "r":
+            await world.runs.forget(id)
+        else:
+            while await world.runs.store.prune(world.clock.wall() + 1.0):
+                pass
+        assert await world.status(id) is None
+        assert not await world.calls.list(Query())
