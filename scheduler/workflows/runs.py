@@ -138,8 +138,8 @@ class Runs:
                 await self._clock.sleep(0)
 
     def _by_hand(self, id: str) -> asyncio.Lock:
-        """Held while a run is cancelled, resumed or forgotten: none of its calls is run again before its earlier run is
-        over."""
+        """Held while a run is cancelled, resumed or forgotten: none of its calls is run again before its earlier
+        run is over."""
         return self._hands.setdefault(id, asyncio.Lock())
 
     async def wait(self, id: str, seconds: float) -> None:
