@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.callbacks.sender import Attempt
@@ -34,6 +35,8 @@ class Deliverer:
         self._metrics = metrics
         self._send = send
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._hosts: Counter[str] = Counter()
+        """How many of them go to each host."""
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -68,10 +71,12 @@ class Deliverer:
             except StoreError:
                 self._wake_in(STORE_RETRY)
                 continue
-            for delivery in due:
+            # Hosts that nothing goes to come first: many that hang hold no other up either.
+            for delivery in sorted(due, key=lambda one: self._hosts[one.host]):
                 if delivery.message not in self._under_way and len(self._under_way) < MOST_AT_ONCE:
                     task = asyncio.ensure_future(self._deliver(delivery))
                     self._under_way[delivery.message] = task
+                    self._hosts[delivery.host] += 1
             if next_due is not None:
                 self._wake_in(max(0.0, next_due - self._clock.wall()))
 
@@ -101,4 +106,7 @@ class Deliverer:
             self._metrics.callbacks.labels(outcome).inc()
         finally:
             del self._under_way[delivery.message]
+            self._hosts[delivery.host] -= 1
+            if not self._hosts[delivery.host]:
+                del self._hosts[delivery.host]
             self._wake.set()

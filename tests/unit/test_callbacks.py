@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, RETENTION, World
 
-from gateway.callbacks.deliverer import MOST_OF_HOST, Deliverer
+from gateway.callbacks.deliverer import MOST_AT_ONCE, MOST_OF_HOST, Deliverer
 from gateway.callbacks.sender import Attempt, Sender
 from gateway.callbacks.signing import kept_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
@@ -284,6 +284,23 @@ async def test_a_host_that_hangs_holds_no_other_up(world: World) -> None:
     assert receiver.most == {"slow.example": MOST_OF_HOST, "z.example": 1}
     await world.advance(400)
     assert receiver.most["slow.example"] == MOST_OF_HOST and len(receiver.seen) == 3 * MOST_OF_HOST + 1
+    await close(world, deliverer)
+
+
+async def test_many_hosts_that_hang_hold_no_other_up(world: World) -> None:
+    receiver = Receiver(world)
+    receiver.seconds = 100.0
+    deliverer = receiver.deliverer(allowed=("*",))
+    for host in range(MOST_AT_ONCE // MOST_OF_HOST):
+        for n in range(3 * MOST_OF_HOST):
+            await world.accept(terms=Terms(callback=f"https://a{host}.example/{n}"))
+    await world.start()
+    await world.advance(90)
+    assert receiver.running.total() == MOST_AT_ONCE
+    await world.accept(terms=Terms(callback="https://z.example/"))
+    world.worker.notify()
+    await world.advance(120)
+    assert receiver.most["z.example"] == 1, "it has the first place that is free"
     await close(world, deliverer)
 
 
