@@ -261,8 +261,10 @@ class Jobs:
         while True:
             await self._clock.sleep(PRUNE_EVERY)
             with suppress(StoreError):
-                if self.store.exists:
-                    for id in await self.store.outdated(self._clock.wall() - self._retention):
+                while self.store.exists and (
+                    outdated := await self.store.outdated(self._clock.wall() - self._retention)
+                ):
+                    for id in outdated:
                         await self.forget(id)
 
 

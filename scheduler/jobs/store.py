@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from scheduler.durable.model import Record
+from scheduler.durable.store import StoreFull
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
@@ -73,8 +75,20 @@ class JobStore:
         return await self._writer.do(job_rows.functions)
 
     async def outdated(self, before: float) -> list[str]:
-        """Ids of jobs that ended before this time."""
-        return await self._writer.do(partial(job_rows.outdated, before=before))
+        """Ids of jobs that ended before this time; while the store is over its size, of the one that ended first."""
+
+        def operation(db: sqlite3.Connection) -> list[str]:
+            outdated = job_rows.outdated(db, before)
+            return outdated if outdated or self._has_room(db) else job_rows.outdated(db, math.inf)[:1]
+
+        return await self._writer.do(operation)
+
+    def _has_room(self, db: sqlite3.Connection) -> bool:
+        try:
+            self._make_room(db)
+        except StoreFull:
+            return False
+        return True
 
     async def show(self, id: str) -> tuple[Job, Counts] | None:
         """A job, and its tasks by state; None: there is none."""

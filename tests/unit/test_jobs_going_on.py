@@ -353,6 +353,10 @@ async def test_a_full_store_takes_no_job(world: JobWorld) -> None:
     world.store._max_bytes = 0
     with pytest.raises(StoreFull):
         await world.begin(id="more", count=1)
+    assert (await world.job()).status is JobStatus.SUCCEEDED
+    await world.advance(PRUNE_EVERY)
+    assert await world.jobs.store.show("j") is None, "what has ended makes room, the oldest first"
+    assert not await world.calls_of("f")
 
 
 async def test_tasks_are_listed_by_index_in_pages_and_by_state(world: JobWorld) -> None:
