@@ -282,6 +282,8 @@ def test_an_acknowledgement_that_is_lost_runs_nothing_twice(gateway: Gateway, qu
     assert ran(gateway, 6) == each(0, 1)
     # MQTT gives it again while the gateway lives, and the others also after it was killed.
     eventually(lambda: counts(gateway)[by_number.kind] == {"started": 3}, 30)
+    mqtt_source = f"/sources/{by_number.kind}"
+    eventually(lambda: gateway.http.get(mqtt_source).json()["in_hand"] == 0)  # and is acknowledged this time
     gateway.stop(signal.SIGKILL)
     for queue in others:
         queue.server.kill()
