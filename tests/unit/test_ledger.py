@@ -12,7 +12,7 @@ from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.ledger import GENERIC, Ledger
 from pool.metrics import Metrics
-from pool.states import PENDING, TRANSITIONS, IllegalTransition, Reason, State
+from pool.states import PENDING, SERVING, TRANSITIONS, IllegalTransition, Reason, State
 from pool.workload import Kind, Workload
 
 IMAGES = ("i", "j")
@@ -107,6 +107,8 @@ def test_any_moves(moves: list[tuple[str, int, State, str | None, Reason]]) -> N
                 continue  # only a generic instance is given away: the pool's business
             if target is State.PREWARMED and instance.workload is not None:
                 continue  # prewarmed is only what is generic
+            if target in SERVING and instance.workload is None:
+                continue  # and only what is a function's serves
             try:
                 if what == "give":
                     ledger.give(instance, workload(function or "a", roll % 77), 1.0)
