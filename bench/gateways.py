@@ -54,14 +54,29 @@ class Gateway:
         """Let go of the connections."""
         await self._api.aclose()
 
-    async def count(self, metric: str) -> float:
-        """Sum of the samples of a metric. Raises `GatewayFault`."""
+    async def publish(self, events: bytes) -> None:
+        """Send a batch of CloudEvents; what they start is on disk when this returns. Raises `GatewayFault`."""
+        headers = {"content-type": "application/cloudevents-batch+json"}
+        try:
+            response = await self._api.post("/events", content=events, headers=headers)
+        except httpx.HTTPError as error:
+            raise GatewayFault(f"the gateway takes no events: {type(error).__name__}") from error
+        if response.status_code != 202:
+            raise GatewayFault(
+                f"events were answered with status {response.status_code}: {response.text[:200]}"
+            )
+
+    async def count(self, metric: str, **labels: str) -> float:
+        """Sum of the samples of a metric that have these labels. Raises `GatewayFault`."""
         try:
             text = (await self._api.get("/metrics")).text
         except httpx.HTTPError as error:
             raise GatewayFault(f"the gateway does not show its metrics: {type(error).__name__}") from error
         families = (line for line in text.splitlines() if line.startswith((f"{metric} ", f"{metric}{{")))
-        return sum(float(line.rsplit(" ", 1)[1]) for line in families)
+        wanted = [f'{name}="{value}"' for name, value in labels.items()]
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in families if all(label in line for label in wanted)
+        )
 
     async def get(self, path: str) -> Any:
         """A JSON answer of the API. Raises `GatewayFault`."""
@@ -192,11 +207,16 @@ class Gateway:
 
 
 def declare(
-    folder: Path, names: Iterable[str], prewarm: int, others: Mapping[str, str] | None = None
+    folder: Path,
+    names: Iterable[str],
+    prewarm: int,
+    others: Mapping[str, str] | None = None,
+    further: str = "",
 ) -> Path:
     """Write a functions.yaml of equal functions, with their code, into a folder; returns the file.
 
-    `others` are declared as they say: name to keys, with `HELLO` for those of the equal ones.
+    `others` are declared as they say: name to keys, with `HELLO` for those of the equal ones. `further`:
+    other sections of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "functions/hello", folder / "hello", dirs_exist_ok=True)
@@ -205,7 +225,7 @@ def declare(
     lines += [f"  {name}: {{{hello}}}" for name in names]
     lines += [f"  {name}: {{{keys.replace('HELLO', hello)}}}" for name, keys in (others or {}).items()]
     file = folder / "functions.yaml"
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n" + further)
     return file
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import accepted as later
 from bench import neighbours as attacks
 from bench import references, scenarios, wrk
-from bench.accepted import accepted
 from bench.client import Address, CallFailed
 from bench.footprint import idle_clients, idle_gateway, many_functions
 from bench.fresh import flat_out, paced
@@ -138,7 +138,7 @@ class Run:
         declared = [self.choice.function, *names]
         async with AsyncExitStack() as stack:
             keeping = empty = None
-            if not set(wanted) <= {"cold", "many-functions", "idle-gateway", "neighbours"}:
+            if not set(wanted) <= {"cold", "many-functions", "idle-gateway", "neighbours", "async"}:
                 own = self._own("keeping", declared, plan.prewarm, self._others())
                 keeping = await stack.enter_async_context(own)
                 await keeping.find_fresh(names)
@@ -177,10 +177,6 @@ class Run:
             "http-image": (
                 "An HTTP image, beside a handler",
                 lambda shown: http_image(keeping, function, IMAGE, plan, shown),
-            ),
-            "async": (
-                "Calls to be run later, beside direct ones",
-                lambda shown: accepted(keeping, function, plan, shown),
             ),
             "fresh": (
                 "A fresh container for each call, paced",
@@ -224,6 +220,14 @@ class Run:
             async with self._own("idle", [function], 0, others) as gateway:
                 await self._do("An idle gateway", lambda shown: idle_gateway(gateway, IDLE, plan, shown))
 
+        if "async" in wanted:
+            others, further = later.declared(self._folder("later")), later.filled_by_events(function)
+            async with self._own("later", [function], plan.prewarm, others, further) as gateway:
+                await self._do(
+                    "Calls to be run later, beside direct ones",
+                    lambda shown: later.accepted(gateway, function, plan, shown),
+                )
+
         if "neighbours" in wanted:
             others = attacks.declared(self._folder("attacked"))
             async with self._own("attacked", [function], plan.prewarm, others) as gateway:
@@ -238,11 +242,16 @@ class Run:
 
     @asynccontextmanager
     async def _own(
-        self, name: str, names: Sequence[str], prewarm: int, others: Mapping[str, str] | None = None
+        self,
+        name: str,
+        names: Sequence[str],
+        prewarm: int,
+        others: Mapping[str, str] | None = None,
+        further: str = "",
     ) -> AsyncIterator[Gateway]:
         """A gateway of our own, at rest with all its functions in service."""
         plan, lab = self.choice.plan, self.lab
-        file = declare(self._folder(name), names, prewarm, others)
+        file = declare(self._folder(name), names, prewarm, others, further)
         memory = MEMORY_PER_FUNCTION * (
             plan.burst + plan.prewarm + max(plan.clients) + plan.idle_instances + plan.fresh_clients
         )

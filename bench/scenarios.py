@@ -49,7 +49,9 @@ class Plan:
     open_seconds: float = 4.0
     open_rounds: int = 5
     accept_seconds: float = 3.0
-    """Of a round in which calls are accepted; what is left of them then is run."""
+    """Of a round in which calls are accepted."""
+    backlog: int = 8000
+    """Accepted calls that are run in a round."""
     accept_rounds: int = 5
     fresh_samples: int = 20
     """Calls of a function with `reuse: false`, one at a time."""
@@ -88,6 +90,7 @@ QUICK = Plan(
     open_rounds=2,
     accept_seconds=1.0,
     accept_rounds=1,
+    backlog=500,
     fresh_samples=2,
     fresh_seconds=1.5,
     fresh_rounds=1,
