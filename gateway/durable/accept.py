@@ -13,9 +13,9 @@ from typing import Any
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.durable.preferences import CALLBACK, Preferences
-from gateway.durable.views import record_view, result_headers
+from gateway.durable.views import record_json, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
-from gateway.invoke import PREFIX, InvokeEndpoint, check_method
+from gateway.invoke import PREFIX, Deadline, InvokeEndpoint, check_method
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics
@@ -82,7 +82,7 @@ class AcceptEndpoint:
                 headers = [*result_headers(result, record), (b"preference-applied", wish.applied())]
                 await _answer(send, result.status, headers, result.body)
                 return
-        body = record_view(record).model_dump_json().encode()
+        body = record_json(record)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
@@ -104,11 +104,15 @@ class AcceptEndpoint:
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
         body = RequestBody(receive, scope, definition.max_body)
+        deadline = Deadline(self._clock, definition.timeout)
         try:
-            async with asyncio.timeout(definition.timeout):
-                await body.read_ahead(definition.max_body + 1)
-        except TimeoutError:
+            await body.read_ahead(definition.max_body + 1)
+        except asyncio.CancelledError:
+            if not deadline.caught():
+                raise
             raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+        finally:
+            deadline.disarm()
         data = body.take()
         headers = [pair for pair in scope["headers"] if pair[0] not in NOT_KEPT]
         headers.append((b"content-length", b"%d" % len(data)))
