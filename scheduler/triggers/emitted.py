@@ -18,7 +18,9 @@ from scheduler.workflows.runs import EndedRun
 
 log = logging.getLogger("hearth.triggers")
 
-
+WIDTH = (1000, 30, 1)
+"""Fires of one answer, by how many calls led to it; the last holds for all further ones. Without it an answer of n
+events that fires its own function would be n to the power of `DEEPEST` calls."""
 RUN_ENDED, JOB_ENDED = "hearth.run.ended", "hearth.job.ended"
 
 
@@ -40,7 +42,19 @@ class Emitted:
             log.warning("invocation %s of %s: what it emits is no event: %s", call.id, call.function, error)
             return ()
         fires = [fire for event in events for fire in self._triggers.fires_of(event, call.depth + 1)]
-        return () if fires and is_too_deep(call, "the event that it emits fires nothing") else fires
+        if not fires or is_too_deep(call, "the event that it emits fires nothing"):
+            return ()
+        most = WIDTH[min(call.depth, len(WIDTH) - 1)]
+        if len(fires) > most:
+            log.warning(
+                "invocation %s of %s: its events would start %d calls, %d may follow at depth %d",
+                call.id,
+                call.function,
+                len(fires),
+                most,
+                call.depth,
+            )
+        return fires[:most]
 
     def by_run(self, ended: EndedRun) -> Iterable[Fire]:
         """The fires of the end of a run, in whatever way it ended by itself. A resumed one ends once more."""

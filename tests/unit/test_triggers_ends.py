@@ -12,7 +12,7 @@ import pytest
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
 from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import NewCall
+from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
@@ -112,3 +112,17 @@ def test_what_is_too_deep_fires_nothing(emitted: Emitted, caplog: pytest.LogCapt
     assert not emitted.by_run(ended_run(RunStatus.FAILED, depth=DEEPEST))
     assert not emitted.by_job(ended_job(JobStatus.FAILED, depth=DEEPEST))
     assert caplog.text.count("fires nothing") == 2
+
+
+@pytest.mark.parametrize(("depth", "most"), [(0, 1000), (1, 30), (2, 1), (7, 1)])
+def test_an_answer_of_many_events_starts_fewer_the_deeper_it_is(
+    emitted: Emitted, depth: int, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = {"specversion": "1.0", "type": "x.ended", "source": "/f", "status": "failed"}
+    body = json.dumps([{**event, "id": str(number)} for number in range(1000)]).encode()
+    answered = Result(200, [(b"content-type", b"application/cloudevents-batch+json")], body)
+    claim = Claim(NewCall("c1", "f", "POST", b"", b"", [], b"", depth=depth), 1, 0, 0.0)
+    fires = list(emitted.by_call(claim, Ending("c1", Status.SUCCEEDED, 0, answered)))
+    assert len(fires) == most
+    assert {call([fire]).depth for fire in fires} == {depth + 1}
+    assert len(caplog.messages) == (most < 1000)
