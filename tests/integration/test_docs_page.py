@@ -134,7 +134,11 @@ def test_it_offers_the_functions_by_name(page: Page) -> None:
 
 def test_its_groups_are_in_order(page: Page) -> None:
     groups = page.locator("h3.opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
-    assert groups == ["invoke", "async", "functions", "pool", "logs", "health"]
+    before, after = (
+        ["invoke", "async", "workflows", "jobs", "triggers"],
+        ["functions", "pool", "logs", "health"],
+    )
+    assert groups == [*before, *after]
 
 
 def test_execute_shows_the_answer_and_how_it_started_and_a_screenshot(page: Page, gateway: Gateway) -> None:
