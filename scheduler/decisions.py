@@ -56,12 +56,9 @@ def wanted_starts(d: Demand) -> int:
         tried = d.live_slots // d.concurrency if d.oldest_wait <= d.start_seconds else 0
         return max(0, min(most, d.cores - d.pending - tried))
     slots = d.live_slots + d.pending * d.concurrency
-    work = d.waiters * d.exec_seconds
-    if slots > 0 and work / slots <= d.start_seconds:
-        if d.oldest_wait <= d.start_seconds or d.pending:
-            return 0
-        return min(most, math.ceil(slots * (d.oldest_wait / d.start_seconds - 1) / d.concurrency))
-    needed = math.ceil((work / d.start_seconds - slots) / d.concurrency)
+    needed = math.ceil((d.waiters * d.exec_seconds / d.start_seconds - slots) / d.concurrency)
+    if d.oldest_wait > d.start_seconds and not d.pending:
+        needed = max(needed, math.ceil(slots * (d.oldest_wait / d.start_seconds - 1) / d.concurrency))
     return max(1 if slots == 0 else 0, min(most, needed))
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from property.virtual_pool import FakeLink
 
@@ -103,6 +103,21 @@ def test_never_more_than_there_is_room_for_and_than_waiters_can_use(demand: Dema
     )
 
 
+@example(
+    Demand(
+        waiters=3,
+        live_slots=18,
+        pending=0,
+        room=2,
+        concurrency=2,
+        single_use=False,
+        exec_seconds=1.0,
+        start_seconds=1.0,
+        oldest_wait=2.0,
+        cores=1,
+    ),
+    16,
+)
 @given(demands(), st.integers(0, 1000))
 def test_more_waiters_never_want_fewer_starts(demand: Demand, more: int) -> None:
     assert wanted_starts(replace(demand, waiters=demand.waiters + more)) >= wanted_starts(demand)
