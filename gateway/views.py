@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -104,3 +105,8 @@ class HealthView(BaseModel):
     why: str | None = Field(
         default=None, description="What it waits for, when it is not ready", examples=[None]
     )
+
+
+def moment(seconds: float) -> datetime:
+    """Wall time in seconds as the API shows it."""
+    return datetime.fromtimestamp(seconds, UTC)

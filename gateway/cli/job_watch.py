@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,43 +10,27 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Failure, human_seconds, print_json, print_table
-from gateway.client import ClientError, GatewayClient, Refused
+from gateway.cli.common import human_seconds, print_json, print_table
+from gateway.cli.watching import Watched, short_line, watch
+from gateway.client import GatewayClient, Refused
 
-POLL = (0.1, 1.0)
-"""Seconds between two looks at a job: first, and at most."""
-GATEWAY_PATIENCE = 60.0
-"""Seconds for which a gateway may be away, as one is that starts again."""
 MOST_SHOWN = 50
 """Tasks in the table at the end."""
 LONGEST_TEXT = 80
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
 def follow(gateway: GatewayClient, job: dict[str, Any]) -> dict[str, Any]:
     """Show how a job goes until it has ended; the job then. Ctrl-C ends the command, and not the job."""
-    id, pause, away = job["id"], POLL[0], 0.0
-    try:
-        with shown(job) as show:
-            while job["status"] not in ENDED:
-                time.sleep(pause)
-                pause = min(pause * 1.3, POLL[1])
-                try:
-                    job, away = gateway.ask("GET", f"/jobs/{id}"), 0.0
-                except Refused:
-                    raise
-                except ClientError as error:
-                    away += pause
-                    if away > GATEWAY_PATIENCE:
-                        raise Failure(f"{error}\n  The job is on disk: hearth jobs show {id}") from error
-                show(job)
-    except KeyboardInterrupt:
-        click.echo(f"\nThe job goes on. See it:  hearth jobs show --follow {id}", err=True)
-        click.echo(f"              Cancel it:  hearth jobs cancel {id}", err=True)
-        sys.exit(INTERRUPTED)
-    return job
+    id = job["id"]
+    watched = Watched(
+        kind="job",
+        place=f"/jobs/{id}",
+        show=f"hearth jobs show {id}",
+        follow=f"hearth jobs show --follow {id}",
+        cancel=f"hearth jobs cancel {id}",
+    )
+    return watch(gateway, watched, job, lambda job: job["status"] not in ENDED, shown)
 
 
 @contextmanager
@@ -139,5 +122,4 @@ def outcome_of(gateway: GatewayClient, task: dict[str, Any]) -> str:
         except Refused as error:
             return error.detail
         text = body[: 4 * LONGEST_TEXT].decode(errors="replace")
-    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
-    return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+    return short_line(text, LONGEST_TEXT)

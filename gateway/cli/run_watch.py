@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,9 +11,9 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import STYLES, Failure, human_seconds, print_table
-from gateway.cli.job_watch import GATEWAY_PATIENCE, INTERRUPTED, POLL
-from gateway.client import ClientError, GatewayClient, Refused
+from gateway.cli.common import STYLES, human_seconds, print_table
+from gateway.cli.watching import Watched, short_line, watch
+from gateway.client import GatewayClient
 
 COLUMNS = ("STEP", "FUNCTION", "STATUS", "ITEMS", "ATTEMPTS", "TOOK", "DETAIL")
 LONGEST_DETAIL = 60
@@ -22,27 +21,15 @@ LONGEST_DETAIL = 60
 
 def follow(gateway: GatewayClient, id: str) -> dict[str, Any]:
     """Show how a run goes until it has ended; the run then. Ctrl-C ends the command, and not the run."""
-    pause, away, place = POLL[0], 0.0, f"/runs/{quote(id, safe='')}"
-    run = gateway.ask("GET", place)
-    try:
-        with shown(run) as show:
-            while run["status"] == "running":
-                time.sleep(pause)
-                pause = min(pause * 1.3, POLL[1])
-                try:
-                    run, away = gateway.ask("GET", place), 0.0
-                except Refused:
-                    raise
-                except ClientError as error:
-                    away += pause
-                    if away > GATEWAY_PATIENCE:
-                        raise Failure(f"{error}\n  The run is on disk: hearth runs {id}") from error
-                show(run)
-    except KeyboardInterrupt:
-        click.echo(f"\nThe run goes on. See it:  hearth runs --follow {id}", err=True)
-        click.echo(f"              Cancel it:  hearth runs --cancel {id}", err=True)
-        sys.exit(INTERRUPTED)
-    return dict(run)
+    watched = Watched(
+        kind="run",
+        place=f"/runs/{quote(id, safe='')}",
+        show=f"hearth runs {id}",
+        follow=f"hearth runs --follow {id}",
+        cancel=f"hearth runs --cancel {id}",
+    )
+    run = gateway.ask("GET", watched.place)
+    return watch(gateway, watched, run, lambda run: run["status"] == "running", shown)
 
 
 @contextmanager
@@ -115,8 +102,7 @@ def took(timed: dict[str, Any]) -> str:
 def detail_of(step: dict[str, Any]) -> str:
     """What a step failed of, on one short line."""
     text = step["detail"] or step["error"] or ""
-    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
-    return line if len(line) <= LONGEST_DETAIL else line[: LONGEST_DETAIL - 1] + "…"
+    return short_line(text, LONGEST_DETAIL)
 
 
 def show_end(run: dict[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.views import moment
 from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
 from scheduler.durable.model import HeaderList, Phases, Record, Result, Status
 
@@ -72,11 +73,6 @@ class CountView(BaseModel):
     """How many it was done to."""
 
     count: int
-
-
-def moment(seconds: float) -> datetime:
-    """Wall time in seconds as the API shows it."""
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _phases(phases: Phases | None) -> PhasesView | None:

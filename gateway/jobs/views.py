@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from gateway.durable.views import moment
+from gateway.views import moment
 from scheduler.durable.model import Record
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState, task_state
 

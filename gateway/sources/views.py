@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from gateway.sources.source import Source, State
+from gateway.views import moment
 
 
 class SourceView(BaseModel):
@@ -48,5 +49,5 @@ def source_view(source: Source) -> SourceView:
         lag=source.lag,
         counts=dict(source.counts),
         error=source.error,
-        error_at=None if source.error_at is None else datetime.fromtimestamp(source.error_at, UTC),
+        error_at=None if source.error_at is None else moment(source.error_at),
     )

@@ -21,8 +21,8 @@ from gateway.triggers.views import (
     definition_view,
     fire_view,
     started_view,
-    time_of,
 )
+from gateway.views import moment
 from scheduler.dispatcher import Dispatcher
 from scheduler.faults import shown
 from scheduler.located_model import message_of
@@ -106,7 +106,7 @@ def add_trigger_routes(
             action={kind: target},
             paused=definition.name in triggers.paused,
             fault=triggers.fault(definition),
-            next=None if next_fire is None else time_of(next_fire),
+            next=None if next_fire is None else moment(next_fire),
             last=None if last is None else fire_view(last),
             definition=definition_view(definition),
         )

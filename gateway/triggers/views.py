@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.views import moment
 from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.model import Fire, FireRecord, Outcome
 
@@ -63,17 +64,12 @@ class EventsView(BaseModel):
     started: list[StartedView] = Field(description="One for each trigger whose condition an event meets")
 
 
-def time_of(seconds: float) -> datetime:
-    """Wall time as the API shows it."""
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def fire_view(record: FireRecord) -> FireView:
     """A kept fire."""
     return FireView(
-        at=time_of(record.at),
+        at=moment(record.at),
         cause=record.cause,  # type: ignore[arg-type]
-        scheduled=None if record.scheduled is None else time_of(record.scheduled),
+        scheduled=None if record.scheduled is None else moment(record.scheduled),
         outcome=record.outcome,
         id=record.id or None,
         url=PLACES[record.kind].format(record.id) if record.id else None,

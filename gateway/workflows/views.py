@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from gateway.views import moment
 from scheduler.durable.model import Status
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import RunRecord, RunStatus, StepRecord, StepStatus
@@ -120,8 +121,8 @@ def run_view(record: RunRecord) -> RunView:
         id=record.id,
         workflow=record.workflow,
         status=record.status,
-        started=_time(record.started),
-        ended=None if record.ended is None else _time(record.ended),
+        started=moment(record.started),
+        ended=None if record.ended is None else moment(record.ended),
         error=record.error,
         detail=record.detail,
         output=f"/runs/{record.id}/output" if record.status is RunStatus.SUCCEEDED else None,
@@ -159,13 +160,9 @@ def step_view(name: str, function: str, record: StepRecord | None) -> StepView:
         if record.total or record.status is StepStatus.SUCCEEDED
         else None,
         attempts=record.attempts,
-        started=_time(record.started),
-        ended=None if record.ended is None else _time(record.ended),
+        started=moment(record.started),
+        ended=None if record.ended is None else moment(record.ended),
         error=record.error,
         detail=record.detail,
         invocation=record.invocation,
     )
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -10,13 +10,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-from pool.clock import Clock, Timer, jitter, wake
+from pool.clock import Clock, Timer, jitter
 from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
+from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
 from scheduler.durable.store import MOST_BYTES, Store, StoreError
 from scheduler.durable.terms import Policy
+from scheduler.durable.waiters import Waiters
 
 log = logging.getLogger("hearth.durable")
 
@@ -80,7 +82,7 @@ class Worker:
         """How many calls of a function run at once, as it was declared when some were leased last."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Runs, until they are recorded."""
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters = Waiters(clock)
         self._interruptible: set[str] = set()
         """Those of them that have not come to their record."""
         self._cancelled: set[str] = set()
@@ -134,17 +136,8 @@ class Worker:
 
     async def wait(self, id: str, seconds: float) -> None:
         """Return when a call has ended, or after so many seconds. To be called before anybody can run it."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(id, set())
-        waiters.add(ended)
-        timer = self._clock.call_later(seconds, wake, ended)
-        try:
+        with self._waiters.waiting(id, seconds) as ended:
             await ended
-        finally:
-            timer.cancel()
-            waiters.discard(ended)
-            if not waiters:
-                self._waiters.pop(id, None)
 
     async def cancel(self, id: str) -> bool:
         """Interrupt a call that is leased; False: it is not (any more)."""
@@ -323,7 +316,8 @@ class Worker:
     async def _record(self, claim: Claim, ending: Ending) -> None:
         """Record what came of a run, however long the store takes to be able to."""
         function, status = claim.call.function, ending.status
-        if status.ended and (follow := self._follow(claim, ending)):
+        subject = f"invocation {ending.id} of {function}"
+        if status.ended and (follow := what_follows(subject, self.followers, claim, ending)):
             ending = replace(ending, follow=follow)
         while True:
             try:
@@ -332,9 +326,7 @@ class Worker:
             except StoreError:
                 await self._clock.sleep(STORE_RETRY)
             except Exception:  # what follows cannot be begun: the call has ended all the same
-                log.exception(
-                    "invocation %s of %s: what follows from its end is not begun", ending.id, function
-                )
+                log.exception("%s: what follows from its end is not begun", subject)
                 if not ending.follow:
                     raise
                 ending = replace(ending, follow=())
@@ -345,17 +337,8 @@ class Worker:
         if ending.follow:
             for tell in self.on_followed:
                 tell(ending.follow)
-        for waiter in self._waiters.get(ending.id, ()):
-            wake(waiter)
+        self._waiters.tell(ending.id)
         self.ended(claim.call.owner)
-
-    def _follow(self, claim: Claim, ending: Ending) -> tuple[object, ...]:
-        """What is begun together with the record of an end."""
-        try:
-            return tuple(work for follower in self.followers for work in follower(claim, ending))
-        except Exception:  # the call has ended all the same
-            log.exception("invocation %s of %s: nothing follows from its end", ending.id, claim.call.function)
-            return ()
 
     # -- retention ------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pool.metrics import Metrics
 from pool.workload import Keep
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
+from scheduler.durable.followers import what_follows
 from scheduler.durable.store import StoreError
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
@@ -215,7 +216,7 @@ class Jobs:
         now = self._clock.wall()
         status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
-        follow = self._follow(summary)
+        follow = what_follows(f"job {job.id}", self.on_job_ended, summary)
         if await self.store.end(job, status, tasks, follow, now):
             log.info("job %s has ended: %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
@@ -224,14 +225,6 @@ class Jobs:
                 told(follow)
         if self._in_service.pop(job.function, None) is not None:
             self._functions.remove(job.function)
-
-    def _follow(self, summary: JobSummary) -> list[object]:
-        """What is begun together with the record of an end."""
-        try:
-            return [work for follower in self.on_job_ended for work in follower(summary)]
-        except Exception:  # the job has ended all the same
-            log.exception("job %s: nothing follows from its end", summary.job.id)
-            return []
 
     async def _interrupt(self, id: str) -> None:
         """Interrupt the tasks of a job that was cancelled, until none runs. One that is just being recorded may be

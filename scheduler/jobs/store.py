@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from scheduler.durable.model import Record
-from scheduler.durable.store import StoreFull
+from scheduler.durable.room import MakeRoom, has_room
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
@@ -19,7 +19,7 @@ from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState
 class JobStore:
     """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
-    def __init__(self, writer: Writer, make_room: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
         """`make_room` is called within an operation before a job is kept; it raises `StoreFull`."""
         self._writer = writer
         self._make_room = make_room
@@ -79,16 +79,11 @@ class JobStore:
 
         def operation(db: sqlite3.Connection) -> list[str]:
             outdated = job_rows.outdated(db, before)
-            return outdated if outdated or self._has_room(db) else job_rows.outdated(db, math.inf)[:1]
+            return (
+                outdated if outdated or has_room(db, self._make_room) else job_rows.outdated(db, math.inf)[:1]
+            )
 
         return await self._writer.do(operation)
-
-    def _has_room(self, db: sqlite3.Connection) -> bool:
-        try:
-            self._make_room(db)
-        except StoreFull:
-            return False
-        return True
 
     async def show(self, id: str) -> tuple[Job, Counts] | None:
         """A job, and its tasks by state; None: there is none."""

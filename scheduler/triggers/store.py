@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from scheduler.durable.room import MakeRoom
 from scheduler.durable.writer import Writer
 from scheduler.triggers import trigger_rows
 from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
@@ -16,7 +17,7 @@ class TriggerStore:
     `make_room` is called within an operation before anything is begun; it raises `StoreFull`.
     """
 
-    def __init__(self, writer: Writer, make_room: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
         self._writer = writer
         self._make_room = make_room
 

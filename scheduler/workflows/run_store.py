@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from scheduler.durable.store import KeyReused, StoreFull
+from scheduler.durable.room import MakeRoom, has_room
+from scheduler.durable.store import KeyReused
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows import run_rows
@@ -22,7 +23,7 @@ class RunStore:
     `make_room` forgets old calls where the file is full, and raises `StoreFull` if that is not enough.
     """
 
-    def __init__(self, writer: Writer, make_room: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
         self._writer = writer
         self._make_room = make_room
 
@@ -36,7 +37,7 @@ class RunStore:
         and `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> RunRecord:
-            while run_rows.show(db, run.id) is None and not self._has_room(db):
+            while run_rows.show(db, run.id) is None and not has_room(db, self._make_room):
                 if not run_rows.prune(db, math.inf):
                     self._make_room(db)
             run_rows.insert(run, db, now)
@@ -119,12 +120,5 @@ class RunStore:
         """Forget runs that ended before this, and, while the store is over its size, the oldest that have ended. A
         bounded number at a time; how many they were."""
         return await self._writer.do(
-            lambda db: run_rows.prune(db, before if self._has_room(db) else math.inf)
+            lambda db: run_rows.prune(db, before if has_room(db, self._make_room) else math.inf)
         )
-
-    def _has_room(self, db: sqlite3.Connection) -> bool:
-        try:
-            self._make_room(db)
-        except StoreFull:
-            return False
-        return True

@@ -9,11 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
-from pool.clock import Clock, wake
+from pool.clock import Clock
 from pool.metrics import Metrics
+from scheduler.durable.followers import what_follows
 from scheduler.durable.store import StoreError
+from scheduler.durable.waiters import Waiters
 from scheduler.workflow_definitions import WorkflowDefinition
-from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
+from scheduler.workflows.model import NewRun, RunEnd, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.run_store import RunStore
 
@@ -70,7 +72,7 @@ class Runs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Runs that are being decided about."""
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
-        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters = Waiters(clock)
         self._hands: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loops: list[asyncio.Task[None]] = []
         self._closed = False
@@ -144,19 +146,10 @@ class Runs:
 
     async def wait(self, id: str, seconds: float) -> None:
         """Return when a run has ended, or after so many seconds."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters = self._waiters.setdefault(id, set())
-        waiters.add(ended)
-        timer = self._clock.call_later(seconds, wake, ended)
-        try:
+        with self._waiters.waiting(id, seconds) as ended:
             record = await self.store.show(id)
             if record is not None and not record.status.ended:
                 await ended
-        finally:
-            timer.cancel()
-            waiters.discard(ended)
-            if not waiters:
-                self._waiters.pop(id, None)
 
     # -- going on -------------------------------------------------------------------------------------------
 
@@ -186,8 +179,7 @@ class Runs:
                     log.exception("run %s: what it does next could not be decided; it has failed", id)
                     with suppress(StoreError):
                         await self.store.give_up(id, FAULT, self._clock.wall())
-                    for waiter in self._waiters.get(id, ()):
-                        wake(waiter)
+                    self._waiters.tell(id)
         finally:
             del self._tasks[
                 id
@@ -201,7 +193,9 @@ class Runs:
         if not changes:
             return
         if changes.end is not None:
-            changes.end = self._followed(progress, changes.end)
+            ended = EndedRun(progress.record, progress.definition, changes.end)
+            follow = what_follows(f"run {id}", self.followers, ended)
+            changes.end = replace(changes.end, follow=follow)
         if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
             self._again.add(id)
             return
@@ -212,15 +206,6 @@ class Runs:
                 told(changes.end.follow)
             self._tell(progress.record, changes.end.status)
 
-    def _followed(self, progress: Progress, end: RunEnd) -> RunEnd:
-        ended = EndedRun(progress.record, progress.definition, end)
-        try:
-            return replace(end, follow=tuple(work for follower in self.followers for work in follower(ended)))
-        except Exception:  # the run has ended all the same
-            log.exception("run %s: nothing follows from its end", progress.record.id)
-            return end
-
     def _tell(self, record: RunRecord, status: RunStatus) -> None:
         self._metrics.workflow_runs.labels(record.workflow, status.value).value += 1
-        for waiter in self._waiters.get(record.id, ()):
-            wake(waiter)
+        self._waiters.tell(record.id)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import secrets
 from collections.abc import Collection, Iterable
 
-from scheduler.durable.destinations import DEEPEST
+from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.model import HeaderList, NewCall
 from scheduler.durable.targets import Start
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import NewRun, RunStatus
 from scheduler.workflows.runs import EndedRun, Runs
 from scheduler.workflows.values import Body, value_of
-
-log = logging.getLogger("hearth.durable")
 
 
 class WorkflowTarget:
@@ -67,19 +63,7 @@ def call_of_failure(ended: EndedRun) -> Iterable[NewCall]:
     function, run, end = ended.definition.on_failure, ended.run, ended.end
     if function is None or end.status is not RunStatus.FAILED:
         return ()
-    if run.depth >= DEEPEST:
-        log.warning("run %s: %s is not called, %d calls led here already", run.id, function, run.depth)
+    if led_too_deep(f"run {run.id}", run.depth, f"{function} is not called"):
         return ()
     told = {"run_id": run.id, "workflow": run.workflow, "error": end.error, "detail": end.detail}
-    body = json.dumps(told).encode()
-    follow = NewCall(
-        id=secrets.token_hex(16),
-        function=function,
-        method="POST",
-        sub_path=b"",
-        query=b"",
-        headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
-        body=body,
-        depth=run.depth + 1,
-    )
-    return (follow,)
+    return (call_of(function, told, secrets.token_hex(16), run.depth + 1),)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import common, job_watch, main
+from gateway.cli import common, job_watch, main, watching
 from gateway.client import GatewayClient
 
 ID = "0f3a1c5b7d9e4f60a1b2c3d4e5f60718"
@@ -87,7 +87,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     fake = FakeGateway()
     client = functools.partial(GatewayClient, transport=httpx.MockTransport(fake))
     monkeypatch.setattr(common, "GatewayClient", client)
-    monkeypatch.setattr(job_watch, "POLL", (0.0, 0.0))
+    monkeypatch.setattr(watching, "POLL", (0.0, 0.0))
     return fake
 
 
@@ -217,7 +217,7 @@ def test_a_gateway_that_is_away_for_a_while_is_waited_for(
     gateway.away = 3
     assert run("run", "busybox:latest").exit_code == 0
     gateway.stands, gateway.away = [job("running"), job("running")], 1
-    monkeypatch.setattr(job_watch, "GATEWAY_PATIENCE", -1.0)
+    monkeypatch.setattr(watching, "GATEWAY_PATIENCE", -1.0)
     result = run("run", "busybox:latest")
     assert result.exit_code == 1 and f"hearth jobs show {ID}" in result.stderr
 
@@ -228,7 +228,7 @@ def test_ctrl_c_ends_the_showing_and_says_how_to_go_on(
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job_watch.time, "sleep", interrupted)
+    monkeypatch.setattr(watching.time, "sleep", interrupted)
     result = run("run", "busybox:latest")
     assert result.exit_code == 130
     assert f"hearth jobs show --follow {ID}" in result.stderr and f"hearth jobs cancel {ID}" in result.stderr

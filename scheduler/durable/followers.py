@@ -1,0 +1,22 @@
+"""Followers: they say what is begun in the commit that records the end of a call, of a run, of a job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+log = logging.getLogger("hearth.durable")
+P = ParamSpec("P")
+
+
+def what_follows(
+    subject: str, followers: Iterable[Callable[P, Iterable[object]]], *ended: P.args, **named: P.kwargs
+) -> tuple[object, ...]:
+    """What all of them say of an end. Nothing if one of them has a fault, which is logged: `subject` has ended all
+    the same."""
+    try:
+        return tuple(work for follower in followers for work in follower(*ended, **named))
+    except Exception:
+        log.exception("%s: nothing follows from its end", subject)
+        return ()
