@@ -29,15 +29,20 @@ class Background:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the function is told, as fields of its request."""
-        return [
-            (b"x-hearth-attempt", b"%d" % self.attempt),
-            *((f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in self.context),
-        ]
+        return background_headers(self.attempt, self.context)
 
     def variables(self) -> dict[str, str]:
         """What a command is told, as variables."""
         told = {f"HEARTH_{name.upper().replace('-', '_')}": value for name, value in self.context}
         return {"HEARTH_ATTEMPT": str(self.attempt), **told}
+
+
+def background_headers(attempt: int, context: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    """What a function is told of a run."""
+    headers = [(b"x-hearth-attempt", b"%d" % attempt)]
+    if context:
+        headers += [(f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in context]
+    return headers
 
 
 def phases_of(invocation: Invocation) -> Phases | None:

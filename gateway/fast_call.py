@@ -139,8 +139,10 @@ class FastCall(Invocation):
     more_body = False
     response_started = False
 
-    def __init__(self, client: Client, head: Head, function: Function, body: bytes, now: float) -> None:
-        super().__init__(now, function.name)
+    def __init__(
+        self, client: Client, head: Head, function: Function, body: bytes, now: float, id: str = ""
+    ) -> None:
+        super().__init__(now, function.name, id)
         self.function = function
         self.began = 0.0
         self.keep_alive = True

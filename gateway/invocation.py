@@ -21,8 +21,8 @@ class Invocation:
 
     __slots__ = ("arrived", "exec_seconds", "id", "kind", "name", "queue_seconds", "start_seconds")
 
-    def __init__(self, arrived: float, name: str = "") -> None:
-        self.id = os.urandom(16).hex()
+    def __init__(self, arrived: float, name: str = "", id: str = "") -> None:
+        self.id = id or os.urandom(16).hex()
         self.name = name
         """The function's; empty until it is known that there is such a function."""
         self.arrived = arrived

@@ -8,15 +8,17 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
-from gateway.background import BACKGROUND, Background, phases_of
+from gateway.background import BACKGROUND, Background, background_headers, phases_of
 from gateway.body import Message
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import HeaderList, passed_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.problems import Problem
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind
 from scheduler.durable.model import Claim, NewCall, Result
+from scheduler.durable.running import Ended, Run, TaskRun
 from scheduler.function import Function
 
 LARGEST_PLAIN = 64 * 1024
@@ -30,32 +32,37 @@ class Caller:
     """What a `Worker` runs calls with."""
 
     def __init__(self, endpoint: InvokeEndpoint, fast: FastPath) -> None:
+        self.fast = fast
         self._endpoint = endpoint
-        self._fast = fast
+        self._free: list[_Seat] = []
 
-    async def __call__(self, claim: Claim) -> Result:
-        """One run, to its end."""
+    def __call__(self, claim: Claim, ended: Ended) -> Run:
+        """Begin a run."""
+        function = self.fast.dispatcher.functions.get(claim.call.function)
+        if function is not None and is_plain(claim.call, function):
+            try:
+                head = head_of(claim, function)
+            except Problem:  # the long way finds the same, and answers with it
+                return self.long_way(self._endpoint, claim, ended)
+            seat = self._free.pop() if self._free else _Seat(self)
+            seat.take(claim, function, head, ended)
+            return seat
+        return self.long_way(self._endpoint, claim, ended)
+
+    def free(self, seat: _Seat) -> None:
+        """A seat can be taken again."""
+        self._free.append(seat)
+
+    def long_way(self, app: App, claim: Claim, ended: Ended) -> Run:
+        """A run, or the rest of one, as a task."""
+        return TaskRun(self._invoke(app, claim), ended)
+
+    async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
         background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
-        function = self._fast.dispatcher.functions.get(call.function)
-        app: App = self._endpoint
-        if function is not None and is_plain(call, function):
-            run = _FastRun(self._fast, function, call, background)
-            try:
-                outcome = await run.outcome
-            except asyncio.CancelledError:
-                if (rest := run.give_up()) is None:
-                    raise
-                return await self._interrupted(rest, call, background)
-            if isinstance(outcome, Result):
-                return outcome
-            app = outcome
-        return await self._long_way(app, call, background)
-
-    async def _long_way(self, app: App, call: NewCall, background: Background) -> Result:
         exchange = _Exchange(call.body)
         await app(scope_of(call, background), exchange.receive, exchange.send)
-        log = self._fast.logs.read(call.id) or b""
+        log = self.fast.logs.read(call.id) or b""
         phases, problem = background.phases, background.problem
         if problem is not None:
             body = problem.body(call.id)
@@ -65,13 +72,6 @@ class Caller:
             )
         headers = [pair for pair in exchange.headers if pair[0] not in OWN]
         return Result(exchange.status, headers, b"".join(exchange.pieces), log=log, phases=phases)
-
-    async def _interrupted(self, rest: App, call: NewCall, background: Background) -> Result:
-        """A run that is cancelled on the fast path ends as it does on the long way."""
-        task = asyncio.ensure_future(self._long_way(rest, call, background))
-        await asyncio.sleep(0)  # it takes the lease over
-        task.cancel()
-        return await task
 
 
 def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
@@ -110,49 +110,62 @@ class _NoFlow:
     write_paused = False
 
 
-class _FastRun:
-    """A run on the fast path, and who it is made for. `outcome` is its result, or the application that goes on."""
+class _Seat:
+    """A run on the fast path, and who it is made for. The next run takes it again, with its timer: none is set and
+    cancelled for each run."""
 
     flow: Any = _NoFlow()
 
-    def __init__(self, fast: FastPath, function: Function, call: NewCall, background: Background) -> None:
-        self.fast = fast
-        self.timer = LazyTimer(fast.clock, self._too_late)
-        self.outcome: asyncio.Future[Result | App] = asyncio.get_running_loop().create_future()
-        self._rest: App | None = None
-        lines = _passed(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
-        # What goes on after a hand-over makes a request of its own of the call.
-        head = Head({}, function.name, lines + header_lines(background.headers()), len(call.body), [], False)
-        self._call = FastCall(self, head, function, call.body, fast.clock.now())
-        self._call.id = call.id
+    def __init__(self, caller: Caller) -> None:
+        self.fast = caller.fast
+        self.timer = LazyTimer(caller.fast.clock, self._too_late)
+        self._caller = caller
+        self._claim: Claim
+        self._ended: Ended
+        self._call: FastCall
+        self._rest: Run | None = None
+
+    def take(self, claim: Claim, function: Function, head: Head, ended: Ended) -> None:
+        """Begin a run."""
+        call = claim.call
+        self._claim, self._ended = claim, ended
+        self._call = FastCall(self, head, function, call.body, self.fast.clock.now(), call.id)
         self._call.take_slot()
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Called by the call: it has its answer."""
-        self.timer.close()
+        self.timer.stop()
         log = self.fast.logs.read(call.id) or b""
-        self._settle(Result(status, fields(lines), body, log=log, phases=phases_of(call)))
+        ended = self._ended
+        self._caller.free(self)
+        ended(Result(status, fields(lines), body, log=log, phases=phases_of(call)))
 
     def take_long_way(self, call: FastCall, head: Head, app: App) -> None:
-        """Called by the call: it needs more than the fast path has."""
+        """Called by the call: it needs more than the fast path has. This seat is not taken again."""
         self.timer.close()
-        self._rest = app
-        self._settle(app)
+        self._rest = self._caller.long_way(app, self._claim, self._ended)
 
-    def give_up(self) -> App | None:
-        """What is to be cancelled instead, if it has been sent."""
+    def interrupt(self) -> None:
+        """End the run: if it was sent, in the way that the long way ends it."""
+        self._call.take_long_way()
+        if self._rest is not None:
+            self._rest.interrupt()
+            return
         self.timer.close()
-        if self._rest is None:
-            self._call.take_long_way()
-            self._call.client_left()
-        return self._rest
+        self._call.client_left()
+        self._ended(None)
 
     def _too_late(self) -> None:
         self._call.take_long_way()  # which ends it
 
-    def _settle(self, outcome: Result | App) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)
+
+def head_of(claim: Claim, function: Function) -> Head:
+    """The head of the request that a function is sent. Raises `Problem`."""
+    call = claim.call
+    lines = _passed(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
+    told = header_lines(background_headers(claim.attempt, call.terms.context))
+    # What goes on after a hand-over makes a request of its own of the call.
+    return Head({}, function.name, lines + told, len(call.body), [], False)
 
 
 @lru_cache(maxsize=256)

@@ -44,16 +44,16 @@ def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -
     return records
 
 
-def finish_all(db: sqlite3.Connection, endings: Sequence[tuple[Ending, float]]) -> list[bool]:
-    """Record what came of leased calls, each at its wall time. False: it was not leased."""
+def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> list[bool]:
+    """Record what came of leased calls, at a wall time. False: it was not leased."""
     (text,) = db.execute(
         "SELECT json_group_object(id, seq) FROM invocations"
         " WHERE status = 'running' AND id IN (SELECT value FROM json_each(?))",
-        (json.dumps([ending.id for ending, _ in endings]),),
+        (json.dumps([ending.id for ending in endings]),),
     ).fetchone()
     leased: dict[str, int] = json.loads(text)
     rows, results, was_leased = [], [], []
-    for ending, now in endings:
+    for ending in endings:
         seq = leased.pop(ending.id, None)
         was_leased.append(seq is not None)
         if seq is None:
@@ -89,7 +89,7 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[tuple[Ending, float]]) 
         )
     _run(db, ENDED, rows)
     _run(db, "INSERT OR REPLACE INTO results {rows}", results)
-    for (ending, now), leased_it in zip(endings, was_leased, strict=True):
+    for ending, leased_it in zip(endings, was_leased, strict=True):
         if leased_it:
             for work in ending.follow:
                 begin(work, db, now)

@@ -15,8 +15,11 @@ def what_follows(
 ) -> tuple[object, ...]:
     """What all of them say of an end. Nothing if one of them has a fault, which is logged: `subject` has ended all
     the same."""
+    works: list[object] = []
     try:
-        return tuple(work for follower in followers for work in follower(*ended, **named))
+        for follower in followers:
+            works += follower(*ended, **named)
+        return tuple(works)
     except Exception:
         log.exception("%s: nothing follows from its end", subject)
         return ()

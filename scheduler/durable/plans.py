@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
@@ -11,10 +11,11 @@ from scheduler.registry import Registry
 
 DEFAULT = Policy()
 MOST_KNOWN = 4096
-"""Functions whose policies are remembered."""
+"""Functions whose plans are remembered."""
 
 
-class FunctionPlan(NamedTuple):
+@dataclass(slots=True)
+class FunctionPlan:
     """`slots`: calls that it can serve at once. `exec_seconds`: how long one takes; None: not known."""
 
     policy: Policy = DEFAULT
@@ -26,45 +27,43 @@ class FunctionPlan(NamedTuple):
 
 
 class Plans:
-    """Looks a function's plan up as it is now."""
+    """Looks a function's plan up. It is asked several times for each call: a plan is made once of each definition."""
 
     def __init__(self, registry: Registry, dispatcher: Dispatcher) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
-        self._policies: dict[str, tuple[FunctionDefinition, Policy]] = {}
+        self._known: dict[str, tuple[FunctionDefinition, FunctionPlan]] = {}
 
     def of(self, function: str) -> FunctionPlan:
-        """The plan of a function."""
+        """The plan of a function, as it is now."""
         declared = self._registry.known(function)
         if declared is None:
             return FunctionPlan()
-        definition, deployed = declared.definition, self._dispatcher.functions.get(function)
+        known = self._known.get(function)
+        if known is None or known[0] is not declared.definition:
+            if len(self._known) > MOST_KNOWN:
+                self._known.clear()
+            known = self._known[function] = declared.definition, self._made(declared.definition)
+        plan, deployed = known[1], self._dispatcher.functions.get(function)
+        plan.exec_seconds = deployed.exec_seconds if deployed else None
+        return plan
+
+    def _made(self, definition: FunctionDefinition) -> FunctionPlan:
+        retries = definition.retries
         slots = definition.max_instances * definition.concurrency
-        if function in self._registry.guests:
+        if definition.name in self._registry.guests:
             # Half of them is all: nobody calls it directly. What has no memory would take places only to wait.
             slots = 2 * min(slots, max(1, self._registry.memory_budget // definition.memory))
         return FunctionPlan(
-            self._policy(definition),
-            slots,
-            deployed.exec_seconds if deployed else None,
-            definition.on_success,
-            definition.on_failure,
-            definition.callback,
-        )
-
-    def _policy(self, definition: FunctionDefinition) -> Policy:
-        """Made once of each definition: it is asked for at every end of a call."""
-        if len(self._policies) > MOST_KNOWN:
-            self._policies.clear()
-        known = self._policies.get(definition.name)
-        if known is None or known[0] is not definition:
-            retries = definition.retries
-            policy = Policy(
+            Policy(
                 retries.attempts,
                 retries.backoff,
                 retries.max_backoff,
                 frozenset(retries.on),
                 definition.max_event_age,
-            )
-            known = self._policies[definition.name] = definition, policy
-        return known[1]
+            ),
+            slots,
+            on_success=definition.on_success,
+            on_failure=definition.on_failure,
+            callback=definition.callback,
+        )

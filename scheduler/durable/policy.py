@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.durable.model import Result, Status
 from scheduler.durable.terms import Policy
@@ -13,8 +14,7 @@ CRASHES = frozenset({"instance-died", "contract-broken", "command-failed"})
 NOT_RUN = frozenset({"queue-full", "quota-exceeded"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How a call stands after a run. `due` is when it is run again, if it is QUEUED; wall time."""
 
     status: Status

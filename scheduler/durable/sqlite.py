@@ -55,8 +55,8 @@ class SqliteStore:
             )
         )
 
-    async def finish(self, ending: Ending, now: float) -> bool:
-        return await self._writer.do_jointly(batch_rows.finish_all, (ending, now))
+    async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
+        return await self._writer.do(partial(batch_rows.finish_all, endings=endings, now=now))
 
     async def cancel(self, id: str, now: float) -> Record | None:
         def operation(db: sqlite3.Connection) -> Record | None:

@@ -58,8 +58,8 @@ class Store(Protocol):
     async def hand_back(self, ids: Sequence[str]) -> None:
         """Give leases back that nothing was done with: these attempts never were."""
 
-    async def finish(self, ending: Ending, now: float) -> bool:
-        """Record what came of a run. False: the call was not leased any more, and nothing was recorded."""
+    async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
+        """Record what came of runs. False: the call was not leased any more, and nothing was recorded of it."""
 
     async def cancel(self, id: str, now: float) -> Record | None:
         """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED

@@ -17,17 +17,18 @@ class Waiters:
         self._of: dict[str, set[asyncio.Future[None]]] = {}
 
     @contextmanager
-    def waiting(self, id: str, seconds: float) -> Iterator[asyncio.Future[None]]:
-        """A future that is done when the end is told, or after so many seconds. Only ends that are told within the
-        block are seen: what may have ended before is looked at inside it."""
+    def waiting(self, id: str, seconds: float | None = None) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when the end is told, or after so many seconds, if any are said. Only ends that are
+        told within the block are seen: what may have ended before is looked at inside it."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._of.setdefault(id, set())
         waiters.add(ended)
-        timer = self._clock.call_later(seconds, wake, ended)
+        timer = None if seconds is None else self._clock.call_later(seconds, wake, ended)
         try:
             yield ended
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             waiters.discard(ended)
             if not waiters:
                 self._of.pop(id, None)

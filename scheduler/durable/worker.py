@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from pool.clock import Clock, Timer, jitter
 from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
-from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import has_expired, judge
+from scheduler.durable.recorder import STORE_RETRY, Follower, Recorder
+from scheduler.durable.running import Run, Runner, faulty
 from scheduler.durable.store import MOST_BYTES, Store, StoreError
 from scheduler.durable.terms import Policy
 from scheduler.durable.waiters import Waiters
@@ -26,10 +26,8 @@ MOST_AT_ONCE = 64
 """Accepted calls that run at once, of all functions."""
 MOST_IN_HAND = 512
 """Accepted calls that are leased at once. None is leased while their bodies are `MOST_BYTES` or more."""
-STORE_RETRY = 1.0
-"""Seconds until the store is asked again after it has failed."""
 VOID_RETRY = 15.0
-"""The same at the start, when it has never worked: each failure is logged."""
+"""Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
 
 
@@ -44,13 +42,26 @@ class Plan(Protocol):
     def exec_seconds(self) -> float | None: ...
 
 
-Run = Callable[[Claim], Awaitable[Result]]
-Follower = Callable[[Claim, Ending], Iterable[object]]
-"""What follows from the end of a call, for `Store.begin`. Must not raise."""
+class Attempt:
+    """A run of a leased call, until its end is told."""
+
+    __slots__ = ("_worker", "cancelled", "claim", "policy", "run")
+
+    def __init__(self, worker: Worker, claim: Claim, policy: Policy) -> None:
+        self._worker = worker
+        self.claim = claim
+        self.policy = policy
+        self.run: Run | None = None
+        """None: it is just being begun."""
+        self.cancelled = False
+
+    def ended(self, result: Result | None) -> None:
+        """Told by the run."""
+        self._worker._run_ended(self, result)
 
 
 class Worker:
-    """One a gateway. `plan_of` tells of a function, declared or not. `run` must not raise but for cancellation."""
+    """One a gateway. `plan_of` tells of a function, declared or not."""
 
     def __init__(
         self,
@@ -65,11 +76,12 @@ class Worker:
         self._metrics = metrics
         self._plan_of = plan_of
         self._retention = retention
-        self.run: Run | None = None
+        self.run: Runner | None = None
         """Set before `start`."""
         self.on_ended: dict[str, Callable[[str], None]] = {}
         """By kind of owner: is given the owner's id when a call of it has ended. Set before `start`."""
-        self.followers: list[Follower] = []
+        self._recorder = Recorder(store, clock, self._recorded)
+        self.followers: list[Follower] = self._recorder.followers
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
         self.on_followed: list[Callable[[Sequence[object]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
@@ -80,12 +92,13 @@ class Worker:
         self._ready: dict[str, deque[Claim]] = {}
         self._at_once: dict[str, int] = {}
         """How many calls of a function run at once, as it was declared when some were leased last."""
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Runs, until they are recorded."""
+        self._few: dict[str, int] = {}
+        """With no more of it in hand than that, further ones are leased: many at a time cost little more than one."""
+        self._attempts: dict[str, Attempt] = {}
+        """What runs, by the call."""
+        self._nothing_runs = asyncio.Event()
+        self._beginning = False
         self._waiters = Waiters(clock)
-        self._interruptible: set[str] = set()
-        """Those of them that have not come to their record."""
-        self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._loops: list[asyncio.Task[None]] = []
@@ -118,9 +131,13 @@ class Worker:
     async def close(self) -> None:
         """End what still runs: the next start runs it again."""
         await self.stop()
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for attempt in list(self._attempts.values()):
+            if attempt.run is not None:
+                attempt.run.interrupt()
+        while self._attempts:
+            self._nothing_runs.clear()
+            await self._nothing_runs.wait()
+        await self._recorder.close()
 
     def notify(self) -> None:
         """There is something new in the store."""
@@ -147,17 +164,17 @@ class Worker:
             for claim in queue:
                 if claim.call.id == id:
                     queue.remove(claim)
-                    await self._record(claim, Ending(id, Status.CANCELLED, claim.failures))
-                    self._let_go(claim)
+                    with self._waiters.waiting(id) as recorded:
+                        self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
+                        await recorded
                     return True
-        await asyncio.sleep(0)  # a run that has just been begun takes its first step
-        if id not in self._interruptible:
+        attempt = self._attempts.get(id)
+        if attempt is None or attempt.run is None or attempt.cancelled:
             return False
-        self._interruptible.discard(id)
-        self._cancelled.add(id)
-        task = self._tasks[id]
-        task.cancel()
-        await asyncio.wait((task,))
+        attempt.cancelled = True
+        with self._waiters.waiting(id) as recorded:
+            attempt.run.interrupt()
+            await recorded
         return True
 
     # -- leasing --------------------------------------------------------------------------------------------
@@ -207,7 +224,8 @@ class Worker:
         finally:
             self._leasing = None
         for name in {claim.call.function for claim in claimed.claims}:
-            self._at_once[name] = self._places(name)
+            self._at_once[name] = at_once = self._places(name)
+            self._few[name] = (at_once + self._most(name)) // 2
         for claim in claimed.claims:
             self._bytes += len(claim.call.body)
             self._held[claim.call.function] += 1
@@ -230,62 +248,89 @@ class Worker:
 
     def _begin(self) -> None:
         """Run what is leased, as far as there are places."""
-        loop = asyncio.get_running_loop()
-        while not self._stopping and self._running.total() < MOST_AT_ONCE:
-            able = [
-                name
-                for name, queue in self._ready.items()
-                if queue and self._running[name] < self._at_once[name]
-            ]
-            name = next_to_run(able, self._running)
-            if name is None:
-                return
-            claim = self._ready[name].popleft()
-            self._running[name] += 1
-            self._tasks[claim.call.id] = loop.create_task(self._carry_out(claim))
+        if self._beginning:  # a run that has ended before it was well begun: the loop below goes on
+            return
+        self._beginning = True
+        try:
+            while not self._stopping and len(self._attempts) < MOST_AT_ONCE:
+                able = [
+                    name
+                    for name, queue in self._ready.items()
+                    if queue and self._running[name] < self._at_once[name]
+                ]
+                name = next_to_run(able, self._running)
+                if name is None:
+                    return
+                self._begin_run(self._ready[name].popleft())
+        finally:
+            self._beginning = False
 
     # -- one call -------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, claim: Claim) -> None:
+    def _begin_run(self, claim: Claim) -> None:
         id, function = claim.call.id, claim.call.function
         policy = claim.call.terms.policy or self._plan_of(function).policy
-        self._interruptible.add(id)
+        if has_expired(policy, claim.since, self._clock.wall()):
+            detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
+            self._recorder.add(
+                claim, Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
+            )
+            return
+        attempt = self._attempts[id] = Attempt(self, claim, policy)
+        self._running[function] += 1
+        assert self.run is not None
         try:
-            try:
-                if has_expired(policy, claim.since, self._clock.wall()):
-                    detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
-                    ending = Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
-                else:
-                    assert self.run is not None
-                    ending = self._ending(claim, policy, await self.run(claim))
-            finally:
-                self._interruptible.discard(id)
-                self._running[function] -= 1
-                self._begin()
-            if id in self._cancelled:
-                ending = Ending(id, Status.CANCELLED, claim.failures)
-        except asyncio.CancelledError:
-            if id not in self._cancelled:
-                self._tasks.pop(id, None)
-                raise
-            ending = Ending(id, Status.CANCELLED, claim.failures)
-        try:
-            await self._record(claim, ending)
-        finally:
-            self._tasks.pop(id, None)
-            self._cancelled.discard(id)
+            attempt.run = self.run(claim, attempt.ended)
+        except Exception as fault:  # it must not, and the others must run whatever it does
+            attempt.ended(faulty(fault))
+
+    def _run_ended(self, attempt: Attempt, result: Result | None) -> None:
+        claim = attempt.claim
+        if self._attempts.pop(claim.call.id, None) is None:  # told twice
+            return
+        self._running[claim.call.function] -= 1
+        if attempt.cancelled:
+            self._recorder.add(claim, Ending(claim.call.id, Status.CANCELLED, claim.failures))
+        elif result is not None:
+            self._recorder.add(claim, self._ending(claim, attempt.policy, result))
+        else:  # we close: its lease is void at the next start
             self._let_go(claim)
+        if not self._attempts:
+            self._nothing_runs.set()
+        self._begin()
+
+    def _recorded(self, claim: Claim, ending: Ending, on_disk: bool) -> None:
+        """The end of a run is on disk, or cannot come there."""
+        self._let_go(claim)
+        if not on_disk:
+            return
+        function = label_of(claim.call.function)
+        if ending.status is Status.QUEUED:
+            self._metrics.async_retries.labels(function).value += 1
+            return
+        self._metrics.async_ended.labels(function, ending.status).value += 1
+        if ending.follow:
+            for tell in self.on_followed:
+                tell(ending.follow)
+        self._waiters.tell(ending.id)
+        self.ended(claim.call.owner)
 
     def _let_go(self, claim: Claim) -> None:
         function = claim.call.function
         self._bytes -= len(claim.call.body)
         self._held[function] -= 1
         if not self._held[function]:
-            for counter in (self._held, self._running):
-                counter.pop(function, None)
-            self._ready.pop(function, None)
-            self._at_once.pop(function, None)
-        self._wake.set()
+            of_function: tuple[dict[str, Any], ...] = (
+                self._held,
+                self._running,
+                self._ready,
+                self._at_once,
+                self._few,
+            )
+            for known in of_function:
+                known.pop(function, None)
+        if self._held[function] <= self._few.get(function, 0):
+            self._wake.set()
 
     def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
         now = self._clock.wall()
@@ -312,33 +357,6 @@ class Worker:
             result.detail,
             blame,
         )
-
-    async def _record(self, claim: Claim, ending: Ending) -> None:
-        """Record what came of a run, however long the store takes to be able to."""
-        function, status = claim.call.function, ending.status
-        subject = f"invocation {ending.id} of {function}"
-        if status.ended and (follow := what_follows(subject, self.followers, claim, ending)):
-            ending = replace(ending, follow=follow)
-        while True:
-            try:
-                await self._store.finish(ending, self._clock.wall())
-                break
-            except StoreError:
-                await self._clock.sleep(STORE_RETRY)
-            except Exception:  # what follows cannot be begun: the call has ended all the same
-                log.exception("%s: what follows from its end is not begun", subject)
-                if not ending.follow:
-                    raise
-                ending = replace(ending, follow=())
-        if status is Status.QUEUED:
-            self._metrics.async_retries.labels(label_of(function)).value += 1
-            return
-        self._metrics.async_ended.labels(label_of(function), status).value += 1
-        if ending.follow:
-            for tell in self.on_followed:
-                tell(ending.follow)
-        self._waiters.tell(ending.id)
-        self.ended(claim.call.owner)
 
     # -- retention ------------------------------------------------------------------------------------------
 

@@ -47,12 +47,14 @@ class _Bytes(JSONFormat):
 
 
 def is_event(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a message says that it is one event or several."""
-    return any(
-        name in (b"ce-type", b"ce-specversion")
-        or (name == b"content-type" and _media(value) in (STRUCTURED, BATCH))
-        for name, value in headers
-    )
+    """Whether a message says that it is one event or several. Every answer of an accepted call is asked."""
+    for name, value in headers:
+        if name == b"content-type":
+            if value != b"application/json" and _media(value) in (STRUCTURED, BATCH):
+                return True
+        elif name == b"ce-type" or name == b"ce-specversion":
+            return True
+    return False
 
 
 def is_media_type(content_type: str) -> bool:

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,8 @@ class StoreMachine(RuleBasedStateMachine):
         id = self.picked(data, Status.RUNNING)
         if id is not None:
             result = Result(200, [(b"y", b"z")], b"\0answer", log=b"said")
-            assert self.do(self.store.finish(Ending(id, status, 1, result, self.now + 5), self.now))
+            ending = Ending(id, status, 1, result, self.now + 5)
+            assert self.do(self.store.finish([ending], self.now)) == [True]
             assert self.do(self.store.result(id)) == result
             self.model[id] |= {"status": status, "due": self.now + 5}
 
@@ -117,7 +117,7 @@ class StoreMachine(RuleBasedStateMachine):
     def finish_what_is_not_leased(self, data: Any) -> None:
         id = self.picked(data, *(s for s in Status if s is not Status.RUNNING))
         if id is not None:
-            assert not self.do(self.store.finish(Ending(id, Status.SUCCEEDED, 0), self.now))
+            assert self.do(self.store.finish([Ending(id, Status.SUCCEEDED, 0)], self.now)) == [False]
 
     @rule(data=st.data())
     def hand_back(self, data: Any) -> None:
@@ -234,7 +234,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
             accepted += 1
     assert 5 < accepted < 30
     (claim,) = (await store.claim(1e9, lambda _: {"f": 1})).claims
-    await store.finish(Ending(claim.call.id, Status.SUCCEEDED, 0), 5.0)
+    await store.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 5.0)
     await store.accept(call(1000, body=b"x" * 20_000), 0.0)
     assert await store.show(claim.call.id) is None
     assert len(await store.list(Query(limit=100))) == accepted
@@ -245,7 +245,7 @@ async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(
     store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     (claim,) = (await store.claim(1.0, everything)).claims
-    await store.finish(Ending(claim.call.id, Status.DEAD, 1), 10.0)
+    await store.finish([Ending(claim.call.id, Status.DEAD, 1)], 10.0)
     await store.accept(call(2), 0.0)
     assert await store.prune(10.0, 50.0) == 0
     assert await store.prune(10.1, 50.0) == 1
@@ -267,7 +267,7 @@ async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     claims: list[Claim] = (await store.claim(1.0, everything)).claims
-    await store.finish(Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),)), 2.0)
+    await store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
     assert [r.function for r in await store.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
     await store.close()
 
@@ -306,16 +306,16 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
     store = SqliteStore(Writer(file), LARGE)
     policy = Policy(attempts=20, on=frozenset({"crash", "500"}))
     terms = Terms(policy, 1.5, (("Task-Index", "3"),))
-    part = replace(call(1), owner="job:a", part="3", terms=terms)
-    await store.begin([part, replace(call(2), owner="job:a", part="4")], 0.0)
-    again = await store.accept(replace(part, id="other"), 1.0)
+    part = call(1)._replace(owner="job:a", part="3", terms=terms)
+    await store.begin([part, call(2)._replace(owner="job:a", part="4")], 0.0)
+    again = await store.accept(part._replace(id="other"), 1.0)
     assert (again.id, again.owner, again.part) == (part.id, "job:a", "3"), "the same part is the same call"
     assert [r.part for r in await store.list(Query(owner="job:a"))] == ["4", "3"]
     claimed = await store.claim(1.0, lambda backlogs: dict.fromkeys(backlogs, 9))
     assert [claim.call.terms for claim in claimed.claims if claim.call.part == "3"] == [terms]
     assert [claim.call.terms for claim in claimed.claims if claim.call.part == "4"] == [NO_TERMS]
 
-    await store.finish(Ending(part.id, Status.DEAD, 1), 2.0)
+    await store.finish([Ending(part.id, Status.DEAD, 1)], 2.0)
     assert await store.redrive(3.0) == 0, "it is its owner's"
     assert await store.purge() == 0
     assert await store.prune(100.0, 100.0) == 0

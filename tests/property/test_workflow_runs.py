@@ -204,7 +204,8 @@ class Gateway:
         failed = self.chance.random() < failing
         answer = Result(200, [(b"content-type", b"application/json")], json.dumps(claim.call.part).encode())
         status = Status.FAILED if failed else Status.SUCCEEDED
-        assert await self.calls.finish(Ending(claim.call.id, status, int(failed), answer), self.now)
+        ending = Ending(claim.call.id, status, int(failed), answer)
+        assert await self.calls.finish([ending], self.now) == [True]
         self.finished[part] += not failed
 
     async def to_the_end(self, id: str, failing: float) -> RunStatus:

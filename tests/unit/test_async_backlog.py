@@ -58,7 +58,7 @@ async def test_a_flood_of_one_function_holds_no_other_up(world: World, exec_seco
     await world.advance(5.0)
     at_once = places(16, exec_seconds)
     assert world.most["flood"] == at_once, "the other slots are left to direct calls, all the time"
-    assert len(world.worker._tasks) <= at_once and world.worker._held["flood"] <= at_once + MOST_AHEAD
+    assert len(world.worker._attempts) <= at_once and world.worker._held["flood"] <= at_once + MOST_AHEAD
 
 
 async def test_floods_of_many_functions_hold_one_more_up_for_two_runs_at_most(world: World) -> None:
@@ -86,7 +86,7 @@ async def test_leasing_and_recording_look_nothing_up_by_reading_everything(world
     ids = await world.writer.do(watched)
     assert len(ids) == 128
     for id in ids:
-        assert await world.store.finish(Ending(id, Status.SUCCEEDED, 0, OK), 2.0)
+        assert await world.store.finish([Ending(id, Status.SUCCEEDED, 0, OK)], 2.0) == [True]
 
     def plans(db: sqlite3.Connection) -> list[str]:
         db.set_trace_callback(None)

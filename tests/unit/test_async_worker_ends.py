@@ -16,6 +16,7 @@ from unit.virtual_worker import FAILED, OK, World
 from scheduler.durable.destinations import DEEPEST, LARGEST_TOLD
 from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
 from scheduler.durable.plans import FunctionPlan
+from scheduler.durable.running import TaskRun
 from scheduler.durable.terms import Policy
 from scheduler.durable.worker import STORE_RETRY
 
@@ -148,7 +149,7 @@ async def test_a_run_that_ends_all_the_same_is_cancelled(world: World) -> None:
         except asyncio.CancelledError:
             return OK
 
-    world.worker.run = stubborn
+    world.worker.run = lambda claim, ended: TaskRun(stubborn(claim), ended)
     await world.start()
     [id] = await world.accept()
     await world.advance(0.5)

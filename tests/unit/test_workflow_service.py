@@ -81,7 +81,7 @@ class World:
             await self.calls.claim(self.clock.wall(), lambda backlogs: {next(iter(backlogs)): 1})
         ).claims
         result = Result(200, [(b"content-type", b"application/json")], b"[1]")
-        await self.calls.finish(Ending(claim.call.id, status, 0, result, error="crash"), self.clock.wall())
+        await self.calls.finish([Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall())
         self.runs.call_ended(claim.call.owner.removeprefix("run:"))
         await self.quiet()
         return claim.call
@@ -126,7 +126,7 @@ async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(w
 async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
     await world.begin()
     (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
-    await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1")), 0.0)
+    await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     database = sqlite3.connect(world.file)
     database.execute(
         "CREATE TRIGGER broken BEFORE INSERT ON run_steps BEGIN SELECT RAISE(ABORT, 'broken'); END"
@@ -144,7 +144,7 @@ async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
 async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> None:
     await world.begin()
     (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
-    await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1")), 0.0)
+    await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     await world.runs.close()
     world.runs.look_at("r")
     assert not world.runs._tasks, "nothing is begun any more"
@@ -179,7 +179,7 @@ async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: 
     before = await world.runs.cancel("r")
     assert before is not None and before.status is RunStatus.RUNNING
     assert world.told[-1] == claim.call.id
-    assert not await world.calls.finish(Ending(claim.call.id, Status.SUCCEEDED, 0), 1.0), (
+    assert await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 1.0) == [False], (
         "it is cancelled already"
     )
     assert await world.calls.void(1.0) == 0, "no process takes it up again"
@@ -201,7 +201,7 @@ async def test_the_function_for_failures_is_called_once_with_what_happened(world
     )
     await world.begin("deep", depth=8)
     (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
-    await world.calls.finish(Ending(claim.call.id, Status.FAILED, 1), 0.0)
+    await world.calls.finish([Ending(claim.call.id, Status.FAILED, 1)], 0.0)
     world.runs.call_ended("deep/a")
     await world.quiet()
     assert await world.status("deep") is RunStatus.FAILED
@@ -281,7 +281,8 @@ async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World)
     resuming = asyncio.ensure_future(world.runs.resume("r"))
     assert await world.status() is RunStatus.CANCELLED
     assert await world.status() is RunStatus.CANCELLED, "the first look could have been in the same commit"
-    assert not await world.calls.finish(Ending(claim.call.id, Status.CANCELLED, 0), world.clock.wall())
+    cancelled = Ending(claim.call.id, Status.CANCELLED, 0)
+    assert await world.calls.finish([cancelled], world.clock.wall()) == [False]
     world.let_go.set()
     await asyncio.gather(cancelling, resuming)
     assert await world.status() is RunStatus.RUNNING

@@ -14,6 +14,7 @@ from pool.metrics import Metrics
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Status
 from scheduler.durable.plans import FunctionPlan
+from scheduler.durable.running import TaskRun
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Joint, T, U, Writer
@@ -78,7 +79,7 @@ class World:
         self.writer = WatchedWriter(self.file)
         self.store = SqliteStore(self.writer, LARGE)
         self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, RETENTION)
-        self.worker.run = self.run
+        self.worker.run = lambda claim, ended: TaskRun(self.run(claim), ended)
         self.worker.followers.append(Destinations(self.plan_of))
 
     def plan_of(self, function: str) -> FunctionPlan:
@@ -121,8 +122,12 @@ class World:
 
     async def kill(self) -> None:
         """The process dies and leaves everything as it is; another is put together. The worker is to be started."""
-        for task in (*self.worker._loops, *self.worker._tasks.values()):
-            task.cancel()
+        self.worker._stopping = True
+        for task in (*self.worker._loops, self.worker._recorder._task):
+            if task is not None:
+                task.cancel()
+        for attempt in self.worker._attempts.values():
+            attempt.run.interrupt()  # type: ignore[union-attr]
         await self.store.close()
         self.put_together()
 
@@ -184,7 +189,7 @@ class World:
     async def books_agree(self) -> None:
         """Nothing is under way, here and in the store."""
         worker = self.worker
-        assert not worker._tasks and not worker._cancelled and not worker._interruptible
+        assert not worker._attempts and not worker._recorder.busy
         assert not +worker._held and not +worker._running and not any(worker._ready.values())
         assert not worker._waiters
         assert not {key: n for key, n in (await self.store.counts()).items() if key[1] is Status.RUNNING}
