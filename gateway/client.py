@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,11 +133,17 @@ class GatewayClient:
         except ValueError as error:
             raise self._no_gateway(response) from error
 
-    def start_run(self, workflow: str, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Start a run of a workflow with this input; the run."""
-        path = f"/workflows/{quote(workflow, safe='')}"
+    def start(self, path: str, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Start something that is kept, a job or a run, with this body; how it stands. Where the answer is lost it is
+        asked for once more, with the same idempotency key: nothing is started twice."""
+        fields = {**headers, "idempotency-key": secrets.token_hex(16)}
         with self._translated():
-            response = self._http.post(path, content=content, headers=headers, timeout=UPLOAD_PATIENCE)
+            try:
+                response = self._http.post(path, content=content, headers=fields, timeout=UPLOAD_PATIENCE)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                raise
+            except httpx.TransportError:
+                response = self._http.post(path, content=content, headers=fields, timeout=UPLOAD_PATIENCE)
         raise_if_refused(response)
         if response.status_code != 202:
             raise self._no_gateway(response)

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from gateway.access.access import OPEN, Admission
 from gateway.access.scopes import right_for
+from gateway.durable import idempotency
 from gateway.problems import TYPES, Problem
 from gateway.runtime import Runtime
 from gateway.views import ProblemView
@@ -125,12 +126,7 @@ ASYNC_PARAMETERS = [
         "like a direct call if it ends within 5 seconds",
         "schema": {"type": "string"},  # no example: the page would send it with each call
     },
-    {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "With `respond-async`: the same key gives the same call for 24 hours",
-        "schema": {"type": "string", "maxLength": 255},
-    },
+    idempotency.parameter("With `respond-async`: the same key and request give the same call"),
     {
         "name": "X-Hearth-Callback",
         "in": "header",

@@ -126,7 +126,7 @@ def start(gateway: GatewayClient, target: str, keys: dict[str, Any]) -> dict[str
         if kind != "job" and "inputs" not in keys:
             body.setdefault("count", 1)
         try:
-            return dict(gateway.ask("POST", "/jobs", body))
+            return gateway.start("/jobs", json.dumps(body).encode(), {"content-type": "application/json"})
         except Refused as error:
             if kind == "image" or error.status not in NO_SUCH:
                 if tried and error.status == 404:

@@ -74,7 +74,8 @@ def start(
     content, found = input_of(given)
     kind = content_type or found
     with Gateway(url, key_file) as gateway:
-        run = gateway.start_run(workflow, content, {"content-type": kind} if kind else {})
+        place = f"/workflows/{quote(workflow, safe='')}"
+        run = gateway.start(place, content, {"content-type": kind} if kind else {})
         if detach:
             if as_json:
                 print_json(run)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.durable.idempotency import idempotency_of
 from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
@@ -22,15 +20,12 @@ from pool.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.callback_allow import Allowed
-from scheduler.durable.model import Idempotency, NewCall, Record
+from scheduler.durable.model import NewCall, Record
 from scheduler.durable.store import KeyReused, Store, StoreError
 from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
 from scheduler.registry import Registry
 
-IDEMPOTENT_FOR = 24 * 3600.0
-"""Seconds for which an idempotency key gives the same call again."""
-_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
 """What belongs to the request that was accepted, and not to the run."""
 
@@ -128,7 +123,9 @@ class AcceptEndpoint:
             client=client[0] if client else "",
             terms=terms,
         )
-        record = await self._store.accept(call, self._clock.wall(), idempotency_of(call, admission))
+        shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1")]
+        idempotency = idempotency_of(admission, headers, data, shape)
+        record = await self._store.accept(call, self._clock.wall(), idempotency)
         if record.id == call.id:
             self._metrics.async_accepted.labels(call.function).value += 1
         return record
@@ -151,29 +148,6 @@ class AcceptEndpoint:
                 raise Problem("no-capacity", "the functions are being loaded", retry_after=2.0)
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
         return declared.definition
-
-
-def idempotency_of(call: NewCall, admission: Admission) -> Idempotency | None:
-    """The key that a call came with, if it came with one. Raises `Problem`."""
-    key = idempotency_key(call.headers)
-    if key is None:
-        return None
-    types = [value for name, value in call.headers if name == b"content-type"]
-    shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1"), str(types)]
-    digest = hashlib.sha256(json.dumps(shape).encode() + b"\0" + call.body).digest()
-    return Idempotency(admission.caller, key, digest, IDEMPOTENT_FOR)
-
-
-def idempotency_key(headers: HeaderList) -> str | None:
-    """The key that a request came with; None: with none. Raises `Problem`."""
-    given = [value for name, value in headers if name == b"idempotency-key"]
-    if not given:
-        return None
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
-        raise Problem(
-            "bad-request", "Idempotency-Key must be one value of 1 to 255 printable ASCII characters"
-        )
-    return given[0].decode()
 
 
 async def _answer(send: Send, status: int, headers: HeaderList, body: bytes) -> None:

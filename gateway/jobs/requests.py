@@ -81,8 +81,8 @@ EXAMPLES = {
 }
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """The JSON object that a request carries. Raises `Problem`."""
+async def read_object(request: Request) -> tuple[dict[str, Any], bytes]:
+    """The JSON object that a request carries, and as it came. Raises `Problem`."""
     body = await whole_body(request, LARGEST, "the most that a job takes")
     try:
         data = json.loads(body)
@@ -90,7 +90,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         raise Problem("bad-request", f"the body is no JSON: {error}") from None
     if not isinstance(data, dict):
         raise Problem("bad-request", 'the body must be a JSON object, like {"function": "hello", "count": 3}')
-    return data
+    return data, body
 
 
 def job_of(data: Mapping[str, Any], declared: Mapping[str, JobDefinition]) -> tuple[str, JobDefinition]:

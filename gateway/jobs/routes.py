@@ -9,10 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
+from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, read_object
 from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
-from gateway.problems import Problem
+from gateway.problems import Problem, problem_of
+from scheduler.durable.store import KeyReused
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
@@ -36,6 +38,7 @@ STARTED = {
         "no-such-function",
         "body-too-large",
         "invalid-input",
+        "key-reused",
         "draining",
         "engine-down",
         "store-failed",
@@ -45,7 +48,8 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": SCHEMA, "examples": EXAMPLES}},
-    }
+    },
+    "parameters": [parameter("The same key and request give the same job")],
 }
 
 JobId = Annotated[str, Path(description="`id` of a job")]
@@ -84,14 +88,17 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
 
         Also a job of functions.yaml, by its name: `{"job": "nightly"}`.
         """
-        data = await read_object(request)
+        data, body = await read_object(request)
+        key = idempotency_of(CURRENT.get(), request.headers.raw, body)
         name, definition = job_of(data, starts.declared())
         check_may_run(name, definition)
         check_may_follow(name, definition)
         try:
-            job = await starts.start(secrets.token_hex(16), name, definition)
+            job = await starts.start(secrets.token_hex(16), name, definition, key)
         except NotStarted as error:
             raise Problem(error.slug, str(error), error.retry_after) from error
+        except KeyReused as error:
+            raise problem_of(error) from error
         response.headers["location"] = f"/jobs/{job.id}"
         shown = await store.show(job.id)
         return job_view(*(shown or (job, {})))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -13,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
 from gateway.body import whole_body
-from gateway.durable.accept import idempotency_key
+from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, record_view
@@ -70,12 +69,7 @@ ANY_BODY: dict[str, Any] = {
             "description": "`wait=5`: answer with the run's output if it succeeds within 5 seconds (300 at the most)",
             "schema": {"type": "string"},
         },
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "description": "The same key and input give the same run, as long as it is kept",
-            "schema": {"type": "string", "maxLength": 255},
-        },
+        parameter("The same key and input give the same run"),
     ],
 }
 STARTED: dict[int | str, dict[str, Any]] = {
@@ -186,17 +180,15 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         data = await whole_body(request, LARGEST_INPUT, "the most that a run takes")
         headers = request.headers.raw
-        key = idempotency_key(headers)
-        id = secrets.token_hex(16)
-        if key is not None:
-            id = hashlib.sha256(f"{CURRENT.get().caller}\n{name}\n{key}".encode()).hexdigest()[:32]
+        key = idempotency_of(CURRENT.get(), headers, data)
+        start = Start(secrets.token_hex(16), name, data, headers)
         try:
             # In a thread: it is parsed once to see that expressions can look at it.
-            run = await asyncio.to_thread(run_of, Start(id, name, data, headers), definition)
+            run = await asyncio.to_thread(run_of, start, definition)
         except ValueError as error:
             raise Problem("bad-request", str(error)) from error
         try:
-            record = await runs.begin(run)
+            record = await runs.begin(run, key)
         except KeyReused as error:
             raise problem_of(error) from error
         wait = preferences(headers).wait

@@ -181,6 +181,18 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX callbacks_due ON callbacks (host, due) WHERE status = 'pending';
     """,
+    """
+    CREATE TABLE start_keys (
+        caller TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        key TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        id TEXT NOT NULL,
+        expires REAL NOT NULL,
+        PRIMARY KEY (caller, scope, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX start_keys_expires ON start_keys (expires);
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from scheduler.durable import batch_rows, call_rows, claim_rows
+from scheduler.durable import batch_rows, call_rows, claim_rows, start_keys
 from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
 from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Query, Record, Result, Status
 from scheduler.durable.store import Choose, StoreFull
@@ -104,6 +104,7 @@ class SqliteStore:
     async def prune(self, before: float, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:
             db.execute("DELETE FROM idempotency WHERE expires < ?", (now,))
+            start_keys.prune(db, now)
             return (
                 call_rows.forget(db, FORGETTABLE)
                 if self._is_full(db)

@@ -15,6 +15,7 @@ from pool.workload import Keep
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.followers import what_follows
+from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
@@ -122,11 +123,13 @@ class Jobs:
 
     # -- what may be asked of it ----------------------------------------------------------------------------
 
-    async def begin(self, work: NewJob) -> Job:
-        """Keep a job: its tasks will be run. Raises `StoreError`."""
-        job = await self.store.begin(work, self._clock.wall())
-        await self._serve(job)
-        self.note(job.id)
+    async def begin(self, work: NewJob, key: Idempotency | None = None) -> Job:
+        """Keep a job: its tasks will be run. With a known idempotency key the job that it was first used for. Raises
+        `KeyReused` and `StoreError`."""
+        job = await self.store.begin(work, self._clock.wall(), key)
+        if job.id == work.id:  # an earlier one is in service already, or has ended
+            await self._serve(job)
+            self.note(job.id)
         return job
 
     async def cancel(self, id: str) -> Job | None:

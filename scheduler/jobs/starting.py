@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from pool.engine.base import EngineError
 from scheduler.durable.fairness import places
+from scheduler.durable.model import Idempotency
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
 from scheduler.job_definitions import JobDefinition, checked_inputs
@@ -43,12 +44,15 @@ class JobStarts:
         """The jobs of functions.yaml."""
         return self._registry.definitions.jobs
 
-    async def start(self, id: str, name: str, definition: JobDefinition) -> Job:
-        """Begin a job that has `count` or `inputs`. Raises `NotStarted` and `StoreError`."""
+    async def start(
+        self, id: str, name: str, definition: JobDefinition, key: Idempotency | None = None
+    ) -> Job:
+        """Begin a job that has `count` or `inputs`; with a known idempotency key, show the job that it was first used
+        for. Raises `NotStarted`, `KeyReused` and `StoreError`."""
         if self.draining():
             raise NotStarted("draining", "the gateway is shutting down", 5.0)
         await self._check(definition)
-        return await self._jobs.begin(self.new_job(id, name, definition))
+        return await self._jobs.begin(self.new_job(id, name, definition), key)
 
     async def _check(self, definition: JobDefinition) -> None:
         for function in (definition.function, definition.on_success, definition.on_failure):

@@ -7,13 +7,14 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from scheduler.durable.model import Record
+from scheduler.durable import start_keys
+from scheduler.durable.model import Idempotency, Record
 from scheduler.durable.room import MakeRoom, has_room
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
 from scheduler.jobs.job_rows import Advanced
-from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState
+from scheduler.jobs.model import KIND, Counts, Job, JobStatus, NewJob, TaskState
 
 
 class JobStore:
@@ -29,12 +30,17 @@ class JobStore:
         """Whether anything was ever kept here."""
         return self._writer.file.exists()
 
-    async def begin(self, work: NewJob, now: float) -> Job:
-        """Keep a job: its tasks will be run. Raises `StoreFull`."""
+    async def begin(self, work: NewJob, now: float, key: Idempotency | None = None) -> Job:
+        """Keep a job: its tasks will be run. With a known idempotency key the job that it was first used for, unless
+        that is forgotten. Raises `KeyReused` and `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> Job:
+            if key is not None and (known := start_keys.known(db, KIND, key, now, job_rows.show)) is not None:
+                return known
             self._make_room(db)
             begin(work, db, now)
+            if key is not None:
+                start_keys.remember(db, KIND, key, work.id, now)
             job = job_rows.show(db, work.id)
             assert job is not None
             return job

@@ -8,8 +8,9 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
+from scheduler.durable import start_keys
+from scheduler.durable.model import Idempotency
 from scheduler.durable.room import MakeRoom, has_room
-from scheduler.durable.store import KeyReused
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows import run_rows
@@ -32,19 +33,25 @@ class RunStore:
         """Whether anything was ever kept here."""
         return self._writer.file.exists()
 
-    async def begin(self, run: NewRun, now: float) -> RunRecord:
-        """Keep a run; the one of this id if it was begun before. Raises `KeyReused` if that one had another input,
-        and `StoreFull`."""
+    async def begin(self, run: NewRun, now: float, key: Idempotency | None = None) -> RunRecord:
+        """Keep a run. With a known idempotency key the run of this workflow that it was first used for, unless that
+        is forgotten. Raises `KeyReused` and `StoreFull`."""
+        scope = f"{run_rows.KIND}:{run.workflow}"
 
         def operation(db: sqlite3.Connection) -> RunRecord:
+            if (
+                key is not None
+                and (known := start_keys.known(db, scope, key, now, run_rows.show)) is not None
+            ):
+                return known
             while run_rows.show(db, run.id) is None and not has_room(db, self._make_room):
                 if not run_rows.prune(db, math.inf):
                     self._make_room(db)
             run_rows.insert(run, db, now)
+            if key is not None:
+                start_keys.remember(db, scope, key, run.id, now)
             record = run_rows.show(db, run.id)
             assert record is not None
-            if run_rows.body(db, run.id, "input") != run.input:
-                raise KeyReused
             return record
 
         return await self._writer.do(operation)

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from pool.clock import Clock
 from pool.metrics import Metrics
 from scheduler.durable.followers import what_follows
+from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError
 from scheduler.durable.waiters import Waiters
 from scheduler.workflow_definitions import WorkflowDefinition
@@ -108,9 +109,10 @@ class Runs:
 
     # -- what is done with runs -----------------------------------------------------------------------------
 
-    async def begin(self, run: NewRun) -> RunRecord:
-        """Keep a run and begin it. Raises `KeyReused` and `StoreError`."""
-        record = await self.store.begin(run, self._clock.wall())
+    async def begin(self, run: NewRun, key: Idempotency | None = None) -> RunRecord:
+        """Keep a run and begin it. With a known idempotency key the run that it was first used for. Raises
+        `KeyReused` and `StoreError`."""
+        record = await self.store.begin(run, self._clock.wall(), key)
         if not record.status.ended:
             self.look_at(record.id)
         return record

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import BUSYBOX_IMAGE, Gateway, eventually, handler
+from harness import BUSYBOX_IMAGE, Gateway, eventually, handler, in_parallel
 
 pytestmark = pytest.mark.engine
 
@@ -65,6 +65,22 @@ def test_each_input_is_a_call_of_the_function_that_knows_which_it_is(gateway: Ga
         assert result["told"]["x-hearth-task-count"] == "4"
         assert result["told"]["x-hearth-job-id"] == place.rpartition("/")[2]
         assert (task["attempts"], result["told"]["x-hearth-attempt"]) == (1, "1")
+
+
+def test_the_same_key_gives_the_same_job_and_another_request_is_refused(gateway: Gateway) -> None:
+    key = {"idempotency-key": "order 17"}
+    given = {"function": "echo", "count": 2}
+    answers = in_parallel(lambda _: gateway.http.post("/jobs", json=given, headers=key), 8)
+    assert {answer.status_code for answer in answers} == {202}
+    (place,) = {answer.headers["location"] for answer in answers}
+    ended(gateway, place)
+    answer = gateway.http.post("/jobs", json=given, headers=key)
+    assert (answer.headers["location"], answer.json()["status"]) == (place, "succeeded")
+    answer = gateway.http.post("/jobs", json=given | {"count": 3}, headers=key)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:hearth:problem:key-reused")
+    assert gateway.http.post("/jobs", json=given, headers={"idempotency-key": ""}).status_code == 400
+    assert gateway.http.delete(place).status_code == 204
+    assert gateway.http.post("/jobs", json=given, headers=key).headers["location"] != place
 
 
 def test_an_image_is_run_in_a_container_for_each_task_and_leaves_none(gateway: Gateway) -> None:

@@ -48,6 +48,10 @@ class FakeGateway:
         self.tasks = [task(0, "succeeded"), task(1, "succeeded")]
         self.refuses: dict[str, tuple[int, str]] = {}
         self.away = 0
+        self.lost = 0
+        """Starts whose answers get lost."""
+        self.keys: list[str] = []
+        """Idempotency keys of the starts."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else None
@@ -57,6 +61,10 @@ class FakeGateway:
             for kind, (status, detail) in self.refuses.items():
                 if kind in body:
                     return refusal(status, detail)
+            self.keys.append(request.headers["idempotency-key"])
+            if self.lost:
+                self.lost -= 1
+                raise httpx.ReadError("the connection broke")
             return httpx.Response(202, json=self.stands.pop(0))
         if path == "/jobs":
             return httpx.Response(200, json={"jobs": self.stands, "declared": ["nightly"], "cursor": None})
@@ -265,3 +273,13 @@ def test_a_result_is_one_short_line_that_steers_no_terminal(gateway: FakeGateway
     assert shown(task(0, "failed", detail="\x1b[31mred\nsecond")) == " [31mred"
     assert len(shown(task(0, "failed", detail="x" * 500))) == job_watch.LONGEST_TEXT
     assert job_watch.took(task(0, "running", ended=None)) == "-"
+
+
+def test_a_start_whose_answer_is_lost_is_asked_for_once_more_with_the_same_key(gateway: FakeGateway) -> None:
+    gateway.lost = 1
+    assert run("run", "hello", "--count", "2").exit_code == 0
+    assert len(gateway.keys) == 2 and len(set(gateway.keys)) == 1
+    gateway.stands, gateway.lost = [job("succeeded", succeeded=2)], 2
+    failed = run("run", "hello", "--count", "2")
+    assert failed.exit_code == 1 and "broke off" in failed.output
+    assert len(set(gateway.keys)) == 2, "another start has another key"

@@ -7,7 +7,7 @@ import json
 import random
 import sqlite3
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,9 @@ from unit.virtual_worker import FAILED, OK, RETENTION, World
 from pool.workload import Keep
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import Result, Status
+from scheduler.durable.model import Idempotency, Result, Status
 from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import StoreFull
+from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
@@ -463,3 +463,29 @@ def steps_of_looking(db: sqlite3.Connection, left: int) -> int:
     db.execute("ROLLBACK TO here")
     assert advanced is not None and (advanced.queued, advanced.counts) == (0, None)
     return steps
+
+
+async def test_a_key_gives_the_same_job_for_its_time_and_an_ended_one_is_not_served_again(
+    world: JobWorld,
+) -> None:
+    def begun(id: str, digest: bytes = b"1", caller: str = "me", **keys: object) -> Awaitable[Job]:
+        definition = JobDefinition.model_validate({"image": "i", "count": 1} | keys)
+        key = Idempotency(caller, "k", digest, 60.0)
+        return world.jobs.begin(NewJob(id=id, definition=definition, parallel=1), key)
+
+    first, again = await asyncio.gather(begun("a"), begun("b"))
+    assert first.id == again.id and len(world.service.functions) == 1
+    with pytest.raises(KeyReused):
+        await begun("c", b"2")
+    assert (await begun("d", caller="you")).id == "d"
+    await world.advance(10.0)
+    assert not world.service.functions, "both have ended"
+    assert (await begun("e")).status is JobStatus.SUCCEEDED
+    assert not world.service.functions
+    await world.jobs.forget(first.id)
+    assert (await begun("f", b"2")).id == "f", "nobody is left whom the key could give"
+    await world.advance(60.0)
+    assert (await begun("g")).id == "g"
+    await world.store.prune(0.0, world.clock.wall() + 61.0)
+    kept = await world.writer.do(lambda db: db.execute("SELECT count(*) FROM start_keys").fetchone())
+    assert kept == (0,)

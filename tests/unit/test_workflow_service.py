@@ -12,9 +12,9 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
-from scheduler.durable.model import Ending, NewCall, Query, Result, Status
+from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Result, Status
 from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.store import StoreFull
+from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
@@ -397,3 +397,16 @@ async def test_a_large_run_is_forgotten_in_pieces(world: World) -> None:
                 pass
         assert await world.status(id) is None
         assert not await world.calls.list(Query())
+
+
+async def test_a_key_gives_the_same_run_for_its_time_and_of_its_workflow_only(world: World) -> None:
+    async def begun(id: str, digest: bytes = b"1", workflow: str = "two") -> str:
+        run = NewRun(id, workflow, TWO, body_of(1))
+        return (await world.runs.begin(run, Idempotency("me", "k", digest, 60.0))).id
+
+    assert [await begun("a"), await begun("b")] == ["a", "a"]
+    with pytest.raises(KeyReused):
+        await begun("c", b"2")
+    assert await begun("d", b"2", "other") == "d"
+    await world.clock.advance(61.0)
+    assert await begun("e", b"2") == "e"
