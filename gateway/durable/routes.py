@@ -153,7 +153,7 @@ def add_routes(
         after = await find(id)
         if record is None or record.status.ended or after.status is not Status.CANCELLED:
             raise Problem("conflict", f"the invocation is {after.status} already")
-        if record.status is Status.QUEUED:
+        if record.status is not Status.RUNNING:
             worker.ended(record.owner)
         return record_view(after)
 

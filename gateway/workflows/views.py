@@ -146,16 +146,17 @@ def step_view(name: str, function: str, record: StepRecord | None) -> StepView:
     if record is None:
         return StepView(name=name, function=function, status=StepStatus.PENDING)
     begun, succeeded = sum(record.calls.values()), record.calls.get(Status.SUCCEEDED, 0)
-    running, queued = record.calls.get(Status.RUNNING, 0), record.calls.get(Status.QUEUED, 0)
+    running = record.calls.get(Status.RUNNING, 0)
+    waiting = record.calls.get(Status.QUEUED, 0) + record.calls.get(Status.HELD, 0)
     return StepView(
         name=name,
         function=function,
         status=record.status,
         items=ItemCounts(
-            waiting=queued + record.total - begun,
+            waiting=waiting + record.total - begun,
             running=running,
             succeeded=succeeded,
-            failed=begun - succeeded - running - queued,
+            failed=begun - succeeded - running - waiting,
         )
         if record.total or record.status is StepStatus.SUCCEEDED
         else None,

@@ -19,6 +19,8 @@ class Status(StrEnum):
 
     QUEUED = "queued"
     """Waits for its first run, or for its next."""
+    HELD = "held"
+    """Waits for what it belongs to, which has it queued when its turn comes."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -34,7 +36,7 @@ class Status(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether nothing more happens by itself."""
-        return self not in (Status.QUEUED, Status.RUNNING)
+        return self not in (Status.QUEUED, Status.HELD, Status.RUNNING)
 
 
 class NewCall(NamedTuple):

@@ -61,7 +61,7 @@ class SqliteStore:
     async def cancel(self, id: str, now: float) -> Record | None:
         def operation(db: sqlite3.Connection) -> Record | None:
             record = call_rows.show(db, id)
-            if record is not None and record.status is Status.QUEUED:
+            if record is not None and record.status in (Status.QUEUED, Status.HELD):
                 db.execute(
                     "UPDATE invocations SET status = 'cancelled', ended = ? WHERE seq = ?", (now, record.seq)
                 )

@@ -63,7 +63,7 @@ class Store(Protocol):
 
     async def cancel(self, id: str, now: float) -> Record | None:
         """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED
-        for one that was ended now. None: there is none."""
+        or HELD for one that was ended now. None: there is none."""
 
     async def again(self, id: str, now: float) -> Record | None:
         """Queue a call that has ended once more, as if it were new, unless it has an owner. The record as it was;

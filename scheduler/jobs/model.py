@@ -51,7 +51,7 @@ def task_state(status: Status) -> TaskState:
     """How a task stands whose call stands so."""
     if status in (Status.FAILED, Status.TIMED_OUT, Status.EXPIRED, Status.DEAD):
         return TaskState.FAILED
-    return TaskState(status.value)
+    return TaskState.QUEUED if status is Status.HELD else TaskState(status.value)
 
 
 Counts = Mapping[TaskState, int]

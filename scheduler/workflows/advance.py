@@ -75,15 +75,14 @@ def advance(definition: WorkflowDefinition, steps: Mapping[str, StepState]) -> l
 
 
 def _of_running(name: str, step: StepDefinition, state: StepState, stopping: bool) -> Move | None:
-    left = state.total - state.begun
-    if left and not stopping:
-        room = min(step.parallel - state.open, left)
+    if state.waiting and not stopping:
+        room = min(step.parallel - state.open, state.waiting)
         return More(name, room) if room > 0 else None
     if state.open:
         return None
     if state.failed and not (step.may_fail and step.map is not None):
         return Close(name, StepStatus.FAILED)
-    return Close(name, StepStatus.CANCELLED if left else StepStatus.SUCCEEDED)
+    return Close(name, StepStatus.CANCELLED if state.waiting else StepStatus.SUCCEEDED)
 
 
 def _fails_run(step: StepDefinition, state: StepState) -> bool:

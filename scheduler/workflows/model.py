@@ -50,8 +50,8 @@ class StepState:
 
     status: StepStatus = StepStatus.PENDING
     total: int = 0
-    begun: int = 0
-    """Items are begun in their order, so these are the first ones."""
+    waiting: int = 0
+    """Not begun, or to be begun again. Of a step as it is in the store not more than `MOST_PARALLEL` are counted."""
     open: int = 0
     """Begun and not ended."""
     failed: int = 0

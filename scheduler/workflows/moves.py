@@ -77,13 +77,13 @@ class _Moves:
             return
         at_once = min(len(bodies), step.parallel)
         self._changes.opened.append(Opened(name, bodies, at_once))
-        self._states[name] = StepState(StepStatus.RUNNING, len(bodies), at_once, at_once)
+        self._states[name] = StepState(StepStatus.RUNNING, len(bodies), len(bodies) - at_once, at_once)
 
     def _begin_more(self, name: str, count: int) -> None:
         self._changes.more.append((name, count))
         state = self._states[name]
         self._states[name] = StepState(
-            state.status, state.total, state.begun + count, state.open + count, state.failed
+            state.status, state.total, state.waiting - count, state.open + count, state.failed
         )
 
     async def _close(self, name: str, status: StepStatus) -> None:

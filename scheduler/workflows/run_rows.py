@@ -14,7 +14,7 @@ from scheduler.durable.call_rows import AGAIN, as_kept
 from scheduler.durable.model import NewCall, Status
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.workflow_definitions import MOST_PARALLEL, StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import (
     Changes,
     Closed,
@@ -35,6 +35,7 @@ KIND = "run"
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 OPEN = "status IN ('queued', 'running')"
+UNENDED = "status IN ('queued', 'held', 'running')"
 FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
 CALLS = "FROM invocations WHERE owner = ? AND owner != ''"
 """Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
@@ -148,14 +149,16 @@ def _state(db: sqlite3.Connection, id: str, step: str, status: StepStatus, total
     if status is not StepStatus.RUNNING:
         return StepState(status, total)
     owner = owner_of(id, step)
+    new = "SELECT 1 FROM run_items JOIN runs USING (seq) WHERE id = ? AND step = ?"
+    held = f"SELECT 1 {CALLS} AND status = 'held'"
     (waiting,) = db.execute(
-        "SELECT min(number) FROM run_items JOIN runs USING (seq) WHERE id = ? AND step = ?", (id, step)
+        f"SELECT count(*) FROM ({new} UNION ALL {held} LIMIT {MOST_PARALLEL})", (id, step, owner)
     ).fetchone()
     (open,) = db.execute(f"SELECT count(*) {CALLS} AND {OPEN}", (owner,)).fetchone()
     (failed,) = db.execute(
         f"SELECT count(*) FROM (SELECT 1 {CALLS} AND {FAILED} LIMIT 1)", (owner,)
     ).fetchone()
-    return StepState(status, total, total if waiting is None else waiting, open, failed)
+    return StepState(status, total, waiting, open, failed)
 
 
 def _counts(db: sqlite3.Connection, owner: str) -> dict[Status, int]:
@@ -214,7 +217,7 @@ def first_failure(db: sqlite3.Connection, id: str, step: str) -> tuple[int, str,
     """The number, error and detail of the first call of a step that has failed."""
     row = db.execute(
         "SELECT cast(part AS INTEGER), coalesce(error, status), detail FROM invocations"
-        f" WHERE owner = ? AND owner != '' AND status != 'succeeded' AND NOT {OPEN} ORDER BY 1 LIMIT 1",
+        f" WHERE owner = ? AND owner != '' AND {FAILED} ORDER BY 1 LIMIT 1",
         (owner_of(id, step),),
     ).fetchone()
     return None if row is None else (row[0], row[1], row[2])
@@ -268,10 +271,15 @@ def _open(db: sqlite3.Connection, run: RunRecord, step: StepDefinition, opened: 
 def _begin_items(
     db: sqlite3.Connection, run: RunRecord, name: str, step: StepDefinition, count: int, now: float
 ) -> None:
-    """Have the next items of a step called; what they are called with moves to their calls."""
+    """Have the next items of a step called; what they are called with moves to their calls. Those that are called
+    again come first."""
+    held = f"SELECT seq {CALLS} AND status = 'held' ORDER BY seq LIMIT ?"  # begun in order, so that is the items'
+    again = db.execute(
+        f"UPDATE invocations SET {AGAIN} WHERE seq IN ({held})", (now, now, owner_of(run.id, name), count)
+    ).rowcount
     rows = db.execute(
         "SELECT number, body, type FROM run_items WHERE seq = ? AND step = ? ORDER BY number LIMIT ?",
-        (run.seq, name, count),
+        (run.seq, name, count - again),
     ).fetchall()
     for number, data, content_type in rows:
         call_rows.insert(db, _call(run, name, step, number, Body(data, content_type)), now)
@@ -336,7 +344,7 @@ def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | Non
         f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", bounds
     ).fetchall()
     db.execute(
-        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND {OPEN}",
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND {UNENDED}",
         (now, *bounds),
     )
     for step in made.steps:
@@ -353,9 +361,10 @@ def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | Non
     return record, [call for (call,) in running]
 
 
-def resume(db: sqlite3.Connection, id: str, now: float) -> RunRecord | None:
-    """Let a run that has failed or was cancelled go on: calls that did not succeed are queued again, steps that were
-    not begun wait again. What it was; one that goes on or has succeeded is left as it is."""
+def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
+    """Let a run that has failed or was cancelled go on: calls that did not succeed are held until their step begins
+    them again, steps that were not begun wait again. What it was; one that goes on or has succeeded is left as it
+    is."""
     record = show(db, id)
     if record is None or record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
         return record
@@ -369,10 +378,14 @@ def resume(db: sqlite3.Connection, id: str, now: float) -> RunRecord | None:
         if total == 0:
             db.execute("DELETE FROM run_steps WHERE seq = ? AND step = ?", (record.seq, step))
             continue
-        again = f"owner = ? AND owner != '' AND status != 'succeeded' AND NOT {OPEN}"
+        failed = f"owner = ? AND owner != '' AND {FAILED}"
         owner = owner_of(id, step)
-        db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {again})", (owner,))
-        db.execute(f"UPDATE invocations SET {AGAIN} WHERE {again}", (now, now, owner))
+        db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {failed})", (owner,))
+        db.execute(
+            "UPDATE invocations SET status = 'held', ended = NULL, error = NULL, detail = '', blame = 'none'"
+            f" WHERE {failed}",
+            (owner,),
+        )
         db.execute(
             "UPDATE run_steps SET status = 'running', ended = NULL, error = NULL, detail = ''"
             " WHERE seq = ? AND step = ?",

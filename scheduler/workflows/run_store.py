@@ -114,9 +114,9 @@ class RunStore:
         """End a run that goes on. What it was, and the ids of its calls that are to be interrupted."""
         return await self._writer.do(partial(run_rows.cancel, id=id, now=now))
 
-    async def resume(self, id: str, now: float) -> RunRecord | None:
+    async def resume(self, id: str) -> RunRecord | None:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
-        return await self._writer.do(partial(run_rows.resume, id=id, now=now))
+        return await self._writer.do(partial(run_rows.resume, id=id))
 
     async def forget(self, id: str) -> bool:
         """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it

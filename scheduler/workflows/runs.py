@@ -129,9 +129,8 @@ class Runs:
     async def resume(self, id: str) -> RunRecord | None:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
         async with self._by_hand(id):
-            record = await self.store.resume(id, self._clock.wall())
+            record = await self.store.resume(id)
         if record is not None and record.status in (RunStatus.FAILED, RunStatus.CANCELLED):
-            self._notify()
             self.look_at(id)
         return record
 

@@ -77,7 +77,7 @@ class Model:
                 case More(name, count):
                     state = self.steps[name]
                     assert count > 0
-                    self.steps[name] = replace(state, begun=state.begun + count, open=state.open + count)
+                    self.steps[name] = replace(state, waiting=state.waiting - count, open=state.open + count)
                 case Close(name, status):
                     state = self.steps.get(name, WAITS)
                     assert not state.status.ended and not state.open
@@ -102,7 +102,7 @@ class Model:
             return
         total = self.chance.randint(0, MOST_ITEMS) if step.map is not None else 1
         begun = min(total, step.parallel)
-        self.steps[name] = StepState(StepStatus.RUNNING, total, begun, begun)
+        self.steps[name] = StepState(StepStatus.RUNNING, total, total - begun, begun)
 
     def failed(self) -> bool:
         return any(
@@ -113,7 +113,7 @@ class Model:
     def check(self) -> None:
         for name, state in self.steps.items():
             assert state.open <= self.definition.steps[name].parallel, "too many at once"
-            assert state.begun <= state.total
+            assert state.waiting + state.open <= state.total
 
     def end_a_call(self) -> bool:
         """One of the calls that run ends; False: none runs."""
@@ -233,7 +233,7 @@ def test_no_crash_loses_or_repeats_what_was_recorded(
         status = await gateway.to_the_end(run.id, failing)
         assert status is RunStatus.SUCCEEDED or failing
         while status is not RunStatus.SUCCEEDED:  # what succeeded before is not run again: see `end_one`
-            await gateway.runs.resume(run.id, gateway.now)
+            await gateway.runs.resume(run.id)
             status = await gateway.to_the_end(run.id, failing / 4)
         record = await gateway.runs.show(run.id)
         assert record is not None

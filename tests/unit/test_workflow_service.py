@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +76,10 @@ class World:
         await self.quiet()
         return record
 
-    async def finish(self, status: Status = Status.SUCCEEDED) -> NewCall:
+    async def finish(self, status: Status = Status.SUCCEEDED, function: str | None = None) -> NewCall:
         """One call is leased, ends, and is told of."""
         (claim,) = (
-            await self.calls.claim(self.clock.wall(), lambda backlogs: {next(iter(backlogs)): 1})
+            await self.calls.claim(self.clock.wall(), lambda backlogs: {function or next(iter(backlogs)): 1})
         ).claims
         result = Result(200, [(b"content-type", b"application/json")], b"[1]")
         await self.calls.finish([Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall())
@@ -410,3 +411,35 @@ async def test_a_key_gives_the_same_run_for_its_time_and_of_its_workflow_only(wo
     assert await begun("d", b"2", "other") == "d"
     await world.clock.advance(61.0)
     assert await begun("e", b"2") == "e"
+
+
+async def test_a_resumed_step_begins_no_more_items_at_once_than_it_may(world: World) -> None:
+    many = StepDefinition(function="f", map="input", parallel=2, may_fail=True)
+    definition = WorkflowDefinition(steps={"a": many, "b": StepDefinition(function="g")})
+
+    async def stand() -> dict[Status, int]:
+        calls = await world.calls.list(Query(function="f"))
+        return Counter(call.status for call in calls)
+
+    await world.runs.begin(NewRun("r", "two", definition, body_of(list(range(9)))))
+    await world.quiet()
+    failed = [(await world.finish(Status.FAILED, "f")).id for _ in range(5)]
+    await world.finish(Status.FAILED, "g")
+    failed += [(await world.finish(Status.DEAD, "f")).id for _ in range(2)]
+    assert await world.status() is RunStatus.FAILED
+    await world.runs.resume("r")
+    await world.quiet()
+    assert await stand() == {Status.QUEUED: 2, Status.HELD: 5}
+    (held,) = [call for call in await world.calls.list(Query(function="f")) if call.id == failed[-1]]
+    assert (await world.calls.cancel(held.id, world.clock.wall())) == held
+    await world.runs.cancel("r")
+    assert await stand() == {Status.CANCELLED: 7}
+    await world.runs.resume("r")
+    await world.quiet()
+    again = []
+    for _ in range(9):
+        assert (await stand())[Status.QUEUED] <= 2
+        again.append((await world.finish(function="f")).id)
+    assert again[:7] == failed, "the same calls, in their order, and then those that were never begun"
+    await world.finish(function="g")
+    assert await world.status() is RunStatus.SUCCEEDED
