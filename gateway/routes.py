@@ -58,7 +58,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     add_routes(router, runtime.store, runtime.callback_store, runtime.worker, runtime.clock)
     add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
     add_job_routes(router, runtime.jobs, runtime.job_starts, runtime.kept)
-    add_event_routes(router, runtime.triggers, runtime.clock, runtime.dispatcher)
+    add_event_routes(router, runtime.triggers, runtime.access, runtime.clock, dispatcher)
     add_trigger_routes(router, runtime.triggers, runtime.schedules, runtime.dispatcher)
     add_source_routes(router, runtime.sources)
 

@@ -192,6 +192,14 @@ class Access:
             return self._not_allowed(tenant, right, f"{method} {path}")
         return self._over_rate(tenant) or tenant
 
+    def charge(self, admission: Admission, more: int) -> Problem | None:
+        """Count so many further requests of the caller of one that carries them. They may be more than the key has
+        left: then its next request waits until they are made up for. A problem: it has such already."""
+        if more == 0 or not isinstance(admission, Tenant) or admission.bucket is None:
+            return None
+        wait = admission.bucket.owe(more, self._clock.now())
+        return None if wait == 0.0 else self._used_up(admission, wait)
+
     def _find(self, credential: bytes | None) -> Tenant | Fault:
         """Whose credential it is, or what is wrong with it."""
         if credential is None:
@@ -228,6 +236,9 @@ class Access:
         bucket = tenant.bucket
         if bucket is None or (wait := bucket.take(self._clock.now())) == 0.0:
             return None
+        return self._used_up(tenant, wait)
+
+    def _used_up(self, tenant: Tenant, wait: float) -> Problem:
         detail = f"the key {tenant.key.name} has used up its {tenant.key.quota.rate}"
         return self._refused("rate", Problem("quota-exceeded", detail, wait))
 

@@ -77,10 +77,22 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take a token: 0.0. Where there is none, nothing is taken: seconds until there will be one."""
-        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
+        tokens = self._filled(now)
         if tokens < 1.0:
-            self._tokens = tokens
             return (1.0 - tokens) / self._rate
         self._tokens = tokens - 1.0
         return 0.0
+
+    def owe(self, count: int, now: float) -> float:
+        """Take so many more for a request that had one, also those that are not there yet: 0.0. Where tokens are owed
+        already, nothing is taken: seconds until none is."""
+        tokens = self._filled(now)
+        if tokens < 0.0:
+            return -tokens / self._rate
+        self._tokens = tokens - count
+        return 0.0
+
+    def _filled(self, now: float) -> float:
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        return self._tokens

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from gateway.access.access import CURRENT
+from gateway.access.access import CURRENT, Access
 from gateway.body import whole_body
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
@@ -62,7 +62,9 @@ def check_open(triggers: Triggers, dispatcher: Dispatcher) -> None:
         raise Problem("no-capacity", "the triggers are being loaded", retry_after=2.0)
 
 
-def add_event_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispatcher: Dispatcher) -> None:
+def add_event_routes(
+    router: APIRouter, triggers: Triggers, access: Access, clock: Clock, dispatcher: Dispatcher
+) -> None:
     """Add the routes of one gateway."""
 
     async def carried_out(fires: list[Fire], events: int) -> EventsView:
@@ -87,6 +89,8 @@ def add_event_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispat
             events = of_http(request.scope["headers"], body)
         except EventFault as error:
             raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
+        if (over_rate := access.charge(CURRENT.get(), max(0, len(events) - 1))) is not None:
+            raise over_rate
         may_invoke = CURRENT.get().may_invoke
         fires: list[Fire] = []
         for event in events:

@@ -184,6 +184,20 @@ def test_a_rate_refuses_and_the_function_is_not_touched(keyed: Keyed) -> None:
         assert now - served == 10 - len(refused)
 
 
+def test_a_batch_of_events_counts_as_its_events(keyed: Keyed) -> None:
+    key = keyed.key("publisher", "invoke:headers", rate="5/h")
+    attributes = {"specversion": "1.0", "source": "/test", "type": "counted"}
+    with stranger(keyed.gateway) as client:
+        client.headers["authorization"] = f"Bearer {key}"
+        batch = [{**attributes, "id": str(number)} for number in range(7)]
+        fields = {"content-type": "application/cloudevents-batch+json"}
+        answer = client.post("/events", content=json.dumps(batch), headers=fields)
+        assert (answer.status_code, answer.json()["events"]) == (202, 7)
+        answer = client.post("/events", content=json.dumps(batch[:1]), headers=fields)
+        assert (answer.status_code, slug(answer)) == (429, "quota-exceeded")
+        assert 2100 < int(answer.headers["retry-after"]) <= 2160, "two of the seven, and one for this"
+
+
 def test_calls_at_once_are_limited_before_the_queue_and_given_back_however_they_end(keyed: Keyed) -> None:
     key = keyed.key("few", "invoke:*", concurrency="2")
     before = keyed.gateway.metric("hearth_access_refusals_total", reason="concurrency")

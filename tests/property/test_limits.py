@@ -56,6 +56,26 @@ def test_never_more_than_the_burst_and_the_rate_allow(rate: Rate, burst: int, wa
         assert served <= burst + now * rate.per_second + 1e-6
 
 
+@given(rates, st.integers(1, 50), st.lists(st.tuples(st.floats(0, 1000), st.integers(1, 1000)), max_size=50))
+def test_what_is_owed_is_made_up_for_before_anything_else(
+    rate: Rate, burst: int, batches: list[tuple[float, int]]
+) -> None:
+    bucket = Quota(rate, burst).bucket(0.0)
+    assert bucket is not None
+    now, served, largest = 0.0, 0, 0
+    for wait, more in batches:
+        now += wait
+        largest = max(largest, more)
+        if bucket.take(now) == 0.0:
+            assert bucket.owe(more, now) == 0.0, "nothing is owed where a token was left"
+            served += 1 + more
+        assert served <= burst + now * rate.per_second + largest + 1e-3
+        if (owed := bucket.owe(1, now)) > 0.0:
+            assert bucket.take(now) >= owed
+        else:
+            served += 1
+
+
 @given(rates)
 def test_a_rate_is_read_as_it_is_written(rate: Rate) -> None:
     assert parse_rate(str(rate)) == rate

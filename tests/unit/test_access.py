@@ -147,6 +147,25 @@ async def test_a_rate_lets_a_burst_through_and_then_says_when_to_come_again() ->
     assert door.refusals() == {"rate": 2}
 
 
+async def test_what_carries_many_requests_counts_as_many() -> None:
+    text, key = made("admin", quota=Quota(parse_rate("2/s"), 10))
+    door = Door(key)
+    admission = door.ask(text)
+    other = door.ask(text)
+    assert isinstance(admission, Admission) and isinstance(other, Admission)
+    assert door.access.charge(admission, 99) is None, "also what is not there yet"
+    fault = door.access.charge(other, 1)
+    assert isinstance(fault, Problem) and (fault.slug, fault.retry_after) == ("quota-exceeded", 45.5)
+    assert door.access.charge(other, 0) is None, "it is admitted, and carries no others"
+    assert slug(door.ask(text)) == "quota-exceeded"
+    await door.clock.advance(45.9)
+    assert slug(door.ask(text)) == "quota-exceeded"
+    await door.clock.advance(0.1)
+    assert slug(door.ask(text)) is None
+    assert door.access.charge(OPEN, 1000) is None, "without keys nothing is counted"
+    assert door.refusals() == {"rate": 3}
+
+
 def test_one_keys_flood_is_not_anothers() -> None:
     (one, one_key), (two, two_key) = (made("admin", name=n, quota=Quota(parse_rate("1/h"))) for n in "ab")
     door = Door(one_key, two_key)
