@@ -153,9 +153,9 @@ def add_trigger_routes(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
         definition = definition_of(name, body)
-        check_allowed(definition)
         if (fault := triggers.fault(definition)) is not None:
             raise Problem("invalid-input", fault)
+        check_allowed(definition)
         await triggers.make(definition)
         return await one(definition)
 

@@ -28,6 +28,8 @@ log = logging.getLogger("hearth.triggers")
 
 LOAD_RETRY = 15.0
 """Seconds until the store is asked again what it keeps of triggers; each failure is logged."""
+EVERY = "*"
+"""In place of a function's name: who may invoke this may invoke all of them."""
 Allowed = Callable[[str], bool]
 """Whether a function may be invoked by whoever causes this."""
 
@@ -115,12 +117,13 @@ class Triggers:
         return None if target is not None and name in target.names() else f"there is no {kind} {name!r}"
 
     def functions(self, definition: TriggerDefinition) -> Collection[str]:
-        """The functions that its action calls, as far as that is known."""
+        """The functions that its action calls; `EVERY` where that is not known any more, as a workflow or a job is
+        gone: to nobody may it belong whom it did not belong to before."""
         kind, name = definition.action
+        if kind == "function":
+            return (name,)
         target = self._targets.get(kind)
-        if kind == "function" or target is None or name not in target.names():
-            return (name,) if kind == "function" else ()
-        return target.functions(name)
+        return (EVERY,) if target is None or name not in target.names() else target.functions(name)
 
     def may_start(self, definition: TriggerDefinition, allowed: Allowed) -> bool:
         """Whether somebody who may invoke only what is `allowed` may start its action."""

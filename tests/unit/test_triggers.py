@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from unit.virtual_worker import World
 
+from gateway.access.scopes import parse_scopes
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Result, Status
 from scheduler.durable.plans import FunctionPlan
@@ -402,6 +403,26 @@ async def test_an_event_starts_only_what_its_sender_may_invoke(world: TriggeredW
     await world.start()
     fires = world.triggers.fires_of(event(), allowed=lambda function: function == "g")
     assert [fire.trigger for fire in fires] == ["b"]
+
+
+@pytest.mark.parametrize("action", ["workflow", "job"])
+async def test_one_whose_action_is_gone_is_for_who_may_invoke_everything(
+    world: TriggeredWorld, action: str
+) -> None:
+    definition = TriggerDefinition.model_validate({"name": "t", action: "gone", "events": PAID})
+    world.declare(definition)
+    await world.start()
+    for scopes, is_theirs in (
+        ("deploy invoke:gone invoke:f", False),
+        ("deploy invoke:*-gone", False),
+        ("deploy invoke:*", True),
+        ("admin", True),
+    ):
+        may_invoke = parse_scopes(scopes.split()).may_invoke
+        assert world.triggers.may_start(definition, may_invoke) is is_theirs, scopes
+        assert bool(world.triggers.fires_of(event(), allowed=may_invoke)) is is_theirs
+    assert await world.triggers.publish(event()) == 0
+    assert await world.outcomes("t") == ["failed"], "it is told what is wrong with it"
 
 
 async def test_a_trigger_that_is_paused_takes_no_events(world: TriggeredWorld) -> None:
