@@ -15,6 +15,7 @@ from gateway.problems import Problem
 from gateway.runtime import Runtime
 from gateway.sources.routes import add_source_routes
 from gateway.triggers.events import add_event_routes
+from gateway.triggers.hooks import add_hook_routes
 from gateway.triggers.routes import add_trigger_routes
 from gateway.views import (
     FunctionPoolView,
@@ -58,7 +59,8 @@ def build_routes(runtime: Runtime) -> APIRouter:
     add_routes(router, runtime.store, runtime.callback_store, runtime.worker, runtime.clock)
     add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
     add_job_routes(router, runtime.jobs, runtime.job_starts, runtime.kept)
-    add_event_routes(router, runtime.triggers, runtime.access, runtime.clock, dispatcher)
+    add_event_routes(router, runtime.triggers, runtime.access, dispatcher)
+    add_hook_routes(router, runtime.triggers, runtime.clock, dispatcher)
     add_trigger_routes(router, runtime.triggers, runtime.schedules, runtime.dispatcher)
     add_source_routes(router, runtime.sources)
 

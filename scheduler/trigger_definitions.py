@@ -24,6 +24,8 @@ from scheduler.units import Duration, Size, duration_between, size_between
 CAUSES = ("schedule", "events", "webhook")
 ACTIONS = ("function", "workflow", "job")
 OF_SCHEDULES = ("timezone", "overlap", "catch_up", "jitter", "input")
+LARGEST_MESSAGE = 2**20
+"""Bytes of a webhook's message, if it says nothing else."""
 LARGEST_INPUT = 256 * 1024
 """Bytes of `input` as JSON."""
 DEEPEST_INPUT = 100
@@ -92,8 +94,10 @@ class Webhook(Keys):
     """Variable of the gateway that holds the secret."""
     secret_file: Annotated[Path, BeforeValidator(_file)] | None = None
     """File that holds the secret. Absolute after `load`."""
-    max_body: Annotated[Size, size_between("1B", "64MiB")] = 2**20
+    max_body: Annotated[Size, size_between("1B", "64MiB")] = LARGEST_MESSAGE
     """Bytes of a message."""
+    once: Literal["delivery", "body"] = "delivery"
+    """What makes two messages one, which starts once: the id that they are sent with, or what is in them."""
     filters: Filters | None = None
     """The event that a message becomes must pass all of them."""
 

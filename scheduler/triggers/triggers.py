@@ -172,13 +172,21 @@ class Triggers:
         """Whether an event meets a condition."""
         return match_all(filters, event.attributes)
 
-    def fire_of(self, definition: TriggerDefinition, event: Event, cause: str, depth: int = 0) -> Fire:
-        """The fire of one trigger by this event; the same event gives the same start."""
+    def fire_of(
+        self,
+        definition: TriggerDefinition,
+        event: Event,
+        cause: str,
+        depth: int = 0,
+        known_by: str | None = None,
+    ) -> Fire:
+        """The fire of one trigger by this event. The same event gives the same start: the same is one from the same
+        source with the same id, or, if it is `known_by` something else, with the same of that."""
         if definition.action[0] == "function":
             headers, body = binary_headers(event), event.data
         else:
             headers, body = [(b"content-type", STRUCTURED.encode())], structured(event)
-        id = start_id(definition.name, cause, event.source, event.id)
+        id = start_id(definition.name, cause, event.source, known_by or event.id)
         return self._fire(definition, cause, id, headers, body, depth=depth)
 
     def scheduled_fire(self, definition: TriggerDefinition, scheduled: float) -> Fire:

@@ -59,6 +59,11 @@ TRIGGERS: dict[str, dict[str, object]] = {
         },
         "function": "echo",
     },
+    "dispatch": {
+        "webhook": {"signature": "github", "secret_env": "HEARTH_TEST_HOOK", "once": "body"},
+        "function": "echo",
+    },
+    "standard": {"webhook": {"signature": "standard", "secret_env": "HEARTH_TEST_HOOK"}, "function": "echo"},
     "each": {"events": {"filters": [{"exact": {"type": "each"}}]}, "job": "listed"},
     "yearly": {"schedule": "0 0 1 1 *", "timezone": "Europe/Berlin", "input": {"a": 1}, "function": "echo"},
 }
@@ -210,11 +215,13 @@ def test_the_answer_of_a_direct_call_emits_nothing(gateway: Gateway) -> None:
 # -- webhooks ---------------------------------------------------------------------------------------------------
 
 
-def deliver(gateway: Gateway, body: bytes, signed: bytes | None = None, **headers: str) -> httpx.Response:
+def deliver(
+    gateway: Gateway, body: bytes, signed: bytes | None = None, to: str = "push", **headers: str
+) -> httpx.Response:
     digest = hmac.new(SECRET.encode(), body if signed is None else signed, hashlib.sha256).hexdigest()
     fields = {"x-hub-signature-256": f"sha256={digest}", "x-github-event": "push", "x-github-delivery": "1"}
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return gateway.http.post("/hooks/push", content=body, headers={**fields, **given})
+    return gateway.http.post(f"/hooks/{to}", content=body, headers={**fields, **given})
 
 
 def test_a_webhook_with_a_good_signature_starts_its_function(gateway: Gateway) -> None:
@@ -234,14 +241,41 @@ def test_a_webhook_with_a_bad_signature_has_a_401_and_starts_nothing(gateway: Ga
     assert answer.status_code == 401 and "www-authenticate" in answer.headers
     assert SECRET not in answer.text
     assert fires(gateway, "push") == before
+    assert "webhook push refuses a message: X-Hub-Signature-256 is not" in gateway.log
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"x" * 1025, b"x" * (2**20 + 1)], ids=["short", "over one's limit", "over all limits"]
+)
+def test_strangers_cannot_tell_which_webhooks_there_are(gateway: Gateway, body: bytes) -> None:
+    def answer(name: str) -> tuple[int, str, list[str]]:
+        given = deliver(gateway, body, signed=b"not this", to=name)
+        without = {"date", "content-length"}
+        headers = [f"{key}: {value}" for key, value in given.headers.items() if key not in without]
+        return given.status_code, given.text.replace(name, "NAME"), sorted(headers)
+
+    nowhere = answer("nowhere")
+    assert nowhere[0] == (413 if len(body) > 2**20 else 401)
+    for name in ("push", "standard", "dispatch", "paid", "yearly"):
+        assert answer(name) == nowhere, name
+
+
+def test_a_message_is_known_by_its_body_where_that_is_wanted(gateway: Gateway) -> None:
+    (first,) = deliver(gateway, b'{"n": 1}', to="dispatch").json()["started"]
+    assert first["outcome"] == "started"
+    for more in ({"x_github_delivery": "other"}, {"x_github_event": "release"}):
+        (again,) = deliver(gateway, b'{"n": 1}', to="dispatch", **more).json()["started"]
+        assert (again["outcome"], again["id"]) == ("known", first["id"])
+    (other,) = deliver(gateway, b'{"n": 2}', to="dispatch").json()["started"]
+    assert other["outcome"] == "started"
+    by_id = [deliver(gateway, b'{"n": 1}', x_github_delivery=id).json()["started"][0] for id in ("a", "b")]
+    assert [one["outcome"] for one in by_id] == ["started", "started"], "the same words twice are two events"
 
 
 def test_a_webhook_takes_what_its_condition_says_and_no_more_than_its_max_body(gateway: Gateway) -> None:
     answer = deliver(gateway, b"{}", x_github_event="ping", x_github_delivery="2")
     assert (answer.status_code, answer.json()["started"]) == (202, [])
     assert deliver(gateway, b" " * 1025).status_code == 413
-    assert gateway.http.post("/hooks/paid").status_code == 404
-    assert gateway.http.post("/hooks/nowhere").status_code == 404
 
 
 # -- looking and deciding ---------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""Webhooks without a gateway: what their own log is told of messages that strangers are told nothing about."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from pathlib import Path
+
+import pytest
+
+from gateway.problems import Problem
+from gateway.triggers.hooks import LOG_EVERY, Hooks
+from pool.clock import VirtualClock
+from pool.metrics import Metrics
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.writer import Writer
+from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.triggers.store import TriggerStore
+from scheduler.triggers.triggers import Triggers
+
+
+class World:
+    """A gateway's webhooks: `push`, with a secret in HOOK, and `lost`, whose variable is not set."""
+
+    def __init__(self, file: Path) -> None:
+        self.clock = VirtualClock()
+        writer = Writer(file)
+        store = TriggerStore(writer, SqliteStore(writer, 2**20).make_room)
+        self.triggers = Triggers(store, {}, self.clock, Metrics())
+        self.declare(push={"secret_env": "HOOK"}, lost={"secret_env": "NOT_SET_7"})
+        self.hooks = Hooks(self.triggers, self.clock)
+
+    def declare(self, **webhooks: dict[str, object]) -> None:
+        self.triggers.declare(
+            {
+                name: TriggerDefinition.model_validate(
+                    {"name": name, "function": "f", "webhook": {"signature": "github", **webhook}}
+                )
+                for name, webhook in webhooks.items()
+            }
+        )
+
+    def refusal(self, name: str, secret: bytes = b"wrong") -> str:
+        """What a sender with this secret is told, the name left out."""
+        signature = "sha256=" + hmac.new(secret, b"{}", hashlib.sha256).hexdigest()
+        headers = {"x-hub-signature-256": signature, "x-github-event": "push", "x-github-delivery": "1"}
+        with pytest.raises(Problem) as refused:
+            self.hooks.take(name, headers, b"{}")
+        return f"{refused.value.slug}: {refused.value.detail.replace(name, 'NAME')}"
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("HOOK", "secret")
+    return World(tmp_path / "calls.db")
+
+
+async def test_why_is_logged_and_not_more_often_than_strangers_should_write_logs(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        told = {world.refusal(name) for name in ("push", "lost", "nowhere") for _ in range(100)}
+    assert told == {"unauthorized: there is no webhook 'NAME', or the message is not signed with its secret"}
+    assert [record.getMessage().partition(" is not")[0] for record in caplog.records] == [
+        "webhook push refuses a message: X-Hub-Signature-256",
+        "webhook lost refuses a message: the variable NOT_SET_7",
+    ]
+    await world.clock.advance(LOG_EVERY)
+    world.refusal("push")
+    assert len(caplog.records) == 3
+
+
+def test_one_without_a_secret_is_not_signed_for_with_none(world: World) -> None:
+    assert world.refusal("lost", b"") == world.refusal("nowhere", b"")
+
+
+def test_how_large_a_message_is_read_says_nothing_of_one_webhook(world: World) -> None:
+    assert world.hooks.largest() == 2**20
+    world.declare(
+        push={"secret_env": "HOOK", "max_body": "1B"}, lost={"secret_env": "HOOK", "max_body": "2B"}
+    )
+    assert world.hooks.largest() == 2
+    assert (
+        world.refusal("push", b"secret")
+        == "body-too-large: the body is over 1 bytes (max_body of the webhook)"
+    )
+    world.declare()
+    assert world.hooks.largest() == 2**20
