@@ -20,6 +20,7 @@ COMMANDS = {
     "ps": "listings",
     "logs": "listings",
     "triggers": "triggers",
+    "sources": "triggers",
     "emit": "triggers",
     "init": "init",
     "keys": "keys",

@@ -1,4 +1,4 @@
-"""`hearth triggers` and `hearth emit`: what starts functions by itself, and setting it off."""
+"""`hearth triggers`, `sources` and `emit`: what starts functions by itself, and setting it off."""
 
 from __future__ import annotations
 
@@ -43,6 +43,40 @@ def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
                 trigger["fault"] or "",
             )
             for trigger in listed
+        ],
+    )
+
+
+@click.command()
+@gateway_options
+@json_option
+def sources(url: str, key_file: Path | None, as_json: bool) -> None:
+    """List the sources: whether they are connected, and what became of their messages since they were started.
+
+    \b
+    Examples:
+      hearth sources
+      hearth sources --json | jq '.[] | select(.state != "connected")'
+    """
+    with Gateway(url, key_file) as gateway:
+        listed = gateway.ask("GET", "/sources")
+    if as_json:
+        print_json(listed)
+        return
+    print_table(
+        ("NAME", "KIND", "STATE", "STARTS", "MESSAGES", "LAG", "LAST", "ERROR"),
+        [
+            (
+                source["name"],
+                source["kind"],
+                source["state"],
+                f"function {source['function']}" if source["function"] else "triggers",
+                ", ".join(f"{count} {outcome}" for outcome, count in source["counts"].items()) or "-",
+                "-" if source["lag"] is None else str(source["lag"]),
+                moment(source["last"]),
+                (source["error"] or "") if source["state"] != "connected" else "",  # else it is over
+            )
+            for source in listed
         ],
     )
 

@@ -59,6 +59,8 @@ class Source:
         self.lag: int | None = None
         self.counts: Counter[str] = Counter()
         """Messages by what became of them."""
+        self.last_at: float | None = None
+        """Wall time at which a message was dealt with last."""
         self.error: str | None = None
         """What went wrong last."""
         self.error_at: float | None = None
@@ -99,6 +101,7 @@ class Source:
     def count(self, outcome: Outcome) -> None:
         """Count a message."""
         self.counts[outcome] += 1
+        self.last_at = self._clock.wall()
         self._metrics.source_messages.labels(self.name, outcome).inc()
 
     async def _run(self) -> None:

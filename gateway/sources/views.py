@@ -32,6 +32,7 @@ class SourceView(BaseModel):
         description="Messages since the source was started, by what became of them",
         examples=[{"started": 17, "unmatched": 2}],
     )
+    last: datetime | None = Field(description="When a message was dealt with last, since then")
     error: str | None = Field(description="What went wrong last, also if it is over")
     error_at: datetime | None
 
@@ -48,6 +49,7 @@ def source_view(source: Source) -> SourceView:
         in_hand=source.in_hand,
         lag=source.lag,
         counts=dict(source.counts),
+        last=None if source.last_at is None else moment(source.last_at),
         error=source.error,
         error_at=None if source.error_at is None else moment(source.error_at),
     )

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -546,3 +547,29 @@ def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
 def test_what_a_function_says_is_one_line_of_the_log_and_steers_no_terminal(message: str, shown: str) -> None:
     record = logging.makeLogRecord({"name": "hearth.invoke", "levelname": "WARNING", "msg": message})
     assert log_format.TextFormatter(colour=False).format(record).split(" warning ")[1] == shown
+
+
+# -- sources ------------------------------------------------------------------------------------------------
+
+
+def test_sources_are_listed_with_what_came_and_an_error_that_is_not_over(answers) -> None:
+    common = {
+        "address": "redis://127.0.0.1:6379/0/s",
+        "in_hand": 0,
+        "error": "no answer in time",
+        "error_at": None,
+    }
+    listed = [
+        {"name": "orders", "kind": "redis", "state": "connected", "function": "f", "lag": 7}
+        | {"counts": {"started": 3, "refused": 1}, "last": "2026-01-01T00:00:00Z", **common},
+        {"name": "meters", "kind": "mqtt", "state": "connecting", "function": None, "lag": None}
+        | {"counts": {}, "last": None, **common},
+    ]
+    asked = answers(lambda request: httpx.Response(200, json=listed))
+    head, orders, meters = [re.split("  +", line) for line in run("sources").stdout.splitlines()]
+    assert head == ["NAME", "KIND", "STATE", "STARTS", "MESSAGES", "LAG", "LAST", "ERROR"]
+    assert orders[:6] == ["orders", "redis", "connected", "function f", "3 started, 1 refused", "7"]
+    assert len(orders) == 7 and orders[6] != "-", "when the last came, and no error: it is over"
+    assert meters == ["meters", "mqtt", "connecting", "triggers", "-", "-", "-", "no answer in time"]
+    assert json.loads(run("sources", "--json").stdout) == listed
+    assert {request.url.path for request in asked} == {"/sources"}

@@ -138,11 +138,12 @@ async def test_messages_are_acknowledged_once_they_are_kept(world: World) -> Non
     world.kept.open.clear()
     world.queue.send("1", "2", "unwanted")
     await world.run()
-    assert (world.source.in_hand, world.queue.acknowledged) == (3, [])
+    assert (world.source.in_hand, world.queue.acknowledged, world.source.last_at) == (3, [], None)
     world.kept.open.set()
     await world.run()
     assert world.queue.acknowledged == world.kept.ids == ["1", "2", "unwanted"]
     assert world.source.counts == {"started": 2, "unmatched": 1} and world.source.in_hand == 0
+    assert world.source.last_at == world.clock.wall()
     await world.source.stop()
 
 
