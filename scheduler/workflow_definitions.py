@@ -18,7 +18,6 @@ from scheduler.units import Duration, duration_between
 from scheduler.workflows.expressions import ExpressionError, steps_named
 
 MOST_STEPS = 1000
-MOST_PARALLEL = 1000
 """Steps of one workflow."""
 ON_RUN = frozenset({"input"})
 """What every expression may begin with, beside `steps.NAME`."""
@@ -61,7 +60,7 @@ class StepDefinition(Keys):
     """The step is skipped if it is not true."""
     map: Expression | None = None
     """A list: the function is called once for each item."""
-    parallel: Annotated[int, types.whole(1, MOST_PARALLEL)] = 8
+    parallel: Annotated[int, types.whole(1, 1000)] = 8
     """Items that are begun and have not ended."""
     retries: types.Retries | None = None
     """None: the function's."""

@@ -36,7 +36,9 @@ class InvocationView(BaseModel):
 
     id: str = Field(examples=["6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4"])
     function: str = Field(examples=["hello"])
-    status: Status = Field(description="`queued` and `running` change by themselves, the others do not")
+    status: Status = Field(
+        description="`queued`, `held` and `running` change by themselves, the others do not"
+    )
     attempts: int = Field(description="Runs so far, the one that runs included")
     accepted: datetime
     due: datetime | None = Field(None, description="While it is queued: when it may be run")

@@ -51,7 +51,7 @@ class StepState:
     status: StepStatus = StepStatus.PENDING
     total: int = 0
     waiting: int = 0
-    """Not begun, or to be begun again. Of a step as it is in the store not more than `MOST_PARALLEL` are counted."""
+    """Not begun, or to be begun again. Of a step as it is in the store not more than its `parallel` are counted."""
     open: int = 0
     """Begun and not ended."""
     failed: int = 0

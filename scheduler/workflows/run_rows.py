@@ -14,7 +14,7 @@ from scheduler.durable.call_rows import AGAIN, as_kept
 from scheduler.durable.model import NewCall, Status
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
-from scheduler.workflow_definitions import MOST_PARALLEL, StepDefinition, WorkflowDefinition
+from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import (
     Changes,
     Closed,
@@ -136,23 +136,26 @@ def progress(db: sqlite3.Connection, id: str) -> Progress | None:
     record = show(db, id)
     if record is None or record.status.ended:
         return None
+    made = definition(db, record)
     steps = {
-        step: _state(db, id, step, StepStatus(status), total)
+        step: _state(db, id, step, StepStatus(status), total, made.steps[step].parallel)
         for step, status, total in db.execute(
             "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
         ).fetchall()
     }
-    return Progress(record, definition(db, record), steps)
+    return Progress(record, made, steps)
 
 
-def _state(db: sqlite3.Connection, id: str, step: str, status: StepStatus, total: int) -> StepState:
+def _state(
+    db: sqlite3.Connection, id: str, step: str, status: StepStatus, total: int, parallel: int
+) -> StepState:
     if status is not StepStatus.RUNNING:
         return StepState(status, total)
     owner = owner_of(id, step)
     new = "SELECT 1 FROM run_items JOIN runs USING (seq) WHERE id = ? AND step = ?"
     held = f"SELECT 1 {CALLS} AND status = 'held'"
     (waiting,) = db.execute(
-        f"SELECT count(*) FROM ({new} UNION ALL {held} LIMIT {MOST_PARALLEL})", (id, step, owner)
+        f"SELECT count(*) FROM ({new} UNION ALL {held} LIMIT ?)", (id, step, owner, parallel)
     ).fetchone()
     (open,) = db.execute(f"SELECT count(*) {CALLS} AND {OPEN}", (owner,)).fetchone()
     (failed,) = db.execute(
