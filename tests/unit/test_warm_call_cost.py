@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
-import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.callgrind import compile_first, instructions
 from tests.unit.warm_call_loop import REQUEST, WarmCall
 
-ROOT = Path(__file__).parents[2]
+LOOP = "tests.unit.warm_call_loop"
 MOST_INSTRUCTIONS = {"same": 165_000, "changing": 260_000}
 """Of a warm call from the bytes of the request to those of the response, HTTP included, the kernel and the loop's
 sockets not: with the head of the call before it, and with another one. Builds of Python differ."""
@@ -46,26 +44,14 @@ async def test_a_warm_call_makes_no_task() -> None:
 
 @pytest.mark.timeout(900)  # valgrind takes fifty times as long, on a busy machine much more
 def test_a_warm_call_stays_within_its_instructions(tmp_path: Path) -> None:
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        pytest.skip("valgrind counts instructions; make test installs it where it can")
+    compile_first(LOOP, "same", "0")
 
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-
-    loop = (sys.executable, "-m", "tests.unit.warm_call_loop")
-    run(*loop, "same", "0")  # compiles what has changed, which would be counted
-
-    def instructions(heads: str, calls: int) -> int:
-        report = tmp_path / f"{heads}{calls}"
-        ran = run(valgrind, "--tool=callgrind", f"--callgrind-out-file={report}", *loop, heads, str(calls))
-        line = next(line for line in ran.stderr.splitlines() if "Collected" in line)
-        return int(line.rsplit(":", 1)[1])
+    def counted(heads: str, calls: int) -> int:
+        return instructions(LOOP, heads, str(calls), report=tmp_path / f"{heads}{calls}")
 
     with ThreadPoolExecutor() as threads:  # what is counted does not depend on what runs beside
-        none = threads.submit(instructions, "same", 0)
-        ends = {heads: threads.submit(instructions, heads, 500) for heads in MOST_INSTRUCTIONS}
+        none = threads.submit(counted, "same", 0)
+        ends = {heads: threads.submit(counted, heads, 500) for heads in MOST_INSTRUCTIONS}
         per_call = {heads: (end.result() - none.result()) // 500 for heads, end in ends.items()}
     print(f"instructions a warm call, by head: {per_call}")
     for heads, most in MOST_INSTRUCTIONS.items():

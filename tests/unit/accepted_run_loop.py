@@ -1,0 +1,117 @@
+"""Runs accepted calls through the gateway's own worker, store and fast path, on a file, without sockets and
+containers: the instance is a transport that answers what is written to it in the loop's next turn.
+
+`python -m tests.unit.accepted_run_loop FILE keep|run` accepts calls and runs them, or not; under callgrind, the
+difference of the two is what leasing, running and recording them costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+
+import uvloop
+
+from gateway.durable.caller import Caller
+from pool.clock import LoopClock
+from pool.metrics import Metrics
+from pool.transport.connection import HttpConnection
+from scheduler.durable.batch_rows import insert_all
+from scheduler.durable.callback_allow import Allowed
+from scheduler.durable.callbacks import Callbacks
+from scheduler.durable.destinations import Destinations
+from scheduler.durable.model import NewCall
+from scheduler.durable.plans import FunctionPlan
+from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.worker import Worker
+from scheduler.durable.writer import Writer
+from tests.unit.warm_call_loop import ANSWER, Link, Transport, WarmCall
+
+SLOTS = 16
+WARM_UP = 400
+MEASURED = 1000
+
+
+class Answering(Transport):
+    """The far end of a connection to an instance."""
+
+    connection: HttpConnection
+
+    def write(self, data: bytes) -> None:
+        asyncio.get_running_loop().call_soon(self.connection.data_received, ANSWER)
+
+
+class ManySlots(Link):
+    """As many slots as it has connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._free = []
+        for _ in range(SLOTS):
+            transport = Answering()
+            transport.connection = HttpConnection()
+            transport.connection.connection_made(transport)  # type: ignore[arg-type]
+            self._free.append(transport.connection)
+
+
+class AcceptedRuns:
+    """A gateway's floor of accepted calls, with one function. Made inside a running loop; `start` comes first."""
+
+    def __init__(self, file: Path) -> None:
+        self.edge = WarmCall(ManySlots, SLOTS)
+        self.metrics = Metrics()
+        self.writer = Writer(file)
+        self.store = SqliteStore(self.writer, 2**30)
+        self._clock = LoopClock()
+        plan = FunctionPlan(slots=SLOTS, exec_seconds=0.000123)
+        self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)
+        self.worker.followers += [Destinations(lambda _: plan), Callbacks(lambda _: plan, Allowed(()))]
+        fast = self.edge.fast_protocol().fast
+        self.worker.run = Caller(fast.endpoint, fast)
+        self._accepted = 0
+
+    async def start(self) -> None:
+        """Return when the instance is ready and its first calls have been run."""
+        await self.edge.start()
+        await self.accept(WARM_UP)
+        self.worker.start()
+        await self.until_all_have_run()
+
+    async def accept(self, count: int) -> None:
+        """Keep so many calls; the worker is not told."""
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"14")]
+        first, now = self._accepted, self._clock.wall()
+        self._accepted += count
+        calls = [
+            (NewCall(f"{n:032x}", "hello", "POST", b"", b"", headers, b'{"name":"Ada"}'), now)
+            for n in range(first, self._accepted)
+        ]
+        await self.writer.do(lambda db: insert_all(db, calls))
+
+    async def until_all_have_run(self) -> None:
+        """Have all run that were accepted, and return when that is on disk."""
+        self.worker.notify()
+        while self.metrics.async_ended.value_of("hello", "succeeded") < self._accepted:
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        await self.worker.close()
+        await self.store.close()
+        await self.edge.close()
+
+
+async def main(file: Path, runs: bool) -> None:
+    floor = AcceptedRuns(file)
+    await floor.start()
+    gc.disable()  # when it runs depends on what was imported; the gateway keeps all that from it
+    await floor.accept(MEASURED)
+    if runs:
+        await floor.until_all_have_run()
+    await floor.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(Path(sys.argv[1]), sys.argv[2] == "run"))
