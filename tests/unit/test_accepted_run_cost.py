@@ -48,9 +48,7 @@ def test_a_run_stays_within_its_instructions(tmp_path: Path) -> None:
     def counted(what: str) -> int:
         return instructions(LOOP, str(tmp_path / f"{what}.db"), what, report=tmp_path / what)
 
-    with (
-        ThreadPoolExecutor() as threads
-    ):  # what runs beside changes only how many share a commit
+    with ThreadPoolExecutor() as threads:  # what runs beside changes only how many share a commit
         kept, ran = threads.map(counted, ("keep", "run"))
     per_run = (ran - kept) // MEASURED
     print(f"instructions a run: {per_run}")
