@@ -63,13 +63,21 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
 def as_kept(text: str) -> str:
     """Text that functions or callers have a part in, as the file can hold it: half of a surrogate pair, which JSON
     can name and UTF-8 cannot hold, is named again."""
-    return text.encode(errors="backslashreplace").decode()
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def request_head(call: NewCall) -> str:
     """What is kept of a request beside its body."""
-    sub_path, query = call.sub_path.decode("latin-1"), call.query.decode("latin-1")
-    return json.dumps([call.method, sub_path, query, call.client, _as_text(call.headers)])
+    return _request_head(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
+
+
+@lru_cache(maxsize=256)
+def _request_head(
+    method: str, sub_path: bytes, query: bytes, client: str, headers: tuple[tuple[bytes, bytes], ...]
+) -> str:
+    """Few clients send other fields each time."""
+    texts = [sub_path.decode("latin-1"), query.decode("latin-1")]
+    return json.dumps([method, *texts, client, _as_text(headers)])
 
 
 def new_record(seq: int, call: NewCall, now: float) -> Record:

@@ -125,8 +125,7 @@ class Ending(NamedTuple):
     """What is begun together with this record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """How an accepted call stands. Times are wall times in seconds; None: not yet."""
 
     seq: int

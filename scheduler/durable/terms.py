@@ -45,7 +45,7 @@ NO_TERMS = Terms()
 
 def terms_to_json(terms: Terms) -> str:
     """As text, empty for none; `terms_of_json` reads it."""
-    if terms == NO_TERMS:
+    if terms is NO_TERMS or terms == NO_TERMS:
         return ""
     policy = None if terms.policy is None else {**asdict(terms.policy), "on": sorted(terms.policy.on)}
     return json.dumps(
