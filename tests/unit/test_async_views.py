@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -30,11 +29,11 @@ NEW = Record(
     "record",
     [
         NEW,
-        replace(NEW, accepted=1_700_000_000.0, due=1_700_000_000.0),
-        replace(NEW, due=NEW.accepted + 1),
-        replace(NEW, attempts=1, due=NEW.accepted + 2, error="timeout", blame="function", detail='"%s"'),
-        replace(NEW, owner="job:a", part="1"),
-        replace(NEW, status=Status.SUCCEEDED, attempts=1, ended=NEW.accepted + 1),
+        NEW._replace(accepted=1_700_000_000.0, due=1_700_000_000.0),
+        NEW._replace(due=NEW.accepted + 1),
+        NEW._replace(attempts=1, due=NEW.accepted + 2, error="timeout", blame="function", detail='"%s"'),
+        NEW._replace(owner="job:a", part="1"),
+        NEW._replace(status=Status.SUCCEEDED, attempts=1, ended=NEW.accepted + 1),
     ],
 )
 def test_a_record_as_json_is_its_view(record: Record) -> None:
