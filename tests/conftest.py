@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import tarfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,9 +15,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from turns import pytest_runtest_protocol  # noqa: F401  (a hook: pytest finds it here)
 
 from pool.engine.docker import DockerEngine
 from pool.metrics import Metrics
+
+# What a gateway process has compiled, the next one need not: every test of one starts some.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile(
     "short",

@@ -25,7 +25,7 @@ from harness import Gateway, eventually
 from mischief import Mischief
 from mix import Question, functions, heavy_question, nonces, quick_question
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.alone]
 
 WATCHED = (sys.executable, str(Path(__file__).with_name("watched_gateway.py")))
 QUICK, HEAVY = 24, 2
