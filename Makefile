@@ -3,8 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help serve test chaos soak coverage mutants images gateway-image bench lint engine tools constraints clean
 PY := .venv/bin/python
-# How `make test` is cut: file by file, on one process more than most machines have cores, as many tests wait most of
-# their time; those on the engine first, since the quick ones of the end leave no process without work.
+# How `make test` is cut: file by file, in more processes than a small machine has cores, as many tests wait most of
+# their time, and in the order of tests/turns.py.
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 READY := .venv/.ready
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from turns import pytest_runtest_protocol  # noqa: F401  (a hook: pytest finds it here)
+from turns import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401  (hooks: pytest finds them here)
 
 from pool.engine.docker import DockerEngine
 from pool.metrics import Metrics

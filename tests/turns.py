@@ -1,6 +1,6 @@
-"""Tests run beside each other in several processes; one that is marked `alone` runs while no other does.
+"""Tests run beside each other in several processes: which come first, and that one marked `alone` is alone.
 
-A conftest that imports `pytest_runtest_protocol` from here has it so.
+A conftest that imports the hooks from here has it so.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ def turn(alone: bool) -> Iterator[None]:
         with lock(DOOR, fcntl.LOCK_EX):
             room.enter_context(lock(ROOM, fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a test that has a time-out of its own come first: it is long, and at the end all would wait."""
+    long = {item.path for item in items if item.get_closest_marker("timeout")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-timeout begins to count

@@ -1,8 +1,13 @@
-"""Tests that take turns: many at once, or one alone. Here threads stand for processes, on locks of their own."""
+"""Tests that take turns: many at once, or one alone. Here threads stand for processes, on locks of their own.
+
+And the long ones first.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +36,7 @@ class Visitor:
         self.thread.join()
 
 
+TESTS = Path(__file__).parents[1]
 Visit = Callable[[bool], Visitor]
 
 
@@ -77,3 +83,12 @@ def test_who_must_be_alone_waits_for_the_others_and_keeps_them_out(visit: Visit)
     assert not late.inside.wait(0.1)
     alone.go()
     assert late.inside.wait(10)
+
+
+def test_long_files_come_first_and_else_nothing_moves() -> None:
+    files = ["test_turns.py", "test_clock.py", "test_warm_call_cost.py", "test_units.py"]
+    given = [next(TESTS.rglob(file)) for file in files]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *given]
+    listed = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
+    names = [line.partition("::")[0].rpartition("/")[2] for line in listed.splitlines() if "::" in line]
+    assert list(dict.fromkeys(names)) == [files[2], *files[:2], files[3]]
