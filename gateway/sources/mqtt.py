@@ -23,6 +23,10 @@ from scheduler.source_definitions import MqttTopic, split_url
 
 KEEP_ALIVE = 20
 """Seconds without a packet until the server is asked whether it is still there."""
+FAREWELL = 2.0
+"""Seconds that the server gets, when we leave, to read what we acknowledged."""
+NO_TOPIC = "hearth/none"
+"""What we ask to be unsubscribed from, though we never subscribed to it, for the sake of the answer."""
 UNPROMISED = 1000
 """Messages of QoS 0 that may wait: the server does not hold them back, and nobody has promised them."""
 
@@ -48,6 +52,10 @@ class MqttBroker:
         self._news: asyncio.Future[None] | None = None
         """Somebody waits for a message, or for the end of the connection."""
         self._lost: str | None = None
+        self._unread = False
+        """Whether something was acknowledged that the server may not have read yet."""
+        self._answer: asyncio.Future[None] | None = None
+        """Somebody waits for the server to have read it."""
         self._ids: dict[int, tuple[bytes, str]] = {}
         """By the number that the server gave a message that is not acknowledged: its digest, and the id that we gave
         it."""
@@ -57,6 +65,7 @@ class MqttBroker:
     async def open(self) -> None:
         self._arrived.clear()
         self._lost = None
+        self._unread = False
         parts = split_url(self._url, self._definition.SCHEMES)
         client = self._client = Client(
             CallbackAPIVersion.VERSION2,
@@ -90,8 +99,12 @@ class MqttBroker:
             why = "the connection was lost" if reason == "Unspecified error" else str(reason)
             told(self._disconnected, client, why, answered)
 
+        def on_unsubscribe(_: object, __: object, ___: int, ____: object, _____: object) -> None:
+            told(self._answered)
+
         client.on_connect = on_connect
         client.on_subscribe = on_subscribe
+        client.on_unsubscribe = on_unsubscribe
         client.on_message = on_message
         client.on_disconnect = on_disconnect
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -142,6 +155,11 @@ class MqttBroker:
         self._lost = self._lost or reason
         wake(answered)
         self._tell()
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._answer is not None:
+            wake(self._answer)
 
     def _take_in(self, client: Client, message: MQTTMessage) -> None:
         if client is not self._client:
@@ -188,15 +206,33 @@ class MqttBroker:
         for number in (message.receipt for message in messages if message.receipt is not None):
             self._client.ack(number, 1)
             self._ids.pop(number, None)
+            self._unread = True
 
     async def lag(self) -> int | None:
         return None  # the protocol has no question for it
 
     async def close(self) -> None:
-        if self._client is not None:
+        if self._client is None:
+            return
+        try:
+            if self._unread and self._lost is None:
+                await self._be_read(self._client)
+        finally:
             client, self._client = self._client, None
             client.disconnect()
             await asyncio.to_thread(client.loop_stop)
+
+    async def _be_read(self, client: Client) -> None:
+        """Return when the server has read all acknowledgements: it answers in order. One that is just sending would
+        find out that we have gone before it reads what we said last, and give all that again."""
+        self._answer = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(FAREWELL, self._answered)
+        try:
+            client.unsubscribe(NO_TOPIC)
+            await self._answer
+        finally:
+            timer.cancel()
+            self._answer = None
 
 
 def message_of(message: MQTTMessage, id: str) -> Message:

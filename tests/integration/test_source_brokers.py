@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from gateway.sources import mqtt as mqtt_source
 from gateway.sources import nats as nats_source
-from gateway.sources.broker import Broker, Message
+from gateway.sources.broker import PATIENCE, Broker, Message
 from gateway.sources.mqtt import MqttBroker
 from gateway.sources.nats import NatsBroker
 from gateway.sources.redis import RedisBroker
@@ -254,9 +254,9 @@ def mosquitto(tmp_path: Path) -> Any:
         yield server
 
 
-def mqtt_broker(server: Mosquitto, **keys: object) -> MqttBroker:
+def mqtt_broker(server: Mosquitto, in_hand: int = 2, **keys: object) -> MqttBroker:
     definition = MqttTopic.model_validate({"url": server.url, "topic": "orders/#", **keys})
-    return MqttBroker(definition, "us", 2, LoopClock(), lambda: None)
+    return MqttBroker(definition, "us", in_hand, LoopClock(), lambda: None)
 
 
 async def published(server: Mosquitto, *datas: bytes, retain: bool = False, **properties: object) -> None:
@@ -297,6 +297,38 @@ async def test_mqtt_gives_again_what_was_not_acknowledged(mosquitto: Mosquitto) 
     assert data_of(last) == [b"while we were away"]
     await broker.acknowledge(last)
     await broker.close()
+
+
+async def test_mqtt_gives_nothing_again_that_was_acknowledged_just_before_leaving(
+    mosquitto: Mosquitto,
+) -> None:
+    broker = mqtt_broker(mosquitto, in_hand=32)
+    await broker.open()
+    await broker.close()
+    sent = [b"%d" % number for number in range(300)]
+    await published(mosquitto, *sent)
+    seen: list[bytes] = []
+    while len(set(seen)) < len(sent):
+        await broker.open()
+        messages = await broker.take(5)  # more come meanwhile, so that the server is writing when we leave
+        seen += data_of(messages)
+        await broker.acknowledge(messages)
+        await broker.close()
+    assert seen == sent
+
+
+async def test_mqtt_is_left_in_time_where_the_server_does_not_answer(
+    mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_source, "FAREWELL", 0.1)
+    broker = mqtt_broker(mosquitto)
+    await broker.open()
+    await published(mosquitto, b"1")
+    messages = await taken(broker, 1)
+    mosquitto.freeze()
+    await broker.acknowledge(messages)
+    async with asyncio.timeout(PATIENCE):
+        await broker.close()
 
 
 async def test_mqtt_gives_equal_messages_ids_of_their_own(mosquitto: Mosquitto) -> None:
