@@ -145,16 +145,20 @@ class HttpConnection(asyncio.Protocol):
                     break
                 piece = following
         except BaseException:
-            self.abort()
-            if waiter.done() and not waiter.cancelled():
-                waiter.exception()  # seen: the caller learns of the first fault
+            self._give_up(waiter)
             raise
         if not chunked:
-            self.abort()
+            self._give_up(waiter)
             raise InstanceDied("the body ended before its declared length")
         if self.open:
             transport.write(b"0\r\n\r\n")
         return await waiter
+
+    def _give_up(self, waiter: asyncio.Future[Answer]) -> None:
+        """Close at once. The caller learns of the request's fault and does not ask what becomes of the answer."""
+        self.abort()
+        if not waiter.cancel() and not waiter.cancelled():
+            waiter.exception()
 
     async def _unless_done(self, reading: Awaitable[bytes], waiter: asyncio.Future[Answer]) -> bytes | None:
         """The next piece of the body; None if the answer is here first, or will never be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -316,6 +317,25 @@ async def test_a_body_whose_sender_fails(line: Line) -> None:
         await line.connection.exchange(Call(b"POST", b"/", [], b"one", more))
     assert not line.connection.finish()
     assert b"0\r\n\r\n" not in await line.reader.read(), "half a body looks whole"
+
+
+@pytest.mark.parametrize("end", [b"", None])
+async def test_who_was_told_that_the_request_failed_asks_for_no_answer(line: Line, end: bytes | None) -> None:
+    """What then becomes of the connection is no exception that nobody has seen, which the loop would log."""
+    unseen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+
+    async def more() -> bytes:
+        if end is None:
+            raise ConnectionError("the client has gone")
+        return end
+
+    with pytest.raises((InstanceDied, ConnectionError)):
+        await line.connection.exchange(Call(b"POST", b"/", [], b"one", more, 100))
+    while not line.lost:
+        await asyncio.sleep(0)
+    gc.collect()
+    assert unseen == []
 
 
 async def test_an_instance_that_reads_slowly_holds_the_sender_up(line: Line) -> None:
