@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from gateway.problems import Problem
 from gateway.triggers.hooks import LOG_EVERY, Hooks
+from gateway.triggers.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
 from scheduler.durable.sqlite import SqliteStore
@@ -49,6 +53,24 @@ class World:
             self.hooks.take(name, headers, b"{}")
         return f"{refused.value.slug}: {refused.value.detail.replace(name, 'NAME')}"
 
+    def work(self, name: str, signatures: int) -> Counter[str]:
+        """How often it hashes and compares for a message with so many wrong signatures of the standard way."""
+        done: Counter[str] = Counter()
+
+        def look(_: FrameType, event: str, called: object) -> None:
+            if event == "c_call":
+                done[getattr(called, "__name__", "")] += 1
+
+        headers = {"webhook-id": "1", "webhook-timestamp": "0", "webhook-signature": "v1,x " * signatures}
+        sys.setprofile(look)
+        try:
+            self.hooks.take(name, headers, b"{}")
+        except Problem as refused:
+            assert refused.slug == "unauthorized"
+        finally:
+            sys.setprofile(None)
+        return Counter({called: done[called] for called in ("hmac_new", "compare_digest")})
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -73,6 +95,19 @@ async def test_why_is_logged_and_not_more_often_than_strangers_should_write_logs
 
 def test_one_without_a_secret_is_not_signed_for_with_none(world: World) -> None:
     assert world.refusal("lost", b"") == world.refusal("nowhere", b"")
+
+
+@pytest.mark.parametrize("name", ["push", "signed", "lost", "nowhere"])
+def test_the_same_work_is_done_whatever_is_behind_a_name_and_no_more_for_a_long_header(
+    world: World, name: str
+) -> None:
+    world.declare(
+        push={"secret_env": "HOOK"},
+        signed={"secret_env": "HOOK", "signature": "standard"},
+        lost={"secret_env": "NOT_SET_7", "signature": "standard"},
+    )
+    assert world.work(name, 1) == {"hmac_new": 2, "compare_digest": 2}
+    assert world.work(name, 12_000) == {"hmac_new": 2, "compare_digest": 1 + MOST_SIGNATURES}
 
 
 def test_how_large_a_message_is_read_says_nothing_of_one_webhook(world: World) -> None:

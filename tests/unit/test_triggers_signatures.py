@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.triggers.signatures import TOLERANCE, WrongSignature, github_event, standard_event
+from gateway.triggers.signatures import (
+    MOST_SIGNATURES,
+    TOLERANCE,
+    WrongSignature,
+    github_event,
+    standard_event,
+)
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault
 
@@ -84,6 +90,17 @@ def test_one_of_several_signatures_is_enough() -> None:
     headers = standard()
     headers["webhook-signature"] = f"v1,bm8= v2,x {headers['webhook-signature']}"
     assert standard_event("hook", KEY, headers, b"{}", NOW).id == "msg_1"
+
+
+def test_so_many_signatures_of_a_message_are_looked_at() -> None:
+    right = standard()["webhook-signature"]
+    for before in (MOST_SIGNATURES - 1, MOST_SIGNATURES):
+        headers = standard(webhook_signature="v1,bm8= " * before + f"{right} v1,bm8=")
+        if before < MOST_SIGNATURES:
+            assert standard_event("hook", KEY, headers, b"{}", NOW).id == "msg_1"
+        else:
+            with pytest.raises(WrongSignature, match="8"):
+                standard_event("hook", KEY, headers, b"{}", NOW)
 
 
 @pytest.mark.parametrize(
