@@ -153,9 +153,11 @@ def add_trigger_routes(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
         definition = definition_of(name, body)
-        if (fault := triggers.fault(definition)) is not None:
+        fault = triggers.fault(definition)
+        if fault is None or definition.function is not None:  # else the fault tells which functions there are
+            check_allowed(definition)
+        if fault is not None:
             raise Problem("invalid-input", fault)
-        check_allowed(definition)
         await triggers.make(definition)
         return await one(definition)
 

@@ -427,6 +427,7 @@ def test_a_key_sees_and_starts_only_what_it_may_invoke(tmp_path: Path) -> None:
         assert ask("deployer", "POST", "/triggers/a/fire").status_code == 202
         assert ask("deployer", "POST", "/triggers/b/fire").status_code == 404, "it may not name two"
         assert ask("deployer", "PUT", "/triggers/mine", json=on("y", "two")).status_code == 403
+        assert ask("deployer", "PUT", "/triggers/mine", json=on("y", "none")).status_code == 403
         assert ask("deployer", "PUT", "/triggers/mine", json=on("y", "one")).status_code == 200
         assert ask("admin", "PUT", "/triggers/admins", json=on("y", "two")).status_code == 200
         answer = ask("deployer", "PUT", "/triggers/admins", json=on("y", "one"))
