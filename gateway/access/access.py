@@ -200,6 +200,11 @@ class Access:
         wait = admission.bucket.owe(more, self._clock.now())
         return None if wait == 0.0 else self._used_up(admission, wait)
 
+    def give_back(self, admission: Admission, more: int) -> None:
+        """What was charged was for nothing: nothing of it was done."""
+        if isinstance(admission, Tenant) and admission.bucket is not None:
+            admission.bucket.give_back(more, self._clock.now())
+
     def _find(self, credential: bytes | None) -> Tenant | Fault:
         """Whose credential it is, or what is wrong with it."""
         if credential is None:

@@ -92,6 +92,10 @@ class TokenBucket:
         self._tokens = tokens - count
         return 0.0
 
+    def give_back(self, count: int, now: float) -> None:
+        """Have so many again that were taken for nothing."""
+        self._tokens = min(self._burst, self._filled(now) + count)
+
     def _filled(self, now: float) -> float:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now

@@ -14,6 +14,7 @@ from gateway.openapi import problem_responses
 from gateway.problems import Problem
 from gateway.triggers.views import EventsView, started_view
 from scheduler.dispatcher import Dispatcher
+from scheduler.durable.store import StoreError
 from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http
@@ -78,11 +79,15 @@ def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, disp
             events = of_http(request.scope["headers"], body)
         except EventFault as error:
             raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
-        if (over_rate := access.charge(CURRENT.get(), max(0, len(events) - 1))) is not None:
+        caller, more = CURRENT.get(), max(0, len(events) - 1)
+        if (over_rate := access.charge(caller, more)) is not None:
             raise over_rate
-        may_invoke = CURRENT.get().may_invoke
         fires: list[Fire] = []
         for event in events:
             await asyncio.sleep(0)  # a batch holds nobody up
-            fires += triggers.fires_of(event, allowed=may_invoke)
-        return await carried_out(triggers, fires, len(events))
+            fires += triggers.fires_of(event, allowed=caller.may_invoke)
+        try:
+            return await carried_out(triggers, fires, len(events))
+        except StoreError:
+            access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
+            raise

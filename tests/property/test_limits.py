@@ -76,6 +76,21 @@ def test_what_is_owed_is_made_up_for_before_anything_else(
             served += 1
 
 
+@given(rates, st.integers(1, 50), st.integers(1, 1000), st.floats(0, 1000), gaps)
+def test_what_is_given_back_was_never_taken(
+    rate: Rate, burst: int, more: int, meanwhile: float, waits: list[float]
+) -> None:
+    bucket, other = Quota(rate, burst).bucket(0.0), Quota(rate, burst).bucket(0.0)
+    assert bucket is not None and other is not None
+    assert [bucket.take(0.0), other.take(0.0), bucket.owe(more, 0.0)] == [0.0] * 3
+    bucket.give_back(more, meanwhile)
+    now, ahead = meanwhile, 0
+    for wait in waits:
+        now += wait
+        ahead += (bucket.take(now) == 0.0) - (other.take(now) == 0.0)
+        assert ahead in (-1, 0, 1), "but for what arithmetic loses"
+
+
 @given(rates)
 def test_a_rate_is_read_as_it_is_written(rate: Rate) -> None:
     assert parse_rate(str(rate)) == rate

@@ -1,62 +1,88 @@
-"""The routes of triggers without a gateway: what keys are told of what they may not start."""
+"""The routes of triggers without a gateway: what keys learn of what they may not start, and how much they count."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import httpx
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from gateway.access.access import CURRENT, Tenant
-from gateway.access.keys import create
-from gateway.access.limits import UNLIMITED
+from gateway.access.access import CURRENT, Access, Admission, Tenant
+from gateway.access.keys import Key, create
+from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import parse_scopes
-from gateway.problems import Problem
+from gateway.problems import Problem, problem_of
+from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
+from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 
 
 class World:
-    """The routes of a gateway that has the functions `mine` and `foreign`, and no workflow."""
+    """The routes of a gateway that has the functions `mine` and `foreign`, a trigger `every` of events, and no
+    workflow. Whoever has one of `keys` may ask."""
 
-    def __init__(self, file: Path) -> None:
-        clock, writer = VirtualClock(), Writer(file)
-        self.store = SqliteStore(writer, 2**20)
+    def __init__(self, file: Path, *keys: Key) -> None:
+        self.clock, self.writer = VirtualClock(), Writer(file)
+        self.store = SqliteStore(self.writer, 2**20)
         functions = FunctionTarget(lambda: {"mine", "foreign"}, lambda: None, self.store)
         targets = {"function": functions}
-        triggers = Triggers(TriggerStore(writer, self.store.make_room), targets, clock, Metrics())
-        triggers.declare({})
-        self.triggers = triggers
+        store = TriggerStore(self.writer, self.store.make_room)
+        self.triggers = Triggers(store, targets, self.clock, Metrics())
+        every = {"name": "every", "events": {"filters": [{"prefix": {"type": "some"}}]}, "function": "mine"}
+        self.triggers.declare({"every": TriggerDefinition.model_validate(every)})
+        self.access = Access(self.clock, Metrics(), keys)
         router = APIRouter()
         open = cast(Dispatcher, SimpleNamespace(draining=False))
-        add_trigger_routes(router, triggers, Schedules(triggers, targets, clock), open)
+        add_trigger_routes(router, self.triggers, Schedules(self.triggers, targets, self.clock), open)
+        add_event_routes(router, self.triggers, self.access, open)
         self.app = FastAPI()
         self.app.include_router(router)
+        for fault in (Problem, StoreError):
+            self.app.add_exception_handler(fault, problem)
 
-        @self.app.exception_handler(Problem)
-        async def problem(_: Request, error: Exception) -> Response:
-            assert isinstance(error, Problem)
-            return Response(error.detail, error.status)
-
-    async def make(self, scopes: str, **action: str) -> tuple[int, str]:
-        """Status and text of what somebody with these scopes is answered who makes a trigger."""
-        _, key = create("somebody", parse_scopes(scopes.split()), UNLIMITED, None, 0.0)
-        before = CURRENT.set(Tenant(key, 0.0))
+    async def ask(self, admission: Admission, method: str, path: str, **more: Any) -> tuple[int, str]:
+        """Status and text of what somebody is answered who was admitted so."""
+        before = CURRENT.set(admission)
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-            answer = await client.put("/triggers/new", json={"schedule": "0 4 * * *", **action})
+            answer = await client.request(method, path, **more)
         CURRENT.reset(before)
         return answer.status_code, answer.text
+
+    async def make(self, scopes: str, **action: str) -> tuple[int, str]:
+        """What somebody with these scopes is answered who makes a trigger."""
+        _, key = create("somebody", parse_scopes(scopes.split()), UNLIMITED, None, 0.0)
+        keys = {"schedule": "0 4 * * *", **action}
+        return await self.ask(Tenant(key, 0.0), "PUT", "/triggers/new", json=keys)
+
+    async def publish(self, key: str, events: int) -> int:
+        """The status that a batch of so many events has, which comes with this key."""
+        admission = self.access.admit_request([(b"x-hearth-key", key.encode())], "POST", "/events")
+        if isinstance(admission, Problem):
+            return admission.status
+        some = {"specversion": "1.0", "source": "/here", "type": "some"}
+        batch = json.dumps([{**some, "id": str(number)} for number in range(events)])
+        fields = {"content-type": "application/cloudevents-batch+json"}
+        status, _ = await self.ask(admission, "POST", "/events", content=batch, headers=fields)
+        return status
+
+
+async def problem(_: Request, error: Exception) -> Response:
+    fault = error if isinstance(error, Problem) else problem_of(error)
+    return Response(fault.detail, fault.status)
 
 
 async def test_who_may_not_start_a_function_is_not_told_whether_it_is_there(tmp_path: Path) -> None:
@@ -76,4 +102,21 @@ async def test_who_may_not_start_a_function_is_not_told_whether_it_is_there(tmp_
     for scopes in ("deploy invoke:mine", "admin"):
         assert await world.make(scopes, workflow="none") == (422, "there is no workflow 'none'")
     assert (await world.make("deploy invoke:mine", function="mine"))[0] == 200
+    await world.store.close()
+
+
+async def test_a_batch_that_could_not_be_kept_is_not_charged_and_comes_again(tmp_path: Path) -> None:
+    text, key = create("publisher", parse_scopes(["invoke:*"]), Quota(parse_rate("10/h")), None, 0.0)
+    world = World(tmp_path / "calls.db", key)
+    await world.triggers.load()
+    broken = "CREATE TRIGGER broken BEFORE INSERT ON invocations BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    await world.writer.do(lambda db: db.execute(broken))
+    assert [await world.publish(text, 20) for _ in range(3)] == [503, 503, 503]
+    await world.writer.do(lambda db: db.execute("DROP TRIGGER broken"))
+    assert await world.publish(text, 20) == 202
+    assert await world.publish(text, 1) == 429
+    await world.clock.advance(13 * 360.0 - 1.0)
+    assert await world.publish(text, 1) == 429, "3 tries and 20 events: 13 over the rate, and one for this"
+    await world.clock.advance(361.0)
+    assert await world.publish(text, 1) == 202
     await world.store.close()
