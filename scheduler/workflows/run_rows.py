@@ -37,7 +37,8 @@ OWNED = "owner > ? AND owner < ? AND owner != ''"
 OPEN = "status IN ('queued', 'running')"
 UNENDED = "status IN ('queued', 'held', 'running')"
 FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
-CALLS = "FROM invocations WHERE owner = ? AND owner != ''"
+OF_STEP = "owner = ? AND owner != ''"
+CALLS = f"FROM invocations WHERE {OF_STEP}"
 """Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
 PRUNED_AT_ONCE = 20
 """Runs that one transaction forgets, at most."""
@@ -324,15 +325,32 @@ def _close(db: sqlite3.Connection, run: RunRecord, closed: Closed, now: float) -
         " SET status = excluded.status, ended = excluded.ended, error = excluded.error, detail = excluded.detail",
         (run.seq, closed.step, closed.status, now, now, closed.error, as_kept(closed.detail)),
     )
+    _let_go(db, OF_STEP, (owner_of(run.id, closed.step),), now)
+
+
+def _let_go(db: sqlite3.Connection, which: str, values: Sequence[str], now: float) -> None:
+    """Nothing begins the held ones of these calls any more, unless their run is resumed."""
+    db.execute(
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {which} AND status = 'held'",
+        (now, *values),
+    )
 
 
 def give_up(db: sqlite3.Connection, id: str, detail: str, now: float) -> None:
-    """End a run about which nothing can be decided, whatever else is known of it."""
-    db.execute(
+    """End a run about which nothing can be decided, whatever else is known of it. Its calls that were begun go on to
+    their ends."""
+    ended = db.execute(
         "UPDATE runs SET status = 'failed', ended = ?, error = 'not-decided', detail = ? WHERE id = ?"
         " AND status = 'running'",
         (now, as_kept(detail), id),
-    )
+    ).rowcount
+    if ended:
+        db.execute(
+            "UPDATE run_steps SET status = 'cancelled', ended = ? WHERE status = 'running'"
+            " AND seq = (SELECT seq FROM runs WHERE id = ?)",
+            (now, id),
+        )
+        _let_go(db, OWNED, _owners(id), now)
 
 
 def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:
@@ -381,7 +399,7 @@ def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
         if total == 0:
             db.execute("DELETE FROM run_steps WHERE seq = ? AND step = ?", (record.seq, step))
             continue
-        failed = f"owner = ? AND owner != '' AND {FAILED}"
+        failed = f"{OF_STEP} AND {FAILED}"
         owner = owner_of(id, step)
         db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {failed})", (owner,))
         db.execute(

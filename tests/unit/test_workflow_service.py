@@ -20,7 +20,7 @@ from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows import run_rows
-from scheduler.workflows.model import NewRun, RunRecord, RunStatus
+from scheduler.workflows.model import NewRun, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.run_rows import FORGOTTEN_AT_ONCE
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
@@ -90,6 +90,10 @@ class World:
     async def status(self, id: str = "r") -> RunStatus | None:
         record = await self.runs.store.show(id)
         return record.status if record else None
+
+    async def stand(self, function: str = "f") -> dict[Status, int]:
+        """How many of a function's calls stand how."""
+        return Counter(call.status for call in await self.calls.list(Query(function=function)))
 
 
 @pytest.fixture
@@ -417,10 +421,6 @@ async def test_a_resumed_step_begins_no_more_items_at_once_than_it_may(world: Wo
     many = StepDefinition(function="f", map="input", parallel=2, may_fail=True)
     definition = WorkflowDefinition(steps={"a": many, "b": StepDefinition(function="g")})
 
-    async def stand() -> dict[Status, int]:
-        calls = await world.calls.list(Query(function="f"))
-        return Counter(call.status for call in calls)
-
     await world.runs.begin(NewRun("r", "two", definition, body_of(list(range(9)))))
     await world.quiet()
     failed = [(await world.finish(Status.FAILED, "f")).id for _ in range(5)]
@@ -429,17 +429,73 @@ async def test_a_resumed_step_begins_no_more_items_at_once_than_it_may(world: Wo
     assert await world.status() is RunStatus.FAILED
     await world.runs.resume("r")
     await world.quiet()
-    assert await stand() == {Status.QUEUED: 2, Status.HELD: 5}
+    assert await world.stand() == {Status.QUEUED: 2, Status.HELD: 5}
     (held,) = [call for call in await world.calls.list(Query(function="f")) if call.id == failed[-1]]
     assert (await world.calls.cancel(held.id, world.clock.wall())) == held
     await world.runs.cancel("r")
-    assert await stand() == {Status.CANCELLED: 7}
+    assert await world.stand() == {Status.CANCELLED: 7}
     await world.runs.resume("r")
     await world.quiet()
     again = []
     for _ in range(9):
-        assert (await stand())[Status.QUEUED] <= 2
+        assert (await world.stand())[Status.QUEUED] <= 2
         again.append((await world.finish(function="f")).id)
     assert again[:7] == failed, "the same calls, in their order, and then those that were never begun"
     await world.finish(function="g")
+    assert await world.status() is RunStatus.SUCCEEDED
+
+
+async def resumed_with_three_held(world: World) -> str:
+    """Have a run with four items of `f`, one at a time and none begun yet that has not failed, beside `g`; its
+    definition."""
+    many = StepDefinition(function="f", map="input", parallel=1, may_fail=True)
+    definition = WorkflowDefinition(steps={"a": many, "b": StepDefinition(function="g")})
+    await world.runs.begin(NewRun("r", "one", definition, body_of([1, 2, 3, 4])))
+    await world.quiet()
+    for _ in range(3):
+        await world.finish(Status.FAILED, "f")
+    await world.runs.cancel("r")
+    await world.runs.resume("r")
+    await world.quiet()
+    assert await world.stand() == {Status.QUEUED: 1, Status.HELD: 3}
+    return definition.model_dump_json(exclude_unset=True)
+
+
+async def test_what_a_run_holds_has_ended_when_its_step_has_and_is_held_again_when_it_is_resumed(
+    world: World,
+) -> None:
+    await resumed_with_three_held(world)
+    await world.finish(Status.FAILED, "g")
+    await world.clock.advance(5.0)
+    await world.finish(function="f")
+    assert await world.status() is RunStatus.FAILED
+    assert await world.stand() == {Status.SUCCEEDED: 1, Status.CANCELLED: 3}
+    cancelled = await world.calls.list(Query(function="f", statuses=(Status.CANCELLED,)))
+    assert {call.ended for call in cancelled} == {5.0}
+    await world.runs.resume("r")
+    await world.quiet()
+    assert await world.stand() == {Status.SUCCEEDED: 1, Status.QUEUED: 1, Status.HELD: 2}
+    for function in "gfff":
+        await world.finish(function=function)
+    assert await world.status() is RunStatus.SUCCEEDED
+    assert await world.stand() == {Status.SUCCEEDED: 4}
+
+
+async def test_what_a_run_holds_has_ended_when_nothing_can_be_decided_about_it(world: World) -> None:
+    definition = await resumed_with_three_held(world)
+    await world.writer.do(lambda db: db.execute("UPDATE run_data SET definition = '[]'"))
+    await world.finish(function="f")
+    assert await world.status() is RunStatus.FAILED
+    assert await world.stand() == {Status.SUCCEEDED: 1, Status.CANCELLED: 3}
+    await world.writer.do(lambda db: db.execute("UPDATE run_data SET definition = ?", (definition,)))
+    record = await world.runs.store.show("r")
+    found = record and await world.runs.store.steps(record)
+    assert found and {step.step: step.status for step in found[1]} == dict.fromkeys(
+        "ab", StepStatus.CANCELLED
+    )
+    await world.runs.resume("r")
+    await world.quiet()
+    assert await world.stand() == {Status.SUCCEEDED: 1, Status.QUEUED: 1, Status.HELD: 2}
+    for function in "gfff":
+        await world.finish(function=function)
     assert await world.status() is RunStatus.SUCCEEDED
