@@ -33,27 +33,16 @@ from scheduler.workflows.values import Body
 KIND = "run"
 """Kind of owner; the owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
-OWNED = "owner > ? AND owner < ? AND owner != ''"
 OPEN = "status IN ('queued', 'running')"
-UNENDED = "status IN ('queued', 'held', 'running')"
 FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
 OF_STEP = "owner = ? AND owner != ''"
 CALLS = f"FROM invocations WHERE {OF_STEP}"
 """Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
-PRUNED_AT_ONCE = 20
-"""Runs that one transaction forgets, at most."""
-FORGOTTEN_AT_ONCE = 500
-"""Calls that it forgets, of all of them: those who wait for the next one wait for it."""
 
 
 def owner_of(run: str, step: str) -> str:
     """The owner of a step's calls."""
     return f"{KIND}:{run}/{step}"
-
-
-def _owners(run: str) -> tuple[str, str]:
-    """Bounds of the owners of all steps, for `OWNED`."""
-    return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
 
 
 # -- beginning ------------------------------------------------------------------------------------------------
@@ -325,125 +314,15 @@ def _close(db: sqlite3.Connection, run: RunRecord, closed: Closed, now: float) -
         " SET status = excluded.status, ended = excluded.ended, error = excluded.error, detail = excluded.detail",
         (run.seq, closed.step, closed.status, now, now, closed.error, as_kept(closed.detail)),
     )
-    _let_go(db, OF_STEP, (owner_of(run.id, closed.step),), now)
+    let_go(db, OF_STEP, (owner_of(run.id, closed.step),), now)
 
 
-def _let_go(db: sqlite3.Connection, which: str, values: Sequence[str], now: float) -> None:
+def let_go(db: sqlite3.Connection, which: str, values: Sequence[str], now: float) -> None:
     """Nothing begins the held ones of these calls any more, unless their run is resumed."""
     db.execute(
         f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {which} AND status = 'held'",
         (now, *values),
     )
-
-
-def give_up(db: sqlite3.Connection, id: str, detail: str, now: float) -> None:
-    """End a run about which nothing can be decided, whatever else is known of it. Its calls that were begun go on to
-    their ends."""
-    ended = db.execute(
-        "UPDATE runs SET status = 'failed', ended = ?, error = 'not-decided', detail = ? WHERE id = ?"
-        " AND status = 'running'",
-        (now, as_kept(detail), id),
-    ).rowcount
-    if ended:
-        db.execute(
-            "UPDATE run_steps SET status = 'cancelled', ended = ? WHERE status = 'running'"
-            " AND seq = (SELECT seq FROM runs WHERE id = ?)",
-            (now, id),
-        )
-        _let_go(db, OWNED, _owners(id), now)
-
-
-def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:
-    """End a run that goes on. What it was, and the ids of its calls that run: they are cancelled in the records, and
-    are to be interrupted."""
-    record = show(db, id)
-    if record is None or record.status.ended:
-        return record, []
-    made = definition(db, record)
-    bounds = _owners(id)
-    running = db.execute(
-        f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", bounds
-    ).fetchall()
-    db.execute(
-        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND {UNENDED}",
-        (now, *bounds),
-    )
-    for step in made.steps:
-        db.execute(
-            "INSERT INTO run_steps (seq, step, status, total, started, ended) VALUES (?, ?, 'cancelled', 0, ?, ?)"
-            " ON CONFLICT (seq, step) DO UPDATE SET status = 'cancelled', ended = excluded.ended"
-            " WHERE status = 'running'",
-            (record.seq, step, now, now),
-        )
-    db.execute(
-        "UPDATE runs SET status = 'cancelled', ended = ?, revision = revision + 1 WHERE seq = ?",
-        (now, record.seq),
-    )
-    return record, [call for (call,) in running]
-
-
-def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
-    """Let a run that has failed or was cancelled go on: calls that did not succeed are held until their step begins
-    them again, steps that were not begun wait again. What it was; one that goes on or has succeeded is left as it
-    is."""
-    record = show(db, id)
-    if record is None or record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
-        return record
-    made = definition(db, record)
-    for step, status, total in db.execute(
-        "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
-    ).fetchall():
-        stopped = status == StepStatus.CANCELLED
-        if not stopped and (status != StepStatus.FAILED or made.steps[step].may_fail):
-            continue
-        if total == 0:
-            db.execute("DELETE FROM run_steps WHERE seq = ? AND step = ?", (record.seq, step))
-            continue
-        failed = f"{OF_STEP} AND {FAILED}"
-        owner = owner_of(id, step)
-        db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {failed})", (owner,))
-        db.execute(
-            "UPDATE invocations SET status = 'held', ended = NULL, error = NULL, detail = '', blame = 'none'"
-            f" WHERE {failed}",
-            (owner,),
-        )
-        db.execute(
-            "UPDATE run_steps SET status = 'running', ended = NULL, error = NULL, detail = ''"
-            " WHERE seq = ? AND step = ?",
-            (record.seq, step),
-        )
-    db.execute(
-        "UPDATE runs SET status = 'running', ended = NULL, error = NULL, detail = '', revision = revision + 1"
-        " WHERE seq = ?",
-        (record.seq,),
-    )
-    db.execute("UPDATE run_data SET output = NULL, output_type = NULL WHERE seq = ?", (record.seq,))
-    return record
-
-
-def forget(db: sqlite3.Connection, id: str) -> bool:
-    """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it is."""
-    record = show(db, id)
-    if record is None or not record.status.ended:
-        return False
-    some = f"SELECT seq FROM invocations WHERE {OWNED} LIMIT {FORGOTTEN_AT_ONCE}"
-    forgotten = db.execute(f"DELETE FROM invocations WHERE seq IN ({some})", _owners(id)).rowcount
-    if forgotten == FORGOTTEN_AT_ONCE:
-        return True
-    db.execute("DELETE FROM runs WHERE seq = ?", (record.seq,))
-    return False
-
-
-def prune(db: sqlite3.Connection, before: float) -> int:
-    """Forget some of the runs that ended before this; how many they were, the last perhaps in part."""
-    ids = db.execute(
-        "SELECT id FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, PRUNED_AT_ONCE)
-    ).fetchall()
-    changed = db.total_changes
-    for number, (id,) in enumerate(ids, 1):
-        if forget(db, id) or db.total_changes - changed >= FORGOTTEN_AT_ONCE:
-            return number
-    return len(ids)
 
 
 def _content_type(headers: str) -> str:

@@ -13,7 +13,7 @@ from scheduler.durable.model import Idempotency
 from scheduler.durable.room import MakeRoom, has_room
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
-from scheduler.workflows import run_rows
+from scheduler.workflows import run_end_rows, run_rows
 from scheduler.workflows.model import Changes, NewRun, Progress, RunQuery, RunRecord, StepRecord
 from scheduler.workflows.values import Body
 
@@ -45,7 +45,7 @@ class RunStore:
             ):
                 return known
             while run_rows.show(db, run.id) is None and not has_room(db, self._make_room):
-                if not run_rows.prune(db, math.inf):
+                if not run_end_rows.prune(db, math.inf):
                     self._make_room(db)
             run_rows.insert(run, db, now)
             if key is not None:
@@ -69,7 +69,7 @@ class RunStore:
 
     async def give_up(self, id: str, detail: str, now: float) -> None:
         """End a run about which nothing can be decided."""
-        await self._writer.do(partial(run_rows.give_up, id=id, detail=detail, now=now))
+        await self._writer.do(partial(run_end_rows.give_up, id=id, detail=detail, now=now))
 
     async def show(self, id: str) -> RunRecord | None:
         """One run; None: there is none."""
@@ -112,20 +112,20 @@ class RunStore:
 
     async def cancel(self, id: str, now: float) -> tuple[RunRecord | None, Sequence[str]]:
         """End a run that goes on. What it was, and the ids of its calls that are to be interrupted."""
-        return await self._writer.do(partial(run_rows.cancel, id=id, now=now))
+        return await self._writer.do(partial(run_end_rows.cancel, id=id, now=now))
 
     async def resume(self, id: str) -> RunRecord | None:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
-        return await self._writer.do(partial(run_rows.resume, id=id))
+        return await self._writer.do(partial(run_end_rows.resume, id=id))
 
     async def forget(self, id: str) -> bool:
         """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it
         is."""
-        return await self._writer.do(partial(run_rows.forget, id=id))
+        return await self._writer.do(partial(run_end_rows.forget, id=id))
 
     async def prune(self, before: float) -> int:
         """Forget runs that ended before this, and, while the store is over its size, the oldest that have ended. A
         bounded number at a time; how many they were."""
         return await self._writer.do(
-            lambda db: run_rows.prune(db, before if has_room(db, self._make_room) else math.inf)
+            lambda db: run_end_rows.prune(db, before if has_room(db, self._make_room) else math.inf)
         )

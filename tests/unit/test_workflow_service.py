@@ -21,7 +21,7 @@ from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows import run_rows
 from scheduler.workflows.model import NewRun, RunRecord, RunStatus, StepStatus
-from scheduler.workflows.run_rows import FORGOTTEN_AT_ONCE
+from scheduler.workflows.run_end_rows import FORGOTTEN_AT_ONCE
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure

@@ -1,0 +1,132 @@
+"""The ends of workflow runs, by hand or for age, and going on after them: what becomes of the rows of a run, inside
+somebody's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from scheduler.durable.call_rows import as_kept
+from scheduler.workflows.model import RunRecord, RunStatus, StepStatus
+from scheduler.workflows.run_rows import FAILED, KIND, OF_STEP, definition, let_go, owner_of, show
+
+OWNED = "owner > ? AND owner < ? AND owner != ''"
+UNENDED = "status IN ('queued', 'held', 'running')"
+PRUNED_AT_ONCE = 20
+"""Runs that one transaction forgets, at most."""
+FORGOTTEN_AT_ONCE = 500
+"""Calls that it forgets, of all of them: those who wait for the next one wait for it."""
+
+
+def _owners(run: str) -> tuple[str, str]:
+    """Bounds of the owners of all steps, for `OWNED`."""
+    return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
+
+
+def give_up(db: sqlite3.Connection, id: str, detail: str, now: float) -> None:
+    """End a run about which nothing can be decided, whatever else is known of it. Its calls that were begun go on to
+    their ends."""
+    ended = db.execute(
+        "UPDATE runs SET status = 'failed', ended = ?, error = 'not-decided', detail = ? WHERE id = ?"
+        " AND status = 'running'",
+        (now, as_kept(detail), id),
+    ).rowcount
+    if ended:
+        db.execute(
+            "UPDATE run_steps SET status = 'cancelled', ended = ? WHERE status = 'running'"
+            " AND seq = (SELECT seq FROM runs WHERE id = ?)",
+            (now, id),
+        )
+        let_go(db, OWNED, _owners(id), now)
+
+
+def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:
+    """End a run that goes on. What it was, and the ids of its calls that run: they are cancelled in the records, and
+    are to be interrupted."""
+    record = show(db, id)
+    if record is None or record.status.ended:
+        return record, []
+    made = definition(db, record)
+    bounds = _owners(id)
+    running = db.execute(
+        f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", bounds
+    ).fetchall()
+    db.execute(
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND {UNENDED}",
+        (now, *bounds),
+    )
+    for step in made.steps:
+        db.execute(
+            "INSERT INTO run_steps (seq, step, status, total, started, ended) VALUES (?, ?, 'cancelled', 0, ?, ?)"
+            " ON CONFLICT (seq, step) DO UPDATE SET status = 'cancelled', ended = excluded.ended"
+            " WHERE status = 'running'",
+            (record.seq, step, now, now),
+        )
+    db.execute(
+        "UPDATE runs SET status = 'cancelled', ended = ?, revision = revision + 1 WHERE seq = ?",
+        (now, record.seq),
+    )
+    return record, [call for (call,) in running]
+
+
+def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
+    """Let a run that has failed or was cancelled go on: calls that did not succeed are held until their step begins
+    them again, steps that were not begun wait again. What it was; one that goes on or has succeeded is left as it
+    is."""
+    record = show(db, id)
+    if record is None or record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+        return record
+    made = definition(db, record)
+    for step, status, total in db.execute(
+        "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
+    ).fetchall():
+        stopped = status == StepStatus.CANCELLED
+        if not stopped and (status != StepStatus.FAILED or made.steps[step].may_fail):
+            continue
+        if total == 0:
+            db.execute("DELETE FROM run_steps WHERE seq = ? AND step = ?", (record.seq, step))
+            continue
+        failed = f"{OF_STEP} AND {FAILED}"
+        owner = owner_of(id, step)
+        db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {failed})", (owner,))
+        db.execute(
+            "UPDATE invocations SET status = 'held', ended = NULL, error = NULL, detail = '', blame = 'none'"
+            f" WHERE {failed}",
+            (owner,),
+        )
+        db.execute(
+            "UPDATE run_steps SET status = 'running', ended = NULL, error = NULL, detail = ''"
+            " WHERE seq = ? AND step = ?",
+            (record.seq, step),
+        )
+    db.execute(
+        "UPDATE runs SET status = 'running', ended = NULL, error = NULL, detail = '', revision = revision + 1"
+        " WHERE seq = ?",
+        (record.seq,),
+    )
+    db.execute("UPDATE run_data SET output = NULL, output_type = NULL WHERE seq = ?", (record.seq,))
+    return record
+
+
+def forget(db: sqlite3.Connection, id: str) -> bool:
+    """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it is."""
+    record = show(db, id)
+    if record is None or not record.status.ended:
+        return False
+    some = f"SELECT seq FROM invocations WHERE {OWNED} LIMIT {FORGOTTEN_AT_ONCE}"
+    forgotten = db.execute(f"DELETE FROM invocations WHERE seq IN ({some})", _owners(id)).rowcount
+    if forgotten == FORGOTTEN_AT_ONCE:
+        return True
+    db.execute("DELETE FROM runs WHERE seq = ?", (record.seq,))
+    return False
+
+
+def prune(db: sqlite3.Connection, before: float) -> int:
+    """Forget some of the runs that ended before this; how many they were, the last perhaps in part."""
+    ids = db.execute(
+        "SELECT id FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, PRUNED_AT_ONCE)
+    ).fetchall()
+    changed = db.total_changes
+    for number, (id,) in enumerate(ids, 1):
+        if forget(db, id) or db.total_changes - changed >= FORGOTTEN_AT_ONCE:
+            return number
+    return len(ids)
