@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gateway.background import BACKGROUND, Background, phases_of
 from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.deadline import Deadline
 from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
 from gateway.invocation import HandedOver, Invocation
 from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
@@ -26,6 +27,7 @@ from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import Kind
 from scheduler.dispatcher import Dispatcher, Queued
+from scheduler.durable.store import LARGEST_KEPT
 from scheduler.function import Function
 
 log = logging.getLogger("hearth.invoke")
@@ -140,33 +142,6 @@ def check_method(kind: Kind, name: str, method: str, sub_path: bytes) -> None:
         raise Problem("method-not-allowed", detail, headers=((b"allow", b""),))
     if method != "POST":
         raise Problem("method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),))
-
-
-class Deadline:
-    """Cancels the task that made it when its time has come: `asyncio.timeout` at a quarter of its cost.
-
-    The task waits inside the guarded block whenever the timer can run, so the cancellation always ends up there.
-    """
-
-    __slots__ = ("_passed", "_task", "_timer")
-
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self._task = asyncio.current_task()
-        self._passed = False
-        self._timer = clock.call_later(seconds, self._pass)
-
-    def _pass(self) -> None:
-        self._passed = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def caught(self) -> bool:
-        """Whether a cancellation that was caught is the deadline's, and nobody else's as well."""
-        return self._passed and self._task is not None and self._task.uncancel() == 0
-
-    def disarm(self) -> None:
-        """The block has ended."""
-        self._timer.cancel()
 
 
 class _Invocation(Invocation):
@@ -354,8 +329,9 @@ class _Invocation(Invocation):
         bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
         if answer.complete and not bodiless and function.workload.kind is not Kind.COMMAND:
             body = answer.take()
-            if len(body) > limits.max_response:
-                raise TooLarge(f"the answer is over {limits.max_response} bytes (max_response)")
+            most, why = self._most_of_an_answer(function)
+            if len(body) > most:
+                raise TooLarge(f"the answer is over {most} bytes ({why})")
             headers.append((b"content-length", b"%d" % len(body)))
             self.head_sent = self.sending = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -367,11 +343,11 @@ class _Invocation(Invocation):
     async def _stream(
         self, function: Function, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool
     ) -> None:
-        limit = function.limits.max_response
+        limit, why = self._most_of_an_answer(function)
         declared = next((value for name, value in answer.headers if name == b"content-length"), None)
         if declared is not None and not (bodiless and answer.status in (204, 304)):
             if int(declared) > limit and not bodiless:
-                raise TooLarge(f"the answer is {int(declared)} bytes long, over {limit} (max_response)")
+                raise TooLarge(f"the answer is {int(declared)} bytes long, over {limit} ({why})")
             headers.append((b"content-length", declared))
         self.head_sent = self.sending = True
         await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -381,11 +357,18 @@ class _Invocation(Invocation):
             while not bodiless and (piece := await self._next(answer, watch)):
                 size += len(piece)
                 if size > limit:
-                    raise TooLarge(f"the answer is over {limit} bytes (max_response)")
+                    raise TooLarge(f"the answer is over {limit} bytes ({why})")
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
             watch.cancel()
         await self.send({"type": "http.response.body", "body": b""})
+
+    def _most_of_an_answer(self, function: Function) -> tuple[int, str]:
+        """In bytes, and what says so."""
+        most = function.limits.max_response
+        if self.background is None or most <= LARGEST_KEPT:
+            return most, "max_response"
+        return LARGEST_KEPT, "no more is kept of an accepted call's"
 
     async def _client_leaves(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

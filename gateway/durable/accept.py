@@ -9,11 +9,12 @@ from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.deadline import Deadline
 from gateway.durable.idempotency import idempotency_of
 from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
-from gateway.invoke import PREFIX, Deadline, InvokeEndpoint, check_method
+from gateway.invoke import PREFIX, InvokeEndpoint, check_method
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics
@@ -21,7 +22,7 @@ from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.model import NewCall, Record
-from scheduler.durable.store import KeyReused, Store, StoreError
+from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
 from scheduler.registry import Registry
@@ -98,10 +99,13 @@ class AcceptEndpoint:
         terms = self._terms(wish)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
-        body = RequestBody(receive, scope, definition.max_body)
+        most, why = definition.max_body, "max_body of the function"
+        if most > LARGEST_KEPT:
+            most, why = LARGEST_KEPT, "no more is kept of a call to be run later"
+        body = RequestBody(receive, scope, most, why)
         deadline = Deadline(self._clock, definition.timeout)
         try:
-            await body.read_ahead(definition.max_body + 1)
+            await body.read_ahead(most + 1)
         except asyncio.CancelledError:
             if not deadline.caught():
                 raise

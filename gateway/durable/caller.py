@@ -163,8 +163,8 @@ def head_of(claim: Claim, function: Function) -> Head:
     """The head of the request that a function is sent. Raises `Problem`."""
     call = claim.call
     lines = _passed(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
-    told = header_lines(background_headers(claim.attempt, call.terms.context))
     # What goes on after a hand-over makes a request of its own of the call.
+    told = _told(claim.attempt, call.terms.context)
     return Head({}, function.name, lines + told, len(call.body), [], False)
 
 
@@ -180,6 +180,12 @@ def _passed(
         target_of(sub_path, query),
         header_lines(passed_headers(scope)),
     )
+
+
+@lru_cache(maxsize=64)
+def _told(attempt: int, context: tuple[tuple[str, str], ...]) -> bytes:
+    """What a function is told of a run."""
+    return header_lines(background_headers(attempt, context))
 
 
 @lru_cache(maxsize=512)

@@ -148,8 +148,10 @@ def add_routes(
         """One that waits is never run. One that runs is interrupted: its instance is destroyed."""
         await find_own(id)
         record = await store.cancel(id, clock.wall())
-        if record is not None and record.status is Status.RUNNING:
-            await worker.cancel(id)
+        if record is not None and record.status is Status.RUNNING and not await worker.cancel(id):
+            record = await store.cancel(
+                id, clock.wall()
+            )  # it may have failed just now, and wait for its next run
         after = await find(id)
         if record is None or record.status.ended or after.status is not Status.CANCELLED:
             raise Problem("conflict", f"the invocation is {after.status} already")

@@ -47,7 +47,8 @@ class InvocationView(BaseModel):
     error: str | None = Field(
         None,
         description="What its latest run failed of: the slug of a problem, `function-error` for an answer of the "
-        "function's own with a status from 400, `expired` for a call that was not run in time",
+        "function's own with a status from 400, `expired` for a call that was not run in time, `not-kept` for a "
+        "result that the store cannot keep",
     )
     detail: str = Field("", description="The same in words")
     blame: Literal["caller", "function", "platform", "none"] = "none"

@@ -18,7 +18,7 @@ from scheduler.durable.model import Ending, NewCall, Record
 from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
-SIZES = (64, 8, 1)
+SIZES = (64, 32, 16, 8, 4, 2, 1)
 """Rows of one statement. Few different ones, so that each is prepared once."""
 NEW = "invocations (seq, id, function, status, depth, accepted, since, due)"
 ENDED = (
@@ -111,7 +111,7 @@ def chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
             at += size
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _with_rows(statement: str, count: int, width: int) -> str:
     row = f"({', '.join('?' * width)})"
     return statement.replace("{rows}", f"VALUES {', '.join([row] * count)}")

@@ -26,6 +26,8 @@ COLUMNS = (
     "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part,"
     " phases"
 )
+MOST_TO_REMEMBER = 2048
+"""Bytes of a request's path and query whose head is remembered, at most."""
 PRUNED_AT_ONCE = 500
 """Calls that one transaction forgets: those who wait for the next one wait for it."""
 FREE = "owner = ''"
@@ -68,10 +70,15 @@ def as_kept(text: str) -> str:
 
 def request_head(call: NewCall) -> str:
     """What is kept of a request beside its body."""
-    return _request_head(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
+    known = (
+        _request_head
+        if len(call.query) + len(call.sub_path) < MOST_TO_REMEMBER
+        else _request_head.__wrapped__
+    )
+    return known(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _request_head(
     method: str, sub_path: bytes, query: bytes, client: str, headers: tuple[tuple[bytes, bytes], ...]
 ) -> str:

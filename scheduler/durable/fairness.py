@@ -8,7 +8,7 @@ one that is free, however long the backlogs of others are, and none holds more t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sized
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
@@ -56,8 +56,13 @@ def _wants(
     return granted < waiting[name] and held.get(name, 0) + granted < most.get(name, 1)
 
 
-def next_to_run(ready: Collection[str], running: Mapping[str, int]) -> str | None:
-    """Whose call is run next, of those that have one leased: the one with the fewest running. None: nobody's."""
-    if len(ready) < 2:  # the usual case: it is asked at every end of a run
-        return next(iter(ready), None)
-    return min(ready, key=lambda name: (running.get(name, 0), name))
+def next_to_run(
+    ready: Mapping[str, Sized], running: Mapping[str, int], at_once: Mapping[str, int]
+) -> str | None:
+    """Whose call is run next, of those that have some `ready` and run fewer than they may `at_once`: the one with the
+    fewest running. None: nobody's."""
+    first: tuple[int, str] | None = None
+    for name, calls in ready.items():
+        if calls and (runs := running.get(name, 0)) < at_once[name] and (not first or (runs, name) < first):
+            first = runs, name
+    return first and first[1]

@@ -11,7 +11,10 @@ P = ParamSpec("P")
 
 
 def what_follows(
-    subject: str, followers: Iterable[Callable[P, Iterable[object]]], *ended: P.args, **named: P.kwargs
+    subject: Callable[[], str],
+    followers: Iterable[Callable[P, Iterable[object]]],
+    *ended: P.args,
+    **named: P.kwargs,
 ) -> tuple[object, ...]:
     """What all of them say of an end. Nothing if one of them has a fault, which is logged: `subject` has ended all
     the same."""
@@ -21,5 +24,5 @@ def what_follows(
             works += follower(*ended, **named)
         return tuple(works)
     except Exception:
-        log.exception("%s: nothing follows from its end", subject)
+        log.exception("%s: nothing follows from its end", subject())
         return ()

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
-from pool.clock import Clock
+from pool.clock import Clock, Timer, wake
 from scheduler.durable.followers import what_follows
-from scheduler.durable.model import Claim, Ending
+from scheduler.durable.model import Claim, Ending, Status
 from scheduler.durable.store import Store, StoreError
 
 log = logging.getLogger("hearth.durable")
 
 MOST_TOGETHER = 256
 """Ends in one commit."""
+MANY = 8
+"""Ends in one commit that tell of a backlog being run: more are waited for, since a commit of a hundred costs hardly
+more than one of ten."""
+GATHER = 0.01
+"""Seconds that ends wait for others then."""
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
+FAILING = 3
+"""Ends that cannot be written one by one, after which the store is taken to fail for all."""
 Follower = Callable[[Claim, Ending], Iterable[object]]
 """What follows from the end of a call, for `Store.begin`. Must not raise."""
 Run = tuple[Claim, Ending]
@@ -30,7 +38,14 @@ class Recorder:
         self._clock = clock
         self._recorded = recorded
         self.followers: list[Follower] = []
-        self._ended: list[Run] = []
+        self._ended: dict[str, Run] = {}
+        """Those that the store was not asked to write yet, by their calls."""
+        self._writing: dict[str, Run] = {}
+        self._written = asyncio.Event()
+        """Set when it has done with those that are being written."""
+        self._failed: dict[str, Run] = {}
+        """Those that it could not write: it is asked again after a pause, behind those that have come since."""
+        self._retry: Timer | None = None
         self._task: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[None] | None = None
         self._closing = False
@@ -38,61 +53,131 @@ class Recorder:
     @property
     def busy(self) -> bool:
         """Whether anything is still to be recorded."""
-        return self._task is not None
+        return bool(self._ended or self._writing or self._failed)
 
     def add(self, claim: Claim, ending: Ending) -> None:
         """Record an end, however long the store takes to be able to."""
-        if ending.status.ended:
-            subject = f"invocation {ending.id} of {claim.call.function}"
-            if follow := what_follows(subject, self.followers, claim, ending):
-                ending = ending._replace(follow=follow)
-        self._ended.append((claim, ending))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._write())
+        if ending.status.ended and (
+            follow := what_follows(lambda: _subject(claim), self.followers, claim, ending)
+        ):
+            ending = ending._replace(follow=follow)
+        self._ended[ending.id] = claim, ending
+        self._go_on()
+
+    def cancel(self, id: str) -> bool:
+        """Have a call end as cancelled that has failed and is to be tried again, if that is not written yet. False:
+        there is no such call here, or it has ended otherwise."""
+        for waiting in (self._ended, self._failed):
+            if id in waiting and not waiting[id][1].status.ended:
+                claim, ending = waiting[id]
+                waiting[id] = claim, Ending(id, Status.CANCELLED, ending.failures)
+                return True
+        return False
+
+    async def written(self, id: str) -> None:
+        """Return when the end of a call is not just being written."""
+        while id in self._writing:
+            await self._written.wait()
 
     async def close(self) -> None:
         """Record what can be recorded at once. What cannot is run again at the next start."""
         self._closing = True
         if self._pause is not None:
-            self._pause.cancel()
+            wake(self._pause)
+        self._try_again()
         if self._task is not None:
             await asyncio.wait((self._task,))
 
+    def _go_on(self) -> None:
+        if self._task is None and self._ended:
+            self._task = asyncio.get_running_loop().create_task(self._write())
+
+    def _try_again(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._ended |= self._failed
+        self._failed = {}
+        self._go_on()
+
     async def _write(self) -> None:
-        while self._ended:
-            together, self._ended = self._ended[:MOST_TOGETHER], self._ended[MOST_TOGETHER:]
-            await self._record(together)
-        self._task = None
+        try:
+            while self._ended:
+                self._writing = dict(islice(self._ended.items(), MOST_TOGETHER))
+                for id in self._writing:
+                    del self._ended[id]
+                await self._record(list(self._writing.values()))
+                were, self._writing = len(self._writing), {}
+                self._written.set()
+                self._written.clear()  # those who wait have been woken
+                if were >= MANY and not self._closing:
+                    self._pause = asyncio.get_running_loop().create_future()
+                    timer = self._clock.call_later(GATHER, wake, self._pause)
+                    await self._pause
+                    timer.cancel()
+        finally:
+            self._task = None
+            if self._failed and not self._closing and self._retry is None:
+                self._retry = self._clock.call_later(STORE_RETRY, self._try_again)
 
     async def _record(self, runs: Sequence[Run]) -> None:
-        on_disk = True
-        while True:
-            try:
-                await self._store.finish([ending for _, ending in runs], self._clock.wall())
-                break
-            except StoreError:
-                if self._closing or not await self._retried():
-                    on_disk = False
-                    break
-            except Exception as fault:  # of one of them: the others are none the worse for it
-                if len(runs) > 1:
-                    for run in runs:
-                        await self._record([run])
-                    return
-                ((claim, ending),) = runs
-                subject = f"invocation {ending.id} of {claim.call.function}"
-                if not ending.follow:
-                    log.error("%s: its end cannot be recorded, it will be run again", subject, exc_info=fault)
-                    on_disk = False
-                    break
-                log.error("%s: what follows from its end is not begun", subject, exc_info=fault)
-                runs = [(claim, ending._replace(follow=()))]  # it has ended all the same
-        for claim, ending in runs:
-            self._recorded(claim, ending, on_disk)
+        try:
+            await self._store.finish([ending for _, ending in runs], self._clock.wall())
+        except StoreError:
+            if len(runs) > 1:
+                await self._one_by_one(runs)
+            elif self._closing:
+                self._tell(*runs[0], on_disk=False)
+            else:
+                self._failed[runs[0][1].id] = runs[0]
+        except Exception as fault:
+            if len(runs) > 1:
+                await self._one_by_one(runs)
+            else:
+                await self._without_what_is_at_fault(*runs[0], fault)
+        else:
+            for claim, ending in runs:
+                self._tell(claim, ending, on_disk=True)
 
-    async def _retried(self) -> bool:
-        """Wait until it is time to try again; False: it is time to close."""
-        self._pause = asyncio.ensure_future(self._clock.sleep(STORE_RETRY))
-        await asyncio.wait((self._pause,))
-        self._pause = None
-        return not self._closing
+    async def _one_by_one(self, runs: Sequence[Run]) -> None:
+        """One of them may be at fault: the others are none the worse for it."""
+        failing = 0
+        for number, run in enumerate(runs):
+            if (
+                failing == FAILING
+            ):  # it is not them; and those that come first next time have not been tried yet
+                untried = {ending.id: (claim, ending) for claim, ending in runs[number:]}
+                if self._closing:
+                    for claim, ending in untried.values():
+                        self._tell(claim, ending, on_disk=False)
+                else:
+                    self._failed = untried | self._failed
+                return
+            await self._record([run])
+            failing += run[1].id in self._failed
+
+    async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
+        """An end that cannot be written as it is, however well the store is: it has ended all the same."""
+        if ending.follow:
+            log.error("%s: what follows from its end is not begun", _subject(claim), exc_info=fault)
+            await self._record([(claim, ending._replace(follow=()))])
+        elif ending.result is not None:
+            log.error("%s: what it brought cannot be kept", _subject(claim), exc_info=fault)
+            kept = ending._replace(result=None)
+            if ending.status.ended:
+                detail = "what it brought cannot be kept"
+                kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=detail)
+            await self._record([(claim, kept)])
+        else:
+            log.error("%s: its end cannot be recorded, it will be run again", _subject(claim), exc_info=fault)
+            self._tell(claim, ending, on_disk=False)
+
+    def _tell(self, claim: Claim, ending: Ending, on_disk: bool) -> None:
+        try:
+            self._recorded(claim, ending, on_disk)
+        except Exception:  # it must not, and the others' ends are to be recorded whatever it does
+            log.exception("%s: not everybody is told of its end", _subject(claim))
+
+
+def _subject(claim: Claim) -> str:
+    return f"invocation {claim.call.id} of {claim.call.function}"

@@ -19,6 +19,8 @@ from scheduler.durable.model import (
 
 MOST_BYTES = 64 * 2**20
 """Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
+LARGEST_KEPT = 256 * 2**20
+"""Bytes of a body that is kept, of a request or an answer, whatever its function allows: it is in memory whole."""
 Choose = Callable[[Mapping[str, Backlog]], Mapping[str, int]]
 """How many calls of which function shall be leased, of those that are due. Pure: the store's thread calls it."""
 

@@ -13,7 +13,7 @@ from pool.clock import Clock, Timer, jitter
 from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
-from scheduler.durable.policy import has_expired, judge
+from scheduler.durable.policy import failure_of, has_expired, judge
 from scheduler.durable.recorder import STORE_RETRY, Follower, Recorder
 from scheduler.durable.running import Run, Runner, faulty
 from scheduler.durable.store import MOST_BYTES, Store, StoreError
@@ -157,7 +157,8 @@ class Worker:
             await ended
 
     async def cancel(self, id: str) -> bool:
-        """Interrupt a call that is leased; False: it is not (any more)."""
+        """Interrupt a call that is leased, and return when that is on disk. False: it is not leased (any more), or
+        somebody else does it; what it was about to be when we came is on disk."""
         if self._leasing is not None:  # it may be among those
             await asyncio.wait((self._leasing,))
         for queue in self._ready.values():
@@ -169,13 +170,18 @@ class Worker:
                         await recorded
                     return True
         attempt = self._attempts.get(id)
-        if attempt is None or attempt.run is None or attempt.cancelled:
-            return False
-        attempt.cancelled = True
         with self._waiters.waiting(id) as recorded:
-            attempt.run.interrupt()
-            await recorded
-        return True
+            if attempt is not None and attempt.run is not None:
+                if first := not attempt.cancelled:
+                    attempt.cancelled = True
+                    attempt.run.interrupt()
+                await recorded
+                return first
+            if self._recorder.cancel(id):
+                await recorded
+                return True
+        await self._recorder.written(id)
+        return False
 
     # -- leasing --------------------------------------------------------------------------------------------
 
@@ -225,7 +231,7 @@ class Worker:
             self._leasing = None
         for name in {claim.call.function for claim in claimed.claims}:
             self._at_once[name] = at_once = self._places(name)
-            self._few[name] = (at_once + self._most(name)) // 2
+            self._few[name] = (self._most(name) - at_once) // 2
         for claim in claimed.claims:
             self._bytes += len(claim.call.body)
             self._held[claim.call.function] += 1
@@ -253,12 +259,7 @@ class Worker:
         self._beginning = True
         try:
             while not self._stopping and len(self._attempts) < MOST_AT_ONCE:
-                able = [
-                    name
-                    for name, queue in self._ready.items()
-                    if queue and self._running[name] < self._at_once[name]
-                ]
-                name = next_to_run(able, self._running)
+                name = next_to_run(self._ready, self._running, self._at_once)
                 if name is None:
                     return
                 self._begin_run(self._ready[name].popleft())
@@ -286,8 +287,9 @@ class Worker:
 
     def _run_ended(self, attempt: Attempt, result: Result | None) -> None:
         claim = attempt.claim
-        if self._attempts.pop(claim.call.id, None) is None:  # told twice
+        if self._attempts.get(claim.call.id) is not attempt:  # told twice
             return
+        del self._attempts[claim.call.id]
         self._running[claim.call.function] -= 1
         if attempt.cancelled:
             self._recorder.add(claim, Ending(claim.call.id, Status.CANCELLED, claim.failures))
@@ -303,6 +305,7 @@ class Worker:
         """The end of a run is on disk, or cannot come there."""
         self._let_go(claim)
         if not on_disk:
+            self._waiters.tell(ending.id)  # they look for themselves how it stands
             return
         function = label_of(claim.call.function)
         if ending.status is Status.QUEUED:
@@ -313,7 +316,8 @@ class Worker:
             for tell in self.on_followed:
                 tell(ending.follow)
         self._waiters.tell(ending.id)
-        self.ended(claim.call.owner)
+        if claim.call.owner:
+            self.ended(claim.call.owner)
 
     def _let_go(self, claim: Claim) -> None:
         function = claim.call.function
@@ -329,10 +333,12 @@ class Worker:
             )
             for known in of_function:
                 known.pop(function, None)
-        if self._held[function] <= self._few.get(function, 0):
+        if len(self._ready.get(function, ())) <= self._few.get(function, 0):
             self._wake.set()
 
     def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
+        if failure_of(result) is None:  # as most: nothing is to be decided
+            return Ending(claim.call.id, Status.SUCCEEDED, claim.failures, result)
         now = self._clock.wall()
         verdict = judge(
             policy,

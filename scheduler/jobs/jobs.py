@@ -219,7 +219,7 @@ class Jobs:
         now = self._clock.wall()
         status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
-        follow = what_follows(f"job {job.id}", self.on_job_ended, summary)
+        follow = what_follows(lambda: f"job {job.id}", self.on_job_ended, summary)
         if await self.store.end(job, status, tasks, follow, now):
             log.info("job %s has ended: %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1

@@ -195,7 +195,7 @@ class Runs:
             return
         if changes.end is not None:
             ended = EndedRun(progress.record, progress.definition, changes.end)
-            follow = what_follows(f"run {id}", self.followers, ended)
+            follow = what_follows(lambda: f"run {id}", self.followers, ended)
             changes.end = replace(changes.end, follow=follow)
         if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
             self._again.add(id)

@@ -22,9 +22,10 @@ from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
-from scheduler.durable.model import NewCall
+from scheduler.durable.model import NewCall, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
+from scheduler.durable.terms import Policy
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from tests.unit.warm_call_loop import ANSWER, Link, Transport, WarmCall
@@ -65,7 +66,7 @@ class AcceptedRuns:
         self.writer = Writer(file)
         self.store = SqliteStore(self.writer, 2**30)
         self._clock = LoopClock()
-        plan = FunctionPlan(slots=SLOTS, exec_seconds=0.000123)
+        plan = FunctionPlan(Policy(attempts=1), SLOTS, exec_seconds=0.000123)
         self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)
         self.worker.followers += [Destinations(lambda _: plan), Callbacks(lambda _: plan, Allowed(()))]
         fast = self.edge.fast_protocol().fast
@@ -90,10 +91,13 @@ class AcceptedRuns:
         ]
         await self.writer.do(lambda db: insert_all(db, calls))
 
-    async def until_all_have_run(self) -> None:
-        """Have all run that were accepted, and return when that is on disk."""
+    async def until_all_have_run(self, last: Status = Status.SUCCEEDED) -> None:
+        """Have all run that were accepted, and return when that is on disk. The last one may end in another way."""
         self.worker.notify()
-        while self.metrics.async_ended.value_of("hello", "succeeded") < self._accepted:
+        ended = self.metrics.async_ended
+        while ended.value_of("hello", "succeeded") < self._accepted - (
+            last is not Status.SUCCEEDED
+        ) or not ended.value_of("hello", last):
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:

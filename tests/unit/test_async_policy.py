@@ -117,8 +117,12 @@ def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
     assert [places(slots, 0.001) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 2, 15, 999]
     assert in_hand(8, None) == in_hand(8, 0.5) == 8
     assert 8 < in_hand(8, 0.001) <= 8 + MOST_AHEAD
-    assert next_to_run(["a", "b"], {"a": 2, "b": 1}) == "b"
-    assert next_to_run([], {"a": 2}) is None
+    some, none, most = [1], [], {"a": 3, "b": 3, "c": 3}
+    assert next_to_run({"a": some, "b": some}, {"a": 2, "b": 1}, most) == "b"
+    assert next_to_run({"b": some, "a": some}, {"a": 1, "b": 1}, most) == "a"
+    assert next_to_run({"a": some, "b": none, "c": some}, {"a": 2, "c": 3}, most) == "a"
+    assert next_to_run({"a": none}, {"a": 2}, most) is None
+    assert next_to_run({"a": some}, {"a": 3}, most) is None
 
 
 def prefer(*values: str) -> Preferences:

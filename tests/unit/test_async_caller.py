@@ -1,0 +1,41 @@
+"""Accepted calls over the gateway's own way to an instance, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from scheduler.durable.model import Query, Status
+from tests.unit.accepted_run_loop import AcceptedRuns, Answering
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("most", [99, 100])
+async def test_of_an_answer_that_is_too_large_to_be_kept_nothing_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """It comes in chunks, bit by bit: how much there will be is not known before."""
+    monkeypatch.setattr("gateway.invoke.LARGEST_KEPT", most)
+    floor = AcceptedRuns(tmp_path / "calls.db")
+    await floor.start()
+
+    def in_two_pieces(instance: Answering, _: bytes) -> None:
+        for piece in (CHUNKED, 10 * (b"a\r\n" + 10 * b"x" + b"\r\n") + b"0\r\n\r\n"):
+            asyncio.get_running_loop().call_soon(instance.connection.data_received, piece)
+
+    monkeypatch.setattr(Answering, "write", in_two_pieces)
+    await floor.accept(1)
+    status = Status.SUCCEEDED if most == 100 else Status.DEAD
+    await floor.until_all_have_run(status)
+    [record] = await floor.store.list(Query(statuses=(status,), limit=1))
+    result = await floor.store.result(record.id)
+    assert result is not None
+    if most == 100:
+        assert result.body == 100 * b"x"
+    else:
+        assert (record.error, record.blame) == ("contract-broken", "function")
+        assert "over 99 bytes (no more is kept of an accepted call's)" in record.detail
+    await floor.close()
