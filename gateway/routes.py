@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.durable.routes import add_routes, export_backlog, kept_log
 from gateway.jobs.routes import add_job_routes
@@ -230,6 +230,6 @@ def build_routes(runtime: Runtime) -> APIRouter:
         """Every metric, in the text format of Prometheus."""
         pool.ledger.export(runtime.metrics)
         await export_backlog(runtime.store, runtime.metrics)
-        return Response(generate_latest(runtime.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(runtime.metrics.registry.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from pool.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
+from pool.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
 
 FAST = (
     0.0001,
@@ -42,7 +42,7 @@ class Metrics:
     """The counters, gauges and histograms of one gateway."""
 
     def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
+        self.registry = r = MetricRegistry()
         self.invocations = PlainCounter(
             "hearth_invocations",
             "Invocations that ended, by outcome and by whom to blame",

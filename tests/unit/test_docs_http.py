@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import build_app
 from gateway.cli.given_settings import OTHERS
@@ -28,7 +29,9 @@ from scheduler.definitions import FunctionDefinition
 
 DOCS = Path(__file__).parents[2] / "docs"
 HTTP_API, ERRORS, METRICS = ((DOCS / f"{name}.md").read_text() for name in ("http-api", "errors", "metrics"))
-FAMILIES = {family.name: family for family in Metrics().registry.collect()}
+FAMILIES = {
+    family.name: family for family in text_string_to_metric_families(Metrics().registry.text().decode())
+}
 """Every metric; prometheus_client names a counter without its `_total`."""
 
 
