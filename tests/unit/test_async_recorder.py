@@ -180,18 +180,25 @@ async def test_a_store_that_fails_for_all_is_not_asked_for_each_of_them(world: W
     ids = await world.accept("f", 50)
     await world.start()
     asked: list[int] = []
-    finish = world.store.finish
+    finish, answering = world.store.finish, asyncio.Event()
 
     async def counted(endings: Sequence[Ending], now: float) -> Sequence[bool]:
         asked.append(len(endings))
+        await answering.wait()
         return await finish(endings, now)
 
     world.store.finish = counted  # type: ignore[method-assign]
     world.fault("UPDATE")
+    together = sum(world.running.values())
     await world.advance(1.5)
-    assert sum(asked) > 30 and len(asked) <= 2 + FAILING
-    await world.advance(1.0)
-    assert len(asked) <= 2 * (2 + FAILING)
+    answering.set()
+    await world.settle()
+    assert asked == [1, together - 1, *[1] * FAILING], (
+        "the first to end, those that ended meanwhile, a few of them"
+    )
+    asked.clear()
+    await world.advance(1.1)
+    assert asked == [together, *[1] * FAILING]
     world.mend()
     await world.advance(2.0)
     assert {await world.status(id) for id in ids} == {Status.SUCCEEDED}
