@@ -144,6 +144,7 @@ def test_a_sequential_client_has_one_of_the_prewarmed(gateway: Gateway):
     assert gateway.pool("slowish")["starts"] == {"prewarmed": 1, "warm": 29, "cold": 0}
 
 
+@pytest.mark.alone  # beside others a fast function is none
 def test_16_clients_of_a_fast_function_have_few_containers(bare: Gateway):
     def client(_: int) -> set[bytes]:
         connection = bare.raw()  # costs little, so that it is the function that is measured
