@@ -69,7 +69,8 @@ def stands_still(gateway: Gateway, response: httpx.Response) -> None:
             gateway.call("neighbour", "time passes")
         return gateway.engine.processor_time(instance["container"]) == used
 
-    eventually(no_time_passed)  # where many want the processor, it takes its threads a moment to come to a stop
+    # Where many want the processor, it takes its threads a moment to come to a stop.
+    eventually(no_time_passed)
     before, after = (response.json(), gateway.call("thread-after-answer").json())
     assert all(later > earlier for earlier, later in zip(before, after, strict=True)), "it did not even run"
 
