@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pool.clock import VirtualClock
+from pool.clock import VirtualClock, wake
 from pool.metrics import Metrics
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Status
@@ -152,9 +152,15 @@ class World:
         """Return when every task waits for time to pass, and none for the store."""
         while True:
             await self.clock.settle()
-            if not self.writer.asked:
+            pause = self.worker._recorder._pause
+            if pause is not None and not pause.done():
+                wake(
+                    pause
+                )  # ends wait for others, and how many came together is chance: the store takes no time
+            elif not self.writer.asked:
                 return
-            await asyncio.wait_for(self.writer.quiet.wait(), 30)
+            else:
+                await asyncio.wait_for(self.writer.quiet.wait(), 30)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; the store takes none."""
