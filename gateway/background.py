@@ -39,10 +39,10 @@ class Background:
 
 def background_headers(attempt: int, context: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
     """What a function is told of a run."""
-    headers = [(b"x-hearth-attempt", b"%d" % attempt)]
-    if context:
-        headers += [(f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in context]
-    return headers
+    return [
+        (b"x-hearth-attempt", b"%d" % attempt),
+        *((f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in context),
+    ]
 
 
 def phases_of(invocation: Invocation) -> Phases | None:

@@ -123,16 +123,11 @@ class Recorder:
     async def _record(self, runs: Sequence[Run]) -> None:
         try:
             await self._store.finish([ending for _, ending in runs], self._clock.wall())
-        except StoreError:
-            if len(runs) > 1:
-                await self._one_by_one(runs)
-            elif self._closing:
-                self._tell(*runs[0], on_disk=False)
-            else:
-                self._failed[runs[0][1].id] = runs[0]
         except Exception as fault:
             if len(runs) > 1:
                 await self._one_by_one(runs)
+            elif isinstance(fault, StoreError):
+                self._put_off(runs)
             else:
                 await self._without_what_is_at_fault(*runs[0], fault)
         else:
@@ -143,18 +138,20 @@ class Recorder:
         """One of them may be at fault: the others are none the worse for it."""
         failing = 0
         for number, run in enumerate(runs):
-            if (
-                failing == FAILING
-            ):  # it is not them; and those that come first next time have not been tried yet
-                untried = {ending.id: (claim, ending) for claim, ending in runs[number:]}
-                if self._closing:
-                    for claim, ending in untried.values():
-                        self._tell(claim, ending, on_disk=False)
-                else:
-                    self._failed = untried | self._failed
+            if failing == FAILING:  # it is not them
+                self._put_off(runs[number:])
                 return
             await self._record([run])
             failing += run[1].id in self._failed
+
+    def _put_off(self, runs: Sequence[Run]) -> None:
+        """These cannot be written now. When the store is asked again, those that were put off last come first: they
+        may not have been tried yet."""
+        if self._closing:
+            for claim, ending in runs:
+                self._tell(claim, ending, on_disk=False)
+        else:
+            self._failed = {ending.id: (claim, ending) for claim, ending in runs} | self._failed
 
     async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
         """An end that cannot be written as it is, however well the store is: it has ended all the same."""

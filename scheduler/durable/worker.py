@@ -93,7 +93,7 @@ class Worker:
         self._at_once: dict[str, int] = {}
         """How many calls of a function run at once, as it was declared when some were leased last."""
         self._few: dict[str, int] = {}
-        """With no more of it in hand than that, further ones are leased: many at a time cost little more than one."""
+        """With no more of it ready than that, further ones are leased: many at a time cost little more than one."""
         self._attempts: dict[str, Attempt] = {}
         """What runs, by the call."""
         self._nothing_runs = asyncio.Event()
