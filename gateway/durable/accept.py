@@ -21,7 +21,7 @@ from pool.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.callback_allow import Allowed
-from scheduler.durable.model import NewCall, Record
+from scheduler.durable.model import NewCall, Record, Request
 from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
@@ -116,18 +116,17 @@ class AcceptEndpoint:
         headers = [pair for pair in scope["headers"] if pair[0] not in NOT_KEPT]
         headers.append((b"content-length", b"%d" % len(data)))
         client = scope.get("client")
+        request = Request(
+            scope["method"], sub_path, scope["query_string"], headers, client[0] if client else ""
+        )
         call = NewCall(
             id=secrets.token_hex(16),
             function=definition.name,
-            method=scope["method"],
-            sub_path=sub_path,
-            query=scope["query_string"],
-            headers=headers,
+            request=request,
             body=data,
-            client=client[0] if client else "",
             terms=terms,
         )
-        shape = [call.method, call.sub_path.decode("latin-1"), call.query.decode("latin-1")]
+        shape = [request.method, request.sub_path.decode("latin-1"), request.query.decode("latin-1")]
         idempotency = idempotency_of(admission, headers, data, shape)
         record = await self._store.accept(call, self._clock.wall(), idempotency)
         if record.id == call.id:

@@ -17,7 +17,7 @@ from gateway.problems import Problem
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind
-from scheduler.durable.model import Claim, NewCall, Result
+from scheduler.durable.model import Claim, NewCall, Request, Result
 from scheduler.durable.running import Ended, Run, TaskRun
 from scheduler.function import Function
 
@@ -25,6 +25,7 @@ LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""
 OWN = (b"x-invocation-id", b"x-hearth-start", b"server-timing")
 """Header fields of an answer that are not kept: what is shown of the call has them."""
+HANDLER, HTTP = Kind.HANDLER, Kind.HTTP  # looked up once: a member of an enum is found by a call
 App = Callable[..., Awaitable[None]]
 
 
@@ -76,17 +77,18 @@ class Caller:
 
 def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
     """An accepted call as an ASGI request."""
-    path = PREFIX + call.function.encode() + (b"/" + call.sub_path if call.sub_path else b"")
+    request = call.request
+    path = PREFIX + call.function.encode() + (b"/" + request.sub_path if request.sub_path else b"")
     return {
         "type": "http",
         "http_version": "1.1",
-        "method": call.method,
+        "method": request.method,
         "scheme": "http",
         "path": path.decode("latin-1"),
         "raw_path": path,
-        "query_string": call.query,
-        "headers": list(call.headers),
-        "client": (call.client, 0) if call.client else None,
+        "query_string": request.query,
+        "headers": list(request.headers),
+        "client": (request.client, 0) if request.client else None,
         "server": None,
         BACKGROUND: background,
     }
@@ -94,13 +96,16 @@ def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
 
 def is_plain(call: NewCall, function: Function) -> bool:
     """Whether a call may go the fast path."""
-    kind = function.workload.kind
+    kind, request, size = function.workload.kind, call.request, len(call.body)
     return (
-        kind is not Kind.COMMAND
-        and (kind is Kind.HTTP or (call.method == "POST" and not call.sub_path))
-        and call.method != "HEAD"
+        size <= LARGEST_PLAIN
+        and size <= function.limits.max_body
         and call.terms.timeout is None
-        and len(call.body) <= min(LARGEST_PLAIN, function.limits.max_body)
+        and (
+            (request.method == "POST" and not request.sub_path)
+            if kind is HANDLER
+            else (request.method != "HEAD" and kind is HTTP)
+        )
     )
 
 
@@ -162,30 +167,29 @@ class _Seat:
 def head_of(claim: Claim, function: Function) -> Head:
     """The head of the request that a function is sent. Raises `Problem`."""
     call = claim.call
-    lines = _passed(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
-    # What goes on after a hand-over makes a request of its own of the call.
-    told = _told(claim.attempt, call.terms.context)
-    return Head({}, function.name, lines + told, len(call.body), [], False)
+    lines: bytes | None = call.request.prepared
+    if lines is None:
+        lines = call.request.prepared = _passed(call.request)
+    return _head(function.name, lines, claim.attempt, call.terms.context)
 
 
-@lru_cache(maxsize=256)
-def _passed(
-    method: str, sub_path: bytes, query: bytes, client: str, headers: tuple[tuple[bytes, bytes], ...]
-) -> bytes:
-    """What a function is sent of a request, but for what differs from call to call. Few clients send other fields
-    each time."""
-    scope = {"headers": headers, "client": (client, 0) if client else None}
+def _passed(request: Request) -> bytes:
+    """What a function is sent of a request, but for what differs from call to call. Raises `Problem`."""
+    scope = {"headers": request.headers, "client": (request.client, 0) if request.client else None}
     return b"%b %b HTTP/1.1\r\n%b" % (
-        method.encode(),
-        target_of(sub_path, query),
+        request.method.encode(),
+        target_of(request.sub_path, request.query),
         header_lines(passed_headers(scope)),
     )
 
 
-@lru_cache(maxsize=64)
-def _told(attempt: int, context: tuple[tuple[str, str], ...]) -> bytes:
-    """What a function is told of a run."""
-    return header_lines(background_headers(attempt, context))
+@lru_cache(maxsize=256)
+def _head(function: str, lines: bytes, attempt: int, context: tuple[tuple[str, str], ...]) -> Head:
+    """With what the function is told of the run. Of a head nothing else is asked for: what goes on after a hand-over
+    makes a request of its own.
+    """
+    told = header_lines(background_headers(attempt, context))
+    return Head({}, function, lines + told, 0, [], False)
 
 
 @lru_cache(maxsize=512)

@@ -14,19 +14,44 @@ from itertools import chain
 from typing import Any
 
 from scheduler.durable.call_rows import as_kept, headers_to_json, new_record, phases_to_json, request_head
-from scheduler.durable.model import Ending, NewCall, Record
+from scheduler.durable.model import Ending, NewCall, Record, Status
 from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
-SIZES = (64, 32, 16, 8, 4, 2, 1)
+SUCCESS = Status.SUCCEEDED
+SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one statement. Few different ones, so that each is prepared once."""
+FILLER = ""
+"""What a statement that has more rows than there are is filled up with: an id that no call has."""
 NEW = "invocations (seq, id, function, status, depth, accepted, since, due)"
 ENDED = (
-    "WITH ending (seq, status, failures, due, ended, error, detail, blame, phases) AS ({rows})"
+    "WITH ending (id, status, failures, due, ended, error, detail, blame, phases) AS ({rows})"
     " UPDATE invocations SET status = ending.status, failures = ending.failures, due = ending.due,"
     " ended = ending.ended, error = ending.error, detail = ending.detail, blame = ending.blame,"
-    " phases = ending.phases FROM ending WHERE invocations.seq = ending.seq"
+    " phases = ending.phases FROM ending WHERE invocations.id = ending.id"
 )
+BROUGHT = (
+    "WITH result (id, status, headers, body, problem, detail, blame, log) AS ({rows})"
+    " INSERT OR REPLACE INTO results (seq, status, headers, body, problem, detail, blame, log)"
+    " SELECT seq, result.status, headers, body, problem, result.detail, result.blame, log"
+    " FROM result CROSS JOIN invocations ON invocations.id = result.id"
+)
+SUCCEEDED = (
+    "WITH ending (id, ended, phases) AS ({rows})"
+    " UPDATE invocations SET status = 'succeeded', ended = ending.ended, error = NULL, detail = '', blame = 'none',"
+    " phases = ending.phases FROM ending WHERE invocations.id = ending.id"
+)
+ANSWERED = (
+    "WITH answer (id, status, headers, body, log) AS ({rows})"
+    " INSERT OR REPLACE INTO results (seq, status, headers, body, problem, detail, blame, log)"
+    " SELECT seq, answer.status, headers, body, NULL, '', 'none', log"
+    " FROM answer CROSS JOIN invocations ON invocations.id = answer.id"
+)
+"""The last two are the first two for what most runs bring: the function's own answer."""
+blob = bytearray
+"""How bytes are handed to sqlite3. Of values that are `bytes`, or None, it asks first whether there is an adapter for
+them, which takes ten times as long as this copy."""
+LEASED = "status = 'running' AND id IN (SELECT value FROM json_each(?))"
 
 
 def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -> list[Record]:
@@ -37,7 +62,7 @@ def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -
     rows, requests, records = [], [], []
     for seq, (call, now) in enumerate(calls, latest + 1):
         rows.append((seq, call.id, call.function, "queued", call.depth, now, now, now))
-        requests.append((seq, request_head(call), call.body, terms_to_json(call.terms)))
+        requests.append((seq, request_head(call), blob(call.body), terms_to_json(call.terms)))
         records.append(new_record(seq, call, now))
     _run(db, f"INSERT INTO {NEW} {{rows}}", rows)
     _run(db, "INSERT INTO requests (seq, head, body, terms) {rows}", requests)
@@ -46,54 +71,43 @@ def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -
 
 def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> list[bool]:
     """Record what came of leased calls, at a wall time. False: it was not leased."""
-    (text,) = db.execute(
-        "SELECT json_group_object(id, seq) FROM invocations"
-        " WHERE status = 'running' AND id IN (SELECT value FROM json_each(?))",
-        (json.dumps([ending.id for ending in endings]),),
-    ).fetchone()
-    leased: dict[str, int] = json.loads(text)
-    rows, results, was_leased = [], [], []
+    ids = json.dumps([ending.id for ending in endings])
+    (count,) = db.execute(f"SELECT count(*) FROM invocations WHERE {LEASED}", (ids,)).fetchone()
+    if count == len(endings):
+        _finish(db, endings, now)
+        return [True] * count
+    (text,) = db.execute(f"SELECT json_group_array(id) FROM invocations WHERE {LEASED}", (ids,)).fetchone()
+    leased = set(json.loads(text))
+    _finish(db, [ending for ending in endings if ending.id in leased], now)
+    return [ending.id in leased for ending in endings]
+
+
+def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> None:
+    succeeded: list[Any] = []
+    answered: list[Any] = []
+    ended: list[Any] = []
+    brought: list[Any] = []
     for ending in endings:
-        seq = leased.pop(ending.id, None)
-        was_leased.append(seq is not None)
-        if seq is None:
-            continue
-        phases = ""
-        if (result := ending.result) is not None:
-            phases = phases_to_json(result.phases)
+        id, status, result = ending.id, ending.status, ending.result
+        if status is SUCCESS and result is not None and result.problem is None:
             headers = headers_to_json(tuple(result.headers))
-            results.append(
-                (
-                    seq,
-                    result.status,
-                    headers,
-                    result.body,
-                    result.problem,
-                    as_kept(result.detail),
-                    result.blame,
-                    result.log,
-                )
-            )
-        rows.append(
-            (
-                seq,
-                ending.status.value,
-                ending.failures,
-                ending.due,
-                now if ending.status.ended else None,
-                ending.error,
-                as_kept(ending.detail),
-                ending.blame,
-                phases,
-            )
-        )
-    _run(db, ENDED, rows)
-    _run(db, "INSERT OR REPLACE INTO results {rows}", results)
-    for ending, leased_it in zip(endings, was_leased, strict=True):
-        if leased_it:
-            for work in ending.follow:
-                begin(work, db, now)
-    return was_leased
+            succeeded += (id, now, phases_to_json(result.phases))
+            answered += (id, result.status, headers, blob(result.body), blob(result.log))
+            continue
+        phases = "" if result is None else phases_to_json(result.phases)
+        how = (ending.error, as_kept(ending.detail), ending.blame, phases)
+        ended += (id, status.value, ending.failures, ending.due, now if status.ended else None, *how)
+        if result is not None:
+            headers, detail = headers_to_json(tuple(result.headers)), as_kept(result.detail)
+            why = (result.problem, detail, result.blame, blob(result.log))
+            brought += (id, result.status, headers, blob(result.body), *why)
+    _run_filled(db, SUCCEEDED, succeeded, 3)
+    _run_filled(db, ANSWERED, answered, 5)
+    _run_filled(db, ENDED, ended, 9)
+    _run_filled(db, BROUGHT, brought, 8)
+    for ending in endings:
+        for work in ending.follow:
+            begin(work, db, now)
 
 
 def _run(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -109,6 +123,25 @@ def chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
         while len(rows) - at >= size:
             yield rows[at : at + size]
             at += size
+
+
+def _run_filled(db: sqlite3.Connection, statement: str, values: list[Any], width: int) -> None:
+    """The same for rows that begin with an id, one behind the other in `values`: what is left of them when the
+    largest size is done goes into one more execution, filled up."""
+    at, rows = 0, len(values) // width
+    for count in filled_sizes(rows):
+        chunk = values[at : at + count * width]
+        chunk += [FILLER] * (count * width - len(chunk))
+        db.execute(_with_rows(statement, count, width), chunk)
+        at += count * width
+
+
+def filled_sizes(rows: int) -> list[int]:
+    """Of which `SIZES` executions are for so many rows: the largest that is full, as often as it is, and one for what
+    is left."""
+    full = next((size for size in SIZES if size <= rows), 1)
+    left = rows % full
+    return [full] * (rows // full) + ([min(size for size in SIZES if size >= left)] if left else [])
 
 
 @lru_cache(maxsize=64)

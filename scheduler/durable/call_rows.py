@@ -70,12 +70,10 @@ def as_kept(text: str) -> str:
 
 def request_head(call: NewCall) -> str:
     """What is kept of a request beside its body."""
-    known = (
-        _request_head
-        if len(call.query) + len(call.sub_path) < MOST_TO_REMEMBER
-        else _request_head.__wrapped__
-    )
-    return known(call.method, call.sub_path, call.query, call.client, tuple(call.headers))
+    request = call.request
+    short = len(request.query) + len(request.sub_path) < MOST_TO_REMEMBER
+    known = _request_head if short else _request_head.__wrapped__
+    return known(request.method, request.sub_path, request.query, request.client, tuple(request.headers))
 
 
 @lru_cache(maxsize=64)

@@ -7,21 +7,21 @@ import sqlite3
 from functools import lru_cache
 
 from scheduler.durable.call_rows import headers_of
-from scheduler.durable.model import Backlog, Claim, Claimed, HeaderList, NewCall
+from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Request
 from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.durable.terms import terms_of_json
 
 ENOUGH_DUE = 256
 """Calls of one function that are counted as due, at most: more are never leased at once."""
 SMALL = 16 * 1024
-"""Bytes of a body that is read together with others, in text."""
+"""Bytes of a body that is read together with others, in text. In hexadecimal, where nothing is to be unescaped."""
 OLDEST = (
     "SELECT seq, id, attempts, failures, since, depth, owner, part, due FROM invocations"
     " WHERE status = 'queued' AND function = ? AND due <= ? ORDER BY due, seq LIMIT ?"
 )
 LEASED = (
     "SELECT json_group_array(json_array(due, seq, id, attempts, failures, printf('%!.17g', since), depth, owner,"
-    f" part, head, CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
+    f" part, hex(head), CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
     f" FROM ({OLDEST}) JOIN requests USING (seq)"
 )
 LEASE = (
@@ -75,21 +75,7 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
             (data,) = db.execute("SELECT body FROM requests WHERE seq = ?", (seq,)).fetchone()
         else:
             data = bytes.fromhex(body)
-        method, sub_path, query, client, headers = _read_head(head)
-        call = NewCall(
-            id,
-            function,
-            method,
-            sub_path,
-            query,
-            headers,
-            data,
-            client,
-            depth,
-            owner,
-            part,
-            terms_of_json(terms),
-        )
+        call = NewCall(id, function, _read_head(head), data, depth, owner, part, terms_of_json(terms))
         claims.append(Claim(call, attempts + 1, failures, float(since)))
         leased.append(seq)
         size += len(data)
@@ -100,7 +86,7 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
 
 
 @lru_cache(maxsize=256)
-def _read_head(head: str) -> tuple[str, bytes, bytes, str, HeaderList]:
-    """What is kept of a request beside its body. Few clients send other fields each time; nobody changes the list."""
-    method, sub_path, query, client, headers = json.loads(head)
-    return method, sub_path.encode("latin-1"), query.encode("latin-1"), client, headers_of(headers)
+def _read_head(text: str) -> Request:
+    """What is kept of a request beside its body, in hexadecimal. Few clients send other fields each time."""
+    method, sub_path, query, client, headers = json.loads(bytes.fromhex(text))
+    return Request(method, sub_path.encode("latin-1"), query.encode("latin-1"), headers_of(headers), client)

@@ -9,12 +9,13 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from scheduler.durable.model import Claim, Ending, NewCall, Status
+from scheduler.durable.model import Claim, Ending, NewCall, Request, Status
 
 log = logging.getLogger("hearth.durable")
 
 DEEPEST = 8
 """Calls that may follow from one another: a circle ends."""
+SUCCEEDED = Status.SUCCEEDED
 LARGEST_TOLD = 256 * 1024
 """Bytes of an answer that a destination is told; of a larger one, where it is."""
 
@@ -36,11 +37,12 @@ class Destinations:
 
     def __call__(self, claim: Claim, ending: Ending) -> Iterable[NewCall]:
         """The call of the function's destination, if it has one for this ending."""
-        if ending.status is Status.CANCELLED or claim.call.owner:
+        call, status = claim.call, ending.status
+        plan = self._plan_of(call.function)
+        destination = plan.on_success if status is SUCCEEDED else plan.on_failure
+        if destination is None or status is Status.CANCELLED or call.owner:
             return ()
-        plan, call = self._plan_of(claim.call.function), claim.call
-        destination = plan.on_success if ending.status is Status.SUCCEEDED else plan.on_failure
-        if destination is None or is_too_deep(call, f"{destination} is not called"):
+        if is_too_deep(call, f"{destination} is not called"):
             return ()
         told = told_to_destination(claim, ending)
         return (call_of(destination, told, secrets.token_hex(16), call.depth + 1),)
@@ -49,13 +51,11 @@ class Destinations:
 def call_of(function: str, told: object, id: str, depth: int) -> NewCall:
     """The call of a function that is told something, as JSON."""
     body = json.dumps(told).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return NewCall(
         id=id,
         function=function,
-        method="POST",
-        sub_path=b"",
-        query=b"",
-        headers=[(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        request=Request(headers=headers),
         body=body,
         depth=depth,
     )

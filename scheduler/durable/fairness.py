@@ -8,7 +8,11 @@ one that is free, however long the backlogs of others are, and none holds more t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from scheduler.durable.model import Claim
+from scheduler.durable.terms import Policy
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
@@ -40,29 +44,51 @@ def share(
     `waiting`: calls that are due; `held`: calls that are leased; `most`: that may be; `room`: further ones in all.
     """
     granted = dict.fromkeys(waiting, 0)
-    open_to = {name for name in waiting if _wants(name, waiting, held, most, 0)}
-    while room > 0 and open_to:
+    open_to = {name: wants for name in waiting if (wants := _wants(name, waiting, held, most)) > 0}
+    while room > 0 and len(open_to) > 1:
         name = min(open_to, key=lambda n: (held.get(n, 0) + granted[n], n))
         granted[name] += 1
         room -= 1
-        if not _wants(name, waiting, held, most, granted[name]):
-            open_to.discard(name)
+        if granted[name] == open_to[name]:
+            del open_to[name]
+    for name, wants in open_to.items():  # nobody else wants any more
+        granted[name] = min(wants, granted[name] + room)
     return {name: count for name, count in granted.items() if count}
 
 
-def _wants(
-    name: str, waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int], granted: int
-) -> bool:
-    return granted < waiting[name] and held.get(name, 0) + granted < most.get(name, 1)
+def _wants(name: str, waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int]) -> int:
+    return min(waiting[name], most.get(name, 1) - held.get(name, 0))
 
 
-def next_to_run(
-    ready: Mapping[str, Sized], running: Mapping[str, int], at_once: Mapping[str, int]
-) -> str | None:
-    """Whose call is run next, of those that have some `ready` and run fewer than they may `at_once`: the one with the
+class Lane:
+    """What is leased of one function."""
+
+    __slots__ = ("at_once", "few", "function", "held", "policy", "ready", "running")
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self.ready: deque[Claim] = deque()
+        """Calls that have not begun."""
+        self.running = 0
+        self.held = 0
+        """Those, and the ones whose ends are not recorded yet."""
+        self.at_once = 1
+        """How many may run at once; like the two below as the function was declared when some were leased last."""
+        self.few = 0
+        """With no more ready than that, further ones are leased: many at a time cost little more than one."""
+        self.policy = Policy()
+
+
+def next_to_run(lanes: Iterable[Lane]) -> Lane | None:
+    """Whose call is run next, of those that have some ready and run fewer than they may at once: the one with the
     fewest running. None: nobody's."""
-    first: tuple[int, str] | None = None
-    for name, calls in ready.items():
-        if calls and (runs := running.get(name, 0)) < at_once[name] and (not first or (runs, name) < first):
-            first = runs, name
-    return first and first[1]
+    first: Lane | None = None
+    for lane in lanes:
+        running = lane.running
+        if (
+            lane.ready
+            and running < lane.at_once
+            and (first is None or (running, lane.function) < (first.running, first.function))
+        ):
+            first = lane
+    return first

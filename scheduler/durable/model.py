@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scheduler.durable.terms import NO_TERMS, Terms
 
@@ -39,18 +39,28 @@ class Status(StrEnum):
         return self not in (Status.QUEUED, Status.HELD, Status.RUNNING)
 
 
+@dataclass(slots=True)
+class Request:
+    """A request without its body: how most calls of a function are the same. Nobody changes one that a call has."""
+
+    method: str = "POST"
+    sub_path: bytes = b""
+    """The path below the function, as it was sent; and the query."""
+    query: bytes = b""
+    headers: HeaderList = field(default_factory=list)
+    client: str = ""
+    """Address of whoever sent it."""
+    prepared: Any = field(default=None, compare=False, repr=False)
+    """What who runs calls has made of it, to be used for the next one that has the same."""
+
+
 class NewCall(NamedTuple):
-    """A call to be accepted. `target` is the path and query below the function, as it was sent."""
+    """A call to be accepted."""
 
     id: str
     function: str
-    method: str
-    sub_path: bytes
-    query: bytes
-    headers: HeaderList
+    request: Request
     body: bytes
-    client: str = ""
-    """Address of whoever sent it."""
     depth: int = 0
     """How many calls led to this one by `on_success` and `on_failure`."""
     owner: str = ""

@@ -33,10 +33,11 @@ class Failure:
 
 def failure_of(result: Result) -> Failure | None:
     """How a run failed; None: it did not."""
-    slug, status = result.problem, str(result.status)
+    slug = result.problem
+    if slug is None and result.status < 400:
+        return None
+    status = str(result.status)
     if slug is None:
-        if result.status < 400:
-            return None
         return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
     if slug in NOT_RUN:
         return Failure(frozenset({"429"}), ran=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.durable.model import HeaderList, NewCall
+from scheduler.durable.model import HeaderList, NewCall, Request
 from scheduler.durable.store import Store
 from scheduler.durable.terms import NO_TERMS, Terms
 
@@ -75,10 +75,7 @@ class FunctionTarget:
         return NewCall(
             id=start.id,
             function=start.name,
-            method="POST",
-            sub_path=b"",
-            query=b"",
-            headers=headers,
+            request=Request(headers=headers),
             body=start.body,
             depth=start.depth,
             terms=start.terms,

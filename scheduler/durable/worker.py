@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from itertools import groupby
+from typing import Protocol
 
 from pool.clock import Clock, Timer, jitter
 from pool.metrics import Metrics, label_of
-from scheduler.durable.fairness import in_hand, next_to_run, places, share
+from scheduler.durable.fairness import Lane, in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import failure_of, has_expired, judge
 from scheduler.durable.recorder import STORE_RETRY, Follower, Recorder
@@ -29,6 +29,7 @@ MOST_IN_HAND = 512
 VOID_RETRY = 15.0
 """Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
+SUCCEEDED, QUEUED = Status.SUCCEEDED, Status.QUEUED  # looked up once: a member of an enum is found by a call
 
 
 class Plan(Protocol):
@@ -45,10 +46,11 @@ class Plan(Protocol):
 class Attempt:
     """A run of a leased call, until its end is told."""
 
-    __slots__ = ("_worker", "cancelled", "claim", "policy", "run")
+    __slots__ = ("_worker", "cancelled", "claim", "lane", "policy", "run")
 
-    def __init__(self, worker: Worker, claim: Claim, policy: Policy) -> None:
+    def __init__(self, worker: Worker, lane: Lane, claim: Claim, policy: Policy) -> None:
         self._worker = worker
+        self.lane = lane
         self.claim = claim
         self.policy = policy
         self.run: Run | None = None
@@ -85,15 +87,10 @@ class Worker:
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
         self.on_followed: list[Callable[[Sequence[object]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
-        self._held: Counter[str] = Counter()
-        self._bytes = 0
-        """Of the bodies of what is held."""
-        self._running: Counter[str] = Counter()
-        self._ready: dict[str, deque[Claim]] = {}
-        self._at_once: dict[str, int] = {}
-        """How many calls of a function run at once, as it was declared when some were leased last."""
-        self._few: dict[str, int] = {}
-        """With no more of it ready than that, further ones are leased: many at a time cost little more than one."""
+        self._lanes: dict[str, Lane] = {}
+        """Of the functions that have calls leased."""
+        self._held = self._bytes = 0
+        """How many are leased, and the bytes of their bodies."""
         self._attempts: dict[str, Attempt] = {}
         """What runs, by the call."""
         self._nothing_runs = asyncio.Event()
@@ -122,8 +119,9 @@ class Worker:
             await asyncio.wait((self._leasing,))
         if self._timer is not None:
             self._timer.cancel()
-        unused = [claim.call.id for queue in self._ready.values() for claim in queue]
-        self._ready.clear()
+        unused = [claim.call.id for lane in self._lanes.values() for claim in lane.ready]
+        for lane in self._lanes.values():
+            lane.ready.clear()
         with suppress(StoreError):
             if unused:
                 await self._store.hand_back(unused)
@@ -161,10 +159,10 @@ class Worker:
         somebody else does it; what it was about to be when we came is on disk."""
         if self._leasing is not None:  # it may be among those
             await asyncio.wait((self._leasing,))
-        for queue in self._ready.values():
-            for claim in queue:
+        for lane in self._lanes.values():
+            for claim in lane.ready:
                 if claim.call.id == id:
-                    queue.remove(claim)
+                    lane.ready.remove(claim)
                     with self._waiters.waiting(id) as recorded:
                         self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
                         await recorded
@@ -204,7 +202,7 @@ class Worker:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            room = MOST_IN_HAND - self._held.total()
+            room = MOST_IN_HAND - self._held
             if room <= 0 or self._bytes >= MOST_BYTES:
                 continue  # the end of a run wakes us
             self._leasing = asyncio.ensure_future(self._take(room))
@@ -212,7 +210,7 @@ class Worker:
 
     async def _take(self, room: int) -> None:
         """Lease as many calls as there is room for, and begin them."""
-        held = dict(self._held)
+        held = {name: lane.held for name, lane in self._lanes.items()}
 
         def choose(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
             waiting = {name: backlog.due for name, backlog in backlogs.items()}
@@ -229,16 +227,23 @@ class Worker:
             return
         finally:
             self._leasing = None
-        for name in {claim.call.function for claim in claimed.claims}:
-            self._at_once[name] = at_once = self._places(name)
-            self._few[name] = (self._most(name) - at_once) // 2
-        for claim in claimed.claims:
-            self._bytes += len(claim.call.body)
-            self._held[claim.call.function] += 1
-            self._ready.setdefault(claim.call.function, deque()).append(claim)
+        self._held += len(claimed.claims)
+        self._bytes += sum([len(claim.call.body) for claim in claimed.claims])
+        for name, claims in groupby(claimed.claims, key=_function_of):
+            self._fill(name, list(claims))
         if claimed.next_due is not None:
             self._wake_in(claimed.next_due - self._clock.wall())
         self._begin()
+
+    def _fill(self, name: str, claims: Sequence[Claim]) -> None:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(name)
+        lane.ready.extend(claims)
+        lane.held += len(claims)
+        lane.at_once = self._places(name)
+        lane.few = (self._most(name) - lane.at_once) // 2
+        lane.policy = self._plan_of(name).policy
 
     def _places(self, function: str) -> int:
         plan = self._plan_of(function)
@@ -259,26 +264,26 @@ class Worker:
         self._beginning = True
         try:
             while not self._stopping and len(self._attempts) < MOST_AT_ONCE:
-                name = next_to_run(self._ready, self._running, self._at_once)
-                if name is None:
+                lane = next_to_run(self._lanes.values())
+                if lane is None:
                     return
-                self._begin_run(self._ready[name].popleft())
+                self._begin_run(lane, lane.ready.popleft())
         finally:
             self._beginning = False
 
     # -- one call -------------------------------------------------------------------------------------------
 
-    def _begin_run(self, claim: Claim) -> None:
-        id, function = claim.call.id, claim.call.function
-        policy = claim.call.terms.policy or self._plan_of(function).policy
+    def _begin_run(self, lane: Lane, claim: Claim) -> None:
+        call = claim.call
+        id, policy = call.id, call.terms.policy or lane.policy
         if has_expired(policy, claim.since, self._clock.wall()):
             detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
             self._recorder.add(
                 claim, Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
             )
             return
-        attempt = self._attempts[id] = Attempt(self, claim, policy)
-        self._running[function] += 1
+        attempt = self._attempts[id] = Attempt(self, lane, claim, policy)
+        lane.running += 1
         assert self.run is not None
         try:
             attempt.run = self.run(claim, attempt.ended)
@@ -287,12 +292,13 @@ class Worker:
 
     def _run_ended(self, attempt: Attempt, result: Result | None) -> None:
         claim = attempt.claim
-        if self._attempts.get(claim.call.id) is not attempt:  # told twice
+        id = claim.call.id
+        if self._attempts.get(id) is not attempt:  # told twice
             return
-        del self._attempts[claim.call.id]
-        self._running[claim.call.function] -= 1
+        del self._attempts[id]
+        attempt.lane.running -= 1
         if attempt.cancelled:
-            self._recorder.add(claim, Ending(claim.call.id, Status.CANCELLED, claim.failures))
+            self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
             self._recorder.add(claim, self._ending(claim, attempt.policy, result))
         else:  # we close: its lease is void at the next start
@@ -308,7 +314,7 @@ class Worker:
             self._waiters.tell(ending.id)  # they look for themselves how it stands
             return
         function = label_of(claim.call.function)
-        if ending.status is Status.QUEUED:
+        if ending.status is QUEUED:
             self._metrics.async_retries.labels(function).value += 1
             return
         self._metrics.async_ended.labels(function, ending.status).value += 1
@@ -320,25 +326,19 @@ class Worker:
             self.ended(claim.call.owner)
 
     def _let_go(self, claim: Claim) -> None:
-        function = claim.call.function
-        self._bytes -= len(claim.call.body)
-        self._held[function] -= 1
-        if not self._held[function]:
-            of_function: tuple[dict[str, Any], ...] = (
-                self._held,
-                self._running,
-                self._ready,
-                self._at_once,
-                self._few,
-            )
-            for known in of_function:
-                known.pop(function, None)
-        if len(self._ready.get(function, ())) <= self._few.get(function, 0):
+        call = claim.call
+        lane = self._lanes[call.function]
+        self._held -= 1
+        self._bytes -= len(call.body)
+        lane.held -= 1
+        if not lane.held:
+            del self._lanes[call.function]
+        if len(lane.ready) <= lane.few:
             self._wake.set()
 
     def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
         if failure_of(result) is None:  # as most: nothing is to be decided
-            return Ending(claim.call.id, Status.SUCCEEDED, claim.failures, result)
+            return Ending(claim.call.id, SUCCEEDED, claim.failures, result)
         now = self._clock.wall()
         verdict = judge(
             policy,
@@ -373,3 +373,7 @@ class Worker:
                 now = self._clock.wall()
                 while self._store.exists and await self._store.prune(now - self._retention, now):
                     await self._clock.sleep(0)
+
+
+def _function_of(claim: Claim) -> str:
+    return claim.call.function

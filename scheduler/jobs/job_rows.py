@@ -17,7 +17,7 @@ from typing import Any
 
 from scheduler.durable import call_rows
 from scheduler.durable.call_rows import AGAIN, COLUMNS
-from scheduler.durable.model import NewCall, Record, Status
+from scheduler.durable.model import NewCall, Record, Request, Status
 from scheduler.durable.terms import KINDS, Policy, Terms
 from scheduler.durable.work import begin
 from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
@@ -206,10 +206,7 @@ def task_call(job: Job, index: int, body: bytes) -> NewCall:
     return NewCall(
         id=secrets.token_hex(16),
         function=job.function,
-        method="POST",
-        sub_path=b"",
-        query=b"",
-        headers=headers,
+        request=Request(headers=headers),
         body=body,
         depth=job.depth,
         owner=job.owner,

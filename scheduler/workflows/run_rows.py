@@ -11,7 +11,7 @@ from typing import Any
 
 from scheduler.durable import call_rows
 from scheduler.durable.call_rows import AGAIN, as_kept
-from scheduler.durable.model import NewCall, Status
+from scheduler.durable.model import NewCall, Request, Status
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
@@ -295,10 +295,7 @@ def _call(run: RunRecord, name: str, step: StepDefinition, number: int, body: Bo
     return NewCall(
         id=secrets.token_hex(16),
         function=step.function,
-        method="POST",
-        sub_path=b"",
-        query=b"",
-        headers=headers,
+        request=Request(headers=headers),
         body=body.data,
         depth=run.depth,
         owner=owner_of(run.id, name),

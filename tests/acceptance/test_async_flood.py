@@ -10,7 +10,7 @@ import pytest
 from harness import Gateway, eventually, handler
 
 from scheduler.durable.batch_rows import insert_all
-from scheduler.durable.model import NewCall
+from scheduler.durable.model import NewCall, Request
 from scheduler.durable.writer import Writer
 
 pytestmark = pytest.mark.engine
@@ -22,9 +22,7 @@ SLEEP = "import time\n\ndef handle(event, context):\n    time.sleep(1)\n"
 async def keep(file: Path) -> None:
     """Have a store that an earlier process has left, full of calls of `flood`."""
     writer, now = Writer(file), time.time()
-    calls = [
-        (NewCall(f"{number:032x}", "flood", "POST", b"", b"", [], b"{}"), now) for number in range(FLOOD)
-    ]
+    calls = [(NewCall(f"{number:032x}", "flood", Request(), b"{}"), now) for number in range(FLOOD)]
     await writer.do(lambda db: insert_all(db, calls))
     await writer.close()
 

@@ -15,7 +15,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scheduler.durable.model import Backlog, Claim, Ending, Idempotency, NewCall, Query, Result, Status
+from scheduler.durable.model import (
+    Backlog,
+    Claim,
+    Ending,
+    Idempotency,
+    NewCall,
+    Query,
+    Request,
+    Result,
+    Status,
+)
 from scheduler.durable.schema import MIGRATIONS
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreError, StoreFull
@@ -27,7 +37,8 @@ LARGE = 2**30
 
 
 def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
-    return NewCall(f"{number:032x}", function, "POST", b"", b"a=1", [(b"x", b"\xff")], body, "127.0.0.1")
+    request = Request(query=b"a=1", headers=[(b"x", b"\xff")], client="127.0.0.1")
+    return NewCall(f"{number:032x}", function, request, body)
 
 
 def everything(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
@@ -101,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
             known = self.model[claim.call.id]
             known["status"], known["attempts"] = Status.RUNNING, known["attempts"] + 1
             assert claim.attempt == known["attempts"]
-            assert claim.call.headers == [(b"x", b"\xff")] and claim.call.query == b"a=1"
+            assert claim.call.request == call(0).request
 
     @rule(data=st.data(), status=st.sampled_from([s for s in Status if s is not Status.RUNNING]))
     def finish(self, data: Any, status: Status) -> None:

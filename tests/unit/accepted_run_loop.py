@@ -22,7 +22,7 @@ from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
-from scheduler.durable.model import NewCall, Status
+from scheduler.durable.model import NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.terms import Policy
@@ -83,10 +83,11 @@ class AcceptedRuns:
     async def accept(self, count: int) -> None:
         """Keep so many calls; the worker is not told."""
         headers = [(b"content-type", b"application/json"), (b"content-length", b"14")]
+        request = Request(headers=headers)
         first, now = self._accepted, self._clock.wall()
         self._accepted += count
         calls = [
-            (NewCall(f"{n:032x}", "hello", "POST", b"", b"", headers, b'{"name":"Ada"}'), now)
+            (NewCall(f"{n:032x}", "hello", request, b'{"name":"Ada"}'), now)
             for n in range(first, self._accepted)
         ]
         await self.writer.do(lambda db: insert_all(db, calls))

@@ -12,7 +12,7 @@ from unit.virtual_worker import OK, World
 from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.claim_rows import claim
 from scheduler.durable.fairness import MOST_AHEAD, places
-from scheduler.durable.model import Ending, NewCall, Status
+from scheduler.durable.model import Ending, NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.worker import MOST_AT_ONCE
 
@@ -31,7 +31,7 @@ async def flood(world: World, *functions: str) -> None:
     """Queue as many calls of these functions together, all before anything else."""
     share = FLOOD // len(functions)
     calls = [
-        NewCall(f"{name}-{number:08}", name, "POST", b"", b"", [], b"{}")
+        NewCall(f"{name}-{number:08}", name, Request(), b"{}")
         for number in range(share)
         for name in functions
     ]
@@ -58,7 +58,8 @@ async def test_a_flood_of_one_function_holds_no_other_up(world: World, exec_seco
     await world.advance(5.0)
     at_once = places(16, exec_seconds)
     assert world.most["flood"] == at_once, "the other slots are left to direct calls, all the time"
-    assert len(world.worker._attempts) <= at_once and world.worker._held["flood"] <= at_once + MOST_AHEAD
+    assert len(world.worker._attempts) <= at_once
+    assert world.worker._lanes["flood"].held <= at_once + MOST_AHEAD
 
 
 async def test_floods_of_many_functions_hold_one_more_up_for_two_runs_at_most(world: World) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.durable.preferences import LONGEST_WAIT, Preferences, preferences
 from gateway.problems import TYPES
-from scheduler.durable.fairness import FEW_MS, MOST_AHEAD, in_hand, next_to_run, places, share
-from scheduler.durable.model import Result, Status
+from scheduler.durable.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share
+from scheduler.durable.model import Claim, NewCall, Request, Result, Status
 from scheduler.durable.policy import Verdict, failure_of, has_expired, judge, pause_after
 from scheduler.durable.terms import KINDS, Policy
 
@@ -117,12 +118,29 @@ def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
     assert [places(slots, 0.001) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 2, 15, 999]
     assert in_hand(8, None) == in_hand(8, 0.5) == 8
     assert 8 < in_hand(8, 0.001) <= 8 + MOST_AHEAD
-    some, none, most = [1], [], {"a": 3, "b": 3, "c": 3}
-    assert next_to_run({"a": some, "b": some}, {"a": 2, "b": 1}, most) == "b"
-    assert next_to_run({"b": some, "a": some}, {"a": 1, "b": 1}, most) == "a"
-    assert next_to_run({"a": some, "b": none, "c": some}, {"a": 2, "c": 3}, most) == "a"
-    assert next_to_run({"a": none}, {"a": 2}, most) is None
-    assert next_to_run({"a": some}, {"a": 3}, most) is None
+
+
+def lane(function: str, running: int, ready: int = 1) -> Lane:
+    made = Lane(function)
+    made.running, made.at_once = running, 3
+    made.ready.extend([Claim(NewCall("c", function, Request(), b""), 1, 0, 0.0)] * ready)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("lanes", "chosen"),
+    [
+        ([lane("a", 2), lane("b", 1)], "b"),
+        ([lane("b", 1), lane("a", 1)], "a"),
+        ([lane("a", 2), lane("b", 0, ready=0), lane("c", 3)], "a"),
+        ([lane("a", 2, ready=0)], None),
+        ([lane("a", 3)], None),
+        ([], None),
+    ],
+)
+def test_who_runs_the_fewest_is_next(lanes: list[Lane], chosen: str | None) -> None:
+    picked = next_to_run(lanes)
+    assert (picked and picked.function) == chosen
 
 
 def prefer(*values: str) -> Preferences:

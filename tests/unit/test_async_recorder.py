@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, OK, World
 
-from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
+from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.recorder import FAILING
 from scheduler.durable.running import Ended, Run, TaskRun
@@ -53,7 +53,7 @@ async def test_one_whose_consequence_cannot_be_begun_spoils_no_other(
     ids = await world.accept("f", 10)
 
     def follow(claim: Claim, _: object) -> list[object]:
-        made = NewCall(claim.call.id[::-1], "g", "POST", b"", b"", [], b"")
+        made = NewCall(claim.call.id[::-1], "g", Request(), b"")
         return [made if claim.call.id != ids[4] else object()]
 
     world.worker.followers.append(follow)

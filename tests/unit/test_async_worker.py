@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
-from scheduler.durable.model import NewCall, Result, Status
+from scheduler.durable.model import NewCall, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import MOST_BYTES
 from scheduler.durable.terms import Policy, Terms
@@ -105,10 +105,10 @@ async def test_of_large_bodies_few_are_in_hand(world: World) -> None:
     world.plans["f"] = FunctionPlan(slots=2, exec_seconds=0.0001)
     body = bytes(MOST_BYTES // 3 + 1)
     for number in range(7):
-        await world.store.accept(NewCall(str(number), "f", "POST", b"", b"", [], body), 0.0)
+        await world.store.accept(NewCall(str(number), "f", Request(), body), 0.0)
     await world.accept("g")
     await world.start()
-    assert world.worker._held == {"f": 3, "g": 1}
+    assert {name: lane.held for name, lane in world.worker._lanes.items()} == {"f": 3, "g": 1}
     await world.advance(10.0)
     assert [len(run.claim.call.body) for run in world.runs if run.claim.call.function == "f"] == [
         len(body)

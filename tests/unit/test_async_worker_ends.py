@@ -14,7 +14,7 @@ import pytest
 from unit.virtual_worker import FAILED, OK, World
 
 from scheduler.durable.destinations import DEEPEST, LARGEST_TOLD
-from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
+from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.running import TaskRun
 from scheduler.durable.terms import Policy
@@ -69,7 +69,7 @@ async def test_one_that_has_just_been_begun(world: World) -> None:
     begin = world.worker._begin
 
     def with_somebody_who_cancels() -> None:
-        if world.worker._ready and not cancels:
+        if world.worker._lanes and not cancels:
             cancels.append(asyncio.ensure_future(world.worker.cancel(id)))
         begin()
 
@@ -242,7 +242,7 @@ async def told(world: World, function: str) -> dict[str, Any]:
     """What the only call of a destination was told."""
     [run] = [run for run in world.runs if run.claim.call.function == function]
     body = run.claim.call.body
-    assert (b"content-length", b"%d" % len(body)) in run.claim.call.headers
+    assert (b"content-length", b"%d" % len(body)) in run.claim.call.request.headers
     return dict(json.loads(body))
 
 
@@ -359,7 +359,7 @@ async def test_all_that_follows_from_an_end_is_begun_with_it(world: World) -> No
     def two_more(claim: Claim, ending: Ending) -> list[NewCall]:
         if claim.call.function != "f":
             return []
-        return [NewCall(f"{number:032x}", "after", "POST", b"", b"", [], b"") for number in (101, 102)]
+        return [NewCall(f"{number:032x}", "after", Request(), b"") for number in (101, 102)]
 
     world.worker.followers.append(two_more)
     world.answers["f"] = deque([FAILED])

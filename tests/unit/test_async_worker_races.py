@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import World
 
-from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
+from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 
 HALF = "half of a pair: \ud800"
 
@@ -70,7 +70,7 @@ async def test_one_that_is_just_being_leased_is_interrupted(world: World) -> Non
         begun.set()
         free.wait(30)
 
-    call = NewCall("0" * 32, "f", "POST", b"", b"", [], b"")
+    call = NewCall("0" * 32, "f", Request(), b"")
     await world.store.accept(call, world.clock.wall())
     blocking = asyncio.ensure_future(world.writer.do(wait_in_the_thread))
     await asyncio.to_thread(begun.wait)

@@ -142,8 +142,8 @@ async def test_inputs_are_json_for_a_function_and_text_is_text_for_an_image(worl
     bodies = [run.claim.call.body for run in world.runs]
     assert [json.loads(body) for body in bodies[:2]] == given[:2]
     assert bodies[3:5] == ["zwölf".encode(), b'{"a": [1.5, null]}']
-    assert (b"content-type", b"application/json") in world.runs[0].claim.call.headers
-    assert all(name != b"content-type" for name, _ in world.runs[3].claim.call.headers)
+    assert (b"content-type", b"application/json") in world.runs[0].claim.call.request.headers
+    assert all(name != b"content-type" for name, _ in world.runs[3].claim.call.request.headers)
 
 
 async def test_failing_tasks_have_their_retries_and_then_the_job_has_failed(world: JobWorld) -> None:

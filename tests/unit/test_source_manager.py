@@ -109,7 +109,10 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
         claimed = await store.claim(2**40, lambda backlogs: dict.fromkeys(backlogs, 1))
         call = claimed.claims[0].call
         assert call.body == b"xx" and call.terms.context == (("Source", "orders"),)
-        assert (b"ce-id", b"1") in call.headers and (b"content-type", b"text/plain") in call.headers
+        assert (b"ce-id", b"1") in call.request.headers and (
+            b"content-type",
+            b"text/plain",
+        ) in call.request.headers
         with pytest.raises(StoreFull):
             for number in range(3, 9):
                 await publish(event(str(number), 2**19))

@@ -110,7 +110,9 @@ async def test_a_schedule_starts_its_function_when_it_is_due(world: TriggeredWor
     await world.advance(185)
     assert world.times() == [60.0, 120.0, 180.0]
     call = world.runs[0].claim.call
-    assert json.loads(call.body) == {"a": 1} and (b"content-type", b"application/json") in call.headers
+    assert (
+        json.loads(call.body) == {"a": 1} and (b"content-type", b"application/json") in call.request.headers
+    )
     assert call.terms.context == (("Trigger", "t"), ("Scheduled-At", "1970-01-01T00:01:00Z"))
     assert await world.outcomes("t") == ["started"] * 3
     assert world.metrics.trigger_fires.labels("t", "started").value == 3
@@ -366,8 +368,11 @@ async def test_an_event_starts_what_its_conditions_say_and_nothing_else(world: T
     assert [run.claim.call.function for run in world.runs] == ["f", "g"]
     call = world.runs[0].claim.call
     assert call.body == b'{"order": 1}'
-    assert dict(call.headers)[b"ce-type"] == b"paid" and dict(call.headers)[b"ce-source"] == b"/shop"
-    assert dict(call.headers)[b"content-type"] == b"application/json"
+    assert (
+        dict(call.request.headers)[b"ce-type"] == b"paid"
+        and dict(call.request.headers)[b"ce-source"] == b"/shop"
+    )
+    assert dict(call.request.headers)[b"content-type"] == b"application/json"
     assert await world.outcomes("lost") == []
 
 
@@ -459,7 +464,7 @@ async def test_the_answer_of_an_accepted_call_may_be_an_event(world: TriggeredWo
     await world.advance(20)
     (call,) = [run.claim.call for run in world.runs if run.claim.call.function == "g"]
     assert (call.depth, call.body, call.terms.context) == (1, b"x", (("Trigger", "paid"),))
-    headers = dict(call.headers)
+    headers = dict(call.request.headers)
     assert (headers[b"ce-id"], headers[b"ce-source"]) == (ids[0].encode(), b"/functions/f")
     assert world.metrics.trigger_fires.labels("paid", "started").value == 1
 

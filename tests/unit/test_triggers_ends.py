@@ -12,7 +12,7 @@ import pytest
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
 from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import Claim, Ending, NewCall, Result, Status
+from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
@@ -81,7 +81,7 @@ def test_the_end_of_a_run_fires_what_asks_for_it(emitted: Emitted) -> None:
         "error": "step-failed",
         "detail": "a: 500",
     }
-    headers = dict(started.headers)
+    headers = dict(started.request.headers)
     assert headers[b"ce-type"] == b"hearth.run.ended" and headers[b"ce-source"] == b"/runs/r1"
     assert headers[b"ce-subject"] == b"flow" and headers[b"ce-status"] == b"failed"
     assert started.depth == 1 and not emitted.by_run(ended_run(RunStatus.SUCCEEDED))
@@ -95,7 +95,7 @@ def test_a_run_that_was_resumed_ends_once_more(emitted: Emitted) -> None:
 def test_the_end_of_a_job_fires_what_asks_for_it(emitted: Emitted) -> None:
     started = call(emitted.by_job(ended_job(JobStatus.FAILED)))
     assert json.loads(started.body)["count"] == 2
-    headers = dict(started.headers)
+    headers = dict(started.request.headers)
     assert headers[b"ce-type"] == b"hearth.job.ended" and headers[b"ce-source"] == b"/jobs/j1"
     assert headers[b"ce-subject"] == b"batch"
     assert b"ce-subject" not in dict(call(emitted.by_job(ended_job(JobStatus.FAILED, name=""))).headers)
@@ -121,7 +121,7 @@ def test_an_answer_of_many_events_starts_fewer_the_deeper_it_is(
     event = {"specversion": "1.0", "type": "x.ended", "source": "/f", "status": "failed"}
     body = json.dumps([{**event, "id": str(number)} for number in range(1000)]).encode()
     answered = Result(200, [(b"content-type", b"application/cloudevents-batch+json")], body)
-    claim = Claim(NewCall("c1", "f", "POST", b"", b"", [], b"", depth=depth), 1, 0, 0.0)
+    claim = Claim(NewCall("c1", "f", Request(), b"", depth=depth), 1, 0, 0.0)
     fires = list(emitted.by_call(claim, Ending("c1", Status.SUCCEEDED, 0, answered)))
     assert len(fires) == most
     assert {call([fire]).depth for fire in fires} == {depth + 1}

@@ -13,7 +13,7 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.metrics import Metrics
-from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Result, Status
+from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.durable.targets import Start
@@ -218,7 +218,7 @@ async def test_those_who_follow_are_asked_with_the_end(world: World) -> None:
 
     def follow(ended: EndedRun) -> list[NewCall]:
         followed.append(ended)
-        return [NewCall("c" * 32, "later", "POST", b"", b"", [], b"")]
+        return [NewCall("c" * 32, "later", Request(), b"")]
 
     world.runs.followers = [follow]
     await world.begin()

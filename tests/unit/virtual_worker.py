@@ -12,7 +12,7 @@ from typing import Any
 from pool.clock import VirtualClock, wake
 from pool.metrics import Metrics
 from scheduler.durable.destinations import Destinations
-from scheduler.durable.model import Claim, NewCall, Query, Record, Result, Status
+from scheduler.durable.model import Claim, NewCall, Query, Record, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.running import TaskRun
 from scheduler.durable.sqlite import SqliteStore
@@ -110,7 +110,7 @@ class World:
         for _ in range(count):
             self.accepted += 1
             ids.append(f"{self.accepted:032x}")
-            call = NewCall(ids[-1], function, "POST", b"", b"", [], b"{}", **more)
+            call = NewCall(ids[-1], function, Request(), b"{}", **more)
             await self.store.accept(call, self.clock.wall())
         self.worker.notify()
         return ids
@@ -196,6 +196,6 @@ class World:
         """Nothing is under way, here and in the store."""
         worker = self.worker
         assert not worker._attempts and not worker._recorder.busy
-        assert not +worker._held and not +worker._running and not any(worker._ready.values())
+        assert not worker._lanes and not worker._held and not worker._bytes
         assert not worker._waiters
         assert not {key: n for key, n in (await self.store.counts()).items() if key[1] is Status.RUNNING}
