@@ -7,7 +7,7 @@ chunks, never both).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -56,20 +56,13 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
 
 def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     """The caller's headers as the function shall see them, and where they came from. Raises `Problem`."""
-    headers: HeaderList = []
-    listed: set[bytes] = set()
-    host = b""
-    for field in scope["headers"]:
-        name, value = field
-        if is_passed(name):
-            headers.append(field)
-            if name == b"host":
-                host = value
-        elif name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            listed |= {token.strip().lower() for token in value.split(b",")}
+    given: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    headers = [field for field in given if is_passed(field[0])]
     if NOT_IN_A_VALUE.search(b" ".join([value for _, value in headers])):
         raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
-    if listed:
+    latest = dict(given)
+    host = latest.get(b"host", b"")
+    if b"connection" in latest and (listed := _listed(given)):
         headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
     if not host:
         headers = [pair for pair in headers if pair[0] != b"host"]
@@ -83,18 +76,26 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     return headers
 
 
-def response_headers(headers: Iterable[tuple[bytes, bytes]], web: bool) -> HeaderList:
+def _listed(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """The fields that are meant for the next hop alone, since `Connection` names them."""
+    return {
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close")
+        for token in value.split(b",")
+    }
+
+
+def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool) -> HeaderList:
     """The function's headers as the caller shall see them; the length is added by who knows it.
 
     Names are in lower case. Without `web` the function cannot act for our origin: no cookies, and active content
     is sandboxed.
     """
     kept: HeaderList = []
-    listed: set[bytes] = set()
+    listed = _listed(headers)
     active = False
     for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            listed |= {token.strip().lower() for token in value.split(b",")}
         if name in NOT_FROM_FUNCTION or name.startswith(b"x-hearth-"):
             continue
         if not web:

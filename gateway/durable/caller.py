@@ -170,7 +170,8 @@ def head_of(claim: Claim, function: Function) -> Head:
     lines: bytes | None = call.request.prepared
     if lines is None:
         lines = call.request.prepared = _passed(call.request)
-    return _head(function.name, lines, claim.attempt, call.terms.context)
+    # Of a head nothing but this is asked for: what goes on after a hand-over makes a request of its own.
+    return Head({}, function.name, lines + _told(claim.attempt, call.terms.context), 0, [], False)
 
 
 def _passed(request: Request) -> bytes:
@@ -183,13 +184,10 @@ def _passed(request: Request) -> bytes:
     )
 
 
-@lru_cache(maxsize=256)
-def _head(function: str, lines: bytes, attempt: int, context: tuple[tuple[str, str], ...]) -> Head:
-    """With what the function is told of the run. Of a head nothing else is asked for: what goes on after a hand-over
-    makes a request of its own.
-    """
-    told = header_lines(background_headers(attempt, context))
-    return Head({}, function, lines + told, 0, [], False)
+@lru_cache(maxsize=64)
+def _told(attempt: int, context: tuple[tuple[str, str], ...]) -> bytes:
+    """What a function is told of a run."""
+    return header_lines(background_headers(attempt, context))
 
 
 @lru_cache(maxsize=512)

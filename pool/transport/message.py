@@ -15,7 +15,7 @@ ReadBody = Callable[[], Awaitable[bytes]]
 
 def header_lines(headers: Headers) -> bytes:
     """Header fields as they go over a connection."""
-    return b"".join([b"%b: %b\r\n" % field for field in headers])
+    return b"\r\n".join([*map(b": ".join, headers), b""])
 
 
 class Call:

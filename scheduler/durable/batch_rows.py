@@ -62,7 +62,7 @@ def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -
     rows, requests, records = [], [], []
     for seq, (call, now) in enumerate(calls, latest + 1):
         rows.append((seq, call.id, call.function, "queued", call.depth, now, now, now))
-        requests.append((seq, request_head(call), blob(call.body), terms_to_json(call.terms)))
+        requests.append((seq, request_head(call.request), blob(call.body), terms_to_json(call.terms)))
         records.append(new_record(seq, call, now))
     _run(db, f"INSERT INTO {NEW} {{rows}}", rows)
     _run(db, "INSERT INTO requests (seq, head, body, terms) {rows}", requests)

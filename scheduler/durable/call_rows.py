@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from scheduler.durable.model import (
@@ -15,6 +16,7 @@ from scheduler.durable.model import (
     Phases,
     Query,
     Record,
+    Request,
     Result,
     Status,
 )
@@ -26,8 +28,6 @@ COLUMNS = (
     "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part,"
     " phases"
 )
-MOST_TO_REMEMBER = 2048
-"""Bytes of a request's path and query whose head is remembered, at most."""
 PRUNED_AT_ONCE = 500
 """Calls that one transaction forgets: those who wait for the next one wait for it."""
 FREE = "owner = ''"
@@ -57,7 +57,7 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
     assert seq is not None
     db.execute(
         "INSERT INTO requests (seq, head, body, terms) VALUES (?, ?, ?, ?)",
-        (seq, request_head(call), call.body, terms_to_json(call.terms)),
+        (seq, request_head(call.request), call.body, terms_to_json(call.terms)),
     )
     return new_record(seq, call, now)
 
@@ -68,21 +68,38 @@ def as_kept(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def request_head(call: NewCall) -> str:
-    """What is kept of a request beside its body."""
-    request = call.request
-    short = len(request.query) + len(request.sub_path) < MOST_TO_REMEMBER
-    known = _request_head if short else _request_head.__wrapped__
-    return known(request.method, request.sub_path, request.query, request.client, tuple(request.headers))
+def request_head(request: Request) -> bytearray:
+    """What is kept of a request beside its body: a line for each part, as none holds a line feed. It is quickly read
+    again: requests of events are never the same. Raises ValueError for a part that holds one."""
+    head = b"\n".join(
+        [
+            request.method.encode(),
+            request.sub_path,
+            request.query,
+            request.client.encode(),
+            *chain.from_iterable(request.headers),
+        ]
+    )
+    if head.count(b"\n") != 3 + 2 * len(request.headers):
+        raise ValueError("a header field, or the path or query, holds a line feed")
+    return bytearray(head)
 
 
-@lru_cache(maxsize=64)
-def _request_head(
-    method: str, sub_path: bytes, query: bytes, client: str, headers: tuple[tuple[bytes, bytes], ...]
-) -> str:
-    """Few clients send other fields each time."""
-    texts = [sub_path.decode("latin-1"), query.decode("latin-1")]
-    return json.dumps([method, *texts, client, _as_text(headers)])
+def read_head(head: bytes) -> Request:
+    """What `request_head` has written, or an earlier version of it, which was JSON."""
+    if head.startswith(b"["):
+        method, sub_path, query, client, headers = json.loads(head)
+        return Request(
+            method, sub_path.encode("latin-1"), query.encode("latin-1"), headers_of(headers), client
+        )
+    parts = head.split(b"\n")
+    return Request(
+        parts[0].decode(),
+        parts[1],
+        parts[2],
+        list(zip(parts[4::2], parts[5::2], strict=True)),
+        parts[3].decode(),
+    )
 
 
 def new_record(seq: int, call: NewCall, now: float) -> Record:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from functools import lru_cache
 
-from scheduler.durable.call_rows import headers_of
+from scheduler.durable.call_rows import read_head
 from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Request
 from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.durable.terms import terms_of_json
@@ -87,6 +87,5 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
 
 @lru_cache(maxsize=256)
 def _read_head(text: str) -> Request:
-    """What is kept of a request beside its body, in hexadecimal. Few clients send other fields each time."""
-    method, sub_path, query, client, headers = json.loads(bytes.fromhex(text))
-    return Request(method, sub_path.encode("latin-1"), query.encode("latin-1"), headers_of(headers), client)
+    """The same for calls that have the same, of its hexadecimal text."""
+    return read_head(bytes.fromhex(text))

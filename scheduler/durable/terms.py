@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 KINDS = ("platform", "timeout", "crash", "429", "5xx")
@@ -58,8 +59,9 @@ def terms_to_json(terms: Terms) -> str:
     )
 
 
+@lru_cache(maxsize=256)
 def terms_of_json(text: str) -> Terms:
-    """What `terms_to_json` has written."""
+    """What `terms_to_json` has written. Calls of one trigger have the same."""
     if not text:
         return NO_TERMS
     data: dict[str, Any] = json.loads(text)

@@ -98,7 +98,9 @@ def test_the_end_of_a_job_fires_what_asks_for_it(emitted: Emitted) -> None:
     headers = dict(started.request.headers)
     assert headers[b"ce-type"] == b"hearth.job.ended" and headers[b"ce-source"] == b"/jobs/j1"
     assert headers[b"ce-subject"] == b"batch"
-    assert b"ce-subject" not in dict(call(emitted.by_job(ended_job(JobStatus.FAILED, name=""))).headers)
+    assert b"ce-subject" not in dict(
+        call(emitted.by_job(ended_job(JobStatus.FAILED, name=""))).request.headers
+    )
     assert not emitted.by_job(ended_job(JobStatus.CANCELLED))
 
 
