@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 from gateway.problems import Problem
@@ -39,14 +41,17 @@ NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data
 """What only a function marked `web: true` may do to the origin that all functions share."""
 ACTIVE_CONTENT = re.compile(rb"html|xml|xsl|svg|multipart/", re.IGNORECASE)
 """Parts of content types that a browser may run scripts of; every kind of XML can hold some."""
+NAME, VALUE = itemgetter(0), itemgetter(1)
+MOST_NAMES = 64
+"""Fields of a request whose names are remembered, at most."""
 NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
 NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
-@lru_cache(maxsize=128)
-def is_passed(name: bytes) -> bool:
-    """Whether a caller's field goes to the function."""
-    return name not in NOT_TO_FUNCTION and not name.startswith(NOT_THE_CALLERS)
+@lru_cache(maxsize=256)
+def _are_passed(names: tuple[bytes, ...]) -> list[bool]:
+    """Which of a caller's fields go to the function. Few callers send other ones each time."""
+    return [name not in NOT_TO_FUNCTION and not name.startswith(NOT_THE_CALLERS) for name in names]
 
 
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
@@ -57,15 +62,17 @@ def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float)
 def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     """The caller's headers as the function shall see them, and where they came from. Raises `Problem`."""
     given: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    headers = [field for field in given if is_passed(field[0])]
-    if NOT_IN_A_VALUE.search(b" ".join([value for _, value in headers])):
+    names = tuple(map(NAME, given))
+    known = _are_passed if len(names) <= MOST_NAMES else _are_passed.__wrapped__
+    headers = list(compress(given, known(names)))
+    if NOT_IN_A_VALUE.search(b" ".join(map(VALUE, headers))):
         raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
-    latest = dict(given)
-    host = latest.get(b"host", b"")
-    if b"connection" in latest and (listed := _listed(given)):
+    if b"connection" in names and (listed := _listed(given)):
         headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
+    host = dict(headers).get(b"host", b"")
     if not host:
-        headers = [pair for pair in headers if pair[0] != b"host"]
+        if b"host" in names:
+            headers = [pair for pair in headers if pair[0] != b"host"]
         headers.append((b"host", b"localhost"))  # HTTP/1.0 may leave it out; what we send is HTTP/1.1
     client = scope.get("client")
     headers += (

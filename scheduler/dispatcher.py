@@ -80,7 +80,8 @@ class Dispatcher:
         self._hungry[function.name] = function
         if function.expiry is None:
             function.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, function)
-        self._serve(function)  # a slot may have become free since the caller looked
+        if function.waiting == 1:
+            self._serve(function)  # a slot may have become free since the caller looked
         if function.waiting > function.enough_for:
             self._growth.run(arrived_for=function)
         return waiter
@@ -295,15 +296,17 @@ class Dispatcher:
         self._upkeep.soon()
 
     def _serve(self, function: Function, freed: Instance | None = None) -> None:
-        """Lease free slots to waiters, first come, first served. `freed`: the instance that has a slot again; while
-        somebody waited no other had one."""
+        """Lease free slots to waiters, first come, first served. `freed`: the instance that has a slot again, one;
+        while somebody waited no other had any."""
         while function.waiting and (waiter := function.first_waiter()) is not None:
             instances = self.pool.ledger.of(function.name) if freed is None else (freed,)
-            instance, freed = pick(instances, function.workload.version), None
+            instance = pick(instances, function.workload.version)
             if instance is None:
                 return
             self._leave(function, waiter)
             waiter.settle(self.pool.lease(instance, waiter.invocation, waiter.arrived), None)
+            if freed is not None:
+                return
 
     def _needs_starts(self) -> bool:
         """Whether calls need the starts that there can be, if any: what is only kept ready then comes later."""
