@@ -63,7 +63,7 @@ def call_of(function: str, told: object, id: str, depth: int) -> NewCall:
 
 def is_too_deep(call: NewCall, consequence: str) -> bool:
     """Whether nothing may follow from a call any more; it is logged with what does not happen."""
-    return led_too_deep(f"invocation {call.id} of {call.function}", call.depth, consequence)
+    return led_too_deep(call.subject, call.depth, consequence)
 
 
 def led_too_deep(what: str, depth: int, consequence: str) -> bool:

@@ -21,7 +21,8 @@ def what_follows(
     works: list[object] = []
     try:
         for follower in followers:
-            works += follower(*ended, **named)
+            if more := follower(*ended, **named):
+                works += more
         return tuple(works)
     except Exception:
         log.exception("%s: nothing follows from its end", subject())

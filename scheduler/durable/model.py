@@ -70,6 +70,11 @@ class NewCall(NamedTuple):
     """Which part it is: unique within its owner. The same part is accepted once."""
     terms: Terms = NO_TERMS
 
+    @property
+    def subject(self) -> str:
+        """What it is called in the log."""
+        return f"invocation {self.id} of {self.function}"
+
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:

@@ -36,16 +36,22 @@ class Plans:
 
     def of(self, function: str) -> FunctionPlan:
         """The plan of a function, as it is now."""
+        plan, deployed = self.declared(function), self._dispatcher.functions.get(function)
+        plan.exec_seconds = deployed.exec_seconds if deployed else None
+        return plan
+
+    def declared(self, function: str) -> FunctionPlan:
+        """The same for who does not ask how long a call takes."""
         declared = self._registry.known(function)
         if declared is None:
             return FunctionPlan()
-        known = self._known.get(function)
-        if known is None or known[0] is not declared.definition:
-            if len(self._known) > MOST_KNOWN:
-                self._known.clear()
-            known = self._known[function] = declared.definition, self._made(declared.definition)
-        plan, deployed = known[1], self._dispatcher.functions.get(function)
-        plan.exec_seconds = deployed.exec_seconds if deployed else None
+        definition, known = declared.definition, self._known.get(function)
+        if known is not None and known[0] is definition:
+            return known[1]
+        if len(self._known) > MOST_KNOWN:
+            self._known.clear()
+        plan = self._made(definition)
+        self._known[function] = definition, plan
         return plan
 
     def _made(self, definition: FunctionDefinition) -> FunctionPlan:

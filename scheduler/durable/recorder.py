@@ -31,9 +31,10 @@ Run = tuple[Claim, Ending]
 
 
 class Recorder:
-    """One a worker. `recorded` is told of every end that was given to it, once, and whether it is on disk."""
+    """One a worker. `recorded` is told of every end that was given to it, once, and whether it is on disk. Must not
+    raise."""
 
-    def __init__(self, store: Store, clock: Clock, recorded: Callable[[Claim, Ending, bool], None]) -> None:
+    def __init__(self, store: Store, clock: Clock, recorded: Callable[[Sequence[Run], bool], None]) -> None:
         self._store = store
         self._clock = clock
         self._recorded = recorded
@@ -58,7 +59,7 @@ class Recorder:
     def add(self, claim: Claim, ending: Ending) -> None:
         """Record an end, however long the store takes to be able to."""
         if ending.status.ended and (
-            follow := what_follows(lambda: _subject(claim), self.followers, claim, ending)
+            follow := what_follows(lambda: claim.call.subject, self.followers, claim, ending)
         ):
             ending = ending._replace(follow=follow)
         self._ended[ending.id] = claim, ending
@@ -131,8 +132,7 @@ class Recorder:
             else:
                 await self._without_what_is_at_fault(*runs[0], fault)
         else:
-            for claim, ending in runs:
-                self._tell(claim, ending, on_disk=True)
+            self._recorded(runs, True)
 
     async def _one_by_one(self, runs: Sequence[Run]) -> None:
         """One of them may be at fault: the others are none the worse for it."""
@@ -148,33 +148,24 @@ class Recorder:
         """These cannot be written now. When the store is asked again, those that were put off last come first: they
         may not have been tried yet."""
         if self._closing:
-            for claim, ending in runs:
-                self._tell(claim, ending, on_disk=False)
+            self._recorded(runs, False)
         else:
             self._failed = {ending.id: (claim, ending) for claim, ending in runs} | self._failed
 
     async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
         """An end that cannot be written as it is, however well the store is: it has ended all the same."""
         if ending.follow:
-            log.error("%s: what follows from its end is not begun", _subject(claim), exc_info=fault)
+            log.error("%s: what follows from its end is not begun", claim.call.subject, exc_info=fault)
             await self._record([(claim, ending._replace(follow=()))])
         elif ending.result is not None:
-            log.error("%s: what it brought cannot be kept", _subject(claim), exc_info=fault)
+            log.error("%s: what it brought cannot be kept", claim.call.subject, exc_info=fault)
             kept = ending._replace(result=None)
             if ending.status.ended:
                 detail = "what it brought cannot be kept"
                 kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=detail)
             await self._record([(claim, kept)])
         else:
-            log.error("%s: its end cannot be recorded, it will be run again", _subject(claim), exc_info=fault)
-            self._tell(claim, ending, on_disk=False)
-
-    def _tell(self, claim: Claim, ending: Ending, on_disk: bool) -> None:
-        try:
-            self._recorded(claim, ending, on_disk)
-        except Exception:  # it must not, and the others' ends are to be recorded whatever it does
-            log.exception("%s: not everybody is told of its end", _subject(claim))
-
-
-def _subject(claim: Claim) -> str:
-    return f"invocation {claim.call.id} of {claim.call.function}"
+            log.error(
+                "%s: its end cannot be recorded, it will be run again", claim.call.subject, exc_info=fault
+            )
+            self._recorded([(claim, ending)], False)

@@ -24,7 +24,7 @@ log = logging.getLogger("hearth.durable")
 
 MOST_AT_ONCE = 64
 """Accepted calls that run at once, of all functions."""
-MOST_IN_HAND = 512
+MOST_IN_HAND = 768
 """Accepted calls that are leased at once. None is leased while their bodies are `MOST_BYTES` or more."""
 VOID_RETRY = 15.0
 """Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
@@ -257,13 +257,14 @@ class Worker:
             self._timer.cancel()
         self._timer = self._clock.call_later(seconds, self._wake.set)
 
-    def _begin(self) -> None:
-        """Run what is leased, as far as there are places."""
+    def _begin(self, most: int = MOST_AT_ONCE) -> None:
+        """Run what is leased, as far as there are places. `most`: how many of them have become free."""
         if self._beginning:  # a run that has ended before it was well begun: the loop below goes on
             return
         self._beginning = True
+        most_running = min(MOST_AT_ONCE, len(self._attempts) + most)
         try:
-            while not self._stopping and len(self._attempts) < MOST_AT_ONCE:
+            while len(self._attempts) < most_running and not self._stopping:
                 lane = next_to_run(self._lanes.values())
                 if lane is None:
                     return
@@ -305,25 +306,34 @@ class Worker:
             self._let_go(claim)
         if not self._attempts:
             self._nothing_runs.set()
-        self._begin()
+        self._begin(1)
 
-    def _recorded(self, claim: Claim, ending: Ending, on_disk: bool) -> None:
-        """The end of a run is on disk, or cannot come there."""
-        self._let_go(claim)
-        if not on_disk:
-            self._waiters.tell(ending.id)  # they look for themselves how it stands
-            return
-        function = label_of(claim.call.function)
-        if ending.status is QUEUED:
-            self._metrics.async_retries.labels(function).value += 1
-            return
-        self._metrics.async_ended.labels(function, ending.status).value += 1
-        if ending.follow:
-            for tell in self.on_followed:
-                tell(ending.follow)
+    def _recorded(self, runs: Sequence[tuple[Claim, Ending]], on_disk: bool) -> None:
+        """These ends are on disk, or cannot come there."""
+        ended = self._metrics.async_ended
+        for claim, ending in runs:
+            self._let_go(claim)
+            if not on_disk:
+                self._waiters.tell(ending.id)  # they look for themselves how it stands
+            elif ending.status is QUEUED:
+                self._metrics.async_retries.labels(label_of(claim.call.function)).value += 1
+            else:
+                ended.labels(label_of(claim.call.function), ending.status).value += 1
+                self._tell(claim, ending)
+
+    def _tell(self, claim: Claim, ending: Ending) -> None:
+        """Whoever waits for it, or goes on with what it has begun."""
         self._waiters.tell(ending.id)
-        if claim.call.owner:
-            self.ended(claim.call.owner)
+        if not (ending.follow or claim.call.owner):
+            return
+        try:
+            if ending.follow:
+                for tell in self.on_followed:
+                    tell(ending.follow)
+            if claim.call.owner:
+                self.ended(claim.call.owner)
+        except Exception:  # they must not, and the others are to be told whatever they do
+            log.exception("%s: not everybody is told of its end", claim.call.subject)
 
     def _let_go(self, claim: Claim) -> None:
         call = claim.call

@@ -48,13 +48,13 @@ class _Bytes(JSONFormat):
 
 def is_event(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a message says that it is one event or several. Every answer of an accepted call is asked."""
-    for name, value in headers:
-        if name == b"content-type":
-            if value != b"application/json" and _media(value) in (STRUCTURED, BATCH):
-                return True
-        elif name == b"ce-type" or name == b"ce-specversion":
-            return True
-    return False
+    given = dict(headers)
+    content_type = given.get(b"content-type", b"application/json")
+    return (
+        (content_type != b"application/json" and _media(content_type) in (STRUCTURED, BATCH))
+        or b"ce-type" in given
+        or b"ce-specversion" in given
+    )
 
 
 def is_media_type(content_type: str) -> bool:

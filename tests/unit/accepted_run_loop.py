@@ -25,9 +25,11 @@ from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.terms import Policy
+from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
+from scheduler.triggers.event import Event
+from scheduler.triggers.wire import binary_headers
 from tests.unit.warm_call_loop import ANSWER, Link, Transport, WarmCall
 
 SLOTS = 16
@@ -57,6 +59,22 @@ class ManySlots(Link):
             self._free.append(transport.connection)
 
 
+def call_of_event(number: int) -> NewCall:
+    """What an event starts: no two have the same head."""
+    attributes = {
+        "specversion": "1.0",
+        "type": "com.example.order.paid",
+        "source": "/shop",
+        "id": str(number),
+        "time": f"2026-11-28T14:00:00.{number:06}Z",
+        "datacontenttype": "application/json",
+    }
+    headers = binary_headers(Event(attributes))
+    request = Request(headers=[*headers, (b"content-length", b"14")])
+    terms = Terms(context=(("Trigger", "paid"),))
+    return NewCall(f"{number:032x}", "hello", request, b'{"name":"Ada"}', terms=terms)
+
+
 class AcceptedRuns:
     """A gateway's floor of accepted calls, with one function. Made inside a running loop; `start` comes first."""
 
@@ -82,14 +100,9 @@ class AcceptedRuns:
 
     async def accept(self, count: int) -> None:
         """Keep so many calls; the worker is not told."""
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"14")]
-        request = Request(headers=headers)
         first, now = self._accepted, self._clock.wall()
         self._accepted += count
-        calls = [
-            (NewCall(f"{n:032x}", "hello", request, b'{"name":"Ada"}'), now)
-            for n in range(first, self._accepted)
-        ]
+        calls = [(call_of_event(number), now) for number in range(first, self._accepted)]
         await self.writer.do(lambda db: insert_all(db, calls))
 
     async def until_all_have_run(self, last: Status = Status.SUCCEEDED) -> None:
