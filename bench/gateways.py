@@ -54,17 +54,14 @@ class Gateway:
         """Let go of the connections."""
         await self._api.aclose()
 
-    async def publish(self, events: bytes) -> None:
-        """Send a batch of CloudEvents; what they start is on disk when this returns. Raises `GatewayFault`."""
-        headers = {"content-type": "application/cloudevents-batch+json"}
+    async def redrive(self, function: str) -> int:
+        """Queue the dead letters of a function again; how many there were. Raises `GatewayFault`."""
         try:
-            response = await self._api.post("/events", content=events, headers=headers)
-        except httpx.HTTPError as error:
-            raise GatewayFault(f"the gateway takes no events: {type(error).__name__}") from error
-        if response.status_code != 202:
-            raise GatewayFault(
-                f"events were answered with status {response.status_code}: {response.text[:200]}"
-            )
+            response = await self._api.post("/dead-letters/redrive", params={"function": function})
+            response.raise_for_status()
+            return int(response.json()["count"])
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise GatewayFault(f"the gateway redrives no dead letters: {error}") from error
 
     async def count(self, metric: str, **labels: str) -> float:
         """Sum of the samples of a metric that have these labels. Raises `GatewayFault`."""
@@ -211,12 +208,10 @@ def declare(
     names: Iterable[str],
     prewarm: int,
     others: Mapping[str, str] | None = None,
-    further: str = "",
 ) -> Path:
     """Write a functions.yaml of equal functions, with their code, into a folder; returns the file.
 
-    `others` are declared as they say: name to keys, with `HELLO` for those of the equal ones. `further`:
-    other sections of the file.
+    `others` are declared as they say: name to keys, with `HELLO` for those of the equal ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "functions/hello", folder / "hello", dirs_exist_ok=True)
@@ -225,7 +220,7 @@ def declare(
     lines += [f"  {name}: {{{hello}}}" for name in names]
     lines += [f"  {name}: {{{keys.replace('HELLO', hello)}}}" for name, keys in (others or {}).items()]
     file = folder / "functions.yaml"
-    file.write_text("\n".join(lines) + "\n" + further)
+    file.write_text("\n".join(lines) + "\n")
     return file
 
 

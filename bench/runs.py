@@ -221,11 +221,11 @@ class Run:
                 await self._do("An idle gateway", lambda shown: idle_gateway(gateway, IDLE, plan, shown))
 
         if "async" in wanted:
-            others, further = later.declared(self._folder("later")), later.filled_by_events(function)
-            async with self._own("later", [function], plan.prewarm, others, further) as gateway:
+            others = later.declared(self._folder("later"))
+            async with self._own("later", [function], plan.prewarm, others) as gateway:
                 await self._do(
                     "Calls to be run later, beside direct ones",
-                    lambda shown: later.accepted(gateway, function, plan, shown),
+                    lambda shown: later.accepted(gateway, plan, shown),
                 )
 
         if "neighbours" in wanted:
@@ -247,11 +247,10 @@ class Run:
         names: Sequence[str],
         prewarm: int,
         others: Mapping[str, str] | None = None,
-        further: str = "",
     ) -> AsyncIterator[Gateway]:
         """A gateway of our own, at rest with all its functions in service."""
         plan, lab = self.choice.plan, self.lab
-        file = declare(self._folder(name), names, prewarm, others, further)
+        file = declare(self._folder(name), names, prewarm, others)
         memory = MEMORY_PER_FUNCTION * (
             plan.burst + plan.prewarm + max(plan.clients) + plan.idle_instances + plan.fresh_clients
         )

@@ -11,7 +11,7 @@ from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Request
 from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.durable.terms import terms_of_json
 
-ENOUGH_DUE = 384
+ENOUGH_DUE = 512
 """Calls of one function that are counted as due, at most: more are never leased at once."""
 SMALL = 16 * 1024
 """Bytes of a body that is read together with others, in text. In hexadecimal, where nothing is to be unescaped."""

@@ -16,7 +16,7 @@ from scheduler.durable.terms import Policy
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
-MOST_AHEAD = 352
+MOST_AHEAD = 480
 
 
 def is_short(exec_seconds: float | None) -> bool:

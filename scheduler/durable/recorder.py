@@ -19,7 +19,7 @@ MOST_TOGETHER = 256
 MANY = 8
 """Ends in one commit that tell of a backlog being run: more are waited for, since a commit of a hundred costs hardly
 more than one of ten."""
-GATHER = 0.01
+GATHER = 0.02
 """Seconds that ends wait for others then."""
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""

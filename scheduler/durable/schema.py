@@ -193,6 +193,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX start_keys_expires ON start_keys (expires);
     """,
+    """
+    -- No table changes. Heads of requests are kept as lines from here on, which an earlier program cannot read;
+    -- those that lie here are JSON, and are read as such.
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

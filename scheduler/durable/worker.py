@@ -24,7 +24,7 @@ log = logging.getLogger("hearth.durable")
 
 MOST_AT_ONCE = 64
 """Accepted calls that run at once, of all functions."""
-MOST_IN_HAND = 768
+MOST_IN_HAND = 1024
 """Accepted calls that are leased at once. None is leased while their bodies are `MOST_BYTES` or more."""
 VOID_RETRY = 15.0
 """Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
