@@ -207,7 +207,7 @@ def test_the_pools_books_agree_with_the_engine(gateway: Gateway):
 
     eventually(agree)
     folders = {folder.name for folder in (gateway.data / "run").iterdir()}
-    handlers = {i["id"] for i in gateway.instances() if i["function"] != "site"}
+    handlers = {i["id"] for i in gateway.instances() if i["function"] not in ("site", "turns-site")}
     assert folders == handlers
 
 
