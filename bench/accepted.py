@@ -97,9 +97,8 @@ async def keep_backlog(gateway: Gateway, plan: Plan) -> None:
 async def drained(gateway: Gateway) -> Outcome:
     """Queue all dead letters again and wait until they have succeeded; the rate is that up to the last look at which
     some were still to be run. Raises `GatewayFault`."""
-    before = await gateway.count(ENDED, function=LATER, status="succeeded")
+    before, began = await gateway.count(ENDED, function=LATER, status="succeeded"), time.monotonic()
     calls = await gateway.redrive(LATER)
-    began = time.monotonic()
     looks = await until(gateway, "succeeded", before + calls)
     at, done = looks[-2] if len(looks) > 1 else looks[-1]
     took, count = at - began, round(done - before)

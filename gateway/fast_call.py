@@ -21,6 +21,7 @@ from gateway.invoke import InvokeEndpoint
 from gateway.outcome import EXEC, Outcomes, exec_seconds_of
 from gateway.problems import Problem
 from pool.clock import Clock, LazyTimer
+from pool.cpu_policy import set_policy
 from pool.errors import NotSent
 from pool.lease import Lease
 from pool.logs import LogStore
@@ -103,6 +104,8 @@ class Client(Protocol):
     fast: FastPath
     timer: LazyTimer
     flow: FlowControl
+    background: bool
+    """Whether nobody waits for the answer."""
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Pass the whole answer of a call on; `lines` are the function's header fields."""
@@ -197,6 +200,8 @@ class FastCall(Invocation):
         if not isinstance(connection, HttpConnection):
             self._hand_over()  # it has to be opened, or the instance is being thawed over the engine
             return
+        if lease.instance.background is not self._client.background:
+            set_policy(lease.instance, self._client.background)
         request = b"%bx-invocation-id: %b\r\n%b: %.3f\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head.passed,
             self.id.encode(),

@@ -35,6 +35,7 @@ LONGEST_HEAD = 4096
 class FastPathProtocol(ClientProtocol):
     """One connection of a client, with the fast path in front of uvicorn's ASGI cycles."""
 
+    background = False
     cycle: Any
     """What occupies the connection: a cycle of uvicorn's, or a `FastCall`; the newest, if requests are pipelined."""
 

@@ -19,6 +19,7 @@ from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
 from gateway.refusal_log import RefusalLog
 from pool.clock import Clock
+from pool.cpu_policy import set_policy
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
 from pool.instance import Instance
 from pool.lease import Lease
@@ -213,6 +214,9 @@ class _Invocation(Invocation):
             if lease is None:
                 lease = await self._wait(function, body)
             self.note_lease(lease)
+            background = self.background is not None
+            if lease.instance.background is not background:
+                set_policy(lease.instance, background)
             first = body.take()
             call = Call(scope["method"].encode(), target, headers, first)
             if not body.complete:

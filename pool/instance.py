@@ -42,6 +42,7 @@ class Instance:
 
     __slots__ = (
         "adopted",
+        "background",
         "born_generic",
         "cgroup",
         "clock",
@@ -101,6 +102,8 @@ class Instance:
         self.slow = False
         """Its container runs, but its function's own program takes long to become ready (`Ledger.note_slow`)."""
         self.container: str | None = None
+        self.background: bool | None = None
+        """Whether the latest call is one that nobody waits for, as far as `cpu_policy` goes; None: none was begun."""
         self.cgroup: Cgroup | None = None
         """Where its limits and its freezer are; None: not to be reached from here."""
         self.freezable = True

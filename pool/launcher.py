@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import cast
 
 from pool import cgroup
-from pool.cpu_policy import run_in_batches
 from pool.egress import Egress
 from pool.engine.base import (
     ContainerSpec,
@@ -115,7 +114,6 @@ class Launcher:
         )
         await self._run(instance, spec)
         await self._unless_it_dies(instance, link.connected())
-        run_in_batches(link.peer)
         instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
 
     async def _launch_server(self, instance: Instance, prototype: ContainerSpec) -> None:
@@ -142,7 +140,6 @@ class Launcher:
             not again.running or again.pid != state.pid
         ):  # else the namespace could be of who got its pid since
             raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
-        run_in_batches(state.pid)
         await self._unless_it_dies(instance, server.ready(workload.health))
 
     async def _prepare_command(self, instance: Instance, prototype: ContainerSpec) -> None:

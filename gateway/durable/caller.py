@@ -120,6 +120,7 @@ class _Seat:
     cancelled for each run."""
 
     flow: Any = _NoFlow()
+    background = True
 
     def __init__(self, caller: Caller) -> None:
         self.fast = caller.fast

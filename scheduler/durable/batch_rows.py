@@ -48,9 +48,7 @@ ANSWERED = (
     " FROM answer CROSS JOIN invocations ON invocations.id = answer.id"
 )
 """The last two are the first two for what most runs bring: the function's own answer."""
-blob = bytearray
-"""How bytes are handed to sqlite3. Of values that are `bytes`, or None, it asks first whether there is an adapter for
-them, which takes ten times as long as this copy."""
+CHEAP_TO_COPY = 16 * 1024
 LEASED = "status = 'running' AND id IN (SELECT value FROM json_each(?))"
 
 
@@ -108,6 +106,12 @@ def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> No
     for ending in endings:
         for work in ending.follow:
             begin(work, db, now)
+
+
+def blob(data: bytes) -> bytes | bytearray:
+    """How bytes are best handed to sqlite3: of a value that is `bytes` it asks first whether there is an adapter for
+    it, which takes ten times as long as copying a few."""
+    return bytearray(data) if len(data) <= CHEAP_TO_COPY else data
 
 
 def _run(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -15,13 +15,16 @@ ENOUGH_DUE = 512
 """Calls of one function that are counted as due, at most: more are never leased at once."""
 SMALL = 16 * 1024
 """Bytes of a body that is read together with others, in text. In hexadecimal, where nothing is to be unescaped."""
+SMALL_HEAD = 4 * 1024
+"""The same of a head; smaller ones are remembered, too."""
 OLDEST = (
     "SELECT seq, id, attempts, failures, since, depth, owner, part, due FROM invocations"
     " WHERE status = 'queued' AND function = ? AND due <= ? ORDER BY due, seq LIMIT ?"
 )
 LEASED = (
     "SELECT json_group_array(json_array(due, seq, id, attempts, failures, printf('%!.17g', since), depth, owner,"
-    f" part, hex(head), CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
+    f" part, CASE WHEN length(head) <= {SMALL_HEAD} THEN hex(head) END,"
+    f" CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
     f" FROM ({OLDEST}) JOIN requests USING (seq)"
 )
 LEASE = (
@@ -71,11 +74,14 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
     for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms in sorted(
         json.loads(text)
     ):
-        if body is None:
-            (data,) = db.execute("SELECT body FROM requests WHERE seq = ?", (seq,)).fetchone()
+        if head is None:
+            large = _alone(db, "head", seq)
+            size += len(large)
+            request = read_head(large)
         else:
-            data = bytes.fromhex(body)
-        call = NewCall(id, function, _read_head(head), data, depth, owner, part, terms_of_json(terms))
+            request = _read_head(head)
+        data = _alone(db, "body", seq) if body is None else bytes.fromhex(body)
+        call = NewCall(id, function, request, data, depth, owner, part, terms_of_json(terms))
         claims.append(Claim(call, attempts + 1, failures, float(since)))
         leased.append(seq)
         size += len(data)
@@ -83,6 +89,13 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
             break
     db.execute(LEASE, (now, json.dumps(leased)))
     return claims
+
+
+def _alone(db: sqlite3.Connection, column: str, seq: int) -> bytes:
+    """A part of a request that is too large to be read together with others."""
+    data: bytes
+    (data,) = db.execute(f"SELECT CAST({column} AS BLOB) FROM requests WHERE seq = ?", (seq,)).fetchone()
+    return data
 
 
 @lru_cache(maxsize=256)

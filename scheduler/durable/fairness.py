@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from scheduler.durable.model import Claim
-from scheduler.durable.terms import Policy
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
@@ -63,7 +62,7 @@ def _wants(name: str, waiting: Mapping[str, int], held: Mapping[str, int], most:
 class Lane:
     """What is leased of one function."""
 
-    __slots__ = ("at_once", "few", "function", "held", "policy", "ready", "running")
+    __slots__ = ("at_once", "few", "function", "held", "ready", "running")
 
     def __init__(self, function: str) -> None:
         self.function = function
@@ -73,10 +72,9 @@ class Lane:
         self.held = 0
         """Those, and the ones whose ends are not recorded yet."""
         self.at_once = 1
-        """How many may run at once; like the two below as the function was declared when some were leased last."""
+        """How many may run at once, as was found when some were leased or had ended last."""
         self.few = 0
         """With no more ready than that, further ones are leased: many at a time cost little more than one."""
-        self.policy = Policy()
 
 
 def next_to_run(lanes: Iterable[Lane]) -> Lane | None:

@@ -91,6 +91,8 @@ class Worker:
         """Of the functions that have calls leased."""
         self._held = self._bytes = 0
         """How many are leased, and the bytes of their bodies."""
+        self._full = False
+        """Whether there was no room for more when some were to be leased."""
         self._attempts: dict[str, Attempt] = {}
         """What runs, by the call."""
         self._nothing_runs = asyncio.Event()
@@ -204,7 +206,8 @@ class Worker:
             self._wake.clear()
             room = MOST_IN_HAND - self._held
             if room <= 0 or self._bytes >= MOST_BYTES:
-                continue  # the end of a run wakes us
+                self._full = True
+                continue  # the next end of a run wakes us
             self._leasing = asyncio.ensure_future(self._take(room))
             await asyncio.shield(self._leasing)
 
@@ -243,7 +246,6 @@ class Worker:
         lane.held += len(claims)
         lane.at_once = self._places(name)
         lane.few = (self._most(name) - lane.at_once) // 2
-        lane.policy = self._plan_of(name).policy
 
     def _places(self, function: str) -> int:
         plan = self._plan_of(function)
@@ -276,7 +278,7 @@ class Worker:
 
     def _begin_run(self, lane: Lane, claim: Claim) -> None:
         call = claim.call
-        id, policy = call.id, call.terms.policy or lane.policy
+        id, policy = call.id, call.terms.policy or self._plan_of(lane.function).policy
         if has_expired(policy, claim.since, self._clock.wall()):
             detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
             self._recorder.add(
@@ -310,30 +312,33 @@ class Worker:
 
     def _recorded(self, runs: Sequence[tuple[Claim, Ending]], on_disk: bool) -> None:
         """These ends are on disk, or cannot come there."""
-        ended = self._metrics.async_ended
         for claim, ending in runs:
-            self._let_go(claim)
-            if not on_disk:
-                self._waiters.tell(ending.id)  # they look for themselves how it stands
-            elif ending.status is QUEUED:
-                self._metrics.async_retries.labels(label_of(claim.call.function)).value += 1
-            else:
-                ended.labels(label_of(claim.call.function), ending.status).value += 1
-                self._tell(claim, ending)
+            try:
+                self._let_go(claim)
+                if on_disk:
+                    self._count(claim, ending)
+                self._waiters.tell(ending.id)  # if it is not on disk, they look for themselves how it stands
+                if on_disk and (ending.follow or claim.call.owner):
+                    self._go_on_from(claim, ending)
+            except Exception:  # nobody told must raise, and the others are to be told whatever they do
+                log.exception("%s: not everybody is told of its end", claim.call.subject)
+        for function in {claim.call.function for claim, _ in runs}:
+            if (lane := self._lanes.get(function)) is not None:  # its calls may take another time now
+                lane.at_once = self._places(function)
 
-    def _tell(self, claim: Claim, ending: Ending) -> None:
-        """Whoever waits for it, or goes on with what it has begun."""
-        self._waiters.tell(ending.id)
-        if not (ending.follow or claim.call.owner):
-            return
-        try:
-            if ending.follow:
-                for tell in self.on_followed:
-                    tell(ending.follow)
-            if claim.call.owner:
-                self.ended(claim.call.owner)
-        except Exception:  # they must not, and the others are to be told whatever they do
-            log.exception("%s: not everybody is told of its end", claim.call.subject)
+    def _count(self, claim: Claim, ending: Ending) -> None:
+        function = label_of(claim.call.function)
+        if ending.status is QUEUED:
+            self._metrics.async_retries.labels(function).value += 1
+        else:
+            self._metrics.async_ended.labels(function, ending.status).value += 1
+
+    def _go_on_from(self, claim: Claim, ending: Ending) -> None:
+        if ending.follow:
+            for tell in self.on_followed:
+                tell(ending.follow)
+        if claim.call.owner and ending.status is not QUEUED:
+            self.ended(claim.call.owner)
 
     def _let_go(self, claim: Claim) -> None:
         call = claim.call
@@ -343,7 +348,8 @@ class Worker:
         lane.held -= 1
         if not lane.held:
             del self._lanes[call.function]
-        if len(lane.ready) <= lane.few:
+        if self._full or len(lane.ready) <= lane.few:
+            self._full = False
             self._wake.set()
 
     def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -46,9 +46,9 @@ class _Bytes(JSONFormat):
         return body
 
 
-def is_event(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_event(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether a message says that it is one event or several. Every answer of an accepted call is asked."""
-    given = dict(headers)
+    given = dict(reversed(headers))  # of several fields of a name the first, as `of_http` has it
     content_type = given.get(b"content-type", b"application/json")
     return (
         (content_type != b"application/json" and _media(content_type) in (STRUCTURED, BATCH))

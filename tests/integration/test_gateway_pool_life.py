@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,6 @@ from pathlib import Path
 
 import pytest
 from harness import GATEWAY_LABEL, Gateway, command, eventually, handler, in_parallel, server
-
-from pool.cpu_policy import run_in_batches
 
 pytestmark = pytest.mark.engine
 
@@ -46,17 +43,6 @@ def handle(event, context):
         os._exit(os.sched_getscheduler(0))
     return [os.sched_getscheduler(0), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])]
 """
-TURNS_SITE = """
-import http.server, os
-
-class Turns(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(str(os.sched_getscheduler(0)).encode())
-
-http.server.HTTPServer(("", 8000), Turns).serve_forever()
-"""
 SITE = "import http.server as s; s.test(s.SimpleHTTPRequestHandler, port=8000)"
 
 
@@ -69,7 +55,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "killed": handler(HOST),
         "site": server(SITE),
         "turns": handler(TURNS),
-        "turns-site": server(TURNS_SITE),
         "deleted": handler(SLEEP),
         "kept": handler(HOST, min_instances=2, keep_alive="100ms"),
         "packed": handler(PACKED, concurrency=8),
@@ -83,20 +68,14 @@ def removals(gateway: Gateway, reason: str) -> float:
     return gateway.metric("hearth_removals_total", reason=reason)
 
 
-def test_an_instance_does_not_stop_the_gateway_the_moment_that_it_is_woken(gateway: Gateway):
-    assert gateway.call("turns").json() == [os.SCHED_BATCH, os.SCHED_BATCH], (
-        "nor do the processes that it starts"
-    )
-    assert gateway.call("turns-site").text == str(os.SCHED_BATCH)
-
-
-def test_what_cannot_be_told_to_run_in_batches_is_left_alone():
-    before = os.sched_getscheduler(0)
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    run_in_batches(ended.pid)
-    run_in_batches(0)  # nobody's, and not ours
-    assert os.sched_getscheduler(0) == before
+def test_who_runs_what_nobody_waits_for_does_not_stop_others(gateway: Gateway):
+    """An accepted call runs in the kernel's class for batches, with what it starts; a direct one does not."""
+    direct, later = [os.SCHED_OTHER] * 2, [os.SCHED_BATCH] * 2
+    assert gateway.call("turns").json() == direct
+    for _ in range(2):
+        asked = gateway.call("turns", headers={"prefer": "respond-async, wait=10"})
+        assert asked.json() == later and asked.headers["x-hearth-start"] == "warm"
+        assert gateway.call("turns").json() == direct
 
 
 def test_min_instances_are_up_before_readiness_and_stay(gateway: Gateway):
@@ -207,7 +186,7 @@ def test_the_pools_books_agree_with_the_engine(gateway: Gateway):
 
     eventually(agree)
     folders = {folder.name for folder in (gateway.data / "run").iterdir()}
-    handlers = {i["id"] for i in gateway.instances() if i["function"] not in ("site", "turns-site")}
+    handlers = {i["id"] for i in gateway.instances() if i["function"] != "site"}
     assert folders == handlers
 
 

@@ -14,7 +14,7 @@ from scheduler.durable.claim_rows import claim
 from scheduler.durable.fairness import MOST_AHEAD, places
 from scheduler.durable.model import Ending, NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.worker import MOST_AT_ONCE
+from scheduler.durable.worker import MOST_AT_ONCE, MOST_IN_HAND
 
 FLOOD = 100_000
 
@@ -72,6 +72,20 @@ async def test_floods_of_many_functions_hold_one_more_up_for_two_runs_at_most(wo
     before = len(world.runs)
     await world.accept("other")
     await world.advance(2.0)
+    assert begun_before(world, "other") - before <= MOST_AT_ONCE
+
+
+async def test_a_newcomer_has_the_next_place_though_as_many_are_leased_as_can_be(world: World) -> None:
+    """Short calls are leased ahead: those of these floods are all that fit into memory."""
+    names = [f"flood-{number}" for number in range(10)]
+    world.plans |= {name: FunctionPlan(slots=4, exec_seconds=0.001) for name in names}
+    await flood(world, *names)
+    await world.start()
+    await world.advance(2.5)
+    assert world.worker._held > 0.9 * MOST_IN_HAND
+    before = len(world.runs)
+    await world.accept("other")
+    await world.advance(3.0)
     assert begun_before(world, "other") - before <= MOST_AT_ONCE
 
 
