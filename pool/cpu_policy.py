@@ -16,7 +16,7 @@ def set_policy(instance: Instance, background: bool) -> None:
 
     Each request that the gateway sends wakes an instance: else the kernel often stops the gateway for it, in the
     middle of what it does for all others. Only the process that has dialled us is changed, with what it starts from
-    then on, and not for the sake of one of several calls. One that is gone, or that we have no right to, is left alone.
+    then on, and not for the sake of one of several calls. Who is gone, or may not be changed by us, is left alone.
     """
     if background and instance.in_use > 1:
         return
