@@ -109,8 +109,8 @@ def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> No
 
 
 def blob(data: bytes) -> bytes | bytearray:
-    """How bytes are best handed to sqlite3: of a value that is `bytes` it asks first whether there is an adapter for
-    it, which takes ten times as long as copying a few."""
+    """How bytes are best handed to sqlite3: of a value that is `bytes` (or None) it asks first whether there is an
+    adapter for it, which takes longer than copying a few."""
     return bytearray(data) if len(data) <= CHEAP_TO_COPY else data
 
 
