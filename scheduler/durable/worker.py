@@ -315,29 +315,25 @@ class Worker:
         for claim, ending in runs:
             try:
                 self._let_go(claim)
-                if on_disk:
-                    self._count(claim, ending)
-                self._waiters.tell(ending.id)  # if it is not on disk, they look for themselves how it stands
-                if on_disk and (ending.follow or claim.call.owner):
-                    self._go_on_from(claim, ending)
+                if not on_disk:
+                    self._waiters.tell(ending.id)  # they look for themselves how it stands
+                elif ending.status is QUEUED:
+                    self._metrics.async_retries.labels(label_of(claim.call.function)).value += 1
+                else:
+                    self._tell_end(claim, ending)
             except Exception:  # nobody told must raise, and the others are to be told whatever they do
                 log.exception("%s: not everybody is told of its end", claim.call.subject)
         for function in {claim.call.function for claim, _ in runs}:
             if (lane := self._lanes.get(function)) is not None:  # its calls may take another time now
                 lane.at_once = self._places(function)
 
-    def _count(self, claim: Claim, ending: Ending) -> None:
-        function = label_of(claim.call.function)
-        if ending.status is QUEUED:
-            self._metrics.async_retries.labels(function).value += 1
-        else:
-            self._metrics.async_ended.labels(function, ending.status).value += 1
-
-    def _go_on_from(self, claim: Claim, ending: Ending) -> None:
+    def _tell_end(self, claim: Claim, ending: Ending) -> None:
+        self._metrics.async_ended.labels(label_of(claim.call.function), ending.status).value += 1
+        self._waiters.tell(ending.id)
         if ending.follow:
             for tell in self.on_followed:
                 tell(ending.follow)
-        if claim.call.owner and ending.status is not QUEUED:
+        if claim.call.owner:
             self.ended(claim.call.owner)
 
     def _let_go(self, claim: Claim) -> None:

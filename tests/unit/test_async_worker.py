@@ -119,7 +119,7 @@ async def test_of_large_bodies_few_are_in_hand(world: World) -> None:
 
 async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
     """Many functions of short calls, each of which is leased ahead."""
-    names = [f"f{number}" for number in range(24)]
+    names = [f"f{number}" for number in range(48)]
     for name in names:
         world.plans[name] = FunctionPlan(slots=2, exec_seconds=0.0001)
         await world.accept(name, 40)
@@ -130,7 +130,7 @@ async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
     world.worker.notify()  # of what is new there is no room for
     await world.settle()
     await world.advance(40.0)
-    assert len(world.runs) == 960
+    assert len(world.runs) == 48 * 40
     assert set(world.most.values()) == {1}
     await world.books_agree()
 
