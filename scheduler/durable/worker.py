@@ -326,6 +326,7 @@ class Worker:
         for function in {claim.call.function for claim, _ in runs}:
             if (lane := self._lanes.get(function)) is not None:  # its calls may take another time now
                 lane.at_once = self._places(function)
+        self._begin()  # that may be more of them at once
 
     def _tell_end(self, claim: Claim, ending: Ending) -> None:
         self._metrics.async_ended.labels(label_of(claim.call.function), ending.status).value += 1

@@ -101,6 +101,24 @@ async def test_no_more_run_at_once_than_there_are_places(world: World) -> None:
     await world.books_agree()
 
 
+async def test_calls_that_have_become_short_take_the_further_places_at_once(world: World) -> None:
+    short, long = (FunctionPlan(slots=16, exec_seconds=seconds) for seconds in (0.001, 0.5))
+    world.plans["f"] = short
+    await world.accept("f", 300)
+    await world.start()
+    lane = world.worker._lanes["f"]
+    assert (lane.running, len(lane.ready)) == (15, 285)
+    world.plans["f"] = long
+    await world.advance(2.5)
+    assert lane.running == 8, "half of the slots"
+    world.plans["f"] = short
+    await world.advance(1.0)
+    assert lane.running == 15 and len(lane.ready) > lane.few, "though none was leased meanwhile"
+    await world.advance(60.0)
+    assert len(world.runs) == 300
+    await world.books_agree()
+
+
 async def test_of_large_bodies_few_are_in_hand(world: World) -> None:
     world.plans["f"] = FunctionPlan(slots=2, exec_seconds=0.0001)
     body = bytes(MOST_BYTES // 3 + 1)
