@@ -44,6 +44,7 @@ from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
+from scheduler.image_volumes import ImageVolumes
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import KIND as JOB
@@ -118,6 +119,7 @@ class Runtime:
         builder = WorkloadBuilder(
             engine=self.engine,
             code=CodeStore(folder.code),
+            volumes=ImageVolumes(self.engine, folder.id),
             gateway_id=folder.id,
             work_folder=folder.work,
             log_limit=settings.log_limit,

@@ -13,14 +13,16 @@ from pool.clock import Clock
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
 from pool.workload import Keep
+from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.function import Prewarm
 from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
+from scheduler.image_volumes import VolumeRefused
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
 from scheduler.sources import SourceError
-from scheduler.workloads import WorkloadBuilder, generic_container, limits_of
+from scheduler.workloads import WorkloadBuilder, limits_of
 
 log = logging.getLogger("hearth.registry")
 
@@ -130,13 +132,15 @@ class Registry:
         if self.guests.pop(name, None) is not None:
             self._dispatcher.withdraw(name)
 
-    async def why_no_image(self, image: str) -> str | None:
-        """Why nothing can be made of an image, if the engine does not have it. Raises `EngineError`."""
+    async def find_image(self, reference: str, keys: ContainerKeys) -> None:
+        """Return if containers with these keys can be made of an image.
+
+        Raises `NotFound` with advice if the engine does not have it, `VolumeRefused`, and other `EngineError`s.
+        """
         try:
-            await self._engine.image(image)
+            await self._builder.volumes.mounts(await self._engine.image(reference), keys)
         except NotFound as error:
-            return fault_of(error, image)
-        return None
+            raise NotFound(fault_of(error, reference)) from error
 
     def known(self, name: str) -> Declared | None:
         """What is known of a function, declared or added."""
@@ -147,10 +151,11 @@ class Registry:
         for runtime, count in self._prewarm.items():
             try:
                 image = await images.find(RUNTIMES[runtime])
-            except EngineError as error:
+                prototype = await self._builder.generic(image)
+            except (VolumeRefused, EngineError) as error:
                 log.warning("no prewarm pool for %s: %s", runtime, fault_of(error, RUNTIMES[runtime]))
                 continue
-            wanted[image.id] = Prewarm(generic_container(image), count)
+            wanted[image.id] = Prewarm(prototype, count)
         self._adoption.claim_generic({id: target.prototype for id, target in wanted.items()})
         self._dispatcher.set_prewarm(wanted)
 
@@ -185,7 +190,7 @@ class Registry:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
                 )
-        except (SourceError, ImageBuildError, EngineError) as error:
+        except (SourceError, ImageBuildError, VolumeRefused, EngineError) as error:
             image = definition.image or RUNTIMES[definition.runtime or "python"]
             declared.fault = fault_of(error, image)
             declared.curable = isinstance(error, EngineError)

@@ -8,13 +8,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pool.engine.base import ContainerSpec, Engine, Image
+from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.workload import Kind, Order, Workload
 from scheduler.code_store import CodeStore
+from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import FunctionDefinition
 from scheduler.function import Limits
 from scheduler.function_images import ensure_requirements_image, prune_function_images
 from scheduler.image_lookup import ImageLookup
+from scheduler.image_volumes import ImageVolumes
 from scheduler.runtimes import RUNTIMES
 from scheduler.sources import collect, version_digest
 
@@ -35,9 +37,9 @@ def limits_of(definition: FunctionDefinition) -> Limits:
     )
 
 
-def generic_container(image: Image) -> ContainerSpec:
+def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> ContainerSpec:
     """The container of a prewarmed instance: every key that shapes it has its default."""
-    return ContainerSpec(name="", image=image.id, memory=GENERIC_MEMORY)
+    return ContainerSpec(name="", image=image.id, memory=GENERIC_MEMORY, volumes=volumes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class WorkloadBuilder:
 
     engine: Engine
     code: CodeStore
+    volumes: ImageVolumes
     gateway_id: str
     work_folder: Path
     """Scratch space for building images."""
@@ -58,7 +61,7 @@ class WorkloadBuilder:
         """Everything that is needed to start instances of a function as it is declared and lies on disk now.
 
         `on_build` is called if an image has to be built first, which takes long. Raises `SourceError`,
-        `ImageBuildError` and `EngineError` (`NotFound` where the image is not there).
+        `ImageBuildError`, `VolumeRefused` and `EngineError` (`NotFound` where the image is not there).
         """
         order, own_image = None, True
         if definition.kind is Kind.HANDLER:
@@ -77,11 +80,12 @@ class WorkloadBuilder:
         else:
             image = await images.find(definition.image or "")
             version = version_digest(definition, None, image.id)
+        volumes = await self.volumes.mounts(image, definition)
         return Workload(
             function=definition.name,
             version=version,
             kind=definition.kind,
-            container=container_of(definition, image.id),
+            container=container_of(definition, image.id, volumes),
             concurrency=definition.concurrency,
             reuse=definition.reuse,
             max_instances=definition.max_instances,
@@ -98,13 +102,20 @@ class WorkloadBuilder:
             max_response=definition.max_response,
         )
 
+    async def generic(self, image: Image) -> ContainerSpec:
+        """Return the container of a runtime image's prewarmed instances. Raises `VolumeRefused` and `EngineError`."""
+        return generic_container(image, await self.volumes.mounts(image, ContainerKeys()))
+
     async def prune(self, used: Collection[Workload]) -> None:
         """Remove the code, and the images that were built, of versions that are gone. Raises `EngineError`."""
         await asyncio.to_thread(self.code.prune, {w.order.files for w in used if w.order is not None})
+        self.volumes.forget_all_but({w.container.image for w in used})
         await prune_function_images(self.engine, self.gateway_id, {w.container.image for w in used})
 
 
-def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec:
+def container_of(
+    definition: FunctionDefinition, image_id: str, volumes: tuple[VolumeMount, ...] = ()
+) -> ContainerSpec:
     """The container of a function's instances. A handler gets its environment when it is specialised."""
     return ContainerSpec(
         name="",
@@ -118,6 +129,7 @@ def container_of(definition: FunctionDefinition, image_id: str) -> ContainerSpec
         tmp_size=definition.tmp_size,
         writable=tuple(definition.writable.items()),
         mounts=definition.volumes,
+        volumes=volumes,
         sandbox=definition.sandbox,
     )
 

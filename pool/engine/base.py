@@ -53,6 +53,18 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """A tmpfs in place of the volume that the engine would make where an image declares one."""
+
+    path: str
+    """As the engine reads it: absolute and clean."""
+    size: int
+    """Bytes."""
+    owner: str | None = None
+    """`uid:gid` of the folder in the image. It counts only where the container keeps the image's own user."""
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """Everything that shapes a container. Hardening (no capabilities, no new privileges, read-only root, no swap,
     default seccomp, SIGKILL as the stop signal) is not a choice and so is not here."""
@@ -80,6 +92,8 @@ class ContainerSpec:
     writable: tuple[tuple[str, int], ...] = ()
     """Further tmpfs mounts: (path, bytes)."""
     mounts: tuple[Mount, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
+    """One for each volume that the image declares. `writable` and `mounts` win at the same path."""
     sandbox: str | None = None
     """Name of an OCI runtime of the engine (runsc, kata); None is the engine's default."""
     stdin: bool = False
@@ -105,6 +119,8 @@ class ContainerState:
     oom_killed: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Network name to IP address."""
+    volumes: tuple[str, ...] = ()
+    """Paths where the engine has made a volume for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,8 @@ class Image:
     tags: tuple[str, ...]
     labels: Mapping[str, str]
     size: int
+    volumes: tuple[str, ...] = ()
+    """Paths, as the image says them, where it declares volumes. Empty in what `images` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +215,10 @@ class Engine(Protocol):
 
     async def logs(self, container: str, limit: int) -> bytes:
         """The last `limit` bytes, at most, of stdout and stderr together."""
+
+    async def archive(self, container: str, path: str, limit: int) -> bytes:
+        """Return the first `limit` bytes of a tar of what the image has at a path; links are followed. The container
+        need not run. Raises `NotFound` if nothing is there."""
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         """Set memory (bytes, swap off) and CPUs of a running container."""

@@ -20,7 +20,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": True,
-        "Tmpfs": {path: _tmpfs(size, spec.user) for path, size in ((TMP, spec.tmp_size), *spec.writable)},
+        "Tmpfs": _tmpfs_mounts(spec),
         "Mounts": [
             {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             for mount in spec.mounts
@@ -56,6 +56,14 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     if spec.user is not None:
         config["User"] = spec.user
     return config
+
+
+def _tmpfs_mounts(spec: ContainerSpec) -> dict[str, str]:
+    """Return the options of each tmpfs, by path. The engine makes no volume where one is."""
+    mounted = {mount.target for mount in spec.mounts}
+    volumes = {v.path: _tmpfs(v.size, spec.user or v.owner) for v in spec.volumes if v.path not in mounted}
+    given = {path: _tmpfs(size, spec.user) for path, size in ((TMP, spec.tmp_size), *spec.writable)}
+    return volumes | given
 
 
 def _tmpfs(size: int, user: str | None) -> str:

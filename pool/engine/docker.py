@@ -160,6 +160,27 @@ class DockerEngine:
                 raise
         return "".join(pieces).encode()[-limit:] if limit > 0 else b""
 
+    async def archive(self, container: str, path: str, limit: int) -> bytes:
+        with self._verb("archive", f"read {path} of container {_short(container)}"):
+            try:
+                # The last dot follows a link at the end of the path, and asks for a folder.
+                return await self._archive(container, f"{path}/.", limit)
+            except DockerError as error:
+                if "not a directory" not in error.message:
+                    raise
+                return await self._archive(container, path, limit)
+
+    async def _archive(self, container: str, path: str, limit: int) -> bytes:
+        request = self._docker._query(f"containers/{container}/archive", params={"path": path})
+        read = bytearray()
+        async with request as response:
+            with closing(response):
+                async for piece in response.content.iter_any():
+                    read += piece
+                    if len(read) >= limit:
+                        break
+        return bytes(read[:limit])
+
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         config = {"Memory": memory, "MemorySwap": memory, "NanoCpus": nano_cpus(cpus)}
         with self._verb("resize", f"resize container {_short(container)}"):
@@ -371,13 +392,18 @@ def _state(data: Mapping[str, Any]) -> ContainerState:
         exit_code=state["ExitCode"] if state["Status"] in ("exited", "dead") else None,
         oom_killed=state["OOMKilled"],
         addresses={name: end["IPAddress"] for name, end in networks.items() if end.get("IPAddress")},
+        volumes=tuple(
+            mount["Destination"] for mount in data.get("Mounts") or () if mount["Type"] == "volume"
+        ),
     )
 
 
 def _image(data: Mapping[str, Any]) -> Image:
-    labels = data["Config"].get("Labels") if "Config" in data else data.get("Labels")
+    config = data.get("Config") or {}
+    labels = config.get("Labels") if "Config" in data else data.get("Labels")
     tags = tuple(tag for tag in data.get("RepoTags") or () if tag != "<none>:<none>")
-    return Image(id=data["Id"], tags=tags, labels=labels or {}, size=data["Size"])
+    volumes = tuple(sorted(config.get("Volumes") or ()))
+    return Image(id=data["Id"], tags=tags, labels=labels or {}, size=data["Size"], volumes=volumes)
 
 
 def _network(data: Mapping[str, Any]) -> Network:

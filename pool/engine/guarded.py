@@ -119,6 +119,9 @@ class GuardedEngine:
     async def logs(self, container: str, limit: int) -> bytes:
         return await self._call(lambda: self._engine.logs(container, limit))
 
+    async def archive(self, container: str, path: str, limit: int) -> bytes:
+        return await self._call(lambda: self._engine.archive(container, path, limit))
+
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         await self._call(lambda: self._engine.resize(container, memory, cpus))
 

@@ -9,6 +9,7 @@ import hashlib
 import heapq
 import io
 import itertools
+import posixpath
 import tarfile
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from pool.engine.base import (
     Network,
     NotFound,
 )
+from pool.engine.container_config import TMP
 from pool.engine.measure import measured
 from pool.engine.memory_process import KILLED, MemoryAttachment, MemoryContainer, Program, sleep_forever
 from pool.metrics import Metrics
@@ -63,6 +65,8 @@ class MemoryEngine:
     ) -> None:
         self.calls: Counter[str] = Counter()
         """How often each verb was called."""
+        self.volumes_made = 0
+        """Volumes on the host's disk that its images got because nothing was mounted at their path."""
         self._clock = clock
         self._cpus = cpus
         self._memory = memory
@@ -73,6 +77,7 @@ class MemoryEngine:
         self._cores_free_at = [0.0] * cpus
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, tuple[Image, Program]] = {}
+        self._archives: dict[str, dict[str, bytes]] = {}
         self._networks: dict[str, Network] = {}
         self._broken: dict[str, EngineError] = {}
         self._faults: defaultdict[str, deque[tuple[EngineError, bool]]] = defaultdict(deque)
@@ -83,12 +88,21 @@ class MemoryEngine:
     # What tests and the simulator arrange and look at
 
     def add_image(
-        self, reference: str, labels: Mapping[str, str] | None = None, program: Program = sleep_forever
+        self,
+        reference: str,
+        labels: Mapping[str, str] | None = None,
+        program: Program = sleep_forever,
+        volumes: tuple[str, ...] = (),
+        archives: Mapping[str, bytes] | None = None,
     ) -> Image:
-        """Have an image, whose containers run `program`; without one they do nothing until removed."""
+        """Have an image, whose containers run `program`; without one they do nothing until removed.
+
+        `volumes` are what it declares, `archives` tars of what it has, by path.
+        """
         digest = hashlib.sha256(f"{reference} {sorted((labels or {}).items())}".encode()).hexdigest()
-        image = Image(id=f"sha256:{digest}", tags=(reference,), labels=dict(labels or {}), size=1)
+        image = Image(f"sha256:{digest}", (reference,), dict(labels or {}), 1, volumes)
         self._images[reference] = self._images[image.id] = (image, program)
+        self._archives[image.id] = dict(archives or {})
         return image
 
     def fail_next(self, verb: str, error: EngineError, carried_out: bool = False) -> None:
@@ -191,6 +205,13 @@ class MemoryEngine:
         with self._verb("logs"):
             kept = self._get(container).output
             return bytes(kept[-limit:]) if limit > 0 else b""
+
+    async def archive(self, container: str, path: str, limit: int) -> bytes:
+        with self._verb("archive"):
+            archives = self._archives.get(self._get(container).image, {})
+            if path not in archives:
+                raise NotFound(f"There is no {path} in container {container[:12]}")
+            return archives[path][:limit]
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         with self._verb("resize"):
@@ -309,6 +330,11 @@ class MemoryEngine:
         self._containers[container] = MemoryContainer(
             container, 100_000 + int(container, 16), spec, image.id, program, self._publish
         )
+        covered = {path for path, _ in spec.writable} | {mount.target for mount in spec.mounts}
+        covered |= {volume.path for volume in spec.volumes} | {TMP}
+        made = tuple(path for path in map(posixpath.normpath, image.volumes) if path not in covered)
+        self._containers[container].volumes = made
+        self.volumes_made += len(made)
         self._publish(self._containers[container], "create")
         return container
 

@@ -108,6 +108,7 @@ class MemoryContainer:
         self.running = False
         self.exit_code: int | None = None
         self.oom_killed = False
+        self.volumes: tuple[str, ...] = ()
         self.stdin = Pipe()
         self.watchers: list[Pipe] = []
         self.output = bytearray()
@@ -132,6 +133,7 @@ class MemoryContainer:
             paused=self.running and not self.unpaused.is_set(),
             exit_code=self.exit_code,
             oom_killed=self.oom_killed,
+            volumes=self.volumes,
         )
 
     def start(self, clock: Clock) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 
-from pool.engine.base import EngineError
+from pool.engine.base import EngineError, NotFound
 from scheduler.durable.fairness import places
 from scheduler.durable.model import Idempotency
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
+from scheduler.image_volumes import VolumeRefused
 from scheduler.job_definitions import JobDefinition, checked_inputs
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
@@ -70,11 +71,13 @@ class JobStarts:
                 f"{format_size(budget)} (HEARTH_MEMORY_BUDGET)",
             )
         try:
-            fault = await self._registry.why_no_image(definition.image)
+            await self._registry.find_image(definition.image, definition)
+        except NotFound as error:
+            raise NotStarted("not-found", str(error)) from error
+        except VolumeRefused as error:
+            raise NotStarted("invalid-input", str(error)) from error
         except EngineError as error:
             raise NotStarted("engine-down", str(error), 5.0) from error
-        if fault is not None:
-            raise NotStarted("not-found", fault)
 
     def new_job(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -80,10 +80,11 @@ class Bench:
 
 
 @pytest.fixture
-async def memory_bench() -> AsyncIterator[Bench]:
+async def memory_bench(tar_of: Callable[[dict[str, bytes]], bytes]) -> AsyncIterator[Bench]:
     metrics = Metrics()
     engine = MemoryEngine(LoopClock(), latency=Latency(0.002, 0.01, 0.005), metrics=metrics)
-    image = engine.add_image("busybox:test", {"kept": "yes"}, little_busybox)
+    archives = {"/bin": tar_of({"./cat": b"1"}), "/bin/busybox": tar_of({"busybox": b"1"})}
+    image = engine.add_image("busybox:test", {"kept": "yes"}, little_busybox, archives=archives)
     yield Bench(engine, image.id, {"org.hearth.test": uuid.uuid4().hex}, metrics, real=False)
     await engine.close()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import posixpath
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -244,6 +247,23 @@ async def test_events_tell_a_containers_life_from_the_moment_of_the_call(bench):
         ("destroy", None),
     ]
     assert all(event.id == container and event.labels.items() >= only.items() for event in events)
+
+
+async def test_what_an_image_has_at_a_path_can_be_read_from_a_container_that_never_ran(bench):
+    container = await bench.engine.create(bench.spec("sleep", "3600"))
+
+    def names(tar: bytes) -> list[str]:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            return [posixpath.normpath(entry.name) for entry in archive]
+
+    assert "cat" in names(await bench.engine.archive(container, "/bin", 64 * 2**20))
+    assert names(await bench.engine.archive(container, "/bin/busybox", 64 * 2**20)) == ["busybox"]
+    assert len(await bench.engine.archive(container, "/bin", 100)) == 100
+    with pytest.raises(NotFound):
+        await bench.engine.archive(container, "/nowhere", 100)
+    with pytest.raises(NotFound):
+        await bench.engine.archive(NOBODY, "/bin", 100)
+    await bench.engine.remove(container)
 
 
 async def test_an_image_is_built_found_and_removed(bench, tar_of):

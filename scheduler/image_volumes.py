@@ -1,0 +1,173 @@
+"""What is mounted where an image declares volumes, so that nothing in its containers writes to the host's disk.
+
+Left alone, the engine makes a volume on the disk, without a limit, for each. It makes none where a tmpfs is mounted.
+A tmpfs is empty, so an image with content at such a path is refused unless the function says what is to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import posixpath
+import tarfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from pool.engine.base import ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
+from pool.launcher import GATEWAY_LABEL, LOOK_LABEL
+from pool.transport.command import create_surely
+from scheduler.container_keys import ContainerKeys
+from scheduler.faults import shown
+
+TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any case
+KERNEL_PATHS = ("/proc", "/sys", "/dev")
+MOST_VOLUMES = 32
+"""Volumes of one image: each is a mount in each of its containers. The official images have three at most."""
+LOOKED_AT_BYTES = 256 * 1024
+"""Bytes of a tar that are looked at for the first thing that counts: several hundred folders."""
+
+
+class VolumeRefused(Exception):
+    """No tmpfs can stand where an image declares a volume; the message says where, why, and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What an image has at the path of one of its volumes."""
+
+    content: str | None = None
+    """The first thing in it that a tmpfs would hide; None if there is nothing."""
+    owner: str | None = None
+    """`uid:gid` of the folder; None if there is no folder."""
+
+
+def clean(path: str) -> str | None:
+    """Return the path as the engine reads it, or None if it is not absolute."""
+    # POSIX gives a leading // a meaning of its own, so normpath keeps it. The engine does not.
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else None
+
+
+def paths_of(image: Image) -> tuple[str, ...]:
+    """Return where an image declares volumes, as the engine reads it. Raises `VolumeRefused`."""
+    found = []
+    for declared in image.volumes:
+        path = clean(declared)
+        if path is None or path == "/" or any(_within(path, kernel) for kernel in KERNEL_PATHS):
+            raise VolumeRefused(
+                f"its image declares a volume at {shown(declared)}, where nothing may be mounted; "
+                "build it with its VOLUME at another absolute path, or without"
+            )
+        found.append(path)
+    if len(found) > MOST_VOLUMES:
+        raise VolumeRefused(f"its image declares {len(found)} volumes; at most {MOST_VOLUMES} are taken")
+    return tuple(path for path in dict.fromkeys(found) if path != TMP)
+
+
+def place_in(tar: bytes, path: str, paths: Collection[str]) -> Place:
+    """Read what an image has at `path`, by the beginning of a tar of it. `paths` are all volumes of the image.
+
+    Folders that only lead to another volume do not count as content: they are there for its mount.
+    """
+    owner = None
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            for entry in archive:
+                name = posixpath.normpath(posixpath.join(path, entry.name))
+                if not entry.isdir():
+                    return Place(name if owner else path, owner)
+                if name == path:
+                    owner = f"{entry.uid}:{entry.gid}"
+                elif not any(_within(other, name) for other in paths):
+                    return Place(name, owner)
+    except tarfile.TarError:
+        return Place(path, owner)  # it goes on behind what was read of it
+    return Place(None, owner) if len(tar) < LOOKED_AT_BYTES else Place(path, owner)
+
+
+def mounts_for(
+    paths: Iterable[str], places: Mapping[str, Place], keys: ContainerKeys
+) -> tuple[VolumeMount, ...]:
+    """Return what is mounted for the volumes of an image, with the keys of a function or job.
+
+    Raises `VolumeRefused` where that would hide content of the image that no key has given up.
+    """
+    given = [*keys.writable, *(mount.target for mount in keys.volumes)]
+    mounts = []
+    for path in paths:
+        place = places[path]
+        if place.content is not None and not any(_within(path, key) for key in given):
+            raise VolumeRefused(
+                f"its image declares a volume at {path} and has content there ({shown(place.content)}), which "
+                f"would be missing; to start with an empty folder, write `writable: {{{path}: 64MiB}}`; "
+                f"to have a folder of the host there, `volumes: [HOST:{path}:rw]`"
+            )
+        if path not in given:
+            mounts.append(VolumeMount(path, keys.tmp_size, place.owner if keys.user == "image" else None))
+    return tuple(mounts)
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
+class ImageVolumes:
+    """Knows what images have where they declare volumes. It looks once at each image, by its id."""
+
+    def __init__(self, engine: Engine, gateway_id: str) -> None:
+        self._engine = engine
+        self._gateway_id = gateway_id
+        self._seen: dict[str, Mapping[str, Place]] = {}
+        self._looking = asyncio.Lock()
+
+    async def mounts(self, image: Image, keys: ContainerKeys) -> tuple[VolumeMount, ...]:
+        """Return what is mounted where the image declares volumes: nothing is asked for an image without any.
+
+        Raises `VolumeRefused`, and `EngineError` if the image cannot be looked at.
+        """
+        paths = paths_of(image)
+        if not paths:
+            return ()
+        async with self._looking:
+            if image.id not in self._seen:
+                self._seen[image.id] = await self._look(image, paths)
+        return mounts_for(paths, self._seen[image.id], keys)
+
+    def forget_all_but(self, images: Collection[str]) -> None:
+        """Keep only what is known of the images with these ids."""
+        self._seen = {id: places for id, places in self._seen.items() if id in images}
+
+    async def _look(self, image: Image, paths: tuple[str, ...]) -> Mapping[str, Place]:
+        """Look into a container that is created, and never started."""
+        spec = ContainerSpec(
+            name=f"hearth-look-{self._gateway_id[:8]}-{image.id.removeprefix('sha256:')[:12]}",
+            image=image.id,
+            labels={GATEWAY_LABEL: self._gateway_id, LOOK_LABEL: ""},
+            command=("look",),  # never run: an image without a command cannot be created without
+            volumes=tuple(VolumeMount(path, 2**20) for path in paths),
+            keep_output=False,
+        )
+        await self._engine.remove(spec.name)  # left by a process that was killed while it looked
+        try:
+            container = await create_surely(self._engine, spec, lambda container: None)
+            made = (await self._engine.inspect(container)).volumes
+            if made:
+                raise VolumeRefused(
+                    f"the engine makes a volume on the host's disk for its image, at {made[0]}"
+                )
+            return {path: await self._place(container, path, paths) for path in paths}
+        finally:
+            with contextlib.suppress(EngineError):  # else the next look, or the next start, removes it
+                await asyncio.shield(self._engine.remove(spec.name))
+
+    async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> Place:
+        try:
+            return place_in(await self._engine.archive(container, path, LOOKED_AT_BYTES), path, paths)
+        except NotFound:
+            try:
+                await self._engine.inspect(container)
+            except NotFound as error:
+                raise EngineError(
+                    f"somebody removed container {container[:12]} while its image was looked at; it is tried again"
+                ) from error
+            return Place()

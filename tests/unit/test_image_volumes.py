@@ -1,0 +1,277 @@
+"""What is mounted where images declare volumes, and which images are refused; on an engine in memory."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.base import ContainerSpec, EngineError, Image, Mount, NotFound, VolumeMount
+from pool.engine.container_config import container_config
+from pool.engine.memory import MemoryEngine
+from scheduler.container_keys import ContainerKeys
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.image_volumes import (
+    LOOKED_AT_BYTES,
+    MOST_VOLUMES,
+    ImageVolumes,
+    Place,
+    VolumeRefused,
+    clean,
+    mounts_for,
+    paths_of,
+    place_in,
+)
+from scheduler.job_definitions import JobDefinition
+from scheduler.jobs.starting import NotStarted
+from scheduler.runtimes import RUNTIMES
+
+MIB = 2**20
+
+
+def tar_of(files: Mapping[str, bytes | None], owner: tuple[int, int] = (0, 0)) -> bytes:
+    """A tar as the engine makes it of a folder; None makes a folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in {".": None, **files}.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.uid, entry.gid = owner
+            entry.type = tarfile.DIRTYPE if data is None else tarfile.REGTYPE
+            entry.size = len(data or b"")
+            tar.addfile(entry, io.BytesIO(data or b""))
+    return buffer.getvalue()
+
+
+def image(*volumes: str) -> Image:
+    return Image("sha256:1", ("i",), {}, 1, volumes)
+
+
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("/data", "/data"),
+        ("/data/", "/data"),
+        ("//data", "/data"),
+        ("///data//x/.", "/data/x"),
+        ("/a/../../b", "/b"),
+        ("/", "/"),
+        ("data", None),
+        ("", None),
+        ("C:\\data", None),
+    ],
+)
+def test_a_path_is_read_as_the_engine_reads_it(path: str, read: str | None) -> None:
+    assert clean(path) == read
+
+
+def test_each_place_is_mounted_once_and_tmp_has_its_own() -> None:
+    assert paths_of(image("/data", "//data/", "/tmp", "/tmp/x", "/development")) == (
+        "/data",
+        "/tmp/x",
+        "/development",
+    )
+
+
+@pytest.mark.parametrize("path", ["data", "", "/", "/..", "/proc/x", "/sys", "/dev/shm", "/x/../dev"])
+def test_a_volume_where_nothing_can_be_mounted_is_refused(path: str) -> None:
+    with pytest.raises(VolumeRefused, match="build it with its VOLUME at another absolute path, or without"):
+        paths_of(image(path))
+
+
+def test_more_volumes_than_are_taken_are_refused() -> None:
+    assert len(paths_of(image(*(f"/{n}" for n in range(MOST_VOLUMES))))) == MOST_VOLUMES
+    with pytest.raises(VolumeRefused, match="declares 33 volumes; at most 32 are taken"):
+        paths_of(image(*(f"/{n}" for n in range(MOST_VOLUMES + 1))))
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({}, Place(None, "7:8")),
+        ({"seed.txt": b"1"}, Place("/data/seed.txt", "7:8")),
+        ({"folder": None}, Place("/data/folder", "7:8")),
+        ({"a": None, "a/cache": None}, Place(None, "7:8")),
+        ({"a": None, "a/cache": None, "a/cache/x": None}, Place("/data/a/cache/x", "7:8")),
+        ({"a": None, "a/cached": None}, Place("/data/a/cached", "7:8")),
+    ],
+)
+def test_content_is_all_but_the_folders_of_other_volumes(
+    files: dict[str, bytes | None], place: Place
+) -> None:
+    assert place_in(tar_of(files, (7, 8)), "/data", ("/data", "/data/a/cache")) == place
+
+
+def test_what_cannot_be_read_to_its_end_counts_as_content() -> None:
+    large = tar_of({"big": bytes(2 * LOOKED_AT_BYTES)})[:LOOKED_AT_BYTES]
+    assert place_in(large, "/data", ("/data",)).content == "/data/big"
+    many = tuple(f"/data/{number:03}" for number in range(600))
+    folders = tar_of({path.removeprefix("/data/"): None for path in many})
+    assert place_in(folders[:LOOKED_AT_BYTES], "/data", ("/data", *many)).content == "/data"
+    assert place_in(b"no tar" * 200, "/data", ("/data",)).content == "/data"
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("data"))
+    assert place_in(file.getvalue(), "/data", ("/data",)) == Place("/data")
+
+
+def test_a_volume_has_the_size_of_tmp_and_the_images_owner_only_with_the_images_user() -> None:
+    places = {"/data": Place(None, "7:8")}
+    keys = ContainerKeys(tmp_size="3MiB")
+    assert mounts_for(["/data"], places, keys) == (VolumeMount("/data", 3 * MIB),)
+    keys = ContainerKeys(user="image")
+    assert mounts_for(["/data"], places, keys) == (VolumeMount("/data", 64 * MIB, "7:8"),)
+
+
+def test_a_key_that_names_the_place_gives_its_content_up() -> None:
+    places = {"/data": Place("/data/seed"), "/data/x": Place("/data/x/seed")}
+    with pytest.raises(VolumeRefused) as refused:
+        mounts_for(places, places, ContainerKeys())
+    assert str(refused.value) == (
+        "its image declares a volume at /data and has content there ('/data/seed'), which would be missing; "
+        "to start with an empty folder, write `writable: {/data: 64MiB}`; "
+        "to have a folder of the host there, `volumes: [HOST:/data:rw]`"
+    )
+    below = (VolumeMount("/data/x", 64 * MIB),)
+    assert mounts_for(places, places, ContainerKeys(writable={"/data": "1MiB"})) == below
+    assert mounts_for(places, places, ContainerKeys(volumes=("/srv:/data",))) == below
+    with pytest.raises(VolumeRefused, match="a volume at /data and"):
+        mounts_for(places, places, ContainerKeys(writable={"/data/x": "1MiB"}))
+
+
+def test_what_is_mounted_at_the_same_path_for_another_reason_wins() -> None:
+    spec = ContainerSpec(
+        name="",
+        image="i",
+        volumes=(VolumeMount("/run/hearth", 1), VolumeMount("/function", 2), VolumeMount("/data", 3, "7:8")),
+        writable=(("/function", 4),),
+        mounts=(Mount("/host", "/run/hearth"),),
+        user=None,
+    )
+    tmpfs = container_config(spec)["HostConfig"]["Tmpfs"]
+    assert {path: options.split(",")[0] for path, options in tmpfs.items()} == {
+        "/tmp": f"size={64 * MIB}",
+        "/function": "size=4",
+        "/data": "size=3",
+    }
+    assert tmpfs["/data"].endswith("uid=7,gid=8")
+
+
+@pytest.fixture
+def engine() -> MemoryEngine:
+    made = MemoryEngine(LoopClock())
+    made.add_image("plain")
+    made.add_image("empty", volumes=("/data",), archives={"/data": tar_of({})})
+    made.add_image("full", volumes=("/data",), archives={"/data": tar_of({"seed": b"1"})})
+    return made
+
+
+@pytest.fixture
+async def runtime(engine: MemoryEngine, tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = Runtime(Settings(), DataFolder(tmp_path / "data"), engine)
+    yield made
+    await made.close()
+
+
+def one(name: str, **keys: object) -> dict[str, FunctionDefinition]:
+    return {name: FunctionDefinition.model_validate({"name": name, "image": name, **keys})}
+
+
+async def test_an_image_is_looked_at_once_and_the_look_leaves_nothing(
+    engine: MemoryEngine, runtime: Runtime
+) -> None:
+    functions = (
+        one("plain") | one("empty") | {"again": FunctionDefinition(name="again", image="empty", port=80)}
+    )
+    await runtime.start(Definitions(functions=functions))
+    assert {d.fault for d in runtime.registry.declared.values()} == {None}
+    assert (engine.calls["create"], engine.calls["archive"], engine.alive()) == (1, 1, 0)
+    await runtime.registry.apply(Definitions(functions=functions))
+    assert engine.calls["create"] == 1
+    await runtime.registry.apply(Definitions(functions=one("plain")))
+    await runtime.registry.apply(Definitions(functions=functions))
+    assert engine.calls["create"] == 2, "what no function uses is forgotten"
+    assert engine.volumes_made == 0
+
+
+async def test_content_is_the_functions_fault_until_a_key_gives_it_up(
+    engine: MemoryEngine, runtime: Runtime
+) -> None:
+    await runtime.start(Definitions(functions=one("full")))
+    declared = runtime.registry.declared["full"]
+    assert declared.state == "failed" and "has content there ('/data/seed')" in (declared.fault or "")
+    assert not declared.curable
+    await runtime.registry.apply(Definitions(functions=one("full", writable={"/data": "1MiB"})))
+    assert runtime.registry.declared["full"].state == "ready"
+    assert engine.volumes_made == 0
+
+
+async def test_a_job_is_refused_before_it_is_kept(engine: MemoryEngine, runtime: Runtime) -> None:
+    await runtime.start(Definitions())
+    with pytest.raises(NotStarted, match="to start with an empty folder") as refused:
+        await runtime.job_starts.start("1", "", JobDefinition(image="full", count=1))
+    assert refused.value.slug == "invalid-input"
+
+
+async def test_generic_instances_and_their_functions_have_the_mount_too(tmp_path: Path) -> None:
+    engine = MemoryEngine(LoopClock())
+    engine.add_image(RUNTIMES["python"], volumes=("/data",))
+    runtime = Runtime(Settings(), DataFolder(tmp_path / "data"), engine)
+    (tmp_path / "handler.py").write_text("def handle(event, context): return event")
+    function = FunctionDefinition(name="f", runtime="python", source=tmp_path, handler="handler:handle")
+    await runtime.start(Definitions(functions={"f": function}, prewarm={"python": 1}))
+    [target] = runtime.dispatcher.prewarm.values()
+    workload = runtime.dispatcher.functions["f"].workload
+    assert target.prototype.volumes == workload.container.volumes == (VolumeMount("/data", 64 * MIB),)
+    await runtime.close()
+    assert engine.volumes_made == 0
+
+
+async def test_an_engine_that_makes_a_volume_all_the_same_is_noticed(runtime: Runtime) -> None:
+    class Careless(MemoryEngine):
+        def _create(self, container: str, spec: ContainerSpec) -> str:
+            made = super()._create(container, spec)
+            self._containers[container].volumes = ("/data",)
+            return made
+
+    engine = Careless(LoopClock())
+    volumes = ImageVolumes(engine, "0" * 32)
+    with pytest.raises(
+        VolumeRefused, match="the engine makes a volume on the host's disk for its image, at /data"
+    ):
+        await volumes.mounts(engine.add_image("i", volumes=("/data",)), ContainerKeys())
+    assert engine.alive() == 0
+
+
+async def test_a_look_that_fails_is_made_again_and_a_leftover_is_no_hindrance(engine: MemoryEngine) -> None:
+    volumes = ImageVolumes(engine, "0" * 32)
+    found = await engine.image("empty")
+    engine.fail_next("archive", EngineError("it has a fault"))
+    with pytest.raises(EngineError, match="it has a fault"):
+        await volumes.mounts(found, ContainerKeys())
+    engine.fail_next("remove", EngineError("not now"))
+    engine.fail_next("remove", EngineError("not now"))
+    with pytest.raises(EngineError, match="not now"):
+        await volumes.mounts(found, ContainerKeys())
+    engine.heal()
+    assert await volumes.mounts(found, ContainerKeys()) == (VolumeMount("/data", 64 * MIB),)
+    assert engine.alive() == 0
+
+
+async def test_a_container_that_is_removed_while_it_is_looked_into_says_nothing(engine: MemoryEngine) -> None:
+    class Removed(MemoryEngine):
+        async def archive(self, container: str, path: str, limit: int) -> bytes:
+            await self.remove(container)
+            raise NotFound("it is gone")
+
+    removing = Removed(LoopClock())
+    found = removing.add_image("i", volumes=("/data",))
+    with pytest.raises(EngineError, match="somebody removed container") as raised:
+        await ImageVolumes(removing, "0" * 32).mounts(found, ContainerKeys())
+    assert not isinstance(raised.value, NotFound)
