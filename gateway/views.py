@@ -9,6 +9,12 @@ from pydantic import BaseModel, Field
 
 from pool.states import State
 
+NEXT_PAGE = (
+    "For the next page; null: there is none. A page with a cursor may be short or empty: a bounded number of records "
+    "is looked at for each"
+)
+"""What the cursor of a list is."""
+
 
 class ProblemView(BaseModel):
     """An error (RFC 9457)."""

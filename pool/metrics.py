@@ -88,6 +88,12 @@ class Metrics:
         self.async_backlog = Gauge(
             "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
         )
+        self.store_reads_refused = PlainCounter(
+            "hearth_store_reads_refused",
+            "Reads of the store that were refused: busy, none began in time; slow, it took too long",
+            ["reason"],
+            r,
+        )
         self.workflow_runs = PlainCounter(
             "hearth_workflow_runs", "Runs of workflows that have ended, by how", ["workflow", "status"], r
         )

@@ -58,6 +58,11 @@ class Admission:
         """Whether the caller may learn that there is this function."""
         return True
 
+    @property
+    def sees_all(self) -> bool:
+        """Return whether the caller may learn of every function: then nobody needs to ask for each."""
+        return True
+
     def may_invoke(self, function: str) -> bool:
         """Whether the caller may call this function, and so decide about calls of it."""
         return True
@@ -75,6 +80,10 @@ class Visit(Admission):
 
     def may_name(self, function: str) -> bool:
         """Only who has a key is told what there is."""
+        return False
+
+    @property
+    def sees_all(self) -> bool:
         return False
 
     @property
@@ -104,6 +113,10 @@ class Tenant(Admission):
     def may_name(self, function: str) -> bool:
         """What it may invoke, and everything if it may read."""
         return self.key.scopes.has("read") or self.key.scopes.may_invoke(function)
+
+    @property
+    def sees_all(self) -> bool:
+        return self.key.scopes.has("read") or self.key.scopes.any_function
 
     def may_invoke(self, function: str) -> bool:
         return self.key.scopes.may_invoke(function)

@@ -104,6 +104,11 @@ class Scopes:
         object.__setattr__(self, "_patterns", patterns)
         object.__setattr__(self, "_any_function", "admin" in rights or "*" in functions)
 
+    @property
+    def any_function(self) -> bool:
+        """Return whether every function may be called."""
+        return self._any_function
+
     def may_invoke(self, function: str) -> bool:
         """Whether a function of this name may be called. A job's own, with a colon in it, is of no pattern."""
         return (

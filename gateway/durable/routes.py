@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from gateway.durable.views import (
     InvocationsView,
     InvocationView,
     callback_view,
+    invocations_view,
     record_view,
     result_headers,
 )
@@ -59,6 +61,8 @@ async def kept_log(store: Store, id: str) -> bytes | None:
 
 async def export_backlog(store: Store, metrics: Metrics) -> None:
     """Count what waits and runs, when somebody looks."""
+    for reason, refused in store.refusals.items():
+        metrics.store_reads_refused.labels(reason).value = refused
     if not store.exists:
         return
     with suppress(StoreError):
@@ -88,13 +92,11 @@ def add_routes(
         return record
 
     async def page(query: model.Query) -> InvocationsView:
-        records = await store.list(query) if store.exists else []
-        more = len(records) == query.limit
-        may_name = CURRENT.get().may_name
-        return InvocationsView(
-            invocations=[record_view(record) for record in records if may_name(record.function)],
-            cursor=str(records[-1].seq) if more else None,
-        )
+        if not store.exists:
+            return InvocationsView(invocations=[], cursor=None)
+        admission = CURRENT.get()
+        page = await store.page(query if admission.sees_all else replace(query, visible=admission.may_name))
+        return invocations_view(page)
 
     @router.get("/invocations", tags=TAGS, summary="List accepted calls", responses=STORE)
     async def list_invocations(
@@ -196,4 +198,4 @@ def add_routes(
     @router.delete("/dead-letters", tags=TAGS, summary="Forget all dead letters", responses=STORE)
     async def purge_dead_letters(function: OfFunction = None) -> CountView:
         """Forget every dead letter, of one function or of all."""
-        return CountView(count=await store.purge(function) if store.exists else 0)
+        return CountView(count=await store.purge(clock.wall(), function) if store.exists else 0)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.views import moment
+from gateway.views import NEXT_PAGE, moment
 from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
-from scheduler.durable.model import HeaderList, Phases, Record, Result, Status
+from scheduler.durable.model import HeaderList, Page, Phases, Record, Result, Status
 
 
 class PhasesView(BaseModel):
@@ -69,7 +69,7 @@ class InvocationsView(BaseModel):
     """A page of a list."""
 
     invocations: list[InvocationView]
-    cursor: str | None = Field(None, description="For the next page; null: there is none")
+    cursor: str | None = Field(None, description=NEXT_PAGE)
 
 
 class CountView(BaseModel):
@@ -106,6 +106,16 @@ def record_view(record: Record) -> InvocationView:
         callback=None,
         result=f"/invocations/{record.id}/result" if record.status.ended else None,
     )
+
+
+def invocations_view(page: Page[Record]) -> InvocationsView:
+    """Return a page of a list as the API shows it."""
+    return InvocationsView(invocations=list(map(record_view, page.records)), cursor=cursor_of(page))
+
+
+def cursor_of(page: Page[Any]) -> str | None:
+    """Return where the next page begins, or None if this is the last."""
+    return None if page.cursor is None else str(page.cursor)
 
 
 _NEW = Record(0, "%s", "%s", Status.QUEUED, 0, 0.0, 0.0, None, None, None, "", "none")

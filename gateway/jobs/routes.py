@@ -8,17 +8,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from gateway.access.access import CURRENT
+from gateway.access.access import CURRENT, Admission
 from gateway.durable.idempotency import idempotency_of, parameter
+from gateway.durable.views import cursor_of
 from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, read_object
 from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
 from gateway.problems import Problem, problem_of
+from scheduler.durable.model import Page
 from scheduler.durable.store import KeyReused
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
-from scheduler.jobs.model import Counts, Job, JobStatus, TaskState
+from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.jobs.starting import JobStarts, NotStarted
 
 TAGS: list[str | Enum] = ["jobs"]
@@ -110,12 +112,19 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         cursor: Cursor = None,
     ) -> JobsView:
         """Jobs that were started, newest first, and the names of those that functions.yaml declares."""
-        statuses = () if status is None else (status,)
-        page = await store.list(statuses, int(cursor) if cursor else None, limit) if store.exists else []
+        admission = CURRENT.get()
+
+        def visible(job: Job) -> bool:  # a reader's thread has no request
+            return is_named(admission, job.name, job.definition)
+
+        query = JobQuery(
+            status, int(cursor) if cursor else None, limit, None if admission.sees_all else visible
+        )
+        page = await store.page(query) if store.exists else Page[tuple[Job, Counts]]((), None)
         return JobsView(
-            jobs=[job_view(job, counts) for job, counts in page if may_see(job)],
+            jobs=[job_view(job, counts) for job, counts in page.records],
             declared=[name for name, job in starts.declared().items() if may_name(name, job)],
-            cursor=str(page[-1][0].seq) if len(page) == limit else None,
+            cursor=cursor_of(page),
         )
 
     @router.get("/jobs/{id}", tags=TAGS, summary="Show a job", responses=NOT_FOUND)
@@ -133,10 +142,10 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         """Its tasks in the order of their indices, each with its attempts, its error, its result and its log."""
         job, _ = await find(id)
         containers = {} if job.definition.remove == "all" else await kept.of(job.function)
-        records = await store.tasks(job, status, int(cursor) if cursor else -1, limit)
+        page = await store.tasks(job, status, int(cursor) if cursor else -1, limit)
         return TasksView(
-            tasks=[task_view(record, containers.get(record.id, [])) for record in records],
-            cursor=str(int(records[-1].part)) if len(records) == limit else None,
+            tasks=[task_view(record, containers.get(record.id, [])) for record in page.records],
+            cursor=cursor_of(page),
         )
 
     @router.post("/jobs/{id}/cancel", tags=TAGS, summary="Cancel a job", responses=CONFLICT)
@@ -189,7 +198,11 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
 
 def may_name(name: str, definition: JobDefinition) -> bool:
     """Whether the caller may learn of such a job."""
-    admission = CURRENT.get()
+    return is_named(CURRENT.get(), name, definition)
+
+
+def is_named(admission: Admission, name: str, definition: JobDefinition) -> bool:
+    """Return whether a caller may learn of such a job."""
     if definition.function is not None:
         return admission.may_name(definition.function)
     return admission.may_name(name) or admission.may_deploy

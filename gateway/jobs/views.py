@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from gateway.views import moment
+from gateway.views import NEXT_PAGE, moment
 from scheduler.durable.model import Record
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState, task_state
 
@@ -48,7 +48,7 @@ class JobsView(BaseModel):
 
     jobs: list[JobView]
     declared: list[str] = Field(description="Names of the jobs of functions.yaml")
-    cursor: str | None = Field(None, description="For the next page; null: there is none")
+    cursor: str | None = Field(None, description=NEXT_PAGE)
 
 
 class TaskView(BaseModel):
@@ -71,7 +71,7 @@ class TasksView(BaseModel):
     """A page of a job's tasks, in the order of their indices; those whose turn has not come are not there yet."""
 
     tasks: list[TaskView]
-    cursor: str | None = Field(None, description="For the next page; null: there is none")
+    cursor: str | None = Field(None, description=NEXT_PAGE)
 
 
 def job_view(job: Job, counts: Counts) -> JobView:

@@ -120,13 +120,14 @@ def add_trigger_routes(
     @router.get("/triggers", tags=TAGS, summary="List the triggers", responses=STORE)
     async def list_triggers() -> list[TriggerView]:
         """Those of functions.yaml and those made over the API, each with its latest fire."""
-        latest = await triggers.store.latest_fires() if triggers.store.exists else {}
         may_name = CURRENT.get().may_name
-        return [
-            view(definition, latest.get(name))
+        shown = {
+            name: definition
             for name, definition in sorted(triggers.all.items())
             if triggers.may_start(definition, may_name)
-        ]
+        }
+        latest = await triggers.store.latest_fires(list(shown)) if triggers.store.exists else {}
+        return [view(definition, latest.get(name)) for name, definition in shown.items()]
 
     @router.get("/triggers/{name}", tags=TAGS, summary="Show a trigger", responses=FOUND)
     async def show_trigger(name: Name) -> TriggerWithFiresView:

@@ -15,7 +15,7 @@ from gateway.body import whole_body
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
-from gateway.durable.views import InvocationsView, record_view
+from gateway.durable.views import InvocationsView, cursor_of, invocations_view
 from gateway.openapi import problem_responses
 from gateway.problems import Problem, problem_of
 from gateway.workflows.drawing import draw
@@ -105,7 +105,11 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
     """Add the routes of one gateway."""
 
     def may_see(functions: Iterable[str]) -> bool:
-        return all(map(CURRENT.get().may_name, functions))
+        return sight()(functions)
+
+    def sight() -> Callable[[Iterable[str]], bool]:
+        may_name = CURRENT.get().may_name  # a reader's thread has no request
+        return lambda functions: all(map(may_name, functions))
 
     def may_start(functions: Iterable[str], deed: str) -> None:
         for function in functions:
@@ -213,13 +217,13 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         cursor: Cursor = None,
     ) -> RunsView:
         """Runs, newest first."""
-        query = RunQuery(workflow, status, int(cursor) if cursor else None, limit)
-        records = await runs.store.list(query) if runs.store.exists else []
-        more = len(records) == limit
-        return RunsView(
-            runs=[run_view(record) for record in records if may_see(record.functions)],
-            cursor=str(records[-1].seq) if more else None,
+        if not runs.store.exists:
+            return RunsView(runs=[], cursor=None)
+        visible = None if CURRENT.get().sees_all else sight()
+        page = await runs.store.page(
+            RunQuery(workflow, status, int(cursor) if cursor else None, limit, visible)
         )
+        return RunsView(runs=list(map(run_view, page.records)), cursor=cursor_of(page))
 
     @router.get("/runs/{id}", tags=TAGS, summary="Show a run", responses=NO_RUN)
     async def show_run(id: RunId) -> RunWithStepsView:
@@ -263,13 +267,8 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         """The accepted calls of a step that were begun, newest first; `part` is the number of the item."""
         record = await find(id)
         owner = owner_of(record.id, step)
-        records = await calls.list(
-            model.Query(before=int(cursor) if cursor else None, limit=limit, owner=owner)
-        )
-        more = len(records) == limit
-        return InvocationsView(
-            invocations=list(map(record_view, records)), cursor=str(records[-1].seq) if more else None
-        )
+        query = model.Query(before=int(cursor) if cursor else None, limit=limit, owner=owner)
+        return invocations_view(await calls.page(query))
 
     @router.delete("/runs/{id}", tags=TAGS, summary="Cancel or forget a run", responses=NO_RUN)
     async def cancel_run(id: RunId) -> RunView:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from gateway.views import moment
+from gateway.views import NEXT_PAGE, moment
 from scheduler.durable.model import Status
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import RunRecord, RunStatus, StepRecord, StepStatus
@@ -94,7 +94,7 @@ class RunsView(BaseModel):
     """A page of a list."""
 
     runs: list[RunView]
-    cursor: str | None = Field(default=None, description="For the next page; null: there is none")
+    cursor: str | None = Field(default=None, description=NEXT_PAGE)
 
 
 def workflow_view(name: str, definition: WorkflowDefinition) -> WorkflowView:

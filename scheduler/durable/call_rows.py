@@ -14,7 +14,6 @@ from scheduler.durable.model import (
     Idempotency,
     NewCall,
     Phases,
-    Query,
     Record,
     Request,
     Result,
@@ -32,7 +31,6 @@ PRUNED_AT_ONCE = 500
 """Calls that one transaction forgets: those who wait for the next one wait for it."""
 FREE = "owner = ''"
 """Of calls that belong to nobody, who decides what becomes of them."""
-DEAD = f"status IN ('dead', 'expired') AND {FREE}"
 FORGETTABLE = f"ended IS NOT NULL AND {FREE}"
 AGAIN = "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, error = NULL, detail = '', blame = 'none'"
 
@@ -40,7 +38,7 @@ AGAIN = "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, erro
 def forget(db: sqlite3.Connection, which: str, *values: float) -> int:
     """Forget the oldest of these calls, all of which have ended; how many they were. Whose callback is still to be
     delivered is kept."""
-    told = "seq NOT IN (SELECT seq FROM callbacks WHERE status = 'pending')"
+    told = "NOT EXISTS (SELECT 1 FROM callbacks WHERE callbacks.seq = invocations.seq AND status = 'pending')"
     oldest = f"SELECT seq FROM invocations WHERE {which} AND {told} ORDER BY ended LIMIT {PRUNED_AT_ONCE}"
     return db.execute(f"DELETE FROM invocations WHERE seq IN ({oldest})", values).rowcount
 
@@ -164,38 +162,6 @@ def result(db: sqlite3.Connection, id: str) -> Result | None:
         (id,),
     ).fetchone()
     return None if row is None else Result(row[0], headers_of(json.loads(row[1])), *row[2:])
-
-
-def list_calls(db: sqlite3.Connection, query: Query) -> list[Record]:
-    """Calls, newest first."""
-    conditions: list[str] = []
-    values: list[Any] = []
-    if query.function is not None:
-        conditions.append("function = ?")
-        values.append(query.function)
-    if query.statuses:
-        conditions.append(f"status IN ({', '.join('?' * len(query.statuses))})")
-        values += query.statuses
-    if query.since is not None:
-        conditions.append("accepted >= ?")
-        values.append(query.since)
-    if query.owner is not None:
-        conditions.append("owner = ? AND owner != ''")
-        values.append(query.owner)
-    if query.before is not None:
-        conditions.append("seq < ?")
-        values.append(query.before)
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows = db.execute(
-        f"SELECT {COLUMNS} FROM invocations {where} ORDER BY seq DESC LIMIT ?",
-        (*values, query.limit),
-    )
-    return [record(row) for row in rows]
-
-
-def dead_letters(function: str | None) -> tuple[str, tuple[str, ...]]:
-    """A condition for the dead letters of a function, or all, and its values."""
-    return (DEAD, ()) if function is None else (f"{DEAD} AND function = ?", (function,))
 
 
 def record(row: Sequence[Any]) -> Record:

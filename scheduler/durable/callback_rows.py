@@ -76,4 +76,4 @@ class CallbackStore:
             ).fetchone()
             return None if row is None else CallbackRecord(row[0], CallbackStatus(row[1]), *row[2:])
 
-        return await self._writer.do(operation)
+        return await self._writer.read(operation)

@@ -5,13 +5,15 @@ What is made for each run is a tuple with names: a frozen dataclass takes four t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from scheduler.durable.terms import NO_TERMS, Terms
 
 HeaderList = list[tuple[bytes, bytes]]
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -173,6 +175,19 @@ class Query:
     before: int | None = None
     limit: int = 50
     owner: str | None = None
+    visible: Callable[[str], bool] | None = None
+    """Whether calls of a function may be shown; a reader's thread asks it. None: all may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a list. `cursor` is where the next page begins, or None if this is the last.
+
+    A page may be short or empty and still have a cursor: a bounded number of rows is looked at.
+    """
+
+    records: Sequence[T]
+    cursor: int | None
 
 
 @dataclass(frozen=True, slots=True)

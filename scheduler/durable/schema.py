@@ -197,6 +197,20 @@ MIGRATIONS: tuple[str, ...] = (
     -- No table changes. Heads of requests are kept as lines from here on, which an earlier program cannot read;
     -- those that lie here are JSON, and are read as such.
     """,
+    """
+    -- Every list has an index in its order. Those of calls hold what few calls ever are: a call that succeeds at
+    -- once is written into none of them.
+    CREATE INDEX invocations_rare ON invocations (status, seq)
+        WHERE status IN ('held', 'failed', 'timed_out', 'cancelled', 'expired', 'dead');
+    CREATE INDEX invocations_rare_function ON invocations (function, status, seq)
+        WHERE status IN ('held', 'failed', 'timed_out', 'cancelled', 'expired', 'dead');
+    DROP INDEX invocations_dead;
+    CREATE INDEX invocations_forgettable ON invocations (ended) WHERE ended IS NOT NULL AND owner = '';
+    DROP INDEX invocations_ended;
+    CREATE INDEX runs_status ON runs (status, seq);
+    CREATE INDEX runs_workflow_status ON runs (workflow, status, seq);
+    CREATE INDEX jobs_status ON jobs (status, seq);
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

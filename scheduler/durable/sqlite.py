@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from scheduler.durable import batch_rows, call_rows, claim_rows, start_keys
+from scheduler.durable import batch_rows, call_rows, claim_rows, dead_rows, list_rows, start_keys
 from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
-from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Query, Record, Result, Status
+from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
 from scheduler.durable.store import Choose, StoreFull
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
@@ -29,6 +29,10 @@ class SqliteStore:
     def commits(self) -> int:
         """Transactions so far."""
         return self._writer.commits
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        return self._writer.refusals
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
         if idempotency is None and not call.owner:
@@ -80,22 +84,20 @@ class SqliteStore:
         return await self._writer.do(operation)
 
     async def redrive(self, now: float, function: str | None = None) -> int:
-        which, values = call_rows.dead_letters(function)
+        return await self._in_pieces(partial(dead_rows.redrive, function=function, now=now))
 
-        def operation(db: sqlite3.Connection) -> int:
-            db.execute(
-                f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {which})",
-                values,
-            )
-            statement = f"UPDATE invocations SET {AGAIN} WHERE {which}"
-            return db.execute(statement, (now, now, *values)).rowcount
+    async def purge(self, now: float, function: str | None = None) -> int:
+        return await self._in_pieces(partial(dead_rows.purge, function=function, now=now))
 
-        return await self._writer.do(operation)
-
-    async def purge(self, function: str | None = None) -> int:
-        which, values = call_rows.dead_letters(function)
-        statement = f"DELETE FROM invocations WHERE {which}"
-        return await self._writer.do(lambda db: db.execute(statement, values).rowcount)
+    async def _in_pieces(self, some: dead_rows.Some) -> int:
+        """Do it to all dead letters, some in each commit, so that nobody waits long for the next one."""
+        count = 0
+        for status in dead_rows.DEAD:
+            after: int | None = 0
+            while after is not None:
+                done, after = await self._writer.do(partial(some, status=status, after=after))
+                count += done
+        return count
 
     async def void(self, now: float) -> int:
         statement = "UPDATE invocations SET status = 'queued', due = ? WHERE status = 'running'"
@@ -103,7 +105,6 @@ class SqliteStore:
 
     async def prune(self, before: float, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:
-            db.execute("DELETE FROM idempotency WHERE expires < ?", (now,))
             start_keys.prune(db, now)
             return (
                 call_rows.forget(db, FORGETTABLE)
@@ -114,13 +115,13 @@ class SqliteStore:
         return await self._writer.do(operation)
 
     async def show(self, id: str) -> Record | None:
-        return await self._writer.do(lambda db: call_rows.show(db, id))
+        return await self._writer.read(lambda db: call_rows.show(db, id))
 
     async def result(self, id: str) -> Result | None:
-        return await self._writer.do(partial(call_rows.result, id=id))
+        return await self._writer.read(partial(call_rows.result, id=id))
 
-    async def list(self, query: Query) -> Sequence[Record]:
-        return await self._writer.do(partial(call_rows.list_calls, query=query))
+    async def page(self, query: Query) -> Page[Record]:
+        return await self._writer.read_many(partial(list_rows.page, query=query))
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:
         def operation(db: sqlite3.Connection) -> dict[tuple[str, Status], int]:
@@ -132,7 +133,7 @@ class SqliteStore:
                 )
             }
 
-        return await self._writer.do(operation)
+        return await self._writer.read_many(operation)
 
     async def close(self) -> None:
         await self._writer.close()

@@ -10,6 +10,8 @@ from typing import TypeVar
 from scheduler.durable.model import Idempotency
 from scheduler.durable.store import KeyReused
 
+PRUNED_AT_ONCE = 2000
+"""Keys of each kind that one transaction forgets: those who wait for the next one wait for it."""
 T = TypeVar("T")
 Show = Callable[[sqlite3.Connection, str], T | None]
 
@@ -37,5 +39,7 @@ def remember(db: sqlite3.Connection, scope: str, key: Idempotency, id: str, now:
 
 
 def prune(db: sqlite3.Connection, now: float) -> None:
-    """Forget the keys that are too old to give anything again."""
-    db.execute("DELETE FROM start_keys WHERE expires < ?", (now,))
+    """Forget some keys, of calls too, that are too old to give anything again."""
+    for table, columns in (("start_keys", "caller, scope, key"), ("idempotency", "caller, function, key")):
+        oldest = f"SELECT {columns} FROM {table} WHERE expires < ? ORDER BY expires LIMIT {PRUNED_AT_ONCE}"
+        db.execute(f"DELETE FROM {table} WHERE ({columns}) IN ({oldest})", (now,))

@@ -11,6 +11,7 @@ from scheduler.durable.model import (
     Ending,
     Idempotency,
     NewCall,
+    Page,
     Query,
     Record,
     Result,
@@ -33,6 +34,14 @@ class StoreFull(StoreError):
     """The store holds as much as it may, and nothing in it has ended."""
 
 
+class StoreBusy(StoreError):
+    """A read was refused, or ended for its length when it had `begun`. What is kept is sound."""
+
+    def __init__(self, detail: str, begun: bool = False) -> None:
+        super().__init__(detail)
+        self.begun = begun
+
+
 class KeyReused(Exception):
     """The idempotency key was used for another request."""
 
@@ -43,6 +52,10 @@ class Store(Protocol):
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Reads that were refused so far, by reason: `busy` or `slow`."""
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
         """Keep a call: it will be run. With a known idempotency key the call that it was first used for.
@@ -72,10 +85,10 @@ class Store(Protocol):
         None: there is none."""
 
     async def redrive(self, now: float, function: str | None = None) -> int:
-        """`again` for every dead letter; how many there were."""
+        """`again` for every dead letter that there is now, some hundred in each commit; how many there were."""
 
-    async def purge(self, function: str | None = None) -> int:
-        """Forget every dead letter; how many there were."""
+    async def purge(self, now: float, function: str | None = None) -> int:
+        """Forget every dead letter that ended by `now`, some hundred in each commit; how many there were."""
 
     async def void(self, now: float) -> int:
         """Queue again what an earlier process of ours had leased when it died; how many there were."""
@@ -90,8 +103,8 @@ class Store(Protocol):
     async def result(self, id: str) -> Result | None:
         """What its latest run brought; None: there is none."""
 
-    async def list(self, query: Query) -> Sequence[Record]:
-        """Calls, newest first."""
+    async def page(self, query: Query) -> Page[Record]:
+        """Return calls, newest first."""
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:
         """How many calls wait or run, by function and status."""

@@ -9,10 +9,11 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scheduler.durable.readers import REFUSALS, Readers, ReadLimits
 from scheduler.durable.schema import migrate
 from scheduler.durable.store import StoreError
 
@@ -20,6 +21,10 @@ log = logging.getLogger("hearth.durable")
 
 LARGEST_BATCH = 512
 """Operations in one transaction: the callers of the first wait for the last."""
+LOOKS = ReadLimits(threads=1, waiting=1024)
+"""Of reads of one thing by its id, which take microseconds. Lists do not hold them up."""
+LISTS = ReadLimits(threads=2, waiting=64)
+"""Of reads of many rows, which take milliseconds."""
 PAUSE = 0.003
 """Seconds between two commits at least. Who comes meanwhile shares the next one, and the event loop has the
 interpreter to itself: commits of two or three operations, back to back, would take more of it than the calls."""
@@ -43,7 +48,10 @@ class Writer:
         self.file = file
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._opened = False
         self._closed = False
+        self.looks = Readers(file, LOOKS)
+        self.lists = Readers(file, LISTS)
         self.commits = 0
         """Transactions so far."""
 
@@ -64,9 +72,35 @@ class Writer:
         self._jobs.put((joint, thing, done))
         return await done  # whether its caller still waits or not, it is carried out
 
+    async def read(self, operation: Operation[T]) -> T:
+        """Return what one thing is, beside the commits. It sees all that was on disk when it was asked for.
+
+        Raises `StoreError`, and what the operation raises.
+        """
+        return await self._read(self.looks, operation)
+
+    async def read_many(self, operation: Operation[T]) -> T:
+        """`read` for lists and sums of many rows."""
+        return await self._read(self.lists, operation)
+
+    async def _read(self, readers: Readers, operation: Operation[T]) -> T:
+        if self._closed:
+            raise StoreError("the store is closed")
+        if not self._opened:  # the file may have an earlier version's tables
+            await self.do(_nothing)
+        return await readers.do(operation)
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Return how many reads were refused so far, by reason."""
+        both = (self.looks.refusals, self.lists.refusals)
+        return {reason: sum(each[reason] for each in both) for reason in REFUSALS}
+
     async def close(self) -> None:
         """Do what was asked for, then close the file."""
         self._closed = True
+        await self.looks.close()
+        await self.lists.close()
         if self._thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -82,6 +116,7 @@ class Writer:
             outcomes: list[_Outcome]
             try:
                 connection = connection or open_database(self.file)
+                self._opened = True
             except (sqlite3.Error, OSError, StoreError) as error:
                 outcomes = [(done, None, _told(error)) for _, _, done in batch]
             else:
@@ -125,6 +160,10 @@ class Writer:
             if len(batch) == 1:
                 return [(batch[0][2], None, _told(error))]
         return [self._together(connection, [job])[0] for job in batch]
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Change nothing: the file is opened, and has today's tables."""
 
 
 def _each(connection: sqlite3.Connection, operations: Sequence[Operation[T]]) -> list[T]:

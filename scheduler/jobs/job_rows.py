@@ -17,12 +17,22 @@ from typing import Any
 
 from scheduler.durable import call_rows
 from scheduler.durable.call_rows import AGAIN, COLUMNS
-from scheduler.durable.model import NewCall, Record, Request, Status
+from scheduler.durable.list_rows import NEWEST
+from scheduler.durable.model import NewCall, Page, Record, Request, Status
 from scheduler.durable.terms import KINDS, Policy, Terms
 from scheduler.durable.work import begin
 from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
 from scheduler.jobs.decisions import Stand, next_step, window_of
-from scheduler.jobs.model import Counts, Job, JobStatus, NewJob, TaskState, own_function, task_state
+from scheduler.jobs.model import (
+    Counts,
+    Job,
+    JobQuery,
+    JobStatus,
+    NewJob,
+    TaskState,
+    own_function,
+    task_state,
+)
 
 log = logging.getLogger("hearth.jobs")
 
@@ -30,6 +40,13 @@ JOB_COLUMNS = (
     "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
 )
 OWNED = "owner = ? AND owner != ''"
+LAST_PART = ":"
+"""Is behind every index, which are digits."""
+MOST_LOOKED_AT = 1000
+"""Jobs that one page looks at: a job's definition is read to see who may know of it."""
+MOST_TASKS_LOOKED_AT = 5000
+"""Tasks that one page looks at: about ten milliseconds."""
+OUTDATED_AT_ONCE = 100
 FORGOTTEN_AT_ONCE = 500
 """Tasks that one transaction forgets: those who wait for the next one wait for it."""
 
@@ -91,22 +108,28 @@ def show(db: sqlite3.Connection, id: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def list_jobs(
-    db: sqlite3.Connection, statuses: Sequence[JobStatus], before: int | None, limit: int
-) -> list[Job]:
-    """Jobs, newest first."""
-    conditions, values = ["1"], list[object]()
-    if statuses:
-        conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
-        values += statuses
-    if before is not None:
-        conditions.append("seq < ?")
-        values.append(before)
+def list_jobs(db: sqlite3.Connection, query: JobQuery) -> Page[Job]:
+    """Return jobs, newest first. At most `MOST_LOOKED_AT` rows are looked at."""
+    conditions, values = ["seq < ?"], list[object]()
+    values.append(NEWEST if query.before is None else query.before)
+    if query.status is not None:
+        conditions.append("status = ?")
+        values.append(query.status)
+    most = query.limit + 1 if query.visible is None else MOST_LOOKED_AT
+    found: list[Job] = []
     rows = db.execute(
         f"SELECT {JOB_COLUMNS} FROM jobs WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?",
-        (*values, limit),
+        (*values, most),
     )
-    return [_job(row) for row in rows]
+    for number, row in enumerate(rows, 1):
+        if len(found) == query.limit:
+            return Page(found, found[-1].seq)
+        job = _job(row)
+        if query.visible is None or query.visible(job):
+            found.append(job)
+        if number == most:
+            return Page(found, job.seq)
+    return Page(found, None)
 
 
 def unfinished(db: sqlite3.Connection) -> list[Job]:
@@ -299,19 +322,35 @@ def functions(db: sqlite3.Connection) -> set[str]:
 
 
 def outdated(db: sqlite3.Connection, before: float) -> list[str]:
-    """Jobs that ended before this time."""
-    return [row[0] for row in db.execute("SELECT id FROM jobs WHERE ended < ? ORDER BY ended", (before,))]
+    """Return some of the jobs that ended before this time, those that ended first."""
+    rows = db.execute(
+        "SELECT id FROM jobs WHERE ended < ? ORDER BY ended LIMIT ?", (before, OUTDATED_AT_ONCE)
+    )
+    return [id for (id,) in rows]
 
 
-def tasks(db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int) -> list[Record]:
-    """Tasks that were queued at least once, in the order of their indices; those behind `after`."""
+def tasks(db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int) -> Page[Record]:
+    """Return tasks that were queued at least once, in the order of their indices; those behind `after`.
+
+    At most `MOST_TASKS_LOOKED_AT` are looked at.
+    """
     wanted = () if state is None else state.statuses
+    begin = f"{after:07d}" if after >= 0 else ""
+    behind = f"FROM invocations INDEXED BY invocations_part WHERE {OWNED} AND part > ?"
+    row = db.execute(
+        f"SELECT part {behind} ORDER BY part LIMIT 1 OFFSET ?",
+        (job.owner, begin, MOST_TASKS_LOOKED_AT - 1 if wanted else limit - 1),
+    ).fetchone()
+    last = LAST_PART if row is None else row[0]
     condition = f"AND status IN ({', '.join('?' * len(wanted))})" if wanted else ""
     rows = db.execute(
-        f"SELECT {COLUMNS} FROM invocations WHERE {OWNED} AND part > ? {condition} ORDER BY part LIMIT ?",
-        (job.owner, f"{after:07d}" if after >= 0 else "", *wanted, limit),
+        f"SELECT {COLUMNS} {behind} AND part <= ? {condition} ORDER BY part LIMIT ?",
+        (job.owner, begin, last, *wanted, limit),
     )
-    return [call_rows.record(row) for row in rows]
+    found = [call_rows.record(row) for row in rows]
+    if len(found) == limit:
+        last = found[-1].part
+    return Page(found, None if last == LAST_PART else int(last))
 
 
 def _job(row: Sequence[Any]) -> Job:

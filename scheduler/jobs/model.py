@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -137,3 +137,14 @@ class JobSummary:
             "ended": self.ended,
             "url": f"/jobs/{job.id}",
         }
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Which jobs are wanted, newest first. `before` is the `seq` that they are older than."""
+
+    status: JobStatus | None = None
+    before: int | None = None
+    limit: int = 50
+    visible: Callable[[Job], bool] | None = None
+    """Whether a job may be shown; a reader's thread asks it. None: all may."""

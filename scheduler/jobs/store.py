@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from scheduler.durable import start_keys
-from scheduler.durable.model import Idempotency, Record
+from scheduler.durable.model import Idempotency, Page, Record
 from scheduler.durable.room import MakeRoom, has_room
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
 from scheduler.jobs.job_rows import Advanced
-from scheduler.jobs.model import KIND, Counts, Job, JobStatus, NewJob, TaskState
+from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, NewJob, TaskState
 
 
 class JobStore:
@@ -98,21 +98,21 @@ class JobStore:
             job = job_rows.show(db, id)
             return None if job is None else (job, job_rows.counts(db, job))
 
-        return await self._writer.do(operation)
+        return await self._writer.read_many(operation)
 
-    async def list(
-        self, statuses: Sequence[JobStatus] = (), before: int | None = None, limit: int = 50
-    ) -> list[tuple[Job, Counts]]:
-        """Jobs and their tasks by state, newest first; those with a `seq` below `before`."""
+    async def page(self, query: JobQuery) -> Page[tuple[Job, Counts]]:
+        """Return jobs and their tasks by state, newest first."""
 
-        def operation(db: sqlite3.Connection) -> list[tuple[Job, Counts]]:
-            jobs = job_rows.list_jobs(db, statuses, before, limit)
-            return [(job, job_rows.counts(db, job)) for job in jobs]
+        def operation(db: sqlite3.Connection) -> Page[tuple[Job, Counts]]:
+            jobs = job_rows.list_jobs(db, query)
+            return Page([(job, job_rows.counts(db, job)) for job in jobs.records], jobs.cursor)
 
-        return await self._writer.do(operation)
+        return await self._writer.read_many(operation)
 
     async def tasks(
         self, job: Job, state: TaskState | None = None, after: int = -1, limit: int = 100
-    ) -> Sequence[Record]:
-        """Tasks that were queued at least once, in the order of their indices; those behind `after`."""
-        return await self._writer.do(partial(job_rows.tasks, job=job, state=state, after=after, limit=limit))
+    ) -> Page[Record]:
+        """Return tasks that were queued at least once, in the order of their indices; those behind `after`."""
+        return await self._writer.read_many(
+            partial(job_rows.tasks, job=job, state=state, after=after, limit=limit)
+        )

@@ -43,11 +43,11 @@ class TriggerStore:
 
     async def fires(self, trigger: str, most: int) -> list[FireRecord]:
         """The latest fires of a trigger, newest first."""
-        return await self._writer.do(lambda db: trigger_rows.fires(db, trigger, most))
+        return await self._writer.read(lambda db: trigger_rows.fires(db, trigger, most))
 
-    async def latest_fires(self) -> dict[str, FireRecord]:
-        """The latest fire of each trigger that has fired."""
-        return await self._writer.do(trigger_rows.latest_fires)
+    async def latest_fires(self, triggers: Sequence[str]) -> dict[str, FireRecord]:
+        """Return the latest fire of each of these triggers that has fired."""
+        return await self._writer.read_many(lambda db: trigger_rows.latest_fires(db, triggers))
 
     async def pause(self, trigger: str, paused: bool, course: Course | None = None) -> None:
         """Record whether a trigger is paused, and how its schedule stands now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from scheduler.durable.work import begin
 from scheduler.triggers.due import State
@@ -58,11 +59,13 @@ def fires(db: sqlite3.Connection, trigger: str, most: int) -> list[FireRecord]:
     return [FireRecord(row[0], row[1], Outcome(row[2]), *row[3:]) for row in rows]
 
 
-def latest_fires(db: sqlite3.Connection) -> dict[str, FireRecord]:
-    """The latest fire of each trigger that has fired."""
+def latest_fires(db: sqlite3.Connection, triggers: Sequence[str]) -> dict[str, FireRecord]:
+    """Return the latest fire of each of these triggers that has fired."""
+    latest = "(SELECT seq FROM fires WHERE trigger_name = value ORDER BY seq DESC LIMIT 1)"
     rows = db.execute(
-        "SELECT trigger_name, at, cause, outcome, kind, target, id, detail, scheduled FROM fires"
-        " WHERE seq IN (SELECT max(seq) FROM fires GROUP BY trigger_name)"
+        "SELECT trigger_name, at, cause, outcome, kind, target, fires.id, detail, scheduled"
+        f" FROM json_each(?) CROSS JOIN fires ON seq = {latest}",
+        (json.dumps(triggers),),
     )
     return {row[0]: FireRecord(row[1], row[2], Outcome(row[3]), *row[4:]) for row in rows}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -175,3 +175,5 @@ class RunQuery:
     status: RunStatus | None = None
     before: int | None = None
     limit: int = 50
+    visible: Callable[[Sequence[str]], bool] | None = None
+    """Whether a run that may call these functions may be shown; a reader's thread asks it. None: all may."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from scheduler.durable import call_rows
 from scheduler.durable.call_rows import AGAIN, as_kept
-from scheduler.durable.model import NewCall, Request, Status
+from scheduler.durable.list_rows import NEWEST
+from scheduler.durable.model import NewCall, Page, Request, Status
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
@@ -33,6 +34,8 @@ from scheduler.workflows.values import Body
 KIND = "run"
 """Kind of owner; the owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
+MOST_LOOKED_AT = 1000
+"""Runs that one page looks at: the names of a run's functions may be many, and are read to see who may know of it."""
 OPEN = "status IN ('queued', 'running')"
 FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
 OF_STEP = "owner = ? AND owner != ''"
@@ -79,22 +82,30 @@ def show(db: sqlite3.Connection, id: str) -> RunRecord | None:
     return None if row is None else _record(row)
 
 
-def list_runs(db: sqlite3.Connection, query: RunQuery) -> list[RunRecord]:
-    """Runs, newest first."""
-    conditions, values = ["1"], []
-    for column, sign, value in (
-        ("workflow", "=", query.workflow),
-        ("status", "=", query.status),
-        ("seq", "<", query.before),
-    ):
+def list_runs(db: sqlite3.Connection, query: RunQuery) -> Page[RunRecord]:
+    """Return runs, newest first. At most `MOST_LOOKED_AT` rows are looked at."""
+    conditions, values = ["seq < ?"], list[object]()
+    values.append(NEWEST if query.before is None else query.before)
+    for column, value in (("workflow", query.workflow), ("status", query.status)):
         if value is not None:
-            conditions.append(f"{column} {sign} ?")
+            conditions.append(f"{column} = ?")
             values.append(value)
+    most = query.limit + 1 if query.visible is None else MOST_LOOKED_AT
+    found: list[RunRecord] = []
+    latest: RunRecord | None = None
     rows = db.execute(
         f"SELECT {COLUMNS} FROM runs WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?",
-        (*values, query.limit),
+        (*values, most),
     )
-    return [_record(row) for row in rows]
+    for number, row in enumerate(rows, 1):
+        if len(found) == query.limit:
+            return Page(found, found[-1].seq)
+        latest = _record(row)
+        if query.visible is None or query.visible(latest.functions):
+            found.append(latest)
+        if number == most:
+            return Page(found, latest.seq)
+    return Page(found, None)
 
 
 def unfinished(db: sqlite3.Connection) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from scheduler.durable import start_keys
-from scheduler.durable.model import Idempotency
+from scheduler.durable.model import Idempotency, Page
 from scheduler.durable.room import MakeRoom, has_room
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
@@ -73,7 +73,7 @@ class RunStore:
 
     async def show(self, id: str) -> RunRecord | None:
         """One run; None: there is none."""
-        return await self._writer.do(partial(run_rows.show, id=id))
+        return await self._writer.read(partial(run_rows.show, id=id))
 
     async def steps(self, record: RunRecord) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
         """What a run was begun with, and its steps that were begun or have ended; None: it is forgotten."""
@@ -83,11 +83,11 @@ class RunStore:
                 return None
             return run_rows.definition(db, record), list(run_rows.step_records(db, record))
 
-        return await self._writer.do(operation)
+        return await self._writer.read_many(operation)
 
-    async def list(self, query: RunQuery) -> Sequence[RunRecord]:
-        """Runs, newest first."""
-        return await self._writer.do(partial(run_rows.list_runs, query=query))
+    async def page(self, query: RunQuery) -> Page[RunRecord]:
+        """Return runs, newest first."""
+        return await self._writer.read_many(partial(run_rows.list_runs, query=query))
 
     async def input(self, id: str) -> Body | None:
         """What a run was begun with."""
@@ -95,7 +95,7 @@ class RunStore:
 
     async def output(self, id: str) -> Body | None:
         """What a run has answered; None: nothing (yet)."""
-        return await self._writer.do(partial(run_rows.body, id=id, which="output"))
+        return await self._writer.read(partial(run_rows.body, id=id, which="output"))
 
     async def answers(self, id: str, step: str, most: int) -> Sequence[Body | None] | None:
         """What each call of a step has answered, in order, None where it has not succeeded. None altogether: they

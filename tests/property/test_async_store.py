@@ -167,7 +167,7 @@ class StoreMachine(RuleBasedStateMachine):
             for id, k in self.model.items()
             if k["status"] in (Status.DEAD, Status.EXPIRED) and k["function"] == function
         ]
-        assert self.do(self.store.purge(function)) == len(gone)
+        assert self.do(self.store.purge(self.now, function)) == len(gone)
         for id in gone:
             self.model[id] = {"status": None}
             self.keys = {key: value for key, value in self.keys.items() if value[1] != id}
@@ -191,7 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.store.exists:
             assert not self.model
             return
-        records = {r.id: r for r in self.do(self.store.list(Query(limit=10_000)))}
+        records = {r.id: r for r in self.do(self.store.page(Query(limit=10_000))).records}
         alive = {id: known for id, known in self.model.items() if known["status"] is not None}
         assert {id: (r.status, r.attempts) for id, r in records.items()} == {
             id: (known["status"], known["attempts"]) for id, known in alive.items()
@@ -226,7 +226,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
         *(store.accept(call(n), 0.0) for n in range(1, 300)), again, return_exceptions=True
     )
     assert [type(r) for r in results if isinstance(r, Exception)] == [KeyReused]
-    assert len(await store.list(Query(limit=1000))) == 300
+    assert len((await store.page(Query(limit=1000))).records) == 300
     await store.close()
 
     store = SqliteStore(Writer(file.with_name("other.db")), LARGE)
@@ -248,7 +248,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
     await store.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 5.0)
     await store.accept(call(1000, body=b"x" * 20_000), 0.0)
     assert await store.show(claim.call.id) is None
-    assert len(await store.list(Query(limit=100))) == accepted
+    assert len((await store.page(Query(limit=100))).records) == accepted
     await store.close()
 
 
@@ -260,7 +260,7 @@ async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(
     await store.accept(call(2), 0.0)
     assert await store.prune(10.0, 50.0) == 0
     assert await store.prune(10.1, 50.0) == 1
-    assert [r.id for r in await store.list(Query())] == [call(2).id]
+    assert [r.id for r in (await store.page(Query())).records] == [call(2).id]
     assert (await store.accept(call(3), 51.0, Idempotency("me", "k", b"2", 60))).id == call(3).id
     await store.close()
 
@@ -279,7 +279,7 @@ async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
     await store.accept(call(1), 0.0)
     claims: list[Claim] = (await store.claim(1.0, everything)).claims
     await store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
-    assert [r.function for r in await store.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+    assert [r.function for r in (await store.page(Query(statuses=(Status.QUEUED,)))).records] == ["g"]
     await store.close()
 
 
@@ -321,14 +321,14 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
     await store.begin([part, call(2)._replace(owner="job:a", part="4")], 0.0)
     again = await store.accept(part._replace(id="other"), 1.0)
     assert (again.id, again.owner, again.part) == (part.id, "job:a", "3"), "the same part is the same call"
-    assert [r.part for r in await store.list(Query(owner="job:a"))] == ["4", "3"]
+    assert [r.part for r in (await store.page(Query(owner="job:a"))).records] == ["4", "3"]
     claimed = await store.claim(1.0, lambda backlogs: dict.fromkeys(backlogs, 9))
     assert [claim.call.terms for claim in claimed.claims if claim.call.part == "3"] == [terms]
     assert [claim.call.terms for claim in claimed.claims if claim.call.part == "4"] == [NO_TERMS]
 
     await store.finish([Ending(part.id, Status.DEAD, 1)], 2.0)
     assert await store.redrive(3.0) == 0, "it is its owner's"
-    assert await store.purge() == 0
+    assert await store.purge(3.0) == 0
     assert await store.prune(100.0, 100.0) == 0
     await store.again(part.id, 3.0)
     record = await store.show(part.id)
@@ -341,5 +341,5 @@ async def test_what_nobody_can_begin_leaves_nothing_begun(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
     with pytest.raises(TypeError, match="str is nothing that can be begun"):
         await store.begin([call(1), "a job"], 0.0)
-    assert await store.list(Query()) == []
+    assert (await store.page(Query())).records == []
     await store.close()

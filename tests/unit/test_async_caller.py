@@ -30,7 +30,7 @@ async def test_of_an_answer_that_is_too_large_to_be_kept_nothing_is(
     await floor.accept(1)
     status = Status.SUCCEEDED if most == 100 else Status.DEAD
     await floor.until_all_have_run(status)
-    [record] = await floor.store.list(Query(statuses=(status,), limit=1))
+    [record] = (await floor.store.page(Query(statuses=(status,), limit=1))).records
     result = await floor.store.result(record.id)
     assert result is not None
     if most == 100:

@@ -76,11 +76,12 @@ async def test_one_that_is_just_being_leased_is_interrupted(world: World) -> Non
     await asyncio.to_thread(begun.wait)
     world.worker.notify()
     await world.clock.settle()
-    shown = asyncio.ensure_future(world.status(call.id))  # in the commit that leases it, and behind that
+    leased = asyncio.ensure_future(world.writer.do(lambda _: None))  # in the commit that leases it
     await world.clock.settle()
     free.set()
     await blocking
-    assert await shown is Status.RUNNING
+    await leased
+    assert await world.status(call.id) is Status.RUNNING
     assert await world.worker.cancel(call.id)
     await world.advance(5.0)
     assert await world.status(call.id) is Status.CANCELLED

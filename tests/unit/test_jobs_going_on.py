@@ -23,7 +23,7 @@ from scheduler.job_definitions import JobDefinition
 from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
-from scheduler.jobs.model import Job, JobStatus, JobSummary, NewJob, TaskState
+from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, NewJob, TaskState
 from scheduler.jobs.store import JobStore
 
 CRASHED = Result(502, [], b"", "command-failed", "exit status 1", "function")
@@ -99,7 +99,9 @@ class JobWorld(World):
         return {state.value: number for state, number in found[1].items() if number}
 
     async def attempts(self, id: str = "j") -> list[int]:
-        return [task.attempts for task in await self.jobs.store.tasks(await self.job(id), limit=10_000)]
+        return [
+            task.attempts for task in (await self.jobs.store.tasks(await self.job(id), limit=10_000)).records
+        ]
 
 
 @pytest.fixture
@@ -196,7 +198,7 @@ async def test_kills_at_any_moment_run_no_finished_task_again(world: JobWorld, s
     done: set[str] = set()
     while (await world.job()).status is JobStatus.RUNNING:
         await world.advance(chance.uniform(0, 0.3))
-        tasks = await world.jobs.store.tasks(await world.job(), limit=1000)
+        tasks = (await world.jobs.store.tasks(await world.job(), limit=1000)).records
         ended = {task.id for task in tasks if task.status.ended}
         assert done <= ended
         done = ended
@@ -364,17 +366,17 @@ async def test_tasks_are_listed_by_index_in_pages_and_by_state(world: JobWorld) 
     await world.begin(parallel=1, count=25)
     await world.advance(100.0)
     job, store = await world.job(), world.jobs.store
-    first = await store.tasks(job, limit=20)
-    rest = await store.tasks(job, after=int(first[-1].part), limit=20)
+    first = (await store.tasks(job, limit=20)).records
+    rest = (await store.tasks(job, after=int(first[-1].part), limit=20)).records
     assert [int(task.part) for task in (*first, *rest)] == list(range(25))
-    failed = await store.tasks(job, TaskState.FAILED, limit=100)
+    failed = (await store.tasks(job, TaskState.FAILED, limit=100)).records
     assert [int(task.part) for task in failed] == list(range(1, 25, 2))
     assert {task.status for task in failed} == {Status.DEAD}
     await world.begin(id="k", count=1)
     await world.advance(5.0)
-    assert [job.id for job, _ in await store.list()] == ["k", "j"]
-    assert [job.id for job, _ in await store.list((JobStatus.FAILED,))] == ["j"]
-    assert [job.id for job, _ in await store.list(before=2)] == ["j"]
+    assert [job.id for job, _ in (await store.page(JobQuery())).records] == ["k", "j"]
+    assert [job.id for job, _ in (await store.page(JobQuery(JobStatus.FAILED))).records] == ["j"]
+    assert [job.id for job, _ in (await store.page(JobQuery(before=2))).records] == ["j"]
 
 
 async def test_looking_after_a_job_with_many_tasks_uses_the_indices(world: JobWorld) -> None:

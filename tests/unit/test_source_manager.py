@@ -104,7 +104,7 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
     publish = Direct("orders", "f", target, store, LoopClock())
     try:
         assert [await publish(event("1")), await publish(event("1")), await publish(event("2"))] == [1, 1, 1]
-        calls = await store.list(Query())
+        calls = (await store.page(Query())).records
         assert [call.function for call in calls] == ["f", "f"] and len(notified) == 3
         claimed = await store.claim(2**40, lambda backlogs: dict.fromkeys(backlogs, 1))
         call = claimed.claims[0].call

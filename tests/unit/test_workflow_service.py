@@ -93,7 +93,7 @@ class World:
 
     async def stand(self, function: str = "f") -> dict[Status, int]:
         """How many of a function's calls stand how."""
-        return Counter(call.status for call in await self.calls.list(Query(function=function)))
+        return Counter(call.status for call in (await self.calls.page(Query(function=function))).records)
 
 
 @pytest.fixture
@@ -143,7 +143,9 @@ async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
     database.close()
     await world.clock.advance(STORE_RETRY)
     await world.quiet()
-    assert [record.function for record in await world.calls.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+    assert [
+        record.function for record in (await world.calls.page(Query(statuses=(Status.QUEUED,)))).records
+    ] == ["g"]
 
 
 async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> None:
@@ -158,7 +160,9 @@ async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> 
     later.runs.start()
     while not later.told:
         await asyncio.sleep(0.001)
-    assert [record.function for record in await later.calls.list(Query(statuses=(Status.QUEUED,)))] == ["g"]
+    assert [
+        record.function for record in (await later.calls.page(Query(statuses=(Status.QUEUED,)))).records
+    ] == ["g"]
     await later.runs.close()
     await later.calls.close()
 
@@ -210,7 +214,7 @@ async def test_the_function_for_failures_is_called_once_with_what_happened(world
     world.runs.call_ended("deep/a")
     await world.quiet()
     assert await world.status("deep") is RunStatus.FAILED
-    assert await world.calls.list(Query(statuses=(Status.QUEUED,))) == []
+    assert (await world.calls.page(Query(statuses=(Status.QUEUED,)))).records == []
 
 
 async def test_those_who_follow_are_asked_with_the_end(world: World) -> None:
@@ -238,7 +242,7 @@ async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
     await world.clock.advance(RETENTION)
     while await world.status("old") is not None:  # the store takes no time of this clock
         await world.clock.advance(PRUNE_EVERY)
-    assert {record.owner for record in await world.calls.list(Query())} == {"run:goes-on/a"}
+    assert {record.owner for record in (await world.calls.page(Query())).records} == {"run:goes-on/a"}
 
 
 async def test_a_full_store_forgets_what_has_ended_and_then_begins_nothing(tmp_path: Path) -> None:
@@ -394,14 +398,14 @@ async def test_a_large_run_is_forgotten_in_pieces(world: World) -> None:
         await world.runs.cancel(id)
         assert await world.runs.store.forget(id), "some of it"
         assert await world.status(id) is RunStatus.CANCELLED
-        assert len(await world.calls.list(Query(limit=2 * items))) == items - FORGOTTEN_AT_ONCE
+        assert len((await world.calls.page(Query(limit=2 * items))).records) == items - FORGOTTEN_AT_ONCE
         if id == "r":
             await world.runs.forget(id)
         else:
             while await world.runs.store.prune(world.clock.wall() + 1.0):
                 pass
         assert await world.status(id) is None
-        assert not await world.calls.list(Query())
+        assert not (await world.calls.page(Query())).records
 
 
 async def test_a_key_gives_the_same_run_for_its_time_and_of_its_workflow_only(world: World) -> None:
@@ -430,7 +434,9 @@ async def test_a_resumed_step_begins_no_more_items_at_once_than_it_may(world: Wo
     await world.runs.resume("r")
     await world.quiet()
     assert await world.stand() == {Status.QUEUED: 2, Status.HELD: 5}
-    (held,) = [call for call in await world.calls.list(Query(function="f")) if call.id == failed[-1]]
+    (held,) = [
+        call for call in (await world.calls.page(Query(function="f"))).records if call.id == failed[-1]
+    ]
     assert (await world.calls.cancel(held.id, world.clock.wall())) == held
     await world.runs.cancel("r")
     assert await world.stand() == {Status.CANCELLED: 7}
@@ -470,7 +476,7 @@ async def test_what_a_run_holds_has_ended_when_its_step_has_and_is_held_again_wh
     await world.finish(function="f")
     assert await world.status() is RunStatus.FAILED
     assert await world.stand() == {Status.SUCCEEDED: 1, Status.CANCELLED: 3}
-    cancelled = await world.calls.list(Query(function="f", statuses=(Status.CANCELLED,)))
+    cancelled = (await world.calls.page(Query(function="f", statuses=(Status.CANCELLED,)))).records
     assert {call.ended for call in cancelled} == {5.0}
     await world.runs.resume("r")
     await world.quiet()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter, deque
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.running import TaskRun
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
-from scheduler.durable.writer import Joint, T, U, Writer
+from scheduler.durable.writer import Joint, Operation, T, U, Writer
 
 LARGE = 2**30
 RETENTION = 1000.0
@@ -34,10 +35,19 @@ class WatchedWriter(Writer):
         self.quiet = asyncio.Event()
 
     async def do_jointly(self, joint: Joint[T, U], thing: T) -> U:
+        return await self._counted(super().do_jointly(joint, thing))
+
+    async def read(self, operation: Operation[T]) -> T:
+        return await self._counted(super().read(operation))
+
+    async def read_many(self, operation: Operation[T]) -> T:
+        return await self._counted(super().read_many(operation))
+
+    async def _counted(self, work: Awaitable[T]) -> T:
         self.asked += 1
         self.quiet.clear()
         try:
-            return await super().do_jointly(joint, thing)
+            return await work
         finally:
             self.asked -= 1
             if not self.asked:
@@ -186,7 +196,7 @@ class World:
 
     async def calls_of(self, function: str) -> list[Record]:
         """All calls of a function, oldest first."""
-        return list(reversed(await self.store.list(Query(function=function, limit=1000))))
+        return list(reversed((await self.store.page(Query(function=function, limit=1000))).records))
 
     def times(self, function: str = "f") -> list[float]:
         """When runs of a function began."""

@@ -1,0 +1,65 @@
+"""Dead letters, some at a time, inside somebody's transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from scheduler.durable.call_rows import AGAIN, FREE
+from scheduler.durable.list_rows import IS_RARE
+from scheduler.durable.model import Status
+
+DEAD = (Status.DEAD, Status.EXPIRED)
+LOOKED_AT_ONCE = 500
+"""Dead letters that one transaction looks at: those who wait for the next one wait for it."""
+
+
+class Done(NamedTuple):
+    """To how many dead letters something was done, and where to go on; None: there are no more."""
+
+    done: int
+    after: int | None
+
+
+class Some(Protocol):
+    """Does something to some of the dead letters of a status, those with a `seq` above `after`."""
+
+    def __call__(self, db: sqlite3.Connection, *, status: Status, after: int) -> Done:
+        """Do it to the next ones."""
+
+
+def redrive(db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float) -> Done:
+    """Queue the next dead letters that ended by `now`, as if they were new."""
+    seqs, goes_on = _next(db, status, after, function, now)
+    which = f"seq IN (SELECT value FROM json_each(?)) AND {FREE}"
+    db.execute(
+        f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {which})", (json.dumps(seqs),)
+    )
+    statement = f"UPDATE invocations SET {AGAIN} WHERE {which}"
+    return Done(db.execute(statement, (now, now, json.dumps(seqs))).rowcount, goes_on)
+
+
+def purge(db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float) -> Done:
+    """Forget the next dead letters that ended by `now`."""
+    seqs, goes_on = _next(db, status, after, function, now)
+    statement = f"DELETE FROM invocations WHERE seq IN (SELECT value FROM json_each(?)) AND {FREE}"
+    return Done(db.execute(statement, (json.dumps(seqs),)).rowcount, goes_on)
+
+
+def _next(
+    db: sqlite3.Connection, status: Status, after: int, function: str | None, now: float
+) -> tuple[Sequence[int], int | None]:
+    """Return the next dead letters, those of owners too, and the last one looked at, or None at the end.
+
+    One that ends after `now` is left: its call was run again meanwhile, and would be run again without end.
+    """
+    which, values = ("", ()) if function is None else ("AND function = ?", (function,))
+    rows = db.execute(
+        f"SELECT seq, ended FROM invocations WHERE {IS_RARE} AND status = ? {which} AND seq > ?"
+        " ORDER BY seq LIMIT ?",
+        (status.value, *values, after, LOOKED_AT_ONCE),
+    ).fetchall()
+    last = rows[-1][0] if len(rows) == LOOKED_AT_ONCE else None
+    return [seq for seq, ended in rows if ended <= now], last
