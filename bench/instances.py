@@ -19,6 +19,7 @@ from bench.client import CallFailed, Connection, Greeting, fault_of
 from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
+from pool.uids import Uids, with_uid
 from pool.workload import Order, Workload
 from scheduler import workloads
 from scheduler.code_store import CodeStore
@@ -47,7 +48,7 @@ async def workload_of(engine: Engine, definition: FunctionDefinition, folder: Pa
         function=definition.name,
         version=version,
         kind=definition.kind,
-        container=workloads.container_of(definition, image.id),
+        container=workloads.container_of(definition, image),
         order=Order(
             workloads.order_head(definition, version, LOG_LIMIT),
             await asyncio.to_thread(CodeStore(folder).keep, source),
@@ -59,13 +60,14 @@ def container_of(workload: Workload, folder: Path, run: str) -> ContainerSpec:
     """The container that the gateway would make for an instance, but for its name and labels."""
     prototype = workload.container
     code_size = LaunchSettings(gateway_id="", run_folder=folder).code_size
-    return replace(
+    spec = replace(
         prototype,
         name=f"hearth-bench-{folder.name}",
         labels={BENCH_LABEL: run},
         mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS)),
         writable=(*prototype.writable, (CODE, code_size)),
     )
+    return with_uid(spec, Uids().free())
 
 
 class Instance:

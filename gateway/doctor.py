@@ -21,6 +21,7 @@ from typing import Literal
 from gateway.settings import Settings
 from pool import cgroup, firewall, netns
 from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mount, NotFound
+from pool.uids import OWN_USER, UidRange, usable_range, with_uid
 from scheduler.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
 from scheduler.units import format_size
 
@@ -77,7 +78,8 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
         version(info),
         live_restore(info),
         *await images(engine),
-        *await probe(engine),
+        *await probe(engine, usable_range(settings.uids, info.user_namespaces)),
+        socket_folders(settings.uids.first, info.user_namespaces),
         await egress(),
         memory(settings.memory_budget, info.memory),
         disk("disk of the engine", Path(info.data_root)),
@@ -139,12 +141,13 @@ async def images(engine: Engine) -> list[Check]:
     return [Check("images", "missing" if needed else "warning", found, "make images", vital=needed)]
 
 
-async def probe(engine: Engine) -> list[Check]:
-    """What can be done with a container, by one that lives for a moment."""
+async def probe(engine: Engine, uids: UidRange) -> list[Check]:
+    """What can be done with a container, by one that lives for a moment, with the last of these uids."""
     try:
-        async with short_lived(engine) as pid:
+        async with short_lived(engine, uids.last) as pid:
             return [
                 Check("containers", "ok", "one started without a network, and sees a folder of this machine"),
+                Check("uids", "ok", f"each container has one of its own, from {uids}"),
                 namespaces(netns.can_enter(pid)),
                 limits(cgroup.available(pid)),
                 freezer(pid),
@@ -157,14 +160,14 @@ async def probe(engine: Engine) -> list[Check]:
             "missing",
             str(error),
             "the engine must run on this machine and see its folders; in a container, mount the data folder at "
-            "the same path",
+            f"the same path; its containers must have the uids {uids} (HEARTH_UIDS)",
             vital=True,
         )
     return [tried, namespaces(netns.permitted())]
 
 
 @asynccontextmanager
-async def short_lived(engine: Engine) -> AsyncIterator[int]:
+async def short_lived(engine: Engine, uid: int) -> AsyncIterator[int]:
     """The process id of a container like those of functions, with a folder of ours. Raises `EngineError`."""
     with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
         name = f"hearth-doctor-{uuid.uuid4().hex[:8]}"
@@ -172,16 +175,30 @@ async def short_lived(engine: Engine) -> AsyncIterator[int]:
             name=name,
             image=BASE_IMAGE,
             command=PROBE_COMMAND,
+            user=OWN_USER,
             labels={PROBE_LABEL: name},
             memory=32 * 2**20,
             mounts=(Mount(folder, "/run/hearth"),),
         )
         try:
-            container = await engine.create(spec)
+            container = await engine.create(with_uid(spec, uid))
             await engine.start(container)
             yield (await engine.inspect(container)).pid
         finally:
             await engine.remove(name)
+
+
+def socket_folders(uid: int, user_namespaces: bool) -> Check:
+    """The right to give an instance's socket folder to the uid of its container."""
+    name, problem = "socket folders", "open to every user of this machine who knows the id of an instance"
+    if user_namespaces:
+        return Check(name, "warning", f"{problem}: the engine maps uids", "let no others use this machine")
+    try:
+        with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
+            os.chown(folder, uid, -1)
+    except OSError as error:
+        return Check(name, "warning", f"{problem}: {error.strerror}", "run as root, or with CAP_CHOWN")
+    return Check(name, "ok", "each can be read by its own container alone")
 
 
 def namespaces(possible: bool) -> Check:

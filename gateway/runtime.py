@@ -31,6 +31,7 @@ from pool.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.records import Records
+from pool.uids import usable_range
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher
@@ -215,6 +216,7 @@ class Runtime:
         told = False
         while not self._looked:
             try:
+                await self._learn_of_engine()
                 await self.adoption.look()
                 self._looked = True
             except EngineError as error:
@@ -228,6 +230,15 @@ class Runtime:
         await self.jobs.start()
         self._durable = asyncio.ensure_future(self._start_durable())
         await self.registry.apply(definitions)
+
+    async def _learn_of_engine(self) -> None:
+        """Ask the engine what decides how containers are made. Raises `EngineError`."""
+        maps_uids = (await self.engine.info()).user_namespaces
+        uids = usable_range(self.settings.uids, maps_uids)
+        if uids != self.settings.uids:
+            log.info("the engine has user namespaces: uids %s are used, not %s", uids, self.settings.uids)
+        self.launcher.maps_uids = maps_uids
+        self.pool.ledger.uids.use(uids)
 
     async def _start_durable(self) -> None:
         """Go on with what is in the store. The end of a call may fire triggers: they are known before any ends."""

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
+from pool.uids import DEFAULT_UIDS, UidRange
 from scheduler.durable.callback_allow import Allowed
 from scheduler.units import Duration, Size
 
@@ -42,6 +43,11 @@ def allow_list(entries: list[str]) -> list[str]:
     return entries
 
 
+def uids_of(value: object) -> object:
+    """Return the range that text names. Raises ValueError."""
+    return UidRange.parse(value) if isinstance(value, str) else value
+
+
 def secret_of(value: object) -> object:
     """A secret of its text form."""
     return parse_secret(value) if isinstance(value, str) else value
@@ -69,6 +75,9 @@ class Settings(BaseSettings):
     )
     allowed_volumes: Annotated[list[Path], NoDecode, parts(":")] = Field(
         default_factory=list, description="Host folders that functions may mount, separated by colons"
+    )
+    uids: Annotated[UidRange, NoDecode, BeforeValidator(uids_of)] = Field(
+        DEFAULT_UIDS, description="Uids for containers, one each, as FIRST-LAST"
     )
     allowed_hosts: Annotated[list[str], NoDecode, parts(",")] = Field(
         default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"

@@ -17,6 +17,7 @@ from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
 from pool.pool import Pool
 from pool.records import Record, Records
 from pool.states import Reason, State
+from pool.uids import uid_of
 from pool.workload import Workload
 
 log = logging.getLogger("hearth.adoption")
@@ -81,6 +82,7 @@ class Adoption:
             State.FOUND,
         )
         instance.container = container.id
+        instance.uid = uid_of(container.labels)
         if record is not None:
             instance.born_generic = record.born_generic
             instance.created_at = now - max(0.0, self._clock.wall() - record.created_at)

@@ -67,6 +67,7 @@ class Instance:
         "state",
         "state_since",
         "thawing",
+        "uid",
         "workload",
     )
 
@@ -102,6 +103,8 @@ class Instance:
         self.slow = False
         """Its container runs, but its function's own program takes long to become ready (`Ledger.note_slow`)."""
         self.container: str | None = None
+        self.uid: int | None = None
+        """The uid that its container has to itself; None: it has none, or shares one."""
         self.background: bool | None = None
         """Whether the latest call is one that nobody waits for, as far as `cpu_policy` goes; None: none was begun."""
         self.cgroup: Cgroup | None = None

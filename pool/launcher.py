@@ -32,6 +32,7 @@ from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
 from pool.transport.message import Call, read_report
 from pool.transport.server import Server
+from pool.uids import with_uid
 from pool.workload import Keep, Kind, Order, Workload
 
 GATEWAY_LABEL = "org.hearth.gateway"
@@ -78,6 +79,8 @@ class Launcher:
         self._on_running = on_running
         self._command_starts = asyncio.Semaphore(settings.parallel_starts)
         self._takeover = Takeover(engine, egress, settings.network_fallback, self._handler_link)
+        self.maps_uids = False
+        """Whether the engine has user namespaces: files of this machine cannot be given to a container's uid."""
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None:
         """Create and start the container of an instance and wait until it can be reached.
@@ -104,6 +107,7 @@ class Launcher:
             self._settings.run_folder / instance.id,
             on_change=lambda: self._on_slots(instance),
             sink=lambda data: self._on_output(instance, data),
+            owner=None if self.maps_uids else user_of(instance),
         )
 
     async def _launch_handler(self, instance: Instance, prototype: ContainerSpec) -> None:
@@ -161,7 +165,8 @@ class Launcher:
 
     def _named(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         labels = {GATEWAY_LABEL: self._settings.gateway_id, INSTANCE_LABEL: instance.id}
-        return replace(prototype, name=container_name(instance.id), labels=labels)
+        named = replace(prototype, name=container_name(instance.id), labels=labels)
+        return with_uid(named, instance.uid)
 
     async def _run(self, instance: Instance, prototype: ContainerSpec) -> None:
         spec = self._named(instance, prototype)
@@ -334,6 +339,17 @@ def start_failed(deed: str, error: EngineError) -> StartFailed:
 def instance_of(container: str, labels: Mapping[str, str]) -> str:
     """The id of the instance that a container of ours is; one that says nothing of it has its own."""
     return labels.get(INSTANCE_LABEL) or container[:12]
+
+
+def user_of(instance: Instance) -> int | None:
+    """Return the uid that an instance's container runs as, or None where only the image knows it.
+
+    One that was adopted from a gateway that gave all containers the same uid says None as well.
+    """
+    if instance.uid is not None or instance.workload is None:
+        return instance.uid
+    uid = (instance.workload.container.user or "").partition(":")[0]
+    return int(uid) if uid.isdecimal() else None
 
 
 def container_name(instance: str) -> str:

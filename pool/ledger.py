@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pool.instance import Instance
 from pool.metrics import Metrics, label_of
 from pool.states import PENDING, SERVING, Reason, State, check
+from pool.uids import Uids
 from pool.workload import Workload
 
 GENERIC = "(prewarm)"
@@ -38,10 +39,14 @@ class Ledger:
         self._tally: dict[str, Counter[State]] = defaultdict(Counter)
         """How many instances of a function are in which state."""
         self.removals: Counter[str] = Counter()
+        self.uids = Uids()
+        """Those of instances: held as long as an instance is in the books."""
 
     def add(self, instance: Instance) -> None:
-        """Reserve an instance's place and memory; it is STARTING, or FOUND."""
+        """Reserve an instance's place, memory and uid; it is STARTING, or FOUND."""
         self.instances[instance.id] = instance
+        if instance.uid is not None:
+            self.uids.hold(instance.uid)
         self.memory_declared += instance.memory
         if instance.workload is not None:
             self._of_function[instance.workload.function][instance.id] = instance
@@ -102,6 +107,8 @@ class Ledger:
 
     def _strike(self, instance: Instance) -> None:
         del self.instances[instance.id]
+        if instance.uid is not None:
+            self.uids.let_go(instance.uid)
         self.memory_declared -= instance.memory
         self.removals[instance.reason or "unknown"] += 1
         if instance.workload is not None:

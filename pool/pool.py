@@ -24,6 +24,7 @@ from pool.logs import InstanceLog, LogStore
 from pool.metrics import Metrics
 from pool.records import Records
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
+from pool.uids import OWN_USER
 from pool.workload import Kind, Workload
 
 log = logging.getLogger("hearth.pool")
@@ -113,6 +114,8 @@ class Pool:
         )
 
     def _begin(self, instance: Instance, prototype: ContainerSpec) -> Instance:
+        if prototype.user == OWN_USER:
+            instance.uid = self.ledger.uids.free()
         self.ledger.add(instance)
         self._spawn_start(instance, self._start(instance, prototype))
         return instance

@@ -13,6 +13,7 @@ from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, LOOK_LABEL, instance_of, is_kept
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
+from pool.uids import uid_of
 from pool.workload import Kind
 
 log = logging.getLogger("hearth.reaper")
@@ -170,6 +171,7 @@ class Reaper:
         log.warning("container %s is no instance's: it is removed", container[:12])
         stray = Instance(id, "", 0, None, self._clock.now(), State.FOUND)
         stray.container = container
+        stray.uid = uid_of(labels)
         self._pool.find(stray)
         self._pool.remove(stray, Reason.ORPHANED)
 

@@ -18,6 +18,7 @@ from pool.clock import Clock
 from pool.engine.base import ContainerSpec
 from pool.engine.container_config import container_config
 from pool.instance import Instance
+from pool.uids import as_before_uids
 from pool.workload import Workload
 
 log = logging.getLogger("hearth.records")
@@ -132,7 +133,8 @@ class Records:
     def shape_of(prototype: ContainerSpec, workload: Workload | None) -> str:
         """Digest of what an instance is made of: its container's whole configuration (a new release may harden it
         more), and of the order that a handler is sent."""
-        digest = hashlib.sha256(json.dumps(container_config(prototype), sort_keys=True).encode())
+        config = container_config(as_before_uids(prototype))
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         if workload is not None:
             digest.update(workload.version.encode())  # it covers the code
             digest.update(workload.order.head if workload.order is not None else b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pool.uids import OWN_USER
 from scheduler import key_types as types
 from scheduler.located_model import Keys
 from scheduler.units import Size, size_between
@@ -24,8 +25,8 @@ class ContainerKeys(Keys):
     writable: types.Writable = {}
     """Further tmpfs mounts: path to bytes."""
     volumes: types.Volumes = ()
-    user: types.User = "65532:65532"
-    """`uid:gid`, or `image` for the image's own user."""
+    user: types.User = OWN_USER
+    """`uid:gid`, `own` for a uid that no other container has, or `image` for the image's own user."""
     sandbox: types.Sandbox | None = None
     """Name of an OCI runtime of the engine."""
     max_response: Annotated[Size, size_between("0B", "1TiB")] = 64 * 2**20

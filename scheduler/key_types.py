@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pool.engine.base import Mount
+from pool.uids import OWN_USER
 from scheduler.durable.callback_allow import place_of
 from scheduler.durable.terms import KINDS
 from scheduler.faults import shown
@@ -118,12 +119,13 @@ def _user(value: object) -> str:
     """`uid:gid`; a uid alone is its own group, for with no group the engine would take root's."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if value == "image":
-        return "image"
+    if value in ("image", OWN_USER):
+        return str(value)
     match = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
-            f"must be UID or UID:GID in numbers, or image for the image's own, not {shown(value)}"
+            "must be UID or UID:GID in numbers, image for the image's own, or own for a uid that no other "
+            f"container has, not {shown(value)}"
         )
     user, group = int(match[1]), int(match[2] or match[1])
     if user == 0 or group == 0:

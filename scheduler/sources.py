@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pool.uids import OWN_USER, SHARED_USER
 from scheduler.units import format_size
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
 REQUIREMENTS = "requirements.txt"
 SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure", "callback")
 """Keys that say nothing of how a call is run: where the code is, and what is done about accepted calls."""
+
+
+SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
+"""What stands for these users in a version. The default's is what it was when all containers shared a user: a new
+release of the gateway adopts what the one before has left."""
 
 
 class SourceError(Exception):
@@ -89,6 +95,7 @@ def version_digest(definition: FunctionDefinition, source: SourceCode | None, im
     and a folder that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
     """
     keys = definition.model_dump(mode="json", exclude=set(SHAPES_NO_VERSION))
+    keys["user"] = SAME_VERSION_USERS.get(definition.user, definition.user)
     return _digest(
         [
             json.dumps(keys, sort_keys=True).encode(),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
+from pool.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Order, Workload
 from scheduler.code_store import CodeStore
 from scheduler.container_keys import ContainerKeys
@@ -22,6 +23,8 @@ from scheduler.sources import collect, version_digest
 
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""
+FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # noqa: S108  in the container
+"""What programs look up of the user that they run as: no image has an entry for a container's own uid."""
 
 
 def limits_of(definition: FunctionDefinition) -> Limits:
@@ -39,7 +42,14 @@ def limits_of(definition: FunctionDefinition) -> Limits:
 
 def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> ContainerSpec:
     """The container of a prewarmed instance: every key that shapes it has its default."""
-    return ContainerSpec(name="", image=image.id, memory=GENERIC_MEMORY, volumes=volumes)
+    return ContainerSpec(
+        name="",
+        image=image.id,
+        user=OWN_USER,
+        own_user_env=names_of_function(image),
+        memory=GENERIC_MEMORY,
+        volumes=volumes,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +95,7 @@ class WorkloadBuilder:
             function=definition.name,
             version=version,
             kind=definition.kind,
-            container=container_of(definition, image.id, volumes),
+            container=container_of(definition, image, volumes),
             concurrency=definition.concurrency,
             reuse=definition.reuse,
             max_instances=definition.max_instances,
@@ -114,15 +124,16 @@ class WorkloadBuilder:
 
 
 def container_of(
-    definition: FunctionDefinition, image_id: str, volumes: tuple[VolumeMount, ...] = ()
+    definition: FunctionDefinition, image: Image, volumes: tuple[VolumeMount, ...] = ()
 ) -> ContainerSpec:
     """The container of a function's instances. A handler gets its environment when it is specialised."""
     return ContainerSpec(
         name="",
-        image=image_id,
+        image=image.id,
         command=definition.command,
         env={} if definition.kind is Kind.HANDLER else dict(definition.env),
-        user=None if definition.user == "image" else definition.user,
+        user=user_of(definition),
+        own_user_env=names_of_function(image),
         memory=definition.memory,
         cpus=definition.cpus,
         cpu_shares=definition.cpu_shares,
@@ -132,6 +143,22 @@ def container_of(
         volumes=volumes,
         sandbox=definition.sandbox,
     )
+
+
+def user_of(definition: FunctionDefinition) -> str | None:
+    """Return who a function's containers run as, for `ContainerSpec.user`.
+
+    Files in a writable volume outlive the container that wrote them, so their owner must stay the same.
+    """
+    if definition.user == "image":
+        return None
+    keeps_files = any(not volume.read_only for volume in definition.volumes)
+    return SHARED_USER if definition.user == OWN_USER and keeps_files else definition.user
+
+
+def names_of_function(image: Image) -> dict[str, str]:
+    """Return the variables that stand for an entry in /etc/passwd, as far as the image does not set them."""
+    return {name: value for name, value in FUNCTION_NAMES.items() if name not in image.variables}
 
 
 def order_head(definition: FunctionDefinition, version: str, log_limit: int) -> bytes:

@@ -34,6 +34,7 @@ METAVARS = {
     "start_timeout": "DURATION",
     "client_timeout": "DURATION",
     "allowed_volumes": "FOLDER[:FOLDER...]",
+    "uids": "FIRST-LAST",
     "allowed_hosts": "NAME[,NAME...]",
     "callback_allow": "HOST[,HOST...]",
     "log_level": "[debug|info|warning|error]",

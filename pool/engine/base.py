@@ -77,7 +77,9 @@ class ContainerSpec:
     """Replaces the image's CMD; its ENTRYPOINT stays. None keeps the image's CMD."""
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = "65532:65532"
-    """None keeps the image's own user."""
+    """None keeps the image's own user. `own`: `pool.uids.with_uid` puts a uid of the container's own here."""
+    own_user_env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that a container with a uid of its own gets beside `env`: the image knows no user of that uid."""
     memory: int = 128 * 2**20
     """Bytes; swap is off, so this is all that the container gets."""
     cpus: float = 1.0
@@ -133,6 +135,8 @@ class Image:
     size: int
     volumes: tuple[str, ...] = ()
     """Paths, as the image says them, where it declares volumes. Empty in what `images` returns."""
+    variables: frozenset[str] = frozenset()
+    """Names of the environment variables that it sets. Known of one that was asked for by name, not of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ class EngineInfo:
     memory: int
     architecture: str
     data_root: str
+    user_namespaces: bool = False
+    """Whether it maps uids: a container's uid is another one on the host."""
 
 
 @dataclass(frozen=True, slots=True)

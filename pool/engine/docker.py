@@ -45,6 +45,8 @@ UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=PING_TIMEOUT)
 BUILD_OUTPUT_KEPT = 60
 """Lines of a failed build's output that its error carries."""
 
+USER_NAMESPACE_OPTIONS = ("name=userns", "name=rootless")
+"""Beginnings of the security options that an engine names when it maps uids."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """How a build marks what a step wrote to stderr."""
 
@@ -88,6 +90,9 @@ class DockerEngine:
             memory=info["MemTotal"],
             architecture=info["Architecture"],
             data_root=info["DockerRootDir"],
+            user_namespaces=any(
+                option.startswith(USER_NAMESPACE_OPTIONS) for option in info.get("SecurityOptions") or ()
+            ),
         )
 
     async def ping(self) -> None:
@@ -403,7 +408,8 @@ def _image(data: Mapping[str, Any]) -> Image:
     labels = config.get("Labels") if "Config" in data else data.get("Labels")
     tags = tuple(tag for tag in data.get("RepoTags") or () if tag != "<none>:<none>")
     volumes = tuple(sorted(config.get("Volumes") or ()))
-    return Image(id=data["Id"], tags=tags, labels=labels or {}, size=data["Size"], volumes=volumes)
+    variables = frozenset(entry.partition("=")[0] for entry in config.get("Env") or ())
+    return Image(data["Id"], tags, labels or {}, data["Size"], volumes, variables)
 
 
 def _network(data: Mapping[str, Any]) -> Network:

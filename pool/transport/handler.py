@@ -50,6 +50,21 @@ def listen(folder: Path, name: str) -> socket.socket:
         os.close(directory)
 
 
+def hand_over(folder: Path, owner: int) -> bool:
+    """Give an instance's folder and its sockets to the uid of its container alone.
+
+    Return False where this process may not do that. The container can dial all the same, and so can other users.
+    """
+    modes = {folder / CALLS_SOCKET: 0o600, folder / LOG_SOCKET: 0o600, folder: 0o500}
+    try:
+        for path, mode in modes.items():
+            os.chown(path, owner, -1)
+            path.chmod(mode)
+    except OSError:
+        return False
+    return True
+
+
 class LogTap:
     """Reads what an instance prints, as plain sockets so that `drain` can read what has arrived at once."""
 
@@ -131,11 +146,18 @@ class HandlerLink:
     """Connections that an instance's shim has dialled.
 
     `on_change` is called when a slot comes or goes, `sink` with what the instance prints. At most `slots`
-    connections are accepted: 1 until it is specialised.
+    connections are accepted: 1 until it is specialised. `owner` is the uid that may dial; None: every user.
     """
 
-    def __init__(self, folder: Path, on_change: Callable[[], None], sink: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_change: Callable[[], None],
+        sink: Callable[[bytes], None],
+        owner: int | None = None,
+    ) -> None:
         self.folder = folder
+        self._owner = owner
         self.slots = 1
         self.peer = 0
         """Process id of whoever dialled last, as we see it; 0 if there is none or it is not to be seen."""
@@ -150,6 +172,8 @@ class HandlerLink:
     async def open(self) -> None:
         """Make the folder and listen in it; before the container starts. Raises OSError."""
         self.folder.mkdir(parents=True, mode=0o755)
+        with contextlib.suppress(PermissionError):  # other users of this machine cannot list the folders
+            self.folder.parent.chmod(0o711)
         self.folder.chmod(0o755)
         await self._listen()
 
@@ -167,6 +191,8 @@ class HandlerLink:
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, CALLS_SOCKET)
         )
+        if self._owner is not None:
+            hand_over(self.folder, self._owner)
 
     def _opened(self, connection: HttpConnection) -> None:
         if len(self._all) >= self.slots:

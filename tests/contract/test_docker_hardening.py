@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from pool.engine.base import Mount
+from pool.transport.handler import HandlerLink
+from pool.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 
 pytestmark = pytest.mark.engine
+
+NAMES = {"HOME": "/tmp", "USER": "function"}
 
 
 @pytest.fixture
@@ -165,3 +169,40 @@ async def test_many_wait_at_once(docker_bench):
     await asyncio.wait_for(docker_bench.engine.inspect(container), 5)
     await docker_bench.engine.remove(container)
     assert set(await asyncio.wait_for(asyncio.gather(*waiting), 10)) == {137}
+
+
+async def test_a_container_with_a_uid_of_its_own_can_write_its_folders_and_has_one_group(run, docker_bench):
+    spec = with_uid(replace(docker_bench.spec(), user=OWN_USER, own_user_env=NAMES), DEFAULT_UIDS.last)
+    script = (
+        "id -u; id -G; echo $HOME $USER; for f in /tmp /var/data /srv; do echo kept > $f/x && cat $f/x; done"
+    )
+    status, output, _ = await run(
+        script, user=spec.user, env=spec.env, writable=(("/var/data", 2**20), ("/srv", 2**20))
+    )
+    expected = [str(DEFAULT_UIDS.last), str(OWN_GID), "/tmp", "function", "kept", "kept", "kept"]
+    assert (status, output.split()) == (0, expected)
+
+
+@pytest.fixture
+def seen_in(run, tmp_path: Path):
+    """What containers with these uids see of one socket folder, which is given to `owner`; None: to nobody."""
+
+    async def seen_in(owner: int | None, *uids: int) -> list[list[str]]:
+        link = HandlerLink(tmp_path / "run" / "0123", lambda: None, lambda data: None, owner)
+        await link.open()
+        mounts = (Mount(str(link.folder), "/run/hearth"),)
+        script = "ls /run/hearth 2>/dev/null; test -w /run/hearth/calls.sock && echo dials; true"
+        seen = [(await run(script, user=f"{uid}:{OWN_GID}", mounts=mounts))[1].split() for uid in uids]
+        await link.close()
+        return seen
+
+    return seen_in
+
+
+async def test_a_socket_folder_is_read_and_dialled_by_its_own_container_alone(seen_in):
+    own, other = await seen_in(DEFAULT_UIDS.first, DEFAULT_UIDS.first, DEFAULT_UIDS.first + 1)
+    assert (own, other) == (["calls.sock", "log.sock", "dials"], [])
+
+
+async def test_without_the_right_to_give_it_away_a_container_can_dial_all_the_same(seen_in):
+    assert await seen_in(None, DEFAULT_UIDS.first) == [["calls.sock", "log.sock", "dials"]]

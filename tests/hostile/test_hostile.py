@@ -22,7 +22,7 @@ FEW_BYTES = 32 * MIB
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    others = {"neighbour": handler(ECHO), "own-user": handler(code_of("user-quotas"), user="70001:70001")}
+    others = {"neighbour": handler(ECHO), "quota-neighbour": handler(code_of("user-quotas"))}
     with Gateway(tmp_path_factory.mktemp("hostile"), functions() | others, prewarm={"python": 1}) as running:
         running.call("neighbour", 0)
         yield running

@@ -30,6 +30,7 @@ from pool.reaper import Reaper
 from pool.records import Records
 from pool.states import PENDING, Reason
 from pool.transport.message import Call
+from pool.uids import OWN_USER, UID_LABEL, UidRange, with_uid
 from pool.workload import Kind, Workload
 from scheduler.decisions import pick
 from scheduler.dispatcher import Dispatcher, Queued
@@ -43,6 +44,8 @@ CREATE, START, REMOVE, SPECIALISE = 0.012, 0.118, 0.071, 0.015
 """Seconds that the fake's work takes; the engine's as measured on Docker."""
 COLD = CREATE + START + SPECIALISE
 """Seconds from nothing to an instance of a function, where a core is free."""
+UIDS = UidRange(70_000, 70_063)
+"""So few that they come again."""
 GATEWAY = "test"
 """The gateway's identity."""
 
@@ -150,7 +153,7 @@ class VirtualLauncher:
         self.owners[instance.id] = instance.function
         self.launched.append(instance)
         labels = {GATEWAY_LABEL: self.gateway_id, INSTANCE_LABEL: instance.id}
-        spec = replace(prototype, name=f"hearth-{instance.id}", labels=labels)
+        spec = with_uid(replace(prototype, name=f"hearth-{instance.id}", labels=labels), instance.uid)
         creating = asyncio.ensure_future(self._engine.create(spec))
         try:
             try:
@@ -249,6 +252,7 @@ class World:
         self.launcher = VirtualLauncher(self.guard, self.clock)
         self.logs = LogStore()
         self._ids = itertools.count(1)
+        self._next_uid = UIDS.first
         self._put_together()
 
     def _put_together(self) -> None:
@@ -258,6 +262,8 @@ class World:
         self.records = Records(self.folder.records, self.clock) if self.folder is not None else None
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, self.budget, self.records)
         self.launcher.pool = self.pool
+        # Not a random one: of so few, it could meet that of an order that was under way at a kill.
+        self.pool.ledger.uids.use(UIDS, self._next_uid)
         self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy, self.guard.down)
         self.guard.on_recovery[:] = [self.dispatcher.engine_back]
         gateway, provisioned = self.launcher.gateway_id, self.dispatcher.is_provisioned
@@ -265,6 +271,7 @@ class World:
 
     def kill(self) -> None:
         """The gateway process ends here and now; what the engine was asked for, it may still do."""
+        self._next_uid = self.pool.ledger.uids.next
         for task in (*self.pool._starts.values(), *self.pool._removals.values()):
             task.cancel()
         self.dispatcher.draining = True  # what is left of it starts nothing
@@ -294,13 +301,14 @@ class World:
         """Deploy a handler that never freezes; `memory` in MiB, the other keys are those of `Workload`."""
         keys.setdefault("freeze_after", None)
         image = keys.pop("image", IMAGE)
-        container = ContainerSpec(name="", image=image, memory=keys.pop("memory", 128) * MIB)
+        memory = keys.pop("memory", 128) * MIB
+        container = ContainerSpec(name="", image=image, user=OWN_USER, memory=memory)
         workload = Workload(function=name, version=version, kind=Kind.HANDLER, container=container, **keys)
         return self.dispatcher.deploy(workload, limits or Limits())
 
     def prewarm(self, count: int, memory: int = 128, image: str = IMAGE) -> None:
         """Keep so many generic instances."""
-        prototype = ContainerSpec(name="", image=image, memory=memory * MIB)
+        prototype = ContainerSpec(name="", image=image, user=OWN_USER, memory=memory * MIB)
         self.dispatcher.set_prewarm({image: Prewarm(prototype, count)} if count else {})
 
     # -- calls -----------------------------------------------------------------------------------------------
@@ -385,6 +393,7 @@ class World:
     def check(self) -> None:
         """Every invariant of the books, the queues and the slots. Call it when all tasks have settled."""
         self._check_books()
+        self._check_uids()
         self._check_queues()
         self._check_slots()
 
@@ -413,6 +422,16 @@ class World:
         assert all(i.reason for i in stopping)
         assert set(ledger.removals) <= {str(reason) for reason in Reason}
         assert self.engine.alive() <= len(everyone), "containers that the pool does not know of"
+
+    def _check_uids(self) -> None:
+        """By the engine's own count no two containers ever had the same uid, and each is in the books."""
+        ledger = self.pool.ledger
+        taken = [i.uid for i in ledger.instances.values() if i.uid is not None]
+        assert sorted(ledger.uids.held) == sorted(taken)
+        for uid in range(UIDS.first, UIDS.last + 1):
+            assert self.engine.peak(UID_LABEL, str(uid)) <= 1, f"two containers had uid {uid}"
+            if self.engine.alive(UID_LABEL, str(uid)):
+                assert uid in taken, f"uid {uid} counts as free while a container has it"
 
     def _check_queues(self) -> None:
         functions = self.dispatcher.functions

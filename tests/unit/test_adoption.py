@@ -24,6 +24,7 @@ from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.records import left_warm
 from pool.states import Reason, State
+from pool.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Workload
 from scheduler.function import Limits, Prewarm
 
@@ -33,11 +34,11 @@ IMAGE, OTHER_IMAGE = (MemoryEngine(VirtualClock()).add_image(name).id for name i
 
 
 def prewarm(count: int, image: str = IMAGE) -> dict[str, Prewarm]:
-    return {image: Prewarm(ContainerSpec(name="", image=image, memory=128 * MIB), count)}
+    return {image: Prewarm(ContainerSpec(name="", image=image, user=OWN_USER, memory=128 * MIB), count)}
 
 
 def workload(function: str = "f", version: str = "1", memory: int = 128, **keys: object) -> Workload:
-    container = ContainerSpec(name="", image=IMAGE, memory=memory * MIB)
+    container = ContainerSpec(name="", image=IMAGE, user=OWN_USER, memory=memory * MIB)
     keys.setdefault("freeze_after", None)
     return Workload(function=function, version=version, kind=Kind.HANDLER, container=container, **keys)  # type: ignore[arg-type]
 
@@ -322,3 +323,59 @@ async def test_a_record_that_cannot_be_removed_does_not_hold_back_a_removal(
     assert instance.state is State.GONE
     assert "cannot be removed" in caplog.text
     record.rmdir()
+
+
+# -- whose uid -----------------------------------------------------------------------------------------------
+
+
+async def test_an_adopted_container_keeps_its_uid_and_nobody_else_gets_it(world: World) -> None:
+    world.dispatcher.set_prewarm(prewarm(1))
+    instance = await warm(world, workload())
+    await world.clock.advance(1.0)
+    before = {i.id: i.uid for i in world.pool.ledger.instances.values()}
+    assert len(before) == len(set(before.values())) == 2
+    await started_again(world, workload(), kept=prewarm(1))
+    assert {i.id: i.uid for i in world.pool.ledger.instances.values()} == before
+    assert world.pool.ledger.uids.held == set(before.values())
+    world.check()
+    assert instance.uid in before.values()
+
+
+async def test_the_uid_of_what_is_not_adopted_is_taken_until_the_engine_has_removed_it(world: World) -> None:
+    instance = await warm(world, workload())
+    world.kill()
+    await world.clock.settle()
+    world.engine.always_fail("remove", EngineError("busy"))
+    await world.clock.run(world.restart([workload(version="2")], {}))
+    await world.clock.advance(3.0)
+    assert world.pool.ledger.uids.held == {instance.uid}
+    world.engine.heal()
+    await world.clock.advance(10.0)
+    assert world.pool.ledger.uids.held == frozenset()
+
+
+async def test_what_a_gateway_left_that_gave_all_containers_one_uid_is_adopted(world: World) -> None:
+    """Its containers have no label with a uid, and its records a digest with the shared user."""
+
+    def as_before(wanted: Workload) -> Workload:
+        container = dataclasses.replace(wanted.container, user=SHARED_USER)
+        return dataclasses.replace(wanted, container=container)
+
+    old_prewarm = {
+        image: dataclasses.replace(target, prototype=dataclasses.replace(target.prototype, user=SHARED_USER))
+        for image, target in prewarm(1).items()
+    }
+    world.dispatcher.set_prewarm(old_prewarm)
+    instance = await warm(world, as_before(workload()))
+    await world.clock.advance(1.0)
+    before = set(world.pool.ledger.instances)
+    assert len(before) == 2
+    assert instance.uid is None
+    await started_again(world, workload(), kept=prewarm(1))
+    assert set(world.pool.ledger.instances) == before
+    assert world.pool.ledger.removals == {}
+    assert world.pool.ledger.uids.held == frozenset()
+    caller = world.arrive(world.dispatcher.functions["f"])
+    assert caller.lease is not None
+    assert caller.lease.kind == "warm"
+    world.dispatcher.release(caller.lease)

@@ -1,8 +1,10 @@
 """The hearth command without a gateway or an engine: what it sends, prints and how it ends."""
 
+import errno
 import functools
 import json
 import logging
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -20,8 +22,9 @@ from gateway.cli.serve import first_call, reachable
 from gateway.client import GatewayClient
 from gateway.settings import Settings
 from pool.clock import LoopClock
-from pool.engine.base import EngineInfo, EngineUnreachable
+from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
+from pool.uids import UID_LABEL, UidRange
 from scheduler.definitions import load
 from scheduler.registry import Declared
 
@@ -257,6 +260,12 @@ def test_sizes_and_times_are_short() -> None:
         ({"port": "-1"}, {"HEARTH_PORT": "1"}, "--port: must be from 0 to 65535, not '-1'"),
         ({"memory_budget": "3"}, {}, "--memory-budget: 3 has no unit; write 3MiB or 3MB"),
         ({}, {"HEARTH_DRAIN_TIMEOUT": "soon"}, "HEARTH_DRAIN_TIMEOUT: 'soon' is not a duration"),
+        (
+            {"uids": "70000"},
+            {},
+            "--uids: must be FIRST-LAST in numbers, like 1879048192-2147352575, not '70000'",
+        ),
+        ({}, {"HEARTH_UIDS": "0-80000"}, "HEARTH_UIDS: must go upwards and lie between 1000 and 2147483647"),
         ({"log_level": "loud"}, {}, "--log-level: must be 'debug', 'info', 'warning' or 'error', not 'loud'"),
         ({}, {"HEARTH_LOG_FORMAT": "xml"}, "HEARTH_LOG_FORMAT: must be 'text' or 'json', not 'xml'"),
         (
@@ -533,6 +542,35 @@ def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
     unified.mkdir(parents=True)
     (unified / "cgroup.freeze").touch()
     assert freezer().state == "ok"
+
+
+def test_doctor_says_whom_socket_folders_are_open_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.socket_folders(os.getuid(), user_namespaces=False).state == "ok"
+    mapped = doctor.socket_folders(os.getuid(), user_namespaces=True)
+    assert (mapped.state, "maps uids" in mapped.found) == ("warning", True)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    without_right = doctor.socket_folders(70_000, user_namespaces=False)
+    assert (without_right.state, without_right.vital) == ("warning", False)
+    assert "every user of this machine" in without_right.found
+    assert "CAP_CHOWN" in without_right.next_step
+
+
+async def test_doctor_starts_its_container_with_a_uid_of_the_setting() -> None:
+    engine = MemoryEngine(LoopClock())
+    engine.add_image(doctor.BASE_IMAGE)
+    uids = UidRange(70_000, 80_000)
+    checks = {check.name: check for check in await doctor.probe(engine, uids)}
+    assert (checks["uids"].state, str(uids) in checks["uids"].found) == ("ok", True)
+    assert engine.peak(UID_LABEL, "80000") == 1
+    engine.fail_next("start", EngineError("unable to start"))
+    [tried, _] = await doctor.probe(engine, uids)
+    assert (tried.state, "70000-80000 (HEARTH_UIDS)" in tried.next_step) == ("missing", True)
+    assert engine.alive() == 0
+    await engine.close()
 
 
 @pytest.mark.parametrize(

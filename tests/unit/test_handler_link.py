@@ -220,6 +220,50 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     await link.close()
 
 
+# -- who may dial ----------------------------------------------------------------------------------------
+
+
+def modes(folder: Path) -> set[tuple[str, str]]:
+    return {(path.name, oct(path.stat().st_mode & 0o777)) for path in (folder, *folder.iterdir())}
+
+
+async def opened(folder: Path, owner: int | None) -> set[tuple[str, str]]:
+    link = HandlerLink(folder, lambda: None, lambda data: None, owner)
+    await link.open()
+    found = modes(folder)
+    await link.close()
+    return found
+
+
+async def test_a_folder_and_its_sockets_are_the_owners_alone(tmp_path: Path) -> None:
+    found = await opened(tmp_path / "run" / "0123", os.getuid())
+    assert found == {("0123", "0o500"), ("calls.sock", "0o600"), ("log.sock", "0o600")}
+    assert oct((tmp_path / "run").stat().st_mode & 0o777) == "0o711"
+
+
+async def test_the_next_process_gives_the_sockets_to_the_same_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "0123"
+    first = await opened(folder, os.getuid())
+    folder.chmod(0o700)  # what root needs no right for
+    again = HandlerLink(folder, lambda: None, lambda data: None, os.getuid())
+    await again.reopen()
+    assert modes(folder) == first
+    await again.close()
+
+
+async def test_where_nothing_can_be_given_away_everybody_may_dial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = {("0123", "0o755"), ("calls.sock", "0o666"), ("log.sock", "0o666")}
+    assert await opened(tmp_path / "one" / "0123", None) == everybody
+
+    def refused(*_: object) -> None:
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    assert await opened(tmp_path / "two" / "0123", 70_000) == everybody
+
+
 # -- what it prints --------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ def test_a_job_has_the_keys_that_it_is_given_and_the_defaults_of_the_others(file
     assert jobs["a"].command == ("echo", "1.10") and jobs["a"].memory == 100_000_000
     assert (jobs["a"].tasks, jobs["b"].tasks, jobs["c"].tasks) == (10, 3, None)
     assert jobs["b"].inputs == (1, "two", {"three": 3}) and jobs["b"].timeout == 5.0
-    assert (jobs["c"].retries, jobs["c"].remove, jobs["c"].user) == (0, "all", "65532:65532")
+    assert (jobs["c"].retries, jobs["c"].remove, jobs["c"].user) == (0, "all", "own")
 
 
 @pytest.mark.parametrize(

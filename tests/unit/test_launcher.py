@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,9 @@ from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.errors import FunctionBroken, StartFailed
 from pool.instance import Instance
-from pool.launcher import Launcher, LaunchSettings, container_name
+from pool.launcher import Launcher, LaunchSettings, container_name, user_of
+from pool.transport.message import Call
+from pool.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.workload import Kind, Order, Workload
 
 MIB = 2**20
@@ -448,3 +450,69 @@ async def test_freezing_over_the_engine(bench: Bench) -> None:
     assert (await bench.engine.inspect(instance.container or "")).paused
     await bench.launcher.unpause(instance)
     assert not (await bench.engine.inspect(instance.container or "")).paused
+
+
+# -- who it runs as ------------------------------------------------------------------------------------------
+
+
+class NotedEngine(MemoryEngine):
+    """Notes what it was asked to create."""
+
+    def __init__(self) -> None:
+        super().__init__(LoopClock(), latency=Latency(0, 0, 0, 0))
+        self.created: list[ContainerSpec] = []
+
+    async def create(self, spec: ContainerSpec) -> str:
+        self.created.append(spec)
+        return await super().create(spec)
+
+
+@pytest.mark.parametrize("kind", [Kind.HANDLER, Kind.COMMAND])
+async def test_every_kind_of_container_runs_as_the_uid_of_its_instance(bench: Bench, kind: Kind) -> None:
+    bench.engine = noted = NotedEngine()
+    bench.image("image", bench.shim)
+    bench.made()
+    own = replace(GENERIC, user=OWN_USER, own_user_env={"HOME": "/tmp"})
+    workload = replace(bench.workload(kind), container=own)
+    instance = bench.instance(workload if kind is Kind.COMMAND else None)
+    instance.uid = os.getuid() or 70_001
+    await bench.launcher.launch(instance, own)
+    if kind is Kind.COMMAND:
+        assert instance.link is not None
+        await (await instance.link.connect(Call(b"POST", b"/", []))).close()
+    [spec] = noted.created
+    assert spec.user == f"{instance.uid}:{OWN_GID}"
+    assert spec.labels[UID_LABEL] == str(instance.uid)
+    assert spec.env["HOME"] == "/tmp"
+
+
+async def test_without_a_free_uid_a_start_fails_and_nothing_is_created(bench: Bench) -> None:
+    bench.engine = noted = NotedEngine()
+    bench.made()
+    with pytest.raises(StartFailed, match="HEARTH_UIDS"):
+        await bench.launcher.launch(bench.instance(), replace(GENERIC, user=OWN_USER))
+    assert noted.created == []
+
+
+@pytest.mark.parametrize(
+    ("own", "declared", "expected"),
+    [
+        (70_001, None, 70_001),
+        (70_001, OWN_USER, 70_001),
+        (None, "70002:7", 70_002),
+        (None, "image", None),
+        (None, OWN_USER, None),
+        (None, None, None),
+    ],
+)
+def test_whose_a_socket_folder_is(
+    bench: Bench, own: int | None, declared: str | None, expected: int | None
+) -> None:
+    """A container that was adopted from a gateway with one uid for all is `own` without a uid."""
+    workload = None
+    if declared is not None:
+        user = None if declared == "image" else declared
+        workload = replace(bench.workload(), container=replace(GENERIC, user=user))
+    instance = Instance("i", "image", 128 * MIB, workload, 0.0)
+    instance.uid = own
+    assert user_of(instance) == expected

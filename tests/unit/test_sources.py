@@ -182,3 +182,13 @@ def test_a_version_is_the_same_in_every_process() -> None:
     assert first == version_digest(
         FunctionDefinition.model_validate_json(image.model_dump_json()), None, "sha256:1"
     )
+
+
+def test_the_version_of_a_default_user_is_that_of_releases_where_all_containers_shared_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a restart after an update would remove everything that is warm."""
+    now = version_digest(handler(), None, "sha256:1")
+    assert version_digest(handler(user="65532:65532"), None, "sha256:1") != now
+    monkeypatch.setattr(sources, "SAME_VERSION_USERS", {})
+    assert version_digest(handler(user="65532:65532"), None, "sha256:1") == now
