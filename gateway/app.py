@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -20,6 +20,7 @@ from gateway.durable.preferences import preferences
 from gateway.fast_call import FastPath
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.memory.reservation import RESERVATION, Reservation
 from gateway.openapi import document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
@@ -56,6 +57,7 @@ class Edge:
     def __init__(self, runtime: Runtime, guard: Guard) -> None:
         self._guard = guard
         self._access = runtime.access
+        self._bodies = runtime.bodies
         self._invoke = InvokeEndpoint(
             runtime.dispatcher,
             runtime.registry,
@@ -87,7 +89,7 @@ class Edge:
         )
         self._app = build_app(runtime)
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             return  # no websockets, no lifespan: the server refuses or goes on
@@ -98,6 +100,7 @@ class Edge:
                 await self._invoke.refuse(scope, receive, send, admission)
                 return
             wish = preferences(headers)
+            reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
             try:
                 if wish.respond_async:
                     await self._accept(scope, receive, send, wish, admission)
@@ -107,16 +110,21 @@ class Edge:
                 else:
                     await self._invoke(scope, receive, send)
             finally:
+                reservation.close()
                 admission.ended()
         else:
             admission = self._guard.fault(scope) or self._access.admit_request(
                 headers, scope["method"], scope["path"]
             )
             if isinstance(admission, Problem):
-                await respond(admission)(scope, receive, send)  # type: ignore[arg-type]
+                await respond(admission)(scope, receive, send)
                 return
             CURRENT.set(admission)
-            await self._app(scope, receive, send)  # type: ignore[arg-type]
+            reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                reservation.close()
 
 
 def build_app(runtime: Runtime) -> FastAPI:

@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from gateway.access.access import CURRENT
+from gateway.memory.reservation import PIECE, reservation_of
 from gateway.problems import Problem
 
 Message = MutableMapping[str, Any]
@@ -28,11 +30,16 @@ class ClientGone(Exception):
 
 
 class RequestBody:
-    """The body of one request. `limit` is in bytes, `limited_by` what sets it."""
+    """The body of one request. `limit` is in bytes, `limited_by` what sets it.
+
+    No byte is read that has no room in the request's reservation (`gateway/memory/reservation.py`).
+    """
 
     __slots__ = (
         "_chunks",
+        "_declared",
         "_receive",
+        "_reservation",
         "_scope",
         "complete",
         "length",
@@ -60,16 +67,29 @@ class RequestBody:
         """Whether the client is being waited for right now."""
         self.length: int | None = None
         """Declared length in bytes; None for chunks (and for no body at all)."""
+        self._reservation = reservation_of(scope)
+        self._declared = 0
+        """The most bytes that the body can have by its head: none where nothing announces one."""
         for name, value in scope["headers"]:
             if name == b"content-length":
-                self.length = int(value)
+                self._declared = self.length = int(value)
+            elif name == b"transfer-encoding":
+                self._declared = limit + PIECE
 
     async def read_ahead(self, limit: int = READ_AHEAD) -> None:
-        """Read until the body is complete or `limit` bytes are here. Raises `Problem` 413 and `ClientGone`."""
+        """Read until the body is complete or `limit` bytes are here. Raises `Problem` 413, 503, and `ClientGone`."""
         if self.length is not None and self.length > self.limit:
             await self._discard()
         while not self.complete and self.size < limit:
+            await self._reservation.grow_to(self._held_after(limit))
             await self._receive_one()
+        if self.complete:
+            self._reservation.shrink_to(self.size)
+
+    def _held_after(self, limit: int) -> int:
+        """Bytes that are here after the next piece; of a declared length at once all that will be read ahead."""
+        ahead = limit if self.length is not None else self.size
+        return min(ahead + PIECE, self._declared)
 
     def fill(self, body: bytes) -> None:
         """The whole body has been read already, and is within the limit."""
@@ -124,8 +144,9 @@ class RequestBody:
 
     async def watch(self) -> None:
         """Return never, but raise `ClientGone` when the client leaves. Reads ahead, boundedly, meanwhile."""
+        most = self._held_after(QUEUED_READ_AHEAD)
         try:
-            while self.complete or self.size < QUEUED_READ_AHEAD:
+            while self.complete or (self.size < QUEUED_READ_AHEAD and self._reservation.try_grow_to(most)):
                 if self.complete:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -142,13 +163,22 @@ PATIENCE = 60.0
 
 
 async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
-    """The body of a request that is not for a function, of at most `limit` bytes. Raises `Problem`."""
+    """The body of a request that is not for a function, of at most `limit` bytes. Raises `Problem`.
+
+    Its room is reserved until the request is answered.
+    """
     body = RequestBody(request.receive, request.scope, limit, limited_by)
+    with CURRENT.get().sending():
+        await read_whole(body)
+    return body.take()
+
+
+async def read_whole(body: RequestBody) -> None:
+    """Read a body to its end, within `PATIENCE`. Raises `Problem`."""
     try:
         async with asyncio.timeout(PATIENCE):
-            await body.read_ahead(limit + 1)
+            await body.read_ahead(body.limit + 1)
     except TimeoutError:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
     except ClientGone:
         raise Problem("body-timeout", "the client left before the body was here") from None
-    return body.take()

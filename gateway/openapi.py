@@ -84,6 +84,7 @@ EXAMPLE_DETAILS = {
     "contract-broken": "the answer is over 67108864 bytes (max_response)",
     "command-failed": "the command ended with exit status 1",
     "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
+    "busy": "the gateway holds as many bytes of requests as it may (HEARTH_BODY_MEMORY); send it again later",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
     "engine-down": "the container engine does not answer; no instance of hello can be started",
     "store-failed": "the store of accepted calls has failed: database or disk is full",

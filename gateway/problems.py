@@ -45,6 +45,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "contract-broken": (502, "The function's answer broke the contract", "function"),
     "command-failed": (502, "The command failed", "function"),
     "function-failed": (502, "The function could not be set up", "function"),
+    "busy": (503, "No memory for the request now", "platform"),
     "no-capacity": (503, "No capacity in time", "platform"),
     "engine-down": (503, "The container engine does not answer", "platform"),
     "store-failed": (503, "The store of accepted calls cannot take or give it", "platform"),

@@ -61,7 +61,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
     add_job_routes(router, runtime.jobs, runtime.job_starts, runtime.kept)
     add_event_routes(router, runtime.triggers, runtime.access, dispatcher)
     add_hook_routes(router, runtime.triggers, runtime.clock, dispatcher)
-    add_trigger_routes(router, runtime.triggers, runtime.schedules, runtime.dispatcher)
+    add_trigger_routes(router, runtime.triggers, runtime.schedules, dispatcher)
     add_source_routes(router, runtime.sources)
 
     def function_view(declared: Declared) -> FunctionView:

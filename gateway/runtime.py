@@ -14,6 +14,7 @@ from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import kept_secret
 from gateway.guard import is_loopback
+from gateway.memory.budget import BodyBudget
 from gateway.outcome import Outcomes
 from gateway.settings import Settings
 from gateway.sources.direct import Direct
@@ -73,6 +74,18 @@ REMOVAL_TIMEOUT = 30.0
 """Seconds that the engine gets to remove every instance when the gateway stops."""
 
 
+def body_budget(total: int, access: Access, metrics: Metrics) -> BodyBudget:
+    """The budget for requests and answers of a gateway, with its metrics. `total` is in bytes."""
+
+    def count(what: str) -> None:
+        metrics.busy.labels(what).value += 1
+
+    budget = BodyBudget(total, lambda: access.closed, count)
+    metrics.body_memory.read = lambda: (((holder,), held) for holder, held in budget.by_holder().items())
+    metrics.body_memory_limit.read = lambda: [((), budget.total)]
+    return budget
+
+
 class Runtime:
     """A gateway without its HTTP edge. Made inside a running loop; `start`, then `drain` and `close`.
 
@@ -94,6 +107,7 @@ class Runtime:
             KeyFile(folder.path),
             closed=not is_loopback(settings.host),
         )
+        self.bodies = body_budget(settings.body_memory, self.access, self.metrics)
         self.egress = Egress(self.engine, folder.id)
         cores = os.cpu_count() or 1
         self.launcher = Launcher(

@@ -13,12 +13,22 @@ from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from pool.uids import DEFAULT_UIDS, UidRange
 from scheduler.durable.callback_allow import Allowed
-from scheduler.units import Duration, Size
+from scheduler.units import Duration, Size, size_between
 
 
 def default_memory_budget() -> int:
     """75 % of this machine's RAM, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+FEWEST_BODY_BYTES, MOST_BODY_BYTES = 64 * 2**20, 2**30
+"""The default of `body_memory` is never less than what four bodies of 16 MiB need, nor more than is ever of use."""
+
+
+def default_body_memory() -> int:
+    """A sixteenth of this machine's RAM within 64 MiB and 1 GiB, in bytes: a quarter of what instances leave."""
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(max(ram // 16, FEWEST_BODY_BYTES), MOST_BODY_BYTES)
 
 
 def parts(separator: str) -> BeforeValidator:
@@ -98,6 +108,10 @@ class Settings(BaseSettings):
     client_timeout: Duration = Field(
         20.0,
         description="How long a client may take to send a request's head, and again for the first 64 KiB of its body",
+    )
+    body_memory: Annotated[Size, size_between("8MiB", "1TiB")] = Field(
+        default_factory=default_body_memory,
+        description="Memory for requests on their way and answers that are not read, of all clients together",
     )
     async_retention: Duration = Field(
         7 * 86400.0, description="How long accepted calls that have ended are remembered, with their answers"

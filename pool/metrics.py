@@ -125,6 +125,21 @@ class Metrics:
         self.access_refusals = PlainCounter(
             "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
         )
+        self.body_memory = PlainGauge(
+            "hearth_body_memory_bytes",
+            "Bytes held of the budget for requests and answers: bodies, unread or answers",
+            ["holder"],
+            r,
+        )
+        self.body_memory_limit = PlainGauge(
+            "hearth_body_memory_limit_bytes", "Bytes that may be held of requests and answers in all", [], r
+        )
+        self.busy = PlainCounter(
+            "hearth_busy",
+            "Requests and answers that were refused for want of memory, by what it was for",
+            ["what"],
+            r,
+        )
         self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
         self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
         self.queue_depth = PlainGauge(

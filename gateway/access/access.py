@@ -6,7 +6,8 @@ Synchronous and cheap: it runs before everything else on each request. Without a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -67,10 +68,20 @@ class Admission:
         """Whether the caller may call this function, and so decide about calls of it."""
         return True
 
+    def may_invoke_any(self, functions: Iterable[str]) -> bool:
+        """Whether the caller may call one of these functions, or any whatever its name."""
+        return True
+
     @property
     def may_deploy(self) -> bool:
         """Whether the caller may have images run that nobody has declared."""
         return True
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Count a body that is on its way, of a request that is not a call. Raises `Problem` 429 if there are as many
+        as the key's concurrency already."""
+        yield
 
 
 class Visit(Admission):
@@ -94,12 +105,14 @@ class Visit(Admission):
 class Tenant(Admission):
     """A key, and what is being done with it."""
 
-    __slots__ = ("bucket", "key", "running")
+    __slots__ = ("_sending", "bucket", "key", "running")
 
     def __init__(self, key: Key, now: float) -> None:
         self.key = key
         self.running = 0
         """Invocations, those that wait included."""
+        self._sending = 0
+        """Bodies on their way, of requests that are not calls."""
         self.bucket = key.quota.bucket(now)
 
     @property
@@ -121,14 +134,38 @@ class Tenant(Admission):
     def may_invoke(self, function: str) -> bool:
         return self.key.scopes.may_invoke(function)
 
+    def may_invoke_any(self, functions: Iterable[str]) -> bool:
+        scopes = self.key.scopes
+        return scopes.any_function or any(map(scopes.may_invoke, functions))
+
     @property
     def may_deploy(self) -> bool:
         return self.key.scopes.has("deploy")
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        limit = self.key.quota.concurrency
+        if limit is not None and self._sending >= limit:
+            detail = f"{limit} bodies come with the key {self.key.name} already (its concurrency)"
+            raise Problem("quota-exceeded", detail, CONCURRENCY_RETRY)
+        self._sending += 1
+        try:
+            yield
+        finally:
+            self._sending -= 1
 
 
 OPEN, VISIT = Admission(), Visit()
 CURRENT: ContextVar[Admission] = ContextVar("admission", default=OPEN)
 """The admission of the request that a route is answering."""
+
+
+def check_may_start_any(names: Iterable[str]) -> None:
+    """Raise `Problem` 403 unless the caller may start one of these functions and jobs, or deploy: asked before a body
+    is read that says which it is."""
+    admission = CURRENT.get()
+    if not admission.may_deploy and not admission.may_invoke_any(names):
+        raise Problem("forbidden", "the key may invoke nothing that there is here: this could start nothing")
 
 
 class Access:

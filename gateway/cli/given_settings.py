@@ -26,6 +26,7 @@ METAVARS = {
     "functions": "FILE",
     "data_dir": "FOLDER",
     "memory_budget": "SIZE",
+    "body_memory": "SIZE",
     "keep_alive_policy": "[gdsf|lru|ttl]",
     "async_retention": "DURATION",
     "async_size": "SIZE",
@@ -123,6 +124,8 @@ def default_of(name: str) -> str:
     field = Settings.model_fields[name]
     if name == "memory_budget":
         return "75 % of this machine's RAM"
+    if name == "body_memory":
+        return "a sixteenth of this machine's RAM, from 64MiB to 1GiB"
     if name == "log_format":
         return "text on a terminal, else json"
     value = field.get_default(call_default_factory=True, validated_data={})

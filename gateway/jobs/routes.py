@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from gateway.access.access import CURRENT, Admission
+from gateway.access.access import CURRENT, Admission, check_may_start_any
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.views import cursor_of
 from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, read_object
@@ -36,6 +36,7 @@ STARTED = {
     **problem_responses(
         "bad-request",
         "body-timeout",
+        "busy",
         "not-found",
         "no-such-function",
         "body-too-large",
@@ -90,6 +91,7 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
 
         Also a job of functions.yaml, by its name: `{"job": "nightly"}`.
         """
+        check_may_start_any(starts.names())
         data, body = await read_object(request)
         key = idempotency_of(CURRENT.get(), request.headers.raw, body)
         name, definition = job_of(data, starts.declared())

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from gateway.access.access import CURRENT, Access
+from gateway.access.access import CURRENT, Access, check_may_start_any
 from gateway.body import whole_body
 from gateway.openapi import problem_responses
 from gateway.problems import Problem
@@ -41,7 +41,7 @@ EVENTS: dict[str, Any] = {
         },
     }
 }
-TAKEN = ("bad-request", "body-timeout", "body-too-large", "store-failed", "no-capacity", "draining")
+TAKEN = ("bad-request", "body-timeout", "body-too-large", "busy", "store-failed", "no-capacity", "draining")
 
 
 def check_open(triggers: Triggers, dispatcher: Dispatcher) -> None:
@@ -74,6 +74,7 @@ def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, disp
         """Start the action of every trigger whose condition one of these CloudEvents (1.0) meets, and whose functions
         the caller may invoke. An event with the `source` and `id` of an earlier one starts nothing again."""
         check_open(triggers, dispatcher)
+        check_may_start_any(triggers.startable())
         body = await whole_body(request, LARGEST_EVENTS, "the most that events may have")
         try:
             events = of_http(request.scope["headers"], body)

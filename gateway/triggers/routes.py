@@ -45,13 +45,14 @@ MADE = problem_responses(
     "invalid-input",
     "body-timeout",
     "body-too-large",
+    "busy",
     "store-failed",
     "no-capacity",
     "draining",
     "forbidden",
 )
 FIRED = problem_responses(
-    "not-found", "body-timeout", "body-too-large", "store-failed", "draining", "forbidden"
+    "not-found", "body-timeout", "body-too-large", "busy", "store-failed", "draining", "forbidden"
 )
 EXAMPLE = {
     "schedule": "0 3 * * *",
@@ -144,7 +145,6 @@ def add_trigger_routes(
     async def make_trigger(name: Name, request: Request) -> TriggerWithFiresView:
         """Make a trigger that is kept in the store, or change one. Those of functions.yaml are changed there."""
         check_open(triggers, dispatcher)
-        body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
         if name in triggers.declared:
             raise Problem("conflict", f"{name} is declared in functions.yaml, and changed there")
         if (earlier := triggers.made.get(name)) is not None and not triggers.may_start(
@@ -153,6 +153,7 @@ def add_trigger_routes(
             raise Problem(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
+        body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
         definition = definition_of(name, body)
         fault = triggers.fault(definition)
         if fault is None or definition.function is not None:  # else the fault tells which functions there are

@@ -47,6 +47,7 @@ NOT_STARTED = problem_responses(
     "not-found",
     "body-timeout",
     "body-too-large",
+    "busy",
     "key-reused",
     "store-failed",
     "draining",

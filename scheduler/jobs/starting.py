@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import chain
 
 from pool.engine.base import EngineError, NotFound
 from scheduler.durable.fairness import places
@@ -44,6 +45,10 @@ class JobStarts:
     def declared(self) -> Mapping[str, JobDefinition]:
         """The jobs of functions.yaml."""
         return self._registry.definitions.jobs
+
+    def names(self) -> Iterable[str]:
+        """Every function that is declared, and every job: a job starts one of them, or an image."""
+        return chain(self._registry.declared, self._registry.definitions.jobs)
 
     async def start(
         self, id: str, name: str, definition: JobDefinition, key: Idempotency | None = None

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -124,6 +124,12 @@ class Triggers:
             return (name,)
         target = self._targets.get(kind)
         return (EVERY,) if target is None or name not in target.names() else target.functions(name)
+
+    def startable(self) -> Iterator[str]:
+        """Every function that some trigger could call as things are now, and the names of jobs that run an image."""
+        for target in self._targets.values():
+            for name in target.names():
+                yield from target.functions(name)
 
     def may_start(self, definition: TriggerDefinition, allowed: Allowed) -> bool:
         """Whether somebody who may invoke only what is `allowed` may start its action."""

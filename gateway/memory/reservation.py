@@ -1,0 +1,124 @@
+"""The memory of one request: reserved before its body is read, given back when the request ends.
+
+How to use it, from a request's ASGI scope:
+
+    reservation = reservation_of(scope)      # made by `Edge` for the caller that it admitted
+    await reservation.grow_to(size)          # before these bytes are read; raises `Problem` 503 `busy` or 413
+    reservation.shrink_to(left)              # as soon as fewer bytes are held
+
+`Edge` gives all of it back at the end of the request. A whole body is reserved by its declared length before the
+first byte is read, so that half-read bodies never wait for each other. One in chunks grows by `PIECE`.
+
+Whoever writes a body to a file as it comes needs `PIECE` at a time, whatever the body's size: reserve `PIECE`, then
+write what each `await body.more()` gives until it is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.memory.budget import BodyBudget
+from gateway.problems import Problem
+
+RESERVATION = "hearth.reservation"
+"""Key of a request's scope under which its reservation is."""
+PIECE = 256 * 1024
+"""Bytes that one read of a connection brings at most: uvloop reads 256,000 at once."""
+WAIT_SECONDS = 5.0
+"""Time that a request waits for room: long enough for bodies on their way to end, short for a client's time-out."""
+RETRY_SECONDS = 2.0
+"""What `Retry-After` says to whoever found no room."""
+
+
+class Reservation:
+    """The bytes that one request holds of the budget, on account of `caller`."""
+
+    __slots__ = ("_budget", "_caller", "held")
+
+    def __init__(self, budget: BodyBudget, caller: str) -> None:
+        self._budget = budget
+        self._caller = caller
+        self.held = 0
+        """Bytes."""
+
+    @property
+    def most(self) -> int:
+        """Bytes that it can ever have."""
+        return self._budget.most(self._caller)
+
+    def try_grow_to(self, size: int) -> bool:
+        """Hold `size` bytes in all, if there is room at once."""
+        if size > self.held:
+            if not self._budget.take(self._caller, size - self.held):
+                return False
+            self.held = size
+        return True
+
+    async def grow_to(self, size: int) -> None:
+        """Hold `size` bytes in all; waits for them if need be. Raises `Problem`: 413 if the caller can never have so
+        many, 503 `busy` if there was no room in time. It keeps what it held."""
+        if self.try_grow_to(size):
+            return
+        if size > self.most:
+            detail = (
+                f"the gateway holds no body of over {self.most} bytes for one caller (HEARTH_BODY_MEMORY)"
+            )
+            raise Problem("body-too-large", detail)
+        if not self._budget.may_wait(self._caller) or not await self._wait(size - self.held):
+            self._budget.on_refused("body")
+            raise busy()
+        self.held = size
+
+    async def _wait(self, more: int) -> bool:
+        """Return whether `more` bytes came in time. A wait that is cancelled leaves nothing behind."""
+        granted = asyncio.Event()
+        waiter = self._budget.wait(self._caller, more, granted.set)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await granted.wait()
+        except TimeoutError:
+            return not waiter.waiting
+        except asyncio.CancelledError:
+            if not waiter.waiting:
+                self._budget.give_back(self._caller, more)
+            raise
+        finally:
+            self._budget.leave(waiter)
+        return True
+
+    def shrink_to(self, size: int) -> None:
+        """Hold at most `size` bytes."""
+        if size < self.held:
+            more, self.held = self.held - size, size
+            self._budget.give_back(self._caller, more)
+
+    def close(self) -> None:
+        """Hold nothing."""
+        self.shrink_to(0)
+
+
+def busy() -> Problem:
+    """The problem of a request for which there is no memory now."""
+    detail = "the gateway holds as many bytes of requests as it may (HEARTH_BODY_MEMORY); send it again later"
+    return Problem("busy", detail, RETRY_SECONDS)
+
+
+class _NoLimit(Reservation):
+    """The reservation of what no client sends: whoever made it bounds it."""
+
+    __slots__ = ()
+
+    def try_grow_to(self, size: int) -> bool:
+        return True
+
+
+NO_LIMIT = _NoLimit(BodyBudget(0), "")
+
+
+def reservation_of(scope: Mapping[str, Any]) -> Reservation:
+    """Return the reservation of a request. An accepted call that runs has none: its body is not on its way here."""
+    found = scope.get(RESERVATION, NO_LIMIT)
+    assert isinstance(found, Reservation)
+    return found
