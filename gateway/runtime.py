@@ -152,7 +152,7 @@ class Runtime:
             self.dispatcher.is_provisioned,
             self.engine.down,
         )
-        writer = Writer(folder.path / "calls.db")
+        writer = Writer(folder.path / "calls.db", folder.fault)
         self.store = SqliteStore(writer, settings.async_size)
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
@@ -269,6 +269,8 @@ class Runtime:
         """Why the gateway cannot run functions now; None if it can."""
         if self.dispatcher.draining:
             return "the gateway is shutting down"
+        if (unkept := self.folder.fault() or self.store.fault) is not None:
+            return unkept
         if (fault := self.engine.down()) is not None:
             return str(fault)
         if self.clock.now() - self._engine_answered >= TRUSTED_FOR:

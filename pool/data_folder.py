@@ -58,6 +58,20 @@ class DataFolder:
             fresh.replace(file)
             return identity
 
+    def fault(self) -> str | None:
+        """Return what has happened to the folder on disk, or None if it is the one that was opened.
+
+        Without its lock another gateway could take the folder.
+        """
+        held = os.fstat(self._lock.fileno())
+        try:
+            found = (self.path / "lock").stat()
+        except OSError:
+            return "the data folder, or the lock in it, was deleted or moved; move it back, or restart the gateway"
+        if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
+            return "the data folder was replaced; move the earlier one back, or restart the gateway"
+        return None
+
     def clear(self) -> None:
         """Remove what belongs to no life but a gateway's own: socket folders, records, scratch space, code."""
         self.clear_own()

@@ -33,7 +33,7 @@ GATEWAY_LABEL = "org.hearth.gateway"
 BUSYBOX_IMAGE = "hearth-example/busybox:latest"
 BASE_IMAGE = "hearth-base:latest"
 
-KEPT = ("identity", "lock", "keys.json", "calls.db", "callback-secret")
+KEPT = ("identity", "lock", "keys.json", "calls.db", "calls.made", "callback-secret")
 """What stays in a data folder from one gateway process to the next."""
 RUNNING: list[Gateway] = []
 """Gateways whose logs a failure's report shows."""

@@ -30,7 +30,7 @@ class CallbackStore:
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
-        return self._writer.file.exists()
+        return self._writer.file.exists
 
     async def due(self, now: float, each: int) -> tuple[list[Delivery], float | None]:
         """Those that are due, at most so many for each host, and when the next is that is not; None: none waits."""

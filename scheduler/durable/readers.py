@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from scheduler.durable.store import StoreBusy, StoreError
+from scheduler.durable.store_file import StoreFile
 
 log = logging.getLogger("hearth.durable")
 
@@ -66,7 +67,7 @@ class Readers:
     The file must have today's tables. Threads and connections come with the first read.
     """
 
-    def __init__(self, file: Path, limits: ReadLimits | None = None) -> None:
+    def __init__(self, file: StoreFile, limits: ReadLimits | None = None) -> None:
         self._file = file
         self._limits = limits or ReadLimits()
         self._reads: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
@@ -123,7 +124,9 @@ class Readers:
             try:
                 if time.monotonic() > read.asked + self._limits.wait_seconds:
                     raise StoreBusy("the store is busy with other reads; try again later")
-                connection = connection or _open(self._file)
+                if (gone := self._file.fault()) is not None:
+                    raise StoreError(gone)
+                connection = connection or _open(self._file.path)
                 result = self._read(connection, read.operation)
             except Exception as error:
                 fault = _told(error)

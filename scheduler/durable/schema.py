@@ -218,12 +218,19 @@ Requests and results lie beside the small rows that change: a change of status d
 """
 
 
+def version_of(connection: sqlite3.Connection) -> int:
+    """Return the version of a file's tables; 0 if it has none."""
+    version: int
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return version
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring a file to today's version, each step whole or not at all.
 
     Raises `StoreError` for one of a newer program.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the store of accepted calls is of version {version}, and this program knows {len(MIGRATIONS)}; "

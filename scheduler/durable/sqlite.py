@@ -23,7 +23,11 @@ class SqliteStore:
 
     @property
     def exists(self) -> bool:
-        return self._writer.file.exists()
+        return self._writer.file.exists
+
+    @property
+    def fault(self) -> str | None:
+        return self._writer.file.fault()
 
     @property
     def commits(self) -> int:

@@ -54,6 +54,10 @@ class Store(Protocol):
         """Whether anything was ever kept here."""
 
     @property
+    def fault(self) -> str | None:
+        """Why nothing can be kept until somebody does something: the file was deleted, say. None: it can."""
+
+    @property
     def refusals(self) -> Mapping[str, int]:
         """Reads that were refused so far, by reason: `busy` or `slow`."""
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scheduler.durable.readers import REFUSALS, Readers, ReadLimits
-from scheduler.durable.schema import migrate
+from scheduler.durable.schema import migrate, version_of
 from scheduler.durable.store import StoreError
+from scheduler.durable.store_file import StoreFile
 
 log = logging.getLogger("hearth.durable")
 
@@ -44,14 +45,15 @@ class Writer:
     operations of one commit there is no order: who needs one waits for the first before asking for the second.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, path: Path, folder_fault: Callable[[], str | None] | None = None) -> None:
+        """`folder_fault` tells what is wrong with the file's folder, or None if it is the one that was opened."""
+        self.file = StoreFile(path, folder_fault)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opened = False
         self._closed = False
-        self.looks = Readers(file, LOOKS)
-        self.lists = Readers(file, LISTS)
+        self.looks = Readers(self.file, LOOKS)
+        self.lists = Readers(self.file, LISTS)
         self.commits = 0
         """Transactions so far."""
 
@@ -115,17 +117,23 @@ class Writer:
             batch, last = self._batch(ended + PAUSE)
             outcomes: list[_Outcome]
             try:
-                connection = connection or open_database(self.file)
-                self._opened = True
+                self.file.check()
+                connection = connection or self._open()
+                outcomes = self._together(connection, batch)
+                self.file.check()  # else it was written to a file that nobody finds again
             except (sqlite3.Error, OSError, StoreError) as error:
                 outcomes = [(done, None, _told(error)) for _, _, done in batch]
-            else:
-                outcomes = self._together(connection, batch)
             if batch:
                 loop.call_soon_threadsafe(_settle, outcomes)
             ended = time.monotonic()
         if connection is not None:
             connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = open_database(self.file.path, self.file.had_one)
+        self.file.note_opened()
+        self._opened = True
+        return connection
 
     def _batch(self, not_before: float) -> tuple[list[_Job], bool]:
         """What waits, at least one; and whether it is the last."""
@@ -189,11 +197,18 @@ class transaction:  # noqa: N801 - reads as a verb: with transaction(connection)
                 raise
 
 
-def open_database(file: Path) -> sqlite3.Connection:
-    """A connection whose commits are on disk, with today's tables. Raises sqlite3.Error and `StoreError`."""
+def open_database(file: Path, had_one: bool = False) -> sqlite3.Connection:
+    """A connection whose commits are on disk, with today's tables. Raises sqlite3.Error and `StoreError`.
+
+    `had_one`: a file without tables is refused, for there were some.
+    """
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
         file.chmod(0o600)  # it holds what callers have sent
+        if had_one and not version_of(connection):
+            raise StoreError(
+                f"{file.name} in the data folder has no tables, and had some; put a sound copy back"
+            )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")

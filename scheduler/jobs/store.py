@@ -28,7 +28,7 @@ class JobStore:
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
-        return self._writer.file.exists()
+        return self._writer.file.exists
 
     async def begin(self, work: NewJob, now: float, key: Idempotency | None = None) -> Job:
         """Keep a job: its tasks will be run. With a known idempotency key the job that it was first used for, unless

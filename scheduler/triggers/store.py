@@ -24,7 +24,7 @@ class TriggerStore:
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
-        return self._writer.file.exists()
+        return self._writer.file.exists
 
     async def fire(self, fires: Sequence[Fire], now: float, course: Course | None = None) -> list[Outcome]:
         """Begin what these fires start and record them, and how the schedule stands after them: all or nothing.

@@ -31,7 +31,7 @@ class RunStore:
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
-        return self._writer.file.exists()
+        return self._writer.file.exists
 
     async def begin(self, run: NewRun, now: float, key: Idempotency | None = None) -> RunRecord:
         """Keep a run. With a known idempotency key the run of this workflow that it was first used for, unless that

@@ -20,6 +20,7 @@ from scheduler.durable.model import Ending, NewCall, Query, Request, Status
 from scheduler.durable.readers import Readers, ReadLimits
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreBusy, StoreError
+from scheduler.durable.store_file import StoreFile
 from scheduler.durable.writer import Writer, open_database
 from scheduler.jobs import job_rows
 from scheduler.jobs.model import Job, JobQuery, JobStatus, TaskState
@@ -333,7 +334,7 @@ async def test_a_long_read_holds_up_no_writer_and_is_ended(tmp_path: Path) -> No
     file = tmp_path / "calls.db"
     store = SqliteStore(Writer(file), 2**30)
     await store.accept(NewCall(f"{0:032x}", "f", Request(), b""), 0.0)
-    readers = Readers(file, ReadLimits(threads=1, run_seconds=1.0))
+    readers = Readers(StoreFile(file), ReadLimits(threads=1, run_seconds=1.0))
     endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     slow = asyncio.ensure_future(readers.do(lambda db: db.execute(endless).fetchone()))
     await store.accept(NewCall(f"{1:032x}", "f", Request(), b""), 0.0)
@@ -349,7 +350,7 @@ async def test_a_long_read_holds_up_no_writer_and_is_ended(tmp_path: Path) -> No
 async def test_reads_wait_within_bounds(tmp_path: Path) -> None:
     file = tmp_path / "calls.db"
     open_database(file).close()
-    readers = Readers(file, ReadLimits(threads=1, waiting=3, wait_seconds=0.0))
+    readers = Readers(StoreFile(file), ReadLimits(threads=1, waiting=3, wait_seconds=0.0))
     results: Sequence[Any] = await asyncio.gather(
         *(readers.do(lambda db: db.execute("SELECT 1").fetchone()) for _ in range(5)), return_exceptions=True
     )
@@ -364,7 +365,7 @@ async def test_reads_wait_within_bounds(tmp_path: Path) -> None:
 async def test_a_reader_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "calls.db"
     open_database(file).close()
-    readers = Readers(file)
+    readers = Readers(StoreFile(file))
     with pytest.raises(StoreError, match="readonly"):
         await readers.do(lambda db: db.execute("DELETE FROM invocations"))
     await readers.close()
