@@ -197,7 +197,7 @@ def socket_folders(uid: int, user_namespaces: bool) -> Check:
         with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
             os.chown(folder, uid, -1)
     except OSError as error:
-        return Check(name, "warning", f"{problem}: {error.strerror}", "run as root, or with CAP_CHOWN")
+        return Check(name, "warning", f"{problem}: {error.strerror}", "run the gateway as root")
     return Check(name, "ok", "each can be read by its own container alone")
 
 

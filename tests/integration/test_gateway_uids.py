@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness import Gateway, command, eventually, handler, server
 
-from pool.uids import UidRange
+from pool.uids import DEFAULT_UIDS, UidRange
 
 pytestmark = pytest.mark.engine
 
@@ -157,6 +157,23 @@ def test_a_volume_that_is_only_read_gives_no_fixed_uid(gateway: Gateway):
     assert answer["text"] == "for everybody"
     assert UIDS.first <= answer["uid"] <= UIDS.last
     os.unlink(gateway.folder / "kept" / "file")
+
+
+def test_a_gateway_that_may_not_give_folders_away_serves_and_adopts_all_the_same(tmp_path: Path):
+    """Its containers have uids of their own; their sockets are open to every user."""
+    wrapper = ("setpriv", "--bounding-set=-chown")
+    with Gateway(tmp_path, {"who": handler(WHO)}, wrapper=wrapper) as limited:
+        uid = limited.call("who").json()["uid"]
+        assert DEFAULT_UIDS.first <= uid <= DEFAULT_UIDS.last
+        [instance] = limited.instances("who")
+        folder = limited.data / "run" / instance["id"]
+        assert {path.stat().st_uid for path in (folder, *folder.iterdir())} == {os.getuid()}
+        assert stat.S_IMODE((folder / "calls.sock").stat().st_mode) == 0o666
+        limited.stop(signal.SIGKILL)
+        limited.launch()
+        limited.wait_until_ready()
+        answer = limited.call("who")
+        assert (answer.headers["x-hearth-start"], answer.json()["uid"]) == ("warm", uid)
 
 
 def test_what_is_adopted_keeps_its_uid_and_nobody_else_has_it(gateway: Gateway):
