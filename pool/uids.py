@@ -74,7 +74,7 @@ class UidRange:
 
 DEFAULT_UIDS = UidRange(0x70000000, 0x7FFDFFFF)
 """Ids that systemd's list of conventions calls unused: no user, service or nested container has them."""
-MAPPED_UIDS = UidRange(10_000, 65_000)
+MAPPED_UIDS = UidRange(30_000, 65_000)
 """Ids for an engine with user namespaces. Its containers have no others, and no user of the host has these."""
 
 
@@ -109,6 +109,11 @@ class Uids:
             if uid not in self._held and uid not in self._resting:
                 return uid
         return next((uid for uid in self._resting if self.ids.first <= uid <= self.ids.last), None)
+
+    def covers(self, user: str | None) -> bool:
+        """Return whether `user`, as an image or a definition says it, is one of the uids that are given out."""
+        uid = (user or "").partition(":")[0]
+        return re.fullmatch("[0-9]{1,10}", uid) is not None and self.ids.first <= int(uid) <= self.ids.last
 
     def hold(self, uid: int) -> None:
         """Note that one more container has this uid."""

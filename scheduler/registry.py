@@ -12,7 +12,7 @@ from pool.adoption import Adoption
 from pool.clock import Clock
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
-from pool.workload import Keep
+from pool.workload import Keep, Workload
 from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
@@ -190,6 +190,7 @@ class Registry:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
                 )
+            await self._check_user(definition, workload, images)
         except (SourceError, ImageBuildError, VolumeRefused, EngineError) as error:
             image = definition.image or RUNTIMES[definition.runtime or "python"]
             declared.fault = fault_of(error, image)
@@ -211,6 +212,19 @@ class Registry:
             self._adoption.disown(definition.name)
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
+
+    async def _check_user(
+        self, definition: FunctionDefinition, workload: Workload, images: ImageLookup
+    ) -> None:
+        """Raise `SourceError` if a function would run as a uid that another's container may have."""
+        user = workload.container.user
+        if user is None and definition.image is not None:
+            user = (await images.find(definition.image)).user
+        if self._dispatcher.pool.ledger.uids.covers(user):
+            raise SourceError(
+                f"it would run as user {user}, but each container has a uid of its own from there (HEARTH_UIDS); "
+                "write another `user`, or leave it out"
+            )
 
     async def _prune(self) -> None:
         """Remove code and images of versions that are gone, and networks that no function is on."""

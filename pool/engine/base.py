@@ -136,7 +136,9 @@ class Image:
     volumes: tuple[str, ...] = ()
     """Paths, as the image says them, where it declares volumes. Empty in what `images` returns."""
     variables: frozenset[str] = frozenset()
-    """Names of the environment variables that it sets. Known of one that was asked for by name, not of a list."""
+    """Names of the environment variables that it sets. Empty in what `images` returns."""
+    user: str = ""
+    """Who its containers run as unless told otherwise, as the image says it. Empty in what `images` returns."""
 
 
 @dataclass(frozen=True, slots=True)

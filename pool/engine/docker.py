@@ -409,7 +409,7 @@ def _image(data: Mapping[str, Any]) -> Image:
     tags = tuple(tag for tag in data.get("RepoTags") or () if tag != "<none>:<none>")
     volumes = tuple(sorted(config.get("Volumes") or ()))
     variables = frozenset(entry.partition("=")[0] for entry in config.get("Env") or ())
-    return Image(data["Id"], tags, labels or {}, data["Size"], volumes, variables)
+    return Image(data["Id"], tags, labels or {}, data["Size"], volumes, variables, config.get("User") or "")
 
 
 def _network(data: Mapping[str, Any]) -> Network:

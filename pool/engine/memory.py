@@ -94,13 +94,14 @@ class MemoryEngine:
         program: Program = sleep_forever,
         volumes: tuple[str, ...] = (),
         archives: Mapping[str, bytes] | None = None,
+        user: str = "",
     ) -> Image:
         """Have an image, whose containers run `program`; without one they do nothing until removed.
 
-        `volumes` are what it declares, `archives` tars of what it has, by path.
+        `volumes` and `user` are what it declares, `archives` tars of what it has, by path.
         """
         digest = hashlib.sha256(f"{reference} {sorted((labels or {}).items())}".encode()).hexdigest()
-        image = Image(f"sha256:{digest}", (reference,), dict(labels or {}), 1, volumes)
+        image = Image(f"sha256:{digest}", (reference,), dict(labels or {}), 1, volumes, user=user)
         self._images[reference] = self._images[image.id] = (image, program)
         self._archives[image.id] = dict(archives or {})
         return image

@@ -11,6 +11,7 @@ import pytest
 from pool.engine.base import Mount
 from pool.transport.handler import HandlerLink
 from pool.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
+from scheduler.workloads import names_of_function
 
 pytestmark = pytest.mark.engine
 
@@ -181,6 +182,19 @@ async def test_a_container_with_a_uid_of_its_own_can_write_its_folders_and_has_o
     )
     expected = [str(DEFAULT_UIDS.last), str(OWN_GID), "/tmp", "function", "kept", "kept", "kept"]
     assert (status, output.split()) == (0, expected)
+
+
+async def test_an_image_says_its_variables_and_its_user(docker_bench, busybox_image, tar_of):
+    """So that ours do not take the place of its own."""
+    dockerfile = f"FROM {busybox_image}\nENV HOME=/srv EMPTY= \nUSER 1234:5\n"
+    tag = f"hearth-test/names:{next(iter(docker_bench.labels.values()))}"
+    built = await docker_bench.engine.build(
+        tar_of({"Dockerfile": dockerfile.encode()}), tag, docker_bench.labels
+    )
+    assert built.user == "1234:5"
+    assert {"HOME", "EMPTY"} <= built.variables
+    assert set(names_of_function(built)) == {"USER", "LOGNAME"}
+    assert "HOME" not in (await docker_bench.engine.image(busybox_image)).variables
 
 
 @pytest.fixture

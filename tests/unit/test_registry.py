@@ -23,6 +23,7 @@ from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
 from pool.ledger import Ledger
+from pool.uids import UidRange
 from pool.workload import Workload
 from scheduler import evictor, registry, upkeep, workloads
 from scheduler.definitions import Definitions, FunctionDefinition, load
@@ -85,6 +86,29 @@ async def test_an_image_that_is_missing_is_told_to_every_function(engine: Memory
         faults = {d.fault for d in runtime.registry.declared.values()}
         assert faults == {"the engine has no image absent:1; pull or build it: docker pull absent:1"}
         assert engine.calls["image"] == 1
+
+
+async def test_no_function_runs_as_a_uid_that_anothers_container_may_have(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HEARTH_UIDS", "70000-80000")
+    for name, user in {"inside:1": "70001", "named:1": "app", "outside:1": "69999:69999"}.items():
+        engine.add_image(name, user=user)
+    declared = {
+        "aims": FunctionDefinition(name="aims", image="outside:1", user="70001"),
+        "aims-by-image": FunctionDefinition(name="aims-by-image", image="inside:1", user="image"),
+        "own": FunctionDefinition(name="own", image="inside:1"),
+        "fixed": FunctionDefinition(name="fixed", image="inside:1", user="69999"),
+        "named": FunctionDefinition(name="named", image="named:1", user="image"),
+        "outside": FunctionDefinition(name="outside", image="outside:1", user="image"),
+    }
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+        faults = {name: shown.fault for name, shown in runtime.registry.declared.items() if shown.fault}
+        assert set(faults) == {"aims", "aims-by-image"}
+        assert "it would run as user 70001" in (faults["aims-by-image"] or "")
+        assert "HEARTH_UIDS" in (faults["aims"] or "")
+        assert runtime.pool.ledger.uids.ids == UidRange(70_000, 80_000)
 
 
 async def test_a_lookup_remembers_faults_without_the_frames_of_all_who_asked(engine: MemoryEngine):

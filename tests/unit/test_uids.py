@@ -100,6 +100,24 @@ def test_what_was_found_outside_of_the_range_takes_no_place_in_it() -> None:
     assert uids.free() is None, "the range is what is given out"
 
 
+@pytest.mark.parametrize(
+    ("user", "covered"),
+    [
+        ("70000", True),
+        ("70001:5", True),
+        ("69999:70000", False),
+        ("70002", False),
+        ("app", False),
+        ("", False),
+        (None, False),
+        ("9" * 5000, False),
+        (OWN_USER, False),
+    ],
+)
+def test_a_declared_user_is_known_for_one_of_ours(user: str | None, covered: bool) -> None:
+    assert Uids(UidRange(70_000, 70_001)).covers(user) is covered
+
+
 def test_processes_begin_at_different_places() -> None:
     assert len({Uids().free() for _ in range(8)}) > 1
 
