@@ -21,7 +21,7 @@ from gateway.fast_call import FastPath
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
 from gateway.memory.reservation import RESERVATION, Reservation
-from gateway.openapi import document
+from gateway.openapi_document import serve_document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
@@ -133,7 +133,7 @@ def build_app(runtime: Runtime) -> FastAPI:
         docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version="0.1.0"
     )
     app.include_router(build_routes(runtime))
-    app.openapi = lambda: document(app, runtime, CURRENT.get())  # type: ignore[method-assign]
+    serve_document(app, runtime)
 
     @app.get("/docs", include_in_schema=False)
     async def docs_page() -> HTMLResponse:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from gateway.access.access import OPEN, Admission
 from gateway.access.scopes import right_for
 from gateway.durable import idempotency
 from gateway.problems import TYPES, Problem
-from gateway.runtime import Runtime
 from gateway.views import ProblemView
-from pool.workload import Kind
-from scheduler.registry import Declared
 
 SUMMARY = "Runs functions in containers and keeps them warm."
 DESCRIPTION = """\
@@ -147,8 +143,21 @@ WWW_AUTHENTICATE = {
 ALLOW = {"description": "The methods that are taken", "schema": {"type": "string", "example": "POST"}}
 
 
-def document(app: FastAPI, runtime: Runtime, reader: Admission = OPEN) -> dict[str, Any]:
-    """The document as of now; made afresh each time, since functions come and go. `reader`: who is told of which."""
+ALL_FUNCTIONS = "hearth:all-functions"
+SERVERS = "hearth:servers"
+"""Stand in the document where a parameter with functions' names comes: all of them, and those that serve HTTP."""
+
+
+class Shown(NamedTuple):
+    """What the document says of a function."""
+
+    name: str
+    kind: str
+    state: str
+
+
+def static_document(app: FastAPI, needs_key: bool) -> dict[str, Any]:
+    """Return the document without functions, which takes a tenth of a second. `needs_key`: the gateway has keys."""
     shown = get_openapi(
         title=app.title,
         version=app.version,
@@ -165,16 +174,12 @@ def document(app: FastAPI, runtime: Runtime, reader: Admission = OPEN) -> dict[s
     for default in ("HTTPValidationError", "ValidationError"):
         schemas.pop(default, None)
     schemas["Problem"] = ProblemView.model_json_schema() | {"title": "Problem"}
-    declared = [
-        runtime.registry.declared[name] for name in sorted(runtime.registry.declared) if reader.may_name(name)
-    ]
-    servers = [d for d in declared if d.definition.kind is Kind.HTTP]
     shown["paths"] = {
-        "/invoke/{function}": {"post": invoke_operation(declared)},
-        "/invoke/{function}/{path}": {m: sub_path_operation(m, servers) for m in METHODS},
+        "/invoke/{function}": {"post": invoke_operation()},
+        "/invoke/{function}/{path}": {m: sub_path_operation(m) for m in METHODS},
         **shown["paths"],
     }
-    set_security(shown, needed=runtime.access.keys is not None)
+    set_security(shown, needs_key)
     return shown
 
 
@@ -208,7 +213,7 @@ def set_invalid_input(route: dict[str, Any]) -> None:
         route["responses"]["422"] = problem_responses("invalid-input")[422]
 
 
-def invoke_operation(declared: list[Declared]) -> dict[str, Any]:
+def invoke_operation() -> dict[str, Any]:
     """POST /invoke/{function}."""
     return {
         "tags": ["invoke"],
@@ -217,7 +222,7 @@ def invoke_operation(declared: list[Declared]) -> dict[str, Any]:
         "description": "Body and headers go to the function. Its status, headers and body come back.\n\n"
         "A **handler** is given a JSON body as an object. A **command** is given the body on its standard input. "
         "An **http** function is given the request with the path `/`, and takes any method here.",
-        "parameters": [function_parameter(declared), *ASYNC_PARAMETERS],
+        "parameters": [ALL_FUNCTIONS, *ASYNC_PARAMETERS],
         "requestBody": request_body(),
         "responses": invoke_responses(
             slug for slug in TYPES if slug not in NOT_FROM_INVOKE | ONLY_FROM_SUB_PATHS
@@ -225,7 +230,7 @@ def invoke_operation(declared: list[Declared]) -> dict[str, Any]:
     }
 
 
-def sub_path_operation(method: str, servers: list[Declared]) -> dict[str, Any]:
+def sub_path_operation(method: str) -> dict[str, Any]:
     """One method of /invoke/{function}/{path}."""
     unlikely = NOT_FROM_INVOKE | NOT_FROM_SUB_PATHS
     if method not in WITH_BODY:
@@ -243,19 +248,19 @@ def sub_path_operation(method: str, servers: list[Declared]) -> dict[str, Any]:
         "operationId": f"invoke_{method}",
         "summary": f"{method.upper()} a path of a function that serves HTTP",
         "description": "For **http** functions, which take any method and any path. Others answer 405.",
-        "parameters": [function_parameter(servers), path, *ASYNC_PARAMETERS],
+        "parameters": [SERVERS, path, *ASYNC_PARAMETERS],
         "responses": invoke_responses(slug for slug in TYPES if slug not in unlikely),
     }
     return shown | ({"requestBody": request_body()} if method in WITH_BODY else {})
 
 
-def function_parameter(declared: list[Declared]) -> dict[str, Any]:
+def function_parameter(declared: Sequence[Shown]) -> dict[str, Any]:
     """The parameter {function}: a choice of these, or any name where there is none."""
     lines = ["Name of the function"]
-    lines += [f"- `{d.definition.name}`: {d.definition.kind.value}, {d.state}" for d in declared]
+    lines += [f"- `{shown.name}`: {shown.kind}, {shown.state}" for shown in declared]
     schema: dict[str, Any] = {"type": "string"}
     if declared:
-        schema["enum"] = [d.definition.name for d in declared]
+        schema["enum"] = [shown.name for shown in declared]
     return {
         "name": "function",
         "in": "path",

@@ -42,6 +42,10 @@ REASONS = (*FAULTS, "scope", "rate", "concurrency")
 """Why a request is refused, as the metric calls it."""
 
 
+EVERYTHING, NOTHING = "everything", "nothing"
+"""What a caller may learn of, in a word. No scope is called so."""
+
+
 class Admission:
     """A request that is admitted. As it is: by a gateway without keys, where everybody may do everything."""
 
@@ -60,9 +64,14 @@ class Admission:
         return True
 
     @property
+    def sight(self) -> str:
+        """Return what the caller may learn of: who has the same may name the same functions."""
+        return EVERYTHING
+
+    @property
     def sees_all(self) -> bool:
         """Return whether the caller may learn of every function: then nobody needs to ask for each."""
-        return True
+        return self.sight is EVERYTHING
 
     def may_invoke(self, function: str) -> bool:
         """Whether the caller may call this function, and so decide about calls of it."""
@@ -94,8 +103,8 @@ class Visit(Admission):
         return False
 
     @property
-    def sees_all(self) -> bool:
-        return False
+    def sight(self) -> str:
+        return NOTHING
 
     @property
     def may_deploy(self) -> bool:
@@ -128,8 +137,9 @@ class Tenant(Admission):
         return self.key.scopes.has("read") or self.key.scopes.may_invoke(function)
 
     @property
-    def sees_all(self) -> bool:
-        return self.key.scopes.has("read") or self.key.scopes.any_function
+    def sight(self) -> str:
+        scopes = self.key.scopes
+        return EVERYTHING if scopes.has("read") or scopes.any_function else " ".join(sorted(scopes.words))
 
     def may_invoke(self, function: str) -> bool:
         return self.key.scopes.may_invoke(function)

@@ -1,0 +1,149 @@
+"""The OpenAPI document as it is served: written once, filled in for each reader, and kept as bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from gateway.access.access import CURRENT, OPEN, Admission
+from gateway.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
+from gateway.problems import Problem
+from gateway.runtime import Runtime
+from pool.workload import Kind
+
+KEPT = 8
+"""Documents that are kept, each of another reader or another state of the functions. With 1,000 functions one has
+half a megabyte."""
+MOST_WAITING = 64
+"""Requests that wait until their document is filled in. One takes some milliseconds, and one is made at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A document in bytes, and its entity tag."""
+
+    body: bytes
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a document depends on. Equal ones have the same document."""
+
+    needs_key: bool
+    sight: str
+    declared: tuple[Shown, ...]
+
+
+class Template:
+    """The document without functions: the same for as long as the process runs."""
+
+    def __init__(self, app: FastAPI, needs_key: bool) -> None:
+        text = json.dumps(static_document(app, needs_key), ensure_ascii=False, separators=(",", ":"))
+        before, *rest = text.split(json.dumps(ALL_FUNCTIONS))
+        assert len(rest) == 1
+        self._before = before.encode()
+        self._parts = [part.encode() for part in rest[0].split(json.dumps(SERVERS))]
+
+    def filled(self, declared: Sequence[Shown]) -> Served:
+        """Return the document that names these functions."""
+        servers = [shown for shown in declared if shown.kind == Kind.HTTP.value]
+        everything, http = (_json(function_parameter(which)) for which in (declared, servers))
+        body = b"".join((self._before, everything, http.join(self._parts)))
+        return Served(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+class Documents:
+    """The documents of one gateway. One is made at a time, in a thread; the latest few are kept."""
+
+    def __init__(self, app: FastAPI, runtime: Runtime) -> None:
+        self._app = app
+        self._runtime = runtime
+        self._templates: dict[bool, Template] = {}
+        self._kept: OrderedDict[Look, Served] = OrderedDict()
+        self._making = asyncio.Lock()
+        self._waiting = 0
+        self.made = 0
+        """Documents that were filled in so far."""
+
+    async def of(self, reader: Admission) -> Served:
+        """Return the document as of now, with the functions that a reader may see. Raises `Problem`."""
+        look = Look(self._runtime.access.keys is not None, reader.sight, self._declared())
+        if (kept := self._find(look)) is not None:
+            return kept
+        if self._waiting >= MOST_WAITING:
+            raise Problem("no-capacity", "the document is being made for many others", retry_after=1.0)
+        self._waiting += 1
+        try:
+            async with self._making:
+                if (kept := self._find(look)) is not None:
+                    return kept
+                made = await asyncio.to_thread(self._make, look, reader)
+                self._kept[look] = made
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+                self.made += 1
+                return made
+        finally:
+            self._waiting -= 1
+
+    def _find(self, look: Look) -> Served | None:
+        if (kept := self._kept.get(look)) is not None:
+            self._kept.move_to_end(look)
+        return kept
+
+    def _declared(self) -> tuple[Shown, ...]:
+        declared = self._runtime.registry.declared
+        return tuple(Shown(name, d.definition.kind.value, d.state) for name, d in declared.items())
+
+    def _make(self, look: Look, reader: Admission) -> Served:
+        if (template := self._templates.get(look.needs_key)) is None:
+            template = self._templates[look.needs_key] = Template(self._app, look.needs_key)
+        return template.filled(sorted(shown for shown in look.declared if reader.may_name(shown.name)))
+
+
+def document(app: FastAPI, runtime: Runtime, reader: Admission = OPEN) -> dict[str, Any]:
+    """Return the document as of now, as data."""
+    documents = Documents(app, runtime)
+    look = Look(runtime.access.keys is not None, reader.sight, documents._declared())
+    found: dict[str, Any] = json.loads(documents._make(look, reader).body)
+    return found
+
+
+def serve_document(app: FastAPI, runtime: Runtime) -> Documents:
+    """Have the app answer with our document instead of its own."""
+    documents = Documents(app, runtime)
+    app.router.routes[:] = [
+        route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url
+    ]
+
+    @app.get(app.openapi_url or "/openapi.json", include_in_schema=False)
+    async def read_document(request: Request) -> Response:
+        served = await documents.of(CURRENT.get())
+        headers = {
+            "etag": served.tag,
+            "cache-control": "private, no-cache",
+            "vary": "Authorization, X-Hearth-Key",
+        }
+        if is_known(request.headers.getlist("if-none-match"), served.tag):
+            return Response(status_code=304, headers=headers)
+        return Response(served.body, headers=headers, media_type="application/json")
+
+    return documents
+
+
+def is_known(fields: Sequence[str], tag: str) -> bool:
+    """Return whether If-None-Match names an entity tag (RFC 9110: weakly compared)."""
+    named = [part.strip().removeprefix("W/") for field in fields for part in field.split(",")]
+    return tag in named or "*" in named
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,138 @@
+"""The OpenAPI document is made once for all who see the same, and sent again only where it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.access.access import OPEN, VISIT, Access, Tenant
+from gateway.access.keys import create
+from gateway.access.limits import UNLIMITED
+from gateway.access.scopes import parse_scopes
+from gateway.app import build_app
+from gateway.openapi_document import KEPT, MOST_WAITING, Documents, is_known
+from gateway.problems import Problem
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.memory import MemoryEngine
+from pool.metrics import Metrics
+from scheduler.definitions import FunctionDefinition
+from scheduler.registry import Declared
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    made = Runtime(Settings(), DataFolder(tmp_path / "data"), MemoryEngine(LoopClock()))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def client(runtime: Runtime) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(build_app(runtime))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as made:
+        yield made
+
+
+def declare(runtime: Runtime, *names: str) -> None:
+    for name in names:
+        definition = FunctionDefinition(name=name, runtime="python", source="x", handler="a:b")
+        runtime.registry.declared[name] = Declared(definition, state="ready")
+
+
+def tenant(*words: str) -> Tenant:
+    return Tenant(create("k", parse_scopes(words), UNLIMITED, None, 0.0)[1], 0.0)
+
+
+async def test_it_is_made_once_until_something_changes(runtime: Runtime) -> None:
+    documents = Documents(build_app(runtime), runtime)
+    declare(runtime, "hello")
+    first = await documents.of(OPEN)
+    assert all([await documents.of(OPEN) is first for _ in range(50)])
+    assert documents.made == 1
+    runtime.registry.declared["hello"].state = "failed"
+    second = await documents.of(OPEN)
+    assert b"`hello`: handler, failed" in second.body
+    assert first.tag != second.tag
+
+
+async def test_who_asks_at_once_shares_one(runtime: Runtime) -> None:
+    documents = Documents(build_app(runtime), runtime)
+    served = await asyncio.gather(*(documents.of(OPEN) for _ in range(MOST_WAITING)))
+    assert len(set(map(id, served))) == documents.made == 1
+
+
+async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime) -> None:
+    documents = Documents(build_app(runtime), runtime)
+    declare(runtime, "shop-a", "shop-b", "till")
+    for reader, seen in (
+        (OPEN, {"shop-a", "shop-b", "till"}),
+        (VISIT, set()),
+        (tenant("invoke:shop-*"), {"shop-a", "shop-b"}),
+        (tenant("invoke:till"), {"till"}),
+        (tenant("read"), {"shop-a", "shop-b", "till"}),
+    ):
+        body = (await documents.of(reader)).body
+        assert {name for name in ("shop-a", "shop-b", "till") if f"`{name}`".encode() in body} == seen
+    assert documents.made == 4, "who sees everything has the same document, with a key or without"
+
+
+async def test_few_are_kept_and_few_wait(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(build_app(runtime), runtime)
+    readers = [tenant(f"invoke:f{number}") for number in range(KEPT + 1)]
+    for reader in (*readers, readers[-1], readers[0]):
+        await documents.of(reader)
+    assert documents.made == KEPT + 2, "the first was forgotten, the last was not"
+
+    free = threading.Event()
+    make = documents._make
+    monkeypatch.setattr(documents, "_make", lambda look, reader: (free.wait(30), make(look, reader))[1])
+    waiting = [asyncio.ensure_future(documents.of(tenant(f"invoke:g{n}"))) for n in range(MOST_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(Problem, match="being made for many others"):
+        await documents.of(tenant("invoke:h"))
+    free.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_it_is_not_sent_again_to_who_has_it(runtime: Runtime, client: httpx.AsyncClient) -> None:
+    answer = await client.get("/openapi.json")
+    tag = answer.headers["etag"]
+    assert answer.headers["cache-control"] == "private, no-cache"
+    again = await client.get("/openapi.json", headers={"if-none-match": f'"other", W/{tag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    declare(runtime, "hello")
+    changed = await client.get("/openapi.json", headers={"if-none-match": tag})
+    assert changed.status_code == 200
+    assert "hello" in changed.text
+
+
+async def test_the_first_key_changes_what_it_says(runtime: Runtime) -> None:
+    documents = Documents(build_app(runtime), runtime)
+    before = await documents.of(OPEN)
+    runtime.access = Access(
+        LoopClock(), Metrics(), [create("k", parse_scopes(["read"]), UNLIMITED, None, 0.0)[1]]
+    )
+    assert (await documents.of(OPEN)).tag != before.tag
+
+
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ([], False),
+        (['"a"'], True),
+        (['W/"a"'], True),
+        (['"b", "a"'], True),
+        (['"b"', '"a"'], True),
+        (["*"], True),
+    ],
+)
+def test_if_none_match(fields: list[str], known: bool) -> None:
+    assert is_known(fields, '"a"') is known
