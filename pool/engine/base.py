@@ -216,7 +216,9 @@ class Engine(Protocol):
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
         """Containers, running or not, that carry all these labels (empty value: the key alone must be there)."""
 
-    async def attach(self, container: str) -> Attachment: ...
+    async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
+        """Attach to stdin, to stdout and stderr, or to both. With both, the end of the output may not be told while
+        a write to stdin waits for a container that has ended."""
 
     async def wait(self, container: str) -> int:
         """Wait until the container has ended and return its exit status."""

@@ -143,9 +143,10 @@ class DockerEngine:
                     found.append(_state(await entry.show()))
         return found
 
-    async def attach(self, container: str) -> Attachment:
+    async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
         with self._verb("attach", f"attach to container {_short(container)}"):
-            stream = self._docker.containers.container(container).attach(stdin=True, stdout=True, stderr=True)
+            handle = self._docker.containers.container(container)
+            stream = handle.attach(stdin=stdin, stdout=output, stderr=output)
             await stream.__aenter__()
             return DockerAttachment(stream)
 

@@ -110,8 +110,8 @@ class GuardedEngine:
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
         return await self._call(lambda: self._engine.containers(labels))
 
-    async def attach(self, container: str) -> Attachment:
-        return await self._call(lambda: self._engine.attach(container))
+    async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
+        return await self._call(lambda: self._engine.attach(container, stdin, output))
 
     async def wait(self, container: str) -> int:
         return await self._call(lambda: self._engine.wait(container), None)  # as long as the container runs

@@ -189,9 +189,9 @@ class MemoryEngine:
         with self._verb("containers"):
             return [c.state() for c in self._containers.values() if _carries(c.spec.labels, labels)]
 
-    async def attach(self, container: str) -> Attachment:
+    async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
         with self._verb("attach"):
-            return MemoryAttachment(self._get(container))
+            return MemoryAttachment(self._get(container), stdin, output)
 
     async def wait(self, container: str) -> int:
         with self._verb("wait"):

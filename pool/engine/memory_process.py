@@ -24,9 +24,14 @@ class Pipe:
         self._closed = False
         self._changed = asyncio.Event()
 
+    @property
+    def full(self) -> bool:
+        """Whether who writes waits."""
+        return len(self._pieces) >= PIPE_PIECES
+
     async def put(self, stream: int, data: bytes) -> None:
         """Write; swallowed when the pipe is closed."""
-        while len(self._pieces) >= PIPE_PIECES and not self._closed:
+        while self.full and not self._closed:
             await self._change()
         if not self._closed:
             self._pieces.append((stream, data))
@@ -168,7 +173,8 @@ class MemoryContainer:
             return
         self.running, self.exit_code, self.oom_killed = False, exit_code, oom
         self.stop_program()
-        self.stdin.close()
+        if not self.stdin.full:  # else who writes goes on waiting, as with Docker
+            self.stdin.close()
         for pipe in self.watchers:
             pipe.close()
         self.changed.set()
@@ -191,28 +197,42 @@ class MemoryContainer:
 
 
 class MemoryAttachment:
-    """The streams of a `MemoryContainer`."""
+    """Streams of a `MemoryContainer`.
 
-    def __init__(self, container: MemoryContainer) -> None:
+    As with Docker, a write that waits when it ends goes on waiting. Meanwhile the end of the output is not told to
+    who is attached to both.
+    """
+
+    def __init__(self, container: MemoryContainer, stdin: bool, output: bool) -> None:
         self._container = container
+        self._stdin = stdin
         self._output = Pipe()
-        if container.exit_code is None:
+        self._nothing_waits = asyncio.Event()
+        self._nothing_waits.set()
+        if output and container.exit_code is None:
             container.watchers.append(self._output)
         else:
             self._output.close()
 
     async def write(self, data: bytes) -> None:
-        await self._container.stdin.put(0, data)
+        self._nothing_waits.clear()
+        try:
+            await self._container.stdin.put(0, data)
+        finally:
+            self._nothing_waits.set()
 
     async def close_stdin(self) -> None:
         self._container.stdin.close()
 
     async def read(self) -> tuple[int, bytes] | None:
-        return await self._output.get()
+        frame = await self._output.get()
+        if frame is None:
+            await self._nothing_waits.wait()
+        return frame
 
     async def close(self) -> None:
-        # Docker ends a stdin that was opened once when its client leaves.
-        self._container.stdin.close()
+        if self._stdin:  # Docker ends a stdin that was opened once when its client leaves.
+            self._container.stdin.close()
         self._output.close()
         if self._output in self._container.watchers:
             self._container.watchers.remove(self._output)

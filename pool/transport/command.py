@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import IO
 
 from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, EngineUnreachable, NotRunnable
@@ -33,6 +33,32 @@ async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[
         raise
     created(container)
     return container
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStreams:
+    """The standard streams of a command, over a connection each way.
+
+    Over one, the engine does not tell the end of the output of a command that has ended before it read its input.
+    """
+
+    stdin: Attachment
+    output: Attachment
+
+    @classmethod
+    async def attach(cls, engine: Engine, container: str) -> CommandStreams:
+        """Attach to a container before it starts. Raises `EngineError`."""
+        stdin = await engine.attach(container, output=False)
+        try:
+            return cls(stdin, await engine.attach(container, stdin=False))
+        except BaseException:
+            await stdin.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of both; safe to call twice."""
+        await self.stdin.close()
+        await self.output.close()
 
 
 class CommandLink:
@@ -83,7 +109,7 @@ class CommandLink:
         async with self._starts:
             try:
                 container = await create_surely(self._engine, spec, self._created)
-                streams = await self._engine.attach(container)
+                streams = await CommandStreams.attach(self._engine, container)
                 try:
                     await self._engine.start(container)
                 except BaseException:
@@ -112,7 +138,12 @@ class CommandRun:
     """A running command, and then its answer."""
 
     def __init__(
-        self, engine: Engine, container: str, streams: Attachment, limit: int, log: Callable[[bytes], None]
+        self,
+        engine: Engine,
+        container: str,
+        streams: CommandStreams,
+        limit: int,
+        log: Callable[[bytes], None],
     ) -> None:
         self._engine = engine
         self._container = container
@@ -129,24 +160,29 @@ class CommandRun:
         self._left = 0
 
     async def exchange(self, call: Call) -> Answer:
-        """Feed the body, collect the output and wait for the exit status.
+        """Feed the body, collect the output and wait for the exit status. The command's end ends it, however much
+        of the body is left; so does a body that breaks off.
 
-        Raises `CommandFailed` for a status other than 0, `TooLarge` for output over the limit, and `EngineLost`.
+        Raises `CommandFailed` for a status other than 0, `TooLarge` for output over the limit, `EngineLost`, and what
+        the body raises.
         """
         feeding = asyncio.ensure_future(self._feed(call))
+        running = asyncio.ensure_future(self._run_to_its_end())
         try:
-            await self._collect()
-            status = self.exit_status = await self._engine.wait(self._container)
-            if feeding.done() and not feeding.cancelled() and (fault := feeding.exception()):
-                raise fault
+            await asyncio.wait((feeding, running), return_when=asyncio.FIRST_COMPLETED)
+            if feeding.done():
+                feeding.result()
+            status = await running
+            if feeding.done():
+                feeding.result()
         except EngineUnreachable as error:
             raise EngineLost(f"the engine went away while the command ran: {error}") from error
         except EngineError as error:
             raise CommandFailed(f"the command's container was lost: {error}") from error
         finally:
             feeding.cancel()
-            with contextlib.suppress(BaseException):
-                await feeding
+            running.cancel()
+            await asyncio.gather(feeding, running, return_exceptions=True)
         if status != 0:
             raise CommandFailed(await self._obituary(status))
         self._output.seek(0)
@@ -154,20 +190,25 @@ class CommandRun:
         self.headers = [(b"content-length", b"%d" % self._size)]
         return self
 
+    async def _run_to_its_end(self) -> int:
+        await self._collect()
+        self.exit_status = await self._engine.wait(self._container)
+        return self.exit_status
+
     async def _feed(self, call: Call) -> None:
         piece = call.first
         while True:
             if piece:
-                await self._streams.write(piece)
+                await self._streams.stdin.write(piece)
             if call.more is None:
                 break
             piece = await call.more()
             if not piece:
                 break
-        await self._streams.close_stdin()
+        await self._streams.stdin.close_stdin()
 
     async def _collect(self) -> None:
-        while (frame := await self._streams.read()) is not None:
+        while (frame := await self._streams.output.read()) is not None:
             stream, data = frame
             if stream != STDOUT:
                 self._log(data)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from harness import BASE_IMAGE, BUSYBOX_IMAGE, Gateway, command, eventually, handler, in_parallel
 
@@ -40,6 +41,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "wordcount": command("wc", "-w"),
         "cat": command("cat", content_type="text/plain; charset=utf-8"),
         "environment": command("env", env={"OWN": "kept", "REQUEST_METHOD": "fixed"}),
+        "reads-little": command(
+            "sh", "-c", "head -c 5; sleep 0.5; head -c 100000 /dev/zero", max_body="16MiB", timeout="5s"
+        ),
+        "reads-nothing": command(
+            "sh", "-c", "echo no >&2; sleep 0.5; exit 3", max_body="16MiB", timeout="5s"
+        ),
         "default-command": {"image": BUSYBOX_IMAGE},
         "httpd": {"image": BUSYBOX_IMAGE, "command": ["sh", "-c", HTTPD], "port": 8080},
         "files": {
@@ -77,6 +84,31 @@ def test_a_command_gets_and_gives_every_byte(gateway: Gateway):
     assert (
         gateway.call("cat", content=b"Status: 500\r\n\r\nno headers").text == "Status: 500\r\n\r\nno headers"
     )
+
+
+@pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
+@pytest.mark.parametrize("size", [2**20, 12 * 2**20])
+def test_the_end_of_a_command_that_does_not_read_its_body_is_its_answer(
+    gateway: Gateway, size: int, framed: bool
+):
+    """Before its timeout, and while the client still sends."""
+
+    def call(function: str) -> httpx.Response:
+        body = b"first" + bytes(size - 5)
+        return gateway.call(function, content=body if framed else iter([body]), timeout=20)
+
+    answer = call("reads-little")
+    assert (answer.status_code, answer.content) == (200, b"first" + bytes(100_000))
+    failed = call("reads-nothing")
+    assert (failed.status_code, failed.json()["type"]) == (502, "urn:hearth:problem:command-failed")
+    assert "exit status 3" in failed.json()["detail"]
+    assert gateway.logs(failed) == "no\n"
+
+
+def test_a_body_that_is_too_large_ends_the_command_that_waits_for_it(gateway: Gateway):
+    refused = gateway.call("cat", content=iter([bytes(2**20)] * 8), timeout=20)
+    assert (refused.status_code, refused.json()["type"]) == (413, "urn:hearth:problem:body-too-large")
+    eventually(lambda: gateway.instances("cat") == [])
 
 
 def test_an_image_without_a_command_of_its_own_runs_what_it_has(gateway: Gateway):

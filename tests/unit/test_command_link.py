@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool.clock import LoopClock
-from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable, NotRunnable
+from pool.engine.base import Attachment, ContainerSpec, EngineError, EngineUnreachable, NotRunnable
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
@@ -165,3 +165,67 @@ async def test_a_container_is_known_although_its_caller_left_while_it_was_create
     assert len(bench.containers) == bench.engine.alive() == 1
     await bench.engine.remove(bench.containers[0])
     await bench.engine.close()
+
+
+async def reads_little(process: Process) -> int:
+    """Ends, as its first input says, when most of it is unread: with an answer, or a status of 3."""
+    first = await process.read()
+    await asyncio.sleep(0.02)  # the pipe of its input fills
+    await process.write(b"enough")
+    return 0 if first == b"answer" else 3
+
+
+@pytest.mark.parametrize("first", [b"answer", b"fail"])
+async def test_the_end_of_a_command_that_does_not_read_its_body_ends_the_call(
+    bench: Bench, first: bytes
+) -> None:
+    bench.engine.add_image("image", program=reads_little)
+    asked = 0
+
+    async def more() -> bytes:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return bytes(2**16)  # it never ends
+
+    calling = asyncio.ensure_future(bench.call(first, more=more))
+    async with asyncio.timeout(10):
+        if first == b"answer":
+            assert await calling == b"enough"
+        else:
+            with pytest.raises(CommandFailed, match="the command ended with exit status 3"):
+                await calling
+    before = asked
+    await asyncio.sleep(0.01)
+    assert asked == before, "nobody asks the client for more"
+
+
+async def test_a_client_that_leaves_ends_the_call_of_a_command_that_waits_for_its_body(bench: Bench) -> None:
+    async def more() -> bytes:
+        raise ConnectionResetError("the client has left")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionResetError, match="the client has left"):
+            await bench.call(b"x", more=more)
+
+
+async def test_what_one_attachment_has_taken_is_given_back_if_the_other_fails(bench: Bench) -> None:
+    attach, closed = bench.engine.attach, []
+
+    async def only_stdin(container: str, stdin: bool = True, output: bool = True) -> Attachment:
+        if output:
+            raise EngineError("no streams")
+        made = await attach(container, stdin, output)
+        close = made.close
+
+        async def told() -> None:
+            closed.append(container)
+            await close()
+
+        made.close = told  # type: ignore[method-assign]
+        return made
+
+    bench.engine.attach = only_stdin  # type: ignore[method-assign]
+    with pytest.raises(NotSent, match="no streams"):
+        await bench.call(b"x")
+    assert closed == bench.containers
