@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.body import Receive, Send
+from gateway.browser_policy import for_browsers
 from gateway.durable.accept import AcceptEndpoint
 from gateway.durable.caller import Caller
 from gateway.durable.preferences import preferences
@@ -38,6 +39,7 @@ PAGE_POLICY = (
 SHOW_WHAT_THE_KEY_SEES = """
 let key = null;
 ui.getConfigs().requestInterceptor = request => {
+  request.redirect = "manual";
   if (request.loadSpec && key) request.headers = {...request.headers, Authorization: "Bearer " + key};
   return request;
 };
@@ -48,7 +50,8 @@ ui.getStore().subscribe(() => {
   ui.specActions.download("/openapi.json");
 });
 """
-"""Loads the document again when a key is given on the page, or taken back: it names what the key may see."""
+"""Loads the document again when a key is given on the page, or taken back: it names what the key may see.
+Follows no redirect: a function could have the page send its reader's key to any place of the API."""
 
 
 class Edge:
@@ -122,7 +125,7 @@ class Edge:
             CURRENT.set(admission)
             reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
             try:
-                await self._app(scope, receive, send)
+                await self._app(scope, receive, for_browsers(send))
             finally:
                 reservation.close()
 

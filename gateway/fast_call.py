@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.access.access import OPEN, Access, Admission
+from gateway.answer_headers import response_lines
 from gateway.body import Receive, Send
-from gateway.forwarding import DEADLINE, HeaderList, response_lines
+from gateway.forwarding import DEADLINE, HeaderList
 from gateway.guard import Guard
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint

@@ -1,4 +1,4 @@
-"""What of a request goes to a function, and what of its answer goes back. Pure functions on headers.
+"""What of a request goes to a function. `answer_headers` says what of its answer goes back. Pure functions.
 
 Framing is rebuilt on both sides, never passed on (RFC 9110, 7.6.1: hop-by-hop fields; RFC 9112, 6: length or
 chunks, never both).
@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Any
 
 from gateway.problems import Problem
-from pool.transport.message import header_lines
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -36,11 +35,6 @@ NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-
 NOT_THE_CALLERS = (b"x-hearth", b"x_hearth", b"x-forwarded", b"x_forwarded", b"x-invocation", b"x_invocation")
 """Beginnings of fields that Hearth alone may set. Many servers take `_` in a field's name for `-`."""
 NOT_TO_CGI = NOT_TO_FUNCTION | {b"authorization", b"proxy"}
-NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"x-invocation-id", b"date", b"server"}
-NOT_FOR_OUR_ORIGIN = frozenset({b"set-cookie", b"set-cookie2", b"clear-site-data", b"service-worker-allowed"})
-"""What only a function marked `web: true` may do to the origin that all functions share."""
-ACTIVE_CONTENT = re.compile(rb"html|xml|xsl|svg|multipart/", re.IGNORECASE)
-"""Parts of content types that a browser may run scripts of; every kind of XML can hold some."""
 NAME, VALUE = itemgetter(0), itemgetter(1)
 MOST_NAMES = 64
 """Fields of a request whose names are remembered, at most."""
@@ -67,7 +61,7 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     headers = list(compress(given, known(names)))
     if NOT_IN_A_VALUE.search(b" ".join(map(VALUE, headers))):
         raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
-    if b"connection" in names and (listed := _listed(given)):
+    if b"connection" in names and (listed := listed_by_connection(given)):
         headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
     host = dict(headers).get(b"host", b"")
     if not host:
@@ -83,49 +77,14 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     return headers
 
 
-def _listed(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
-    """The fields that are meant for the next hop alone, since `Connection` names them."""
+def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """Return the fields that are meant for the next hop alone, since `Connection` names them."""
     return {
         token.strip().lower()
         for name, value in headers
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close")
         for token in value.split(b",")
     }
-
-
-def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool) -> HeaderList:
-    """The function's headers as the caller shall see them; the length is added by who knows it.
-
-    Names are in lower case. Without `web` the function cannot act for our origin: no cookies, and active content
-    is sandboxed.
-    """
-    kept: HeaderList = []
-    listed = _listed(headers)
-    active = False
-    for name, value in headers:
-        if name in NOT_FROM_FUNCTION or name.startswith(b"x-hearth-"):
-            continue
-        if not web:
-            if name in NOT_FOR_OUR_ORIGIN:
-                continue
-            if name == b"content-type" and ACTIVE_CONTENT.search(value):
-                active = True
-        kept.append((name, value))
-    if listed:
-        kept = [pair for pair in kept if pair[0] not in listed]
-    if not web:
-        kept.append((b"x-content-type-options", b"nosniff"))
-        if active:
-            kept.append(
-                (b"content-security-policy", b"sandbox; default-src 'none'; style-src 'unsafe-inline'")
-            )
-    return kept
-
-
-@lru_cache(maxsize=512)
-def response_lines(headers: tuple[tuple[bytes, bytes], ...], web: bool) -> bytes:
-    """`response_headers` as they go over a connection. Few functions answer with other fields each time."""
-    return header_lines(response_headers(headers, web))
 
 
 def target_of(sub_path: bytes, query: bytes) -> bytes:

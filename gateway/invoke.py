@@ -10,10 +10,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from gateway.answer_headers import response_headers
 from gateway.background import BACKGROUND, Background, phases_of
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.deadline import Deadline
-from gateway.forwarding import cgi_variables, request_headers, response_headers, target_of
+from gateway.forwarding import cgi_variables, request_headers, target_of
 from gateway.invocation import HandedOver, Invocation
 from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
@@ -325,12 +326,13 @@ class _Invocation(Invocation):
     async def _respond(self, function: Function, answer: Answer) -> None:
         """Send the answer on: in one piece if it is here, else as it comes, no faster than the client reads."""
         limits = function.limits
-        headers = response_headers(answer.headers, limits.web)
-        if limits.content_type is not None and function.workload.kind is Kind.COMMAND:
-            headers.append((b"content-type", limits.content_type.encode()))
-        headers += self.own_headers()
         send, status = self.send, answer.status
         bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
+        told = answer.headers
+        if limits.content_type is not None and function.workload.kind is Kind.COMMAND:
+            told = [*told, (b"content-type", limits.content_type.encode())]
+        headers = response_headers(told, limits.web, typed=status not in (204, 304))
+        headers += self.own_headers()
         if answer.complete and not bodiless and function.workload.kind is not Kind.COMMAND:
             body = answer.take()
             most, why = self._most_of_an_answer(function)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.browser_policy import FROM_API
 from pool.errors import (
     CommandFailed,
     EngineLost,
@@ -95,6 +96,7 @@ class Problem(Exception):
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
+            *FROM_API,
             *self.headers,
         ]
         if self.retry_after is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
+from gateway.browser_policy import FROM_API
 from gateway.deadline import Deadline
 from gateway.durable.idempotency import idempotency_of
 from gateway.durable.preferences import CALLBACK, Preferences
@@ -83,6 +84,7 @@ class AcceptEndpoint:
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
+            *FROM_API,
             (b"location", f"/invocations/{record.id}".encode()),
             (b"preference-applied", wish.applied()),
             (b"x-invocation-id", record.id.encode()),

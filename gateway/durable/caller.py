@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 
+from gateway.answer_headers import without_added_type
 from gateway.background import BACKGROUND, Background, background_headers, phases_of
 from gateway.body import Message
 from gateway.fast_call import FastCall, FastPath, Head
@@ -23,7 +24,7 @@ from scheduler.function import Function
 
 LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""
-OWN = (b"x-invocation-id", b"x-hearth-start", b"server-timing")
+OWN = (b"x-invocation-id", b"x-hearth-start", b"server-timing", b"content-length")
 """Header fields of an answer that are not kept: what is shown of the call has them."""
 HANDLER, HTTP = Kind.HANDLER, Kind.HTTP  # looked up once: a member of an enum is found by a call
 App = Callable[..., Awaitable[None]]
@@ -71,7 +72,7 @@ class Caller:
             return Result(
                 problem.status, headers, body, problem.slug, problem.detail, problem.blame, log, phases
             )
-        headers = [pair for pair in exchange.headers if pair[0] not in OWN]
+        headers = without_added_type([pair for pair in exchange.headers if pair[0] not in OWN])
         return Result(exchange.status, headers, b"".join(exchange.pieces), log=log, phases=phases)
 
 
@@ -193,9 +194,8 @@ def _told(attempt: int, context: tuple[tuple[str, str], ...]) -> bytes:
 
 @lru_cache(maxsize=512)
 def _fields(lines: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(
-        (name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
-    )
+    pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return tuple(without_added_type([(name, value) for name, _, value in pairs]))
 
 
 def fields(lines: bytes) -> HeaderList:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.answer_headers import response_headers
 from gateway.views import NEXT_PAGE, moment
 from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
 from scheduler.durable.model import HeaderList, Page, Phases, Record, Result, Status
@@ -144,8 +145,11 @@ def callback_view(callback: CallbackRecord) -> CallbackView:
 
 
 def result_headers(result: Result, record: Record) -> HeaderList:
-    """The headers of an answer that was kept, as it is given to who asks for it."""
-    headers = [pair for pair in result.headers if pair[0] not in (b"content-length", b"x-invocation-id")]
+    """Return the headers of an answer that was kept, as it is given to who asks for it.
+
+    It is no page, whatever its function is marked: it may be older than the mark, and its place is the API's.
+    """
+    headers = response_headers(result.headers, False, result.status not in (204, 304))
     headers.append((b"x-invocation-id", record.id.encode()))
     if (phases := record.phases) is not None:
         timing = f"queue;dur={phases.queue:.2f}, start;dur={phases.start:.2f}, exec;dur={phases.exec:.2f}"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
+from gateway.answer_headers import response_headers
 from gateway.body import whole_body
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.preferences import preferences
@@ -309,10 +310,6 @@ def picture_of(svg: bytes) -> Response:
 
 def answer_of(output: Body, headers: dict[str, str]) -> Response:
     """A run's output as an answer. It may be any function's page: browsers give it no rights on our origin."""
-    safe = {
-        "content-security-policy": "sandbox",
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-store",
-    }
-    kind = output.content_type or "application/octet-stream"
-    return Response(output.data, 200, {**headers, **safe, "content-type": kind})
+    kept = [(b"content-type", output.content_type.encode("latin-1"))] if output.content_type else []
+    safe = {name.decode(): value.decode("latin-1") for name, value in response_headers(kept, web=False)}
+    return Response(output.data, 200, {**headers, **safe, "cache-control": "no-store"})

@@ -4,4 +4,5 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
+from chromium import browser  # noqa: E402, F401  (a fixture)
 from harness import pytest_runtest_makereport  # noqa: E402, F401  (a hook: pytest finds it here)

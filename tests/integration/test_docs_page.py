@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from chromium import STRANGE_NAME
 from harness import Gateway, command, handler
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
@@ -29,21 +29,6 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOT = ROOT / "docs" / "images" / "docs-page.png"
-STRANGE_NAME = "hearth.example"
-"""A name that the browser takes for this machine, as a page of somebody else can arrange (DNS rebinding)."""
-FLAGS = [
-    "--no-sandbox",
-    "--headless",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # The browser's own guards of the local network may come to help; what is tested here is ours.
-    "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests",
-    f"--host-resolver-rules=MAP {STRANGE_NAME} 127.0.0.1",
-]
 API = {"image": "hearth-example/api:latest", "port": 8000, "concurrency": 16, "health": "/healthz"}
 
 
@@ -63,16 +48,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     }
     with Gateway(tmp_path_factory.mktemp("docs"), functions, prewarm={"python": 1}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    assert chromium, "the docs page is tested in chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.forwarding import HOP_BY_HOP, cgi_variables, request_headers, response_headers, target_of
+from gateway.answer_headers import response_headers
+from gateway.forwarding import HOP_BY_HOP, cgi_variables, request_headers, target_of
 from gateway.problems import Problem
 
 OWN = {
@@ -111,59 +112,6 @@ def test_a_value_with_a_line_end_is_refused(bad: bytes) -> None:
 def test_a_caller_without_an_address() -> None:
     headers = dict(request_headers(scope(client=None), b"i1", 1.0))
     assert headers[b"x-forwarded-for"] == b"unknown"
-
-
-def test_what_a_function_cannot_say() -> None:
-    told = [
-        (b"content-type", b"text/plain"),
-        (b"content-length", b"5"),
-        (b"transfer-encoding", b"chunked"),
-        (b"connection", b"close"),
-        (b"x-hearth-start", b"warm"),
-        (b"x-invocation-id", b"other"),
-        (b"date", b"now"),
-        (b"server", b"theirs"),
-        (b"x-own", b"1"),
-    ]
-    assert response_headers(told, web=True) == [(b"content-type", b"text/plain"), (b"x-own", b"1")]
-
-
-def test_only_a_web_function_acts_for_our_origin() -> None:
-    told = [
-        (b"set-cookie", b"a=b"),
-        (b"clear-site-data", b'"*"'),
-        (b"service-worker-allowed", b"/"),
-        (b"content-type", b"text/html"),
-    ]
-    assert response_headers(told, web=True) == told
-    names = [name for name, _ in response_headers(told, web=False)]
-    assert names == [b"content-type", b"x-content-type-options", b"content-security-policy"]
-
-
-@pytest.mark.parametrize(
-    ("content_type", "active"),
-    [
-        (b"text/html", True),
-        (b" TEXT/HTML; charset=utf-8", True),
-        (b"application/xhtml+xml", True),
-        (b"image/svg+xml", True),
-        (b"application/rss+xml", True),
-        (b"text/xml", True),
-        (b"text/xsl", True),
-        (b"multipart/x-mixed-replace; boundary=a", True),
-        (b"text/plain", False),
-        (b"application/json", False),
-        (b"image/png", False),
-        (b"text/event-stream", False),
-    ],
-)
-def test_active_content_is_sandboxed(content_type: bytes, active: bool) -> None:
-    headers = dict(response_headers([(b"content-type", content_type)], web=False))
-    assert headers[b"x-content-type-options"] == b"nosniff"
-    assert (b"content-security-policy" in headers) is active
-    if active:
-        assert headers[b"content-security-policy"].startswith(b"sandbox;")
-        assert b"allow-" not in headers[b"content-security-policy"]
 
 
 @pytest.mark.parametrize(

@@ -294,3 +294,33 @@ async def test_the_page_loads_nothing_from_elsewhere(client: httpx.AsyncClient) 
     for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
         assert f'"/docs/files/{name}"' in page.text
         assert (await client.get(f"/docs/files/{name}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/functions"),
+        ("GET", "/openapi.json"),
+        ("GET", "/metrics"),
+        ("GET", "/readyz"),
+        ("GET", "/invocations"),
+        ("GET", "/invocations/0/logs"),
+        ("GET", "/invocations/0/result"),
+        ("GET", "/nowhere<script>"),
+        ("GET", "/invoke/nobody"),
+        ("POST", "/functions"),
+        ("GET", "/docs/files/swagger-ui.css"),
+    ],
+)
+async def test_no_answer_of_the_api_is_a_page(client: httpx.AsyncClient, method: str, path: str) -> None:
+    answer = await client.request(method, path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'; frame-ancestors 'none'"
+    assert len(answer.headers.get_list("content-type")) == 1
+
+
+async def test_the_docs_page_alone_has_a_policy_that_lets_it_run(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert len(page.headers.get_list("content-security-policy")) == 1
+    assert "sandbox" not in page.headers["content-security-policy"]

@@ -1,0 +1,173 @@
+"""Which header fields of a function's answer a caller sees. Pure functions.
+
+All functions and the API share one origin. So nothing that a function answers may become active content of that
+origin, unless the function is marked `web: true`. A list of what is allowed holds that rule, since browsers learn new
+fields each year.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from gateway.browser_policy import FROM_FUNCTION
+from gateway.forwarding import HOP_BY_HOP, HeaderList, listed_by_connection
+from pool.transport.message import header_lines
+
+OCTETS = b"application/octet-stream"
+"""The content type that every browser saves and none shows."""
+
+UNTYPED = (*FROM_FUNCTION, (b"content-type", OCTETS))
+"""The last fields of an answer whose function gave no content type."""
+
+NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-invocation-id"}
+NOT_FROM_ANY_FUNCTION = (
+    b"x-hearth",
+    b"x-accel-redirect",
+    b"x-accel-limit",
+    b"x-accel-charset",
+    b"x-accel-expires",
+    b"x-sendfile",
+    b"x-lighttpd-send",
+    b"x-litespeed-location",
+    b"x-reproxy",
+)
+"""Beginnings of fields that only Hearth may set, or that a proxy in front of Hearth would take for orders."""
+
+PASSED = frozenset(
+    b"""
+    accept-patch accept-post accept-ranges access-control-allow-credentials access-control-allow-headers
+    access-control-allow-methods access-control-allow-origin access-control-expose-headers access-control-max-age age
+    allow api-version authentication-info baggage cache-control content-digest content-disposition content-encoding
+    content-language content-location content-md5 content-range correlation-id dav deprecation digest dpop-nonce etag
+    expires idempotency-key last-modified link location lock-token operation-location pragma preference-applied
+    ratelimit repr-digest request-id retry-after server-timing signature signature-input sunset timing-allow-origin
+    traceparent traceresponse tracestate vary warning www-authenticate
+    """.split()
+)
+"""Fields that browsers do not act on, or only for the one answer that carries them."""
+PASSED_PREFIXES = (b"x-", b"ce-", b"grpc-", b"mcp-", b"ratelimit-")
+"""Beginnings of fields that programs make up for each other."""
+READ_BY_BROWSERS = (
+    b"x-content-security-policy",
+    b"x-content-type-options",
+    b"x-dns-prefetch-control",
+    b"x-download-options",
+    b"x-frame-options",
+    b"x-permitted-cross-domain-policies",
+    b"x-sourcemap",
+    b"x-ua-compatible",
+    b"x-webkit-csp",
+    b"x-xss-protection",
+)
+"""Beginnings of the `x-` fields that browsers read."""
+
+_TOKEN = rb"[!#$%&'+.^_`|~0-9A-Za-z-]+"  # without `*`, which says nothing in a content type
+_PARAMETER = rb"[ \t]*(?:(%b)=(%b|\"[^\"\\\x00-\x08\x0a-\x1f\x7f-\xff]*\")[ \t]*)?" % (_TOKEN, _TOKEN)
+_MEDIA_TYPE = re.compile(rb"(%b/%b)[ \t]*((?:;%b)*)" % (_TOKEN, _TOKEN, _PARAMETER))
+_PARAMETERS = re.compile(rb";" + _PARAMETER)
+UNKNOWN_TYPES = frozenset({b"application/unknown", b"unknown/unknown"})
+"""Content types that have browsers find out for themselves, as `*/*` and none do."""
+REPLACING_TYPE = b"multipart/x-mixed-replace"
+"""A content type whose parts are documents of their own, each with header fields of its own."""
+
+_REFERENCE = re.compile(rb"(?:https?:|(?![a-z][a-z0-9+.-]*:))[!-~\x80-\xff]*", re.IGNORECASE)
+"""A reference that is relative, or leads to HTTP: not to `javascript:` or `data:`."""
+_CHALLENGE = re.compile(
+    rb"(?:bearer|dpop|signature)\b(?!.*\b(?:basic|digest|negotiate|ntlm)\b).*", re.IGNORECASE
+)
+"""A challenge that no browser asks its user for a password for."""
+_LINK = rb"<[^<>\"\s]*>(?:[ \t]*;[ \t]*%b=(?:%b|\"[^\"\\]*\"))*" % (_TOKEN, _TOKEN)
+_LINKS = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_LINK, _LINK))
+_RELATIONS = re.compile(rb";[ \t]*rel=(?:\"([^\"]*)\"|(%b))" % _TOKEN, re.IGNORECASE)
+INERT_RELATIONS = frozenset(
+    b"""
+    about alternate author bookmark canonical collection copyright current deprecation describedby edit edit-media
+    first help item last latest-version license next payment predecessor-version prev previous profile related section
+    self service-desc service-doc service-meta start status successor-version sunset tag terms-of-service type up
+    version-history via working-copy
+    """.split()
+)
+"""Relations of a `Link` that no browser loads anything for; so are those that are URLs."""
+
+
+def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: bool = True) -> HeaderList:
+    """Return the function's headers as the caller shall see them; the length is added by who knows it.
+
+    Names are in lower case. Without `web` the function cannot act for our origin: only fields of a list go through,
+    with one content type that browsers do not look behind, and in a sandbox. Applied again it changes nothing.
+    `typed` says whether it is given a content type, as the last field, if it has none; a 304 must not be.
+    """
+    listed = listed_by_connection(headers)
+    kept = [
+        (name, value)
+        for name, value in headers
+        if (plain := name.replace(b"_", b"-")) not in NOT_FROM_FUNCTION
+        and name not in listed
+        and not plain.startswith(NOT_FROM_ANY_FUNCTION)
+    ]
+    if web:
+        return kept
+    types = [value for name, value in kept if name == b"content-type"]
+    safe = [(name, value) for name, value in kept if is_harmless(name, value)]
+    if types:
+        return [*safe, (b"content-type", safe_content_type(types)), *FROM_FUNCTION]
+    return [*safe, *UNTYPED] if typed else [*safe, *FROM_FUNCTION]
+
+
+def without_added_type(headers: HeaderList) -> HeaderList:
+    """Return `response_headers` without a content type that the function did not give.
+
+    Such an answer is kept as it came: a workflow finds out for itself what it is.
+    """
+    return headers[:-1] if tuple(headers[-len(UNTYPED) :]) == UNTYPED else headers
+
+
+@lru_cache(maxsize=512)
+def response_lines(headers: tuple[tuple[bytes, bytes], ...], web: bool) -> bytes:
+    """Return `response_headers` as they go over a connection. Few functions answer with other fields each time."""
+    return header_lines(response_headers(headers, web))
+
+
+def is_harmless(name: bytes, value: bytes) -> bool:
+    """Return whether a field may be set by a function that is not to act for our origin. `name` is in lower case.
+
+    False for `content-type`, which is never passed on as it is.
+    """
+    if name.startswith(PASSED_PREFIXES):
+        return not name.replace(b"_", b"-").startswith(READ_BY_BROWSERS)
+    if name not in PASSED:
+        return False
+    if name in (b"location", b"content-location"):
+        return _REFERENCE.fullmatch(value) is not None
+    if name == b"www-authenticate":
+        return _CHALLENGE.fullmatch(value) is not None
+    return name != b"link" or _is_inert_link(value)
+
+
+def safe_content_type(values: Sequence[bytes]) -> bytes:
+    """Return the content type that an answer is sent with, of the ones it came with.
+
+    It is one that every reader understands in the same way. Where there is none, more than one, or one that leaves
+    the type open, it is `application/octet-stream`.
+    """
+    stripped = {value.strip(b" \t") for value in values}
+    found = _MEDIA_TYPE.fullmatch(stripped.pop()) if len(stripped) == 1 else None
+    if found is None:
+        return OCTETS
+    essence, parameters = found[1].lower(), _PARAMETERS.findall(found[2])
+    if essence in UNKNOWN_TYPES or essence == REPLACING_TYPE:
+        return OCTETS
+    first = {name.lower(): value for name, value in reversed(parameters) if name}
+    return b"; ".join([essence, *(b"%b=%b" % (name, first[name]) for name in reversed(first))])
+
+
+def _is_inert_link(value: bytes) -> bool:
+    """Return whether a `Link` only names other resources. One that is not read easily is not inert."""
+    if _LINKS.fullmatch(value) is None:
+        return False
+    relations = [quoted or plain for quoted, plain in _RELATIONS.findall(value)]
+    return all(
+        token in INERT_RELATIONS or b":" in token for each in relations for token in each.lower().split()
+    )
