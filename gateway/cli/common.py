@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
+from gateway.cli.terminal import say, say_json, show_exception, visible_line
 from gateway.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -41,6 +42,10 @@ STYLES = {
 
 class Failure(click.ClickException):
     """Ends the command with a message on stderr and status 1: the function, the gateway or the engine failed."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message."""
+        show_exception(self, file)
 
 
 class Mistake(Failure):
@@ -119,9 +124,16 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
+def raw_option(command: Command) -> Command:
+    """`--raw`: bytes go to a terminal as they are."""
+    return click.option(
+        "--raw", is_flag=True, help="Also on a terminal, print control characters (colours, say) as they are."
+    )(command)
+
+
 def print_json(value: object) -> None:
     """JSON for programs, on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    say_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -131,7 +143,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         for line in lines:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            click.echo("  ".join(cells).rstrip())
+            say("  ".join(cells).rstrip())
         return
     # Only now: rich takes a tenth of a second to import.
     from rich.console import Console
@@ -142,7 +154,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(visible_line(cell), STYLES.get(cell, "")) for cell in row))
     Console().print(table)
 
 

@@ -10,6 +10,7 @@ import click
 
 from gateway.cli.common import Mistake, check_engine_address, json_option, print_json, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.terminal import say
 from gateway.doctor import Check, can_run_functions, examine
 from gateway.settings import Settings
 from pool.engine.docker import DockerEngine
@@ -42,8 +43,8 @@ def doctor(as_json: bool, **options: object) -> None:
         print_table(("STATE", "CHECK", "FOUND"), [(c.state, c.name, c.found) for c in checks])
         for check in checks:
             if check.state != "ok":
-                click.echo(f"\n{check.name}: {check.next_step}")
-        click.echo("\nFunctions can run." if able else "\nFunctions cannot run yet.")
+                say(f"\n{check.name}: {check.next_step}")
+        say("\nFunctions can run." if able else "\nFunctions cannot run yet.")
     sys.exit(0 if able else 1)
 
 

@@ -8,6 +8,7 @@ from typing import cast
 import click
 
 from gateway.cli.common import Failure, Mistake
+from gateway.cli.terminal import say
 from gateway.scaffold import Kind, ScaffoldError, create
 
 
@@ -47,9 +48,9 @@ def init(name: str, kind: str, folder: Path) -> None:
     except OSError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from error
     for file in written:
-        click.echo(f"wrote {file}")
-    click.echo("\nNext:")
+        say(f"wrote {file}")
+    say("\nNext:")
     if folder.resolve() != Path.cwd():
-        click.echo(f"  cd {folder}")
+        say(f"  cd {folder}")
     for step in steps:
-        click.echo(f"  {step}")
+        say(f"  {step}")

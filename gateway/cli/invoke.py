@@ -13,7 +13,8 @@ from typing import BinaryIO
 import click
 import httpx
 
-from gateway.cli.common import Failure, Gateway, Mistake, gateway_options
+from gateway.cli.common import Failure, Gateway, Mistake, gateway_options, raw_option
+from gateway.cli.terminal import BodyWriter, say
 
 PIECE = 64 * 1024
 """Bytes that are read at once of what is sent."""
@@ -40,6 +41,7 @@ PIECE = 64 * 1024
 @click.option("--path", default="", metavar="/SUB", help="Sub-path and query, for functions that serve HTTP.")
 @click.option("--method", "-X", metavar="VERB", help="POST; with --path and nothing to send, GET.")
 @click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
+@raw_option
 def invoke(
     url: str,
     key_file: Path | None,
@@ -52,8 +54,9 @@ def invoke(
     path: str,
     method: str | None,
     include: bool,
+    raw: bool,
 ) -> None:
-    """Call FUNCTION and print what it answers, byte for byte.
+    """Call FUNCTION and print what it answers, byte for byte. On a terminal, control characters are written out.
 
     The exit status is 0 for an answer below 400, 2 where the caller has to change something, and 1 where the
     function or the platform failed.
@@ -83,13 +86,10 @@ def invoke(
         with gateway.invoke(function, content, fields, verb, path) as (response, pieces):
             if include:
                 show_head(response)
-            out, last = sys.stdout.buffer, b""
+            out = BodyWriter(raw)
             for piece in pieces:
                 out.write(piece)
-                out.flush()
-                last = piece or last
-            if last and not last.endswith(b"\n") and sys.stdout.isatty():
-                click.echo()
+            out.end()
     if response.status_code >= 400:
         ending = Failure if response.status_code >= 500 else Mistake
         raise ending(f"{function} answered {response.status_code}")
@@ -129,13 +129,13 @@ def fields_of(headers: tuple[str, ...]) -> dict[str, str]:
 
 def show_head(response: httpx.Response) -> None:
     """Status, headers, kind of start and timing, on stderr."""
-    click.echo(f"{response.http_version} {response.status_code} {response.reason_phrase}", err=True)
+    say(f"{response.http_version} {response.status_code} {response.reason_phrase}", err=True)
     for name, value in response.headers.multi_items():
-        click.echo(f"{name}: {value}", err=True)
+        say(f"{name}: {value}", err=True)
     start = response.headers.get("x-hearth-start")
     if start is not None:
-        click.echo(f"-- {start} start, {timing_of(response.headers.get('server-timing', ''))}", err=True)
-    click.echo(err=True)
+        say(f"-- {start} start, {timing_of(response.headers.get('server-timing', ''))}", err=True)
+    say(err=True)
 
 
 def timing_of(server_timing: str) -> str:

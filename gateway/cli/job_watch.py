@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import click
-
 from gateway.cli.common import human_seconds, print_json, print_table
+from gateway.cli.terminal import say
 from gateway.cli.watching import Watched, short_line, watch
 from gateway.client import GatewayClient, Refused
 
@@ -37,7 +36,7 @@ def follow(gateway: GatewayClient, job: dict[str, Any]) -> dict[str, Any]:
 def shown(job: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar on stderr if that is a terminal, else one line: gives what updates it."""
     if not sys.stderr.isatty():
-        click.echo(f"job {job['id']}: {job['count']} tasks, {job['parallel']} at once", err=True)
+        say(f"job {job['id']}: {job['count']} tasks, {job['parallel']} at once", err=True)
         yield lambda job: None
         return
     # Only now: rich takes a tenth of a second to import.
@@ -100,9 +99,9 @@ def show_end(gateway: GatewayClient, job: dict[str, Any], as_json: bool) -> None
                 for task in tasks
             ],
         )
-    click.echo(f"job {id} {job['status']}: {in_words(job)}", err=True)
+    say(f"job {id} {job['status']}: {in_words(job)}", err=True)
     if job["status"] in ("failed", "cancelled"):
-        click.echo(f"  run those again that have not succeeded: hearth jobs retry {id}", err=True)
+        say(f"  run those again that have not succeeded: hearth jobs retry {id}", err=True)
 
 
 def took(task: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_table
 from gateway.cli.job_watch import follow, in_words, show_end
+from gateway.cli.terminal import say
 
 
 class ListByDefault(click.Group):
@@ -61,7 +62,7 @@ def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None
         ],
     )
     if listed["declared"]:
-        click.echo(f"\nDeclared: {', '.join(listed['declared'])}; `hearth run NAME` starts one")
+        say(f"\nDeclared: {', '.join(listed['declared'])}; `hearth run NAME` starts one")
 
 
 @jobs.command("show")
@@ -136,8 +137,8 @@ def change(url: str, key_file: Path | None, as_json: bool, method: str, path: st
     with Gateway(url, key_file) as gateway:
         job = gateway.ask(method, path)
     if job is None:
-        click.echo("It is forgotten.", err=True)
+        say("It is forgotten.", err=True)
     elif as_json:
         print_json(job)
     else:
-        click.echo(f"job {job['id']} {job['status']}: {in_words(job)}")
+        say(f"job {job['id']} {job['status']}: {in_words(job)}")

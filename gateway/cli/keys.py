@@ -13,6 +13,7 @@ from gateway.access.keys import Key, create, format_moment, parse_quota
 from gateway.access.scopes import parse_scopes
 from gateway.cli.common import Failure, Mistake, json_option, print_json, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.terminal import say
 from gateway.settings import Settings
 from scheduler.units import parse_duration
 
@@ -82,11 +83,11 @@ def create_key(
             if name in (other.name for other in settings.api_keys):
                 raise ValueError("a key of HEARTH_API_KEYS has this name already")
             file(settings).add(key)
-    click.echo(text)
+    say(text)
     if print_only:
-        click.echo(f"For HEARTH_API_KEYS:\n  {entry_of(key)}", err=True)
+        say(f"For HEARTH_API_KEYS:\n  {entry_of(key)}", err=True)
     else:
-        click.echo(f"Kept as {name} ({key.id}) in {settings.data_dir}. It is not shown again.", err=True)
+        say(f"Kept as {name} ({key.id}) in {settings.data_dir}. It is not shown again.", err=True)
 
 
 @keys.command("list")
@@ -122,9 +123,7 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
         print_json(shown)
         return
     if not shown:
-        click.echo(
-            "There is no key: whoever reaches the gateway may do everything, and it stays on loopback."
-        )
+        say("There is no key: whoever reaches the gateway may do everything, and it stays on loopback.")
         return
     print_table(
         ("ID", "NAME", "SCOPES", "RATE", "CONCURRENCY", "EXPIRES", "FROM"),
@@ -158,7 +157,7 @@ def revoke_key(key: str, data_dir: str | None) -> None:
     settings = settings_of(data_dir)
     with faults_told(settings):
         gone = file(settings).revoke(key)
-    click.echo(f"revoked {gone.name} ({gone.id})")
+    say(f"revoked {gone.name} ({gone.id})")
 
 
 def settings_of(data_dir: str | None) -> Settings:

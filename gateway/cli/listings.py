@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -15,7 +14,9 @@ from gateway.cli.common import (
     json_option,
     print_json,
     print_table,
+    raw_option,
 )
+from gateway.cli.terminal import say, write_body
 
 SHORT = 12
 """Characters of a digest that are enough to tell versions apart."""
@@ -86,20 +87,21 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
             for i in instances
         ],
     )
-    click.echo()
+    say()
     for target in pool["prewarm"]:
         starting = f", {target['starting']} starting" if target["starting"] else ""
         image = target["image"].removeprefix("sha256:")[:SHORT]
-        click.echo(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
+        say(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
     declared, budget = pool["memory_declared"], pool["memory_budget"]
-    click.echo(f"Memory declared: {human_size(declared)} of {human_size(budget)}")
+    say(f"Memory declared: {human_size(declared)} of {human_size(budget)}")
 
 
 @click.command()
 @gateway_options
 @click.argument("invocation", required=False, metavar="[INVOCATION_ID]")
 @click.option("--instance", metavar="ID", help="The log of an instance instead; `hearth ps` lists them.")
-def logs(url: str, key_file: Path | None, invocation: str | None, instance: str | None) -> None:
+@raw_option
+def logs(url: str, key_file: Path | None, invocation: str | None, instance: str | None, raw: bool) -> None:
     """Print what an invocation printed, also after its instance is gone.
 
     Every answer carries its invocation's id in X-Invocation-Id; `hearth invoke -i` shows it. What belongs to no
@@ -114,5 +116,4 @@ def logs(url: str, key_file: Path | None, invocation: str | None, instance: str 
         raise click.UsageError("give the id of an invocation, or --instance with that of an instance")
     with Gateway(url, key_file) as gateway:
         found = gateway.invocation_logs(invocation) if invocation else gateway.instance_logs(instance or "")
-    sys.stdout.buffer.write(found)
-    sys.stdout.buffer.flush()
+    write_body(found, raw)

@@ -11,6 +11,8 @@ from typing import Literal, TextIO
 
 import click
 
+from gateway.cli.terminal import visible, visible_json, visible_line
+
 REPEAT_AFTER = 60.0
 """Seconds in which a message that is the same word for word is not logged again."""
 ABORTED_ON_PURPOSE = "ASGI callable returned without completing response"
@@ -40,7 +42,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             shown["exception"] = self.formatException(record.exc_info)
-        return json.dumps(shown, ensure_ascii=False, default=str)
+        return visible_json(json.dumps(shown, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -58,18 +60,8 @@ class TextFormatter(logging.Formatter):
             moment = click.style(moment, fg="bright_black")
             level = click.style(level, fg=COLOURS.get(record.levelname))
         origin = "" if record.name.startswith("hearth") else f"{record.name}: "
-        line = f"{moment} {level} {origin}{one_line(record.getMessage())}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def one_line(message: str) -> str:
-    """A message without line ends and control characters: what a function says of itself may be in it, and must not
-    look like a line of ours nor steer a terminal."""
-    return (
-        message
-        if message.isprintable()
-        else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    )
+        line = f"{moment} {level} {origin}{visible_line(record.getMessage())}"
+        return f"{line}\n{visible(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

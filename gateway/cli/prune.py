@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.terminal import say
 from gateway.leftovers import Leftovers, find, remove
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
@@ -53,7 +54,7 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
         if (path / "identity").exists():
             folder = DataFolder(path)  # its lock is held meanwhile: no gateway starts in it
     except DataFolderInUse as error:
-        click.echo(f"Left alone: {error}.", err=True)
+        say(f"Left alone: {error}.", err=True)
         alive = (path / "identity").read_text().strip()
     except OSError as error:
         raise Failure(f"the data folder {path} cannot be used: {error.strerror}") from error
@@ -79,15 +80,13 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
             kept = sum(name in names for left in own for name in left.containers.values())
             own = [rest for left in own if (rest := left.without(names)).count]
         if not own and not kept and not (others and everybody):
-            click.echo("Nothing is left of this data folder's gateway.")
+            say("Nothing is left of this data folder's gateway.")
         if own:
             show(own)
         if (not own or await settle(engine, own, yes, "Remove this?")) and folder is not None and not kept:
             folder.clear()
         if kept:
-            click.echo(
-                f"{kept} warm containers are left for the gateway's next start; --warm removes them, too."
-            )
+            say(f"{kept} warm containers are left for the gateway's next start; --warm removes them, too.")
         if others and everybody:
             show(others)
             click.secho(
@@ -97,9 +96,7 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
             await settle(engine, others, yes, "Remove what belongs to them?")
         elif others:
             count = sum(left.count for left in others)
-            click.echo(
-                f"{count} things of gateways with other data folders are left alone; --all lists them."
-            )
+            say(f"{count} things of gateways with other data folders are left alone; --all lists them.")
     finally:
         await engine.close()
 
@@ -115,14 +112,12 @@ def show(left: list[Leftovers]) -> None:
 async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> bool:
     """Remove, if that is wanted, and say what was removed; whether it was wanted."""
     if not yes and not click.confirm(question):
-        click.echo("Nothing was removed.")
+        say("Nothing was removed.")
         return False
     faults: list[str] = []
     for one in left:
         for deed, fault in await remove(engine, one):
-            click.echo(
-                f"removed {deed}" if fault is None else f"could not remove {deed}", err=fault is not None
-            )
+            say(f"removed {deed}" if fault is None else f"could not remove {deed}", err=fault is not None)
             faults += [fault] if fault else []
     if faults:
         raise Failure("\n".join(faults))

@@ -13,6 +13,7 @@ import click
 
 from gateway.cli.common import Gateway, Mistake, gateway_options, json_option
 from gateway.cli.job_watch import follow, show_end
+from gateway.cli.terminal import say
 from gateway.client import GatewayClient, Refused
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -108,9 +109,9 @@ def run(
         job = start(gateway, target, keys)
         if detach:
             if as_json:
-                click.echo(json.dumps(job, indent=2))
+                say(json.dumps(job, indent=2))
             else:
-                click.echo(job["id"])
+                say(job["id"])
             return
         job = follow(gateway, job)
         show_end(gateway, job, as_json)

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import click
-
 from gateway.cli.common import STYLES, human_seconds, print_table
+from gateway.cli.terminal import say, visible_line
 from gateway.cli.watching import Watched, short_line, watch
 from gateway.client import GatewayClient
 
@@ -43,9 +42,9 @@ def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
                 words = f"{step['name']}: {step['status']} {items_of(step)}".rstrip()
                 if step["status"] != "pending" and known.get(step["name"]) != words:
                     known[step["name"]] = words
-                    click.echo(words, err=True)
+                    say(words, err=True)
 
-        click.echo(f"run {run['id']} of {run['workflow']}", err=True)
+        say(f"run {run['id']} of {run['workflow']}", err=True)
         tell(run)
         yield tell
         return
@@ -57,11 +56,11 @@ def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     def table(run: dict[str, Any]) -> Table:
         made = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
-        made.title = Text(f"run {run['id'][:8]} of {run['workflow']}: {run['status']}")
+        made.title = Text(visible_line(f"run {run['id'][:8]} of {run['workflow']}: {run['status']}"))
         for column in COLUMNS:
             made.add_column(column, overflow="fold")
         for row in rows_of(run):
-            made.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+            made.add_row(*(Text(visible_line(cell), STYLES.get(cell, "")) for cell in row))
         return made
 
     with Live(table(run), console=Console(stderr=True), redirect_stdout=False, transient=True) as live:
@@ -114,6 +113,6 @@ def show_end(run: dict[str, Any]) -> None:
 def say_end(run: dict[str, Any]) -> None:
     """How a run stands, and what can be done about it, on stderr."""
     why = f": {run['detail']}" if run["detail"] else ""
-    click.echo(f"run {run['id']} {run['status']} ({took(run)}){why}", err=True)
+    say(f"run {run['id']} {run['status']} ({took(run)}){why}", err=True)
     if run["status"] in ("failed", "cancelled"):
-        click.echo(f"  let it go on from there: hearth resume {run['id']}", err=True)
+        say(f"  let it go on from there: hearth resume {run['id']}", err=True)

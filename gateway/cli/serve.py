@@ -22,6 +22,7 @@ from gateway.cli.given_settings import (
     variable_of,
 )
 from gateway.cli.progress import Progress
+from gateway.cli.terminal import say
 from gateway.guard import is_loopback
 from gateway.runtime import Runtime
 from gateway.server import serve as serve_gateway
@@ -97,7 +98,7 @@ def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
     except (SettingsFault, KeyFileFault) as error:
         raise Mistake(str(error)) from error
     except DefinitionsError as error:
-        click.echo(str(error), err=True)  # as compilers do it: editors jump to FILE:LINE:COLUMN
+        say(str(error), err=True)  # as compilers do it: editors jump to FILE:LINE:COLUMN
         sys.exit(2)
 
 
@@ -157,18 +158,18 @@ def tell(declared: Declared) -> None:
 def print_ready(runtime: Runtime, url: str) -> None:
     """Where to go from here, on stdout."""
     url = reachable(url, runtime.settings.host)
-    click.echo(f"Hearth serves on {url}")
+    say(f"Hearth serves on {url}")
     for path, what in (
         ("/docs", "try the functions in a browser"),
         ("/pool", "what is warm"),
         ("/metrics", "for Prometheus"),
     ):
-        click.echo(f"  {url}{path:<9} {what}")
+        say(f"  {url}{path:<9} {what}")
     declared = list(runtime.registry.declared.values())
     if not declared:
-        click.echo(f"\nNo function is declared; `hearth init hello` adds one to {runtime.settings.functions}")
+        say(f"\nNo function is declared; `hearth init hello` adds one to {runtime.settings.functions}")
         return
-    click.echo()
+    say()
     print_table(
         ("FUNCTION", "KIND", "STATE", "FAULT"),
         [
@@ -183,9 +184,9 @@ def print_ready(runtime: Runtime, url: str) -> None:
     )
     needs_key = runtime.access.keys is not None
     if example := first_call(declared, url, needs_key):
-        click.echo(f"\nTry:  {example}")
+        say(f"\nTry:  {example}")
     if needs_key:
-        click.echo("Calls need a key; `hearth keys create` makes one")
+        say("Calls need a key; `hearth keys create` makes one")
     sys.stdout.flush()
 
 

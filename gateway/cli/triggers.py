@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from gateway.cli.common import Failure, Gateway, gateway_options, json_option, print_json, print_table
+from gateway.cli.terminal import say
 
 
 @click.command()
@@ -132,7 +133,7 @@ def emit(
         print_json(answer)
         return
     if not answer["started"]:
-        click.echo("no trigger's condition is met by it; `hearth triggers` lists them", err=True)
+        say("no trigger's condition is met by it; `hearth triggers` lists them", err=True)
         return
     print_table(
         ("TRIGGER", "OUTCOME", "ID"),

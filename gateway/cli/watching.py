@@ -9,9 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from gateway.cli.common import Failure
+from gateway.cli.terminal import say, visible_line
 from gateway.client import ClientError, GatewayClient, Refused
 
 POLL = (0.1, 1.0)
@@ -63,13 +62,13 @@ def watch(
                         raise Failure(f"{error}\n  The {watched.kind} is on disk: {watched.show}") from error
                 show(now)
     except KeyboardInterrupt:
-        click.echo(f"\nThe {watched.kind} goes on. See it:  {watched.follow}", err=True)
-        click.echo(f"              Cancel it:  {watched.cancel}", err=True)
+        say(f"\nThe {watched.kind} goes on. See it:  {watched.follow}", err=True)
+        say(f"              Cancel it:  {watched.cancel}", err=True)
         sys.exit(INTERRUPTED)
     return now
 
 
 def short_line(text: str, longest: int) -> str:
-    """The first line of a text, printable, cut to so many characters."""
-    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
+    """Return the first line of a text, with control characters written out, cut to so many characters."""
+    line = visible_line(text.strip().partition("\n")[0])
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -9,9 +9,18 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.common import Gateway, Mistake, gateway_options, json_option, print_json, print_table
+from gateway.cli.common import (
+    Gateway,
+    Mistake,
+    gateway_options,
+    json_option,
+    print_json,
+    print_table,
+    raw_option,
+)
 from gateway.cli.invoke import type_of
 from gateway.cli.run_watch import detail_of, follow, say_end, show_end, took
+from gateway.cli.terminal import say, write_body
 
 
 @click.command()
@@ -51,6 +60,7 @@ def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
     "--content-type", metavar="TYPE", help="Type of the input. Without it: found out from text or name."
 )
 @click.option("--detach", is_flag=True, help="Do not wait for the end: print the run's id.")
+@raw_option
 def start(
     url: str,
     key_file: Path | None,
@@ -59,8 +69,9 @@ def start(
     given: str | None,
     content_type: str | None,
     detach: bool,
+    raw: bool,
 ) -> None:
-    """Start a run of WORKFLOW, show how it goes, and print what it answers, byte for byte.
+    """Start a run of WORKFLOW, show how it goes, and print what it answers, byte for byte (but see --raw).
 
     The run is on disk and goes on without this command: Ctrl-C ends only the showing. The exit status is 0 if the
     run has succeeded, 1 if it has not, and 2 where the caller has to change something.
@@ -80,16 +91,13 @@ def start(
             if as_json:
                 print_json(run)
             else:
-                click.echo(run["id"])
+                say(run["id"])
             return
         run = follow(gateway, run["id"])
         if as_json:
             print_json(run)
         elif run["status"] == "succeeded":
-            sys.stdout.buffer.write(gateway.fetch(f"{place_of(run['id'])}/output"))
-            sys.stdout.buffer.flush()
-            if sys.stdout.isatty():
-                click.echo()
+            write_body(gateway.fetch(f"{place_of(run['id'])}/output"), raw)
     say_end(run)
     end_with(run)
 
@@ -191,8 +199,7 @@ def graph(
         drawn = place_of(run_id) if run_id else f"/workflows/{quote(workflow or '', safe='')}"
         picture = gateway.fetch(f"{drawn}/graph.svg")
     if output is None:
-        sys.stdout.buffer.write(picture)
-        sys.stdout.buffer.flush()
+        write_body(picture)
         return
     try:
         output.write_bytes(picture)
