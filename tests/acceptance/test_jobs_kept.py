@@ -62,7 +62,7 @@ def test_containers_of_jobs_that_nobody_knows_any_more_go_at_the_next_start(tmp_
         ended(gateway, start(gateway, image=BUSYBOX_IMAGE, command=["true"], count=2, remove="none"))
         eventually(lambda: len(gateway.containers()) == 2, 20)
         gateway.stop()
-        for file in gateway.data.glob("calls.db*"):
+        for file in gateway.data.glob("calls.*"):
             file.unlink()
         gateway.launch()
         gateway.wait_until_ready()
