@@ -17,6 +17,7 @@ from typing import cast
 
 from bench.client import CallFailed, Connection, Greeting, fault_of
 from pool.engine.base import ContainerSpec, Engine, Mount
+from pool.hosts_files import HostsFiles
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
 from pool.uids import Uids, with_uid
@@ -59,12 +60,15 @@ async def workload_of(engine: Engine, definition: FunctionDefinition, folder: Pa
 def container_of(workload: Workload, folder: Path, run: str) -> ContainerSpec:
     """The container that the gateway would make for an instance, but for its name and labels."""
     prototype = workload.container
-    code_size = LaunchSettings(gateway_id="", run_folder=folder).code_size
+    code_size = LaunchSettings(gateway_id="", run_folder=folder, hosts_folder=folder).code_size
+    name = f"hearth-bench-{folder.name}"
+    hosts = HostsFiles(folder.parent / "hosts").mount(folder.name, (folder.name, name))
     spec = replace(
         prototype,
-        name=f"hearth-bench-{folder.name}",
+        name=name,
+        hostname=folder.name,
         labels={BENCH_LABEL: run},
-        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS)),
+        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS), hosts),
         writable=(*prototype.writable, (CODE, code_size)),
     )
     return with_uid(spec, Uids().free())

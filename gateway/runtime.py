@@ -26,6 +26,7 @@ from pool.egress import Egress
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
+from pool.hosts_files import HostsFiles
 from pool.launcher import Launcher, LaunchSettings
 from pool.logs import LogStore
 from pool.metrics import Metrics, label_of
@@ -115,6 +116,7 @@ class Runtime:
             LaunchSettings(
                 gateway_id=folder.id,
                 run_folder=folder.run,
+                hosts_folder=folder.hosts,
                 start_timeout=settings.start_timeout,
                 parallel_starts=cores,
                 network_fallback=settings.allow_network_fallback,
@@ -174,7 +176,7 @@ class Runtime:
         )
         self.runs.followers.append(call_of_failure)
         self.worker.on_ended["run"] = self.runs.call_ended
-        self.kept = KeptContainers(self.engine, folder.id)
+        self.kept = KeptContainers(self.engine, folder.id, HostsFiles(folder.hosts))
         self.jobs = Jobs(
             JobStore(writer, self.store.make_room),
             self.worker,

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
+from pool.hosts_files import HostsFiles
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
 from pool.pool import Pool
@@ -59,6 +60,8 @@ class Adoption:
             for folder in self._folder.run.iterdir():
                 if folder.name not in known:
                     shutil.rmtree(folder, ignore_errors=True)
+        kept = {instance_of(c.id, c.labels) for c in found if is_kept(c)}
+        HostsFiles(self._folder.hosts).drop_all_but(known | kept)
         self._folder.clear_own()
         if containers:
             log.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -25,6 +26,8 @@ class DataFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.run = self.path / "run"
         """Socket folders of instances, one each."""
+        self.hosts = self.path / "hosts"
+        """`/etc/hosts` of containers, a file each."""
         self.records = self.path / "records"
         """What instances have become, a file each."""
         self.work = self.path / "work"
@@ -77,6 +80,8 @@ class DataFolder:
         self.clear_own()
         for folder in (self.run, self.records):
             shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # those of containers that jobs have kept stay
+            self.hosts.rmdir()
 
     def clear_own(self) -> None:
         """Remove what is of use to one process only: scratch space and code."""

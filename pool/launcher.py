@@ -25,6 +25,7 @@ from pool.engine.base import (
     NotRunnable,
 )
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
+from pool.hosts_files import HostsFiles, wants_hosts
 from pool.instance import Instance
 from pool.takeover import Takeover
 from pool.transport.command import CommandLink, create_surely
@@ -49,10 +50,12 @@ OBITUARY_WAIT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """How instances are launched: whose they are, where sockets lie, how long a start may take (seconds)."""
+    """How instances are launched: whose they are, where sockets and hosts files lie, how long a start may
+    take (seconds)."""
 
     gateway_id: str
     run_folder: Path
+    hosts_folder: Path
     start_timeout: float = 60.0
     parallel_starts: int = 2
     network_fallback: bool = False
@@ -73,6 +76,7 @@ class Launcher:
     ) -> None:
         self._engine = engine
         self._settings = settings
+        self._hosts = HostsFiles(settings.hosts_folder)
         self._egress = egress
         self._on_slots = on_slots
         self._on_output = on_output
@@ -96,7 +100,7 @@ class Launcher:
                 Kind.COMMAND: self._prepare_command,
             }[kind](instance, prototype)
         except OSError as error:
-            raise StartFailed(f"the instance's socket folder could not be made: {error}") from error
+            raise StartFailed(f"the instance's folders could not be made: {error}") from error
         except NotRunnable as error:
             raise FunctionBroken(f"the image does not start: {error}") from error
         except EngineError as error:
@@ -155,6 +159,7 @@ class Launcher:
             spec = replace(spec, labels={**spec.labels, KEPT_LABEL: workload.function})
         if workload.egress:
             spec = replace(spec, network=await self._egress.ensure())
+        spec = self._with_hosts(instance, spec)
 
         def created(container: str) -> None:
             instance.container = container
@@ -165,8 +170,16 @@ class Launcher:
 
     def _named(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         labels = {GATEWAY_LABEL: self._settings.gateway_id, INSTANCE_LABEL: instance.id}
-        named = replace(prototype, name=container_name(instance.id), labels=labels)
+        name = container_name(instance.id)
+        named = replace(prototype, name=name, hostname=instance.id, labels=labels)
         return with_uid(named, instance.uid)
+
+    def _with_hosts(self, instance: Instance, spec: ContainerSpec) -> ContainerSpec:
+        """Let a container without a network know `localhost` and its own name. Raises OSError."""
+        if not wants_hosts(spec):
+            return spec
+        mount = self._hosts.mount(instance.id, (instance.id, spec.name))
+        return replace(spec, mounts=(*spec.mounts, mount))
 
     async def _run(self, instance: Instance, prototype: ContainerSpec) -> None:
         spec = self._named(instance, prototype)
@@ -178,6 +191,7 @@ class Launcher:
         def created(container: str) -> None:
             instance.container = container
 
+        spec = self._with_hosts(instance, spec)
         await self._engine.start(await create_surely(self._engine, spec, created))
         self._on_running(instance)
 
@@ -309,6 +323,7 @@ class Launcher:
             await instance.link.close()
         if not stays(instance):
             await self._engine.remove(instance.container or container_name(instance.id))
+            self._hosts.drop(instance.id)
         shutil.rmtree(self._settings.run_folder / instance.id, ignore_errors=True)
 
     async def logs(self, instance: Instance, limit: int) -> bytes:

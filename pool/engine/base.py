@@ -73,6 +73,8 @@ class ContainerSpec:
     image: str
     """Image id or reference."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    hostname: str | None = None
+    """None: the beginning of its id."""
     command: tuple[str, ...] | None = None
     """Replaces the image's CMD; its ENTRYPOINT stays. None keeps the image's CMD."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -51,6 +51,8 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "AttachStdin": spec.stdin,
         "HostConfig": host,
     }
+    if spec.hostname is not None:
+        config["Hostname"] = spec.hostname
     if spec.command is not None:
         config["Cmd"] = list(spec.command)
     if spec.user is not None:

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 
 from pool.engine.base import ContainerState, Engine, EngineError
-from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, is_kept
+from pool.hosts_files import HostsFiles
+from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_kept
 from pool.transport.command import INVOCATION_LABEL
 
 log = logging.getLogger("hearth.jobs")
@@ -18,9 +19,10 @@ REMOVED_AT_ONCE = 4
 class KeptContainers:
     """Those of one gateway."""
 
-    def __init__(self, engine: Engine, gateway_id: str) -> None:
+    def __init__(self, engine: Engine, gateway_id: str, hosts: HostsFiles) -> None:
         self._engine = engine
         self._gateway_id = gateway_id
+        self._hosts = hosts
 
     async def of(self, function: str) -> Mapping[str, list[str]]:
         """Ids of those of a function, by the id of the call that each was made for; none where the engine does not
@@ -56,11 +58,12 @@ class KeptContainers:
     async def _remove(self, containers: Iterable[ContainerState]) -> None:
         room = asyncio.Semaphore(REMOVED_AT_ONCE)
 
-        async def remove(container: str) -> None:
+        async def remove(container: ContainerState) -> None:
             async with room:
-                await self._engine.remove(container)
+                await self._engine.remove(container.id)
+                self._hosts.drop(instance_of(container.id, container.labels))
 
-        gone = await asyncio.gather(*(remove(c.id) for c in containers), return_exceptions=True)
+        gone = await asyncio.gather(*map(remove, containers), return_exceptions=True)
         for fault in gone:
             if isinstance(fault, BaseException):
                 raise fault

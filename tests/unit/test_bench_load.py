@@ -42,7 +42,7 @@ async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
     workload = Workload(function="hello", version="v", kind=Kind.HANDLER, container=prototype)
     launcher = Launcher(
         engine,
-        LaunchSettings(gateway_id="g", run_folder=tmp_path),
+        LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
         Egress(engine, "g"),
         on_slots=lambda instance: None,
         on_output=lambda instance, data: None,
@@ -56,8 +56,8 @@ async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
     assert theirs.mounts[-1].source != ours.mounts[-1].source
 
     def without_identity(spec: ContainerSpec) -> ContainerSpec:
-        mounts = (*spec.mounts[:-1], Mount("", spec.mounts[-1].target, spec.mounts[-1].read_only))
-        return replace(spec, name="", labels={}, mounts=mounts)
+        mounts = tuple(Mount("", mount.target, mount.read_only) for mount in spec.mounts)
+        return replace(spec, name="", hostname="", labels={}, mounts=mounts)
 
     assert without_identity(ours) == without_identity(theirs)
 

@@ -15,6 +15,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
 from pool.engine.memory import MemoryEngine
+from pool.hosts_files import HostsFiles
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
 from pool.transport.command import INVOCATION_LABEL
 from pool.workload import Keep
@@ -150,7 +151,7 @@ async def test_containers_that_were_kept_are_found_and_cleared(
         labels = {GATEWAY_LABEL: runtime.folder.id, KEPT_LABEL: function, INVOCATION_LABEL: invocation}
         return await engine.create(ContainerSpec(name=f"kept-{invocation}", image="busybox", labels=labels))
 
-    kept = KeptContainers(engine, runtime.folder.id)
+    kept = KeptContainers(engine, runtime.folder.id, HostsFiles(runtime.folder.hosts))
     first, second = await leave("job:1", "a"), await leave("job:1", "b")
     other = await leave("job:2", "c")
     running = await leave("job:1", "d")

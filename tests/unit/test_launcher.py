@@ -99,7 +99,7 @@ class Bench:
     def made(self, start_timeout: float = 20.0) -> Launcher:
         self.launcher = Launcher(
             self.engine,
-            LaunchSettings("g", self.folder, start_timeout),
+            LaunchSettings("g", self.folder, self.folder / "hosts", start_timeout),
             Egress(self.engine, "g"),
             on_slots=lambda _: None,
             on_output=lambda _, __: None,
@@ -210,7 +210,7 @@ async def test_what_the_engine_says_of_a_start(
 async def test_a_socket_folder_that_cannot_be_made_is_named(bench: Bench) -> None:
     instance = bench.instance()
     (bench.folder / instance.id).write_text("in the way")
-    with pytest.raises(StartFailed, match=r"socket folder could not be made: .*File exists"):
+    with pytest.raises(StartFailed, match=r"folders could not be made: .*File exists"):
         await bench.launcher.launch(instance, GENERIC)
     (bench.folder / instance.id).unlink()
 
