@@ -78,7 +78,7 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
         version(info),
         live_restore(info),
         *await images(engine),
-        *await probe(engine, usable_range(settings.uids, info.user_namespaces)),
+        *await probe(engine, usable_range(settings.uids, info.user_namespaces), info.user_namespaces),
         socket_folders(settings.uids.first, info.user_namespaces),
         await egress(),
         memory(settings.memory_budget, info.memory),
@@ -141,13 +141,13 @@ async def images(engine: Engine) -> list[Check]:
     return [Check("images", "missing" if needed else "warning", found, "make images", vital=needed)]
 
 
-async def probe(engine: Engine, uids: UidRange) -> list[Check]:
+async def probe(engine: Engine, uids: UidRange, user_namespaces: bool) -> list[Check]:
     """What can be done with a container, by one that lives for a moment, with the last of these uids."""
     try:
         async with short_lived(engine, uids.last) as pid:
             return [
                 Check("containers", "ok", "one started without a network, and sees a folder of this machine"),
-                Check("uids", "ok", f"each container has one of its own, from {uids}"),
+                uids_of_containers(uids, user_namespaces),
                 namespaces(netns.can_enter(pid)),
                 limits(cgroup.available(pid)),
                 freezer(pid),
@@ -186,6 +186,20 @@ async def short_lived(engine: Engine, uid: int) -> AsyncIterator[int]:
             yield (await engine.inspect(container)).pid
         finally:
             await engine.remove(name)
+
+
+def uids_of_containers(uids: UidRange, user_namespaces: bool) -> Check:
+    """What the kernel counts by uid, when a container with one of these could be started."""
+    found = f"each container has one of its own, from {uids}"
+    if not user_namespaces:
+        return Check("uids", "ok", found)
+    return Check(
+        "uids",
+        "warning",
+        f"{found}; but message queues, pending signals and inotify count for all containers together",
+        "the kernel counts these for whoever made a user namespace, too: for code that you do not trust, use an "
+        "engine without userns-remap",
+    )
 
 
 def socket_folders(uid: int, user_namespaces: bool) -> Check:

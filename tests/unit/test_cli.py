@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
-from pool.uids import UID_LABEL, UidRange
+from pool.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
 from scheduler.definitions import load
 from scheduler.registry import Declared
 
@@ -544,6 +544,14 @@ def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
     assert freezer().state == "ok"
 
 
+def test_doctor_says_what_counts_for_all_containers_of_an_engine_with_user_namespaces() -> None:
+    assert doctor.uids_of_containers(DEFAULT_UIDS, user_namespaces=False).state == "ok"
+    mapped = doctor.uids_of_containers(MAPPED_UIDS, user_namespaces=True)
+    assert (mapped.state, mapped.vital) == ("warning", False)
+    assert "inotify count for all containers" in mapped.found
+    assert mapped.next_step
+
+
 def test_doctor_says_whom_socket_folders_are_open_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.socket_folders(os.getuid(), user_namespaces=False).state == "ok"
     mapped = doctor.socket_folders(os.getuid(), user_namespaces=True)
@@ -563,11 +571,11 @@ async def test_doctor_starts_its_container_with_a_uid_of_the_setting() -> None:
     engine = MemoryEngine(LoopClock())
     engine.add_image(doctor.BASE_IMAGE)
     uids = UidRange(70_000, 80_000)
-    checks = {check.name: check for check in await doctor.probe(engine, uids)}
+    checks = {check.name: check for check in await doctor.probe(engine, uids, user_namespaces=False)}
     assert (checks["uids"].state, str(uids) in checks["uids"].found) == ("ok", True)
     assert engine.peak(UID_LABEL, "80000") == 1
     engine.fail_next("start", EngineError("unable to start"))
-    [tried, _] = await doctor.probe(engine, uids)
+    [tried, _] = await doctor.probe(engine, uids, user_namespaces=False)
     assert (tried.state, "70000-80000 (HEARTH_UIDS)" in tried.next_step) == ("missing", True)
     assert engine.alive() == 0
     await engine.close()
