@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from gateway.browser_policy import FROM_FUNCTION
-from gateway.forwarding import HOP_BY_HOP, HeaderList, listed_by_connection
+from gateway.forwarding import HOP_BY_HOP, HeaderList, as_servers_read, listed_by_connection
 from pool.transport.message import header_lines
 
 OCTETS = b"application/octet-stream"
@@ -103,8 +103,8 @@ def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: b
     kept = [
         (name, value)
         for name, value in headers
-        if (plain := name.replace(b"_", b"-")) not in NOT_FROM_FUNCTION
-        and name not in listed
+        if (plain := as_servers_read(name)) not in NOT_FROM_FUNCTION
+        and plain not in listed
         and not plain.startswith(NOT_FROM_ANY_FUNCTION)
     ]
     if web:
@@ -136,7 +136,7 @@ def is_harmless(name: bytes, value: bytes) -> bool:
     False for `content-type`, which is never passed on as it is.
     """
     if name.startswith(PASSED_PREFIXES):
-        return not name.replace(b"_", b"-").startswith(READ_BY_BROWSERS)
+        return not as_servers_read(name).startswith(READ_BY_BROWSERS)
     if name not in PASSED:
         return False
     if name in (b"location", b"content-location"):

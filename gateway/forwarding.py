@@ -32,9 +32,10 @@ HOP_BY_HOP = frozenset(
 )
 DEADLINE = b"x-hearth-deadline"
 NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
-NOT_THE_CALLERS = (b"x-hearth", b"x_hearth", b"x-forwarded", b"x_forwarded", b"x-invocation", b"x_invocation")
-"""Beginnings of fields that Hearth alone may set. Many servers take `_` in a field's name for `-`."""
-NOT_TO_CGI = NOT_TO_FUNCTION | {b"authorization", b"proxy"}
+NOT_THE_CALLERS = (b"x-hearth", b"x-forwarded", b"x-invocation")
+"""Beginnings of fields that Hearth alone may set."""
+NOT_TO_CGI = frozenset({b"authorization", b"proxy"})
+"""Fields that a command is not told of, beside what no function is."""
 NAME, VALUE = itemgetter(0), itemgetter(1)
 MOST_NAMES = 64
 """Fields of a request whose names are remembered, at most."""
@@ -44,8 +45,24 @@ NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 @lru_cache(maxsize=256)
 def _are_passed(names: tuple[bytes, ...]) -> list[bool]:
-    """Which of a caller's fields go to the function. Few callers send other ones each time."""
-    return [name not in NOT_TO_FUNCTION and not name.startswith(NOT_THE_CALLERS) for name in names]
+    """Return which of a caller's fields go to the function. Few callers send other ones each time.
+
+    Many servers, and CGI, take `_` in a name for `-`. So a field with `_` must be neither ours under that reading,
+    nor the same as another field of the request.
+    """
+    plain = [as_servers_read(name) for name in names]
+    known = frozenset(names)
+    return [
+        read not in NOT_TO_FUNCTION
+        and not read.startswith(NOT_THE_CALLERS)
+        and (read == name or read not in known)
+        for name, read in zip(names, plain, strict=True)
+    ]
+
+
+def as_servers_read(name: bytes) -> bytes:
+    """Return a field's name as servers read it that take `_` for `-`."""
+    return name.replace(b"_", b"-")
 
 
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
@@ -62,7 +79,7 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
     if NOT_IN_A_VALUE.search(b" ".join(map(VALUE, headers))):
         raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
     if b"connection" in names and (listed := listed_by_connection(given)):
-        headers = [pair for pair in headers if pair[0] == b"host" or pair[0] not in listed]
+        headers = [pair for pair in headers if pair[0] == b"host" or as_servers_read(pair[0]) not in listed]
     host = dict(headers).get(b"host", b"")
     if not host:
         if b"host" in names:
@@ -80,7 +97,7 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
 def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     """Return the fields that are meant for the next hop alone, since `Connection` names them."""
     return {
-        token.strip().lower()
+        as_servers_read(token.strip().lower())
         for name, value in headers
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close")
         for token in value.split(b",")
@@ -118,8 +135,10 @@ def cgi_variables(
     }
     if length is not None:
         variables["CONTENT_LENGTH"] = str(length)
-    for raw_name, raw_value in scope["headers"]:
-        if raw_name in NOT_TO_CGI or raw_name.startswith(NOT_THE_CALLERS):
+    given: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    passed = _are_passed.__wrapped__(tuple(map(NAME, given)))
+    for raw_name, raw_value in compress(given, passed):
+        if raw_name in NOT_TO_CGI:
             continue
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         if raw_name == b"content-type":

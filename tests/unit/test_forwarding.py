@@ -79,6 +79,57 @@ def test_what_hearth_says_no_caller_can_say(name: bytes) -> None:
     assert "forged" not in cgi_variables(scope((name, b"forged")), "f", "i1", None).values()
 
 
+@pytest.mark.parametrize(
+    "name",
+    sorted(HOP_BY_HOP | {b"content-length", b"x-forwarded-for", b"x-hearth-deadline", b"x-invocation-id"}),
+)
+def test_a_name_with_underscores_is_no_way_around(name: bytes) -> None:
+    """Many servers take `_` for `-`: `Content_Length` would be framing to them."""
+    disguised = {name.replace(b"-", b"_"), name.replace(b"-", b"_", 1)}
+    for other in disguised:
+        assert sent((other, b"7")) == [(b"host", b"hearth.example")]
+        assert "7" not in cgi_variables(scope((other, b"7")), "f", "i1", None).values()
+
+
+def test_of_two_names_that_servers_may_take_for_one_the_plain_one_is_passed() -> None:
+    fields = [(b"x_role", b"admin"), (b"x-role", b"guest"), (b"content_type", b"a/b"), (b"my_own", b"1")]
+    assert sent(*fields) == [(b"host", b"hearth.example"), fields[1], *fields[2:]]
+    typed = [(b"content-type", b"text/plain"), *fields]
+    assert sent(*typed) == [(b"host", b"hearth.example"), typed[0], fields[1], fields[3]]
+    variables = cgi_variables(scope(*typed), "f", "i1", None)
+    assert variables["HTTP_X_ROLE"] == "guest"
+    assert variables["HTTP_MY_OWN"] == "1"
+    assert "HTTP_CONTENT_TYPE" not in variables
+
+
+def test_what_connection_lists_ends_under_either_spelling() -> None:
+    for listed, name in ((b"x-one", b"x_one"), (b"x_one", b"x-one")):
+        assert sent((b"connection", listed), (name, b"1")) == [(b"host", b"hearth.example")]
+
+
+NAMES = st.text("abx-_", min_size=1, max_size=6).map(str.encode) | st.sampled_from(
+    [
+        b"content_length",
+        b"content-length",
+        b"transfer_encoding",
+        b"x-hearth_a",
+        b"x_forwarded-for",
+        b"keep_alive",
+    ]
+)
+
+
+@given(st.lists(NAMES, max_size=12))
+def test_no_field_is_another_in_disguise(names: list[bytes]) -> None:
+    told = request_headers(scope(*((name, b"1") for name in names)), b"i1", 2.5)
+    passed = {name for name, _ in told if name not in OWN}
+    for name in passed:
+        plain = name.replace(b"_", b"-")
+        assert plain not in HOP_BY_HOP | {b"content-length"}
+        assert not plain.startswith((b"x-hearth", b"x-forwarded", b"x-invocation"))
+        assert plain == name or plain not in passed
+
+
 def test_what_connection_lists_ends_here_too() -> None:
     connection = [
         (b"connection", b"x-one, X-Two"),
