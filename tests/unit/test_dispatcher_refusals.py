@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from property.virtual_pool import COLD, World
+from property.virtual_pool import COLD, UIDS, World
 
+from pool.uids import UidRange
 from scheduler.decisions import back_off
 from scheduler.dispatcher import Queued
 from scheduler.errors import Gone, NoCapacity, QueueFull
@@ -154,3 +155,23 @@ async def test_a_slot_that_comes_just_after_its_caller_gave_up_goes_to_the_next(
     assert following.lease.instance is holder.lease.instance
     world.dispatcher.release(following.lease)
     assert function.calls == 2, "nobody has called with the slot in between"
+
+
+async def test_every_uid_is_in_use(world: World) -> None:
+    """As any fault of the platform: said with what to do, and tried again; then somebody has left."""
+    world.pool.ledger.uids.use(UidRange(UIDS.first, UIDS.first), UIDS.first)
+    holder = world.arrive(world.deploy("holds", reuse=False))
+    await world.clock.advance(COLD)
+    assert holder.lease is not None
+    function = world.deploy("f", limits=SHORT)
+    refused = world.arrive(function)
+    await world.clock.advance(0.6)
+    assert isinstance(refused.error, NoCapacity), refused
+    assert "every uid of the setting HEARTH_UIDS is in use" in str(refused.error)
+    assert world.engine.alive() == 1
+    world.dispatcher.release(holder.lease)
+    await world.clock.advance(5.0)
+    served = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert served.lease is not None
+    world.dispatcher.release(served.lease)
