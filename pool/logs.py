@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 
 TRUNCATED = b"\n[output truncated]\n"
 
@@ -10,50 +10,56 @@ TRUNCATED = b"\n[output truncated]\n"
 class LogBuffer:
     """The output of one invocation: the first `limit` bytes and a note that there was more."""
 
-    __slots__ = ("_chunks", "full", "limit", "size")
+    __slots__ = ("_kept", "full", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.size = 0
         self.full = False
-        self._chunks: list[bytes] = []
+        self._kept = bytearray()  # a list of single bytes would take 40 times their size
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self._kept)
 
     def write(self, data: bytes) -> int:
         """Keep what fits; returns how many bytes were kept."""
         if self.full:
             return 0
-        room = self.limit - self.size
-        kept = data if len(data) <= room else data[:room] + TRUNCATED
+        before = len(self._kept)
+        room = self.limit - before
         self.full = len(data) > room
-        self._chunks.append(kept)
-        self.size += len(kept)
-        return len(kept)
+        self._kept += data[:room] + TRUNCATED if self.full else data
+        return len(self._kept) - before
 
     def read(self) -> bytes:
         """Everything that was kept."""
-        return b"".join(self._chunks)
+        return bytes(self._kept)
 
 
 class InstanceLog:
     """The last `limit` bytes that an instance printed and that belong to no single invocation."""
 
-    __slots__ = ("_chunks", "_size", "limit")
+    __slots__ = ("_kept", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._size = 0
-        self._chunks: deque[bytes] = deque()
+        self._kept = bytearray()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held: at most twice `limit`, so that few writes move what is kept."""
+        return len(self._kept)
 
     def write(self, data: bytes) -> None:
         """Append; the oldest goes."""
-        self._chunks.append(data[-self.limit :])
-        self._size += len(self._chunks[-1])
-        while self._size - len(self._chunks[0]) >= self.limit:
-            self._size -= len(self._chunks.popleft())
+        self._kept += data[-self.limit :]
+        if len(self._kept) > 2 * self.limit:
+            del self._kept[: -self.limit]
 
     def read(self) -> bytes:
         """What is left, oldest first."""
-        return b"".join(self._chunks)[-self.limit :]
+        return bytes(self._kept[-self.limit :])
 
 
 class LogStore:

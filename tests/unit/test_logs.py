@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,23 @@ def test_an_instance_log_keeps_the_end(pieces: list[bytes], limit: int) -> None:
     for piece in pieces:
         log.write(piece)
     assert log.read() == whole[-limit:]
-    assert sum(map(len, log._chunks)) <= 2 * limit, "more is held than is needed"
+    assert log.held <= 2 * limit, "more is held than is needed"
+
+
+def test_output_in_single_bytes_takes_little_more_memory_than_it_has() -> None:
+    output = bytes(range(256)) * 128  # each byte is a value of its own in the interpreter's memory
+    tracemalloc.start()
+    try:
+        buffer, log = LogBuffer(len(output)), InstanceLog(len(output))
+        before = tracemalloc.get_traced_memory()[0]
+        for at in range(len(output)):
+            buffer.write(output[at : at + 1])
+            log.write(output[at : at + 1])
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert buffer.read() == log.read() == output
+    assert taken < 3 * 2 * len(output)
 
 
 def test_a_store_tells_silence_from_a_stranger() -> None:
