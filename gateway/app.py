@@ -21,7 +21,7 @@ from gateway.durable.preferences import preferences
 from gateway.fast_call import FastPath
 from gateway.guard import Guard
 from gateway.invoke import PREFIX, InvokeEndpoint
-from gateway.memory.reservation import RESERVATION, Reservation
+from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
 from gateway.openapi_document import serve_document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
@@ -77,6 +77,7 @@ class Edge:
             runtime.outcomes,
             runtime.logs,
             runtime.clock,
+            runtime.bodies,
         )
         """For the protocol of the clients' connections."""
         runtime.worker.run = Caller(self._invoke, self.fast)
@@ -105,7 +106,9 @@ class Edge:
             wish = preferences(headers)
             reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
             try:
-                if wish.respond_async:
+                if not reservation.take_head(head_bytes(scope)):
+                    await self._invoke.refuse(scope, receive, send, busy())
+                elif wish.respond_async:
                     await self._accept(scope, receive, send, wish, admission)
                 elif wish.callbacks:
                     detail = "X-Hearth-Callback is for calls that are run later: send Prefer: respond-async as well"
@@ -124,8 +127,9 @@ class Edge:
                 return
             CURRENT.set(admission)
             reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
+            app = self._app if reservation.take_head(head_bytes(scope)) else respond(busy())
             try:
-                await self._app(scope, receive, for_browsers(send))
+                await app(scope, receive, for_browsers(send))
             finally:
                 reservation.close()
 

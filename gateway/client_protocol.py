@@ -9,19 +9,29 @@ timer.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from gateway.body import LATE, READ_AHEAD
+from gateway.body import LATE, READ_AHEAD, Message, Receive
+from gateway.memory.budget import BodyBudget
+from gateway.memory.connections import ConnectionMemory
+from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
 from pool.transport.message import header_lines
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's target and header fields."""
+MOST_FIELDS = 256
+"""Header fields of a request: each takes `FIELD_BYTES` beside its own, so that short ones are the dearest."""
+WRITE_BUFFER = 16 * 1024
+"""Bytes of an answer that may wait in a connection before they count and the function is made to wait."""
+SMALL_BODY = 4 * 1024
+"""Bytes of a whole body that wait uncounted for the one turn of the loop until somebody asks for them."""
 MAX_PIPELINED = 64
 """Requests that may wait on one connection for the answer to the one before them."""
 LINGER = 2.0
@@ -44,6 +54,8 @@ class ClientLimits:
 
     patience: float
     connections: int
+    memory: ConnectionMemory = field(default_factory=lambda: ConnectionMemory(BodyBudget(2**40)))
+    """What they hold of the budget for requests and answers."""
 
 
 class ClientProtocol(OneWriteProtocol):
@@ -62,6 +74,10 @@ class ClientProtocol(OneWriteProtocol):
         self._in_head = False
         self._head_bytes = 0
         """Of a head that did not come in one piece."""
+        self._head_begin = 0
+        """Bytes of the piece in which the latest incomplete head began."""
+        self._holds = False
+        """Whether this connection holds a part of the budget for what nobody has asked for yet."""
         self._body_bytes = 0
         """Of the latest request's body, read so far."""
         self._large = False
@@ -73,6 +89,7 @@ class ClientProtocol(OneWriteProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(WRITE_BUFFER)
         if len(self.connections) > self._limits.connections:
             self.transport.abort()
         else:
@@ -84,10 +101,16 @@ class ClientProtocol(OneWriteProtocol):
         self._unset_keepalive_if_required()
         self._in_time()
         self._moves()
+        self._limits.memory.answers.let_go(self)
+        self._hold(0)
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
             running.message_event.set()
+        # Who refers to whom goes in circles here: what is large would wait for the garbage collector.
+        self.pipeline.clear()
+        self.cycle = self._running = None  # type: ignore[assignment]
+        self.headers, self.url, self.scope = [], b"", {}  # type: ignore[typeddict-item]
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -113,10 +136,13 @@ class ClientProtocol(OneWriteProtocol):
                 return
             break
         if self._in_head:
-            if self._head_bytes > MAX_HEAD:
+            if self._head_bytes > MAX_HEAD or len(self.headers) > MOST_FIELDS:
                 self._refuse(self._too_long().problem)
-            elif self._late is None:
+                return
+            if self._late is None:
                 self._late = self.loop.call_later(self._limits.patience, self._head_is_late)
+                self._head_begin = len(data)
+            self._hold(self._unread())
         elif self.cycle is None or self.cycle.response_complete:
             self._await_request()
         else:
@@ -129,8 +155,13 @@ class ClientProtocol(OneWriteProtocol):
             )
 
     def _await_body(self) -> None:
-        if self.cycle.more_body and self._late is None and self._body_bytes < READ_AHEAD:
-            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
+        """Read no more of a body before somebody asks for it."""
+        if self.cycle.more_body:
+            self.flow.pause_reading()
+            if self._late is None and self._body_bytes < READ_AHEAD:
+                self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
+        if self._holds or self._body_bytes > SMALL_BODY or self.pipeline or self.cycle.more_body:
+            self._hold(self._unread())
 
     def timeout_keep_alive_handler(self) -> None:
         """No request has come for a while. Closing would wait for a client that does not read."""
@@ -171,11 +202,15 @@ class ClientProtocol(OneWriteProtocol):
         """Called by the loop: the client reads more slowly than we write."""
         super().pause_writing()
         self._watch_reader()
+        waiting = self.transport.get_write_buffer_size()
+        if not self._limits.memory.answers.hold(self, waiting, self.transport.abort):
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """Called by the loop."""
         super().resume_writing()
         self._moves()
+        self._limits.memory.answers.let_go(self)
 
     def _watch_reader(self) -> None:
         if self._stalled is None:
@@ -195,6 +230,52 @@ class ClientProtocol(OneWriteProtocol):
             self._stalled.cancel()
             self._stalled = None
 
+    # -- memory ---------------------------------------------------------------------------------------------
+
+    def _unread(self) -> int:
+        """Bytes that came and that nobody has asked for: of half a head, of bodies, and of requests that wait."""
+        size = 0
+        if self._in_head:
+            size = self._head_begin + self._head_bytes + FIELD_BYTES * len(self.headers)
+        if self._running is not None:
+            size += len(self._running.body)
+        for cycle, _ in self.pipeline:
+            size += head_bytes(cycle.scope) + len(cycle.body)
+        return size
+
+    def _hold(self, size: int) -> None:
+        """Have so many bytes counted; without room for them, refuse what holds them."""
+        if size:
+            self._holds = self._limits.memory.unread.hold(self, size, self._make_room)
+            if not self._holds:
+                self._make_room()
+        elif self._holds:
+            self._holds = False
+            self._limits.memory.unread.let_go(self)
+
+    def _make_room(self) -> None:
+        """Let go of everything that nobody has asked for. Others have no room, and this has waited longest."""
+        self._holds = False
+        if self.pipeline:
+            self.transport.abort()
+            return
+        self._refuse(busy())
+        if self._running is not None:
+            self._running.body = bytearray()
+
+    async def _serve(self, app: Any, scope: Any, receive: Receive, send: Any) -> None:
+        """Run an application that is given one piece of the body at a time: none comes before it asks."""
+
+        async def receive_piece() -> Message:
+            message = await receive()
+            if message.get("more_body") and not self.transport.is_closing():
+                self.flow.pause_reading()
+            if self._holds:
+                self._hold(self._unread())
+            return message
+
+        await app(scope, receive_piece, send)
+
     # -- refusing -------------------------------------------------------------------------------------------
 
     def _refuse(self, problem: Problem) -> None:
@@ -202,6 +283,11 @@ class ClientProtocol(OneWriteProtocol):
         if self.transport.is_closing():
             return
         self._refused = True
+        self.headers, self.url, self.scope = [], b"", {}  # type: ignore[typeddict-item]
+        self.parser = None  # type: ignore[assignment]  # it keeps the field that is not whole
+        self._in_head = False
+        if self._holds:
+            self._hold(self._unread())
         self._in_time()
         self._unset_keepalive_if_required()
         latest, running = self.cycle, self._running
@@ -227,7 +313,9 @@ class ClientProtocol(OneWriteProtocol):
         self._late = self.loop.call_later(LINGER, self.transport.abort)
 
     def _too_long(self) -> Refusal:
-        return Refusal("head-too-large", f"the request's head is over {MAX_HEAD} bytes")
+        return Refusal(
+            "head-too-large", f"the request's head is over {MAX_HEAD} bytes or {MOST_FIELDS} fields"
+        )
 
     # -- the parser's callbacks -----------------------------------------------------------------------------
 
@@ -257,6 +345,8 @@ class ClientProtocol(OneWriteProtocol):
         if self._late is not None:
             self._in_time()
         if (self._large or self._head_bytes) and self._head_size() > MAX_HEAD:
+            raise self._too_long()
+        if len(self.headers) > MOST_FIELDS:
             raise self._too_long()
         if self._hosts != 1:
             self._check_host()
@@ -321,11 +411,16 @@ class ClientProtocol(OneWriteProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, partial(self._serve, app))
 
     def on_response_complete(self) -> None:
         """Called by the cycle whose answer is written. Further requests are read when those here are answered."""
+        running = self._running
+        if running is not None and running.response_complete:
+            running.body = bytearray()  # nobody asks for it any more
         super().on_response_complete()
+        if self._holds:
+            self._hold(self._unread())
         if self.pipeline:
             self.flow.pause_reading()
         elif self.transport.is_closing() and self.transport.get_write_buffer_size():

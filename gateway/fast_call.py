@@ -19,6 +19,8 @@ from gateway.forwarding import DEADLINE, HeaderList
 from gateway.guard import Guard
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint
+from gateway.memory.budget import BodyBudget
+from gateway.memory.reservation import busy, head_bytes
 from gateway.outcome import EXEC, Outcomes, exec_seconds_of
 from gateway.problems import Problem
 from pool.clock import Clock, LazyTimer
@@ -49,7 +51,9 @@ class FastPath:
         outcomes: Outcomes,
         logs: LogStore,
         clock: Clock,
+        bodies: BodyBudget,
     ) -> None:
+        self.bodies = bodies
         self.endpoint = endpoint
         self.guard = guard
         self.access = access
@@ -132,6 +136,7 @@ class FastCall(Invocation):
         "_head",
         "_lease",
         "_over",
+        "_queued",
         "_waiter",
         "began",
         "disconnected",
@@ -157,6 +162,8 @@ class FastCall(Invocation):
         self._body = body
         self._admission = OPEN
         self._lease: Lease | None = None
+        self._queued = 0
+        """Bytes that it holds of the budget while it is in the queue."""
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._over = False
@@ -182,12 +189,31 @@ class FastCall(Invocation):
         if lease is not None:
             self._settle(lease, None)
             return
+        if not self._client.background:
+            size = len(self._body) + len(self._head.passed) + head_bytes(self._head.scope)
+            if not fast.bodies.take(self._admission.caller, size, in_turn=False):
+                fast.bodies.on_refused("call")
+                self._hand_over(busy())
+                return
+            self._queued = size
         try:
-            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, self._settle)
+            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, self._settle_queued)
         except (QueueFull, Gone) as fault:
+            self._leave_queue()
             self._hand_over(fault)
             return
         self._waiter = None if waiter.left else waiter
+
+    def _leave_queue(self) -> None:
+        """Its body is no longer one that waits."""
+        size, self._queued = self._queued, 0
+        if size:
+            self._client.fast.bodies.give_back(self._admission.caller, size)
+
+    def _settle_queued(self, lease: Lease | None, fault: Exception | None) -> None:
+        """Go on after a wait in the queue."""
+        self._leave_queue()
+        self._settle(lease, fault)
 
     def _settle(self, lease: Lease | None, fault: Exception | None) -> None:
         """What came of waiting: a lease to call over, or why there is none."""
@@ -271,6 +297,7 @@ class FastCall(Invocation):
         if waiter is not None:
             self._over = True
             fast = self._client.fast
+            self._leave_queue()
             fast.dispatcher.leave(self.function, waiter)
             fast.outcomes.ended(self.name, "client-gone", "caller")
             self._admission.ended()

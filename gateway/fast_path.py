@@ -81,8 +81,27 @@ class FastPathProtocol(ClientProtocol):
             self._candidate, self._body = None, b""
             if between and self._begun == 1:
                 self._remember(latest, data)
-        elif latest is not None and latest is not reading:  # however many pieces follow, they have this time
+            if self._holds:
+                self._hold(self._unread())
+        elif latest is not None:
+            self._await_rest(latest, reading)
+
+    def _await_rest(self, head: Head, reading: Head | None) -> None:
+        """Keep the beginning of a small body for a moment, if its sender may make the call."""
+        if head is not reading:
+            if not self.fast.access.would_admit(head.credentials, head.scope["raw_path"]):
+                self._read_on()  # it is refused at once
+                return
+            # However many pieces follow, they have this time.
             self.timer.set(self.fast.clock.now() + PATIENCE)
+        self._hold(self._unread())
+
+    def _unread(self) -> int:
+        return super()._unread() + len(self._body)
+
+    def _make_room(self) -> None:
+        self._candidate, self._body = None, b""
+        super()._make_room()
 
     def _remember(self, head: Head, data: bytes) -> None:
         """Know a head again whose request was all of the data, and nothing else."""
@@ -96,12 +115,12 @@ class FastPathProtocol(ClientProtocol):
         self._between = False
         self._begun += 1
         self._candidate = None
+        self._body = b""
         super().on_message_begin()
 
     def _admit(self) -> None:
         if (self.cycle is None or self.cycle.response_complete) and (head := self._judge()) is not None:
             self._candidate = head
-            self._body = b""
         else:
             super()._admit()
 
@@ -128,8 +147,9 @@ class FastPathProtocol(ClientProtocol):
     def _read_on(self) -> None:
         """Let an ASGI cycle read the rest of a request, as if it had from the start."""
         self._candidate = None
+        body, self._body = self._body, b""
         super()._admit()
-        super().on_body(self._body)
+        super().on_body(body)
         self._await_body()
 
     def _judge(self) -> Head | None:

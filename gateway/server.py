@@ -18,6 +18,9 @@ from gateway.app import Edge
 from gateway.client_protocol import ClientLimits
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
+from gateway.memory.allocator import give_back_freed
+from gateway.memory.bound import CONNECTION_BYTES
+from gateway.memory.connections import ConnectionMemory
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from gateway.watch import reload_on_change
@@ -61,7 +64,9 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    limits = ClientLimits(patience=settings.client_timeout, connections=most_connections())
+    limits = ClientLimits(
+        settings.client_timeout, most_connections(settings.body_memory), ConnectionMemory(runtime.bodies)
+    )
     edge = Edge(runtime, Guard(settings.host, settings.allowed_hosts))
     server = Server(
         uvicorn.Config(
@@ -81,6 +86,7 @@ async def serve(
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     watching = asyncio.ensure_future(reload_on_change(runtime.registry, settings, definitions))
     following = asyncio.ensure_future(runtime.access.follow())
+    trimming = asyncio.ensure_future(give_back_freed(runtime.bodies, runtime.clock))
     stopped = asyncio.ensure_future(stop.wait())
 
     def end_if_failed(task: asyncio.Future[None]) -> None:
@@ -104,15 +110,17 @@ async def serve(
         await asyncio.gather(serving, return_exceptions=True)
         stopped.cancel()
         following.cancel()
+        trimming.cancel()
         await runtime.close()
 
 
-def most_connections() -> int:
+def most_connections(body_memory: int) -> int:
     """How many clients may be connected at once: what is left of the file descriptors that we can have is for the
-    engine and the instances, so that clients alone cannot bring calls to a halt."""
+    engine and the instances, so that clients alone cannot bring calls to a halt. All idle connections together take
+    no more memory than all bodies may (`body_memory`, bytes)."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most * 3 // 4
+    return min(most * 3 // 4, body_memory // CONNECTION_BYTES)
 
 
 def listen(host: str, port: int) -> socket.socket:

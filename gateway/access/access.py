@@ -237,6 +237,18 @@ class Access:
         tenant.running += 1
         return tenant
 
+    def would_admit(self, headers: HeaderList, raw_path: bytes) -> bool:
+        """Whether `admit_call` may admit this call, as far as its head and its limit of calls at once say. Nothing is
+        counted."""
+        if self._tenants is None:
+            return True
+        tenant = self._find(take_credential(headers.copy()))
+        if not isinstance(tenant, Tenant):
+            return False
+        limit = tenant.key.quota.concurrency
+        function = raw_path.split(b"/", 3)[2].decode("latin-1")
+        return tenant.key.scopes.may_invoke(function) and (limit is None or tenant.running < limit)
+
     def admit_request(self, headers: HeaderList, method: str, path: str) -> Admission | Problem:
         """Whether any other request may be served. The credential is taken out of `headers`."""
         if self._tenants is None:

@@ -50,7 +50,7 @@ class BodyBudget:
         self.total = total
         self.held = 0
         self.on_refused = on_refused
-        """Called for what had no room: `body`, `unread`, `answer` or `call`."""
+        """Called for what had no room: `body`, `head`, `unread`, `answer` or `call`."""
         self._closed = closed
         self._by_caller: dict[str, int] = {}
         self._queues: dict[str, deque[Waiter]] = {}
@@ -70,11 +70,12 @@ class BodyBudget:
         free = self.total - self.held - size
         return (self.held_by(caller) + size) * others <= free * mine
 
-    def take(self, caller: str, size: int) -> bool:
-        """Hold `size` bytes more; False, and nothing is held, if there is no room or others of the caller wait."""
+    def take(self, caller: str, size: int, in_turn: bool = True) -> bool:
+        """Hold `size` bytes more; False, and nothing is held, if there is no room or others of the caller wait.
+        `in_turn=False`: those who wait are no hindrance."""
         if size <= 0:
             return True
-        if caller in self._queues or not self.fits(caller, size):
+        if (in_turn and caller in self._queues) or not self.fits(caller, size):
             return False
         self._add(caller, size)
         return True

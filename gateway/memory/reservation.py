@@ -26,6 +26,11 @@ RESERVATION = "hearth.reservation"
 """Key of a request's scope under which its reservation is."""
 PIECE = 256 * 1024
 """Bytes that one read of a connection brings at most: uvloop reads 256,000 at once."""
+FIELD_BYTES = 160
+"""Memory that the objects of one header field take beside its characters: a tuple, two bytes objects, a place in a
+list."""
+SMALL_HEAD = 8 * 1024
+"""Memory of a head that is not counted: a connection's own part has room for it."""
 WAIT_SECONDS = 5.0
 """Time that a request waits for room: long enough for bodies on their way to end, short for a client's time-out."""
 RETRY_SECONDS = 2.0
@@ -35,13 +40,14 @@ RETRY_SECONDS = 2.0
 class Reservation:
     """The bytes that one request holds of the budget, on account of `caller`."""
 
-    __slots__ = ("_budget", "_caller", "held")
+    __slots__ = ("_budget", "_caller", "_head", "held")
 
     def __init__(self, budget: BodyBudget, caller: str) -> None:
         self._budget = budget
         self._caller = caller
+        self._head = 0
         self.held = 0
-        """Bytes."""
+        """Bytes, beside those of the head."""
 
     @property
     def most(self) -> int:
@@ -94,9 +100,30 @@ class Reservation:
             more, self.held = self.held - size, size
             self._budget.give_back(self._caller, more)
 
+    def take_head(self, size: int) -> bool:
+        """Hold the request's head too, once; False if there is no room for it. A small one is not counted."""
+        if size > SMALL_HEAD:
+            if not self._budget.take(self._caller, size, in_turn=False):
+                self._budget.on_refused("head")
+                return False
+            self._head = size
+        return True
+
     def close(self) -> None:
         """Hold nothing."""
         self.shrink_to(0)
+        if self._head:
+            self._budget.give_back(self._caller, self._head)
+            self._head = 0
+
+
+def head_bytes(scope: Mapping[str, Any]) -> int:
+    """Memory that a request's header fields and target take."""
+    return (
+        len(scope["raw_path"])
+        + sum(len(name) + len(value) + FIELD_BYTES for name, value in scope["headers"])
+        + len(scope["query_string"])
+    )
 
 
 def busy() -> Problem:

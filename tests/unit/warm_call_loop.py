@@ -25,6 +25,8 @@ from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
 from gateway.invoke import InvokeEndpoint
+from gateway.memory.budget import BodyBudget
+from gateway.memory.connections import ConnectionMemory
 from gateway.outcome import Outcomes
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec
@@ -126,10 +128,10 @@ async def no_obituary(instance: Instance) -> str:
     return ""
 
 
-def what_uvicorn_gives(endpoint: InvokeEndpoint) -> dict[str, Any]:
+def what_uvicorn_gives(endpoint: InvokeEndpoint, memory: ConnectionMemory) -> dict[str, Any]:
     """What a protocol is made with, for a server of its own."""
     config = Config(endpoint, lifespan="off", access_log=False, log_config=None)  # type: ignore[arg-type]
-    limits = ClientLimits(patience=10.0, connections=100)
+    limits = ClientLimits(10.0, 100, memory)
     return {"limits": limits, "config": config, "server_state": ServerState(), "app_state": {}}
 
 
@@ -144,6 +146,8 @@ class WarmCall:
         self.pool = Pool(Launcher(new_link), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.pool, self._clock, 2)
         self._outcomes = Outcomes(metrics)
+        self.bodies = BodyBudget(2**30)
+        self._memory = ConnectionMemory(self.bodies)
         self.limit()
         self._connect()
 
@@ -176,12 +180,13 @@ class WarmCall:
             self._outcomes,
             self._logs,
             self._clock,
+            self.bodies,
         )
-        return FastPathProtocol(fast, **what_uvicorn_gives(endpoint))
+        return FastPathProtocol(fast, **what_uvicorn_gives(endpoint, self._memory))
 
     def long_protocol(self) -> ClientProtocol:
         """The same without the fast path."""
-        return ClientProtocol(**what_uvicorn_gives(self._endpoint()))
+        return ClientProtocol(**what_uvicorn_gives(self._endpoint(), self._memory))
 
     def _endpoint(self) -> InvokeEndpoint:
         return InvokeEndpoint(

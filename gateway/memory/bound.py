@@ -1,0 +1,42 @@
+"""What the gateway's memory is bounded by, as a sum of named parts: settings in, bytes out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.settings import Settings
+
+BASE_BYTES = 160 * 2**20
+"""The process with its code and without requests: 80 MiB when it has just started, and as much again for what the
+allocator keeps between requests."""
+CONNECTION_BYTES = 32 * 1024
+"""One connection that is idle or waits: its objects, a small head, and `WRITE_BUFFER` of an answer."""
+SLOT_BYTES = 640 * 1024
+"""One call that runs: a head, a small body, and twice what one read of an instance's answer brings."""
+TURN_BYTES = 1024 * 104 * 1024
+"""What comes within one turn of the loop before anything is judged: 1,024 heads of the largest kind."""
+LOG_BYTES = 64 * 2**20
+"""Output of the latest invocations, all together (`LogStore`)."""
+LOG_ENTRY_BYTES = 512
+"""One invocation that is remembered, without its output; 10,000 are."""
+
+
+class Part(NamedTuple):
+    """One part of the bound, in bytes."""
+
+    name: str
+    size: int
+
+
+def memory_bound(settings: Settings, connections: int, slots: int) -> list[Part]:
+    """Return the parts that bound the memory of a gateway with these settings. `connections`: how many clients may be
+    connected at once. `slots`: how many calls its instances can run at once."""
+    return [
+        Part("base", BASE_BYTES),
+        Part("bodies, heads and answers", settings.body_memory),
+        Part("one body as it is put together", settings.body_memory * 3 // 4),
+        Part("connections", connections * CONNECTION_BYTES),
+        Part("calls that run", slots * SLOT_BYTES),
+        Part("one turn of the loop", TURN_BYTES),
+        Part("logs", LOG_BYTES + settings.log_limit + 10_000 * LOG_ENTRY_BYTES),
+    ]
