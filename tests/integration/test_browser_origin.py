@@ -169,7 +169,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "repeat": handler(REPEAT, max_instances=1),
         "repeat-web": handler(REPEAT, max_instances=1, web=True),
     }
-    with Gateway(tmp_path_factory.mktemp("origin"), functions, prewarm={"python": 1}) as running:
+    folder, sections = (
+        tmp_path_factory.mktemp("origin"),
+        {"workflows": {"flow": ["repeat"], "flow-web": ["repeat-web"]}},
+    )
+    with Gateway(folder, functions, prewarm={"python": 1}, sections=sections) as running:
         yield running
 
 
@@ -208,6 +212,18 @@ def by_result_of_server(gateway: Gateway, answers: Sequence[Answer], mark: str =
 def by_result_of_handler(gateway: Gateway, answers: Sequence[Answer], mark: str = "") -> list[See]:
     """Follow a link to what a handler has answered later."""
     return results(answers, lambda answer, later: gateway.call(f"repeat{mark}", answer.asked, headers=later))
+
+
+def by_output_of_run(gateway: Gateway, answers: Sequence[Answer], mark: str = "") -> list[See]:
+    """Follow a link to what a run of a workflow has answered."""
+
+    def run(number: int) -> See:
+        told = gateway.http.post(
+            f"/workflows/flow{mark}", json=answers[number].asked, headers={"prefer": "wait=30"}
+        )
+        return partial(visit, url=f"{gateway.url}{told.headers['location']}/output")
+
+    return in_parallel(run, len(answers), 16)
 
 
 def results(answers: Sequence[Answer], call: Callable[[Answer, dict[str, str]], httpx.Response]) -> list[See]:
@@ -281,13 +297,27 @@ def test_what_other_functions_answer_runs_nothing(gateway: Gateway, page: Page, 
     assert calls_of_victim(gateway) == before
 
 
-@pytest.mark.parametrize("way", [by_result_of_server, by_result_of_handler])
-def test_what_is_kept_of_a_web_function_runs_nothing_either(gateway: Gateway, page: Page, way: Way) -> None:
+@pytest.mark.parametrize("way", [by_result_of_server, by_result_of_handler, by_output_of_run])
+@pytest.mark.parametrize("mark", ["", "-web"])
+def test_what_is_kept_runs_nothing_whoever_made_it(gateway: Gateway, page: Page, way: Way, mark: str) -> None:
     """It is read at a place of the API."""
     before = calls_of_victim(gateway)
-    for see in way(gateway, CONTROLS, "-web"):
+    statuses: list[int] = []
+    page.on("response", lambda response: statuses.append(response.status))
+    for see in way(gateway, CONTROLS, mark):
         see(page)
+    assert statuses == [200, 200]
     assert calls_of_victim(gateway) == before
+
+
+def test_a_page_is_shown_all_the_same_and_what_has_no_type_is_saved(gateway: Gateway, page: Page) -> None:
+    html = "<h1 style='color: red'>Shown</h1><script>document.body.textContent = 'no'</script>"
+    shown, saved = by_link(gateway, [of_type(b"text/html", body=html.encode()), Answer(b"", b"bytes")])
+    shown(page)
+    assert page.locator("h1").inner_text() == "Shown"
+    with page.expect_download() as download:
+        saved(page)
+    assert download.value.path().read_bytes() == b"bytes"
 
 
 def test_the_docs_page_goes_nowhere_that_a_function_sends_it(gateway: Gateway, page: Page) -> None:
