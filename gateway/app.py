@@ -80,7 +80,7 @@ class Edge:
             runtime.bodies,
         )
         """For the protocol of the clients' connections."""
-        runtime.worker.run = Caller(self._invoke, self.fast)
+        runtime.worker.run = Caller(self._invoke, self.fast, runtime.store)
         self._accept = AcceptEndpoint(
             self._invoke,
             runtime.registry,

@@ -51,6 +51,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "engine-down": (503, "The container engine does not answer", "platform"),
     "store-failed": (503, "The store of accepted calls cannot take or give it", "platform"),
     "draining": (503, "The gateway is shutting down", "platform"),
+    "not-kept": (507, "The answer could not be kept", "platform"),
     "timeout": (504, "The function ran past its timeout", "function"),
 }
 """Every problem there is: slug to status, title and blame."""

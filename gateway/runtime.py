@@ -166,7 +166,7 @@ class Runtime:
         self.deliverer = Deliverer(self.callback_store, self.clock, self.metrics, self.sender)
         self.worker.on_followed.append(self.deliverer.begun)
         self.runs = Runs(
-            RunStore(writer, self.store.make_room),
+            RunStore(writer, self.store.room),
             self.clock,
             self.metrics,
             lambda: self.registry.definitions.workflows,
@@ -178,7 +178,7 @@ class Runtime:
         self.worker.on_ended["run"] = self.runs.call_ended
         self.kept = KeptContainers(self.engine, folder.id, HostsFiles(folder.hosts))
         self.jobs = Jobs(
-            JobStore(writer, self.store.make_room),
+            JobStore(writer, self.store.room),
             self.worker,
             self.registry,
             self.clock,
@@ -194,7 +194,7 @@ class Runtime:
             JOB: JobTarget(self.job_starts, self.jobs),
         }
         """What triggers can start, by kind."""
-        trigger_store = TriggerStore(writer, self.store.make_room)
+        trigger_store = TriggerStore(writer, self.store.room)
         self.triggers = Triggers(trigger_store, self.targets, self.clock, self.metrics)
         self.schedules = Schedules(self.triggers, self.targets, self.clock)
         emitted = Emitted(self.triggers)

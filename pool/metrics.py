@@ -88,6 +88,12 @@ class Metrics:
         self.async_backlog = Gauge(
             "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
         )
+        self.async_bytes = Gauge(
+            "hearth_async_bytes",
+            "Bytes in the store of accepted calls: used, unfinished of that, largest share of a caller of that, size",
+            ["what"],
+            registry=r,
+        )
         self.store_reads_refused = PlainCounter(
             "hearth_store_reads_refused",
             "Reads of the store that were refused: busy, none began in time; slow, it took too long",

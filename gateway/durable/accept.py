@@ -77,7 +77,13 @@ class AcceptEndpoint:
                 result = None  # it is kept all the same
             if result is not None:
                 headers = [*result_headers(result, record), (b"preference-applied", wish.applied())]
-                await _answer(send, result.status, headers, result.body)
+                if result.payload is None:
+                    await _answer(send, result.status, headers, result.body)
+                    return
+                await send({"type": "http.response.start", "status": result.status, "headers": headers})
+                async for piece in self._store.pieces(result.payload.id):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
                 return
         body = record_json(record)
         headers = [
@@ -127,6 +133,7 @@ class AcceptEndpoint:
             request=request,
             body=data,
             terms=terms,
+            caller=admission.caller,
         )
         shape = [request.method, request.sub_path.decode("latin-1"), request.query.decode("latin-1")]
         idempotency = idempotency_of(admission, headers, data, shape)

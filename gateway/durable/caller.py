@@ -11,6 +11,7 @@ from typing import Any
 from gateway.answer_headers import without_added_type
 from gateway.background import BACKGROUND, Background, background_headers, phases_of
 from gateway.body import Message
+from gateway.durable.kept_answer import KeptAnswer
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import HeaderList, passed_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint
@@ -20,6 +21,7 @@ from pool.transport.message import header_lines
 from pool.workload import Kind
 from scheduler.durable.model import Claim, NewCall, Request, Result
 from scheduler.durable.running import Ended, Run, TaskRun
+from scheduler.durable.store import Store
 from scheduler.function import Function
 
 LARGEST_PLAIN = 64 * 1024
@@ -33,8 +35,11 @@ App = Callable[..., Awaitable[None]]
 class Caller:
     """What a `Worker` runs calls with."""
 
-    def __init__(self, endpoint: InvokeEndpoint, fast: FastPath) -> None:
+    def __init__(self, endpoint: InvokeEndpoint, fast: FastPath, store: Store) -> None:
         self.fast = fast
+        self._store = store
+        self._coming: set[int] = set()
+        """Payloads of the answers that are just coming."""
         self._endpoint = endpoint
         self._free: list[_Seat] = []
 
@@ -62,18 +67,28 @@ class Caller:
     async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
         background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
-        exchange = _Exchange(call.body)
-        await app(scope_of(call, background), exchange.receive, exchange.send)
+        answer = KeptAnswer(self._store, call.id, self._coming)
+        exchange = _Exchange(call.body, answer)
+        try:
+            await app(scope_of(call, background), exchange.receive, exchange.send)
+            if background.problem is None:
+                data, payload = await answer.end()
+        except Problem as not_kept:  # the last of its answer
+            background.problem = not_kept
+        except BaseException:
+            answer.discard()
+            raise
         log = self.fast.logs.read(call.id) or b""
         phases, problem = background.phases, background.problem
         if problem is not None:
+            answer.discard()
             body = problem.body(call.id)
             headers = problem.response_headers(body)
             return Result(
                 problem.status, headers, body, problem.slug, problem.detail, problem.blame, log, phases
             )
         headers = without_added_type([pair for pair in exchange.headers if pair[0] not in OWN])
-        return Result(exchange.status, headers, b"".join(exchange.pieces), log=log, phases=phases)
+        return Result(exchange.status, headers, data, log=log, phases=phases, payload=payload)
 
 
 def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
@@ -206,11 +221,11 @@ def fields(lines: bytes) -> HeaderList:
 class _Exchange:
     """Both ends of a client that has sent everything and stays."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, answer: KeptAnswer) -> None:
         self._body: bytes | None = body
+        self._answer = answer
         self.status = 0
         self.headers: HeaderList = []
-        self.pieces: list[bytes] = []
 
     async def receive(self) -> Message:
         """ASGI."""
@@ -223,5 +238,6 @@ class _Exchange:
         """ASGI."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message["headers"])
+            self._answer.begin(self.headers)
         elif piece := message.get("body"):
-            self.pieces.append(bytes(piece))
+            await self._answer.add(bytes(piece))

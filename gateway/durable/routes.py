@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from gateway.access.access import CURRENT
 from gateway.durable.views import (
@@ -33,6 +34,7 @@ from scheduler.durable.worker import Worker
 STORE = problem_responses("store-failed")
 NOT_FOUND = problem_responses("not-found", "store-failed")
 CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+UNKEPT = problem_responses("not-found", "conflict", "not-kept", "store-failed")
 TAGS: list[str | Enum] = ["async"]
 DEAD = (Status.DEAD, Status.EXPIRED)
 
@@ -70,6 +72,9 @@ async def export_backlog(store: Store, metrics: Metrics) -> None:
         metrics.async_backlog.clear()
         for (function, status), count in counts.items():
             metrics.async_backlog.labels(label_of(function), status.value).inc(count)
+        kept = await store.kept()
+        for what in ("used", "unfinished", "largest", "size"):
+            metrics.async_bytes.labels(what).set(getattr(kept, what))
 
 
 def add_routes(
@@ -131,7 +136,7 @@ def add_routes(
         tags=TAGS,
         summary="Read the answer of an accepted call",
         response_class=Response,
-        responses={**CONFLICT, **ANSWER},
+        responses={**UNKEPT, **ANSWER},
     )
     async def read_result(id: InvocationId) -> Response:
         """The function's own status, headers and body, when the call has ended."""
@@ -139,9 +144,15 @@ def add_routes(
         if not record.status.ended:
             raise Problem("conflict", f"the invocation is {record.status}; it has no result yet")
         result = await store.result(id)
+        if result is None and record.error == "not-kept":
+            raise Problem("not-kept", record.detail)
         if result is None:
             raise Problem("not-found", f"the invocation is {record.status} and has no result: it was not run")
-        response = Response(result.body, status_code=result.status)
+        response: Response
+        if result.payload is None:
+            response = Response(result.body, status_code=result.status)
+        else:
+            response = StreamingResponse(store.pieces(result.payload.id), result.status)
         response.raw_headers = result_headers(result, record)
         return response
 

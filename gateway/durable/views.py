@@ -154,5 +154,5 @@ def result_headers(result: Result, record: Record) -> HeaderList:
     if (phases := record.phases) is not None:
         timing = f"queue;dur={phases.queue:.2f}, start;dur={phases.start:.2f}, exec;dur={phases.exec:.2f}"
         headers += [(b"x-hearth-start", phases.kind.encode()), (b"server-timing", timing.encode())]
-    headers.append((b"content-length", b"%d" % len(result.body)))
+    headers.append((b"content-length", b"%d" % result.size))
     return headers

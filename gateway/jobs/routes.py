@@ -98,7 +98,7 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         check_may_run(name, definition)
         check_may_follow(name, definition)
         try:
-            job = await starts.start(secrets.token_hex(16), name, definition, key)
+            job = await starts.start(secrets.token_hex(16), name, definition, key, CURRENT.get().caller)
         except NotStarted as error:
             raise Problem(error.slug, str(error), error.retry_after) from error
         except KeyReused as error:

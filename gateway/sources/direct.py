@@ -27,6 +27,6 @@ class Direct:
         id = hashlib.sha256(cause.encode()).hexdigest()[:32]
         told = Terms(context=(("Source", self._source),))
         start = Start(id, self._name, event.data, binary_headers(event), told)
-        await self._store.begin([self._target.work(start)], self._clock.wall())
+        await self._store.begin([self._target.work(start)], self._clock.wall(), f"source:{self._source}")
         self._target.begun([start.id])
         return 1

@@ -52,9 +52,11 @@ def check_open(triggers: Triggers, dispatcher: Dispatcher) -> None:
         raise Problem("no-capacity", "the triggers are being loaded", retry_after=2.0)
 
 
-async def carried_out(triggers: Triggers, fires: list[Fire], events: int) -> EventsView:
-    """What so many events have started, when it is on disk."""
-    outcomes = await triggers.carry_out(fires)
+async def carried_out(
+    triggers: Triggers, fires: list[Fire], events: int, sender: str | None = None
+) -> EventsView:
+    """What so many events have started, when it is on disk. `sender` is that of a `Fire`."""
+    outcomes = await triggers.carry_out(fires, sender=sender)
     return EventsView(events=events, started=list(map(started_view, fires, outcomes)))
 
 
@@ -88,7 +90,7 @@ def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, disp
             await asyncio.sleep(0)  # a batch holds nobody up
             fires += triggers.fires_of(event, allowed=caller.may_invoke)
         try:
-            return await carried_out(triggers, fires, len(events))
+            return await carried_out(triggers, fires, len(events), caller.caller)
         except StoreError:
             access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
             raise

@@ -209,7 +209,7 @@ def add_trigger_routes(
         body = await whole_body(request, LARGEST_INPUT, "the most that a trigger is fired with")
         headers = [(key, value) for key, value in request.scope["headers"] if key == b"content-type"]
         fire = triggers.fire_by_hand(definition, headers, body)
-        (outcome,) = await triggers.carry_out([fire])
+        (outcome,) = await triggers.carry_out([fire], sender=CURRENT.get().caller)
         return started_view(fire, outcome)
 
 

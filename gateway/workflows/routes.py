@@ -194,7 +194,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         except ValueError as error:
             raise Problem("bad-request", str(error)) from error
         try:
-            record = await runs.begin(run, key)
+            record = await runs.begin(run, key, CURRENT.get().caller)
         except KeyReused as error:
             raise problem_of(error) from error
         wait = preferences(headers).wait

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from scheduler.durable.call_rows import as_kept, headers_to_json, new_record, phases_to_json, request_head
+from scheduler.durable import piece_rows
+from scheduler.durable.call_rows import (
+    ROW_BYTES,
+    as_kept,
+    headers_to_json,
+    new_record,
+    phases_to_json,
+    request_head,
+)
 from scheduler.durable.model import Ending, NewCall, Record, Status
 from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
@@ -23,7 +31,7 @@ SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows of one statement. Few different ones, so that each is prepared once."""
 FILLER = ""
 """What a statement that has more rows than there are is filled up with: an id that no call has."""
-NEW = "invocations (seq, id, function, status, depth, accepted, since, due)"
+NEW = "invocations (seq, id, function, status, depth, accepted, since, due, caller, bytes)"
 ENDED = (
     "WITH ending (id, status, failures, due, ended, error, detail, blame, phases) AS ({rows})"
     " UPDATE invocations SET status = ending.status, failures = ending.failures, due = ending.due,"
@@ -49,38 +57,80 @@ ANSWERED = (
 )
 """The last two are the first two for what most runs bring: the function's own answer."""
 CHEAP_TO_COPY = 16 * 1024
+NOBODY: Mapping[str, int] = {"": 1}
+"""The callers without a key, by their name and number."""
 LEASED = "status = 'running' AND id IN (SELECT value FROM json_each(?))"
+COUNTS = "(bytes + brought) * (owner = '' AND NOT untold)"
+"""What a call counts with to its caller, and no more when it has ended."""
+SUMS = f"count(*), sum(owner != ''), sum({COUNTS}), min(caller), max(caller)"
+COUNTED = f"SELECT {SUMS} FROM invocations WHERE {LEASED}"
+COUNTED_BY_CALLER = f"SELECT caller, sum({COUNTS}) FROM invocations WHERE {LEASED} GROUP BY caller"
+COUNT_LESS = "UPDATE callers SET bytes = bytes - ? WHERE id = ?"
+COUNT_BROUGHT = (
+    "UPDATE invocations SET brought = coalesce((SELECT length(headers) + length(body) + length(log)"
+    " + coalesce((SELECT bytes FROM payloads WHERE payloads.id = results.payload), 0)"
+    " FROM results WHERE results.seq = invocations.seq), 0) WHERE id IN (SELECT value FROM json_each(?))"
+)
+"""For what is kept of a call that counts on. Of most the result can be forgotten as soon as it is recorded."""
 
 
-def insert_all(db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -> list[Record]:
-    """Queue calls that belong to nobody, each accepted at its wall time."""
+def insert_all(
+    db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]], callers: Mapping[str, int] = NOBODY
+) -> list[Record]:
+    """Queue calls that belong to nobody, each accepted at its wall time. `callers` are the numbers of theirs."""
     (latest,) = db.execute(
         "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'invocations'), 0)"
     ).fetchone()
     rows, requests, records = [], [], []
     for seq, (call, now) in enumerate(calls, latest + 1):
-        rows.append((seq, call.id, call.function, "queued", call.depth, now, now, now))
-        requests.append((seq, request_head(call.request), blob(call.body), terms_to_json(call.terms)))
+        head, body, terms = request_head(call.request), blob(call.body), terms_to_json(call.terms)
+        counted = (callers[call.caller], ROW_BYTES + len(head) + len(body) + len(terms))
+        rows.append((seq, call.id, call.function, "queued", call.depth, now, now, now, *counted))
+        requests.append((seq, head, body, terms))
         records.append(new_record(seq, call, now))
     _run(db, f"INSERT INTO {NEW} {{rows}}", rows)
     _run(db, "INSERT INTO requests (seq, head, body, terms) {rows}", requests)
+    for name, number in callers.items():
+        size = sum([row[-1] for row, (call, _) in zip(rows, calls, strict=True) if call.caller == name])
+        db.execute("UPDATE callers SET bytes = bytes + ? WHERE id = ?", (size, number))
     return records
 
 
 def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> list[bool]:
     """Record what came of leased calls, at a wall time. False: it was not leased."""
-    ids = json.dumps([ending.id for ending in endings])
-    (count,) = db.execute(f"SELECT count(*) FROM invocations WHERE {LEASED}", (ids,)).fetchone()
-    if count == len(endings):
-        _finish(db, endings, now)
-        return [True] * count
-    (text,) = db.execute(f"SELECT json_group_array(id) FROM invocations WHERE {LEASED}", (ids,)).fetchone()
-    leased = set(json.loads(text))
-    _finish(db, [ending for ending in endings if ending.id in leased], now)
-    return [ending.id in leased for ending in endings]
+    ids = _ids(endings)
+    count, owned, size, first, last = db.execute(COUNTED, (ids,)).fetchone()
+    if count < len(endings):
+        (text,) = db.execute(
+            f"SELECT json_group_array(id) FROM invocations WHERE {LEASED}", (ids,)
+        ).fetchone()
+        leased = set(json.loads(text))
+        recorded = [ending.id in leased for ending in endings]
+        for ending in endings:
+            if ending.id not in leased and ending.result is not None and ending.result.payload is not None:
+                piece_rows.discard(db, ending.result.payload.id)
+        endings = [ending for ending in endings if ending.id in leased]
+    else:
+        recorded = [True] * count
+    stay = [e for e in endings if e.status is not SUCCESS and not e.status.ended]
+    if first == last and not stay:
+        db.execute(COUNT_LESS, (size, first))
+    else:
+        ended = _ids([ending for ending in endings if ending.status.ended])
+        for caller, size in db.execute(COUNTED_BY_CALLER, (ended,)).fetchall():
+            db.execute(COUNT_LESS, (size, caller))
+    _finish(db, endings, now, endings if owned else stay + [e for e in endings if e.follow])
+    return recorded
 
 
-def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> None:
+def _ids(endings: Sequence[Ending]) -> str:
+    return json.dumps([ending.id for ending in endings])
+
+
+def _finish(
+    db: sqlite3.Connection, endings: Sequence[Ending], now: float, counting: Sequence[Ending]
+) -> None:
+    """Write them. What those that are `counting` have brought counts on, as it cannot be forgotten yet."""
     succeeded: list[Any] = []
     answered: list[Any] = []
     ended: list[Any] = []
@@ -104,8 +154,27 @@ def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> No
     _run_filled(db, ENDED, ended, 9)
     _run_filled(db, BROUGHT, brought, 8)
     for ending in endings:
-        for work in ending.follow:
-            begin(work, db, now)
+        if ending.result is not None and ending.result.payload is not None:
+            _attach(db, ending, ending.result.payload.id)
+    if counting:
+        db.execute(COUNT_BROUGHT, (_ids(counting),))
+    for ending in endings:
+        if ending.follow:
+            (caller,) = db.execute("SELECT caller FROM invocations WHERE id = ?", (ending.id,)).fetchone()
+            for work in ending.follow:
+                begin(work, db, now, caller)
+
+
+def _attach(db: sqlite3.Connection, ending: Ending, payload: int) -> None:
+    """Have a payload stay with the result that was just written. Of a call that is run again nobody asks for it."""
+    if not ending.status.ended:
+        piece_rows.discard(db, payload)
+        return
+    db.execute(
+        "UPDATE results SET payload = ? WHERE seq = (SELECT seq FROM invocations WHERE id = ?)",
+        (payload, ending.id),
+    )
+    piece_rows.keep(db, payload)
 
 
 def blob(data: bytes) -> bytes | bytearray:

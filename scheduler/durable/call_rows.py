@@ -13,6 +13,7 @@ from scheduler.durable.model import (
     HeaderList,
     Idempotency,
     NewCall,
+    Payload,
     Phases,
     Record,
     Request,
@@ -32,32 +33,67 @@ PRUNED_AT_ONCE = 500
 FREE = "owner = ''"
 """Of calls that belong to nobody, who decides what becomes of them."""
 FORGETTABLE = f"ended IS NOT NULL AND {FREE}"
-AGAIN = "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, error = NULL, detail = '', blame = 'none'"
+AGAIN = (
+    "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, error = NULL, detail = '', blame = 'none',"
+    " brought = 0"
+)
+ROW_BYTES = 1024
+"""Bytes that a call counts with beside what it was sent with: its rows, and the index entries for them."""
 
 
-def forget(db: sqlite3.Connection, which: str, *values: float) -> int:
-    """Forget the oldest of these calls, all of which have ended; how many they were. Whose callback is still to be
-    delivered is kept."""
+def forget(db: sqlite3.Connection, which: str, *values: float, most: int = PRUNED_AT_ONCE) -> int:
+    """Forget the oldest of these calls, all of which have ended; how many they were, `most` at most. Whose callback
+    is still to be delivered is kept."""
     told = "NOT EXISTS (SELECT 1 FROM callbacks WHERE callbacks.seq = invocations.seq AND status = 'pending')"
-    oldest = f"SELECT seq FROM invocations WHERE {which} AND {told} ORDER BY ended LIMIT {PRUNED_AT_ONCE}"
+    oldest = f"SELECT seq FROM invocations WHERE {which} AND {told} ORDER BY ended LIMIT {most}"
     return db.execute(f"DELETE FROM invocations WHERE seq IN ({oldest})", values).rowcount
 
 
-def insert(db: sqlite3.Connection, call: NewCall, now: float) -> Record:
-    """Queue a call. The same part of the same owner is queued once, whatever its id."""
+def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Record:
+    """Queue a call whose bytes count to a caller. The same part of the same owner is queued once, whatever its id."""
     if call.owner and (known := part_of(db, call.owner, call.part)) is not None:
         return known
+    head, terms = request_head(call.request), terms_to_json(call.terms)
+    size = ROW_BYTES + len(head) + len(call.body) + len(terms)
     seq = db.execute(
-        "INSERT INTO invocations (id, function, status, depth, accepted, since, due, owner, part)"
-        " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
-        (call.id, call.function, call.depth, now, now, now, call.owner, call.part),
+        "INSERT INTO invocations (id, function, status, depth, accepted, since, due, owner, part, caller, bytes)"
+        " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(call.id, call.function, call.depth, now, now, now, call.owner, call.part, caller),
+            size,
+        ),
     ).lastrowid
     assert seq is not None
+    count_in(db, call.owner, caller, size)
     db.execute(
         "INSERT INTO requests (seq, head, body, terms) VALUES (?, ?, ?, ?)",
-        (seq, request_head(call.request), call.body, terms_to_json(call.terms)),
+        (seq, head, call.body, terms),
     )
     return new_record(seq, call, now)
+
+
+def count_in(db: sqlite3.Connection, owner: str, caller: int, size: int) -> None:
+    """Have the bytes of a new call count: to its run or job, if it is a part of one, else to its caller."""
+    kind, _, id = owner.partition(":")
+    if kind == "run":
+        db.execute("UPDATE runs SET bytes = bytes + ? WHERE id = ?", (size, id.partition("/")[0]))
+    elif kind == "job":
+        db.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ?", (size, id))
+    else:
+        db.execute("UPDATE callers SET bytes = bytes + ? WHERE id = ?", (size, caller))
+
+
+def cancel(db: sqlite3.Connection, id: str, now: float) -> Record | None:
+    """End a call that waits; one that runs or has ended is left as it is. Return what it was."""
+    record = show(db, id)
+    if record is not None and record.status in (Status.QUEUED, Status.HELD):
+        db.execute(
+            "UPDATE callers SET bytes = bytes - (SELECT (bytes + brought) * (owner = '' AND NOT untold)"
+            " FROM invocations WHERE seq = ?1) WHERE id = (SELECT caller FROM invocations WHERE seq = ?1)",
+            (record.seq,),
+        )
+        db.execute("UPDATE invocations SET status = 'cancelled', ended = ? WHERE seq = ?", (now, record.seq))
+    return record
 
 
 def as_kept(text: str) -> str:
@@ -121,9 +157,9 @@ def new_record(seq: int, call: NewCall, now: float) -> Record:
 
 
 @begin.register
-def _begin_call(work: NewCall, db: sqlite3.Connection, now: float) -> None:
+def _begin_call(work: NewCall, db: sqlite3.Connection, now: float, caller: int) -> None:
     if show(db, work.id) is None:  # else it was begun before
-        insert(db, work, now)
+        insert(db, work, now, caller)
 
 
 def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:
@@ -138,7 +174,7 @@ def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempo
     """The call that an idempotency key was used for before. Raises `KeyReused`."""
     row = db.execute(
         "SELECT digest, id FROM idempotency JOIN invocations USING (seq)"
-        " WHERE caller = ? AND idempotency.function = ? AND key = ? AND expires > ?",
+        " WHERE idempotency.caller = ? AND idempotency.function = ? AND key = ? AND expires > ?",
         (idempotency.caller, call.function, idempotency.key, now),
     ).fetchone()
     if row is None:
@@ -157,11 +193,27 @@ def show(db: sqlite3.Connection, id: str) -> Record | None:
 def result(db: sqlite3.Connection, id: str) -> Result | None:
     """What its latest run brought."""
     row = db.execute(
-        "SELECT results.status, headers, body, problem, results.detail, results.blame, log"
-        " FROM results JOIN invocations USING (seq) WHERE id = ?",
+        "SELECT results.status, headers, body, problem, results.detail, results.blame, log, payload,"
+        " (SELECT bytes FROM payloads WHERE payloads.id = results.payload)"
+        " FROM results JOIN invocations USING (seq) WHERE invocations.id = ?",
         (id,),
     ).fetchone()
-    return None if row is None else Result(row[0], headers_of(json.loads(row[1])), *row[2:])
+    if row is None:
+        return None
+    status, headers, body, problem, detail, blame, log, payload, size = row
+    where = None if size is None else Payload(payload, size)
+    return Result(status, headers_of(json.loads(headers)), body, problem, detail, blame, log, payload=where)
+
+
+def callers_of(db: sqlite3.Connection, which: str, values: Sequence[Any]) -> list[int]:
+    """Return the numbers of the callers whom these calls count to."""
+    rows = db.execute(f"SELECT caller FROM invocations WHERE {which}", values)
+    return list({caller for (caller,) in rows})
+
+
+def owning(db: sqlite3.Connection, ids: Sequence[str]) -> list[int]:
+    """Return the callers of those of these calls that have an owner: what they bring is kept as long as that."""
+    return callers_of(db, "owner != '' AND id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
 
 
 def record(row: Sequence[Any]) -> Record:

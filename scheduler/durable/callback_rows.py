@@ -12,7 +12,7 @@ PENDING = "status = 'pending'"
 
 
 @begin.register
-def _begin_callback(work: NewCallback, db: sqlite3.Connection, now: float) -> None:
+def _begin_callback(work: NewCallback, db: sqlite3.Connection, now: float, caller: int) -> None:
     status = CallbackStatus.PENDING if work.fault is None else CallbackStatus.GIVEN_UP
     db.execute(
         "INSERT OR REPLACE INTO callbacks (seq, message, url, host, body, status, due, fault)"

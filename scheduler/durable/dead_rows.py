@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from scheduler.durable.call_rows import AGAIN, FREE
+from scheduler.durable.call_rows import AGAIN, FREE, callers_of
 from scheduler.durable.list_rows import IS_RARE
 from scheduler.durable.model import Status
+from scheduler.durable.room import Room
 
 DEAD = (Status.DEAD, Status.EXPIRED)
 LOOKED_AT_ONCE = 500
@@ -30,15 +31,19 @@ class Some(Protocol):
         """Do it to the next ones."""
 
 
-def redrive(db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float) -> Done:
-    """Queue the next dead letters that ended by `now`, as if they were new."""
+def redrive(
+    db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float, room: Room
+) -> Done:
+    """Queue the next dead letters that ended by `now`, as if they were new. Raises `StoreFull`."""
     seqs, goes_on = _next(db, status, after, function, now)
     which = f"seq IN (SELECT value FROM json_each(?)) AND {FREE}"
     db.execute(
         f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {which})", (json.dumps(seqs),)
     )
     statement = f"UPDATE invocations SET {AGAIN} WHERE {which}"
-    return Done(db.execute(statement, (now, now, json.dumps(seqs))).rowcount, goes_on)
+    done = db.execute(statement, (now, now, json.dumps(seqs))).rowcount
+    room.check_share(db, callers_of(db, which, (json.dumps(seqs),)))
+    return Done(done, goes_on)
 
 
 def purge(db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float) -> Done:

@@ -82,7 +82,7 @@ def told_to_destination(claim: Claim, ending: Ending) -> dict[str, object]:
         answer = {"status": result.status}
         types = [value.decode("latin-1") for name, value in result.headers if name == b"content-type"]
         answer["content_type"] = types[0] if types else None
-        if len(result.body) > LARGEST_TOLD:
+        if result.size > LARGEST_TOLD:
             answer["url"] = f"/invocations/{ending.id}/result"
         else:
             try:

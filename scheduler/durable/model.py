@@ -71,6 +71,8 @@ class NewCall(NamedTuple):
     part: str = ""
     """Which part it is: unique within its owner. The same part is accepted once."""
     terms: Terms = NO_TERMS
+    caller: str = ""
+    """Whose bytes these are when it is accepted: the id of a key; empty: somebody without one."""
 
     @property
     def subject(self) -> str:
@@ -111,6 +113,14 @@ class Phases(NamedTuple):
     exec: float
 
 
+class Payload(NamedTuple):
+    """A body that lies in pieces in the store."""
+
+    id: int
+    size: int
+    """Bytes."""
+
+
 class Result(NamedTuple):
     """What a run brought: the function's own answer, or the problem that it would have been answered with."""
 
@@ -125,6 +135,13 @@ class Result(NamedTuple):
     """What the call has printed so far."""
     phases: Phases | None = None
     """None: no instance was leased for it."""
+    payload: Payload | None = None
+    """Where the body is, if `body` does not hold it: it is large."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.body) if self.payload is None else self.payload.size
 
 
 class Ending(NamedTuple):

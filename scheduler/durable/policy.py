@@ -36,6 +36,8 @@ def failure_of(result: Result) -> Failure | None:
     slug = result.problem
     if slug is None and result.status < 400:
         return None
+    if slug == "not-kept":  # it would not fit the next time either, and the function has done its work
+        return Failure(frozenset(), ran=True)
     status = str(result.status)
     if slug is None:
         return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)

@@ -9,8 +9,8 @@ from itertools import islice
 
 from pool.clock import Clock, Timer, wake
 from scheduler.durable.followers import what_follows
-from scheduler.durable.model import Claim, Ending, Status
-from scheduler.durable.store import Store, StoreError
+from scheduler.durable.model import Claim, Ending, Result, Status
+from scheduler.durable.store import Store, StoreError, StoreFull
 
 log = logging.getLogger("hearth.durable")
 
@@ -127,6 +127,8 @@ class Recorder:
         except Exception as fault:
             if len(runs) > 1:
                 await self._one_by_one(runs)
+            elif isinstance(fault, StoreFull) and (runs[0][1].result is not None or runs[0][1].follow):
+                await self._without_what_does_not_fit(*runs[0], fault)
             elif isinstance(fault, StoreError):
                 self._put_off(runs)
             else:
@@ -152,6 +154,24 @@ class Recorder:
         else:
             self._failed = {ending.id: (claim, ending) for claim, ending in runs} | self._failed
 
+    async def _without_what_does_not_fit(self, claim: Claim, ending: Ending, full: StoreFull) -> None:
+        """Record an end for which the store is too full: without what the run has brought, which then is its error;
+        if that is not enough, without what follows."""
+        if ending.result is not None:
+            log.warning("%s: what it brought is not kept: %s", claim.call.subject, full)
+            self._discard(ending.result)
+            kept = ending._replace(result=None, follow=())
+            if ending.status.ended:
+                kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=str(full))
+            self.add(claim, kept)
+        else:
+            log.error("%s: what follows from its end is not begun: %s", claim.call.subject, full)
+            await self._record([(claim, ending._replace(follow=()))])
+
+    def _discard(self, result: Result) -> None:
+        if result.payload is not None:
+            self._store.discard(result.payload.id)
+
     async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
         """An end that cannot be written as it is, however well the store is: it has ended all the same."""
         if ending.follow:
@@ -159,6 +179,7 @@ class Recorder:
             await self._record([(claim, ending._replace(follow=()))])
         elif ending.result is not None:
             log.error("%s: what it brought cannot be kept", claim.call.subject, exc_info=fault)
+            self._discard(ending.result)
             kept = ending._replace(result=None)
             if ending.status.ended:
                 detail = "what it brought cannot be kept"

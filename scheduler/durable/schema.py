@@ -211,6 +211,140 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_workflow_status ON runs (workflow, status, seq);
     CREATE INDEX jobs_status ON jobs (status, seq);
     """,
+    """
+    -- Who each call, run and job counts to, and with how many bytes. Triggers keep the sums, but for what is done to
+    -- many calls at once: `batch_rows` adds what is accepted and takes away what has ended, in one statement each.
+    -- A call of nobody's counts while it has not ended, or its callback is pending. One with an owner counts to its
+    -- run or job, from its first row to its last; and that to its caller, until it has ended.
+    CREATE TABLE callers (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        bytes INTEGER NOT NULL DEFAULT 0
+    );
+    INSERT INTO callers (id, name) VALUES (1, '');
+    ALTER TABLE invocations ADD COLUMN caller INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE invocations ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE invocations ADD COLUMN brought INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE invocations ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN caller INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE runs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN caller INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE jobs ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE requests ADD COLUMN payload INTEGER;
+    ALTER TABLE results ADD COLUMN payload INTEGER;
+    CREATE TABLE payloads (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        caller INTEGER NOT NULL,
+        expected INTEGER NOT NULL,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        state TEXT NOT NULL DEFAULT 'filling'
+    );
+    CREATE INDEX payloads_filling ON payloads (id) WHERE state = 'filling';
+    CREATE INDEX payloads_gone ON payloads (id) WHERE state = 'gone';
+    CREATE TABLE pieces (
+        payload INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        PRIMARY KEY (payload, number)
+    );
+    UPDATE invocations SET untold = 1 WHERE seq IN (SELECT seq FROM callbacks WHERE status = 'pending');
+    UPDATE invocations SET bytes = 1024 + coalesce((SELECT length(CAST(head AS BLOB)) + length(body) + length(terms)
+            FROM requests WHERE requests.seq = invocations.seq), 0),
+        brought = coalesce((SELECT length(headers) + length(body) + length(log)
+            FROM results WHERE results.seq = invocations.seq), 0)
+        WHERE owner = '' AND (ended IS NULL OR untold)
+        OR owner != '' AND (CASE WHEN owner GLOB 'run:*' THEN substr(owner, 1, instr(owner, '/') - 1) ELSE owner END)
+        IN (SELECT 'run:' || id FROM runs WHERE ended IS NULL
+            UNION ALL SELECT 'job:' || id FROM jobs WHERE ended IS NULL);
+    UPDATE runs SET bytes = 1024 + coalesce((SELECT length(definition) + length(input) FROM run_data
+            WHERE run_data.seq = runs.seq), 0)
+        + coalesce((SELECT sum(length(body) + 64) FROM run_items WHERE run_items.seq = runs.seq), 0)
+        + coalesce((SELECT sum(bytes + brought) FROM invocations
+            WHERE owner > 'run:' || runs.id || '/' AND owner < 'run:' || runs.id || '0' AND owner != ''), 0)
+        WHERE ended IS NULL;
+    UPDATE jobs SET bytes = 1024 + length(definition) + coalesce(length(each), 0)
+        + coalesce((SELECT sum(length(body) + 32) FROM job_inputs WHERE job = jobs.seq), 0)
+        + coalesce((SELECT sum(bytes + brought) FROM invocations WHERE owner = 'job:' || jobs.id AND owner != ''), 0)
+        WHERE ended IS NULL;
+    UPDATE callers SET bytes =
+        coalesce((SELECT sum(bytes + brought) FROM invocations WHERE owner = '' AND (ended IS NULL OR untold)), 0)
+        + coalesce((SELECT sum(bytes) FROM runs WHERE ended IS NULL), 0)
+        + coalesce((SELECT sum(bytes) FROM jobs WHERE ended IS NULL), 0);
+
+    CREATE TRIGGER call_changed AFTER UPDATE OF brought, untold, since ON invocations WHEN NEW.owner = '' BEGIN
+        UPDATE callers SET bytes = bytes
+            + (NEW.bytes + NEW.brought) * (NEW.ended IS NULL OR NEW.untold)
+            - (OLD.bytes + OLD.brought) * (OLD.ended IS NULL OR OLD.untold) WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER call_forgotten AFTER DELETE ON invocations
+    WHEN OLD.owner = '' AND (OLD.ended IS NULL OR OLD.untold) BEGIN
+        UPDATE callers SET bytes = bytes - OLD.bytes - OLD.brought WHERE id = OLD.caller;
+    END;
+    CREATE TRIGGER part_changed AFTER UPDATE OF brought ON invocations WHEN NEW.owner != '' BEGIN
+        UPDATE runs SET bytes = bytes + NEW.brought - OLD.brought
+            WHERE NEW.owner GLOB 'run:*' AND id = substr(NEW.owner, 5, instr(NEW.owner, '/') - 5);
+        UPDATE jobs SET bytes = bytes + NEW.brought - OLD.brought
+            WHERE NEW.owner GLOB 'job:*' AND id = substr(NEW.owner, 5);
+    END;
+    CREATE TRIGGER part_forgotten AFTER DELETE ON invocations WHEN OLD.owner != '' BEGIN
+        UPDATE runs SET bytes = bytes - OLD.bytes - OLD.brought
+            WHERE OLD.owner GLOB 'run:*' AND id = substr(OLD.owner, 5, instr(OLD.owner, '/') - 5);
+        UPDATE jobs SET bytes = bytes - OLD.bytes - OLD.brought
+            WHERE OLD.owner GLOB 'job:*' AND id = substr(OLD.owner, 5);
+    END;
+    CREATE TRIGGER run_kept AFTER INSERT ON runs BEGIN
+        UPDATE callers SET bytes = bytes + NEW.bytes WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER run_changed AFTER UPDATE OF ended, bytes ON runs BEGIN
+        UPDATE callers SET bytes = bytes + NEW.bytes * (NEW.ended IS NULL) - OLD.bytes * (OLD.ended IS NULL)
+            WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER run_forgotten AFTER DELETE ON runs WHEN OLD.ended IS NULL BEGIN
+        UPDATE callers SET bytes = bytes - OLD.bytes WHERE id = OLD.caller;
+    END;
+    CREATE TRIGGER run_answered AFTER UPDATE OF output ON run_data BEGIN
+        UPDATE runs SET bytes = bytes + coalesce(length(NEW.output), 0) - coalesce(length(OLD.output), 0)
+            WHERE seq = NEW.seq;
+    END;
+    CREATE TRIGGER item_kept AFTER INSERT ON run_items BEGIN
+        UPDATE runs SET bytes = bytes + length(NEW.body) + 64 WHERE seq = NEW.seq;
+    END;
+    CREATE TRIGGER item_begun AFTER DELETE ON run_items BEGIN
+        UPDATE runs SET bytes = bytes - length(OLD.body) - 64 WHERE seq = OLD.seq;
+    END;
+    CREATE TRIGGER job_kept AFTER INSERT ON jobs BEGIN
+        UPDATE callers SET bytes = bytes + NEW.bytes WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER job_changed AFTER UPDATE OF ended, bytes ON jobs BEGIN
+        UPDATE callers SET bytes = bytes + NEW.bytes * (NEW.ended IS NULL) - OLD.bytes * (OLD.ended IS NULL)
+            WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER job_forgotten AFTER DELETE ON jobs WHEN OLD.ended IS NULL BEGIN
+        UPDATE callers SET bytes = bytes - OLD.bytes WHERE id = OLD.caller;
+    END;
+    CREATE TRIGGER callback_kept AFTER INSERT ON callbacks BEGIN
+        UPDATE invocations SET untold = NEW.status = 'pending' WHERE seq = NEW.seq;
+    END;
+    CREATE TRIGGER callback_changed AFTER UPDATE OF status ON callbacks BEGIN
+        UPDATE invocations SET untold = NEW.status = 'pending' WHERE seq = NEW.seq;
+    END;
+    CREATE TRIGGER request_forgotten AFTER DELETE ON requests WHEN OLD.payload IS NOT NULL BEGIN
+        UPDATE payloads SET state = 'gone' WHERE id = OLD.payload;
+    END;
+    CREATE TRIGGER result_forgotten AFTER DELETE ON results WHEN OLD.payload IS NOT NULL BEGIN
+        UPDATE payloads SET state = 'gone' WHERE id = OLD.payload;
+    END;
+    CREATE TRIGGER payload_begun AFTER INSERT ON payloads BEGIN
+        UPDATE callers SET bytes = bytes + max(NEW.expected, NEW.bytes) WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER payload_changed AFTER UPDATE OF bytes, state ON payloads BEGIN
+        UPDATE callers SET bytes = bytes + max(NEW.expected, NEW.bytes) * (NEW.state = 'filling')
+            - max(OLD.expected, OLD.bytes) * (OLD.state = 'filling') WHERE id = NEW.caller;
+    END;
+    CREATE TRIGGER payload_forgotten AFTER DELETE ON payloads WHEN OLD.state = 'filling' BEGIN
+        UPDATE callers SET bytes = bytes - max(OLD.expected, OLD.bytes) WHERE id = OLD.caller;
+    END;
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

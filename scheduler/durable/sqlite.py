@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
-from scheduler.durable import batch_rows, call_rows, claim_rows, dead_rows, list_rows, start_keys
+from scheduler.durable import (
+    batch_rows,
+    call_rows,
+    claim_rows,
+    dead_rows,
+    list_rows,
+    piece_rows,
+    shares,
+    start_keys,
+)
 from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
 from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
-from scheduler.durable.store import Choose, StoreFull
+from scheduler.durable.room import Room
+from scheduler.durable.store import Choose, Kept, StoreError, StoreFull
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 
 
 class SqliteStore:
-    """Accepted calls in a file. `max_bytes` is how large it may grow with what has not ended."""
+    """Accepted calls in a file. `max_bytes` is how many bytes it may keep, of all that lies in that file."""
 
     def __init__(self, writer: Writer, max_bytes: int) -> None:
         self._writer = writer
-        self._max_bytes = max_bytes
+        self.room = Room(writer.file.path, max_bytes)
+        """For what else is kept in the file."""
+        self._discarding: set[asyncio.Future[None]] = set()
 
     @property
     def exists(self) -> bool:
@@ -39,18 +53,25 @@ class SqliteStore:
         return self._writer.refusals
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
+        accepted: Record | StoreFull
         if idempotency is None and not call.owner:
-            return await self._writer.do_jointly(self._accept_all, (call, now))
-        return await self._writer.do(lambda db: self._accept(db, call, now, idempotency))
+            accepted = await self._writer.do_jointly(self._accept_all, (call, now))
+        else:
+            accepted = await self._writer.do(lambda db: self._accept(db, call, now, idempotency))
+        if isinstance(accepted, StoreFull):
+            raise accepted
+        return accepted
 
     async def claim(self, now: float, choose: Choose) -> Claimed:
         return await self._writer.do(partial(claim_rows.claim, now=now, choose=choose))
 
-    async def begin(self, works: Sequence[object], now: float) -> None:
+    async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
         def operation(db: sqlite3.Connection) -> None:
-            self.make_room(db)
+            self.room.make(db)
+            number = self.room.caller(db, caller)
             for work in works:
-                begin(work, db, now)
+                begin(work, db, now, number)
+            self.room.admit(db, number, 0)
 
         await self._writer.do(operation)
 
@@ -64,18 +85,74 @@ class SqliteStore:
         )
 
     async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
-        return await self._writer.do(partial(batch_rows.finish_all, endings=endings, now=now))
-
-    async def cancel(self, id: str, now: float) -> Record | None:
-        def operation(db: sqlite3.Connection) -> Record | None:
-            record = call_rows.show(db, id)
-            if record is not None and record.status in (Status.QUEUED, Status.HELD):
-                db.execute(
-                    "UPDATE invocations SET status = 'cancelled', ended = ? WHERE seq = ?", (now, record.seq)
-                )
-            return record
+        def operation(db: sqlite3.Connection) -> list[bool]:
+            weight = sum([len(r.body) + len(r.log) for e in endings if (r := e.result) is not None])
+            if weight:
+                self._check_ends(db, endings, weight)
+            recorded = batch_rows.finish_all(db, endings, now)
+            if [e for e in endings if e.follow]:
+                self.room.make(db)
+            return recorded
 
         return await self._writer.do(operation)
+
+    async def begin_payload(self, call: str, expected: int) -> int:
+        def operation(db: sqlite3.Connection) -> int | StoreFull:
+            owner, caller, name = db.execute(
+                "SELECT owner, caller, name FROM invocations JOIN callers ON callers.id = caller"
+                " WHERE invocations.id = ?",
+                (call,),
+            ).fetchone()
+            # With its call it counts to a run or job; else it can be forgotten as soon as the call has ended.
+            number = caller if owner else self.room.caller(db, name + shares.RESULTS)
+            try:
+                self.room.admit(db, number, expected)
+            except StoreFull as full:
+                return full
+            return piece_rows.begin(db, number, expected)
+
+        begun = await self._writer.do(operation)
+        if isinstance(begun, StoreFull):
+            raise begun
+        return begun
+
+    async def add_piece(self, payload: int, data: bytes) -> None:
+        def operation(db: sqlite3.Connection) -> StoreFull | None:
+            found = piece_rows.stand_of(db, payload)
+            if found is None:
+                return StoreFull("what was kept of it has been discarded")
+            caller, expected, bytes = found
+            if (more := bytes + len(data) - max(expected, bytes)) > 0:
+                try:
+                    self.room.admit(db, caller, more)
+                except StoreFull as full:
+                    return full
+            piece_rows.add(db, payload, data)
+            return None
+
+        if (full := await self._writer.do(operation)) is not None:
+            raise full
+
+    def discard(self, payload: int) -> None:
+        async def discarded() -> None:
+            with suppress(StoreError):  # the next start does it
+                await self._writer.do(lambda db: piece_rows.discard(db, payload))
+
+        task = asyncio.ensure_future(discarded())
+        self._discarding.add(task)
+        task.add_done_callback(self._discarding.discard)
+
+    async def pieces(self, payload: int) -> AsyncIterator[bytes]:
+        number, left = 0, await self._writer.read(lambda db: piece_rows.size_of(db, payload))
+        while left > 0:
+            data = await self._writer.read_many(partial(piece_rows.piece, payload=payload, number=number))
+            if data is None:
+                raise StoreError("what is kept of it was forgotten while it was read")
+            yield data
+            number, left = number + 1, left - len(data)
+
+    async def cancel(self, id: str, now: float) -> Record | None:
+        return await self._writer.do(partial(call_rows.cancel, id=id, now=now))
 
     async def again(self, id: str, now: float) -> Record | None:
         def operation(db: sqlite3.Connection) -> Record | None:
@@ -83,12 +160,13 @@ class SqliteStore:
             if record is not None and record.status.ended and not record.owner:
                 db.execute("DELETE FROM results WHERE seq = ?", (record.seq,))
                 db.execute(f"UPDATE invocations SET {AGAIN} WHERE seq = ?", (now, now, record.seq))
+                self.room.check_share(db, call_rows.callers_of(db, "seq = ?", (record.seq,)))
             return record
 
         return await self._writer.do(operation)
 
     async def redrive(self, now: float, function: str | None = None) -> int:
-        return await self._in_pieces(partial(dead_rows.redrive, function=function, now=now))
+        return await self._in_pieces(partial(dead_rows.redrive, function=function, now=now, room=self.room))
 
     async def purge(self, now: float, function: str | None = None) -> int:
         return await self._in_pieces(partial(dead_rows.purge, function=function, now=now))
@@ -104,17 +182,21 @@ class SqliteStore:
         return count
 
     async def void(self, now: float) -> int:
-        statement = "UPDATE invocations SET status = 'queued', due = ? WHERE status = 'running'"
-        return await self._writer.do(lambda db: db.execute(statement, (now,)).rowcount)
+        def operation(db: sqlite3.Connection) -> int:
+            piece_rows.discard_unfinished(db)
+            statement = "UPDATE invocations SET status = 'queued', due = ? WHERE status = 'running'"
+            return db.execute(statement, (now,)).rowcount
+
+        return await self._writer.do(operation)
 
     async def prune(self, before: float, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:
             start_keys.prune(db, now)
-            return (
-                call_rows.forget(db, FORGETTABLE)
-                if self._is_full(db)
-                else call_rows.forget(db, f"ended < ? AND {FREE}", before)
-            )
+            if freed := piece_rows.free(db):
+                return freed
+            if self.room.used(db) > self.room.size:
+                return call_rows.forget(db, FORGETTABLE)
+            return call_rows.forget(db, f"ended < ? AND {FREE}", before)
 
         return await self._writer.do(operation)
 
@@ -142,13 +224,21 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writer.close()
 
+    async def kept(self) -> Kept:
+        return await self._writer.read(self.room.kept)
+
     def _accept(
         self, db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency | None
-    ) -> Record:
+    ) -> Record | StoreFull:
+        """Keep one call. `StoreFull` is returned, as what is raised undoes what others share the commit with."""
         if idempotency is not None and (known := call_rows.known(db, call, now, idempotency)) is not None:
             return known
-        self.make_room(db)
-        record = call_rows.insert(db, call, now)
+        caller = self.room.caller(db, call.caller)
+        try:
+            self.room.admit(db, caller, call_rows.ROW_BYTES + len(call.body), direct=True)
+        except StoreFull as full:
+            return full
+        record = call_rows.insert(db, call, now, caller)
         if idempotency is not None:
             db.execute(
                 "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)",
@@ -163,29 +253,24 @@ class SqliteStore:
             )
         return record
 
-    def _accept_all(self, db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]) -> Sequence[Record]:
-        if sum(len(call.body) for call, _ in calls) < self._room(db):
-            return batch_rows.insert_all(db, calls)
-        return [self._accept(db, call, now, None) for call, now in calls]
+    def _accept_all(
+        self, db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]
+    ) -> Sequence[Record | StoreFull]:
+        weight = sum([call_rows.ROW_BYTES + len(call.body) for call, _ in calls])
+        callers = {name: self.room.caller(db, name) for name in {call.caller for call, _ in calls}}
+        try:
+            self.room.make(db, weight, direct=True)
+            self.room.check_share(db, callers.values(), weight)
+        except StoreFull:  # there may be room for some of them
+            return [self._accept(db, call, now, None) for call, now in calls]
+        return batch_rows.insert_all(db, calls, callers)
 
-    def make_room(self, db: sqlite3.Connection) -> None:
-        """Within somebody's operation: forget the oldest calls that have ended where the store is full.
-
-        Raises `StoreFull` where that is not enough for anything new.
-        """
-        if self._is_full(db) and not (call_rows.forget(db, FORGETTABLE) and not self._is_full(db)):
-            raise StoreFull(
-                f"the store holds its {self._max_bytes} bytes, and what can be forgotten is not enough"
-            )
-
-    def _is_full(self, db: sqlite3.Connection) -> bool:
-        return self._room(db) < 0
-
-    def _room(self, db: sqlite3.Connection) -> int:
-        """Bytes that it may still grow by; negative: it is too large. Pages that are free again do not count: what
-        was forgotten makes room without shrinking the file."""
-        pages, free, size = (
-            db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return self._max_bytes - int((pages - free) * size)
+    def _check_ends(self, db: sqlite3.Connection, endings: Sequence[Ending], weight: int) -> None:
+        """Raise `StoreFull` if what these calls have brought does not fit: then they are given one by one."""
+        if not self.room.make(db, weight):
+            return
+        kept = self.room.kept(db)
+        if not shares.may_hold(
+            kept.size, kept.largest, kept.unfinished, weight
+        ):  # perhaps it is one of theirs
+            self.room.check_share(db, call_rows.owning(db, [ending.id for ending in endings]), weight)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.durable.model import (
@@ -31,7 +32,7 @@ class StoreError(Exception):
 
 
 class StoreFull(StoreError):
-    """The store holds as much as it may, and nothing in it has ended."""
+    """The store, or the caller's share of it, holds as much as it may of what has not ended."""
 
 
 class StoreBusy(StoreError):
@@ -44,6 +45,20 @@ class StoreBusy(StoreError):
 
 class KeyReused(Exception):
     """The idempotency key was used for another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How many bytes a store keeps."""
+
+    used: int
+    """Everything, with what was announced and is still to come."""
+    unfinished: int
+    """What of it cannot be forgotten yet."""
+    largest: int
+    """The share of that of the caller who holds the most."""
+    size: int
+    """Bytes that it may keep."""
 
 
 class Store(Protocol):
@@ -67,8 +82,9 @@ class Store(Protocol):
         Raises `KeyReused` and `StoreFull`.
         """
 
-    async def begin(self, works: Sequence[object], now: float) -> None:
-        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows. Raises `StoreFull`."""
+    async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
+        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows. Their bytes count to
+        `caller`. Raises `StoreFull`."""
 
     async def claim(self, now: float, choose: Choose) -> Claimed:
         """Lease calls that are due at `now` to this process; the oldest first, of each function. Fewer than were
@@ -79,6 +95,19 @@ class Store(Protocol):
 
     async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
         """Record what came of runs. False: the call was not leased any more, and nothing was recorded of it."""
+
+    async def begin_payload(self, call: str, expected: int) -> int:
+        """Begin to keep what a leased call brings, in pieces; return its number. It will have `expected` bytes, as
+        far as is known, for which there is room from now on. Raises `StoreFull`."""
+
+    async def add_piece(self, payload: int, data: bytes) -> None:
+        """Keep the next piece of it. Raises `StoreFull`."""
+
+    def discard(self, payload: int) -> None:
+        """Have one go that nothing refers to, as soon as the store comes to it."""
+
+    def pieces(self, payload: int) -> AsyncIterator[bytes]:
+        """Return one piece by piece. Raises `StoreError`, also if it is forgotten meanwhile."""
 
     async def cancel(self, id: str, now: float) -> Record | None:
         """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED
@@ -112,6 +141,9 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:
         """How many calls wait or run, by function and status."""
+
+    async def kept(self) -> Kept:
+        """How full it is."""
 
     async def close(self) -> None:
         """Finish what was asked for, and let go of the file."""

@@ -8,6 +8,7 @@ from functools import singledispatch
 
 
 @singledispatch
-def begin(work: object, db: sqlite3.Connection, now: float) -> None:
-    """Write its first rows, inside the caller's transaction. `now` is wall time in seconds."""
+def begin(work: object, db: sqlite3.Connection, now: float, caller: int) -> None:
+    """Write its first rows, inside the caller's transaction. `now` is wall time in seconds;
+    `caller` is the number of whom its bytes count to (`Room.caller`)."""
     raise TypeError(f"{type(work).__name__} is nothing that can be begun")

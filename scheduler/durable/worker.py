@@ -301,6 +301,8 @@ class Worker:
         del self._attempts[id]
         attempt.lane.running -= 1
         if attempt.cancelled:
+            if result is not None and result.payload is not None:
+                self._store.discard(result.payload.id)
             self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
             self._recorder.add(claim, self._ending(claim, attempt.policy, result))

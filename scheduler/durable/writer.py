@@ -29,6 +29,10 @@ LISTS = ReadLimits(threads=2, waiting=64)
 PAUSE = 0.003
 """Seconds between two commits at least. Who comes meanwhile shares the next one, and the event loop has the
 interpreter to itself: commits of two or three operations, back to back, would take more of it than the calls."""
+LOG_KEPT = 8 * 2**20
+"""Bytes of write-ahead log that stay in its file when all of it is in the database."""
+LARGEST_LOG = 16 * 2**20
+"""Bytes of it after which readers are waited for, so that it can begin anew: a long read keeps it growing."""
 T = TypeVar("T")
 U = TypeVar("U")
 Operation = Callable[[sqlite3.Connection], T]
@@ -48,6 +52,7 @@ class Writer:
     def __init__(self, path: Path, folder_fault: Callable[[], str | None] | None = None) -> None:
         """`folder_fault` tells what is wrong with the file's folder, or None if it is the one that was opened."""
         self.file = StoreFile(path, folder_fault)
+        self._log = path.with_name(f"{path.name}-wal")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opened = False
@@ -120,6 +125,7 @@ class Writer:
                 self.file.check()
                 connection = connection or self._open()
                 outcomes = self._together(connection, batch)
+                self._bound_log(connection)
                 self.file.check()  # else it was written to a file that nobody finds again
             except (sqlite3.Error, OSError, StoreError) as error:
                 outcomes = [(done, None, _told(error)) for _, _, done in batch]
@@ -128,6 +134,17 @@ class Writer:
             ended = time.monotonic()
         if connection is not None:
             connection.close()
+
+    def _bound_log(self, connection: sqlite3.Connection) -> None:
+        """Write the log into the database when it has grown large. Where a reader stands in the way it is tried again
+        after the next commit."""
+        try:
+            large = self._log.stat().st_size > LARGEST_LOG
+        except FileNotFoundError:
+            return
+        if large:
+            connection.execute("PRAGMA busy_timeout = 100")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def _open(self) -> sqlite3.Connection:
         connection = open_database(self.file.path, self.file.had_one)
@@ -213,6 +230,7 @@ def open_database(file: Path, had_one: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
         migrate(connection)
     except BaseException:
         connection.close()

@@ -39,6 +39,8 @@ log = logging.getLogger("hearth.jobs")
 JOB_COLUMNS = (
     "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
 )
+INPUT_BYTES = 32
+"""Bytes that an input counts with beside its own: its row."""
 OWNED = "owner = ? AND owner != ''"
 LAST_PART = ":"
 """Is behind every index, which are digits."""
@@ -61,7 +63,7 @@ class Advanced:
 
 
 @begin.register
-def _begin_job(work: NewJob, db: sqlite3.Connection, now: float) -> None:
+def _begin_job(work: NewJob, db: sqlite3.Connection, now: float, caller: int) -> None:
     if show(db, work.id) is not None:  # it was begun before
         return
     definition = work.definition
@@ -72,27 +74,30 @@ def _begin_job(work: NewJob, db: sqlite3.Connection, now: float) -> None:
             f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
             for mount in definition.volumes
         ]
+    as_text = definition.image is not None
+    inputs = [body_of(value, as_text) for value in definition.inputs or ()]
+    text = json.dumps(kept)
+    size = call_rows.ROW_BYTES + len(text) + len(work.each or b"") + sum(len(b) + INPUT_BYTES for b in inputs)
     seq = db.execute(
-        "INSERT INTO jobs (id, name, definition, status, count, parallel, each, created, depth, context)"
-        " VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (id, name, definition, status, count, parallel, each, created, depth, context, caller,"
+        " bytes) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             work.id,
             work.name,
-            json.dumps(kept),
+            text,
             definition.tasks,
             work.parallel,
             work.each,
             now,
             work.depth,
             json.dumps(work.context),
+            caller,
+            size,
         ),
     ).lastrowid
-    if definition.inputs is not None:
-        as_text = definition.image is not None
-        db.executemany(
-            "INSERT INTO job_inputs VALUES (?, ?, ?)",
-            ((seq, index, body_of(value, as_text)) for index, value in enumerate(definition.inputs)),
-        )
+    db.executemany(
+        "INSERT INTO job_inputs VALUES (?, ?, ?)", ((seq, index, body) for index, body in enumerate(inputs))
+    )
 
 
 def body_of(value: object, as_text: bool) -> bytes:
@@ -106,6 +111,12 @@ def show(db: sqlite3.Connection, id: str) -> Job | None:
     """One job."""
     row = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
     return None if row is None else _job(row)
+
+
+def caller_of(db: sqlite3.Connection, job: Job) -> int:
+    """Return the number of the caller whom a job's bytes count to."""
+    (caller,) = db.execute("SELECT caller FROM jobs WHERE seq = ?", (job.seq,)).fetchone()
+    return int(caller)
 
 
 def list_jobs(db: sqlite3.Connection, query: JobQuery) -> Page[Job]:
@@ -190,8 +201,9 @@ def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
     if step.again:
         _queue_again(db, job, step.again, now)
     if step.fresh:
+        caller = caller_of(db, job)
         for call in _tasks_of(db, job, job.begun, step.fresh):
-            call_rows.insert(db, call, now)
+            call_rows.insert(db, call, now, caller)
         db.execute("UPDATE jobs SET begun = begun + ? WHERE seq = ?", (step.fresh, job.seq))
     return Advanced(job, step.again + step.fresh, counts(db, job) if step.ends else None)
 
@@ -264,7 +276,7 @@ def end(
     ).rowcount
     if ended:
         for work in follow:
-            begin(work, db, now)
+            begin(work, db, now, caller_of(db, job))
     return bool(ended)
 
 

@@ -16,7 +16,7 @@ from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency
-from scheduler.durable.store import StoreError
+from scheduler.durable.store import StoreError, StoreFull
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
 from scheduler.jobs.own_function import KEPT, own_definition
@@ -123,10 +123,10 @@ class Jobs:
 
     # -- what may be asked of it ----------------------------------------------------------------------------
 
-    async def begin(self, work: NewJob, key: Idempotency | None = None) -> Job:
-        """Keep a job: its tasks will be run. With a known idempotency key the job that it was first used for. Raises
-        `KeyReused` and `StoreError`."""
-        job = await self.store.begin(work, self._clock.wall(), key)
+    async def begin(self, work: NewJob, key: Idempotency | None = None, caller: str = "") -> Job:
+        """Keep a job whose bytes count to `caller`: its tasks will be run. With a known idempotency key the job that
+        it was first used for. Raises `KeyReused` and `StoreError`."""
+        job = await self.store.begin(work, self._clock.wall(), key, caller)
         if job.id == work.id:  # an earlier one is in service already, or has ended
             await self._serve(job)
             self.note(job.id)
@@ -189,6 +189,9 @@ class Jobs:
     async def _look_after(self, id: str) -> None:
         try:
             await self._advance(id)
+        except StoreFull:  # the others may need no room
+            self._due.add(id)
+            self._clock.call_later(STORE_RETRY, self._wake.set)
         except StoreError:
             raise
         except Exception:  # the same, and the others are looked after now

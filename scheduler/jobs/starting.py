@@ -51,14 +51,19 @@ class JobStarts:
         return chain(self._registry.declared, self._registry.definitions.jobs)
 
     async def start(
-        self, id: str, name: str, definition: JobDefinition, key: Idempotency | None = None
+        self,
+        id: str,
+        name: str,
+        definition: JobDefinition,
+        key: Idempotency | None = None,
+        caller: str = "",
     ) -> Job:
-        """Begin a job that has `count` or `inputs`; with a known idempotency key, show the job that it was first used
-        for. Raises `NotStarted`, `KeyReused` and `StoreError`."""
+        """Begin a job that has `count` or `inputs` and counts to `caller`; with a known idempotency key, show the
+        job that it was first used for. Raises `NotStarted`, `KeyReused` and `StoreError`."""
         if self.draining():
             raise NotStarted("draining", "the gateway is shutting down", 5.0)
         await self._check(definition)
-        return await self._jobs.begin(self.new_job(id, name, definition), key)
+        return await self._jobs.begin(self.new_job(id, name, definition), key, caller)
 
     async def _check(self, definition: JobDefinition) -> None:
         for function in (definition.function, definition.on_success, definition.on_failure):

@@ -9,7 +9,8 @@ from functools import partial
 
 from scheduler.durable import start_keys
 from scheduler.durable.model import Idempotency, Page, Record
-from scheduler.durable.room import MakeRoom, has_room
+from scheduler.durable.room import Room
+from scheduler.durable.shares import RUNS
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
@@ -20,25 +21,26 @@ from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, NewJob,
 class JobStore:
     """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
-    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
-        """`make_room` is called within an operation before a job is kept; it raises `StoreFull`."""
+    def __init__(self, writer: Writer, room: Room) -> None:
         self._writer = writer
-        self._make_room = make_room
+        self._room = room
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
         return self._writer.file.exists
 
-    async def begin(self, work: NewJob, now: float, key: Idempotency | None = None) -> Job:
-        """Keep a job: its tasks will be run. With a known idempotency key the job that it was first used for, unless
-        that is forgotten. Raises `KeyReused` and `StoreFull`."""
+    async def begin(self, work: NewJob, now: float, key: Idempotency | None = None, caller: str = "") -> Job:
+        """Keep a job whose bytes count to `caller`: its tasks will be run. With a known idempotency key the job that
+        it was first used for, unless that is forgotten. Raises `KeyReused` and `StoreFull`."""
 
         def operation(db: sqlite3.Connection) -> Job:
             if key is not None and (known := start_keys.known(db, KIND, key, now, job_rows.show)) is not None:
                 return known
-            self._make_room(db)
-            begin(work, db, now)
+            self._room.make(db, direct=True)
+            number = self._room.caller(db, caller + RUNS)
+            begin(work, db, now, number)
+            self._room.admit(db, number, 0, direct=True)
             if key is not None:
                 start_keys.remember(db, KIND, key, work.id, now)
             job = job_rows.show(db, work.id)
@@ -48,8 +50,16 @@ class JobStore:
         return await self._writer.do(operation)
 
     async def advance(self, id: str, now: float) -> Advanced | None:
-        """Queue the tasks of a job whose turn it is. None: there is no such job, or it has ended."""
-        return await self._writer.do(partial(job_rows.advance, id=id, now=now))
+        """Queue the tasks of a job whose turn it is. None: there is no such job, or it has ended. Raises
+        `StoreFull`."""
+
+        def operation(db: sqlite3.Connection) -> Advanced | None:
+            advanced = job_rows.advance(db, id, now)
+            if advanced is not None and advanced.queued:
+                self._room.make(db)
+            return advanced
+
+        return await self._writer.do(operation)
 
     async def end(
         self, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[object], now: float
@@ -66,7 +76,14 @@ class JobStore:
     async def retry(self, id: str) -> Job | None:
         """Have those tasks of a job that has ended run again that have not succeeded. The job as it was; None: there
         is none."""
-        return await self._writer.do(partial(job_rows.retry, id=id))
+
+        def operation(db: sqlite3.Connection) -> Job | None:
+            job = job_rows.retry(db, id)
+            if job is not None and job.status.ended:
+                self._room.check_share(db, (job_rows.caller_of(db, job),))
+            return job
+
+        return await self._writer.do(operation)
 
     async def forget(self, id: str) -> bool:
         """Forget a part of a job that has ended; whether it is to be called again."""
@@ -85,9 +102,7 @@ class JobStore:
 
         def operation(db: sqlite3.Connection) -> list[str]:
             outdated = job_rows.outdated(db, before)
-            return (
-                outdated if outdated or has_room(db, self._make_room) else job_rows.outdated(db, math.inf)[:1]
-            )
+            return outdated if outdated or self._room.has_room(db) else job_rows.outdated(db, math.inf)[:1]
 
         return await self._writer.do(operation)
 

@@ -35,6 +35,14 @@ class Emitted:
         result, call = ending.result, claim.call
         if ending.status is not Status.SUCCEEDED or result is None or not is_event(result.headers):
             return ()
+        if result.payload is not None:
+            log.warning(
+                "invocation %s of %s: what it emits has %d bytes, and fires nothing: it is too large to be read",
+                call.id,
+                call.function,
+                result.size,
+            )
+            return ()
         defaults = {"specversion": "1.0", "id": call.id, "source": f"/functions/{call.function}"}
         try:
             events = of_http(result.headers, result.body, defaults)

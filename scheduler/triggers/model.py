@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.durable.shares import EVENTS
 from scheduler.triggers.due import State
 
 
@@ -40,6 +41,13 @@ class Fire:
     detail: str = ""
     scheduled: float | None = None
     work: object | None = None
+    sender: str | None = None
+    """Id of the key that has sent its cause, empty for somebody without one; None: the trigger fires by itself."""
+
+    @property
+    def caller(self) -> str:
+        """Whom the bytes of what it starts count to."""
+        return f"trigger:{self.trigger}" if self.sender is None else self.sender + EVENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from scheduler.durable.room import MakeRoom
+from scheduler.durable.room import Room
 from scheduler.durable.writer import Writer
 from scheduler.triggers import trigger_rows
 from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
 
 
 class TriggerStore:
-    """Each verb is atomic and on disk when it returns. All raise `StoreError`.
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
-    `make_room` is called within an operation before anything is begun; it raises `StoreFull`.
-    """
-
-    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
+    def __init__(self, writer: Writer, room: Room) -> None:
         self._writer = writer
-        self._make_room = make_room
+        self._room = room
 
     @property
     def exists(self) -> bool:
@@ -34,10 +31,15 @@ class TriggerStore:
 
         def operation(db: sqlite3.Connection) -> list[Outcome]:
             if any(fire.work is not None for fire in fires):
-                self._make_room(db)
+                self._room.make(db)
             if course is not None:
                 trigger_rows.keep_course(db, course)
-            return [trigger_rows.fire(db, fire, now) for fire in fires]
+            numbers = {name: self._room.caller(db, name) for name in {fire.caller for fire in fires}}
+            outcomes = [trigger_rows.fire(db, fire, now, numbers[fire.caller]) for fire in fires]
+            if Outcome.STARTED in outcomes:
+                self._room.make(db)
+                self._room.check_share(db, numbers.values())
+            return outcomes
 
         return await self._writer.do(operation)
 

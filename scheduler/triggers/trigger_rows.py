@@ -14,11 +14,12 @@ FIRES_KEPT = 100
 """Of one trigger: the latest."""
 
 
-def fire(db: sqlite3.Connection, fire: Fire, now: float) -> Outcome:
-    """Record a fire, and begin what it starts. What was begun before is left as it is, and not recorded again."""
+def fire(db: sqlite3.Connection, fire: Fire, now: float, caller: int) -> Outcome:
+    """Record a fire, and begin what it starts, whose bytes count to a caller. What was begun before is left as it
+    is, and not recorded again."""
     if fire.work is not None:
         before = db.total_changes
-        begin(fire.work, db, now)
+        begin(fire.work, db, now, caller)
         if db.total_changes == before:
             return Outcome.KNOWN
     db.execute(
@@ -45,8 +46,8 @@ def fire(db: sqlite3.Connection, fire: Fire, now: float) -> Outcome:
 
 
 @begin.register
-def _begin_fire(work: Fire, db: sqlite3.Connection, now: float) -> None:
-    fire(db, work, now)
+def _begin_fire(work: Fire, db: sqlite3.Connection, now: float, caller: int) -> None:
+    fire(db, work, now, caller)
 
 
 def fires(db: sqlite3.Connection, trigger: str, most: int) -> list[FireRecord]:

@@ -234,8 +234,13 @@ class Triggers:
 
     # -- having it done -------------------------------------------------------------------------------------
 
-    async def carry_out(self, fires: Sequence[Fire], course: Course | None = None) -> list[Outcome]:
-        """Start what these fires start, all in one commit; what came of each. Raises `StoreError`."""
+    async def carry_out(
+        self, fires: Sequence[Fire], course: Course | None = None, sender: str | None = None
+    ) -> list[Outcome]:
+        """Start what these fires start, all in one commit; what came of each. `sender` is that of a `Fire`. Raises
+        `StoreError`."""
+        if sender is not None:
+            fires = [replace(fire, sender=sender) for fire in fires]
         if not fires and course is None:
             return []
         outcomes = await self.store.fire(fires, self._clock.wall(), course)

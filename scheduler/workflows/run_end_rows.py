@@ -22,13 +22,13 @@ def _owners(run: str) -> tuple[str, str]:
     return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
 
 
-def give_up(db: sqlite3.Connection, id: str, detail: str, now: float) -> None:
-    """End a run about which nothing can be decided, whatever else is known of it. Its calls that were begun go on to
-    their ends."""
+def give_up(db: sqlite3.Connection, id: str, error: str, detail: str, now: float) -> None:
+    """End a run about which nothing can be decided, or of which no more can be kept, whatever else is known of it.
+    Its calls that were begun go on to their ends."""
     ended = db.execute(
-        "UPDATE runs SET status = 'failed', ended = ?, error = 'not-decided', detail = ? WHERE id = ?"
+        "UPDATE runs SET status = 'failed', ended = ?, error = ?, detail = ? WHERE id = ?"
         " AND status = 'running'",
-        (now, as_kept(detail), id),
+        (now, error, as_kept(detail), id),
     ).rowcount
     if ended:
         db.execute(
@@ -89,7 +89,8 @@ def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
         owner = owner_of(id, step)
         db.execute(f"DELETE FROM results WHERE seq IN (SELECT seq FROM invocations WHERE {failed})", (owner,))
         db.execute(
-            "UPDATE invocations SET status = 'held', ended = NULL, error = NULL, detail = '', blame = 'none'"
+            "UPDATE invocations SET status = 'held', ended = NULL, error = NULL, detail = '', blame = 'none',"
+            " brought = 0"
             f" WHERE {failed}",
             (owner,),
         )

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from scheduler.durable import call_rows
-from scheduler.durable.call_rows import AGAIN, as_kept
+from scheduler.durable import call_rows, piece_rows
+from scheduler.durable.call_rows import AGAIN, ROW_BYTES, as_kept
 from scheduler.durable.list_rows import NEWEST
 from scheduler.durable.model import NewCall, Page, Request, Status
 from scheduler.durable.terms import Policy, Terms
@@ -52,14 +52,22 @@ def owner_of(run: str, step: str) -> str:
 
 
 @begin.register
-def insert(run: NewRun, db: sqlite3.Connection, now: float) -> None:
-    """Begin a run; one whose id was begun before is left as it is."""
+def insert(run: NewRun, db: sqlite3.Connection, now: float, caller: int) -> None:
+    """Begin a run whose bytes count to a caller; one whose id was begun before is left as it is."""
     functions = json.dumps(run.definition.functions())
     text = run.definition.model_dump_json(exclude_unset=True)  # rules look at what was set
     row = db.execute(
-        "INSERT INTO runs (id, workflow, status, functions, started, depth) VALUES (?, ?, 'running', ?, ?, ?)"
-        " ON CONFLICT (id) DO NOTHING",
-        (run.id, run.workflow, functions, now, run.depth),
+        "INSERT INTO runs (id, workflow, status, functions, started, depth, caller, bytes)"
+        " VALUES (?, ?, 'running', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (
+            run.id,
+            run.workflow,
+            functions,
+            now,
+            run.depth,
+            caller,
+            ROW_BYTES + len(text) + len(run.input.data),
+        ),
     )
     if row.rowcount:
         db.execute(
@@ -80,6 +88,12 @@ def show(db: sqlite3.Connection, id: str) -> RunRecord | None:
     """One run."""
     row = db.execute(f"SELECT {COLUMNS} FROM runs WHERE id = ?", (id,)).fetchone()
     return None if row is None else _record(row)
+
+
+def caller_of(db: sqlite3.Connection, run: RunRecord) -> int:
+    """Return the number of the caller whom a run's bytes count to."""
+    (caller,) = db.execute("SELECT caller FROM runs WHERE seq = ?", (run.seq,)).fetchone()
+    return int(caller)
 
 
 def list_runs(db: sqlite3.Connection, query: RunQuery) -> Page[RunRecord]:
@@ -205,15 +219,20 @@ def answers(db: sqlite3.Connection, id: str, step: str, most: int) -> list[Body 
     over `most` bytes."""
     which = "FROM invocations LEFT JOIN results USING (seq) WHERE owner = ? AND owner != ''"
     owner = owner_of(id, step)
-    (size,) = db.execute(f"SELECT coalesce(sum(length(body)), 0) {which}", (owner,)).fetchone()
+    kept = "(SELECT bytes FROM payloads WHERE payloads.id = payload)"
+    (size,) = db.execute(
+        f"SELECT coalesce(sum(length(body) + coalesce({kept}, 0)), 0) {which}", (owner,)
+    ).fetchone()
     if size > most:
         return None
     rows = db.execute(
-        f"SELECT invocations.status, headers, body {which} ORDER BY cast(part AS INTEGER)", (owner,)
-    )
+        f"SELECT invocations.status, headers, body, payload {which} ORDER BY cast(part AS INTEGER)", (owner,)
+    ).fetchall()
     return [
-        Body(data, _content_type(headers)) if status == Status.SUCCEEDED and headers else None
-        for status, headers, data in rows
+        Body(data if payload is None else piece_rows.whole(db, payload), _content_type(headers))
+        if status == Status.SUCCEEDED and headers
+        else None
+        for status, headers, data, payload in rows
     ]
 
 
@@ -253,7 +272,7 @@ def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now:
             (end.output.data, end.output.content_type, record.seq),
         )
         for work in end.follow:
-            begin(work, db, now)
+            begin(work, db, now, caller_of(db, record))
     return True
 
 
@@ -285,8 +304,9 @@ def _begin_items(
         "SELECT number, body, type FROM run_items WHERE seq = ? AND step = ? ORDER BY number LIMIT ?",
         (run.seq, name, count - again),
     ).fetchall()
+    caller = caller_of(db, run)
     for number, data, content_type in rows:
-        call_rows.insert(db, _call(run, name, step, number, Body(data, content_type)), now)
+        call_rows.insert(db, _call(run, name, step, number, Body(data, content_type)), now, caller)
     db.executemany(
         "DELETE FROM run_items WHERE seq = ? AND step = ? AND number = ?",
         [(run.seq, name, number) for number, _, _ in rows],

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from scheduler.durable import start_keys
+from scheduler.durable.call_rows import ROW_BYTES
 from scheduler.durable.model import Idempotency, Page
-from scheduler.durable.room import MakeRoom, has_room
+from scheduler.durable.room import Room
+from scheduler.durable.shares import RUNS
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows import run_end_rows, run_rows
@@ -19,23 +21,23 @@ from scheduler.workflows.values import Body
 
 
 class RunStore:
-    """Each verb is atomic and on disk when it returns. All raise `StoreError`.
+    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
-    `make_room` forgets old calls where the file is full, and raises `StoreFull` if that is not enough.
-    """
-
-    def __init__(self, writer: Writer, make_room: MakeRoom) -> None:
+    def __init__(self, writer: Writer, room: Room) -> None:
         self._writer = writer
-        self._make_room = make_room
+        self._room = room
+        room.forgetters.append(partial(run_end_rows.prune, before=math.inf))
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
         return self._writer.file.exists
 
-    async def begin(self, run: NewRun, now: float, key: Idempotency | None = None) -> RunRecord:
-        """Keep a run. With a known idempotency key the run of this workflow that it was first used for, unless that
-        is forgotten. Raises `KeyReused` and `StoreFull`."""
+    async def begin(
+        self, run: NewRun, now: float, key: Idempotency | None = None, caller: str = ""
+    ) -> RunRecord:
+        """Keep a run whose bytes count to `caller`. With a known idempotency key the run of this workflow that it
+        was first used for, unless that is forgotten. Raises `KeyReused` and `StoreFull`."""
         scope = f"{run_rows.KIND}:{run.workflow}"
 
         def operation(db: sqlite3.Connection) -> RunRecord:
@@ -44,10 +46,12 @@ class RunStore:
                 and (known := start_keys.known(db, scope, key, now, run_rows.show)) is not None
             ):
                 return known
-            while run_rows.show(db, run.id) is None and not has_room(db, self._make_room):
-                if not run_end_rows.prune(db, math.inf):
-                    self._make_room(db)
-            run_rows.insert(run, db, now)
+            if run_rows.show(db, run.id) is None:
+                # Its first step is called with as much again: a run that cannot take that is not begun.
+                wanted = 2 * (len(run.input.data) + ROW_BYTES)
+                number = self._room.caller(db, caller + RUNS)
+                self._room.admit(db, number, wanted, direct=True)
+                run_rows.insert(run, db, now, number)
             if key is not None:
                 start_keys.remember(db, scope, key, run.id, now)
             record = run_rows.show(db, run.id)
@@ -62,14 +66,22 @@ class RunStore:
 
     async def apply(self, id: str, changes: Changes, revision: int, now: float) -> bool:
         """Write what was decided of a run, all of it; False: it was ended or resumed by hand meanwhile, and nothing
-        was written."""
-        return await self._writer.do(
-            partial(run_rows.apply, id=id, changes=changes, revision=revision, now=now)
-        )
+        was written. Raises `StoreFull`."""
 
-    async def give_up(self, id: str, detail: str, now: float) -> None:
-        """End a run about which nothing can be decided."""
-        await self._writer.do(partial(run_end_rows.give_up, id=id, detail=detail, now=now))
+        def operation(db: sqlite3.Connection) -> bool:
+            if not run_rows.apply(db, id, changes, revision, now):
+                return False
+            if changes.opened or changes.more or changes.end is not None:
+                self._room.make(db)
+            if changes.opened and (record := run_rows.show(db, id)) is not None:
+                self._room.check_share(db, (run_rows.caller_of(db, record),))
+            return True
+
+        return await self._writer.do(operation)
+
+    async def give_up(self, id: str, error: str, detail: str, now: float) -> None:
+        """End a run about which nothing can be decided, or of which no more can be kept."""
+        await self._writer.do(partial(run_end_rows.give_up, id=id, error=error, detail=detail, now=now))
 
     async def show(self, id: str) -> RunRecord | None:
         """One run; None: there is none."""
@@ -116,7 +128,14 @@ class RunStore:
 
     async def resume(self, id: str) -> RunRecord | None:
         """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
-        return await self._writer.do(partial(run_end_rows.resume, id=id))
+
+        def operation(db: sqlite3.Connection) -> RunRecord | None:
+            record = run_end_rows.resume(db, id)
+            if record is not None and record.status.ended:
+                self._room.check_share(db, (run_rows.caller_of(db, record),))
+            return record
+
+        return await self._writer.do(operation)
 
     async def forget(self, id: str) -> bool:
         """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it
@@ -127,5 +146,5 @@ class RunStore:
         """Forget runs that ended before this, and, while the store is over its size, the oldest that have ended. A
         bounded number at a time; how many they were."""
         return await self._writer.do(
-            lambda db: run_end_rows.prune(db, before if has_room(db, self._make_room) else math.inf)
+            lambda db: run_end_rows.prune(db, before if self._room.has_room(db) else math.inf)
         )

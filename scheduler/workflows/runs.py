@@ -13,7 +13,7 @@ from pool.clock import Clock
 from pool.metrics import Metrics
 from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency
-from scheduler.durable.store import StoreError
+from scheduler.durable.store import StoreError, StoreFull
 from scheduler.durable.waiters import Waiters
 from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import NewRun, RunEnd, RunRecord, RunStatus
@@ -109,10 +109,10 @@ class Runs:
 
     # -- what is done with runs -----------------------------------------------------------------------------
 
-    async def begin(self, run: NewRun, key: Idempotency | None = None) -> RunRecord:
-        """Keep a run and begin it. With a known idempotency key the run that it was first used for. Raises
-        `KeyReused` and `StoreError`."""
-        record = await self.store.begin(run, self._clock.wall(), key)
+    async def begin(self, run: NewRun, key: Idempotency | None = None, caller: str = "") -> RunRecord:
+        """Keep a run whose bytes count to `caller`, and begin it. With a known idempotency key the run that it was
+        first used for. Raises `KeyReused` and `StoreError`."""
+        record = await self.store.begin(run, self._clock.wall(), key, caller)
         if not record.status.ended:
             self.look_at(record.id)
         return record
@@ -173,18 +173,24 @@ class Runs:
                 try:
                     async with self._room:
                         await self._step(id)
+                except StoreFull as full:  # waiting for room, it would hold what others wait for
+                    log.warning("run %s has failed: %s", id, full)
+                    await self._give_up(id, "not-kept", str(full))
                 except StoreError:
                     self._again.add(id)
                     await self._clock.sleep(STORE_RETRY)
                 except Exception:  # else the run would stay as it is for ever
                     log.exception("run %s: what it does next could not be decided; it has failed", id)
-                    with suppress(StoreError):
-                        await self.store.give_up(id, FAULT, self._clock.wall())
-                    self._waiters.tell(id)
+                    await self._give_up(id, "not-decided", FAULT)
         finally:
             del self._tasks[
                 id
             ]  # here, and not when the task is seen to be done: nothing may be told in between
+
+    async def _give_up(self, id: str, error: str, detail: str) -> None:
+        with suppress(StoreError):
+            await self.store.give_up(id, error, detail, self._clock.wall())
+        self._waiters.tell(id)
 
     async def _step(self, id: str) -> None:
         progress = await self.store.progress(id)

@@ -21,6 +21,7 @@ from scheduler.durable.model import (
     Ending,
     Idempotency,
     NewCall,
+    Payload,
     Query,
     Request,
     Result,
@@ -31,9 +32,12 @@ from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreError, StoreFull
 from scheduler.durable.terms import NO_TERMS, Policy, Terms
 from scheduler.durable.writer import Writer
+from tests.unit.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])
 LARGE = 2**30
+NOT_COUNTED = next(n for n, statements in enumerate(MIGRATIONS) if "CREATE TABLE callers" in statements)
+"""Version of the last files in which nothing was counted."""
 
 
 def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
@@ -52,7 +56,8 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
-        self.store = SqliteStore(Writer(self.folder / "calls.db"), LARGE)
+        self.writer = Writer(self.folder / "calls.db")
+        self.store = SqliteStore(self.writer, LARGE)
         self.model: dict[str, dict[str, Any]] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.now = 1000.0
@@ -114,11 +119,19 @@ class StoreMachine(RuleBasedStateMachine):
             assert claim.attempt == known["attempts"]
             assert claim.call.request == call(0).request
 
-    @rule(data=st.data(), status=st.sampled_from([s for s in Status if s is not Status.RUNNING]))
-    def finish(self, data: Any, status: Status) -> None:
+    @rule(
+        data=st.data(),
+        status=st.sampled_from([s for s in Status if s is not Status.RUNNING]),
+        large=st.booleans(),
+    )
+    def finish(self, data: Any, status: Status, large: bool) -> None:
         id = self.picked(data, Status.RUNNING)
         if id is not None:
             result = Result(200, [(b"y", b"z")], b"\0answer", log=b"said")
+            if large and status.ended:
+                payload = self.do(self.store.begin_payload(id, 3))
+                self.do(self.store.add_piece(payload, b"long answer"))
+                result = result._replace(body=b"", payload=Payload(payload, 11))
             ending = Ending(id, status, 1, result, self.now + 5)
             assert self.do(self.store.finish([ending], self.now)) == [True]
             assert self.do(self.store.result(id)) == result
@@ -179,7 +192,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def die_and_start_again(self) -> None:
         self.do(self.store.close())
-        self.store = SqliteStore(Writer(self.folder / "calls.db"), LARGE)
+        self.writer = Writer(self.folder / "calls.db")
+        self.store = SqliteStore(self.writer, LARGE)
         leased = [known for known in self.model.values() if known["status"] is Status.RUNNING]
         if self.store.exists:
             assert self.do(self.store.void(self.now)) == len(leased)
@@ -197,6 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
             id: (known["status"], known["attempts"]) for id, known in alive.items()
         }
         assert all((r.ended is not None) == r.status.ended for r in records.values())
+        assert self.do(self.writer.do(counted)) == self.do(self.writer.do(recounted))
         counts = self.do(self.store.counts())
         assert sum(counts.values()) == sum(
             k["status"] in (Status.QUEUED, Status.RUNNING) for k in alive.values()
@@ -342,4 +357,42 @@ async def test_what_nobody_can_begin_leaves_nothing_begun(file: Path) -> None:
     with pytest.raises(TypeError, match="str is nothing that can be begun"):
         await store.begin([call(1), "a job"], 0.0)
     assert (await store.page(Query())).records == []
+    await store.close()
+
+
+async def test_a_file_of_the_version_before_is_counted_when_it_is_opened(file: Path) -> None:
+    before = sqlite3.connect(file)
+    for number, statements in enumerate(MIGRATIONS[:NOT_COUNTED], 1):
+        before.executescript(f"BEGIN; {statements} PRAGMA user_version = {number}; COMMIT;")
+    calls = [("", "queued", None), ("", "succeeded", 5.0), ("", "failed", 5.0), ("run:r/a", "succeeded", 5.0)]
+    calls += [("run:r/a", "queued", None), ("run:old/a", "failed", 5.0), ("job:j", "dead", 5.0)]
+    for seq, (owner, status, ended) in enumerate(calls, 1):
+        before.execute(
+            "INSERT INTO invocations (seq, id, function, status, accepted, since, due, owner, part, ended)"
+            " VALUES (?, ?, 'f', ?, 0, 0, 0, ?, ?, ?)",
+            (seq, f"{seq}", status, owner, f"{seq}", ended),
+        )
+        before.execute("INSERT INTO requests VALUES (?, ?, ?, '')", (seq, b"POST\n\n\n", b"x" * 10**seq))
+        before.execute(
+            "INSERT INTO results VALUES (?, 200, '[]', ?, NULL, '', 'none', x'')", (seq, b"y" * 7**seq)
+        )
+    before.execute("INSERT INTO callbacks VALUES (3, 'm', 'https://x/', 'x', x'', 'pending', 1, 9.0, NULL)")
+    for seq, id, ended in ((1, "r", None), (2, "old", 5.0)):
+        values = (seq, id, ended)
+        before.execute("INSERT INTO runs VALUES (?, ?, 'w', 'running', '[]', 0, ?, NULL, '', 0, 0)", values)
+        before.execute("INSERT INTO run_data VALUES (?, '{}', x'0102', 'a/b', NULL, NULL)", (seq,))
+    before.execute("INSERT INTO run_items VALUES (1, 'a', 2, x'010203', 'a/b')")
+    before.execute(
+        "INSERT INTO jobs (seq, id, name, definition, status, count, parallel, created, depth, context)"
+        " VALUES (1, 'j', '', '{}', 'running', 3, 1, 0, 0, '[]')"
+    )
+    before.execute("INSERT INTO job_inputs VALUES (1, 0, x'01020304')")
+    before.commit()
+    before.close()
+    writer = Writer(file)
+    store = SqliteStore(writer, LARGE)
+    assert await writer.do(counted) == await writer.do(recounted) > 10**7
+    await writer.do(lambda db: db.execute("UPDATE runs SET ended = 9"))
+    assert await store.purge(9.0) == 0
+    assert await writer.do(counted) == await writer.do(recounted)
     await store.close()

@@ -22,6 +22,7 @@ from scheduler.workflows.model import WAITS, NewRun, RunStatus, StepState, StepS
 from scheduler.workflows.moves import decide
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.values import body_of
+from tests.unit.store_recount import counted, recounted
 
 MOST_ITEMS = 5
 SEEDS = st.integers(0, 2**32)
@@ -163,9 +164,13 @@ class Gateway:
         self.put_together()
 
     def put_together(self) -> None:
-        writer = Writer(self.file)
-        self.calls = SqliteStore(writer, 2**30)
-        self.runs = RunStore(writer, self.calls.make_room)
+        self.writer = Writer(self.file)
+        self.calls = SqliteStore(self.writer, 2**30)
+        self.runs = RunStore(self.writer, self.calls.room)
+
+    async def check_counted(self) -> None:
+        """What a run and its calls count with is what is there of them."""
+        assert await self.writer.do(counted) == await self.writer.do(recounted)
 
     async def die_and_start_again(self) -> None:
         await self.calls.close()
@@ -186,6 +191,8 @@ class Gateway:
             assert await self.runs.apply(id, changes, progress.record.revision, self.now)
         if self.chance.random() < 0.1:
             await self.die_and_start_again()
+
+        await self.check_counted()
 
     async def lease(self) -> None:
         claimed = await self.calls.claim(self.now, lambda backlogs: dict.fromkeys(backlogs, 2))

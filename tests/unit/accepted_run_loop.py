@@ -88,7 +88,7 @@ class AcceptedRuns:
         self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)
         self.worker.followers += [Destinations(lambda _: plan), Callbacks(lambda _: plan, Allowed(()))]
         fast = self.edge.fast_protocol().fast
-        self.worker.run = Caller(fast.endpoint, fast)
+        self.worker.run = Caller(fast.endpoint, fast, self.store)
         self._accepted = 0
 
     async def start(self) -> None:

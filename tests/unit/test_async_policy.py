@@ -49,6 +49,8 @@ def test_what_each_problem_counts_as() -> None:
             assert "timeout" in failure.names and failure.ran
         elif slug in not_run:
             assert failure.names == {"429"} and not failure.ran
+        elif slug == "not-kept":
+            assert failure.names == set() and failure.ran, "it would not fit the next time either"
         elif blame == "platform" or slug in ("function-failed", "no-such-function"):
             assert failure.names == {"platform"} and not failure.ran
     assert "5xx" in failure_of(problem("handler-raised")).names  # type: ignore[union-attr]

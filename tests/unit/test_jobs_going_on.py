@@ -25,6 +25,7 @@ from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
 from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, NewJob, TaskState
 from scheduler.jobs.store import JobStore
+from tests.unit.store_recount import counted, recounted
 
 CRASHED = Result(502, [], b"", "command-failed", "exit status 1", "function")
 
@@ -59,7 +60,7 @@ class JobWorld(World):
         self.service = Service()
         self.follow: list[JobSummary] = []
         self.jobs = Jobs(
-            JobStore(self.writer, self.store.make_room),
+            JobStore(self.writer, self.store.room),
             self.worker,
             self.service,
             self.clock,
@@ -112,6 +113,7 @@ async def world(tmp_path: Path) -> AsyncIterator[JobWorld]:
     yield world
     await world.jobs.close()
     await world.worker.close()
+    assert await world.writer.do(counted) == await world.writer.do(recounted)
     await world.store.close()
 
 
@@ -352,7 +354,7 @@ async def test_what_runs_is_not_forgotten(world: JobWorld) -> None:
 async def test_a_full_store_takes_no_job(world: JobWorld) -> None:
     await world.begin(count=1)
     await world.advance(5.0)
-    world.store._max_bytes = 0
+    world.store.room.size = 0
     with pytest.raises(StoreFull):
         await world.begin(id="more", count=1)
     assert (await world.job()).status is JobStatus.SUCCEEDED
@@ -407,7 +409,8 @@ async def test_a_job_that_is_not_understood_holds_back_no_other(
     await world.begin(id="odd", count=1)
     for number in range(8):
         await world.begin(id=f"{number}", count=1)
-    await world.writer.do(lambda db: db.execute("UPDATE jobs SET definition = '{}' WHERE id = 'odd'"))
+    spoilt = "UPDATE jobs SET bytes = bytes + 2 - length(definition), definition = '{}' WHERE id = 'odd'"
+    await world.writer.do(lambda db: db.execute(spoilt))
     await world.advance(2.0)
     assert {(await world.job(f"{number}")).status for number in range(8)} == {JobStatus.SUCCEEDED}
     assert "looking after job odd failed" in caplog.text

@@ -53,7 +53,7 @@ class TriggeredWorld(World):
         targets: dict[str, Target] = {
             "function": FunctionTarget(lambda: self.functions, self.worker.notify, self.store)
         }
-        store = TriggerStore(self.writer, self.store.make_room)
+        store = TriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, self.metrics)
         self.schedules = Schedules(self.triggers, targets, self.clock)
         self.worker.followers.append(Emitted(self.triggers).by_call)
@@ -331,12 +331,12 @@ async def test_what_the_store_has_no_room_for_is_not_started_and_waits(
 ) -> None:
     world.declare(trigger("t", schedule="* * * * *"))
     await world.start()
-    world.store._max_bytes = 0
+    world.store.room.size = 0
     await world.advance(70)
     assert world.times() == [] and caplog.text.count("schedules wait") == 1
     with pytest.raises(StoreError):
         await world.triggers.carry_out([world.triggers.fire_by_hand(world.declared["t"], [], b"")])
-    world.store._max_bytes = 2**30
+    world.store.room.size = 2**30
     await world.advance(STORE_RETRY)
     assert await world.scheduled("t") == [60.0]
 

@@ -34,7 +34,7 @@ def emitted(tmp_path: Path) -> Emitted:
     writer = Writer(tmp_path / "calls.db")
     store = SqliteStore(writer, 2**20)
     targets = {"function": FunctionTarget(lambda: {"mail"}, lambda: None, store)}
-    triggers = Triggers(TriggerStore(writer, store.make_room), targets, VirtualClock(), Metrics())
+    triggers = Triggers(TriggerStore(writer, store.room), targets, VirtualClock(), Metrics())
     filters: list[dict[str, Any]] = [{"suffix": {"type": ".ended"}}, {"exact": {"status": "failed"}}]
     keys = {"name": "tell", "events": {"filters": filters}, "function": "mail"}
     triggers.declare({"tell": TriggerDefinition.model_validate(keys)})

@@ -30,7 +30,7 @@ class World:
     def __init__(self, file: Path) -> None:
         self.clock = VirtualClock()
         writer = Writer(file)
-        store = TriggerStore(writer, SqliteStore(writer, 2**20).make_room)
+        store = TriggerStore(writer, SqliteStore(writer, 2**20).room)
         self.triggers = Triggers(store, {}, self.clock, Metrics())
         self.declare(push={"secret_env": "HOOK"}, lost={"secret_env": "NOT_SET_7"})
         self.hooks = Hooks(self.triggers, self.clock)

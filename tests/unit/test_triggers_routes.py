@@ -39,7 +39,7 @@ class World:
         self.store = SqliteStore(self.writer, 2**20)
         functions = FunctionTarget(lambda: {"mine", "foreign"}, lambda: None, self.store)
         targets = {"function": functions}
-        store = TriggerStore(self.writer, self.store.make_room)
+        store = TriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, Metrics())
         every = {"name": "every", "events": {"filters": [{"prefix": {"type": "some"}}]}, "function": "mine"}
         self.triggers.declare({"every": TriggerDefinition.model_validate(every)})
