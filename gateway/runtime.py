@@ -58,6 +58,7 @@ from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Publish
 from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.run_store import RunStore
@@ -195,7 +196,13 @@ class Runtime:
         }
         """What triggers can start, by kind."""
         trigger_store = TriggerStore(writer, self.store.room)
-        self.triggers = Triggers(trigger_store, self.targets, self.clock, self.metrics)
+        self.triggers = Triggers(
+            trigger_store,
+            self.targets,
+            self.clock,
+            self.metrics,
+            SecretNames(tuple(settings.allowed_secrets)),
+        )
         self.schedules = Schedules(self.triggers, self.targets, self.clock)
         emitted = Emitted(self.triggers)
         self.worker.followers.append(emitted.by_call)

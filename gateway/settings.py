@@ -13,6 +13,7 @@ from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from pool.uids import DEFAULT_UIDS, UidRange
 from scheduler.durable.callback_allow import Allowed
+from scheduler.triggers.secret_names import SecretNames
 from scheduler.units import Duration, Size, size_between
 
 
@@ -50,6 +51,12 @@ def keys_of(value: object) -> object:
 def allow_list(entries: list[str]) -> list[str]:
     """Checked; raises ValueError."""
     Allowed(entries)
+    return entries
+
+
+def secret_names(entries: list[str]) -> list[str]:
+    """Return the names of variables, checked. Raises ValueError."""
+    SecretNames(tuple(entries))
     return entries
 
 
@@ -91,6 +98,10 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[list[str], NoDecode, parts(",")] = Field(
         default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"
+    )
+    allowed_secrets: Annotated[list[str], NoDecode, parts(","), AfterValidator(secret_names)] = Field(
+        default_factory=lambda: list(SecretNames().entries),
+        description="Variables that triggers made over the API may name for secrets, by commas",
     )
     api_keys: Annotated[list[Key], NoDecode, BeforeValidator(keys_of)] = Field(
         default_factory=list, description="Keys and what they may do, beside those of `hearth keys`"

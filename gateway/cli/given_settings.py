@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from gateway.settings import Settings
 from scheduler.faults import shown
+from scheduler.triggers.secret_names import PREFIX as SECRET_PREFIX
 from scheduler.units import format_duration, format_size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,6 +38,7 @@ METAVARS = {
     "allowed_volumes": "FOLDER[:FOLDER...]",
     "uids": "FIRST-LAST",
     "allowed_hosts": "NAME[,NAME...]",
+    "allowed_secrets": "NAME[,NAME...]",
     "callback_allow": "HOST[,HOST...]",
     "log_level": "[debug|info|warning|error]",
     "log_format": "[text|json]",
@@ -80,6 +82,8 @@ def unknown_variables() -> list[str]:
     known = {variable_of(name) for name in Settings.model_fields} | OTHERS
     found = []
     for name in sorted(os.environ):
+        if name.startswith(SECRET_PREFIX):
+            continue
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -132,6 +136,8 @@ def default_of(name: str) -> str:
     assert value is not PydanticUndefined
     if value == [] or value is None:
         return "none"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     if METAVARS.get(name) == "SIZE":

@@ -61,9 +61,9 @@ class Hooks:
         definition = self._triggers.all.get(name)
         webhook = None if definition is None else definition.webhook
         signature, secret = "github", NOBODYS_SECRET
-        if webhook is not None:
+        if definition is not None and webhook is not None:
             try:
-                signature, secret = webhook.signature, webhook.secret()
+                signature, secret = webhook.signature, self._triggers.secret(definition)
             except ValueError as error:
                 self._tell(name, str(error))
         now = self._clock.wall()

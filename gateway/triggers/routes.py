@@ -63,7 +63,8 @@ EXAMPLE = {
 DEFINITION: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The trigger's keys, as in functions.yaml. A webhook's secret is in a variable of the gateway",
+        "description": "The trigger's keys, as in functions.yaml. "
+        "A webhook's secret is in a variable of the gateway that HEARTH_ALLOWED_SECRETS lists",
         "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE}},
     }
 }
@@ -154,7 +155,7 @@ def add_trigger_routes(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
         body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
-        definition = definition_of(name, body)
+        definition = definition_of(name, body, triggers)
         fault = triggers.fault(definition)
         if fault is None or definition.function is not None:  # else the fault tells which functions there are
             check_allowed(definition)
@@ -213,7 +214,7 @@ def add_trigger_routes(
         return started_view(fire, outcome)
 
 
-def definition_of(name: str, body: bytes) -> TriggerDefinition:
+def definition_of(name: str, body: bytes, triggers: Triggers) -> TriggerDefinition:
     """The trigger of this JSON. Raises `Problem`, with everything that is wrong with it."""
     try:
         keys = json.loads(body)
@@ -232,7 +233,7 @@ def definition_of(name: str, body: bytes) -> TriggerDefinition:
     try:
         definition = TriggerDefinition.model_validate({**keys, "name": name})
         if definition.webhook is not None:
-            definition.webhook.secret()
+            triggers.secret(definition)
     except ValidationError as error:
         faults = (
             ": ".join((".".join(str(part) for part in detail["loc"] if part != "[key]"), message_of(detail)))

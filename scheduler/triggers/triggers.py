@@ -21,6 +21,7 @@ from scheduler.triggers.due import State
 from scheduler.triggers.event import Event
 from scheduler.triggers.filters import Filter, match_all
 from scheduler.triggers.model import Course, Fire, Outcome, start_id
+from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.wire import STRUCTURED, binary_headers, structured
 
@@ -43,9 +44,15 @@ class Triggers:
     """One a gateway. `targets` are what can be started, by kind; more may come until it is loaded."""
 
     def __init__(
-        self, store: TriggerStore, targets: Mapping[str, Target], clock: Clock, metrics: Metrics
+        self,
+        store: TriggerStore,
+        targets: Mapping[str, Target],
+        clock: Clock,
+        metrics: Metrics,
+        secret_names: SecretNames | None = None,
     ) -> None:
         self.store = store
+        self._secret_names = secret_names or SecretNames()
         self._targets = targets
         self._clock = clock
         self._metrics = metrics
@@ -83,11 +90,16 @@ class Triggers:
 
     def _take_over(self, name: str, definition: str) -> None:
         try:
-            self.made[name] = TriggerDefinition.model_validate(json.loads(definition))
+            made = self.made[name] = TriggerDefinition.model_validate(json.loads(definition))
         except ValueError:  # of another version of this program
             log.error(
                 "trigger %s, made over the API, is not understood any more; it is kept and does nothing", name
             )
+            return
+        try:
+            self.check_secret_name(made)
+        except ValueError as error:
+            log.warning("trigger %s, made over the API, takes no messages: %s", name, error)
 
     def declare(self, definitions: Mapping[str, TriggerDefinition]) -> None:
         """Have these of functions.yaml, and no others of it. What they start is known by now."""
@@ -115,6 +127,21 @@ class Triggers:
         kind, name = definition.action
         target = self._targets.get(kind)
         return None if target is not None and name in target.names() else f"there is no {kind} {name!r}"
+
+    def check_secret_name(self, definition: TriggerDefinition) -> None:
+        """Raise ValueError, with what to do, if a trigger of the API's names a variable that it may not name."""
+        webhook = definition.webhook
+        if webhook is not None and webhook.secret_env is not None and definition.name not in self.declared:
+            self._secret_names.check(webhook.secret_env)
+
+    def secret(self, definition: TriggerDefinition) -> bytes:
+        """Return what the messages of a trigger with a webhook are signed with, as it is now.
+
+        Raises ValueError, with what to do.
+        """
+        assert definition.webhook is not None
+        self.check_secret_name(definition)
+        return definition.webhook.secret()
 
     def functions(self, definition: TriggerDefinition) -> Collection[str]:
         """The functions that its action calls; `EVERY` where that is not known any more, as a workflow or a job is

@@ -419,6 +419,12 @@ def test_a_key_sees_and_starts_only_what_it_may_invoke(tmp_path: Path) -> None:
             return [fire["trigger"] for fire in answer.json()["started"]]
 
         assert gateway.http.post("/events").status_code == 401
+        for variable in ("PATH", "NOT_SET_7"):  # the one is there, the other not, and nobody is told
+            foreign = {"webhook": {"signature": "github", "secret_env": variable}, "function": "one"}
+            refused = ask("deployer", "PUT", "/triggers/guess", json=foreign).json()
+            assert refused["detail"].startswith(
+                f"webhook: {variable} is not among the variables that may be named"
+            )
         assert started("one", "1") == ["a"] and started("reader", "2") == []
         assert started("admin", "3") == ["a", "b"]
         assert [t["name"] for t in ask("reader", "GET", "/triggers").json()] == ["a", "b", "push"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import logging
 import sys
 from collections import Counter
@@ -122,3 +123,28 @@ def test_how_large_a_message_is_read_says_nothing_of_one_webhook(world: World) -
     )
     world.declare()
     assert world.hooks.largest() == 2**20
+
+
+def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that was made before there was a list."""
+    world = World(tmp_path / "calls.db")
+    world.declare()
+    for variable in ("HOOK", "HEARTH_SECRET_HOOK"):
+        monkeypatch.setenv(variable, "the secret")
+    body = b"{}"
+    signature = "sha256=" + hmac.new(b"the secret", body, hashlib.sha256).hexdigest()
+    headers = {"x-hub-signature-256": signature, "x-github-event": "push", "x-github-delivery": "1"}
+    with caplog.at_level(logging.WARNING, logger="hearth.triggers"):
+        for name, variable in (("old", "HOOK"), ("new", "HEARTH_SECRET_HOOK")):
+            webhook = {"signature": "github", "secret_env": variable}
+            world.triggers._take_over(name, json.dumps({"name": name, "function": "f", "webhook": webhook}))
+    [line] = caplog.messages
+    assert line.startswith(
+        "trigger old, made over the API, takes no messages: HOOK is not among the variables"
+    )
+    assert world.hooks.take("new", headers, body)[0].name == "new"
+    assert world.refusal("old", b"the secret") == world.refusal("none", b"the secret")
+    world.declare(old={"secret_env": "HOOK"})
+    assert world.hooks.take("old", headers, body)[0].name == "old", "functions.yaml may name every variable"

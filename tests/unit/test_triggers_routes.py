@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+import pytest
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, Access, Admission, Tenant
@@ -119,4 +120,33 @@ async def test_a_batch_that_could_not_be_kept_is_not_charged_and_comes_again(tmp
     assert await world.publish(text, 1) == 429, "3 tries and 20 events: 13 over the rate, and one for this"
     await world.clock.advance(361.0)
     assert await world.publish(text, 1) == 202
+    await world.store.close()
+
+
+async def test_which_variables_there_are_is_not_told_to_who_makes_triggers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path / "calls.db")
+    await world.triggers.load()
+    _, key = create("somebody", parse_scopes(["deploy", "invoke:*"]), UNLIMITED, None, 0.0)
+
+    async def made(variable: str, signature: str = "github") -> tuple[int, str]:
+        webhook = {"signature": signature, "secret_env": variable}
+        return await world.ask(
+            Tenant(key, 0.0), "PUT", "/triggers/new", json={"function": "mine", "webhook": webhook}
+        )
+
+    monkeypatch.setenv("SET", "whsec_*")
+    monkeypatch.setenv("HEARTH_SECRET_SET", "a secret")
+    told = {(name, way): await made(name, way) for name in ("SET", "UNSET") for way in ("github", "standard")}
+    assert {(status, text.replace(name, "NAME")) for (name, _), (status, text) in told.items()} == {
+        (
+            422,
+            "webhook: NAME is not among the variables that may be named over the API (HEARTH_SECRET_*); "
+            "name one of them, have HEARTH_ALLOWED_SECRETS list it, or declare the trigger in functions.yaml",
+        )
+    }
+    status, text = await made("HEARTH_SECRET_UNSET")
+    assert status == 422 and "the variable HEARTH_SECRET_UNSET is not set" in text
+    assert (await made("HEARTH_SECRET_SET"))[0] == 200
     await world.store.close()
