@@ -131,6 +131,11 @@ class RequestBody:
         self._chunks.clear()
         return data
 
+    def take_pieces(self) -> list[bytes]:
+        """What was read and not yet taken, as it came."""
+        pieces, self._chunks = self._chunks, []
+        return pieces
+
     def put_back(self, data: bytes) -> None:
         """Undo a `take` whose data went nowhere."""
         if data:
@@ -171,6 +176,14 @@ async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
     with CURRENT.get().sending():
         await read_whole(body)
     return body.take()
+
+
+async def whole_pieces(request: Request, limit: int, limited_by: str) -> list[bytes]:
+    """`whole_body` in the pieces that it came in: many MiB are not copied before it is known who has sent them."""
+    body = RequestBody(request.receive, request.scope, limit, limited_by)
+    with CURRENT.get().sending():
+        await read_whole(body)
+    return body.take_pieces()
 
 
 async def read_whole(body: RequestBody) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from gateway.durable.routes import add_routes, export_backlog, kept_log
 from gateway.jobs.routes import add_job_routes
 from gateway.openapi import problem_responses
+from gateway.pieces import json_response, list_response, mapping_of
 from gateway.problems import Problem
 from gateway.runtime import Runtime
 from gateway.sources.routes import add_source_routes
@@ -29,6 +30,7 @@ from gateway.workflows.routes import add_routes as add_workflow_routes
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason
+from scheduler.function import Function
 from scheduler.registry import Declared
 
 NO_FUNCTION = problem_responses("no-such-function")
@@ -100,10 +102,12 @@ def build_routes(runtime: Runtime) -> APIRouter:
             raise Problem("not-found", f"there is no instance {id!r}; GET /pool/instances lists them")
         return instance
 
-    @router.get("/functions", tags=["functions"], summary="List the functions")
-    async def list_functions() -> list[FunctionView]:
+    @router.get(
+        "/functions", tags=["functions"], summary="List the functions", response_model=list[FunctionView]
+    )
+    async def list_functions() -> Response:
         """Every function of functions.yaml, those that could not be set up included: `fault` says why."""
-        return [function_view(declared) for declared in runtime.registry.declared.values()]
+        return await list_response(runtime.registry.declared.values(), function_view)
 
     @router.get("/functions/{name}", tags=["functions"], summary="Show a function", responses=NO_FUNCTION)
     async def show_function(name: FunctionName) -> FunctionView:
@@ -113,21 +117,22 @@ def build_routes(runtime: Runtime) -> APIRouter:
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
         return function_view(declared)
 
-    @router.get("/pool", tags=["pool"], summary="Show the pool")
-    async def show_pool() -> PoolView:
+    def function_pool_view(function: Function) -> FunctionPoolView:
+        return FunctionPoolView(
+            instances=pool.ledger.states(function.name),
+            queue_depth=function.waiting,
+            starts=runtime.outcomes.starts_of(function.name),
+            max_instances=function.workload.max_instances,
+            exec_ms=None if function.exec_seconds is None else function.exec_seconds * 1000,
+        )
+
+    @router.get("/pool", tags=["pool"], summary="Show the pool", response_model=PoolView)
+    async def show_pool() -> Response:
         """Each function's instances by state, its queue and its starts by kind; each prewarm pool; the memory."""
         ledger = pool.ledger
-        return PoolView(
-            functions={
-                name: FunctionPoolView(
-                    instances=ledger.states(name),
-                    queue_depth=function.waiting,
-                    starts=runtime.outcomes.starts_of(name),
-                    max_instances=function.workload.max_instances,
-                    exec_ms=None if function.exec_seconds is None else function.exec_seconds * 1000,
-                )
-                for name, function in dispatcher.functions.items()
-            },
+        functions = await mapping_of(dispatcher.functions.items(), function_pool_view)
+        rest = PoolView(
+            functions={},
             prewarm=[
                 PrewarmView(
                     image=image,
@@ -141,14 +146,19 @@ def build_routes(runtime: Runtime) -> APIRouter:
             memory_budget=ledger.memory_budget,
             removals=dict(ledger.removals),
         )
+        others = rest.model_dump_json(exclude={"functions"}).encode()
+        return json_response(b'{"functions":%b,%b' % (functions, others.removeprefix(b"{")))
 
-    @router.get("/pool/instances", tags=["pool"], summary="List the instances")
+    @router.get(
+        "/pool/instances", tags=["pool"], summary="List the instances", response_model=list[InstanceView]
+    )
     async def list_instances(
         function: Annotated[str | None, Query(description="Only the instances of this function")] = None,
-    ) -> list[InstanceView]:
+    ) -> Response:
         """Every instance, prewarmed ones and those being removed included."""
-        everything = pool.ledger.instances.values()
-        return [instance_view(i) for i in everything if function is None or i.function == function]
+        ledger = pool.ledger
+        wanted = ledger.instances.values() if function is None else ledger.of(function)
+        return await list_response(wanted, instance_view)
 
     @router.get("/pool/instances/{id}", tags=["pool"], summary="Show an instance", responses=NOT_FOUND)
     async def show_instance(id: InstanceId) -> InstanceView:
@@ -230,6 +240,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
         """Every metric, in the text format of Prometheus."""
         pool.ledger.export(runtime.metrics)
         await export_backlog(runtime.store, runtime.metrics)
-        return Response(runtime.metrics.registry.text(), media_type=CONTENT_TYPE_LATEST)
+        text = [part async for part in runtime.metrics.registry.parts()]
+        return Response(b"".join(text), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -169,16 +169,18 @@ class Ledger:
 
     def export(self, metrics: Metrics) -> None:
         """Bring the gauges up to date; called when they are read, so that a call pays nothing for them."""
-        counts = Counter[tuple[str, str]]()
-        for function, tally in self._tally.items():
-            for state, count in tally.items():
-                counts[label_of(function), state] += count
-        for labels, count in counts.items():
-            metrics.instances.labels(*labels).set(count)
+        metrics.instances.read = self._by_state
         for image, instances in self._prewarmed.items():
             metrics.prewarmed.labels(image).set(len(instances))
         metrics.memory_declared.set(self.memory_declared)
         metrics.memory_budget.set(self.memory_budget)
+
+    def _by_state(self) -> Iterable[tuple[tuple[str, str], int]]:
+        counts = Counter[tuple[str, str]]()
+        for function, tally in self._tally.items():
+            for state, count in tally.items():
+                counts[label_of(function), state] += count
+        return counts.items()
 
     def __repr__(self) -> str:
         by_state = Counter(str(i.state) for i in self.instances.values())

@@ -146,7 +146,7 @@ class Metrics:
             ["what"],
             r,
         )
-        self.instances = Gauge("hearth_instances", "Instances by state", ["function", "state"], registry=r)
+        self.instances = PlainGauge("hearth_instances", "Instances by state", ["function", "state"], r)
         self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
         self.queue_depth = PlainGauge(
             "hearth_queue_depth", "Invocations that wait for an instance", ["function"], r

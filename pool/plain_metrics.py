@@ -7,15 +7,22 @@ made here, too: a thousand functions have 68,000 lines, over which prometheus_cl
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 """What the value of a label is written with."""
+
+
+LINES_AT_ONCE = 500
+"""Lines that are written in one turn of the event loop: about half a millisecond."""
 
 
 class Plain(Protocol):
@@ -40,6 +47,28 @@ class MetricRegistry(CollectorRegistry):
         """Every metric, in Prometheus' text format."""
         plain = "".join(line for metric in self._plain for line in metric.lines())
         return generate_latest(self) + plain.encode()
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield `text` in pieces, and let the loop turn between them. New labels may wait for the next time."""
+        for collector in list(self._collector_to_names):
+            yield generate_latest(_One(collector))
+            await asyncio.sleep(0)
+        for metric in self._plain:
+            lines = metric.lines()
+            while piece := list(islice(lines, LINES_AT_ONCE)):
+                yield "".join(piece).encode()
+                await asyncio.sleep(0)
+
+
+class _One:
+    """A registry of one collector, for `generate_latest`."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterable[Metric]:
+        """Return its metrics."""
+        return self._collector.collect()
 
 
 def _head(name: str, text: str, kind: str) -> str:
@@ -87,7 +116,7 @@ class PlainCounter:
     def lines(self) -> Iterator[str]:
         """For the registry."""
         yield _head(f"{self.name}_total", self._text, self.kind)
-        for values, count in self._of.items():
+        for values, count in list(self._of.items()):
             yield f"{self.name}_total{{{_labels(self.label_names, values)}}} {float(count.value)}\n"
 
 
@@ -159,7 +188,7 @@ class PlainHistogram:
         """For the registry."""
         name = self.name
         yield _head(name, self._text, self.kind)
-        for values, spread in self._of.items():
+        for values, spread in list(self._of.items()):
             labels, below = _labels(self.label_names, values), 0
             for bound, count in zip(self._names, spread.counts, strict=True):
                 below += count

@@ -27,7 +27,8 @@ def checked_inputs(value: object) -> tuple[object, ...]:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_TASKS:
         raise ValueError(f"must be a list of 1 to {MOST_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
     try:
-        json.dumps(value, allow_nan=False).encode()
+        for item in value:  # one by one: in between, other threads go on
+            json.dumps(item, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"must be a list of what JSON can say: {error}") from None
     return tuple(value)

@@ -41,5 +41,6 @@ def idempotency_of(
             "bad-request", "Idempotency-Key must be one value of 1 to 255 printable ASCII characters"
         )
     types = [value for name, value in headers if name == b"content-type"]
-    digest = hashlib.sha256(json.dumps([*shape, str(types)]).encode() + b"\0" + body).digest()
-    return Idempotency(admission.caller, given[0].decode(), digest, IDEMPOTENT_FOR)
+    digest = hashlib.sha256(json.dumps([*shape, str(types)]).encode() + b"\0")
+    digest.update(body)
+    return Idempotency(admission.caller, given[0].decode(), digest.digest(), IDEMPOTENT_FOR)

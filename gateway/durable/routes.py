@@ -17,7 +17,7 @@ from gateway.durable.views import (
     InvocationsView,
     InvocationView,
     callback_view,
-    invocations_view,
+    invocations_response,
     record_view,
     result_headers,
 )
@@ -27,7 +27,7 @@ from pool.clock import Clock
 from pool.metrics import Metrics, label_of
 from scheduler.durable import model
 from scheduler.durable.callback_rows import CallbackStore
-from scheduler.durable.model import Record, Status
+from scheduler.durable.model import Page, Record, Status
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.worker import Worker
 
@@ -96,14 +96,20 @@ def add_routes(
             )
         return record
 
-    async def page(query: model.Query) -> InvocationsView:
+    async def page(query: model.Query) -> Response:
         if not store.exists:
-            return InvocationsView(invocations=[], cursor=None)
+            return await invocations_response(Page((), None))
         admission = CURRENT.get()
         page = await store.page(query if admission.sees_all else replace(query, visible=admission.may_name))
-        return invocations_view(page)
+        return await invocations_response(page)
 
-    @router.get("/invocations", tags=TAGS, summary="List accepted calls", responses=STORE)
+    @router.get(
+        "/invocations",
+        tags=TAGS,
+        summary="List accepted calls",
+        response_model=InvocationsView,
+        responses=STORE,
+    )
     async def list_invocations(
         function: OfFunction = None,
         status: Annotated[Status | None, Query(description="Only calls that stand so")] = None,
@@ -113,7 +119,7 @@ def add_routes(
         ] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> InvocationsView:
+    ) -> Response:
         """Calls that were accepted with `Prefer: respond-async`, newest first."""
         statuses = () if status is None else (status,)
         if since is not None and since.tzinfo is None:
@@ -192,10 +198,16 @@ def add_routes(
         worker.notify()
         return record_view(await find(id))
 
-    @router.get("/dead-letters", tags=TAGS, summary="List dead letters", responses=STORE)
+    @router.get(
+        "/dead-letters",
+        tags=TAGS,
+        summary="List dead letters",
+        response_model=InvocationsView,
+        responses=STORE,
+    )
     async def list_dead_letters(
         function: OfFunction = None, limit: Limit = 50, cursor: Cursor = None
-    ) -> InvocationsView:
+    ) -> Response:
         """Calls that were given up: every attempt has failed (`dead`), or they grew too old (`expired`)."""
         return await page(model.Query(function, DEAD, None, int(cursor) if cursor else None, limit))
 

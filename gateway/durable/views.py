@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from gateway.answer_headers import response_headers
+from gateway.pieces import page_response
 from gateway.views import NEXT_PAGE, moment
 from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
 from scheduler.durable.model import HeaderList, Page, Phases, Record, Result, Status
@@ -109,9 +111,9 @@ def record_view(record: Record) -> InvocationView:
     )
 
 
-def invocations_view(page: Page[Record]) -> InvocationsView:
-    """Return a page of a list as the API shows it."""
-    return InvocationsView(invocations=list(map(record_view, page.records)), cursor=cursor_of(page))
+async def invocations_response(page: Page[Record]) -> Response:
+    """Return a page of a list, an `InvocationsView`, as an answer."""
+    return await page_response("invocations", page.records, record_view, cursor=cursor_of(page))
 
 
 def cursor_of(page: Page[Any]) -> str | None:

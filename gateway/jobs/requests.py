@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from gateway.body import whole_body
+from gateway.body import whole_pieces
+from gateway.pieces import Desk
 from gateway.problems import Problem
 from scheduler.job_definitions import KEYS, JobDefinition
+from scheduler.json_steps import loads
 from scheduler.located_model import message_of
 
 LARGEST = 16 * 2**20
@@ -81,16 +82,21 @@ EXAMPLES = {
 }
 
 
-async def read_object(request: Request) -> tuple[dict[str, Any], bytes]:
-    """The JSON object that a request carries, and as it came. Raises `Problem`."""
-    body = await whole_body(request, LARGEST, "the most that a job takes")
+async def read_body(request: Request, desk: Desk) -> bytes:
+    """Return what a request carries. Raises `Problem`."""
+    pieces = await whole_pieces(request, LARGEST, "the most that a job takes")
+    return await desk.do(sum(map(len, pieces)), lambda: b"".join(pieces))
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body. Raises `Problem`."""
     try:
-        data = json.loads(body)
+        data = loads(body)
     except (ValueError, RecursionError) as error:
         raise Problem("bad-request", f"the body is no JSON: {error}") from None
     if not isinstance(data, dict):
         raise Problem("bad-request", 'the body must be a JSON object, like {"function": "hello", "count": 3}')
-    return data, body
+    return data
 
 
 def job_of(data: Mapping[str, Any], declared: Mapping[str, JobDefinition]) -> tuple[str, JobDefinition]:

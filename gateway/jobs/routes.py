@@ -11,9 +11,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from gateway.access.access import CURRENT, Admission, check_may_start_any
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.views import cursor_of
-from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, read_object
+from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, object_of, read_body
 from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
+from gateway.pieces import Desk, page_response
 from gateway.problems import Problem, problem_of
 from scheduler.durable.model import Page
 from scheduler.durable.store import KeyReused
@@ -65,6 +66,7 @@ Cursor = Annotated[
 def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptContainers) -> None:
     """Add the routes of one gateway."""
     store = jobs.store
+    desk = Desk()
 
     async def find(id: str) -> tuple[Job, Counts]:
         found = await store.show(id) if store.exists else None
@@ -92,9 +94,10 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         Also a job of functions.yaml, by its name: `{"job": "nightly"}`.
         """
         check_may_start_any(starts.names())
-        data, body = await read_object(request)
-        key = idempotency_of(CURRENT.get(), request.headers.raw, body)
-        name, definition = job_of(data, starts.declared())
+        body = await read_body(request, desk)
+        caller, headers, declared = CURRENT.get(), request.headers.raw, starts.declared()
+        key = await desk.do(len(body), lambda: idempotency_of(caller, headers, body))
+        name, definition = await desk.do(len(body), lambda: job_of(object_of(body), declared))
         check_may_run(name, definition)
         check_may_follow(name, definition)
         try:
@@ -107,12 +110,12 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         shown = await store.show(job.id)
         return job_view(*(shown or (job, {})))
 
-    @router.get("/jobs", tags=TAGS, summary="List jobs", responses=STORE)
+    @router.get("/jobs", tags=TAGS, summary="List jobs", response_model=JobsView, responses=STORE)
     async def list_jobs(
         status: Annotated[JobStatus | None, Query(description="Only jobs that stand so")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> JobsView:
+    ) -> Response:
         """Jobs that were started, newest first, and the names of those that functions.yaml declares."""
         admission = CURRENT.get()
 
@@ -123,8 +126,10 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
             status, int(cursor) if cursor else None, limit, None if admission.sees_all else visible
         )
         page = await store.page(query) if store.exists else Page[tuple[Job, Counts]]((), None)
-        return JobsView(
-            jobs=[job_view(job, counts) for job, counts in page.records],
+        return await page_response(
+            "jobs",
+            page.records,
+            lambda found: job_view(*found),
             declared=[name for name, job in starts.declared().items() if may_name(name, job)],
             cursor=cursor_of(page),
         )
@@ -134,19 +139,27 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         """How a job stands, and how many of its tasks stand how."""
         return job_view(*await find(id))
 
-    @router.get("/jobs/{id}/tasks", tags=TAGS, summary="List the tasks of a job", responses=NOT_FOUND)
+    @router.get(
+        "/jobs/{id}/tasks",
+        tags=TAGS,
+        summary="List the tasks of a job",
+        response_model=TasksView,
+        responses=NOT_FOUND,
+    )
     async def list_tasks(
         id: JobId,
         status: Annotated[TaskState | None, Query(description="Only tasks that stand so")] = None,
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> TasksView:
+    ) -> Response:
         """Its tasks in the order of their indices, each with its attempts, its error, its result and its log."""
         job, _ = await find(id)
         containers = {} if job.definition.remove == "all" else await kept.of(job.function)
         page = await store.tasks(job, status, int(cursor) if cursor else -1, limit)
-        return TasksView(
-            tasks=[task_view(record, containers.get(record.id, [])) for record in page.records],
+        return await page_response(
+            "tasks",
+            page.records,
+            lambda record: task_view(record, containers.get(record.id, [])),
             cursor=cursor_of(page),
         )
 

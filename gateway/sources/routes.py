@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 
 from gateway.openapi import problem_responses
+from gateway.pieces import list_response
 from gateway.problems import Problem
 from gateway.sources.manager import Sources
 from gateway.sources.views import SourceView, source_view
@@ -19,10 +20,10 @@ SourceName = Annotated[str, Path(description="Name of the source", examples=["or
 def add_source_routes(router: APIRouter, sources: Sources) -> None:
     """Add the routes of one gateway."""
 
-    @router.get("/sources", tags=TAGS, summary="List the sources")
-    async def list_sources() -> list[SourceView]:
+    @router.get("/sources", tags=TAGS, summary="List the sources", response_model=list[SourceView])
+    async def list_sources() -> Response:
         """The queues of functions.yaml whose messages are events: whether they are connected, and what came."""
-        return [source_view(source) for source in sources.running.values()]
+        return await list_response(sources.running.values(), source_view)
 
     @router.get(
         "/sources/{name}", tags=TAGS, summary="Show a source", responses=problem_responses("not-found")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from enum import Enum
 from typing import Any
 
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Request
 from gateway.access.access import CURRENT, Access, check_may_start_any
 from gateway.body import whole_body
 from gateway.openapi import problem_responses
+from gateway.pieces import SMALL, Desk, Turn
 from gateway.problems import Problem
 from gateway.triggers.views import EventsView, started_view
 from scheduler.dispatcher import Dispatcher
@@ -62,6 +62,7 @@ async def carried_out(
 
 def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, dispatcher: Dispatcher) -> None:
     """Add the route of one gateway."""
+    desk = Desk()
 
     @router.post(
         "/events",
@@ -78,17 +79,25 @@ def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, disp
         check_open(triggers, dispatcher)
         check_may_start_any(triggers.startable())
         body = await whole_body(request, LARGEST_EVENTS, "the most that events may have")
+        headers = request.scope["headers"]
         try:
-            events = of_http(request.scope["headers"], body)
+            events = await desk.do(len(body), lambda: of_http(headers, body))
         except EventFault as error:
             raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
         caller, more = CURRENT.get(), max(0, len(events) - 1)
         if (over_rate := access.charge(caller, more)) is not None:
             raise over_rate
         fires: list[Fire] = []
+        turn = Turn()
         for event in events:
-            await asyncio.sleep(0)  # a batch holds nobody up
-            fires += triggers.fires_of(event, allowed=caller.may_invoke)
+            looks = triggers.looks(event, allowed=caller.may_invoke)
+            if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
+                fires += await desk.do(len(event.data), lambda looks=looks: [fire for fire in looks if fire])  # type: ignore[misc]
+                continue
+            for fire in looks:
+                await turn.rest()
+                if fire is not None:
+                    fires.append(fire)
         try:
             return await carried_out(triggers, fires, len(events), caller.caller)
         except StoreError:

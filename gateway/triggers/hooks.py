@@ -11,16 +11,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from gateway.body import whole_body
+from gateway.body import whole_pieces
 from gateway.openapi import problem_responses
+from gateway.pieces import Desk
 from gateway.problems import Problem
 from gateway.triggers.events import TAGS, TAKEN, carried_out, check_open
-from gateway.triggers.signatures import SCHEMES, WrongSignature
+from gateway.triggers.signatures import SCHEMES, Pieces, WrongSignature
 from gateway.triggers.views import EventsView
 from pool.clock import Clock
 from scheduler.dispatcher import Dispatcher
 from scheduler.trigger_definitions import LARGEST_MESSAGE, TriggerDefinition, Webhook
 from scheduler.triggers.event import Event
+from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import EventFault
 
@@ -55,7 +57,7 @@ class Hooks:
         return max((webhook.max_body for webhook in webhooks if webhook is not None), default=LARGEST_MESSAGE)
 
     def take(
-        self, name: str, headers: Mapping[str, str], body: bytes
+        self, name: str, headers: Mapping[str, str], body: Pieces
     ) -> tuple[TriggerDefinition, Webhook, Event]:
         """The trigger of this name, and the event that a message becomes for it. Raises `Problem`."""
         definition = self._triggers.all.get(name)
@@ -81,7 +83,7 @@ class Hooks:
         except EventFault as error:
             raise Problem("bad-request", str(error)) from None
         assert definition is not None and webhook is not None, "nobody's secret is signed with"
-        if len(body) > webhook.max_body:
+        if sum(map(len, body)) > webhook.max_body:
             raise Problem(
                 "body-too-large", f"the body is over {webhook.max_body} bytes (max_body of the webhook)"
             )
@@ -98,6 +100,11 @@ class Hooks:
 def add_hook_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispatcher: Dispatcher) -> None:
     """Add the route of one gateway."""
     hooks = Hooks(triggers, clock)
+    desk = Desk()
+
+    def fire_of(definition: TriggerDefinition, webhook: Webhook, event: Event) -> Fire:
+        known_by = hashlib.sha256(event.data).hexdigest() if webhook.once == "body" else event.id
+        return triggers.fire_of(definition, event, "webhook", known_by=known_by)
 
     @router.post(
         "/hooks/{trigger}",
@@ -114,15 +121,15 @@ def add_hook_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispatc
     ) -> EventsView:
         """Take a signed message of another system, as an event for this trigger. Its signature is its key."""
         check_open(triggers, dispatcher)
-        body = await whole_body(request, hooks.largest(), "the most that webhooks take")
+        body = await whole_pieces(request, hooks.largest(), "the most that webhooks take")
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]
         }
-        definition, webhook, event = hooks.take(trigger, headers, body)
+        size = sum(map(len, body))
+        definition, webhook, event = await desk.do(size, lambda: hooks.take(trigger, headers, body))
         if trigger in triggers.paused:
             raise Problem("conflict", f"the trigger {trigger} is paused")
         if not triggers.passes(webhook.filters or (), event):
             return await carried_out(triggers, [], 1)
-        known_by = hashlib.sha256(body).hexdigest() if webhook.once == "body" else event.id
-        fire = triggers.fire_of(definition, event, "webhook", known_by=known_by)
+        fire = await desk.do(size, lambda: fire_of(definition, webhook, event))
         return await carried_out(triggers, [fire], 1)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scheduler.trigger_definitions import standard_key
 from scheduler.triggers.event import Event
@@ -18,16 +18,23 @@ MOST_SIGNATURES = 8
 """Signatures of one message that are compared, the first: strangers send them, and each takes time."""
 
 
+Pieces = Sequence[bytes]
+"""A body in the pieces that it came in."""
+
+
 class WrongSignature(Exception):
     """The message is not signed with the secret; says what was expected, and nothing of what was right."""
 
 
-def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: bytes, now: float) -> Event:
+def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: Pieces, now: float) -> Event:
     """A message signed as GitHub does it: HMAC-SHA256 of the body. Raises `WrongSignature` and `EventFault`.
 
     Its type is `com.github.` and the event's name, its id that of the delivery: the signature does not cover these.
     """
-    digest = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    signing = hmac.new(secret, digestmod=hashlib.sha256)
+    for piece in body:
+        signing.update(piece)
+    digest = signing.hexdigest()
     given = headers.get("x-hub-signature-256", "")
     if not hmac.compare_digest(b"sha256=" + digest.encode(), given.encode("latin-1", "replace")):
         raise WrongSignature(
@@ -41,7 +48,7 @@ def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: byt
     return _event(name, f"com.github.{happened}", delivery, headers, body)
 
 
-def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: bytes, now: float) -> Event:
+def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: Pieces, now: float) -> Event:
     """A message signed as Standard Webhooks has it: HMAC-SHA256 of id, timestamp and body.
 
     Raises `WrongSignature` and `EventFault`. A secret that begins with `whsec_` is base64 after that. Any of several
@@ -50,7 +57,8 @@ def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: b
     id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     signing = hmac.new(standard_key(secret), digestmod=hashlib.sha256)
     signing.update(b"%b.%b." % (id.encode("latin-1", "replace"), timestamp.encode()))
-    signing.update(body)
+    for piece in body:
+        signing.update(piece)
     right = base64.b64encode(signing.digest())
     parts = headers.get("webhook-signature", "").split(maxsplit=MOST_SIGNATURES)[:MOST_SIGNATURES]
     given = [part.partition(",") for part in parts]
@@ -76,7 +84,7 @@ SCHEMES = {"github": github_event, "standard": standard_event}
 """By the value of `signature`."""
 
 
-def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: bytes) -> Event:
+def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: Pieces) -> Event:
     fields = [
         (b"ce-specversion", b"1.0"),
         (b"ce-type", type.encode()),
@@ -85,4 +93,4 @@ def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: byte
     ]
     if (content_type := headers.get("content-type")) is not None:
         fields.append((b"content-type", content_type.encode("latin-1")))
-    return of_binary(fields, body)
+    return of_binary(fields, b"".join(body))

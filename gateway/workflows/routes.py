@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -16,8 +16,9 @@ from gateway.body import whole_body
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
-from gateway.durable.views import InvocationsView, cursor_of, invocations_view
+from gateway.durable.views import InvocationsView, cursor_of, invocations_response
 from gateway.openapi import problem_responses
+from gateway.pieces import Desk, list_response, page_response, unhurried
 from gateway.problems import Problem, problem_of
 from gateway.workflows.drawing import draw
 from gateway.workflows.views import (
@@ -30,6 +31,7 @@ from gateway.workflows.views import (
     workflow_view,
 )
 from scheduler.durable import model
+from scheduler.durable.model import Page
 from scheduler.durable.store import KeyReused, Store
 from scheduler.durable.targets import Start
 from scheduler.workflow_definitions import WorkflowDefinition
@@ -41,6 +43,7 @@ from scheduler.workflows.values import Body
 
 TAGS: list[str | Enum] = ["workflows"]
 NO_WORKFLOW = problem_responses("not-found")
+NOT_DRAWN = problem_responses("not-found", "store-failed", "busy")
 NO_RUN = problem_responses("not-found", "store-failed")
 CONFLICT = problem_responses("not-found", "conflict", "store-failed")
 NOT_STARTED = problem_responses(
@@ -53,6 +56,8 @@ NOT_STARTED = problem_responses(
     "store-failed",
     "draining",
 )
+WORKFLOWS_AT_ONCE = 2
+"""Workflows that are shown in one turn of the loop: each may have a thousand steps."""
 LARGEST_INPUT = 6 * 2**20
 """Bytes of what a run is started with."""
 ANY_BODY: dict[str, Any] = {
@@ -109,6 +114,8 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
     def may_see(functions: Iterable[str]) -> bool:
         return sight()(functions)
 
+    desk = Desk()
+
     def sight() -> Callable[[Iterable[str]], bool]:
         may_name = CURRENT.get().may_name  # a reader's thread has no request
         return lambda functions: all(map(may_name, functions))
@@ -141,14 +148,15 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
             raise Problem("not-found", f"the run {record.id!r} is forgotten")
         return run_with_steps_view(record, *found), found[0]
 
-    @router.get("/workflows", tags=TAGS, summary="List the workflows")
-    async def list_workflows() -> list[WorkflowView]:
+    @router.get("/workflows", tags=TAGS, summary="List the workflows", response_model=list[WorkflowView])
+    async def list_workflows() -> Response:
         """Every workflow of functions.yaml whose functions the key may see."""
-        return [
-            workflow_view(name, definition)
-            for name, definition in runs.workflows().items()
+        seen = [
+            (name, definition)
+            async for name, definition in unhurried(runs.workflows().items(), WORKFLOWS_AT_ONCE)
             if may_see(definition.functions())
         ]
+        return await list_response(seen, lambda each: workflow_view(*each), WORKFLOWS_AT_ONCE)
 
     @router.get("/workflows/{name}", tags=TAGS, summary="Show a workflow", responses=NO_WORKFLOW)
     async def show_workflow(name: WorkflowName) -> WorkflowView:
@@ -160,11 +168,11 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         tags=TAGS,
         summary="Draw a workflow",
         response_class=Response,
-        responses={**NO_WORKFLOW, **PICTURE},
+        responses={**NOT_DRAWN, **PICTURE},
     )
     async def draw_workflow(name: WorkflowName) -> Response:
         """Its steps and what they need."""
-        return picture_of(await asyncio.to_thread(draw, name, declared(name)))
+        return picture_of(await desk.in_turn(partial(draw, name, declared(name))))
 
     @router.post(
         "/workflows/{name}",
@@ -186,11 +194,11 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         data = await whole_body(request, LARGEST_INPUT, "the most that a run takes")
         headers = request.headers.raw
-        key = idempotency_of(CURRENT.get(), headers, data)
+        caller = CURRENT.get()
+        key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
         start = Start(secrets.token_hex(16), name, data, headers)
-        try:
-            # In a thread: it is parsed once to see that expressions can look at it.
-            run = await asyncio.to_thread(run_of, start, definition)
+        try:  # it is parsed once to see that expressions can look at it
+            run = await desk.do(len(data), lambda: run_of(start, definition))
         except ValueError as error:
             raise Problem("bad-request", str(error)) from error
         try:
@@ -210,22 +218,23 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         return Response(body, 202, {**shown, "cache-control": "no-store"}, "application/json")
 
     @router.get(
-        "/runs", tags=TAGS, summary="List runs of workflows", responses=problem_responses("store-failed")
+        "/runs",
+        tags=TAGS,
+        summary="List runs of workflows",
+        response_model=RunsView,
+        responses=problem_responses("store-failed"),
     )
     async def list_runs(
         workflow: Annotated[str | None, Query(description="Only runs of this workflow")] = None,
         status: Annotated[RunStatus | None, Query(description="Only runs that stand so")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> RunsView:
+    ) -> Response:
         """Runs, newest first."""
-        if not runs.store.exists:
-            return RunsView(runs=[], cursor=None)
         visible = None if CURRENT.get().sees_all else sight()
-        page = await runs.store.page(
-            RunQuery(workflow, status, int(cursor) if cursor else None, limit, visible)
-        )
-        return RunsView(runs=list(map(run_view, page.records)), cursor=cursor_of(page))
+        query = RunQuery(workflow, status, int(cursor) if cursor else None, limit, visible)
+        page = await runs.store.page(query) if runs.store.exists else Page[RunRecord]((), None)
+        return await page_response("runs", page.records, run_view, cursor=cursor_of(page))
 
     @router.get("/runs/{id}", tags=TAGS, summary="Show a run", responses=NO_RUN)
     async def show_run(id: RunId) -> RunWithStepsView:
@@ -254,23 +263,29 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         tags=TAGS,
         summary="Draw a run",
         response_class=Response,
-        responses={**NO_RUN, **PICTURE},
+        responses={**NOT_DRAWN, **PICTURE},
     )
     async def draw_run(id: RunId) -> Response:
         """Its workflow with the state of each step, as it is now."""
         record = await find(id)
         shown, definition = await with_steps(record)
-        return picture_of(await asyncio.to_thread(draw, record.workflow, definition, shown.steps))
+        return picture_of(await desk.in_turn(partial(draw, record.workflow, definition, shown.steps)))
 
-    @router.get("/runs/{id}/steps/{step}", tags=TAGS, summary="List the calls of a step", responses=NO_RUN)
+    @router.get(
+        "/runs/{id}/steps/{step}",
+        tags=TAGS,
+        summary="List the calls of a step",
+        response_model=InvocationsView,
+        responses=NO_RUN,
+    )
     async def list_step_calls(
         id: RunId, step: StepName, limit: Limit = 50, cursor: Cursor = None
-    ) -> InvocationsView:
+    ) -> Response:
         """The accepted calls of a step that were begun, newest first; `part` is the number of the item."""
         record = await find(id)
         owner = owner_of(record.id, step)
         query = model.Query(before=int(cursor) if cursor else None, limit=limit, owner=owner)
-        return invocations_view(await calls.page(query))
+        return await invocations_response(await calls.page(query))
 
     @router.delete("/runs/{id}", tags=TAGS, summary="Cancel or forget a run", responses=NO_RUN)
     async def cancel_run(id: RunId) -> RunView:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from scheduler.faults import shown
 
 DIALECTS = ("exact", "prefix", "suffix", "all", "any", "not")
+MOST_FILTERS = 5000
+"""Filters of one trigger, in all. An event is tried against them in one turn of the event loop: 3 ms."""
 DEEPEST = 16
 """Filters within one another."""
 
@@ -83,7 +85,19 @@ class Filter(BaseModel):
         return self
 
 
-Filters = Annotated[tuple[Filter, ...], BeforeValidator(_list)]
+def _not_too_many(filters: tuple[Filter, ...]) -> tuple[Filter, ...]:
+    if (many := sum(map(count, filters))) > MOST_FILTERS:
+        raise ValueError(f"must not hold more than {MOST_FILTERS} filters in all, not {many}")
+    return filters
+
+
+Filters = Annotated[tuple[Filter, ...], BeforeValidator(_list), AfterValidator(_not_too_many)]
+
+
+def count(filter: Filter) -> int:
+    """Return how many filters there are, this one and those within it."""
+    inner = (*(filter.all or ()), *(filter.any or ()), *((filter.not_,) if filter.not_ else ()))
+    return 1 + sum(map(count, inner))
 
 
 def depth(filter: Filter) -> int:

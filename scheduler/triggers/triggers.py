@@ -192,14 +192,18 @@ class Triggers:
 
     def fires_of(self, event: Event, depth: int = 0, allowed: Allowed = anybody) -> list[Fire]:
         """A fire for each trigger whose condition the event meets and whose action is `allowed`."""
-        return [
-            self.fire_of(definition, event, "event", depth)
-            for definition in self.all.values()
-            if definition.events is not None
-            and definition.name not in self.paused
-            and self.passes(definition.events.filters, event)
-            and self.may_start(definition, allowed)
-        ]
+        return [fire for fire in self.looks(event, depth, allowed) if fire is not None]
+
+    def looks(self, event: Event, depth: int = 0, allowed: Allowed = anybody) -> Iterator[Fire | None]:
+        """Yield for each trigger its fire, or None if the event does not fire it or it is not `allowed`."""
+        for definition in self.all.values():
+            meets = (
+                definition.events is not None
+                and definition.name not in self.paused
+                and self.passes(definition.events.filters, event)
+                and self.may_start(definition, allowed)
+            )
+            yield self.fire_of(definition, event, "event", depth) if meets else None
 
     def passes(self, filters: Iterable[Filter], event: Event) -> bool:
         """Whether an event meets a condition."""

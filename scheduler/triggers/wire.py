@@ -16,6 +16,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from scheduler.durable.model import HeaderList
+from scheduler.json_steps import loads
 from scheduler.triggers.event import REQUIRED, Event
 
 STRUCTURED = "application/cloudevents+json"
@@ -237,7 +238,7 @@ def _told(error: Exception) -> str:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
+        return loads(body)
     except (ValueError, RecursionError) as error:
         raise EventFault(f"it is no JSON: {error}") from None
 

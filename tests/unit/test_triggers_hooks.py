@@ -51,7 +51,7 @@ class World:
         signature = "sha256=" + hmac.new(secret, b"{}", hashlib.sha256).hexdigest()
         headers = {"x-hub-signature-256": signature, "x-github-event": "push", "x-github-delivery": "1"}
         with pytest.raises(Problem) as refused:
-            self.hooks.take(name, headers, b"{}")
+            self.hooks.take(name, headers, [b"{}"])
         return f"{refused.value.slug}: {refused.value.detail.replace(name, 'NAME')}"
 
     def work(self, name: str, signatures: int) -> Counter[str]:
@@ -65,7 +65,7 @@ class World:
         headers = {"webhook-id": "1", "webhook-timestamp": "0", "webhook-signature": "v1,x " * signatures}
         sys.setprofile(look)
         try:
-            self.hooks.take(name, headers, b"{}")
+            self.hooks.take(name, headers, [b"{}"])
         except Problem as refused:
             assert refused.slug == "unauthorized"
         finally:

@@ -1,0 +1,116 @@
+"""Large answers and requests in pieces, between which the event loop turns: no caller holds up the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from fastapi import Response
+from pydantic import BaseModel
+
+from gateway.problems import Problem
+
+AT_ONCE = 50
+"""Objects of a list that are written in one turn of the loop: about a millisecond."""
+SMALL = 64 * 1024
+"""Bytes of a body that is looked at at once: it is parsed in half a millisecond."""
+MOST_WAITING = 64
+"""Large bodies that wait to be looked at: each holds its room in memory meanwhile."""
+TURN_SECONDS = 0.001
+T = TypeVar("T")
+
+
+async def unhurried(items: Iterable[T], at_once: int = AT_ONCE) -> AsyncIterator[T]:
+    """Yield items, and let the loop turn after so many. They are what they were at the start."""
+    for number, item in enumerate(list(items), 1):
+        yield item
+        if number % at_once == 0:
+            await asyncio.sleep(0)
+
+
+async def list_response(
+    items: Iterable[T], view: Callable[[T], BaseModel], at_once: int = AT_ONCE
+) -> Response:
+    """Return a list of objects as an answer in JSON."""
+    return json_response(await _list(items, view, at_once))
+
+
+async def page_response(
+    name: str, items: Sequence[T], view: Callable[[T], BaseModel], **others: object
+) -> Response:
+    """Return a page of a list as an answer in JSON: the list under its name, and other keys behind it."""
+    shown = await _list(items, view, AT_ONCE)
+    rest = b"".join(b",%b:%b" % (_json(key), _json(value)) for key, value in others.items())
+    return json_response(b"{%b:%b%b}" % (_json(name), shown, rest))
+
+
+def json_response(body: bytes) -> Response:
+    """Return JSON as an answer."""
+    return Response(body, media_type="application/json")
+
+
+async def mapping_of(items: Iterable[tuple[str, T]], view: Callable[[T], BaseModel]) -> bytes:
+    """Return an object in JSON whose values are objects by name."""
+    parts = [b"%b:%b" % (_json(name), _object(view(item))) async for name, item in unhurried(items)]
+    return b"{%b}" % b",".join(parts)
+
+
+async def _list(items: Iterable[T], view: Callable[[T], BaseModel], at_once: int) -> bytes:
+    return b"[%b]" % b",".join([_object(view(item)) async for item in unhurried(items, at_once)])
+
+
+def _object(shown: BaseModel) -> bytes:
+    return shown.model_dump_json(by_alias=True).encode()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Turn:
+    """How long this turn of the event loop has lasted."""
+
+    def __init__(self) -> None:
+        self._until = time.perf_counter() + TURN_SECONDS
+
+    async def rest(self) -> None:
+        """Let the loop turn if this turn has lasted long enough."""
+        if time.perf_counter() >= self._until:
+            await asyncio.sleep(0)
+            self._until = time.perf_counter() + TURN_SECONDS
+
+
+class Desk:
+    """Where large work is done, such as parsing: in a thread, one at a time, while a bounded number waits."""
+
+    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+        self._most_waiting = most_waiting
+        self._one = asyncio.Semaphore(1)
+        self._waiting = 0
+
+    async def do(self, size: int, work: Callable[[], T]) -> T:
+        """Return what a work of a body of so many bytes brings. Raises `Problem` 503, and what the work raises."""
+        return work() if size <= SMALL else await self.in_turn(work)
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """`do` for what takes long whatever its size. Raises `Problem` 503, and what the work raises."""
+        if self._waiting >= self._most_waiting:
+            raise Problem("busy", "too much large work waits already", retry_after=1.0)
+        self._waiting += 1
+        try:
+            async with self._one:
+                return await asyncio.to_thread(_tidily, work)
+        finally:
+            self._waiting -= 1
+
+
+def _tidily(work: Callable[[], T]) -> T:
+    """Do a work; what a refusal has parsed is given back here, and not where the refusal is told."""
+    try:
+        return work()
+    except (Problem, ValueError) as error:
+        error.__context__ = error.__cause__ = None
+        raise error.with_traceback(None) from None

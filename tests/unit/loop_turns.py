@@ -1,0 +1,244 @@
+"""How long an event loop's callbacks take, and a gateway in memory that has many of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.app import Edge
+from gateway.guard import Guard
+from gateway.runtime import Runtime
+from gateway.settings import Settings
+from pool.clock import LoopClock
+from pool.data_folder import DataFolder
+from pool.engine.base import ContainerSpec
+from pool.engine.memory import MemoryEngine
+from pool.instance import Instance
+from pool.states import State
+from pool.workload import Kind, Workload
+from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.durable.model import NewCall, Request
+from scheduler.function import Limits
+from scheduler.job_definitions import JobDefinition
+from scheduler.jobs.model import NewJob
+from scheduler.registry import Declared
+from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.workflows.model import Changes, Closed, NewRun, StepStatus
+from scheduler.workflows.values import Body
+
+PIECE = 64 * 1024
+"""Bytes of a body that come at once, as a server reads them."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """The longest callback of an event loop, in milliseconds of its thread's own processor time."""
+
+    worst: float = 0.0
+    where: str = ""
+
+
+@contextmanager
+def watched() -> Iterator[Turns]:
+    """Measure every callback of asyncio's own loop in this block. The collector of garbage rests meanwhile."""
+    turns = Turns()
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        took = (time.thread_time() - begun) * 1000
+        if took > turns.worst:
+            turns.worst, turns.where = took, repr(handle)
+
+    gc.collect()
+    gc.disable()
+    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    try:
+        yield turns
+    finally:
+        asyncio.Handle._run = run  # type: ignore[method-assign]
+        gc.enable()
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a request was answered with."""
+
+    status: int = 0
+    size: int = 0
+    head: bytes = b""
+    """The first bytes of its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request. `name` tells several of one route apart."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: str = ""
+    name: str = ""
+
+
+async def ask(edge: Edge, request: Ask) -> Answer:
+    """Have a gateway answer a request, whose body comes piece by piece."""
+    pieces = [request.body[at : at + PIECE] for at in range(0, len(request.body), PIECE)] or [b""]
+    headers = {"host": "127.0.0.1:8080", **request.headers}
+    if request.body:
+        headers["content-length"] = str(len(request.body))
+    answer = Answer()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        if not pieces:
+            await asyncio.get_running_loop().create_future()
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            answer.status = message["status"]
+        else:
+            answer.size += len(message.get("body", b""))
+            answer.head = answer.head or message.get("body", b"")[:300]
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": request.path,
+        "raw_path": request.path.encode(),
+        "query_string": request.query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8080),
+        "state": {},
+    }
+    await asyncio.ensure_future(edge(scope, receive, send))
+    return answer
+
+
+FUNCTIONS = 1000
+INSTANCES = 10_000
+STEPS = 200
+TRIGGERS = 1000
+CALLS = 1000
+TASKS = 10_000
+INPUT = Body(b"{}", "application/json")
+DEEP = {"all": [{"any": [{"prefix": {"type": f"a{n}"}}, {"suffix": {"source": "z"}}]} for n in range(20)]}
+
+
+@dataclass(frozen=True)
+class ServedCall:
+    """A call that was answered."""
+
+    name: str
+    kind: str = "warm"
+    queue_seconds: float = 0.001
+    start_seconds: float = 0.001
+    exec_seconds: float = 0.001
+
+
+class Crowded:
+    """A gateway without a server, on an engine of memory, with many functions, instances, triggers, runs and jobs."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = Settings(memory_budget="1000GiB")
+        self.data = DataFolder(folder)
+        self.runtime = Runtime(settings, self.data, MemoryEngine(LoopClock()))
+        self.edge = Edge(self.runtime, Guard("127.0.0.1"))
+
+    async def fill(self) -> None:
+        """Declare and keep all of it."""
+        definitions = self._definitions()
+        registry = self.runtime.registry
+        registry.definitions, registry.loaded = definitions, True
+        for name, definition in definitions.functions.items():
+            registry.declared[name] = Declared(definition, "ready", version="v" * 64)
+            spec = ContainerSpec(name="c", image="sha256:" + "0" * 64, memory=2**20)
+            workload = Workload(function=name, version="v" * 64, kind=Kind.HANDLER, container=spec)
+            self.runtime.dispatcher.deploy(workload, Limits())
+            self.runtime.outcomes.served(ServedCall(name), 200)
+        names = list(definitions.functions)
+        for number in range(INSTANCES):
+            function = self.runtime.dispatcher.functions[names[number % FUNCTIONS]]
+            instance = Instance(f"i{number}", "sha256:0", 2**20, function.workload, 0.0)
+            self.runtime.pool.ledger.add(instance)
+            self.runtime.pool.ledger.enter(instance, State.IDLE, 0.0)
+        await self.runtime.triggers.load()
+        self.runtime.triggers.declare(definitions.triggers)
+        await self._keep(definitions)
+
+    def _definitions(self) -> Definitions:
+        functions = {
+            f"f{n:04d}": FunctionDefinition(name=f"f{n:04d}", runtime="python", source="x", handler="a:b")
+            for n in range(FUNCTIONS)
+        }
+        steps = {
+            f"s{n:03d}": {"function": f"f{n:04d}", "needs": [f"s{m:03d}" for m in range(max(0, n - 3), n)]}
+            for n in range(STEPS)
+        }
+        workflow = WorkflowDefinition.model_validate({"steps": steps})
+        triggers: dict[str, Any] = {
+            f"t{n:04d}": {"events": {"filters": [DEEP]}, "function": f"f{n:04d}"}
+            for n in range(TRIGGERS // 2)
+        }
+        triggers["hook"] = {
+            "webhook": {"secret_env": "HEARTH_SECRET_HOOK", "max_body": "64MiB", "signature": "github"},
+            "function": "f0000",
+        }
+        triggers |= {
+            f"c{n:04d}": {"schedule": "0 0 29 2 */7", "timezone": "Europe/Berlin", "function": f"f{n:04d}"}
+            for n in range(TRIGGERS // 2)
+        }
+        job = {"function": "f0000", "count": 5}
+        return Definitions(
+            functions=functions,
+            workflows={f"w{n:02d}": workflow for n in range(20)},
+            jobs={f"j{n:03d}": JobDefinition.model_validate(job) for n in range(100)},
+            triggers={
+                name: TriggerDefinition.model_validate({**keys, "name": name})
+                for name, keys in triggers.items()
+            },
+        )
+
+    async def _keep(self, definitions: Definitions) -> None:
+        store = self.runtime.store
+        workflow = definitions.workflows["w00"]
+        await store.begin(
+            [
+                NewCall(f"{n:032x}", "f0000", Request(), b"{}", owner="run:r0/s000", part=str(n))
+                for n in range(CALLS)
+            ],
+            0.0,
+        )
+        await store.begin([NewRun(f"r{n}", "w00", workflow, INPUT) for n in range(1000)], 0.0)
+        closed = [Closed(step, StepStatus.FAILED, "x", "y" * 200) for step in workflow.steps]
+        await self.runtime.runs.store.apply("r0", Changes(closed=closed), 0, 0.0)
+        definition = JobDefinition.model_validate({"function": "f0000", "count": TASKS, "parallel": 1000})
+        await store.begin(
+            [NewJob(id=f"j{n}", definition=definition, parallel=1000) for n in range(1000)], 0.0
+        )
+        await self.runtime.jobs.store.advance("j0", 0.0)
+
+    async def close(self) -> None:
+        await self.runtime.store.close()
+
+
+def large_json(size: int) -> bytes:
+    """Return JSON of about so many bytes, of small parts."""
+    return json.dumps({"a": [{"n": n, "s": "x" * 20} for n in range(size // 48)]}).encode()
