@@ -172,11 +172,7 @@ def add_trigger_routes(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
         body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
-<<<<<<< HEAD
-        definition = definition_of(name, body, triggers)
-=======
-        definition = await desk.do(len(body), lambda: definition_of(name, body))
->>>>>>> 6045a57 (Keep the event loop for no request longer than 5 ms: lists in pieces, large bodies in a thread, messages hashed before they are put together)
+        definition = await desk.do(len(body), lambda: definition_of(name, body, triggers))
         fault = triggers.fault(definition)
         if fault is None or definition.function is not None:  # else the fault tells which functions there are
             check_allowed(definition)
@@ -242,13 +238,8 @@ def add_trigger_routes(
         definition = find_own(name)
         body = await whole_body(request, LARGEST_INPUT, "the most that a trigger is fired with")
         headers = [(key, value) for key, value in request.scope["headers"] if key == b"content-type"]
-<<<<<<< HEAD
-        fire = triggers.fire_by_hand(definition, headers, body)
-        (outcome,) = await triggers.carry_out([fire], sender=CURRENT.get().caller)
-=======
         fire = await desk.do(len(body), lambda: triggers.fire_by_hand(definition, headers, body))
-        (outcome,) = await triggers.carry_out([fire])
->>>>>>> 6045a57 (Keep the event loop for no request longer than 5 ms: lists in pieces, large bodies in a thread, messages hashed before they are put together)
+        (outcome,) = await triggers.carry_out([fire], sender=CURRENT.get().caller)
         return started_view(fire, outcome)
 
 
