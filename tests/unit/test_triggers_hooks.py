@@ -144,7 +144,7 @@ def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_nam
     assert line.startswith(
         "trigger old, made over the API, takes no messages: HOOK is not among the variables"
     )
-    assert world.hooks.take("new", headers, body)[0].name == "new"
+    assert world.hooks.take("new", headers, [body])[0].name == "new"
     assert world.refusal("old", b"the secret") == world.refusal("none", b"the secret")
     world.declare(old={"secret_env": "HOOK"})
-    assert world.hooks.take("old", headers, body)[0].name == "old", "functions.yaml may name every variable"
+    assert world.hooks.take("old", headers, [body])[0].name == "old", "functions.yaml may name every variable"
