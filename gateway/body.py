@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import Request
@@ -76,14 +77,17 @@ class RequestBody:
             elif name == b"transfer-encoding":
                 self._declared = limit + PIECE
 
-    async def read_ahead(self, limit: int = READ_AHEAD) -> None:
-        """Read until the body is complete or `limit` bytes are here. Raises `Problem` 413, 503, and `ClientGone`."""
+    async def read_ahead(self, limit: int = READ_AHEAD, use: Callable[[bytes], None] | None = None) -> None:
+        """Read until the body is complete or `limit` bytes are here, or were given to `use`. Raises `ClientGone` and
+        `Problem` 413 or 503."""
         if self.length is not None and self.length > self.limit:
             await self._discard()
         while not self.complete and self.size < limit:
             await self._reservation.grow_to(self._held_after(limit))
             await self._receive_one()
-        if self.complete:
+            if use is not None:
+                use(self.take())
+        if self.complete and self.length is None:
             self._reservation.shrink_to(self.size)
 
     def _held_after(self, limit: int) -> int:
@@ -163,6 +167,10 @@ class RequestBody:
             self.waiting = False
 
 
+DOCUMENT_FACTOR = 24
+"""Memory that JSON takes when it is parsed, as a multiple of its text: `[[],[],` has 64 bytes for each 3."""
+SMALL_DOCUMENT = 256 * 1024
+"""Bytes of JSON that may be parsed beside others."""
 PATIENCE = 60.0
 """Seconds that the body of a request that is not for a function may take to come."""
 
@@ -178,19 +186,39 @@ async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
     return body.take()
 
 
-async def whole_pieces(request: Request, limit: int, limited_by: str) -> list[bytes]:
-    """`whole_body` in the pieces that it came in: many MiB are not copied before it is known who has sent them."""
+@asynccontextmanager
+async def whole_document(request: Request, limit: int, limited_by: str) -> AsyncIterator[bytes]:
+    """The body of a request that is parsed as JSON, with room for what becomes of it until the end of the block.
+
+    A small one has that room reserved; of large ones there is one at a time. Raises `Problem`.
+    """
+    reservation = reservation_of(request.scope)
     body = RequestBody(request.receive, request.scope, limit, limited_by)
     with CURRENT.get().sending():
+        if body.length is not None and body.length <= min(limit, SMALL_DOCUMENT):
+            await reservation.grow_to(min(body.length * DOCUMENT_FACTOR, reservation.most))
         await read_whole(body)
-    return body.take_pieces()
+    if body.size <= SMALL_DOCUMENT:
+        await reservation.grow_to(min(body.size * DOCUMENT_FACTOR, reservation.most))
+        yield body.take()
+    else:
+        async with reservation.alone():
+            yield await asyncio.to_thread(b"".join, body.take_pieces())
 
 
-async def read_whole(body: RequestBody) -> None:
-    """Read a body to its end, within `PATIENCE`. Raises `Problem`."""
+async def each_piece(request: Request, limit: int, limited_by: str, use: Callable[[bytes], None]) -> None:
+    """Give each piece of a body to `use` as it comes; else like `whole_body`. Room is reserved for all of it: who is
+    refused for want of room must not tell what becomes of the pieces."""
+    body = RequestBody(request.receive, request.scope, limit, limited_by)
+    with CURRENT.get().sending():
+        await read_whole(body, use)
+
+
+async def read_whole(body: RequestBody, use: Callable[[bytes], None] | None = None) -> None:
+    """Read a body to its end, within `PATIENCE`; it stays there unless it is used as it comes. Raises `Problem`."""
     try:
         async with asyncio.timeout(PATIENCE):
-            await body.read_ahead(body.limit + 1)
+            await body.read_ahead(body.limit + 1, use)
     except TimeoutError:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
     except ClientGone:

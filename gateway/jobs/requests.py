@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from starlette.requests import Request
 
-from gateway.body import whole_pieces
-from gateway.pieces import Desk
 from gateway.problems import Problem
 from scheduler.job_definitions import KEYS, JobDefinition
 from scheduler.json_steps import loads
@@ -80,12 +77,6 @@ EXAMPLES = {
     },
     "a function": {"value": {"function": "hello", "inputs": [{"name": "Ada"}, {"name": "Bob"}]}},
 }
-
-
-async def read_body(request: Request, desk: Desk) -> bytes:
-    """Return what a request carries. Raises `Problem`."""
-    pieces = await whole_pieces(request, LARGEST, "the most that a job takes")
-    return await desk.do(sum(map(len, pieces)), lambda: b"".join(pieces))
 
 
 def object_of(body: bytes) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT, Admission, check_may_start_any
+from gateway.body import whole_document
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.views import cursor_of
-from gateway.jobs.requests import EXAMPLES, SCHEMA, job_of, object_of, read_body
+from gateway.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
 from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
 from gateway.pieces import Desk, page_response
@@ -94,18 +95,18 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         Also a job of functions.yaml, by its name: `{"job": "nightly"}`.
         """
         check_may_start_any(starts.names())
-        body = await read_body(request, desk)
-        caller, headers, declared = CURRENT.get(), request.headers.raw, starts.declared()
-        key = await desk.do(len(body), lambda: idempotency_of(caller, headers, body))
-        name, definition = await desk.do(len(body), lambda: job_of(object_of(body), declared))
-        check_may_run(name, definition)
-        check_may_follow(name, definition)
-        try:
-            job = await starts.start(secrets.token_hex(16), name, definition, key, CURRENT.get().caller)
-        except NotStarted as error:
-            raise Problem(error.slug, str(error), error.retry_after) from error
-        except KeyReused as error:
-            raise problem_of(error) from error
+        async with whole_document(request, LARGEST, "the most that a job takes") as body:
+            caller, headers, declared = CURRENT.get(), request.headers.raw, starts.declared()
+            key = await desk.do(len(body), lambda: idempotency_of(caller, headers, body))
+            name, definition = await desk.do(len(body), lambda: job_of(object_of(body), declared))
+            check_may_run(name, definition)
+            check_may_follow(name, definition)
+            try:
+                job = await starts.start(secrets.token_hex(16), name, definition, key, CURRENT.get().caller)
+            except NotStarted as error:
+                raise Problem(error.slug, str(error), error.retry_after) from error
+            except KeyReused as error:
+                raise problem_of(error) from error
         response.headers["location"] = f"/jobs/{job.id}"
         shown = await store.show(job.id)
         return job_view(*(shown or (job, {})))

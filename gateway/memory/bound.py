@@ -7,14 +7,16 @@ from typing import NamedTuple
 from gateway.settings import Settings
 
 BASE_BYTES = 160 * 2**20
-"""The process with its code and without requests: 80 MiB when it has just started, and as much again for what the
-allocator keeps between requests."""
+"""The process without requests: 80 MiB when it has just started, and as much again for functions and for what the
+allocator keeps. A thousand functions take more: docs/performance.md."""
 CONNECTION_BYTES = 32 * 1024
 """One connection that is idle or waits: its objects, a small head, and `WRITE_BUFFER` of an answer."""
 SLOT_BYTES = 640 * 1024
 """One call that runs: a head, a small body, and twice what one read of an instance's answer brings."""
 TURN_BYTES = 1024 * 104 * 1024
-"""What comes within one turn of the loop before anything is judged: 1,024 heads of the largest kind."""
+"""What comes within one turn of the loop before anything is judged: 1,024 heads of 64 KiB with 256 fields."""
+DOCUMENT_BYTES = 16 * 2**20 * 24
+"""The largest document of JSON, a job's, as it is parsed: one at a time. Small ones are in the budget."""
 LOG_BYTES = 64 * 2**20
 """Output of the latest invocations, all together (`LogStore`)."""
 LOG_ENTRY_BYTES = 512
@@ -35,6 +37,7 @@ def memory_bound(settings: Settings, connections: int, slots: int) -> list[Part]
         Part("base", BASE_BYTES),
         Part("bodies, heads and answers", settings.body_memory),
         Part("one body as it is put together", settings.body_memory * 3 // 4),
+        Part("one document as it is parsed", DOCUMENT_BYTES),
         Part("connections", connections * CONNECTION_BYTES),
         Part("calls that run", slots * SLOT_BYTES),
         Part("one turn of the loop", TURN_BYTES),

@@ -7,6 +7,7 @@ Arithmetic and callbacks only; `Reservation` is what requests use.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,7 +51,10 @@ class BodyBudget:
         self.total = total
         self.held = 0
         self.on_refused = on_refused
-        """Called for what had no room: `body`, `head`, `unread`, `answer` or `call`."""
+        """Called for what had no room: `body`, `head`, `unread`, `answer`, `call` or
+        `document`."""
+        self.documents = asyncio.Lock()
+        """Held by the one request whose large document is being parsed: that takes many times its size."""
         self._closed = closed
         self._by_caller: dict[str, int] = {}
         self._queues: dict[str, deque[Waiter]] = {}

@@ -16,7 +16,8 @@ write what each `await body.more()` gives until it is empty.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.memory.budget import BodyBudget
@@ -99,6 +100,22 @@ class Reservation:
         if size < self.held:
             more, self.held = self.held - size, size
             self._budget.give_back(self._caller, more)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Be the only request that has so large a document parsed, until the end of the block. Raises `Problem` 503
+        `busy` if others have not ended in time."""
+        lock = self._budget.documents
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            self._budget.on_refused("document")
+            raise busy() from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def take_head(self, size: int) -> bool:
         """Hold the request's head too, once; False if there is no room for it. A small one is not counted."""

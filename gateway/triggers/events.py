@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from gateway.access.access import CURRENT, Access, check_may_start_any
-from gateway.body import whole_body
+from gateway.body import whole_document
 from gateway.openapi import problem_responses
 from gateway.pieces import SMALL, Desk, Turn
 from gateway.problems import Problem
@@ -60,6 +62,11 @@ async def carried_out(
     return EventsView(events=events, started=list(map(started_view, fires, outcomes)))
 
 
+def found(looks: Iterable[Fire | None]) -> list[Fire]:
+    """Return the fires that looks at triggers bring."""
+    return [fire for fire in looks if fire is not None]
+
+
 def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, dispatcher: Dispatcher) -> None:
     """Add the route of one gateway."""
     desk = Desk()
@@ -78,28 +85,28 @@ def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, disp
         the caller may invoke. An event with the `source` and `id` of an earlier one starts nothing again."""
         check_open(triggers, dispatcher)
         check_may_start_any(triggers.startable())
-        body = await whole_body(request, LARGEST_EVENTS, "the most that events may have")
-        headers = request.scope["headers"]
-        try:
-            events = await desk.do(len(body), lambda: of_http(headers, body))
-        except EventFault as error:
-            raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
-        caller, more = CURRENT.get(), max(0, len(events) - 1)
-        if (over_rate := access.charge(caller, more)) is not None:
-            raise over_rate
-        fires: list[Fire] = []
-        turn = Turn()
-        for event in events:
-            looks = triggers.looks(event, allowed=caller.may_invoke)
-            if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
-                fires += await desk.do(len(event.data), lambda looks=looks: [fire for fire in looks if fire])  # type: ignore[misc]
-                continue
-            for fire in looks:
-                await turn.rest()
-                if fire is not None:
-                    fires.append(fire)
-        try:
-            return await carried_out(triggers, fires, len(events), caller.caller)
-        except StoreError:
-            access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
-            raise
+        async with whole_document(request, LARGEST_EVENTS, "the most that events may have") as body:
+            headers = request.scope["headers"]
+            try:
+                events = await desk.do(len(body), lambda: of_http(headers, body))
+            except EventFault as error:
+                raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
+            caller, more = CURRENT.get(), max(0, len(events) - 1)
+            if (over_rate := access.charge(caller, more)) is not None:
+                raise over_rate
+            fires: list[Fire] = []
+            turn = Turn()
+            for event in events:
+                looks = triggers.looks(event, allowed=caller.may_invoke)
+                if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
+                    fires += await desk.do(len(event.data), partial(found, looks))
+                    continue
+                for fire in looks:
+                    await turn.rest()
+                    if fire is not None:
+                        fires.append(fire)
+            try:
+                return await carried_out(triggers, fires, len(events), caller.caller)
+            except StoreError:
+                access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
+                raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import secrets
 from collections.abc import Mapping
@@ -11,12 +12,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from gateway.body import whole_pieces
+from gateway.body import each_piece
 from gateway.openapi import problem_responses
 from gateway.pieces import Desk
 from gateway.problems import Problem
 from gateway.triggers.events import TAGS, TAKEN, carried_out, check_open
-from gateway.triggers.signatures import SCHEMES, Pieces, WrongSignature
+from gateway.triggers.signatures import SCHEMES, WrongSignature, signing
 from gateway.triggers.views import EventsView
 from pool.clock import Clock
 from scheduler.dispatcher import Dispatcher
@@ -41,6 +42,47 @@ MESSAGE: dict[str, Any] = {
 }
 
 
+class Message:
+    """A message on its way to a webhook. It is hashed as it comes; only what a webhook there is may use is kept."""
+
+    def __init__(
+        self,
+        name: str,
+        definition: TriggerDefinition | None,
+        signature: str,
+        headers: Mapping[str, str],
+        signings: Mapping[str, hmac.HMAC],
+    ) -> None:
+        self.name = name
+        self.definition = definition
+        self.signature = signature
+        self.size = 0
+        """Bytes of its body."""
+        self._headers = headers
+        self._signings = signings
+        webhook = None if definition is None else definition.webhook
+        self._most = 0 if webhook is None else webhook.max_body
+        self._kept: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        """Hash the next piece of the body, and keep it if it may be used."""
+        for signed in self._signings.values():
+            signed.update(piece)
+        self.size += len(piece)
+        if self.size <= self._most:
+            self._kept.append(piece)
+        else:
+            self._kept.clear()
+
+    def body(self) -> bytes:
+        """The body of a message for a webhook that there is, within its limit."""
+        return b"".join(self._kept)
+
+    def event(self, signature: str, now: float) -> Event:
+        """The event that it becomes if it is signed this way. Raises `WrongSignature` and `EventFault`."""
+        return SCHEMES[signature](self.name, self._signings[signature], self._headers, self.body, now)
+
+
 class Hooks:
     """The webhooks of one gateway. Who does not sign with a webhook's secret cannot tell whether there is one: he is
     answered alike, and after the same work."""
@@ -56,10 +98,8 @@ class Hooks:
         webhooks = [trigger.webhook for trigger in self._triggers.all.values()]
         return max((webhook.max_body for webhook in webhooks if webhook is not None), default=LARGEST_MESSAGE)
 
-    def take(
-        self, name: str, headers: Mapping[str, str], body: Pieces
-    ) -> tuple[TriggerDefinition, Webhook, Event]:
-        """The trigger of this name, and the event that a message becomes for it. Raises `Problem`."""
+    def message(self, name: str, headers: Mapping[str, str]) -> Message:
+        """Begin to take a message for the webhook of this name, whether there is one or not."""
         definition = self._triggers.all.get(name)
         webhook = None if definition is None else definition.webhook
         signature, secret = "github", NOBODYS_SECRET
@@ -68,14 +108,21 @@ class Hooks:
                 signature, secret = webhook.signature, self._triggers.secret(definition)
             except ValueError as error:
                 self._tell(name, str(error))
-        now = self._clock.wall()
+        # The time that one way of signing takes would tell whose it is: all are computed.
+        secrets_of = dict.fromkeys(SCHEMES, NOBODYS_SECRET) | {signature: secret}
+        signings = {other: signing(other, key, headers) for other, key in secrets_of.items()}
+        return Message(name, definition, signature, headers, signings)
+
+    def event_of(self, message: Message) -> tuple[TriggerDefinition, Webhook, Event]:
+        """The trigger of a message that is here whole, and the event that it becomes. Raises `Problem`."""
+        name, definition, now = message.name, message.definition, self._clock.wall()
+        webhook = None if definition is None else definition.webhook
         try:
-            event = SCHEMES[signature](name, secret, headers, body, now)
+            event = message.event(message.signature, now)
         except WrongSignature as error:
-            # The time that one way of signing takes would tell whose it is: both are checked.
-            for other in SCHEMES.keys() - {signature}:
+            for other in SCHEMES.keys() - {message.signature}:  # as much work as for any other name
                 with suppress(WrongSignature):
-                    SCHEMES[other](name, NOBODYS_SECRET, headers, body, now)
+                    message.event(other, now)
             if webhook is not None:
                 self._tell(name, str(error))
             detail = f"there is no webhook {name!r}, or the message is not signed with its secret"
@@ -83,7 +130,9 @@ class Hooks:
         except EventFault as error:
             raise Problem("bad-request", str(error)) from None
         assert definition is not None and webhook is not None, "nobody's secret is signed with"
-        if sum(map(len, body)) > webhook.max_body:
+        if definition != self._triggers.all.get(name):
+            raise Problem("conflict", f"the trigger {name} was changed meanwhile; send the message again")
+        if message.size > webhook.max_body:
             raise Problem(
                 "body-too-large", f"the body is over {webhook.max_body} bytes (max_body of the webhook)"
             )
@@ -121,15 +170,15 @@ def add_hook_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispatc
     ) -> EventsView:
         """Take a signed message of another system, as an event for this trigger. Its signature is its key."""
         check_open(triggers, dispatcher)
-        body = await whole_pieces(request, hooks.largest(), "the most that webhooks take")
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]
         }
-        size = sum(map(len, body))
-        definition, webhook, event = await desk.do(size, lambda: hooks.take(trigger, headers, body))
+        message = hooks.message(trigger, headers)
+        await each_piece(request, hooks.largest(), "the most that webhooks take", message.add)
+        definition, webhook, event = await desk.do(message.size, lambda: hooks.event_of(message))
         if trigger in triggers.paused:
             raise Problem("conflict", f"the trigger {trigger} is paused")
         if not triggers.passes(webhook.filters or (), event):
             return await carried_out(triggers, [], 1)
-        fire = await desk.do(size, lambda: fire_of(definition, webhook, event))
+        fire = await desk.do(message.size, lambda: fire_of(definition, webhook, event))
         return await carried_out(triggers, [fire], 1)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
 from gateway.access.access import CURRENT
-from gateway.body import whole_body
+from gateway.body import whole_body, whole_document
 from gateway.openapi import problem_responses
 from gateway.pieces import Desk, json_response, list_response, unhurried
 from gateway.problems import Problem
@@ -171,8 +171,10 @@ def add_trigger_routes(
             raise Problem(
                 "conflict", f"there is a trigger {name} that is not yours to change; take another name"
             )
-        body = await whole_body(request, LARGEST_DEFINITION, "the most that a trigger's keys may have")
-        definition = await desk.do(len(body), lambda: definition_of(name, body, triggers))
+        async with whole_document(
+            request, LARGEST_DEFINITION, "the most that a trigger's keys may have"
+        ) as body:
+            definition = await desk.do(len(body), lambda: definition_of(name, body, triggers))
         fault = triggers.fault(definition)
         if fault is None or definition.function is not None:  # else the fault tells which functions there are
             check_allowed(definition)

@@ -1,4 +1,7 @@
-"""Signed messages of other systems: whether a signature is right, and which event a message becomes; pure."""
+"""Signed messages of other systems: whether a signature is right, and which event a message becomes; pure.
+
+A body is hashed as it comes (`signing`), so that nothing of it has to be kept to tell whether its signature is right.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from scheduler.trigger_definitions import standard_key
 from scheduler.triggers.event import Event
@@ -14,27 +17,34 @@ from scheduler.triggers.wire import EventFault, of_binary
 
 TOLERANCE = 300.0
 """Seconds that a signed timestamp may be away from our clock: an older message may be one that was listened to."""
+ReadBody = Callable[[], bytes]
+"""The body of a message, asked for once its signature is right: to put it together takes time that would tell."""
 MOST_SIGNATURES = 8
 """Signatures of one message that are compared, the first: strangers send them, and each takes time."""
-
-
-Pieces = Sequence[bytes]
-"""A body in the pieces that it came in."""
 
 
 class WrongSignature(Exception):
     """The message is not signed with the secret; says what was expected, and nothing of what was right."""
 
 
-def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: Pieces, now: float) -> Event:
+def signing(signature: str, secret: bytes, headers: Mapping[str, str]) -> hmac.HMAC:
+    """Return what a message's body is to be added to, piece by piece, before its event is asked for."""
+    if signature == "github":
+        return hmac.new(secret, digestmod=hashlib.sha256)
+    id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    signed = hmac.new(standard_key(secret), digestmod=hashlib.sha256)
+    signed.update(b"%b.%b." % (id.encode("latin-1", "replace"), timestamp.encode()))
+    return signed
+
+
+def github_event(
+    name: str, signed: hmac.HMAC, headers: Mapping[str, str], body: ReadBody, now: float
+) -> Event:
     """A message signed as GitHub does it: HMAC-SHA256 of the body. Raises `WrongSignature` and `EventFault`.
 
     Its type is `com.github.` and the event's name, its id that of the delivery: the signature does not cover these.
     """
-    signing = hmac.new(secret, digestmod=hashlib.sha256)
-    for piece in body:
-        signing.update(piece)
-    digest = signing.hexdigest()
+    digest = signed.hexdigest()
     given = headers.get("x-hub-signature-256", "")
     if not hmac.compare_digest(b"sha256=" + digest.encode(), given.encode("latin-1", "replace")):
         raise WrongSignature(
@@ -45,21 +55,19 @@ def github_event(name: str, secret: bytes, headers: Mapping[str, str], body: Pie
         raise EventFault("X-GitHub-Event is missing, or is no name of an event")
     if not delivery:
         raise EventFault("X-GitHub-Delivery is missing")
-    return _event(name, f"com.github.{happened}", delivery, headers, body)
+    return _event(name, f"com.github.{happened}", delivery, headers, body())
 
 
-def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: Pieces, now: float) -> Event:
+def standard_event(
+    name: str, signed: hmac.HMAC, headers: Mapping[str, str], body: ReadBody, now: float
+) -> Event:
     """A message signed as Standard Webhooks has it: HMAC-SHA256 of id, timestamp and body.
 
     Raises `WrongSignature` and `EventFault`. A secret that begins with `whsec_` is base64 after that. Any of several
     signatures may be right, so that a secret can be changed; the first `MOST_SIGNATURES` are looked at.
     """
     id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    signing = hmac.new(standard_key(secret), digestmod=hashlib.sha256)
-    signing.update(b"%b.%b." % (id.encode("latin-1", "replace"), timestamp.encode()))
-    for piece in body:
-        signing.update(piece)
-    right = base64.b64encode(signing.digest())
+    right = base64.b64encode(signed.digest())
     parts = headers.get("webhook-signature", "").split(maxsplit=MOST_SIGNATURES)[:MOST_SIGNATURES]
     given = [part.partition(",") for part in parts]
     # All of these are compared, and whatever is missing: how long it takes says nothing.
@@ -77,14 +85,14 @@ def standard_event(name: str, secret: bytes, headers: Mapping[str, str], body: P
         )
     if abs(now - int(timestamp)) > TOLERANCE:
         raise WrongSignature(f"webhook-timestamp is more than {TOLERANCE:g} s away from this gateway's clock")
-    return _event(name, "hearth.webhook", id, headers, body)
+    return _event(name, "hearth.webhook", id, headers, body())
 
 
 SCHEMES = {"github": github_event, "standard": standard_event}
 """By the value of `signature`."""
 
 
-def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: Pieces) -> Event:
+def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: bytes) -> Event:
     fields = [
         (b"ce-specversion", b"1.0"),
         (b"ce-type", type.encode()),
@@ -93,4 +101,4 @@ def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: Piec
     ]
     if (content_type := headers.get("content-type")) is not None:
         fields.append((b"content-type", content_type.encode("latin-1")))
-    return of_binary(fields, b"".join(body))
+    return of_binary(fields, body)

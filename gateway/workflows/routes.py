@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
 from gateway.answer_headers import response_headers
-from gateway.body import whole_body
+from gateway.body import whole_document
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
@@ -192,19 +192,19 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         may_start(definition.functions(), f"starts {name}")
         if draining():
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-        data = await whole_body(request, LARGEST_INPUT, "the most that a run takes")
-        headers = request.headers.raw
-        caller = CURRENT.get()
-        key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
-        start = Start(secrets.token_hex(16), name, data, headers)
-        try:  # it is parsed once to see that expressions can look at it
-            run = await desk.do(len(data), lambda: run_of(start, definition))
-        except ValueError as error:
-            raise Problem("bad-request", str(error)) from error
-        try:
-            record = await runs.begin(run, key, CURRENT.get().caller)
-        except KeyReused as error:
-            raise problem_of(error) from error
+        async with whole_document(request, LARGEST_INPUT, "the most that a run takes") as data:
+            headers = request.headers.raw
+            caller = CURRENT.get()
+            key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
+            start = Start(secrets.token_hex(16), name, data, headers)
+            try:  # it is parsed once to see that expressions can look at it
+                run = await desk.do(len(data), lambda: run_of(start, definition))
+            except ValueError as error:
+                raise Problem("bad-request", str(error)) from error
+            try:
+                record = await runs.begin(run, key, CURRENT.get().caller)
+            except KeyReused as error:
+                raise problem_of(error) from error
         wait = preferences(headers).wait
         shown = {"location": f"/runs/{record.id}"}
         if wait is not None:

@@ -12,6 +12,8 @@ from harness import Gateway, eventually, handler, sum_of
 
 from gateway.access.keys import create, parse_quota
 from gateway.access.scopes import parse_scopes
+from gateway.memory.bound import memory_bound
+from gateway.settings import Settings
 
 pytestmark = pytest.mark.engine
 
@@ -181,6 +183,8 @@ def test_halves_are_bounded_and_given_back(attacked: Attacked, attack: str) -> N
         eventually(lambda: crowd.look() or crowd.answers()[b""] <= count // 2, 20)
         assert attacked.metric("hearth_body_memory_bytes") <= BUDGET
         assert attacked.call("echo", "all the same") == "all the same"
+    bound = sum(part.size for part in memory_bound(Settings(body_memory="32MiB"), 1024, slots=3))
+    assert crowd.peak < bound
     assert crowd.peak - before < BUDGET + SLACK, f"{(crowd.peak - before) / MIB:.0f} MiB more"
     eventually(attacked.at_rest, 20)
     eventually(lambda: gateway.memory() - before < SLACK, 10)

@@ -523,3 +523,28 @@ def test_keys_of_the_environment_stay_when_the_file_changes(tmp_path: Path) -> N
     door.access.look()
     assert door.access.keys == 2
     assert slug(door.call(text)) is None
+
+
+def test_a_key_has_as_many_bodies_on_their_way_as_its_concurrency() -> None:
+    """Of requests that are not calls; those have their own count."""
+    _, key = create("weak", parse_scopes(["invoke:*"]), Quota(concurrency=1), None, 0.0)
+    tenant = Tenant(key, 0.0)
+    with tenant.sending():
+        with pytest.raises(Problem) as refused, tenant.sending():
+            pytest.fail("two bodies at once")
+        assert refused.value.slug == "quota-exceeded"
+    with tenant.sending(), OPEN.sending(), OPEN.sending():
+        pass
+
+
+def test_whether_a_call_would_be_admitted_is_asked_without_counting_it() -> None:
+    text, key = create("weak", parse_scopes(["invoke:mine"]), Quota(concurrency=1), None, 0.0)
+    access = Access(VirtualClock(), Metrics(), [key])
+    headers = [(b"x-hearth-key", text.encode())]
+    assert access.would_admit(headers, b"/invoke/mine")
+    assert not access.would_admit(headers, b"/invoke/other")
+    assert not access.would_admit([], b"/invoke/mine")
+    assert headers == [(b"x-hearth-key", text.encode())]
+    assert isinstance(access.admit_call(headers.copy(), b"/invoke/mine"), Tenant)
+    assert not access.would_admit(headers, b"/invoke/mine")
+    assert Access(VirtualClock(), Metrics()).would_admit([], b"/invoke/any")

@@ -7,8 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from gateway.body import QUEUED_READ_AHEAD, READ_AHEAD, ClientGone, RequestBody
+from gateway.body import (
+    QUEUED_READ_AHEAD,
+    READ_AHEAD,
+    SMALL_DOCUMENT,
+    ClientGone,
+    RequestBody,
+    whole_document,
+)
+from gateway.memory.budget import BodyBudget
+from gateway.memory.reservation import PIECE, RESERVATION, Reservation
 from gateway.problems import Problem
 
 GONE = {"type": "http.disconnect"}
@@ -170,3 +180,95 @@ async def test_after_a_watch_nobody_is_waited_for() -> None:
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert not body.waiting, "a timeout of the function would be blamed on the caller"
+
+
+# -- what it holds of the budget ------------------------------------------------------------------------------
+
+MIB = 2**20
+
+
+def reserved(
+    client: Callable[[], Any], budget: BodyBudget, limit: int = 6 * MIB, length: int | None = None
+) -> tuple[RequestBody, Reservation]:
+    """A body, and the reservation of its request."""
+    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
+    reservation = Reservation(budget, "a")
+    return RequestBody(client, {"headers": [framing], RESERVATION: reservation}, limit), reservation
+
+
+async def test_all_of_a_declared_length_is_reserved_before_the_first_byte() -> None:
+    budget = BodyBudget(64 * MIB)
+    client = Client(b"x", whole=False)
+    body, reservation = reserved(client, budget, length=5 * MIB)
+    reading = asyncio.ensure_future(body.read_ahead(6 * MIB + 1))
+    await asyncio.sleep(0)
+    assert reservation.held == 5 * MIB
+    reading.cancel()
+
+
+async def test_chunks_are_reserved_piece_by_piece_and_the_rest_is_given_back() -> None:
+    budget = BodyBudget(64 * MIB)
+    body, reservation = reserved(Client(b"x" * 1000, b"y" * 1000), budget)
+    await body.read_ahead(6 * MIB + 1)
+    assert reservation.held == budget.held == 2000
+
+
+async def test_a_streamed_body_holds_what_is_read_ahead_whatever_its_length() -> None:
+    budget = BodyBudget(64 * MIB)
+    body, reservation = reserved(Client(*(20 * [READ_AHEAD * b"x"])), budget, length=20 * READ_AHEAD)
+    await body.read_ahead()
+    assert reservation.held == READ_AHEAD + PIECE
+    while await body.more():
+        assert reservation.held == READ_AHEAD + PIECE
+
+
+async def test_nothing_is_read_without_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.memory.reservation.WAIT_SECONDS", 0.01)
+    budget = BodyBudget(64 * MIB)
+    assert budget.take("a", 15 * MIB)
+    client = Client(b"x" * MIB)
+    body, _ = reserved(client, budget, length=2 * MIB)
+    with pytest.raises(Problem) as caught:
+        await body.read_ahead(6 * MIB + 1)
+    assert caught.value.slug == "busy"
+    assert client.asked == 0
+
+
+async def test_a_request_without_a_body_needs_no_room() -> None:
+    budget = BodyBudget(64 * MIB)
+    assert budget.take("a", 16 * MIB)
+    body = RequestBody(Client(), {"headers": [], RESERVATION: Reservation(budget, "a")}, MIB)
+    await body.read_ahead()
+    assert body.complete
+
+
+async def test_a_client_that_waits_in_the_queue_is_read_no_further_than_there_is_room() -> None:
+    budget = BodyBudget(64 * MIB)
+    body, reservation = reserved(
+        client := Client(*(20 * [READ_AHEAD * b"x"])), budget, length=20 * READ_AHEAD
+    )
+    await body.read_ahead()
+    assert budget.take("a", 16 * MIB - reservation.held)
+    asked = client.asked
+    watching = asyncio.ensure_future(body.watch())
+    await asyncio.sleep(0.01)
+    assert client.asked == asked
+    watching.cancel()
+
+
+@pytest.mark.parametrize(("size", "held"), [(1000, 24_000), (SMALL_DOCUMENT + 1, SMALL_DOCUMENT + 1)])
+async def test_a_document_has_room_for_what_is_parsed_of_it(size: int, held: int) -> None:
+    """A small one has it reserved; of large ones there is one at a time."""
+    budget = BodyBudget(64 * MIB)
+    reservation = Reservation(budget, "a")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(b"content-length", b"%d" % size)],
+        RESERVATION: reservation,
+    }
+    request = Request(scope, Client(b"x" * size))
+    async with whole_document(request, MIB, "the test") as body:
+        assert len(body) == size
+        assert reservation.held == held
+        assert budget.documents.locked() is (size > SMALL_DOCUMENT)

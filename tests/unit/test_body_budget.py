@@ -9,7 +9,7 @@ import pytest
 
 from gateway.memory import reservation as reservations
 from gateway.memory.budget import STRANGERS, BodyBudget
-from gateway.memory.reservation import Reservation
+from gateway.memory.reservation import SMALL_HEAD, Reservation
 from gateway.problems import Problem
 
 MIB = 2**20
@@ -162,3 +162,26 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(budget: BodyBudget
     await asyncio.gather(growing, return_exceptions=True)
     first.close()
     assert budget.held == budget.waiting == 0
+
+
+async def test_one_large_document_is_parsed_at_a_time(budget: BodyBudget) -> None:
+    first, second = Reservation(budget, "a"), Reservation(budget, "b")
+    async with first.alone():
+        problem = await problem_of(second.alone().__aenter__)
+        assert problem.slug == "busy"
+        assert REFUSED == ["document"]
+    async with second.alone():
+        pass
+
+
+async def test_a_large_head_is_held_with_its_request(budget: BodyBudget) -> None:
+    held = Reservation(budget, "a")
+    assert held.take_head(SMALL_HEAD)
+    assert budget.held == 0
+    assert held.take_head(100_000)
+    await held.grow_to(MIB)
+    assert budget.held == MIB + 100_000
+    held.close()
+    assert budget.held == 0
+    assert not held.take_head(17 * MIB)
+    assert REFUSED == ["head"]
