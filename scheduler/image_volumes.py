@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pool.engine.base import ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
+from pool.engine.base import BadPath, ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
 from pool.launcher import GATEWAY_LABEL, LOOK_LABEL
 from pool.transport.command import create_surely
 from scheduler.container_keys import ContainerKeys
@@ -24,6 +24,7 @@ TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any
 KERNEL_PATHS = ("/proc", "/sys", "/dev")
 MOST_VOLUMES = 32
 """Volumes of one image: each is a mount in each of its containers. The official images have three at most."""
+REBUILD = "build it with its VOLUME at another absolute path, or without"
 LOOKED_AT_BYTES = 256 * 1024
 """Bytes of a tar that are looked at for the first thing that counts: several hundred folders."""
 
@@ -55,8 +56,7 @@ def paths_of(image: Image) -> tuple[str, ...]:
         path = clean(declared)
         if path is None or path == "/" or any(_within(path, kernel) for kernel in KERNEL_PATHS):
             raise VolumeRefused(
-                f"its image declares a volume at {shown(declared)}, where nothing may be mounted; "
-                "build it with its VOLUME at another absolute path, or without"
+                f"its image declares a volume at {shown(declared)}, where nothing may be mounted; {REBUILD}"
             )
         found.append(path)
     if len(found) > MOST_VOLUMES:
@@ -163,6 +163,10 @@ class ImageVolumes:
     async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> Place:
         try:
             return place_in(await self._engine.archive(container, path, LOOKED_AT_BYTES), path, paths)
+        except BadPath as error:
+            raise VolumeRefused(
+                f"its image declares a volume at {shown(path)}, which leads nowhere ({error}); {REBUILD}"
+            ) from error
         except NotFound:
             try:
                 await self._engine.inspect(container)

@@ -39,6 +39,10 @@ class NotRunnable(EngineError):
     """A container's program cannot be run: the image does not have it, or it may not be executed."""
 
 
+class BadPath(EngineError):
+    """What an image has at a path cannot be read: links go round, or a name is none."""
+
+
 class NotFound(EngineError):
     """The engine has no such container, image or network."""
 
@@ -230,7 +234,7 @@ class Engine(Protocol):
 
     async def archive(self, container: str, path: str, limit: int) -> bytes:
         """Return the first `limit` bytes of a tar of what the image has at a path; links are followed. The container
-        need not run. Raises `NotFound` if nothing is there."""
+        need not run. Raises `NotFound` if nothing is there, and `BadPath`."""
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         """Set memory (bytes, swap off) and CPUs of a running container."""

@@ -19,6 +19,7 @@ from aiodocker.stream import Stream
 
 from pool.engine.base import (
     Attachment,
+    BadPath,
     ContainerEvent,
     ContainerSpec,
     ContainerState,
@@ -32,6 +33,7 @@ from pool.engine.base import (
     NotRunnable,
 )
 from pool.engine.container_config import container_config, nano_cpus
+from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, network_of, state_of
 from pool.engine.measure import measured
 from pool.metrics import Metrics
 
@@ -53,7 +55,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CANNOT_CONNECT = 900
 """The status that aiodocker invents when there is no connection."""
 
-BRIDGE_NAME = "com.docker.network.bridge.name"
+NO_FOLDER = "not a directory"
+"""What the engine says of a path that leads to a file, or through one."""
+BAD_PATHS = (NO_FOLDER, "too many links", "invalid argument", "file name too long")
+"""What it says, with a status of 500 as of its own faults, of paths in an image that nobody can follow."""
 
 EVENT_ACTIONS = ("create", "start", "die", "oom", "destroy")
 
@@ -120,7 +125,7 @@ class DockerEngine:
 
     async def inspect(self, container: str) -> ContainerState:
         with self._verb("inspect", f"inspect container {_short(container)}"):
-            return _state(await self._docker.containers.container(container).show())
+            return state_of(await self._docker.containers.container(container).show())
 
     async def remove(self, container: str) -> None:
         handle = self._docker.containers.container(container)
@@ -140,7 +145,7 @@ class DockerEngine:
             for entry in await self._docker.containers.list(all=True, filters=_filters(labels)):
                 # The list lacks the pid and the exit status.
                 with _absent_is_fine():
-                    found.append(_state(await entry.show()))
+                    found.append(state_of(await entry.show()))
         return found
 
     async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
@@ -167,14 +172,14 @@ class DockerEngine:
         return "".join(pieces).encode()[-limit:] if limit > 0 else b""
 
     async def archive(self, container: str, path: str, limit: int) -> bytes:
-        with self._verb("archive", f"read {path} of container {_short(container)}"):
+        with self._verb("archive", f"read {path} of container {_short(container)}"), _bad_paths():
             try:
                 # The last dot follows a link at the end of the path, and asks for a folder.
                 return await self._archive(container, f"{path}/.", limit)
             except DockerError as error:
-                if "not a directory" not in error.message:
+                if NO_FOLDER not in error.message:
                     raise
-                return await self._archive(container, path, limit)
+            return await self._archive(container, path, limit)
 
     async def _archive(self, container: str, path: str, limit: int) -> bytes:
         request = self._docker._query(f"containers/{container}/archive", params={"path": path})
@@ -206,11 +211,11 @@ class DockerEngine:
 
     async def image(self, reference: str) -> Image:
         with self._verb("image", f"find image {reference}"):
-            return _image(await self._docker.images.inspect(reference))
+            return image_of(await self._docker.images.inspect(reference))
 
     async def images(self, labels: Mapping[str, str]) -> list[Image]:
         with self._verb("images", "list images"):
-            return [_image(entry) for entry in await self._docker.images.list(filters=_filters(labels))]
+            return [image_of(entry) for entry in await self._docker.images.list(filters=_filters(labels))]
 
     async def build(self, context: bytes, tag: str, labels: Mapping[str, str]) -> Image:
         params: dict[str, Any] = {
@@ -247,7 +252,7 @@ class DockerEngine:
 
     async def networks(self, labels: Mapping[str, str]) -> list[Network]:
         with self._verb("networks", "list networks"):
-            return [_network(entry) for entry in await self._docker.networks.list(filters=_filters(labels))]
+            return [network_of(entry) for entry in await self._docker.networks.list(filters=_filters(labels))]
 
     async def create_network(
         self, name: str, bridge: str, internal: bool, labels: Mapping[str, str]
@@ -262,7 +267,7 @@ class DockerEngine:
             "Options": {BRIDGE_NAME: bridge, "com.docker.network.bridge.enable_icc": "false"},
         }
         with self._verb("create_network", f"create network {name}"):
-            return _network(await (await self._docker.networks.create(config)).show())
+            return network_of(await (await self._docker.networks.create(config)).show())
 
     async def remove_network(self, name: str) -> None:
         with self._verb("remove_network", f"remove network {name}"), _absent_is_fine():
@@ -281,7 +286,7 @@ class DockerEngine:
                 async with request as response:
                     with closing(response):
                         async for line in response.content:
-                            yield _event(json.loads(line))
+                            yield event_of(json.loads(line))
         except EngineError:
             self._metrics.engine_errors.labels("events").inc()
             raise
@@ -375,6 +380,17 @@ def _absent_is_fine() -> Iterator[None]:
 
 
 @contextmanager
+def _bad_paths() -> Iterator[None]:
+    """Raise `BadPath` for what the engine calls its own fault and is the path's."""
+    try:
+        yield
+    except DockerError as error:
+        if any(words in error.message for words in BAD_PATHS):
+            raise BadPath(error.message) from error
+        raise
+
+
+@contextmanager
 def _done_already(words: str) -> Iterator[None]:
     """The engine's refusal to bring about what is so already; it has no status of its own."""
     try:
@@ -382,48 +398,3 @@ def _done_already(words: str) -> Iterator[None]:
     except DockerError as error:
         if words not in error.message:
             raise
-
-
-def _state(data: Mapping[str, Any]) -> ContainerState:
-    state = data["State"]
-    networks = data.get("NetworkSettings", {}).get("Networks") or {}
-    return ContainerState(
-        id=data["Id"],
-        name=data["Name"].removeprefix("/"),
-        image=data["Image"],
-        labels=data["Config"].get("Labels") or {},
-        running=state["Running"],
-        pid=state["Pid"],
-        paused=bool(state.get("Paused")),
-        exit_code=state["ExitCode"] if state["Status"] in ("exited", "dead") else None,
-        oom_killed=state["OOMKilled"],
-        addresses={name: end["IPAddress"] for name, end in networks.items() if end.get("IPAddress")},
-        volumes=tuple(
-            mount["Destination"] for mount in data.get("Mounts") or () if mount["Type"] == "volume"
-        ),
-    )
-
-
-def _image(data: Mapping[str, Any]) -> Image:
-    config = data.get("Config") or {}
-    labels = config.get("Labels") if "Config" in data else data.get("Labels")
-    tags = tuple(tag for tag in data.get("RepoTags") or () if tag != "<none>:<none>")
-    volumes = tuple(sorted(config.get("Volumes") or ()))
-    variables = frozenset(entry.partition("=")[0] for entry in config.get("Env") or ())
-    return Image(data["Id"], tags, labels or {}, data["Size"], volumes, variables, config.get("User") or "")
-
-
-def _network(data: Mapping[str, Any]) -> Network:
-    bridge = (data.get("Options") or {}).get(BRIDGE_NAME, "")
-    return Network(id=data["Id"], name=data["Name"], bridge=bridge, labels=data.get("Labels") or {})
-
-
-def _event(data: Mapping[str, Any]) -> ContainerEvent:
-    attributes = data["Actor"].get("Attributes") or {}
-    exit_code = attributes.get("exitCode")
-    return ContainerEvent(
-        id=data["Actor"]["ID"],
-        action=data["Action"],
-        labels=attributes,
-        exit_code=int(exit_code) if exit_code is not None else None,
-    )

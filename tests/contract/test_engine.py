@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.engine.base import ContainerEvent, EngineError, EngineUnreachable, NotFound
+from pool.engine.base import BadPath, ContainerEvent, EngineError, EngineUnreachable, NotFound
 from pool.engine.docker import DockerEngine
 from pool.metrics import Metrics
 
@@ -263,6 +263,10 @@ async def test_what_an_image_has_at_a_path_can_be_read_from_a_container_that_nev
         await bench.engine.archive(container, "/nowhere", 100)
     with pytest.raises(NotFound):
         await bench.engine.archive(NOBODY, "/bin", 100)
+    if bench.real:
+        for path in ("/bin/busybox/x", "/a\0b", "/" + "x" * 300):
+            with pytest.raises(BadPath):
+                await bench.engine.archive(container, path, 100)
     await bench.engine.remove(container)
 
 

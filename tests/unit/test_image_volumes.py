@@ -13,7 +13,7 @@ from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, EngineError, Image, Mount, NotFound, VolumeMount
+from pool.engine.base import BadPath, ContainerSpec, EngineError, Image, Mount, NotFound, VolumeMount
 from pool.engine.container_config import container_config
 from pool.engine.memory import MemoryEngine
 from scheduler.container_keys import ContainerKeys
@@ -275,3 +275,12 @@ async def test_a_container_that_is_removed_while_it_is_looked_into_says_nothing(
     with pytest.raises(EngineError, match="somebody removed container") as raised:
         await ImageVolumes(removing, "0" * 32).mounts(found, ContainerKeys())
     assert not isinstance(raised.value, NotFound)
+
+
+async def test_a_volume_that_leads_nowhere_is_refused(engine: MemoryEngine) -> None:
+    engine.fail_next("archive", BadPath("too many links"))
+    with pytest.raises(
+        VolumeRefused, match=r"volume at '/data', which leads nowhere \(too many links\); build it"
+    ):
+        await ImageVolumes(engine, "0" * 32).mounts(await engine.image("empty"), ContainerKeys())
+    assert engine.alive() == 0
