@@ -86,7 +86,9 @@ async def test_the_folders_are_open_to_any_user_and_limited_in_size(run):
 
 
 async def test_there_is_no_network_but_loopback(run):
-    status, output, _ = await run("ls /sys/class/net; cat /proc/net/route | wc -l; ping -c 1 -W 1 192.0.2.1")
+    status, output, _ = await run(
+        "ls /sys/class/net; cat /proc/net/route | wc -l; ping -c 1 -W 1 192.0.2.1 2>&1"
+    )
     assert status != 0
     assert output.split()[:2] == ["lo", "1"]  # the table of routes has only its heading
 
