@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pool.instance import Instance
 from pool.metrics import Metrics, label_of
-from pool.states import PENDING, SERVING, Reason, State, check
+from pool.states import LEAVING, PENDING, SERVING, Reason, State, check
 from pool.uids import Uids
 from pool.workload import Workload
 
@@ -144,6 +144,10 @@ class Ledger:
         """How many instances of a function count against its `max_instances`."""
         mine = self._of_function.get(function)
         return len(mine) if mine else 0
+
+    def memory_of(self, function: str) -> int:
+        """Return the bytes that a function's instances declare, without those that are being drained or removed."""
+        return sum(i.memory for i in self.of(function) if i.state not in LEAVING)
 
     def prewarmed(self, image: str) -> list[Instance]:
         """Generic instances of an image that are ready, oldest first."""

@@ -57,6 +57,8 @@ LIVE = UNUSED | {S.BUSY}
 """Serves, or could."""
 SERVING = LIVE | {S.DRAINING}
 """Serves, could, or has something to finish."""
+LEAVING = frozenset({S.DRAINING, S.STOPPING, S.GONE})
+"""Serves no further call; its memory comes back."""
 
 
 class IllegalTransition(Exception):
@@ -70,6 +72,8 @@ class Reason(StrEnum):
     """Not called for its function's `keep_alive`."""
     EVICTED = "evicted"
     """Its memory was needed for another."""
+    FAIR_SHARE = "fair-share"
+    """Its function held more than its share of the memory budget while another had waited too long for some."""
     DEAD = "dead"
     """Its process ended by itself or was killed."""
     MAX_AGE = "max-age"

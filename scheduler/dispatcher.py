@@ -46,7 +46,15 @@ class Dispatcher:
         self._upkeep = Upkeep(pool, clock, self.functions, self._needs_starts)
         evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
         self._growth = Growth(
-            pool, clock, cores, self._hungry, evictor, self._upkeep.soon, engine_down, self._refuse
+            pool,
+            clock,
+            cores,
+            self.functions,
+            self._hungry,
+            evictor,
+            self._upkeep.soon,
+            engine_down,
+            self._refuse,
         )
         self._engine_down = engine_down
         pool.listener = self
@@ -107,6 +115,9 @@ class Dispatcher:
         when nothing was called, so that nothing was measured."""
         if lease.ended:
             return
+        hungry = self._hungry
+        if hungry:
+            self._growth.reclaimer.collect(lease.instance)
         self.pool.release(lease, fatal, used)
         function = self.functions.get(lease.workload.function)
         if function is None:
@@ -117,9 +128,11 @@ class Dispatcher:
             if function.workload.version == lease.workload.version:
                 took = lease.seconds if lease.exec_seconds is None else min(lease.exec_seconds, lease.seconds)
                 function.exec_seconds = smooth_low(function.exec_seconds, took)
+        if not hungry:
+            return
         if function.waiting:
             self._serve(function, freed=lease.instance)
-        if self._hungry and (fatal is not None or not function.waiting or self._growth.memory_was_short):
+        if hungry and (fatal is not None or not function.waiting or self._growth.memory_was_short):
             self._growth.run()  # an instance less for these, or one that may be evicted for others
 
     def _expire_due(self, function: Function) -> None:

@@ -8,6 +8,7 @@ from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import UNUSED, Reason, State
 from scheduler.eviction import Candidate, KeepAlivePolicy, advanced, choose_victims, in_order, within_spare
+from scheduler.fair_share import may_evict
 from scheduler.function import Function, Prewarm
 from scheduler.upkeep import provisioned
 
@@ -29,14 +30,19 @@ class Evictor:
         self._functions = functions
         self._prewarm = prewarm
 
-    def make_room(self, needed: int, spare: Instance | None = None) -> bool:
-        """Whether `needed` bytes are free now. If not, enough is evicted so that they will be, where possible."""
+    def make_room(self, needed: int, spare: Instance | None = None, taker: Function | None = None) -> bool:
+        """Whether `needed` bytes are free now. If not, enough is evicted so that they will be, where possible.
+
+        `taker`: the function that needs them; None: nobody who would hold too much with them.
+        """
         ledger = self._pool.ledger
         if needed <= ledger.memory_free:
             return True
         missing = needed - ledger.memory_free - ledger.memory_stopping
         if missing > 0:
-            idle = self._evictable()
+            idle = self.evictable()
+            if taker is not None:
+                idle = self._within_reach(idle, taker, needed)
             generic = [i for i in ledger.instances.values() if i.state is State.PREWARMED and i is not spare]
             victims = choose_victims(missing, idle, generic) or ()
             self.clock = advanced(self.clock, idle, victims)
@@ -44,7 +50,20 @@ class Evictor:
                 self._pool.remove(victim, Reason.EVICTED)
         return False
 
-    def _evictable(self) -> list[Candidate]:
+    def _within_reach(self, idle: list[Candidate], taker: Function, needed: int) -> list[Candidate]:
+        """Leave out what was just used, by functions that hold less than the taker then would."""
+        ledger, now = self._pool.ledger, self._pool.clock.now()
+        mine = ledger.memory_of(taker.name)
+        return [
+            one
+            for one in idle
+            if one.instance.function == taker.name
+            or may_evict(
+                now - one.instance.last_used, ledger.memory_of(one.instance.function or ""), mine, needed
+            )
+        ]
+
+    def evictable(self) -> list[Candidate]:
         """Idle instances in order, as many of each function as it has beyond its `min_instances`."""
         ledger = self._pool.ledger
         idle = [

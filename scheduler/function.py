@@ -85,6 +85,8 @@ class Function:
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None
+        self.memory_since = float("-inf")
+        """When it last got memory for an instance, or gave some up for others: its wait for more begins then."""
 
     def instances(self, ledger: Ledger) -> list[Instance]:
         """Its instances of the current version, in every state."""
@@ -97,6 +99,11 @@ class Function:
         while queue and queue[0].left:
             queue.popleft()
         return queue[0] if queue else None
+
+    def waits_since(self) -> float:
+        """Return since when it has waited for an instance: not since a time before it got or gave up the latest."""
+        first = self.first_waiter()
+        return max(first.arrived, self.memory_since) if first else float("inf")
 
     def starts_work(self) -> None:
         """An instance has started, or another version is to be tried: forget the failures."""

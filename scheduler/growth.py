@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pool.clock import Clock
+from pool.clock import Clock, Timer
 from pool.engine.base import EngineDown
 from pool.instance import Instance
 from pool.pool import Pool
@@ -12,11 +12,16 @@ from pool.states import LIVE, PENDING
 from scheduler.decisions import Demand, smooth, wanted_starts
 from scheduler.errors import EngineAway, NoCapacity
 from scheduler.evictor import Evictor
+from scheduler.fair_share import MEMORY_PATIENCE_SECONDS
 from scheduler.function import Function, Waiter
+from scheduler.reclaimer import Reclaimer
 
 WORTH_WAITING = 0.03
 """Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
 which a queue that is expected to move is looked at again."""
+
+CLAIM_LATE_SECONDS = 0.001
+"""How long after the end of a function's patience its claim is looked at: just before would be of no use."""
 
 
 class Growth:
@@ -27,6 +32,7 @@ class Growth:
         pool: Pool,
         clock: Clock,
         cores: int,
+        functions: Mapping[str, Function],
         hungry: Mapping[str, Function],
         evictor: Evictor,
         upkeep_soon: Callable[[], None],
@@ -36,6 +42,9 @@ class Growth:
         self.evictor = evictor
         self.memory_was_short = False
         """Whether somebody waits for memory, and others behind it."""
+        self.reclaimer = Reclaimer(pool, functions, hungry, evictor, self._wanted)
+        self._memory_timer: Timer | None = None
+        """Set while somebody waits for memory."""
         self._pool = pool
         self._clock = clock
         self._cores = cores
@@ -47,20 +56,44 @@ class Growth:
     def run(self, arrived_for: Function | None = None) -> None:
         """Start what is needed, for who has waited longest first. A function that waits for memory holds back
         those behind it from taking it: nobody starves."""
-        self.memory_was_short = False
-        waiting = [arrived_for] if arrived_for is not None and len(self._hungry) == 1 else None
-        for function in waiting or sorted(self._hungry.values(), key=oldest_arrival):
+        was_short, self.memory_was_short = self.memory_was_short, False
+        for function in self._in_order(arrived_for, was_short):
             if not self._grow(function):
                 self.memory_was_short = True
-                return
+                break
+        if not self.memory_was_short:
+            self.reclaimer.forget()
+        elif not was_short and len(self._hungry) > 1:
+            self.run()  # now that memory is short, another order may hold
+        elif self._engine_down() is None:  # else nothing that is given up could be removed
+            self._share_memory()
+
+    def _in_order(self, arrived_for: Function | None, memory_is_short: bool) -> list[Function]:
+        if len(self._hungry) == 1:
+            return [arrived_for or next(iter(self._hungry.values()))]
+        return (
+            self.reclaimer.in_order()
+            if memory_is_short
+            else sorted(self._hungry.values(), key=Function.waits_since)
+        )
+
+    def _share_memory(self) -> None:
+        """Have memory given up for who has waited long enough, and look again when somebody else has."""
+        self.reclaimer.drain()
+        if self._memory_timer is None:
+            delay = min(MEMORY_PATIENCE_SECONDS, self.reclaimer.next_claim() + CLAIM_LATE_SECONDS)
+            self._memory_timer = self._clock.call_later(delay, self._look_at_memory)
+
+    def _look_at_memory(self) -> None:
+        self._memory_timer = None
+        self.reclaimer.forget()  # what was planned before somebody's patience ended
+        if self.memory_was_short:
+            self.run()
 
     def _grow(self, function: Function) -> bool:
         """Start or specialise instances for the waiters of one function; False if it lacks memory."""
-        demand = self._demand(function)
         blocked = self.blocked(function)
-        wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
-        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
-            wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
+        wanted = self._wanted(function)
         function.enough_for = 0
         for _ in range(wanted):
             if not (self._specialise_one(function) if blocked else self._start_one(function)):
@@ -76,6 +109,14 @@ class Growth:
             first = function.first_waiter()
             function.look_again = self._clock.call_later(delay, self._look_again, function, first, due)
         return True
+
+    def _wanted(self, function: Function) -> int:
+        """Return how many instances to start for a function now, if there is memory."""
+        demand = self._demand(function)
+        wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
+        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
+            wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
+        return wanted
 
     def helps(self, function: Function) -> bool:
         """Whether one more instance could be started for who waits: else the wait is for the function itself."""
@@ -114,7 +155,7 @@ class Growth:
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
                 if workload.container.memory - instance.memory <= ledger.memory_free:
-                    self._pool.specialise(instance, workload)
+                    self._give(function, instance)
         return True
 
     def _start_one(self, function: Function) -> bool:
@@ -123,19 +164,26 @@ class Growth:
             function.calls = 0  # nothing of it was kept: it begins anew
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
-                if not self.evictor.make_room(workload.container.memory - instance.memory, spare=instance):
+                missing = workload.container.memory - instance.memory
+                if not self.evictor.make_room(missing, spare=instance, taker=function):
                     return False
-                self._pool.specialise(instance, workload)
+                self._give(function, instance)
                 self._upkeep_soon()
                 return True
             if ledger.refilling(workload.container.image):
                 return True  # one is on its way; the pass runs again when it is there
         if ledger.starting >= self._cores:
             return True  # more at once would only make each slower; the pass runs again when one is ready
-        if not self.evictor.make_room(workload.container.memory):
+        if not self.evictor.make_room(workload.container.memory, taker=function):
             return False
         self._pool.start(workload)
+        function.memory_since = self._clock.now()
         return True
+
+    def _give(self, function: Function, instance: Instance) -> None:
+        """Give a function a prewarmed instance."""
+        self._pool.specialise(instance, function.workload)
+        function.memory_since = self._clock.now()
 
     def _demand(self, function: Function) -> Demand:
         workload = function.workload
@@ -178,9 +226,3 @@ class Growth:
         else:
             took = instance.ready_at - instance.created_at
             function.start_seconds = smooth(function.start_seconds, took)
-
-
-def oldest_arrival(function: Function) -> float:
-    """When the first waiter of a function arrived."""
-    first = function.first_waiter()
-    return first.arrived if first else float("inf")

@@ -342,12 +342,13 @@ class World:
     async def call(self, function: Function, seconds: float) -> Lease:
         """A whole invocation that executes for so many seconds; its ended lease. Raises what waiting raises."""
         caller = self.arrive(function)
-        lease = caller.lease or await self._result(caller)
+        lease = caller.lease or await self.result_of(caller)
         await self.clock.sleep(seconds)
         self.dispatcher.release(lease)
         return lease
 
-    async def _result(self, caller: Caller) -> Lease:
+    async def result_of(self, caller: Caller) -> Lease:
+        """Wait for the slot of a caller that has queued; raises what waiting raises."""
         assert caller.task is not None
         return await caller.task
 

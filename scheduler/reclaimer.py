@@ -1,0 +1,165 @@
+"""Has memory given up for those who wait for it: carries out what `scheduler/fair_share.py` decides."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+
+from pool.instance import Instance
+from pool.pool import Pool
+from pool.states import LEAVING, PENDING, Reason, State
+from scheduler.evictor import Evictor
+from scheduler.fair_share import (
+    MEMORY_PATIENCE_SECONDS,
+    STAY_SECONDS,
+    Holding,
+    Party,
+    Plan,
+    Snapshot,
+    Unused,
+    plan,
+)
+from scheduler.function import Function
+from scheduler.upkeep import provisioned
+
+PLAN_SECONDS = 0.01
+"""How long a plan is followed while nothing is started or removed: it is looked at with every call."""
+
+MOST_WEIGHED = 64
+"""Functions that wait for which it is looked at how much they want: those that have waited longest."""
+
+
+class Reclaimer:
+    """Drains instances of functions that hold more than their share, once others have waited too long for memory."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        functions: Mapping[str, Function],
+        hungry: Mapping[str, Function],
+        evictor: Evictor,
+        wanted: Callable[[Function], int],
+    ) -> None:
+        """`wanted`: how many instances of a function could be started now if there were memory."""
+        self.owed: Mapping[str, frozenset[str]] = {}
+        """By function: instances of which one is given up when a call on it ends. Empty nearly always."""
+        self._pool = pool
+        self._functions = functions
+        self._hungry = hungry
+        self._evictor = evictor
+        self._wanted = wanted
+        self._plan = Plan()
+        self._planned: tuple[float, ...] = ()
+
+    def forget(self) -> None:
+        """Follow the last plan no more."""
+        self.owed, self._planned = {}, ()
+
+    def in_order(self) -> list[Function]:
+        """Return who waits, first who is served first: claimers, then who has waited longest."""
+        rank = {name: number for number, name in enumerate(self._current().claimers)}
+        return sorted(self._hungry.values(), key=lambda f: (rank.get(f.name, len(rank)), f.waits_since()))
+
+    def drain(self) -> None:
+        """Drain what goes at once, and note what goes when its call ends."""
+        current = self._current()
+        for id in current.drained:
+            self._give_up(self._pool.ledger.instances[id])
+        self.owed = current.owed
+        if current.drained:
+            self._planned = ()
+
+    def next_claim(self) -> float:
+        """Return in how many seconds the next function will have waited long enough to claim; infinity if none."""
+        now = self._pool.clock.now()
+        left = (f.waits_since() + MEMORY_PATIENCE_SECONDS - now for f in self._hungry.values())
+        return min((seconds for seconds in left if seconds > 0), default=float("inf"))
+
+    def collect(self, instance: Instance) -> None:
+        """A call on an instance ends: drain it if its function owes memory, and still does."""
+        if instance.id in self.owed.get(instance.function or "", ()) and instance.state is State.BUSY:
+            self.owed = self._make_plan().owed
+            if instance.id in self.owed.get(instance.function or "", ()):
+                self._give_up(instance)
+
+    def _give_up(self, instance: Instance) -> None:
+        self._pool.drain(instance, Reason.FAIR_SHARE)
+        function = self._functions.get(instance.function or "")
+        if function is not None:
+            function.memory_since = self._pool.clock.now()
+
+    # -- the snapshot ---------------------------------------------------------------------------------------
+
+    def _current(self) -> Plan:
+        """Return the plan for now; the last one as long as nothing of weight has changed."""
+        ledger, now = self._pool.ledger, self._pool.clock.now()
+        seen = (len(self._hungry), len(ledger.instances), ledger.memory_free, ledger.memory_stopping)
+        if not self._planned or self._planned[1:] != seen or now - self._planned[0] >= PLAN_SECONDS:
+            self._plan, self._planned = self._make_plan(), (now, *seen)
+        return self._plan
+
+    def _make_plan(self) -> Plan:
+        self._planned = ()
+        return plan(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """Return who holds and wants how much now."""
+        ledger, now = self._pool.ledger, self._pool.clock.now()
+        idle = [one.instance for one in self._evictor.evictable()]
+        unused = [Unused(i.function, i.memory, now - i.last_used) for i in idle]
+        long_idle = {i.id for i in idle if now - i.last_used >= STAY_SECONDS}
+        mine: dict[str, list[Instance]] = {name: [] for name in self._hungry}
+        coming = 0
+        for instance in ledger.instances.values():
+            workload = instance.workload
+            if instance.state in LEAVING:
+                coming += instance.memory
+            elif instance.state is State.PREWARMED:
+                unused.append(Unused(None, instance.memory, 0.0))
+            elif workload is not None and workload.function in self._functions:
+                if instance.state is State.BUSY and workload.single_use:
+                    coming += instance.memory
+                if instance.id not in long_idle:
+                    mine.setdefault(workload.function, []).append(instance)
+        weighed = set(heapq.nsmallest(MOST_WEIGHED, self._hungry.values(), key=Function.waits_since))
+        parties = [
+            self._party(function, instances, now, weighed=function in weighed)
+            for name, instances in mine.items()
+            if (function := self._functions.get(name)) is not None
+        ]
+        return Snapshot(ledger.memory_budget, ledger.memory_free, coming, unused, parties)
+
+    def _party(self, function: Function, instances: list[Instance], now: float, weighed: bool) -> Party:
+        """`weighed`: look what it wants, and let it claim; else it counts as wanting an instance if it waits."""
+        workload = function.workload
+        memory = workload.container.memory
+        wanted = self._wanted(function) if weighed else bool(function.waiting)
+        return Party(
+            name=function.name,
+            instance=memory,
+            held=sum(instance.memory for instance in instances),
+            promised=workload.min_instances * memory,
+            wanted=wanted * memory,
+            waited=now - function.waits_since() if function.waiting else 0.0,
+            may_claim=weighed and wanted > 0 and now >= function.not_before,
+            holdings=self._holdings(function, instances, now),
+        )
+
+    def _holdings(self, function: Function, instances: list[Instance], now: float) -> list[Holding]:
+        """What is in use and can be given up. Of single use only what is starting: the rest goes by itself."""
+        workload = function.workload
+        in_use = [i for i in instances if i.state in (State.STARTING, State.SPECIALISING)]
+        if workload.single_use:
+            del in_use[max(0, provisioned(function, self._pool.ledger) - workload.min_instances) :]
+        else:
+            in_use += [i for i in instances if i.state is State.BUSY]
+        return [
+            Holding(
+                id=instance.id,
+                memory=instance.memory,
+                calls=instance.in_use,
+                served=now - instance.ready_at if instance.ready_at is not None else 0.0,
+                at_once=instance.state in PENDING or workload.concurrency > 1,
+            )
+            for instance in in_use
+        ]
