@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from fastapi import Response
 from pydantic import BaseModel
 
 from gateway.problems import Problem
+
+log = logging.getLogger("hearth")
 
 AT_ONCE = 50
 """Objects of a list that are written in one turn of the loop: about a millisecond."""
@@ -20,6 +23,10 @@ SMALL = 64 * 1024
 MOST_WAITING = 64
 """Large bodies that wait to be looked at: each holds its room in memory meanwhile."""
 TURN_SECONDS = 0.001
+PATIENCE_SECONDS = 60.0
+"""Seconds that a caller waits for what is done to others' work, such as interrupting a run."""
+_LATE: set[asyncio.Future[Any]] = set()
+"""Works that nobody waits for any more: the loop alone would forget them."""
 T = TypeVar("T")
 
 
@@ -68,6 +75,28 @@ def _object(shown: BaseModel) -> bytes:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def in_time(work: Coroutine[Any, Any, T], what: str) -> T:
+    """Return what a work brings that may wait for others. One that takes long goes on without its caller.
+
+    Raises `Problem` 409 then, and what the work raises.
+    """
+    task = asyncio.ensure_future(work)
+    done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
+    if done:
+        return task.result()
+    _LATE.add(task)
+    task.add_done_callback(_ended_late)
+    raise Problem(
+        "conflict", f"{what} goes on and has taken {PATIENCE_SECONDS:g} s already; look at it again"
+    )
+
+
+def _ended_late(task: asyncio.Future[Any]) -> None:
+    _LATE.discard(task)
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        log.warning("what a caller did not wait for any more has failed: %s", fault)
 
 
 class Turn:

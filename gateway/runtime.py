@@ -134,6 +134,7 @@ class Runtime:
         self.dispatcher = Dispatcher(self.pool, self.clock, cores, policy, self.engine.down)
         self.engine.on_recovery.append(self.dispatcher.engine_back)
         self.metrics.queue_depth.read = self._queue_depths
+        self.metrics.waiting.read = self._who_waits
         builder = WorkloadBuilder(
             engine=self.engine,
             code=CodeStore(folder.code),
@@ -155,7 +156,7 @@ class Runtime:
             self.dispatcher.is_provisioned,
             self.engine.down,
         )
-        writer = Writer(folder.path / "calls.db", folder.fault)
+        writer = self.writer = Writer(folder.path / "calls.db", folder.fault)
         self.store = SqliteStore(writer, settings.async_size)
         plans = Plans(self.registry, self.dispatcher)
         self.worker = Worker(self.store, self.clock, self.metrics, plans.of, settings.async_retention)
@@ -228,6 +229,10 @@ class Runtime:
         for name, function in self.dispatcher.functions.items():
             waiting[label_of(name)] += function.waiting
         return (((label,), depth) for label, depth in waiting.items())
+
+    def _who_waits(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        waits = {**self.writer.waiting, "call": self.worker.waiting, "run": self.runs.waiting}
+        return (((what,), count) for what, count in waits.items())
 
     def _publish_to(self, source: SourceDefinition) -> Publish:
         if source.function is None:

@@ -94,6 +94,12 @@ class Metrics:
             ["what"],
             registry=r,
         )
+        self.waiting = PlainGauge(
+            "hearth_waiting",
+            "Requests that wait for a commit or a read of the store, or for the end of a call or a run",
+            ["for"],
+            r,
+        )
         self.store_reads_refused = PlainCounter(
             "hearth_store_reads_refused",
             "Reads of the store that were refused: busy, none began in time; slow, it took too long",

@@ -22,6 +22,7 @@ from gateway.durable.views import (
     result_headers,
 )
 from gateway.openapi import problem_responses
+from gateway.pieces import in_time
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics, label_of
@@ -167,7 +168,8 @@ def add_routes(
         """One that waits is never run. One that runs is interrupted: its instance is destroyed."""
         await find_own(id)
         record = await store.cancel(id, clock.wall())
-        if record is not None and record.status is Status.RUNNING and not await worker.cancel(id):
+        running = record is not None and record.status is Status.RUNNING
+        if running and not await in_time(worker.cancel(id), "interrupting the call"):
             record = await store.cancel(
                 id, clock.wall()
             )  # it may have failed just now, and wait for its next run

@@ -15,7 +15,7 @@ from gateway.durable.views import cursor_of
 from gateway.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
 from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
-from gateway.pieces import Desk, page_response
+from gateway.pieces import Desk, in_time, page_response
 from gateway.problems import Problem, problem_of
 from scheduler.durable.model import Page
 from scheduler.durable.store import KeyReused
@@ -208,7 +208,7 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         job = await find_own(id)
         if not job.status.ended:
             raise Problem("conflict", f"the job is {job.status}; cancel it first: POST /jobs/{id}/cancel")
-        await jobs.forget(id)
+        await in_time(jobs.forget(id), "forgetting the job")
         return Response(status_code=204)
 
 

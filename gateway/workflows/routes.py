@@ -18,7 +18,7 @@ from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, cursor_of, invocations_response
 from gateway.openapi import problem_responses
-from gateway.pieces import Desk, list_response, page_response, unhurried
+from gateway.pieces import Desk, in_time, list_response, page_response, unhurried
 from gateway.problems import Problem, problem_of
 from gateway.workflows.drawing import draw
 from gateway.workflows.views import (
@@ -287,15 +287,15 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         query = model.Query(before=int(cursor) if cursor else None, limit=limit, owner=owner)
         return await invocations_response(await calls.page(query))
 
-    @router.delete("/runs/{id}", tags=TAGS, summary="Cancel or forget a run", responses=NO_RUN)
+    @router.delete("/runs/{id}", tags=TAGS, summary="Cancel or forget a run", responses=CONFLICT)
     async def cancel_run(id: RunId) -> RunView:
         """One that goes on is cancelled: what waits is never called, what runs is interrupted. One that has ended is
         forgotten, with the calls of its steps."""
         record = await find_own(id)
         if record.status.ended:
-            await runs.forget(id)
+            await in_time(runs.forget(id), "forgetting the run")
             return run_view(record)
-        await runs.cancel(id)
+        await in_time(runs.cancel(id), "cancelling the run")
         return run_view(await find(id))
 
     @router.post(
@@ -310,7 +310,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         """A run that has failed or was cancelled goes on where it stopped: what did not succeed is called again, with
         all its attempts before it, and what did is not."""
         await find_own(id)
-        record = await runs.resume(id)
+        record = await in_time(runs.resume(id), "resuming the run")
         if record is not None and record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
             raise Problem(
                 "conflict", f"the run is {record.status}; one that has failed or was cancelled goes on"

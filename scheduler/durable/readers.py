@@ -76,6 +76,11 @@ class Readers:
         self.refusals: Counter[Refusal] = Counter()
         """Reads that were refused or ended: `busy`, none began in time; `slow`, it took too long."""
 
+    @property
+    def waiting(self) -> int:
+        """Return how many reads wait or run."""
+        return self._open
+
     async def do(self, operation: Operation[T]) -> T:
         """Return what an operation reads, all of it as of one moment.
 

@@ -8,11 +8,16 @@ from contextlib import contextmanager
 
 from pool.clock import Clock, wake
 
+MOST_WAITING = 10_000
+"""Callers that wait for ends of one kind, at most. Each holds a connection and a few KiB."""
+
 
 class Waiters:
     """Who waits for what, by its id. Its length is how much is waited for."""
 
     def __init__(self, clock: Clock) -> None:
+        self.total = 0
+        """How many wait."""
         self._clock = clock
         self._of: dict[str, set[asyncio.Future[None]]] = {}
 
@@ -23,6 +28,7 @@ class Waiters:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._of.setdefault(id, set())
         waiters.add(ended)
+        self.total += 1
         timer = None if seconds is None else self._clock.call_later(seconds, wake, ended)
         try:
             yield ended
@@ -30,8 +36,14 @@ class Waiters:
             if timer is not None:
                 timer.cancel()
             waiters.discard(ended)
+            self.total -= 1
             if not waiters:
                 self._of.pop(id, None)
+
+    @property
+    def full(self) -> bool:
+        """Return whether so many wait that nobody else may."""
+        return self.total >= MOST_WAITING
 
     def tell(self, id: str) -> None:
         """It has ended."""

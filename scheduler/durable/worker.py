@@ -152,9 +152,17 @@ class Worker:
     # -- who waits for a call -------------------------------------------------------------------------------
 
     async def wait(self, id: str, seconds: float) -> None:
-        """Return when a call has ended, or after so many seconds. To be called before anybody can run it."""
+        """Return when a call has ended, or after so many seconds, or at once if too many wait already. To be called
+        before anybody can run it."""
+        if self._waiters.full:
+            return
         with self._waiters.waiting(id, seconds) as ended:
             await ended
+
+    @property
+    def waiting(self) -> int:
+        """Return how many wait for the end of a call."""
+        return self._waiters.total
 
     async def cancel(self, id: str) -> bool:
         """Interrupt a call that is leased, and return when that is on disk. False: it is not leased (any more), or

@@ -56,6 +56,7 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opened = False
+        self._waiting = 0
         self._closed = False
         self.looks = Readers(self.file, LOOKS)
         self.lists = Readers(self.file, LISTS)
@@ -77,7 +78,11 @@ class Writer:
             self._thread.start()
         done: asyncio.Future[U] = loop.create_future()
         self._jobs.put((joint, thing, done))
-        return await done  # whether its caller still waits or not, it is carried out
+        self._waiting += 1
+        try:
+            return await done  # whether its caller still waits or not, it is carried out
+        finally:
+            self._waiting -= 1
 
     async def read(self, operation: Operation[T]) -> T:
         """Return what one thing is, beside the commits. It sees all that was on disk when it was asked for.
@@ -96,6 +101,11 @@ class Writer:
         if not self._opened:  # the file may have an earlier version's tables
             await self.do(_nothing)
         return await readers.do(operation)
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """Return how many wait for a commit, and for a read."""
+        return {"commit": self._waiting, "read": self.looks.waiting + self.lists.waiting}
 
     @property
     def refusals(self) -> Mapping[str, int]:

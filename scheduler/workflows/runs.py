@@ -145,8 +145,15 @@ class Runs:
         run is over."""
         return self._hands.setdefault(id, asyncio.Lock())
 
+    @property
+    def waiting(self) -> int:
+        """Return how many wait for the end of a run."""
+        return self._waiters.total
+
     async def wait(self, id: str, seconds: float) -> None:
-        """Return when a run has ended, or after so many seconds."""
+        """Return when a run has ended, or after so many seconds, or at once if too many wait already."""
+        if self._waiters.full:
+            return
         with self._waiters.waiting(id, seconds) as ended:
             record = await self.store.show(id)
             if record is not None and not record.status.ended:

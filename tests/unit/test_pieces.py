@@ -1,0 +1,111 @@
+"""Large work is done one at a time with a bounded number that waits, and nobody waits for others without end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from gateway import pieces
+from gateway.pieces import MOST_WAITING, SMALL, Desk, in_time, unhurried
+from gateway.problems import Problem
+from pool.clock import VirtualClock
+from scheduler.durable import waiters
+from scheduler.durable.waiters import Waiters
+
+
+async def test_small_work_is_done_at_once_and_large_work_one_by_one_in_a_thread() -> None:
+    desk, at_once, most = Desk(), 0, 0
+
+    def work() -> str:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        name = threading.current_thread().name
+        at_once -= 1
+        return name
+
+    assert await desk.do(SMALL, work) == threading.current_thread().name
+    names = await asyncio.gather(*(desk.do(SMALL + 1, work) for _ in range(MOST_WAITING)))
+    assert threading.current_thread().name not in names
+    assert most == 1
+
+
+async def test_no_more_large_work_waits_than_may() -> None:
+    desk, free = Desk(most_waiting=2), threading.Event()
+    waiting = [asyncio.ensure_future(desk.in_turn(lambda: free.wait(30))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Problem, match="too much large work waits") as refused:
+        await desk.in_turn(lambda: None)
+    assert refused.value.slug == "busy"
+    free.set()
+    assert await asyncio.gather(*waiting) == [True, True]
+    assert await desk.in_turn(lambda: 1) == 1
+
+
+async def test_a_refusal_keeps_nothing_of_what_was_parsed() -> None:
+    def work() -> None:
+        try:
+            raise ValueError("low down")
+        except ValueError:
+            raise Problem("bad-request", "why") from None
+
+    with pytest.raises(Problem, match="why") as refused:
+        await Desk().in_turn(work)
+    assert refused.value.__context__ is None
+    assert "work" not in [entry.name for entry in refused.traceback]
+
+
+async def test_who_has_waited_long_enough_is_told_and_the_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    free, done = asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        await free.wait()
+        done.set()
+        raise ValueError("it went wrong")
+
+    monkeypatch.setattr(pieces, "PATIENCE_SECONDS", 0.0)
+    with pytest.raises(Problem, match="cancelling the run goes on and has taken 0 s already") as refused:
+        await in_time(work(), "cancelling the run")
+    assert refused.value.slug == "conflict"
+    free.set()
+    await done.wait()
+    await asyncio.sleep(0)
+    assert "it went wrong" in caplog.text
+    monkeypatch.setattr(pieces, "PATIENCE_SECONDS", 60.0)
+    assert await in_time(asyncio.sleep(0, 7), "x") == 7
+
+
+async def test_the_loop_turns_between_the_pieces_of_a_list() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    items = list(range(100))
+    seen = []
+    async for item in unhurried(items, 10):
+        items.clear()
+        seen.append(item)
+    counting.cancel()
+    assert seen == list(range(100)), "as it was at the start"
+    assert turns >= 9
+
+
+def test_only_so_many_wait_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiters, "MOST_WAITING", 2)
+
+    async def main() -> None:
+        some = Waiters(VirtualClock())
+        with some.waiting("a"), some.waiting("a"):
+            assert (some.total, some.full, len(some)) == (2, True, 1)
+        assert (some.total, some.full) == (0, False)
+
+    asyncio.run(main())
