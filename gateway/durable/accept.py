@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.browser_policy import FROM_API
 from gateway.deadline import Deadline
-from gateway.durable.idempotency import idempotency_of
+from gateway.durable.idempotency import RequestDigest, key_of, known_by
+from gateway.durable.kept_body import INLINE, KeptBody
 from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
@@ -22,7 +24,7 @@ from pool.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.callback_allow import Allowed
-from scheduler.durable.model import NewCall, Record, Request
+from scheduler.durable.model import NewCall, Payload, Record, Request
 from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
@@ -111,18 +113,25 @@ class AcceptEndpoint:
         if most > LARGEST_KEPT:
             most, why = LARGEST_KEPT, "no more is kept of a call to be run later"
         body = RequestBody(receive, scope, most, why)
+        headers = [pair for pair in scope["headers"] if pair[0] not in NOT_KEPT]
+        key = key_of(headers)
+        path, query = (part.decode("latin-1") for part in (sub_path, scope["query_string"]))
+        digest = None if key is None else RequestDigest(headers, [scope["method"], path, query])
+        kept = KeptBody(self._store, partial(self._store.begin_body, admission.caller), direct=True)
         deadline = Deadline(self._clock, definition.timeout)
         try:
-            await body.read_ahead(most + 1)
+            data, payload = await _read(body, kept, digest)
         except asyncio.CancelledError:
+            kept.discard()
             if not deadline.caught():
                 raise
             raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
+        except BaseException:
+            kept.discard()
+            raise
         finally:
             deadline.disarm()
-        data = body.take()
-        headers = [pair for pair in scope["headers"] if pair[0] not in NOT_KEPT]
-        headers.append((b"content-length", b"%d" % len(data)))
+        headers.append((b"content-length", b"%d" % body.size))
         client = scope.get("client")
         request = Request(
             scope["method"], sub_path, scope["query_string"], headers, client[0] if client else ""
@@ -133,11 +142,15 @@ class AcceptEndpoint:
             request=request,
             body=data,
             terms=terms,
+            payload=payload,
             caller=admission.caller,
         )
-        shape = [request.method, request.sub_path.decode("latin-1"), request.query.decode("latin-1")]
-        idempotency = idempotency_of(admission, headers, data, shape)
-        record = await self._store.accept(call, self._clock.wall(), idempotency)
+        idempotency = known_by(admission, key, digest) if key is not None and digest is not None else None
+        try:
+            record = await self._store.accept(call, self._clock.wall(), idempotency)
+        except (KeyReused, StoreError):
+            kept.discard()
+            raise
         if record.id == call.id:
             self._metrics.async_accepted.labels(call.function).value += 1
         return record
@@ -160,6 +173,25 @@ class AcceptEndpoint:
                 raise Problem("no-capacity", "the functions are being loaded", retry_after=2.0)
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
         return declared.definition
+
+
+async def _read(
+    body: RequestBody, kept: KeptBody, digest: RequestDigest | None
+) -> tuple[bytes, Payload | None]:
+    """Return a body that is small, or where it was kept as it came. Raises `Problem`, `ClientGone`, `StoreError`."""
+    await body.read_ahead(INLINE + 1)
+    if body.complete and body.size <= INLINE:  # as most are
+        data = body.take()
+        if digest is not None:
+            digest.add(data)
+        return data, None
+    if body.length is not None:
+        kept.expect([(b"content-length", b"%d" % body.length)])
+    while data := await body.more():
+        if digest is not None:
+            digest.add(data)
+        await kept.add(data)
+    return await kept.end()
 
 
 async def _answer(send: Send, status: int, headers: HeaderList, body: bytes) -> None:

@@ -4,14 +4,14 @@ endpoint, as if a client that reads everything at once had sent it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache, partial
 from typing import Any
 
 from gateway.answer_headers import without_added_type
 from gateway.background import BACKGROUND, Background, background_headers, phases_of
 from gateway.body import Message
-from gateway.durable.kept_answer import KeptAnswer
+from gateway.durable.kept_body import KeptBody
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import HeaderList, passed_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint
@@ -21,7 +21,7 @@ from pool.transport.message import header_lines
 from pool.workload import Kind
 from scheduler.durable.model import Claim, NewCall, Request, Result
 from scheduler.durable.running import Ended, Run, TaskRun
-from scheduler.durable.store import Store
+from scheduler.durable.store import Store, StoreFull
 from scheduler.function import Function
 
 LARGEST_PLAIN = 64 * 1024
@@ -67,14 +67,15 @@ class Caller:
     async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
         background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
-        answer = KeptAnswer(self._store, call.id, self._coming)
-        exchange = _Exchange(call.body, answer)
+        answer = KeptBody(self._store, partial(self._store.begin_payload, call.id), self._coming)
+        pieces = None if call.payload is None else self._store.pieces(call.payload.id)
+        exchange = _Exchange(call.body, pieces, answer)
         try:
             await app(scope_of(call, background), exchange.receive, exchange.send)
             if background.problem is None:
                 data, payload = await answer.end()
-        except Problem as not_kept:  # the last of its answer
-            background.problem = not_kept
+        except StoreFull as full:  # for the last of its answer
+            background.problem = _not_kept(full)
         except BaseException:
             answer.discard()
             raise
@@ -89,6 +90,10 @@ class Caller:
             )
         headers = without_added_type([pair for pair in exchange.headers if pair[0] not in OWN])
         return Result(exchange.status, headers, data, log=log, phases=phases, payload=payload)
+
+
+def _not_kept(full: StoreFull) -> Problem:
+    return Problem("not-kept", f"the answer was not kept: {full}")
 
 
 def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
@@ -115,6 +120,7 @@ def is_plain(call: NewCall, function: Function) -> bool:
     kind, request, size = function.workload.kind, call.request, len(call.body)
     return (
         size <= LARGEST_PLAIN
+        and call.payload is None
         and size <= function.limits.max_body
         and call.terms.timeout is None
         and (
@@ -221,14 +227,21 @@ def fields(lines: bytes) -> HeaderList:
 class _Exchange:
     """Both ends of a client that has sent everything and stays."""
 
-    def __init__(self, body: bytes, answer: KeptAnswer) -> None:
+    def __init__(self, body: bytes, pieces: AsyncIterator[bytes] | None, answer: KeptBody) -> None:
+        """`pieces` are the body, if it does not lie in memory."""
         self._body: bytes | None = body
+        self._pieces = pieces
         self._answer = answer
         self.status = 0
         self.headers: HeaderList = []
 
     async def receive(self) -> Message:
         """ASGI."""
+        if self._pieces is not None:
+            piece = await anext(self._pieces, None)
+            if piece is not None:
+                return {"type": "http.request", "body": piece, "more_body": True}
+            self._pieces = None
         if self._body is None:
             await asyncio.get_running_loop().create_future()  # it never leaves
         body, self._body = self._body, None
@@ -238,6 +251,9 @@ class _Exchange:
         """ASGI."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message["headers"])
-            self._answer.begin(self.headers)
+            self._answer.expect(self.headers)
         elif piece := message.get("body"):
-            await self._answer.add(bytes(piece))
+            try:
+                await self._answer.add(bytes(piece))
+            except StoreFull as full:
+                raise _not_kept(full) from full

@@ -28,11 +28,42 @@ def parameter(gives: str) -> dict[str, Any]:
     }
 
 
+class RequestDigest:
+    """What tells whether two requests with the same key are the same: content type, `shape`, and the body, which is
+    added as it comes."""
+
+    def __init__(self, headers: HeaderList, shape: Sequence[str] = ()) -> None:
+        types = [value for name, value in headers if name == b"content-type"]
+        self._hash = hashlib.sha256(json.dumps([*shape, str(types)]).encode() + b"\0")
+
+    def add(self, data: bytes) -> None:
+        """Take in the next piece of the body."""
+        self._hash.update(data)
+
+    def digest(self) -> bytes:
+        """Return what is kept of it."""
+        return self._hash.digest()
+
+
 def idempotency_of(
     admission: Admission, headers: HeaderList, body: bytes, shape: Sequence[str] = ()
 ) -> Idempotency | None:
     """The key that a request came with, if it came with one; `shape` is what else makes it the same request, beside
     content type and body. Raises `Problem`."""
+    if (key := key_of(headers)) is None:
+        return None
+    digest = RequestDigest(headers, shape)
+    digest.add(body)
+    return known_by(admission, key, digest)
+
+
+def known_by(admission: Admission, key: str, digest: RequestDigest) -> Idempotency:
+    """The same for a request that was read already."""
+    return Idempotency(admission.caller, key, digest.digest(), IDEMPOTENT_FOR)
+
+
+def key_of(headers: HeaderList) -> str | None:
+    """Return the key that a request came with, or None if it came without. Raises `Problem`."""
     given = [value for name, value in headers if name == b"idempotency-key"]
     if not given:
         return None
@@ -40,7 +71,4 @@ def idempotency_of(
         raise Problem(
             "bad-request", "Idempotency-Key must be one value of 1 to 255 printable ASCII characters"
         )
-    types = [value for name, value in headers if name == b"content-type"]
-    digest = hashlib.sha256(json.dumps([*shape, str(types)]).encode() + b"\0")
-    digest.update(body)
-    return Idempotency(admission.caller, given[0].decode(), digest.digest(), IDEMPOTENT_FOR)
+    return given[0].decode()

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from scheduler.durable import piece_rows
@@ -22,7 +23,7 @@ from scheduler.durable.call_rows import (
     phases_to_json,
     request_head,
 )
-from scheduler.durable.model import Ending, NewCall, Record, Status
+from scheduler.durable.model import Ending, NewCall, Payload, Record, Status
 from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
@@ -60,6 +61,8 @@ CHEAP_TO_COPY = 16 * 1024
 NOBODY: Mapping[str, int] = {"": 1}
 """The callers without a key, by their name and number."""
 LEASED = "status = 'running' AND id IN (SELECT value FROM json_each(?))"
+FOLLOW = itemgetter(Ending._fields.index("follow"))
+"""What follows from an end: most have nothing, and each is asked."""
 COUNTS = "(bytes + brought) * (owner = '' AND NOT untold)"
 """What a call counts with to its caller, and no more when it has ended."""
 SUMS = f"count(*), sum(owner != ''), sum({COUNTS}), min(caller), max(caller)"
@@ -119,7 +122,14 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) ->
         ended = _ids([ending for ending in endings if ending.status.ended])
         for caller, size in db.execute(COUNTED_BY_CALLER, (ended,)).fetchall():
             db.execute(COUNT_LESS, (size, caller))
-    _finish(db, endings, now, endings if owned else stay + [e for e in endings if e.follow])
+    following = [*filter(FOLLOW, endings)]
+    _finish(db, endings, now)
+    if owned or stay or following:  # what these have brought cannot be forgotten yet
+        db.execute(COUNT_BROUGHT, (_ids(endings if owned else [*stay, *following]),))
+    for ending in following:
+        (caller,) = db.execute("SELECT caller FROM invocations WHERE id = ?", (ending.id,)).fetchone()
+        for work in ending.follow:
+            begin(work, db, now, caller)
     return recorded
 
 
@@ -127,16 +137,16 @@ def _ids(endings: Sequence[Ending]) -> str:
     return json.dumps([ending.id for ending in endings])
 
 
-def _finish(
-    db: sqlite3.Connection, endings: Sequence[Ending], now: float, counting: Sequence[Ending]
-) -> None:
-    """Write them. What those that are `counting` have brought counts on, as it cannot be forgotten yet."""
+def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> None:
     succeeded: list[Any] = []
     answered: list[Any] = []
     ended: list[Any] = []
     brought: list[Any] = []
+    large: list[tuple[Ending, Payload]] = []
     for ending in endings:
         id, status, result = ending.id, ending.status, ending.result
+        if result is not None and result.payload is not None:
+            large.append((ending, result.payload))
         if status is SUCCESS and result is not None and result.problem is None:
             headers = headers_to_json(tuple(result.headers))
             succeeded += (id, now, phases_to_json(result.phases))
@@ -153,16 +163,8 @@ def _finish(
     _run_filled(db, ANSWERED, answered, 5)
     _run_filled(db, ENDED, ended, 9)
     _run_filled(db, BROUGHT, brought, 8)
-    for ending in endings:
-        if ending.result is not None and ending.result.payload is not None:
-            _attach(db, ending, ending.result.payload.id)
-    if counting:
-        db.execute(COUNT_BROUGHT, (_ids(counting),))
-    for ending in endings:
-        if ending.follow:
-            (caller,) = db.execute("SELECT caller FROM invocations WHERE id = ?", (ending.id,)).fetchone()
-            for work in ending.follow:
-                begin(work, db, now, caller)
+    for ending, payload in large:
+        _attach(db, ending, payload.id)
 
 
 def _attach(db: sqlite3.Connection, ending: Ending, payload: int) -> None:

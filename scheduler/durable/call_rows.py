@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from scheduler.durable import piece_rows
 from scheduler.durable.model import (
     HeaderList,
     Idempotency,
@@ -54,7 +55,11 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Re
     if call.owner and (known := part_of(db, call.owner, call.part)) is not None:
         return known
     head, terms = request_head(call.request), terms_to_json(call.terms)
+    payload = None if call.payload is None else call.payload.id
     size = ROW_BYTES + len(head) + len(call.body) + len(terms)
+    if call.payload is not None:
+        piece_rows.keep(db, call.payload.id)
+        size += call.payload.size
     seq = db.execute(
         "INSERT INTO invocations (id, function, status, depth, accepted, since, due, owner, part, caller, bytes)"
         " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -66,8 +71,8 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Re
     assert seq is not None
     count_in(db, call.owner, caller, size)
     db.execute(
-        "INSERT INTO requests (seq, head, body, terms) VALUES (?, ?, ?, ?)",
-        (seq, head, call.body, terms),
+        "INSERT INTO requests (seq, head, body, terms, payload) VALUES (?, ?, ?, ?, ?)",
+        (seq, head, call.body, terms, payload),
     )
     return new_record(seq, call, now)
 

@@ -6,8 +6,9 @@ import json
 import sqlite3
 from functools import lru_cache
 
+from scheduler.durable import piece_rows
 from scheduler.durable.call_rows import read_head
-from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Request
+from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Payload, Request
 from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.durable.terms import terms_of_json
 
@@ -24,7 +25,7 @@ OLDEST = (
 LEASED = (
     "SELECT json_group_array(json_array(due, seq, id, attempts, failures, printf('%!.17g', since), depth, owner,"
     f" part, CASE WHEN length(head) <= {SMALL_HEAD} THEN hex(head) END,"
-    f" CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms))"
+    f" CASE WHEN length(body) <= {SMALL} THEN hex(body) END, terms, payload))"
     f" FROM ({OLDEST}) JOIN requests USING (seq)"
 )
 LEASE = (
@@ -71,7 +72,7 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
     leased: list[int] = []
     claims: list[Claim] = []
     size = 0
-    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms in sorted(
+    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms, payload in sorted(
         json.loads(text)
     ):
         if head is None:
@@ -81,7 +82,8 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
         else:
             request = _read_head(head)
         data = _alone(db, "body", seq) if body is None else bytes.fromhex(body)
-        call = NewCall(id, function, request, data, depth, owner, part, terms_of_json(terms))
+        where = None if payload is None else Payload(payload, piece_rows.size_of(db, payload))
+        call = NewCall(id, function, request, data, depth, owner, part, terms_of_json(terms), where)
         claims.append(Claim(call, attempts + 1, failures, float(since)))
         leased.append(seq)
         size += len(data)

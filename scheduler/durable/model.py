@@ -56,6 +56,14 @@ class Request:
     """What who runs calls has made of it, to be used for the next one that has the same."""
 
 
+class Payload(NamedTuple):
+    """A body that lies in pieces in the store."""
+
+    id: int
+    size: int
+    """Bytes."""
+
+
 class NewCall(NamedTuple):
     """A call to be accepted."""
 
@@ -71,6 +79,8 @@ class NewCall(NamedTuple):
     part: str = ""
     """Which part it is: unique within its owner. The same part is accepted once."""
     terms: Terms = NO_TERMS
+    payload: Payload | None = None
+    """Where the body is, if `body` does not hold it: it is large."""
     caller: str = ""
     """Whose bytes these are when it is accepted: the id of a key; empty: somebody without one."""
 
@@ -111,14 +121,6 @@ class Phases(NamedTuple):
     queue: float
     start: float
     exec: float
-
-
-class Payload(NamedTuple):
-    """A body that lies in pieces in the store."""
-
-    id: int
-    size: int
-    """Bytes."""
 
 
 class Result(NamedTuple):

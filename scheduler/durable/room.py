@@ -11,8 +11,9 @@ from scheduler.durable.call_rows import FORGETTABLE, forget
 from scheduler.durable.store import Kept, StoreFull
 
 FORGOTTEN_AT_ONCE = 50
-"""Calls that are forgotten before it is looked again whether there is room."""
-MOST_ROUNDS = 20
+"""Calls that are forgotten at most before it is looked again whether there is room: first one, then twice as many
+each time, as long as they are small."""
+MOST_ROUNDS = 64
 """How often one operation forgets some: those who wait for the next one wait for it."""
 UNLOOKED = 8
 """Part of the room that was left at the last look, as one in so many, that is not looked at again."""
@@ -63,11 +64,16 @@ class Room:
             self._unlooked -= 2 * wanted + OVERHEAD
             return False
         most = shares.most_of(self.size, direct)
+        calls = 1
         for _ in range(MOST_ROUNDS):
             used = self.used(db)
             if used + wanted <= most:
                 break
-            if not self._forget(db):
+            if piece_rows.free(db):
+                calls = 1
+            elif self._forget(db, calls):
+                calls = min(2 * calls, FORGOTTEN_AT_ONCE)
+            else:
                 raise StoreFull(shares.size_fault(self.size, used, direct))
         else:
             raise StoreFull(shares.size_fault(self.size, used, direct))
@@ -105,9 +111,5 @@ class Room:
             if not shares.may_hold(self.size, held, by_all, wanted):
                 raise StoreFull(shares.share_fault(name, self.size, held, by_all))
 
-    def _forget(self, db: sqlite3.Connection) -> bool:
-        return bool(
-            piece_rows.free(db)
-            or forget(db, FORGETTABLE, most=FORGOTTEN_AT_ONCE)
-            or any(forgetter(db) for forgetter in self.forgetters)
-        )
+    def _forget(self, db: sqlite3.Connection, most: int) -> bool:
+        return bool(forget(db, FORGETTABLE, most=most) or any(forgetter(db) for forgetter in self.forgetters))

@@ -25,6 +25,9 @@ from scheduler.durable.store import Choose, Kept, StoreError, StoreFull
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 
+PIECES_AT_ONCE = 32
+"""Pieces that wait for a commit at once: more of them would make it, and the write-ahead log, too large."""
+
 
 class SqliteStore:
     """Accepted calls in a file. `max_bytes` is how many bytes it may keep, of all that lies in that file."""
@@ -33,6 +36,7 @@ class SqliteStore:
         self._writer = writer
         self.room = Room(writer.file.path, max_bytes)
         """For what else is kept in the file."""
+        self._pieces = asyncio.Semaphore(PIECES_AT_ONCE)
         self._discarding: set[asyncio.Future[None]] = set()
 
     @property
@@ -54,7 +58,7 @@ class SqliteStore:
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
         accepted: Record | StoreFull
-        if idempotency is None and not call.owner:
+        if idempotency is None and not call.owner and call.payload is None:
             accepted = await self._writer.do_jointly(self._accept_all, (call, now))
         else:
             accepted = await self._writer.do(lambda db: self._accept(db, call, now, idempotency))
@@ -90,7 +94,7 @@ class SqliteStore:
             if weight:
                 self._check_ends(db, endings, weight)
             recorded = batch_rows.finish_all(db, endings, now)
-            if [e for e in endings if e.follow]:
+            if any(map(batch_rows.FOLLOW, endings)):
                 self.room.make(db)
             return recorded
 
@@ -116,7 +120,21 @@ class SqliteStore:
             raise begun
         return begun
 
-    async def add_piece(self, payload: int, data: bytes) -> None:
+    async def begin_body(self, caller: str, expected: int) -> int:
+        def operation(db: sqlite3.Connection) -> int | StoreFull:
+            number = self.room.caller(db, caller)
+            try:
+                self.room.admit(db, number, call_rows.ROW_BYTES + expected, direct=True)
+            except StoreFull as full:
+                return full
+            return piece_rows.begin(db, number, expected)
+
+        begun = await self._writer.do(operation)
+        if isinstance(begun, StoreFull):
+            raise begun
+        return begun
+
+    async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
         def operation(db: sqlite3.Connection) -> StoreFull | None:
             found = piece_rows.stand_of(db, payload)
             if found is None:
@@ -124,13 +142,15 @@ class SqliteStore:
             caller, expected, bytes = found
             if (more := bytes + len(data) - max(expected, bytes)) > 0:
                 try:
-                    self.room.admit(db, caller, more)
+                    self.room.admit(db, caller, more, direct)
                 except StoreFull as full:
                     return full
             piece_rows.add(db, payload, data)
             return None
 
-        if (full := await self._writer.do(operation)) is not None:
+        async with self._pieces:
+            full = await self._writer.do(operation)
+        if full is not None:
             raise full
 
     def discard(self, payload: int) -> None:
@@ -232,6 +252,8 @@ class SqliteStore:
     ) -> Record | StoreFull:
         """Keep one call. `StoreFull` is returned, as what is raised undoes what others share the commit with."""
         if idempotency is not None and (known := call_rows.known(db, call, now, idempotency)) is not None:
+            if call.payload is not None:
+                piece_rows.discard(db, call.payload.id)
             return known
         caller = self.room.caller(db, call.caller)
         try:

@@ -22,7 +22,7 @@ from scheduler.durable.model import (
 MOST_BYTES = 64 * 2**20
 """Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
 LARGEST_KEPT = 256 * 2**20
-"""Bytes of a body that is kept, of a request or an answer, whatever its function allows: it is in memory whole."""
+"""Bytes of a body that is kept, of a request or an answer, whatever its function allows."""
 Choose = Callable[[Mapping[str, Backlog]], Mapping[str, int]]
 """How many calls of which function shall be leased, of those that are due. Pure: the store's thread calls it."""
 
@@ -100,8 +100,11 @@ class Store(Protocol):
         """Begin to keep what a leased call brings, in pieces; return its number. It will have `expected` bytes, as
         far as is known, for which there is room from now on. Raises `StoreFull`."""
 
-    async def add_piece(self, payload: int, data: bytes) -> None:
-        """Keep the next piece of it. Raises `StoreFull`."""
+    async def begin_body(self, caller: str, expected: int) -> int:
+        """The same for the body of a call that a caller wants to have accepted. Raises `StoreFull`."""
+
+    async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
+        """Keep the next piece of it. `direct` is that of `shares.most_of`. Raises `StoreFull`."""
 
     def discard(self, payload: int) -> None:
         """Have one go that nothing refers to, as soon as the store comes to it."""

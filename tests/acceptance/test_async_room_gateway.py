@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -28,6 +29,11 @@ MEMORY = 160 * MIB
 """Bytes that the gateway's memory may grow by: 64 answers of 256 KiB, some copies of each, SQLite's cache. The
 answers of the test have four times as many."""
 ANSWER = "def handle(event, context):\n    return bytes([event % 251]) * (event * 2**20)\n"
+DIGEST = (
+    "import hashlib\n\ndef handle(event, context):\n"
+    "    data = event if isinstance(event, bytes) else str(event).encode()\n"
+    "    return {'size': len(data), 'sha256': hashlib.sha256(data).hexdigest()}\n"
+)
 SLOW = "import time\n\ndef handle(event, context):\n    time.sleep(600)\n"
 ASYNC = {"prefer": "respond-async"}
 KEYS = {name: create(name, parse_scopes(["admin", "invoke:*"]), UNLIMITED, None, 0.0)[0] for name in "ab"}
@@ -37,7 +43,7 @@ KEYS = {name: create(name, parse_scopes(["admin", "invoke:*"]), UNLIMITED, None,
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     functions = {
         "answer": handler(ANSWER, max_response="40MiB", max_instances=8, memory="192MiB"),
-        "slow": handler(SLOW, max_instances=1, timeout="900s"),
+        "digest": handler(DIGEST, max_body="40MiB", memory="192MiB"),
     }
     folder = tmp_path_factory.mktemp("room")
     with Gateway(folder, functions, settings={"async_size": f"{SIZE // MIB}MiB"}) as gateway:
@@ -130,6 +136,48 @@ def test_a_kill_while_an_answer_comes_leaves_nothing_of_it(gateway: Gateway) -> 
     assert gateway.http.get(f"/invocations/{id}/result").content == bytes([30]) * (30 * MIB)
     assert gateway.metric("hearth_async_bytes", what="unfinished") == 0
     assert gateway.metric("hearth_async_bytes", what="used") <= SIZE
+
+
+def test_a_large_body_is_kept_as_it_comes_and_is_what_the_function_gets(gateway: Gateway) -> None:
+    body = os.urandom(22 * MIB)
+    headers = {"prefer": "respond-async, wait=60", "content-type": "application/octet-stream"}
+    before = gateway.memory()
+
+    def send(**more: str) -> httpx.Response:
+        return gateway.http.post("/invoke/digest", content=body, headers=headers | more)
+
+    with Watch(lambda: on_disk(gateway.data), gateway.memory) as watch, ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: send(), range(24)))
+    disk, memory = watch.most
+    print(f"at most {disk // MIB} MiB on disk, {(memory - before) // MIB} MiB more memory")
+    done = [answer for answer in answers if answer.status_code == 200]
+    assert done
+    assert all(answer.json() == {"size": len(body), "sha256": sha256(body).hexdigest()} for answer in done)
+    assert {answer.status_code for answer in answers} <= {200, 503}, "some had no room"
+    assert disk <= SIZE + LOG
+    assert memory - before <= MEMORY
+    keyed = [send(**{"idempotency-key": "k"}) for _ in range(2)]
+    assert len({answer.headers["x-invocation-id"] for answer in keyed}) == 1
+    body = body[:-1] + b"?"
+    assert send(**{"idempotency-key": "k"}).status_code == 422
+    eventually(
+        lambda: gateway.metric("hearth_async_bytes", what="unfinished") == 0, 30
+    )  # nothing is left of it
+
+
+def test_a_kill_while_a_body_comes_leaves_nothing_of_it(gateway: Gateway) -> None:
+    def half() -> Iterator[bytes]:
+        for _ in range(10):
+            yield bytes(MIB)
+        eventually(lambda: gateway.metric("hearth_async_bytes", what="unfinished") > 8 * MIB, 30)
+        gateway.stop(signal.SIGKILL)
+        yield bytes(MIB)
+
+    with pytest.raises(httpx.TransportError):
+        gateway.http.post("/invoke/digest", content=half(), headers=ASYNC)
+    gateway.launch()
+    gateway.wait_until_ready()
+    eventually(lambda: gateway.metric("hearth_async_bytes", what="unfinished") == 0, 30)
 
 
 def test_one_key_fills_its_share_and_stops_nobody(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from tests.unit.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])
 LARGE = 2**30
+PIECES = [b"a large body", b" in pieces"]
 NOT_COUNTED = next(n for n, statements in enumerate(MIGRATIONS) if "CREATE TABLE callers" in statements)
 """Version of the last files in which nothing was counted."""
 
@@ -65,13 +66,21 @@ class StoreMachine(RuleBasedStateMachine):
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
+    async def whole(self, payload: Payload) -> bytes:
+        return b"".join([piece async for piece in self.store.pieces(payload.id)])
+
     def picked(self, data: Any, *statuses: Status) -> str | None:
         fitting = [id for id, known in self.model.items() if known["status"] in statuses]
         return data.draw(st.sampled_from(fitting)) if fitting else None
 
-    @rule(function=FUNCTIONS)
-    def accept(self, function: str) -> None:
+    @rule(function=FUNCTIONS, large=st.booleans())
+    def accept(self, function: str, large: bool) -> None:
         new = call(len(self.model) + 1, function)
+        if large:
+            payload = self.do(self.store.begin_body("me", 20))
+            for piece in PIECES:
+                self.do(self.store.add_piece(payload, piece, direct=True))
+            new = new._replace(body=b"", caller="me", payload=Payload(payload, len(b"".join(PIECES))))
         record = self.do(self.store.accept(new, self.now))
         assert (record.id, record.status) == (new.id, Status.QUEUED)
         self.model[new.id] = {"status": Status.QUEUED, "attempts": 0, "due": self.now, "function": function}
@@ -118,6 +127,8 @@ class StoreMachine(RuleBasedStateMachine):
             known["status"], known["attempts"] = Status.RUNNING, known["attempts"] + 1
             assert claim.attempt == known["attempts"]
             assert claim.call.request == call(0).request
+            if claim.call.payload is not None:
+                assert self.do(self.whole(claim.call.payload)) == b"".join(PIECES)
 
     @rule(
         data=st.data(),
@@ -135,6 +146,8 @@ class StoreMachine(RuleBasedStateMachine):
             ending = Ending(id, status, 1, result, self.now + 5)
             assert self.do(self.store.finish([ending], self.now)) == [True]
             assert self.do(self.store.result(id)) == result
+            if result.payload is not None:
+                assert self.do(self.whole(result.payload)) == b"long answer"
             self.model[id] |= {"status": status, "due": self.now + 5}
 
     @rule(data=st.data())

@@ -11,12 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.durable import piece_rows
 from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import CallbackStatus, NewCallback
-from scheduler.durable.model import Claim, Ending, Idempotency, NewCall, Query, Request, Result, Status
+from scheduler.durable.model import (
+    Claim,
+    Ending,
+    Idempotency,
+    NewCall,
+    Payload,
+    Query,
+    Request,
+    Result,
+    Status,
+)
 from scheduler.durable.shares import RESERVE, may_hold, most_of, name_of, share_fault
 from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.store import StoreFull
+from scheduler.durable.store import StoreError, StoreFull
 from scheduler.durable.writer import Writer
 from scheduler.triggers.model import Fire, Outcome
 from scheduler.triggers.store import TriggerStore
@@ -223,3 +234,56 @@ async def test_what_is_run_again_by_hand_needs_a_share(full: FullStore) -> None:
         await full.store.redrive(2.0)
     assert (await full.store.kept()).largest <= SIZE // 2
     assert (await full.in_file())[0] == (await full.in_file())[1]
+
+
+async def test_what_is_gone_of_large_bodies_is_freed_when_room_is_wanted(full: FullStore) -> None:
+    piece = bytes(256 * 1024)
+
+    async def accept_large(pieces: int) -> str:
+        payload = await full.store.begin_body("a", pieces * len(piece))
+        for _ in range(pieces):
+            await full.store.add_piece(payload, piece, direct=True)
+        call = full.call("a", b"")._replace(payload=Payload(payload, pieces * len(piece)))
+        await full.store.accept(call, 0.0)
+        return call.id
+
+    first = await accept_large(8)
+    with pytest.raises(StoreFull, match="the key a"):
+        await full.store.begin_body("a", 10 * len(piece))
+    for number in range(10):
+        for claim in await full.lease():
+            await full.store.finish(
+                [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b""))], number
+            )
+        last = await accept_large(8)
+        assert (await full.store.kept()).used <= SIZE
+        assert (await full.in_file())[0] == (await full.in_file())[1]
+    assert await full.store.show(first) is None
+    assert await full.store.show(last) is not None, "no more was forgotten than was needed"
+    assert len((await full.store.page(Query(limit=1000))).records) >= 3
+
+
+async def test_a_body_that_was_coming_when_the_process_died_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    before = FullStore(tmp_path / "calls.db")
+    payload = await before.store.begin_body("a", MIB)
+    await before.store.add_piece(payload, b"half")
+    assert (await before.store.kept()).unfinished == MIB
+    await before.store.close()
+    after = FullStore(tmp_path / "calls.db")
+    await after.store.void(1.0)
+    assert (await after.store.kept()).unfinished == 0
+    assert await after.store.prune(0.0, 1.0) > 0
+    assert await after.writer.do(lambda db: db.execute("SELECT * FROM pieces").fetchall()) == []
+    await after.store.close()
+
+
+async def test_a_body_that_is_forgotten_while_it_is_read_is_not_taken_for_whole(full: FullStore) -> None:
+    payload = await full.store.begin_body("a", 0)
+    for _ in range(3):
+        await full.store.add_piece(payload, b"piece")
+    reading = full.store.pieces(payload)
+    assert await anext(reading) == b"piece"
+    await full.writer.do(lambda db: piece_rows.discard(db, payload))
+    await full.store.prune(0.0, 1.0)
+    with pytest.raises(StoreError, match="forgotten while it was read"):
+        await anext(reading)

@@ -1,17 +1,17 @@
-"""The answer of an accepted call while it comes: small ones in memory, larger ones into the store, piece by piece."""
+"""A body that is kept while it comes: a small one in memory, a larger one in the store, piece by piece."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from gateway.forwarding import HeaderList
-from gateway.problems import Problem
 from scheduler.durable.model import Payload
 from scheduler.durable.store import Store, StoreFull
 from scheduler.triggers.wire import is_event
 
 INLINE = 256 * 1024
-"""Bytes of an answer that is kept in memory until its call ends; with 64 calls at once that is 16 MiB."""
+"""Bytes of a body that is kept in memory until it is whole; with 64 calls at once that is 16 MiB."""
 INLINE_EVENT = 2**20
 """The same of an answer that is an event, or several: it is read whole when its call ends."""
 PIECE = 256 * 1024
@@ -19,15 +19,22 @@ PIECE = 256 * 1024
 TRIES, TRY_AGAIN_SECONDS = 100, 0.1
 """How often a large answer asks for room while others are coming, and how long it waits in between: 10 s in all, with
 its instance."""
+Begin = Callable[[int], Awaitable[int]]
+"""Begins a payload of so many bytes, as far as is known. Raises `StoreFull`."""
 
 
-class KeptAnswer:
-    """The body of one answer. `call` is the id of the accepted call, `coming` the payloads of all that come now."""
+class KeptBody:
+    """One body. `discard` it unless `end` was reached and what refers to it was recorded."""
 
-    def __init__(self, store: Store, call: str, coming: set[int]) -> None:
+    def __init__(
+        self, store: Store, begin: Begin, coming: set[int] | None = None, direct: bool = False
+    ) -> None:
+        """`coming` are the payloads of other bodies that are waited for if there is no room; None: nothing is waited
+        for. `direct` is that of `shares.most_of`."""
         self._store = store
+        self._begin_payload = begin
         self._coming = coming
-        self._call = call
+        self._direct = direct
         self._inline = INLINE
         self._expected = 0
         self._waiting: list[bytes] = []
@@ -35,8 +42,8 @@ class KeptAnswer:
         self._size = 0
         self._payload: int | None = None
 
-    def begin(self, headers: HeaderList) -> None:
-        """Take note of what is to come."""
+    def expect(self, headers: HeaderList) -> None:
+        """Take note of what the head says."""
         if is_event(headers):
             self._inline = INLINE_EVENT
         for name, value in headers:
@@ -44,7 +51,7 @@ class KeptAnswer:
                 self._expected = int(value)
 
     async def add(self, data: bytes) -> None:
-        """Keep some more. Raises `Problem` not-kept if there is no room for it, and `StoreError`."""
+        """Keep some more. Raises `StoreFull` if there is no room for it, and `StoreError`."""
         self._waiting.append(data)
         self._buffered += len(data)
         self._size += len(data)
@@ -59,36 +66,34 @@ class KeptAnswer:
             return b"".join(self._waiting), None
         if self._buffered:
             await self._flush(self._payload)
-        self._coming.discard(self._payload)
+        self._has_come(self._payload)
         return b"", Payload(self._payload, self._size)
 
     def discard(self) -> None:
         """Keep nothing of it."""
         self._waiting.clear()
         if self._payload is not None:
-            self._coming.discard(self._payload)
+            self._has_come(self._payload)
             self._store.discard(self._payload)
 
+    def _has_come(self, payload: int) -> None:
+        if self._coming is not None:
+            self._coming.discard(payload)
+
     async def _begin(self) -> None:
-        """Announce it. Other answers that are just coming can be forgotten soon: they are waited for."""
+        """Announce it. Others that are just coming can be forgotten soon: they are waited for."""
         for left in range(TRIES, -1, -1):
             try:
-                self._payload = await self._store.begin_payload(self._call, self._expected)
-                self._coming.add(self._payload)
+                self._payload = await self._begin_payload(self._expected)
+                if self._coming is not None:
+                    self._coming.add(self._payload)
                 return
-            except StoreFull as full:
+            except StoreFull:
                 if not left or not self._coming:
-                    raise _not_kept(full) from full
+                    raise
             await asyncio.sleep(TRY_AGAIN_SECONDS)
 
     async def _flush(self, payload: int) -> None:
         data, self._waiting, self._buffered = b"".join(self._waiting), [], 0
-        try:
-            for at in range(0, len(data), PIECE):
-                await self._store.add_piece(payload, data[at : at + PIECE])
-        except StoreFull as full:
-            raise _not_kept(full) from full
-
-
-def _not_kept(full: StoreFull) -> Problem:
-    return Problem("not-kept", f"the answer was not kept: {full}")
+        for at in range(0, len(data), PIECE):
+            await self._store.add_piece(payload, data[at : at + PIECE], self._direct)
