@@ -198,12 +198,15 @@ async def whole_document(request: Request, limit: int, limited_by: str) -> Async
         if body.length is not None and body.length <= min(limit, SMALL_DOCUMENT):
             await reservation.grow_to(min(body.length * DOCUMENT_FACTOR, reservation.most))
         await read_whole(body)
-    if body.size <= SMALL_DOCUMENT:
-        await reservation.grow_to(min(body.size * DOCUMENT_FACTOR, reservation.most))
-        yield body.take()
-    else:
-        async with reservation.alone():
-            yield await asyncio.to_thread(b"".join, body.take_pieces())
+    try:
+        if body.size <= SMALL_DOCUMENT:
+            await reservation.grow_to(min(body.size * DOCUMENT_FACTOR, reservation.most))
+            yield body.take()
+        else:
+            async with reservation.alone():
+                yield await asyncio.to_thread(b"".join, body.take_pieces())
+    finally:
+        reservation.shrink_to(0)
 
 
 async def each_piece(request: Request, limit: int, limited_by: str, use: Callable[[bytes], None]) -> None:

@@ -40,6 +40,10 @@ WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
 """Fields that are looked at as they come."""
 
 
+NO_SCOPE: Any = {}
+"""The scope of a request that is over."""
+
+
 class Refusal(Exception):
     """A request that is not served; `problem` says why. Raised within the parser's callbacks."""
 
@@ -110,7 +114,7 @@ class ClientProtocol(OneWriteProtocol):
         # Who refers to whom goes in circles here: what is large would wait for the garbage collector.
         self.pipeline.clear()
         self.cycle = self._running = None  # type: ignore[assignment]
-        self.headers, self.url, self.scope = [], b"", {}  # type: ignore[typeddict-item]
+        self.headers, self.url, self.scope = [], b"", NO_SCOPE
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
@@ -283,7 +287,7 @@ class ClientProtocol(OneWriteProtocol):
         if self.transport.is_closing():
             return
         self._refused = True
-        self.headers, self.url, self.scope = [], b"", {}  # type: ignore[typeddict-item]
+        self.headers, self.url, self.scope = [], b"", NO_SCOPE
         self.parser = None  # type: ignore[assignment]  # it keeps the field that is not whole
         self._in_head = False
         if self._holds:
@@ -386,6 +390,11 @@ class ClientProtocol(OneWriteProtocol):
             self._in_time()
         if not self._upgrade:
             super().on_message_complete()
+            self._forget_head()
+
+    def _forget_head(self) -> None:
+        """Keep no large head while the connection is idle: whoever serves the request has it."""
+        self.headers, self.scope, self.url = [], NO_SCOPE, b""
 
     def _without_upgrade(self) -> bytes:
         """The head once more, without the wish for another protocol, which we do not grant.
@@ -417,7 +426,7 @@ class ClientProtocol(OneWriteProtocol):
         """Called by the cycle whose answer is written. Further requests are read when those here are answered."""
         running = self._running
         if running is not None and running.response_complete:
-            running.body = bytearray()  # nobody asks for it any more
+            running.body, running.scope = bytearray(), NO_SCOPE  # nobody asks for them any more
         super().on_response_complete()
         if self._holds:
             self._hold(self._unread())

@@ -103,6 +103,10 @@ class Head:
         """As it came, if it is to be known again."""
 
 
+NO_HEAD = Head({}, "", b"", 0, [], False)
+"""The head of a call that is over."""
+
+
 class Client(Protocol):
     """Who a call is made for: the connection that it came over, or nobody who waits for it."""
 
@@ -283,6 +287,7 @@ class FastCall(Invocation):
         fast.outcomes.served(self, status)
         self._admission.ended()
         self._over = self.response_complete = True
+        self._head, self._body = NO_HEAD, b""  # an idle connection keeps the call, and not what it took
         client.answer(self, status, lines, body)
 
     def take_long_way(self) -> None:

@@ -30,6 +30,8 @@ PATIENCE = 0.2
 """Seconds that a small body may take; a slower one takes the long way, which knows what to do about it."""
 LONGEST_HEAD = 4096
 """Bytes of a request's head that is remembered."""
+SMALL_HEAD = 1024
+"""Bytes of a head that an idle connection may keep: its fields, if they are short, take 32 KiB."""
 
 
 class FastPathProtocol(ClientProtocol):
@@ -139,6 +141,8 @@ class FastPathProtocol(ClientProtocol):
             if head is not None:
                 self._read_on()
             super().on_message_complete()
+        elif len(head.passed) > SMALL_HEAD:
+            self._forget_head()
 
     def _await_request(self) -> None:
         if self._candidate is None:

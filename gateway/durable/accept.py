@@ -18,6 +18,7 @@ from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
 from gateway.forwarding import HeaderList, request_headers, target_of
 from gateway.invoke import PREFIX, InvokeEndpoint, check_method
+from gateway.memory.reservation import reservation_of
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.metrics import Metrics
@@ -69,6 +70,7 @@ class AcceptEndpoint:
             await self._endpoint.refuse(scope, receive, send, error)
             return
         self._worker.notify()
+        reservation_of(scope).shrink_to(0)  # the body is on disk, and the caller may wait for minutes
         if wish.wait is not None:
             if not record.status.ended:
                 await self._worker.wait(record.id, wish.wait)

@@ -148,6 +148,22 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
             raise Problem("not-found", f"the run {record.id!r} is forgotten")
         return run_with_steps_view(record, *found), found[0]
 
+    async def begin(name: str, definition: WorkflowDefinition, request: Request) -> RunRecord:
+        """Keep a run on disk. What was read for it is let go of before anybody waits for its end."""
+        async with whole_document(request, LARGEST_INPUT, "the most that a run takes") as data:
+            headers = request.headers.raw
+            caller = CURRENT.get()
+            key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
+            start = Start(secrets.token_hex(16), name, data, headers)
+            try:  # it is parsed once to see that expressions can look at it
+                run = await desk.do(len(data), lambda: run_of(start, definition))
+            except ValueError as error:
+                raise Problem("bad-request", str(error)) from error
+            try:
+                return await runs.begin(run, key, CURRENT.get().caller)
+            except KeyReused as error:
+                raise problem_of(error) from error
+
     @router.get("/workflows", tags=TAGS, summary="List the workflows", response_model=list[WorkflowView])
     async def list_workflows() -> Response:
         """Every workflow of functions.yaml whose functions the key may see."""
@@ -192,19 +208,8 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         may_start(definition.functions(), f"starts {name}")
         if draining():
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-        async with whole_document(request, LARGEST_INPUT, "the most that a run takes") as data:
-            headers = request.headers.raw
-            caller = CURRENT.get()
-            key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
-            start = Start(secrets.token_hex(16), name, data, headers)
-            try:  # it is parsed once to see that expressions can look at it
-                run = await desk.do(len(data), lambda: run_of(start, definition))
-            except ValueError as error:
-                raise Problem("bad-request", str(error)) from error
-            try:
-                record = await runs.begin(run, key, CURRENT.get().caller)
-            except KeyReused as error:
-                raise problem_of(error) from error
+        record = await begin(name, definition, request)
+        headers = request.headers.raw
         wait = preferences(headers).wait
         shown = {"location": f"/runs/{record.id}"}
         if wait is not None:

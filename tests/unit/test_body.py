@@ -272,3 +272,5 @@ async def test_a_document_has_room_for_what_is_parsed_of_it(size: int, held: int
         assert len(body) == size
         assert reservation.held == held
         assert budget.documents.locked() is (size > SMALL_DOCUMENT)
+    assert budget.held == 0
+    assert not budget.documents.locked()

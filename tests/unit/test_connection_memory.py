@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from gateway.access.access import Access
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
 from gateway.client_protocol import MOST_FIELDS
+from gateway.fast_call import FastCall, Head
+from gateway.fast_path import FastPathProtocol
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory, ConnectionShare
 from tests.unit.warm_call_loop import ANSWER, WarmCall
@@ -35,6 +39,42 @@ async def settle() -> None:
     for _ in range(50):
         await asyncio.sleep(0)
 
+
+def reachable(protocol: FastPathProtocol) -> int:
+    """Bytes of text that a connection and the requests that it has served refer to."""
+    size, seen, left = 0, set[int](), [vars(protocol)[name] for name in KEPT]
+    while left:
+        found = left.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, bytes | bytearray):
+            size += len(found)
+        elif isinstance(found, FastCall):
+            left += [found._head, found._body]
+        elif isinstance(found, RequestResponseCycle):
+            left += [found.scope, found.body]
+        elif isinstance(found, Head):
+            left += [found.scope, found.passed, found.raw]
+        elif isinstance(found, dict):
+            left += [*found.keys(), *found.values()]
+        elif isinstance(found, list | tuple | deque):
+            left += found
+    return size
+
+
+KEPT = (
+    "cycle",
+    "headers",
+    "scope",
+    "url",
+    "pipeline",
+    "_running",
+    "_body",
+    "_candidate",
+    "_known",
+    "_fast_call",
+)
 
 # -- the share ----------------------------------------------------------------------------------------------
 
@@ -161,3 +201,18 @@ async def test_a_queued_call_holds_its_body_until_it_has_its_turn(call: WarmCall
     assert call.bodies.held > 9000
     other.protocol.connection_lost(None)
     assert call.bodies.held == 0
+
+
+@pytest.mark.parametrize("large", [b"x: " + b"y" * 20_000 + b"\r\n", b""])
+async def test_an_idle_connection_keeps_nothing_of_its_last_request(call: WarmCall, large: bytes) -> None:
+    """On the fast path and on the long one."""
+    body = b"z" * 50_000
+    for path in (b"hello", b"hello?long"):
+        head = b"POST /invoke/%b HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n%bcontent-length: %d\r\n\r\n"
+        call.protocol.data_received(head % (path, large, len(body)) + body)
+        await settle()
+        call.link.transport.written.clear()
+        call.link.connection.data_received(ANSWER)
+        await settle()
+        assert call.client.written.pop().startswith(b"HTTP/1.1 200")
+        assert reachable(call.protocol) < 8000
