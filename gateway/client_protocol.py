@@ -263,9 +263,12 @@ class ClientProtocol(OneWriteProtocol):
         if self.pipeline:
             self.transport.abort()
             return
+        running = self._running
+        if running is not None and running.body:
+            running.more_body = True  # else the rest would be taken for the whole
         self._refuse(busy())
-        if self._running is not None:
-            self._running.body = bytearray()
+        if running is not None:
+            running.body = bytearray()
 
     async def _serve(self, app: Any, scope: Any, receive: Receive, send: Any) -> None:
         """Run an application that is given one piece of the body at a time: none comes before it asks."""
@@ -284,14 +287,12 @@ class ClientProtocol(OneWriteProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Read no further request. Those that are whole are answered; the problem is, where it has a place."""
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         self._refused = True
         self.headers, self.url, self.scope = [], b"", NO_SCOPE
         self.parser = None  # type: ignore[assignment]  # it keeps the field that is not whole
         self._in_head = False
-        if self._holds:
-            self._hold(self._unread())
         self._in_time()
         self._unset_keepalive_if_required()
         latest, running = self.cycle, self._running
@@ -305,7 +306,11 @@ class ClientProtocol(OneWriteProtocol):
             self.transport.close()
         if latest is not None and latest.more_body and not latest.response_complete:
             latest.disconnected = True
+            latest.waiting_for_100_continue = False  # nothing may be written behind the answer
+            latest.body = bytearray()
             latest.message_event.set()
+        if self._holds:
+            self._hold(self._unread())
 
     def _answer(self, problem: Problem) -> None:
         """Write the problem and our end of the connection, then read for a while what is still on its way."""

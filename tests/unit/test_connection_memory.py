@@ -157,6 +157,44 @@ async def test_slow_heads_make_room_for_others(call: WarmCall) -> None:
     assert other.client.written[-1].startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(("began", "total"), [(b"", 600_000), (b"GET /healthz HTTP/1.1\r\n", 1_000_000)])
+async def test_a_whole_body_that_makes_room_is_refused_and_never_taken_for_empty(
+    call: WarmCall, began: bytes, total: int
+) -> None:
+    """`began` is the beginning of a further request."""
+    call.bodies.total = total
+    other = call.another_client()
+    call.protocol.data_received(HEAD + b"content-length: 100000\r\n\r\n" + b"x" * 100_000 + began)
+    assert held(call) >= 100_000
+    other.protocol.data_received(HEAD + b"x: " + b"y" * 60_000)
+    assert held(call) < 100_000
+    await settle()
+    assert not call.link.transport.written
+    assert b"".join(call.client.written).startswith(b"HTTP/1.1 503")
+    assert not other.client.written
+
+
+async def test_what_was_refused_holds_nothing_and_is_refused_once(call: WarmCall) -> None:
+    """Else who makes it give room would write to a connection whose end was written."""
+    body = b"%x\r\n" % 90_000 + b"x" * 90_000 + b"\r\nno length\r\n"
+    call.protocol.data_received(HEAD + b"transfer-encoding: chunked\r\n\r\n" + body)
+    assert held(call) == 0
+    call.protocol._make_room()
+    await settle()
+    assert b"".join(call.client.written).count(b"HTTP/1.1 ") == 1
+
+
+async def test_nobody_is_told_to_go_on_after_a_refusal(call: WarmCall) -> None:
+    """The application has not asked for the body yet when its first chunk turns out to be none."""
+    faults = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    fields = b"expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
+    call.protocol.data_received(HEAD + fields + b"no length\r\n")
+    await settle()
+    assert b"".join(call.client.written).startswith(b"HTTP/1.1 400")
+    assert faults == []
+
+
 async def test_fields_are_counted(call: WarmCall) -> None:
     """Short ones take far more memory than they have bytes."""
     call.protocol.data_received(HEAD + b"a:b\r\n" * 200)
