@@ -16,6 +16,8 @@ from pathlib import Path
 PERIOD = 100_000
 """Microseconds over which CPU time is counted: the kernel's default, and Docker's."""
 FREEZER_V1, FREEZER_V2 = "freezer.state", "cgroup.freeze"
+PROCESSES = "cgroup.procs"
+"""The file with the ids of a cgroup's processes, in every version. Version 1 may repeat one."""
 LEAST_QUOTA = 1_000
 """The kernel takes no smaller one."""
 
@@ -52,6 +54,16 @@ class Cgroup:
         wanted = (f"{own} ", "shmem ")
         lines = (self.memory / "memory.stat").read_text().splitlines()
         return sum(int(line.partition(" ")[2]) for line in lines if line.startswith(wanted))
+
+    def processes(self) -> int:
+        """Return how many processes run in the container, threads not counted.
+
+        Raises `OSError`: gone, or not to be seen from the process namespace that we are in.
+        """
+        found = set((self.memory / PROCESSES).read_text().split())
+        if not found or "0" in found:
+            raise ProcessLookupError("the container's processes cannot be seen from here")
+        return len(found)
 
     def resize(self, memory: int, cpus: float) -> None:
         """Set memory (bytes, swap off) and CPUs. Raises `OSError`: not allowed, gone, or (v1) more in use."""

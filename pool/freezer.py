@@ -10,19 +10,23 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from pool.clock import Clock
 from pool.engine.base import EngineDown, EngineError
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.states import Reason, State
-from pool.workload import Kind
+from pool.workload import Kind, Workload
 
 log = logging.getLogger("hearth.freezer")
 
 THAW_TIMEOUT = 10.0
 """Seconds that the engine gets to thaw an instance before that counts as dead."""
+
+
+COUNT_EVERY_SECONDS = 10.0
+"""Between two counts of the processes of an idle instance that has workers: one that starts may have a helper."""
 
 
 class Pauses(Protocol):
@@ -49,6 +53,31 @@ def may_freeze(instance: Instance, now: float) -> bool:
         and link is not None
         and link.free_slots(0) >= workload.concurrency
     )
+
+
+def may_freeze_processes(workload: Workload, processes: int | None) -> bool:
+    """Return whether an instance with so many processes may be frozen; None: it is not known how many.
+
+    A master that watches its workers by a clock takes them for hung when they have all been frozen, and kills them.
+    """
+    return workload.freeze_workers or processes == 1
+
+
+def is_due(instance: Instance, now: float) -> bool:
+    """Return whether an instance is to be frozen now. Its processes are counted only when all else says so."""
+    if not may_freeze(instance, now):
+        return False
+    workload = cast(Workload, instance.workload)
+    if workload.freeze_workers:
+        return True
+    if now - instance.counted_at < COUNT_EVERY_SECONDS:
+        return False
+    instance.counted_at = now
+    processes = None
+    if instance.cgroup is not None:
+        with contextlib.suppress(OSError):
+            processes = instance.cgroup.processes()
+    return may_freeze_processes(workload, processes)
 
 
 class Freezer:

@@ -47,6 +47,7 @@ class Instance:
         "cgroup",
         "clock",
         "container",
+        "counted_at",
         "created_at",
         "freezable",
         "given_at",
@@ -111,6 +112,8 @@ class Instance:
         """Where its limits and its freezer are; None: not to be reached from here."""
         self.freezable = True
         """False after a failure to freeze it: it is tried no more."""
+        self.counted_at = float("-inf")
+        """When it was last found to have workers of its own, for which it is left running."""
         self.pausing: asyncio.Future[bool] | None = None
         """Set while it is frozen over the engine; whether that has worked."""
         self.thawing: asyncio.Future[bool] | None = None

@@ -270,6 +270,12 @@ class Pool:
 
     # -- removing -------------------------------------------------------------------------------------------
 
+    def renew(self, workload: Workload) -> None:
+        """Let the instances of a function version go by what is said of it now, where that makes no new version."""
+        for instance in self.ledger.of(workload.function):
+            if instance.workload is not None and instance.workload.version == workload.version:
+                instance.workload = workload
+
     def drain(self, instance: Instance, reason: Reason) -> None:
         """Accept nothing new on an instance; it is removed when what runs on it has finished."""
         if instance.state is State.BUSY:

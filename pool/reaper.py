@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pool.clock import Clock, jitter
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
-from pool.freezer import may_freeze
+from pool.freezer import is_due
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, LOOK_LABEL, instance_of, is_kept
 from pool.pool import Pool
@@ -109,7 +109,7 @@ class Reaper:
 
     def _look_after(self, instance: Instance, now: float) -> bool:
         """Measure and freeze an idle instance where it is time for it; whether anything was done."""
-        freeze = may_freeze(instance, now)
+        freeze = is_due(instance, now)
         if not freeze and now - instance.measured_at < MEASURE_EVERY:
             return False
         self._pool.measure(instance)

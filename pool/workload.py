@@ -67,6 +67,8 @@ class Workload:
     """Seconds that an idle instance stays."""
     freeze_after: float | None = 2.0
     """Seconds after which an idle instance is frozen; None: never."""
+    freeze_workers: bool = True
+    """Whether an instance with more than one process is frozen, too."""
     max_age: float = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None

@@ -190,6 +190,7 @@ class Dispatcher:
             if not same:
                 function.exec_seconds = None
                 self._retire(function.name, keep=workload.version)
+            self.pool.renew(workload)
             self._shorten_waits(function)
         self._run()
         return function

@@ -102,6 +102,7 @@ class WorkloadBuilder:
             min_instances=definition.min_instances,
             keep_alive=definition.keep_alive,
             freeze_after=definition.freeze_after,
+            freeze_workers=definition.kind is not Kind.HTTP or "freeze_after" in definition.model_fields_set,
             max_age=definition.max_age,
             max_invocations=definition.max_invocations,
             order=order,

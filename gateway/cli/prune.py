@@ -14,6 +14,7 @@ from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.firewall import FirewallError
+from pool.hosts_files import HostsFiles
 from pool.launcher import container_name
 from pool.metrics import Metrics
 from pool.records import left_warm
@@ -84,6 +85,7 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
         if own:
             show(own)
         if (not own or await settle(engine, own, yes, "Remove this?")) and folder is not None and not kept:
+            HostsFiles(folder.hosts).drop_all_but(())
             folder.clear()
         if kept:
             say(f"{kept} warm containers are left for the gateway's next start; --warm removes them, too.")

@@ -180,6 +180,13 @@ def test_version_2_writes_memory_swap_and_cpu(tmp_path: Path):
     found = cgroup.find(7, proc)
     assert found == cgroup.Cgroup(folder, folder, True, folder / "cgroup.freeze")
     assert found.memory_in_use() == 5300
+    for listed, count in (("7\n", 1), ("7\n9\n7\n", 2)):
+        (folder / "cgroup.procs").write_text(listed)
+        assert found.processes() == count
+    for listed in ("", "0\n0\n"):
+        (folder / "cgroup.procs").write_text(listed)
+        with pytest.raises(ProcessLookupError):
+            found.processes()
     found.freeze()
     assert (folder / "cgroup.freeze").read_text() == "1"
     found.thaw()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from property.virtual_pool import MIB, FakeLink, World
 
 from pool.cgroup import Cgroup
-from pool.engine.base import EngineError
+from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import NotSent
+from pool.freezer import COUNT_EVERY_SECONDS, may_freeze_processes
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.reaper import MOST_AT_ONCE, TICK
 from pool.states import Reason, State
 from pool.transport.message import Call
+from pool.workload import Kind, Workload
 from scheduler.function import Function
 
 CALL = Call(b"POST", b"/", [])
@@ -90,6 +93,66 @@ async def test_an_idle_instance_is_frozen_after_freeze_after_and_thawed_by_its_l
     await world.pass_time(3.0)
     assert (instance.state, file.read_text()) == (State.FROZEN, "FROZEN")
     assert world.engine.calls == before, "the engine was asked"
+
+
+@pytest.mark.parametrize(
+    ("freeze_workers", "processes", "frozen"),
+    [
+        (False, 1, True),
+        (False, 2, False),
+        (False, 0, False),
+        (False, None, False),
+        (True, 2, True),
+        (True, None, True),
+    ],
+)
+def test_one_with_workers_is_frozen_only_where_its_definition_says_so(
+    freeze_workers: bool, processes: int | None, frozen: bool
+) -> None:
+    workload = Workload(
+        function="f",
+        version="1",
+        kind=Kind.HTTP,
+        container=ContainerSpec(name="", image=""),
+        freeze_workers=freeze_workers,
+    )
+    assert may_freeze_processes(workload, processes) is frozen
+
+
+async def test_workers_are_counted_when_it_is_time_and_again_later(world: World, tmp_path: Path) -> None:
+    function = world.deploy(freeze_after=2.0, freeze_workers=False)
+    [instance] = await served(world, function)
+    file = direct(instance, tmp_path)
+    processes = file.with_name("cgroup.procs")
+    processes.write_text("7\n8\n")
+    await world.pass_time(COUNT_EVERY_SECONDS)
+    assert (instance.state, file.read_text()) == (State.IDLE, "THAWED")
+    processes.write_text("7\n")  # a helper of its start has ended
+    await world.pass_time(COUNT_EVERY_SECONDS)
+    assert (instance.state, file.read_text()) == (State.FROZEN, "FROZEN")
+    lease = lease_of(world, function)
+    processes.write_text("7\n8\n")
+    world.dispatcher.release(lease)
+    await world.pass_time(2 * COUNT_EVERY_SECONDS)
+    assert instance.state is State.IDLE
+    world.check()
+
+
+async def test_where_nobody_can_count_it_is_left_running(world: World) -> None:
+    [instance] = await served(world, world.deploy(freeze_after=2.0, freeze_workers=False))
+    await world.pass_time(3.0)
+    assert instance.state is State.IDLE and not world.engine.calls["pause"]
+
+
+async def test_what_is_said_of_workers_counts_for_instances_that_are_there(world: World) -> None:
+    function = world.deploy(freeze_after=2.0, freeze_workers=False)
+    [instance] = await served(world, function)
+    await world.pass_time(3.0)
+    assert instance.state is State.IDLE
+    world.dispatcher.deploy(replace(function.workload, freeze_workers=True), function.limits)
+    await world.pass_time(1.0)
+    assert instance.state is State.FROZEN
+    world.check()
 
 
 async def test_a_look_freezes_a_bounded_number(world: World, tmp_path: Path) -> None:

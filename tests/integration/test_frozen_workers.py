@@ -1,0 +1,89 @@
+"""A real gunicorn keeps its worker between calls: servers with workers are not frozen by default."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import BASE_IMAGE, EngineView, Gateway, eventually, server
+
+from pool.engine.docker import DockerEngine
+from pool.metrics import Metrics
+
+pytestmark = pytest.mark.engine
+
+APP = """
+import os
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{os.getppid()} {os.getpid()}".encode()]
+"""
+DOCKERFILE = f"FROM {BASE_IMAGE}\nCOPY packages /packages\nENV PYTHONPATH=/packages HOME=/tmp\n"
+HUNG_AFTER_SECONDS = 1
+GUNICORN = f"python3 -m gunicorn -w 1 -b 127.0.0.1:8000 -t {HUNG_AFTER_SECONDS} --worker-tmp-dir /tmp app:app"
+SINGLE = """
+import http.server
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_response(204)
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Server).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, test_label: dict[str, str]) -> Iterator[str]:
+    """An image with gunicorn from the package index, and an application that says its processes."""
+    packages = tmp_path_factory.mktemp("gunicorn")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--only-binary", ":all:"]
+    subprocess.run([*pip, "--target", packages, "gunicorn"], check=True)
+    (packages / "app.py").write_text(APP)
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        tar.add(packages, "packages")
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(DOCKERFILE)
+        tar.addfile(entry, io.BytesIO(DOCKERFILE.encode()))
+    [(label, session)] = test_label.items()
+
+    async def build() -> str:
+        engine = DockerEngine(None, Metrics())
+        try:
+            built = await engine.build(context.getvalue(), f"hearth-test/gunicorn:{session}", test_label)
+        finally:
+            await engine.close()
+        return built.tags[0]
+
+    yield asyncio.run(build())
+    EngineView().remove_all(f"{label}={session}")
+
+
+def state(gateway: Gateway, function: str) -> str:
+    [instance] = gateway.instances(function)
+    return str(instance["state"])
+
+
+def test_gunicorn_has_its_worker_after_a_pause_that_freezes_others(tmp_path: Path, image: str) -> None:
+    gunicorn = {"image": image, "command": GUNICORN.split(), "port": 8000}
+    functions = {
+        "gunicorn": gunicorn,
+        "told": {**gunicorn, "freeze_after": "100ms"},
+        "single": server(SINGLE),
+    }
+    with Gateway(tmp_path, functions) as gateway:
+        assert gateway.call("told").status_code == 200
+        processes = gateway.call("gunicorn").text
+        master, worker = processes.split()
+        assert master != worker
+        assert gateway.call("single").status_code == 204
+        eventually(lambda: state(gateway, "told") == "frozen")
+        # It was called after gunicorn, and frozen longer than a worker may be silent.
+        eventually(lambda: state(gateway, "single") == "frozen")
+        assert state(gateway, "gunicorn") == "idle"
+        assert gateway.call("gunicorn").text == processes
