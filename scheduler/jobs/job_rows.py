@@ -49,6 +49,8 @@ MOST_LOOKED_AT = 1000
 MOST_TASKS_LOOKED_AT = 5000
 """Tasks that one page looks at: about ten milliseconds."""
 OUTDATED_AT_ONCE = 100
+NOTED_AT_ONCE = 5000
+"""Tasks that one transaction notes to be run again, or whose notes and inputs it forgets: others wait meanwhile."""
 FORGOTTEN_AT_ONCE = 500
 """Tasks that one transaction forgets: those who wait for the next one wait for it."""
 
@@ -163,13 +165,14 @@ def counts(db: sqlite3.Connection, job: Job) -> Counts:
         f"SELECT status, count(*) FROM invocations WHERE {OWNED} GROUP BY status", (job.owner,)
     ):
         found[task_state(Status(status))] += number
-    for status, number in db.execute(
-        "SELECT status, count(*) FROM job_again JOIN invocations ON owner = ? AND owner != '' AND"
-        " invocations.part = job_again.part WHERE job = ? GROUP BY status",
-        (job.owner, job.seq),
-    ):
-        found[task_state(Status(status))] -= number
-        found[TaskState.QUEUED] += number
+    if job.status is not JobStatus.CANCELLING:  # else what was noted is not run again
+        for status, number in db.execute(
+            "SELECT status, count(*) FROM job_again JOIN invocations ON owner = ? AND owner != '' AND"
+            " invocations.part = job_again.part WHERE job = ? GROUP BY status",
+            (job.owner, job.seq),
+        ):
+            found[task_state(Status(status))] -= number
+            found[TaskState.QUEUED] += number
     waiting = TaskState.CANCELLED if job.status is JobStatus.CANCELLING else TaskState.QUEUED
     found[waiting] += job.count - job.begun
     return {state: found[state] for state in TaskState}
@@ -291,7 +294,6 @@ def cancel(
     if job is None or job.status.ended:
         return None if job is None else (job, [])
     db.execute("UPDATE jobs SET status = 'cancelling' WHERE seq = ?", (job.seq,))
-    db.execute("DELETE FROM job_again WHERE job = ?", (job.seq,))
     db.execute(
         f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status IN ('queued', ?)",
         (now, job.owner, "running" if nothing_runs else ""),
@@ -300,20 +302,26 @@ def cancel(
     return job, [row[0] for row in rows]
 
 
-def retry(db: sqlite3.Connection, id: str) -> Job | None:
-    """Have the tasks of a job that has failed or was cancelled run once more, but for those that have succeeded. The
-    job as it was; None: there is none."""
+def retry(db: sqlite3.Connection, id: str, after: str = "") -> tuple[Job | None, str | None]:
+    """Note some tasks of a job that has failed or was cancelled to be run once more, but for those that succeeded.
+
+    Returns the job as it was, and the part to go on `after`, or None at the end: then the job goes on.
+    """
     job = show(db, id)
-    if job is not None and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+    if job is None or job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        return job, None
+    behind = f"FROM invocations INDEXED BY invocations_part WHERE {OWNED} AND part > ?"
+    rows = db.execute(f"SELECT part {behind} ORDER BY part LIMIT ?", (job.owner, after, NOTED_AT_ONCE))
+    parts = [part for (part,) in rows]
+    if parts:
         db.execute(
-            f"INSERT OR IGNORE INTO job_again SELECT ?, part FROM invocations WHERE {OWNED}"
-            " AND status != 'succeeded'",
-            (job.seq, job.owner),
+            f"INSERT OR IGNORE INTO job_again SELECT ?, part {behind} AND part <= ? AND status != 'succeeded'",
+            (job.seq, job.owner, after, parts[-1]),
         )
-        db.execute(
-            "UPDATE jobs SET status = 'running', ended = NULL, counts = NULL WHERE seq = ?", (job.seq,)
-        )
-    return job
+    if len(parts) == NOTED_AT_ONCE:
+        return job, parts[-1]
+    db.execute("UPDATE jobs SET status = 'running', ended = NULL, counts = NULL WHERE seq = ?", (job.seq,))
+    return job, None
 
 
 def forget(db: sqlite3.Connection, id: str) -> bool:
@@ -324,6 +332,11 @@ def forget(db: sqlite3.Connection, id: str) -> bool:
     some = f"SELECT seq FROM invocations WHERE {OWNED} LIMIT {FORGOTTEN_AT_ONCE}"
     if db.execute(f"DELETE FROM invocations WHERE seq IN ({some})", (job.owner,)).rowcount:
         return True
+    for table, key in (("job_again", "part"), ("job_inputs", "number")):
+        some = f"SELECT {key} FROM {table} WHERE job = ? LIMIT {NOTED_AT_ONCE}"
+        rows = db.execute(f"DELETE FROM {table} WHERE job = ? AND {key} IN ({some})", (job.seq, job.seq))
+        if rows.rowcount == NOTED_AT_ONCE:
+            return True
     db.execute("DELETE FROM jobs WHERE seq = ?", (job.seq,))
     return False
 

@@ -77,13 +77,16 @@ class JobStore:
         """Have those tasks of a job that has ended run again that have not succeeded. The job as it was; None: there
         is none."""
 
-        def operation(db: sqlite3.Connection) -> Job | None:
-            job = job_rows.retry(db, id)
+        def operation(db: sqlite3.Connection, after: str) -> tuple[Job | None, str | None]:
+            job, goes_on = job_rows.retry(db, id, after)
             if job is not None and job.status.ended:
                 self._room.check_share(db, (job_rows.caller_of(db, job),))
-            return job
+            return job, goes_on
 
-        return await self._writer.do(operation)
+        first, after = await self._writer.do(partial(operation, after=""))
+        while after is not None:
+            _, after = await self._writer.do(partial(operation, after=after))
+        return first
 
     async def forget(self, id: str) -> bool:
         """Forget a part of a job that has ended; whether it is to be called again."""

@@ -494,3 +494,38 @@ async def test_a_key_gives_the_same_job_for_its_time_and_an_ended_one_is_not_ser
     await world.store.prune(0.0, world.clock.wall() + 61.0)
     kept = await world.writer.do(lambda db: db.execute("SELECT count(*) FROM start_keys").fetchone())
     assert kept == (0,)
+
+
+@pytest.mark.parametrize("count", [9, 10, 11])
+async def test_the_tasks_of_a_large_job_are_noted_and_forgotten_some_in_each_commit(
+    world: JobWorld, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(job_rows, "NOTED_AT_ONCE", 5)
+    world.answers["f"] = deque([CRASHED] * count)
+    await world.begin(parallel=100, inputs=list(range(count)))
+    await world.advance(5.0)
+    assert await world.counts() == {"failed": count}
+    before = world.writer.commits
+    assert (await world.jobs.retry("j")).status is JobStatus.FAILED
+    assert world.writer.commits - before >= 2
+    await world.advance(5.0)
+    assert await world.counts() == {"succeeded": count}
+    before = world.writer.commits
+    await world.jobs.forget("j")
+    assert world.writer.commits - before >= 3
+    assert await world.writer.do(lambda db: db.execute("SELECT count(*) FROM job_inputs").fetchone()) == (0,)
+
+
+async def test_a_job_that_is_cancelled_before_its_tasks_are_run_again_keeps_how_they_ended(
+    world: JobWorld,
+) -> None:
+    world.answers["f"] = deque([CRASHED] * 10)
+    await world.begin(parallel=2, count=10)
+    await world.advance(20.0)
+    await world.jobs.store.retry("j")
+    await world.jobs.cancel("j")
+    await world.advance(5.0)
+    assert ((await world.job()).status, await world.counts()) == (JobStatus.CANCELLED, {"failed": 10})
+    await world.jobs.retry("j")
+    await world.advance(20.0)
+    assert await world.counts() == {"succeeded": 10}
