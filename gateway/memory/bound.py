@@ -17,6 +17,9 @@ TURN_BYTES = 1024 * 104 * 1024
 """What comes within one turn of the loop before anything is judged: 1,024 heads of 64 KiB with 256 fields."""
 DOCUMENT_BYTES = 16 * 2**20 * 24
 """The largest document of JSON, a job's, as it is parsed: one at a time. Small ones are in the budget."""
+ACCEPTED_BYTES = 512 * 2**20
+"""Accepted calls: 256 MiB of leased bodies (1,024 of 256 KiB), 128 MiB of 64 answers that come (1 MiB, if they
+are events, and their copies), 80 MiB of what waits to be recorded, and 48 MiB of pieces and of SQLite's cache."""
 LOG_BYTES = 64 * 2**20
 """Output of the latest invocations, all together (`LogStore`)."""
 LOG_ENTRY_BYTES = 512
@@ -40,6 +43,7 @@ def memory_bound(settings: Settings, connections: int, slots: int) -> list[Part]
         Part("one document as it is parsed", DOCUMENT_BYTES),
         Part("connections", connections * CONNECTION_BYTES),
         Part("calls that run", slots * SLOT_BYTES),
+        Part("accepted calls", ACCEPTED_BYTES),
         Part("one turn of the loop", TURN_BYTES),
         Part("logs", LOG_BYTES + settings.log_limit + 10_000 * LOG_ENTRY_BYTES),
     ]

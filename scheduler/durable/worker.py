@@ -26,6 +26,9 @@ MOST_AT_ONCE = 64
 """Accepted calls that run at once, of all functions."""
 MOST_IN_HAND = 1024
 """Accepted calls that are leased at once. None is leased while their bodies are `MOST_BYTES` or more."""
+LARGE_RESULT = 16 * 1024
+"""Bytes of an answer and its log that are counted until they are recorded. No run begins while they are `MOST_BYTES`
+or more together; smaller ones are 16 MiB at most, as there are `MOST_IN_HAND`."""
 VOID_RETRY = 15.0
 """Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
@@ -91,6 +94,9 @@ class Worker:
         """Of the functions that have calls leased."""
         self._held = self._bytes = 0
         """How many are leased, and the bytes of their bodies."""
+        self._large: dict[str, int] = {}
+        """Bytes that calls have brought which are not recorded yet, by the call: only of those with many."""
+        self._large_bytes = 0
         self._full = False
         """Whether there was no room for more when some were to be leased."""
         self._attempts: dict[str, Attempt] = {}
@@ -275,6 +281,8 @@ class Worker:
         most_running = min(MOST_AT_ONCE, len(self._attempts) + most)
         try:
             while len(self._attempts) < most_running and not self._stopping:
+                if self._large_bytes > MOST_BYTES:
+                    return  # what has ended waits for the store: it is in memory
                 lane = next_to_run(self._lanes.values())
                 if lane is None:
                     return
@@ -313,6 +321,9 @@ class Worker:
                 self._store.discard(result.payload.id)
             self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
+            if (size := len(result.body) + len(result.log)) > LARGE_RESULT:
+                self._large[id] = size
+                self._large_bytes += size
             self._recorder.add(claim, self._ending(claim, attempt.policy, result))
         else:  # we close: its lease is void at the next start
             self._let_go(claim)
@@ -352,6 +363,8 @@ class Worker:
         lane = self._lanes[call.function]
         self._held -= 1
         self._bytes -= len(call.body)
+        if self._large:
+            self._large_bytes -= self._large.pop(call.id, 0)
         lane.held -= 1
         if not lane.held:
             del self._lanes[call.function]

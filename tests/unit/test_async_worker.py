@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
-from scheduler.durable.model import NewCall, Request, Result, Status
+from scheduler.durable.model import Ending, NewCall, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import MOST_BYTES
+from scheduler.durable.store import MOST_BYTES, StoreError
 from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
 
@@ -438,3 +438,30 @@ async def test_forgetting_is_tried_again(world: World) -> None:
     world.mend()
     await world.advance(PRUNE_EVERY)
     assert await world.store.show(id) is None
+
+
+async def test_no_run_begins_while_much_that_was_brought_is_not_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.plans["f"] = FunctionPlan(slots=16, exec_seconds=0.001)
+    brought = Result(200, [], bytes(MOST_BYTES // 8))
+    world.answers["f"] = deque([brought] * 24)
+    fails = True
+    finish = world.store.finish
+
+    async def failing(endings: Sequence[Ending], now: float) -> Sequence[bool]:
+        if fails:
+            raise StoreError("the disk does not answer")
+        return await finish(endings, now)
+
+    monkeypatch.setattr(world.store, "finish", failing)
+    await world.accept("f", 24)
+    await world.start()
+    await world.advance(10.0)
+    begun = len(world.runs)
+    assert 9 <= begun < 24, "as many as bring more than may wait, and those that ran beside them"
+    fails = False
+    await world.advance(60.0)
+    assert len(world.runs) == 24
+    assert world.worker._large_bytes == 0 and not world.worker._large
+    await world.books_agree()
