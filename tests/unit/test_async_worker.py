@@ -465,3 +465,19 @@ async def test_no_run_begins_while_much_that_was_brought_is_not_recorded(
     assert len(world.runs) == 24
     assert world.worker._large_bytes == 0 and not world.worker._large
     await world.books_agree()
+
+
+async def test_what_does_not_fit_into_the_store_ends_its_call_with_a_named_error(world: World) -> None:
+    world.plans["f"] = FunctionPlan(Policy(attempts=3), on_failure="told")
+    world.answers["f"] = deque([Result(200, [], bytes(450_000)), OK])
+    world.store.room.size = 500_000
+    (large, small) = await world.accept("f", 2)
+    await world.start()
+    await world.advance(10.0)
+    record = await world.record(large)
+    assert (record.status, record.error, record.attempts) == (Status.FAILED, "not-kept", 1)
+    assert "HEARTH_ASYNC_SIZE" in record.detail
+    assert await world.store.result(large) is None
+    assert (await world.record(small)).status is Status.SUCCEEDED
+    assert [run.claim.call.function for run in world.runs].count("told") == 1, "it has failed for who is told"
+    assert world.metrics.async_ended.value_of("f", "failed") == 1
