@@ -79,9 +79,11 @@ def images(
             await engine.close()
 
     view = EngineView()
-    asyncio.run(build())
-    yield tags
-    view.remove_all(f"{label}={session}")
+    try:
+        asyncio.run(build())
+        yield tags
+    finally:
+        view.remove_all(f"{label}={session}")
 
 
 @pytest.fixture
