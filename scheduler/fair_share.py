@@ -218,10 +218,10 @@ class _Exchange:
         lacking = claimer.instance - self._room
         evicted = self._choose_unused(claimer, lacking)
         lacking -= sum(one.memory for one in evicted)
-        claim = self._claim_of(claimer)
+        claim = self._claim_of(claimer, turn=claimer.waited >= TURN_PATIENCE_SECONDS)
         taken = self._choose_in_use(claim, lacking)
         if taken is None:
-            in_time = replace(claim, turn=True, served=0.0)
+            in_time = replace(self._claim_of(claimer, turn=True), served=0.0)
             return _Outlook.NEVER if self._choose_in_use(in_time, lacking) is None else _Outlook.LATER
         for one in evicted:
             self._unused.remove(one)
@@ -233,13 +233,12 @@ class _Exchange:
         self._room = -lacking
         return _Outlook.NOW
 
-    def _claim_of(self, claimer: Party) -> _Claim:
+    def _claim_of(self, claimer: Party, turn: bool) -> _Claim:
         """Return what a claimer may ask for. In its turn the others have what its one instance leaves them."""
         left = self._share
-        if not claimer.held and claimer.instance > self._share[claimer.name]:
+        if turn and not claimer.held and claimer.instance > self._share[claimer.name]:
             in_turn = replace(claimer, promised=claimer.instance)
             left = shares(self._budget, [in_turn if p is claimer else p for p in self._parties])
-        turn = claimer.waited >= TURN_PATIENCE_SECONDS
         return _Claim(claimer, self._held[claimer.name], turn, TURN_SECONDS, left)
 
     def _note(self, claim: _Claim, taken: Sequence[tuple[str, Holding]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pool.clock import Clock, Timer
 from pool.engine.base import EngineDown
@@ -68,7 +68,7 @@ class Growth:
         elif self._engine_down() is None:  # else nothing that is given up could be removed
             self._share_memory()
 
-    def _in_order(self, arrived_for: Function | None, memory_is_short: bool) -> list[Function]:
+    def _in_order(self, arrived_for: Function | None, memory_is_short: bool) -> Iterable[Function]:
         if len(self._hungry) == 1:
             return [arrived_for or next(iter(self._hungry.values()))]
         return (

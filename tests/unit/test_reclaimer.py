@@ -18,6 +18,7 @@ from scheduler.fair_share import (
     TURN_SECONDS,
 )
 from scheduler.function import Limits
+from scheduler.reclaimer import MOST_WEIGHED
 
 SLOT = 128 * MIB
 MOMENT = 0.005
@@ -220,3 +221,13 @@ async def test_nothing_is_given_up_while_the_engine_is_away(floods: Floods, worl
     assert flood.held == 7 * SLOT
     world.engine.resume()
     await world.clock.advance(3.0)
+
+
+async def test_a_look_is_bounded_however_many_functions_wait(floods: Floods, world: World) -> None:
+    await full(floods)
+    for n in range(10 * MOST_WEIGHED):
+        world.arrive(world.deploy(f"cold{n}", limits=Limits(queue_timeout=1.0)))
+    await world.clock.advance(0.1)
+    parties = world.dispatcher._growth.reclaimer.snapshot().parties
+    assert len(parties) == MOST_WEIGHED, "the flood, and those that have waited longest"
+    await world.clock.advance(1.5)
