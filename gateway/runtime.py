@@ -47,6 +47,7 @@ from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.eviction import KeepAlivePolicy
+from scheduler.image_users import ImageUsers
 from scheduler.image_volumes import ImageVolumes
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
@@ -139,6 +140,7 @@ class Runtime:
             engine=self.engine,
             code=CodeStore(folder.code),
             volumes=ImageVolumes(self.engine, folder.id),
+            users=ImageUsers(self.engine, folder.id),
             gateway_id=folder.id,
             work_folder=folder.work,
             log_limit=settings.log_limit,

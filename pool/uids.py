@@ -110,10 +110,9 @@ class Uids:
                 return uid
         return next((uid for uid in self._resting if self.ids.first <= uid <= self.ids.last), None)
 
-    def covers(self, user: str | None) -> bool:
-        """Return whether `user`, as an image or a definition says it, is one of the uids that are given out."""
-        uid = (user or "").partition(":")[0]
-        return re.fullmatch("[0-9]{1,10}", uid) is not None and self.ids.first <= int(uid) <= self.ids.last
+    def covers(self, uid: int) -> bool:
+        """Return whether `uid` is one of those that are given out."""
+        return self.ids.first <= uid <= self.ids.last
 
     def hold(self, uid: int) -> None:
         """Note that one more container has this uid."""
@@ -159,6 +158,12 @@ def with_uid(prototype: ContainerSpec, uid: int | None) -> ContainerSpec:
 def as_before_uids(prototype: ContainerSpec) -> ContainerSpec:
     """Return the prototype as it was when all containers shared a user: a restart still adopts what is of then."""
     return replace(prototype, user=SHARED_USER) if prototype.user == OWN_USER else prototype
+
+
+def number_of(uid: str) -> int | None:
+    """Return the uid that a text stands for, or None if it is a name. Engines read `+7` and `007` as 7."""
+    match = re.fullmatch(r"([+-]?)0*([0-9]{1,18})", uid)
+    return int(match[1] + match[2]) if match else None
 
 
 def uid_of(labels: Mapping[str, str]) -> int | None:

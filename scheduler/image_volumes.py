@@ -7,26 +7,22 @@ A tmpfs is empty, so an image with content at such a path is refused unless the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import posixpath
 import tarfile
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pool.engine.base import BadPath, ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
-from pool.launcher import GATEWAY_LABEL, LOOK_LABEL
-from pool.transport.command import create_surely
+from pool.engine.base import BadPath, Engine, Image, VolumeMount
 from scheduler.container_keys import ContainerKeys
 from scheduler.faults import shown
+from scheduler.image_look import LOOKED_AT_BYTES, look_into, tar_of
 
 TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any case
 KERNEL_PATHS = ("/proc", "/sys", "/dev")
 MOST_VOLUMES = 32
 """Volumes of one image: each is a mount in each of its containers. The official images have three at most."""
 REBUILD = "build it with its VOLUME at another absolute path, or without"
-LOOKED_AT_BYTES = 256 * 1024
-"""Bytes of a tar that are looked at for the first thing that counts: several hundred folders."""
 
 
 class VolumeRefused(Exception):
@@ -138,40 +134,19 @@ class ImageVolumes:
         self._seen = {id: places for id, places in self._seen.items() if id in images}
 
     async def _look(self, image: Image, paths: tuple[str, ...]) -> Mapping[str, Place]:
-        """Look into a container that is created, and never started."""
-        spec = ContainerSpec(
-            name=f"hearth-look-{self._gateway_id[:8]}-{image.id.removeprefix('sha256:')[:12]}",
-            image=image.id,
-            labels={GATEWAY_LABEL: self._gateway_id, LOOK_LABEL: ""},
-            command=("look",),  # never run: an image without a command cannot be created without
-            volumes=tuple(VolumeMount(path, 2**20) for path in paths),
-            keep_output=False,
-        )
-        await self._engine.remove(spec.name)  # left by a process that was killed while it looked
-        try:
-            container = await create_surely(self._engine, spec, lambda container: None)
+        async with look_into(self._engine, self._gateway_id, image, paths, "look") as container:
             made = (await self._engine.inspect(container)).volumes
             if made:
                 raise VolumeRefused(
                     f"the engine makes a volume on the host's disk for its image, at {made[0]}"
                 )
             return {path: await self._place(container, path, paths) for path in paths}
-        finally:
-            with contextlib.suppress(EngineError):  # else the next look, or the next start, removes it
-                await asyncio.shield(self._engine.remove(spec.name))
 
     async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> Place:
         try:
-            return place_in(await self._engine.archive(container, path, LOOKED_AT_BYTES), path, paths)
+            tar = await tar_of(self._engine, container, path)
         except BadPath as error:
             raise VolumeRefused(
                 f"its image declares a volume at {shown(path)}, which leads nowhere ({error}); {REBUILD}"
             ) from error
-        except NotFound:
-            try:
-                await self._engine.inspect(container)
-            except NotFound as error:
-                raise EngineError(
-                    f"somebody removed container {container[:12]} while its image was looked at; it is tried again"
-                ) from error
-            return Place()
+        return Place() if tar is None else place_in(tar, path, paths)

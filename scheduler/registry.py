@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -12,10 +12,12 @@ from pool.adoption import Adoption
 from pool.clock import Clock
 from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
+from pool.uids import number_of
 from pool.workload import Keep, Workload
 from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import Definitions, FunctionDefinition
 from scheduler.dispatcher import Dispatcher
+from scheduler.faults import shown
 from scheduler.function import Prewarm
 from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
@@ -218,9 +220,16 @@ class Registry:
     ) -> None:
         """Raise `SourceError` if a function would run as a uid that another's container may have."""
         user = workload.container.user
+        uids: Collection[int] | None = (number_of((user or "").partition(":")[0]) or 0,)
         if user is None and definition.image is not None:
-            user = (await images.find(definition.image)).user
-        if self._dispatcher.pool.ledger.uids.covers(user):
+            image = await images.find(definition.image)
+            user, uids = image.user, await self._builder.users.uids(image)
+        if uids is None:
+            raise SourceError(
+                f"its image runs as {shown(user)}, and its /etc/passwd cannot be read for the uid of that; write "
+                "`user` in numbers, or leave it out"
+            )
+        if any(map(self._dispatcher.pool.ledger.uids.covers, uids)):
             raise SourceError(
                 f"it would run as user {user}, but each container has a uid of its own from there (HEARTH_UIDS); "
                 "write another `user`, or leave it out"

@@ -17,6 +17,7 @@ from scheduler.definitions import FunctionDefinition
 from scheduler.function import Limits
 from scheduler.function_images import ensure_requirements_image, prune_function_images
 from scheduler.image_lookup import ImageLookup
+from scheduler.image_users import ImageUsers
 from scheduler.image_volumes import ImageVolumes
 from scheduler.runtimes import RUNTIMES
 from scheduler.sources import collect, version_digest
@@ -59,6 +60,7 @@ class WorkloadBuilder:
     engine: Engine
     code: CodeStore
     volumes: ImageVolumes
+    users: ImageUsers
     gateway_id: str
     work_folder: Path
     """Scratch space for building images."""
@@ -120,7 +122,8 @@ class WorkloadBuilder:
     async def prune(self, used: Collection[Workload]) -> None:
         """Remove the code, and the images that were built, of versions that are gone. Raises `EngineError`."""
         await asyncio.to_thread(self.code.prune, {w.order.files for w in used if w.order is not None})
-        self.volumes.forget_all_but({w.container.image for w in used})
+        for known in (self.volumes, self.users):
+            known.forget_all_but({w.container.image for w in used})
         await prune_function_images(self.engine, self.gateway_id, {w.container.image for w in used})
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import json
 import os
+import tarfile
 import tracemalloc
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +24,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
+from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
 from pool.uids import UidRange
 from pool.workload import Workload
@@ -88,26 +91,44 @@ async def test_an_image_that_is_missing_is_told_to_every_function(engine: Memory
         assert engine.calls["image"] == 1
 
 
+def tar_of_file(data: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar of one file, as the engine makes it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("passwd")
+        entry.type, entry.size = kind, len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 async def test_no_function_runs_as_a_uid_that_anothers_container_may_have(
     engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HEARTH_UIDS", "70000-80000")
-    for name, user in {"inside:1": "70001", "named:1": "app", "outside:1": "69999:69999"}.items():
+    users = {"inside:1": "70001", "odd:1": "+0070001", "outside:1": "69999:69999", "nobody:1": "who"}
+    for name, user in users.items():
         engine.add_image(name, user=user)
+    for name, uid in {"named-inside:1": 70_001, "named-outside:1": 69_999}.items():
+        passwd = tar_of_file(b"root:x:0:0::/:/bin/sh\napp:x:%d:5::/:/bin/sh\n" % uid)
+        engine.add_image(name, user="app:5", archives={"/etc/passwd": passwd})
+    link = tar_of_file(b"", tarfile.SYMTYPE)
+    engine.add_image("linked:1", user="app", archives={"/etc/passwd": link})
     declared = {
+        image.removesuffix(":1"): FunctionDefinition(name=image.removesuffix(":1"), image=image, user="image")
+        for image in (*users, "named-inside:1", "named-outside:1", "linked:1")
+    } | {
         "aims": FunctionDefinition(name="aims", image="outside:1", user="70001"),
-        "aims-by-image": FunctionDefinition(name="aims-by-image", image="inside:1", user="image"),
         "own": FunctionDefinition(name="own", image="inside:1"),
         "fixed": FunctionDefinition(name="fixed", image="inside:1", user="69999"),
-        "named": FunctionDefinition(name="named", image="named:1", user="image"),
-        "outside": FunctionDefinition(name="outside", image="outside:1", user="image"),
     }
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
         faults = {name: shown.fault for name, shown in runtime.registry.declared.items() if shown.fault}
-        assert set(faults) == {"aims", "aims-by-image"}
-        assert "it would run as user 70001" in (faults["aims-by-image"] or "")
-        assert "HEARTH_UIDS" in (faults["aims"] or "")
+        assert set(faults) == {"aims", "inside", "odd", "named-inside", "linked"}
+        assert "it would run as user 70001" in (faults["inside"] or "")
+        assert "HEARTH_UIDS" in (faults["named-inside"] or "")
+        assert "its /etc/passwd cannot be read" in (faults["linked"] or "")
+        assert await engine.containers({LOOK_LABEL: ""}) == []
         assert runtime.pool.ledger.uids.ids == UidRange(70_000, 80_000)
 
 

@@ -19,6 +19,7 @@ from pool.uids import (
     UidRange,
     Uids,
     as_before_uids,
+    number_of,
     uid_of,
     usable_range,
     with_uid,
@@ -101,21 +102,29 @@ def test_what_was_found_outside_of_the_range_takes_no_place_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "covered"),
+    ("text", "number"),
     [
-        ("70000", True),
-        ("70001:5", True),
-        ("69999:70000", False),
-        ("70002", False),
-        ("app", False),
-        ("", False),
-        (None, False),
-        ("9" * 5000, False),
-        (OWN_USER, False),
+        ("70000", 70_000),
+        ("+70000", 70_000),
+        ("-70000", -70_000),
+        ("0" * 5000 + "70000", 70_000),
+        ("9" * 5000, None),
+        ("7_0000", None),
+        (" 70000", None),
+        ("\u0667\u0660", None),
+        ("app", None),
+        ("", None),
     ],
 )
-def test_a_declared_user_is_known_for_one_of_ours(user: str | None, covered: bool) -> None:
-    assert Uids(UidRange(70_000, 70_001)).covers(user) is covered
+def test_a_user_is_read_as_engines_read_it(text: str, number: int | None) -> None:
+    assert number_of(text) == number
+
+
+@pytest.mark.parametrize(
+    ("uid", "covered"), [(69_999, False), (70_000, True), (70_001, True), (70_002, False)]
+)
+def test_a_uid_is_known_for_one_of_ours(uid: int, covered: bool) -> None:
+    assert Uids(UidRange(70_000, 70_001)).covers(uid) is covered
 
 
 def test_processes_begin_at_different_places() -> None:
