@@ -149,6 +149,8 @@ class Progress:
     definition: WorkflowDefinition
     steps: Mapping[str, StepState]
     """Those that were begun or have ended; the others wait."""
+    size: int
+    """Bytes that the run keeps, with its calls and their answers: more than any decision looks at."""
 
 
 @dataclass(frozen=True, slots=True)

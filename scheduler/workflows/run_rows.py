@@ -158,7 +158,8 @@ def progress(db: sqlite3.Connection, id: str) -> Progress | None:
             "SELECT step, status, total FROM run_steps WHERE seq = ?", (record.seq,)
         ).fetchall()
     }
-    return Progress(record, made, steps)
+    (size,) = db.execute("SELECT bytes FROM runs WHERE seq = ?", (record.seq,)).fetchone()
+    return Progress(record, made, steps, size)
 
 
 def _state(

@@ -16,7 +16,7 @@ from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError, StoreFull
 from scheduler.durable.waiters import Waiters
 from scheduler.workflow_definitions import WorkflowDefinition
-from scheduler.workflows.model import NewRun, RunEnd, RunRecord, RunStatus
+from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.run_store import RunStore
 
@@ -25,6 +25,9 @@ log = logging.getLogger("hearth.durable")
 STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
 PRUNE_EVERY = 60.0
+LARGE_RUN = 4 * 2**20
+"""Bytes that a run keeps from which on it is decided about alone, beside small ones: what its steps have answered, up
+to 64 MiB, is in memory meanwhile, and as values several times as large."""
 FAULT = "the gateway has a fault; its log says more"
 MOST_AT_ONCE = 16
 """Runs that are decided about at once: what steps have answered is in memory meanwhile."""
@@ -73,6 +76,8 @@ class Runs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         """Runs that are being decided about."""
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        self._large_room = asyncio.Semaphore(1)
+        """For runs that keep over `LARGE_RUN`: the small ones do not wait for them."""
         self._waiters = Waiters(clock)
         self._hands: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loops: list[asyncio.Task[None]] = []
@@ -178,8 +183,7 @@ class Runs:
             while id in self._again:
                 self._again.discard(id)
                 try:
-                    async with self._room:
-                        await self._step(id)
+                    await self._step(id)
                 except StoreFull as full:  # waiting for room, it would hold what others wait for
                     log.warning("run %s has failed: %s", id, full)
                     await self._give_up(id, "not-kept", str(full))
@@ -203,6 +207,10 @@ class Runs:
         progress = await self.store.progress(id)
         if progress is None:
             return
+        async with self._room if progress.size <= LARGE_RUN else self._large_room:
+            await self._decide(id, progress)
+
+    async def _decide(self, id: str, progress: Progress) -> None:
         changes = await decide(self.store, progress)
         if not changes:
             return

@@ -20,10 +20,11 @@ from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
 from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows import run_rows
-from scheduler.workflows.model import NewRun, RunRecord, RunStatus, StepStatus
+from scheduler.workflows.model import Changes, NewRun, Progress, RunRecord, RunStatus, StepStatus
+from scheduler.workflows.moves import decide
 from scheduler.workflows.run_end_rows import FORGOTTEN_AT_ONCE
 from scheduler.workflows.run_store import RunStore
-from scheduler.workflows.runs import PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
+from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import body_of
 
@@ -336,6 +337,29 @@ async def test_a_follower_with_a_fault_keeps_no_run_from_its_end(
     await world.finish()
     assert await world.status() is RunStatus.SUCCEEDED
     assert "of a follower" in caplog.text
+
+
+@pytest.mark.parametrize(("size", "count", "at_once"), [(10_000, 20, MOST_AT_ONCE), (LARGE_RUN, 3, 1)])
+async def test_large_runs_are_decided_about_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, size: int, count: int, at_once: int
+) -> None:
+    now, most = 0, 0
+
+    async def watched(store: RunStore, progress: Progress) -> Changes:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        try:
+            return await decide(store, progress)
+        finally:
+            now -= 1
+
+    monkeypatch.setattr("scheduler.workflows.runs.decide", watched)
+    large = body_of("x" * size)
+    await asyncio.gather(*(world.runs.begin(NewRun(f"r{n}", "two", TWO, large)) for n in range(count)))
+    await world.quiet()
+    assert most == at_once
+    assert await world.stand() == {Status.QUEUED: count}
 
 
 async def test_a_full_store_takes_no_run(world: World) -> None:
