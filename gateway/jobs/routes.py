@@ -17,7 +17,7 @@ from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
 from gateway.pieces import Desk, in_time, page_response
 from gateway.problems import Problem, problem_of
-from scheduler.durable.model import Page
+from scheduler.durable.model import EMPTY_PAGE
 from scheduler.durable.store import KeyReused
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.jobs import Jobs
@@ -126,7 +126,7 @@ def add_job_routes(router: APIRouter, jobs: Jobs, starts: JobStarts, kept: KeptC
         query = JobQuery(
             status, int(cursor) if cursor else None, limit, None if admission.sees_all else visible
         )
-        page = await store.page(query) if store.exists else Page[tuple[Job, Counts]]((), None)
+        page = await store.page(query) if store.exists else EMPTY_PAGE
         return await page_response(
             "jobs",
             page.records,

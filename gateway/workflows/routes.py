@@ -31,7 +31,7 @@ from gateway.workflows.views import (
     workflow_view,
 )
 from scheduler.durable import model
-from scheduler.durable.model import Page
+from scheduler.durable.model import EMPTY_PAGE
 from scheduler.durable.store import KeyReused, Store
 from scheduler.durable.targets import Start
 from scheduler.workflow_definitions import WorkflowDefinition
@@ -238,7 +238,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         """Runs, newest first."""
         visible = None if CURRENT.get().sees_all else sight()
         query = RunQuery(workflow, status, int(cursor) if cursor else None, limit, visible)
-        page = await runs.store.page(query) if runs.store.exists else Page[RunRecord]((), None)
+        page = await runs.store.page(query) if runs.store.exists else EMPTY_PAGE
         return await page_response("runs", page.records, run_view, cursor=cursor_of(page))
 
     @router.get("/runs/{id}", tags=TAGS, summary="Show a run", responses=NO_RUN)

@@ -286,6 +286,8 @@ class HttpConnection(asyncio.Protocol):
             ):  # after a whole answer, rubbish costs the connection
                 self._fail(Nonsense(f"the instance's answer is not HTTP: {error}"))
             self._keep_alive = False
+        except httptools.HttpParserUpgrade:
+            self._keep_alive = False  # `on_headers_complete` has told that the instance switched protocols
 
     def _look(self) -> None:
         """Tell who waits what has come of the bytes that were parsed."""

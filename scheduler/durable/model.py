@@ -209,6 +209,10 @@ class Page(Generic[T]):
     cursor: int | None
 
 
+EMPTY_PAGE: Page[Any] = Page((), None)
+"""The only page of an empty list. (`Page[X](...)` raises TypeError in Python 3.11, since the class has slots.)"""
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """What one function has waiting. `due` is how many may run now (counted up to a bound), `next_due` when the first

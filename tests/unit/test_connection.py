@@ -216,6 +216,18 @@ async def test_nonsense(line: Line, answer: bytes) -> None:
     assert not line.connection.open
 
 
+async def test_a_switch_of_protocols_is_no_fault_of_ours(line: Line) -> None:
+    """Else a function could put a stack trace into the log with each answer."""
+    faults = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with pytest.raises(Nonsense, match="switched protocols"):
+        await line.exchange(
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nhi"
+        )
+    assert not line.connection.finish()
+    assert faults == []
+
+
 async def test_nonsense_in_the_body(line: Line) -> None:
     answer = await line.exchange(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")
     assert await answer.read() == b"ok"
