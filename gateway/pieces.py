@@ -16,13 +16,12 @@ from gateway.problems import Problem
 
 log = logging.getLogger("hearth")
 
-AT_ONCE = 50
-"""Objects of a list that are written in one turn of the loop: about a millisecond."""
 SMALL = 64 * 1024
 """Bytes of a body that is looked at at once: it is parsed in half a millisecond."""
 MOST_WAITING = 64
 """Large bodies that wait to be looked at: each holds its room in memory meanwhile."""
 TURN_SECONDS = 0.001
+"""Seconds of one turn of the event loop after which it may turn."""
 PATIENCE_SECONDS = 60.0
 """Seconds that a caller waits for what is done to others' work, such as interrupting a run."""
 _LATE: set[asyncio.Future[Any]] = set()
@@ -30,26 +29,24 @@ _LATE: set[asyncio.Future[Any]] = set()
 T = TypeVar("T")
 
 
-async def unhurried(items: Iterable[T], at_once: int = AT_ONCE) -> AsyncIterator[T]:
-    """Yield items, and let the loop turn after so many. They are what they were at the start."""
-    for number, item in enumerate(list(items), 1):
+async def unhurried(items: Iterable[T]) -> AsyncIterator[T]:
+    """Yield items, and let the loop turn each millisecond. They are what they were at the start."""
+    turn = Turn()
+    for item in list(items):
         yield item
-        if number % at_once == 0:
-            await asyncio.sleep(0)
+        await turn.rest()
 
 
-async def list_response(
-    items: Iterable[T], view: Callable[[T], BaseModel], at_once: int = AT_ONCE
-) -> Response:
+async def list_response(items: Iterable[T], view: Callable[[T], BaseModel]) -> Response:
     """Return a list of objects as an answer in JSON."""
-    return json_response(await _list(items, view, at_once))
+    return json_response(await _list(items, view))
 
 
 async def page_response(
     name: str, items: Sequence[T], view: Callable[[T], BaseModel], **others: object
 ) -> Response:
     """Return a page of a list as an answer in JSON: the list under its name, and other keys behind it."""
-    shown = await _list(items, view, AT_ONCE)
+    shown = await _list(items, view)
     rest = b"".join(b",%b:%b" % (_json(key), _json(value)) for key, value in others.items())
     return json_response(b"{%b:%b%b}" % (_json(name), shown, rest))
 
@@ -65,8 +62,8 @@ async def mapping_of(items: Iterable[tuple[str, T]], view: Callable[[T], BaseMod
     return b"{%b}" % b",".join(parts)
 
 
-async def _list(items: Iterable[T], view: Callable[[T], BaseModel], at_once: int) -> bytes:
-    return b"[%b]" % b",".join([_object(view(item)) async for item in unhurried(items, at_once)])
+async def _list(items: Iterable[T], view: Callable[[T], BaseModel]) -> bytes:
+    return b"[%b]" % b",".join([_object(view(item)) async for item in unhurried(items)])
 
 
 def _object(shown: BaseModel) -> bytes:

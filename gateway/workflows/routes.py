@@ -56,8 +56,6 @@ NOT_STARTED = problem_responses(
     "store-failed",
     "draining",
 )
-WORKFLOWS_AT_ONCE = 2
-"""Workflows that are shown in one turn of the loop: each may have a thousand steps."""
 LARGEST_INPUT = 6 * 2**20
 """Bytes of what a run is started with."""
 ANY_BODY: dict[str, Any] = {
@@ -169,10 +167,10 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         """Every workflow of functions.yaml whose functions the key may see."""
         seen = [
             (name, definition)
-            async for name, definition in unhurried(runs.workflows().items(), WORKFLOWS_AT_ONCE)
+            async for name, definition in unhurried(runs.workflows().items())
             if may_see(definition.functions())
         ]
-        return await list_response(seen, lambda each: workflow_view(*each), WORKFLOWS_AT_ONCE)
+        return await list_response(seen, lambda each: workflow_view(*each))
 
     @router.get("/workflows/{name}", tags=TAGS, summary="Show a workflow", responses=NO_WORKFLOW)
     async def show_workflow(name: WorkflowName) -> WorkflowView:

@@ -197,6 +197,8 @@ class Crowded:
             f"t{n:04d}": {"events": {"filters": [DEEP]}, "function": f"f{n:04d}"}
             for n in range(TRIGGERS // 2)
         }
+        wide = {"any": [{"exact": {"type": "x" * 20}}] * 4998}
+        triggers |= {f"v{n:02d}": {"events": {"filters": [wide]}, "function": "f0000"} for n in range(2)}
         triggers["hook"] = {
             "webhook": {"secret_env": "HEARTH_SECRET_HOOK", "max_body": "64MiB", "signature": "github"},
             "function": "f0000",
