@@ -240,6 +240,8 @@ def open_database(file: Path, had_one: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
+        # Some systems build SQLite so that it overwrites what is freed: then freeing writes as much log as keeping.
+        connection.execute("PRAGMA secure_delete = FAST")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
         migrate(connection)
     except BaseException:

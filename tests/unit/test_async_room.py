@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,21 @@ async def test_a_body_that_is_forgotten_while_it_is_read_is_not_taken_for_whole(
     await full.store.prune(0.0, 1.0)
     with pytest.raises(StoreError, match="forgotten while it was read"):
         await anext(reading)
+
+
+async def test_freeing_what_is_large_writes_hardly_any_log(full: FullStore, tmp_path: Path) -> None:
+    payload = await full.store.begin_body("a", 3 * MIB)
+    for _ in range(12):
+        await full.store.add_piece(payload, bytes(256 * 1024))
+    await full.writer.do(lambda db: piece_rows.discard(db, payload))
+    await full.writer.do(lambda db: None)
+
+    def truncate() -> None:
+        with closing(sqlite3.connect(tmp_path / "calls.db")) as db:
+            assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+    await asyncio.to_thread(truncate)
+    while await full.store.prune(0.0, 1.0):
+        pass
+    assert (tmp_path / "calls.db-wal").stat().st_size < MIB // 2
+    assert (await full.store.kept()).used < MIB
