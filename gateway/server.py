@@ -18,7 +18,7 @@ from gateway.app import Edge
 from gateway.client_protocol import ClientLimits
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
-from gateway.memory.allocator import give_back_freed
+from gateway.memory.allocator import c_library_trim, give_back_freed
 from gateway.memory.bound import CONNECTION_BYTES
 from gateway.memory.connections import ConnectionMemory
 from gateway.runtime import Runtime
@@ -86,7 +86,7 @@ async def serve(
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     watching = asyncio.ensure_future(reload_on_change(runtime.registry, settings, definitions))
     following = asyncio.ensure_future(runtime.access.follow())
-    trimming = asyncio.ensure_future(give_back_freed(runtime.bodies, runtime.clock))
+    trimming = asyncio.ensure_future(give_back_freed(runtime.bodies, runtime.clock, c_library_trim()))
     stopped = asyncio.ensure_future(stop.wait())
 
     def end_if_failed(task: asyncio.Future[None]) -> None:

@@ -50,6 +50,8 @@ class BodyBudget:
     ) -> None:
         self.total = total
         self.held = 0
+        self.peak = 0
+        """The most bytes that were held since somebody set this."""
         self.on_refused = on_refused
         """Called for what had no room: `body`, `head`, `unread`, `answer`, `call` or
         `document`."""
@@ -138,6 +140,7 @@ class BodyBudget:
 
     def _add(self, caller: str, size: int) -> None:
         self.held += size
+        self.peak = max(self.peak, self.held)
         self._by_caller[caller] = self.held_by(caller) + size
 
     def _serve(self) -> None:
