@@ -74,13 +74,19 @@ class Message:
         else:
             self._kept.clear()
 
-    def body(self) -> bytes:
-        """The body of a message for a webhook that there is, within its limit."""
-        return b"".join(self._kept)
+    def take(self) -> bytes:
+        """Return the body, once: of a message for a webhook that there is, within its limit."""
+        body = b"".join(self._kept)
+        self.drop()
+        return body
+
+    def drop(self) -> None:
+        """Keep nothing of the body any more. To free many MiB takes some time."""
+        self._kept.clear()
 
     def event(self, signature: str, now: float) -> Event:
         """The event that it becomes if it is signed this way. Raises `WrongSignature` and `EventFault`."""
-        return SCHEMES[signature](self.name, self._signings[signature], self._headers, self.body, now)
+        return SCHEMES[signature](self.name, self._signings[signature], self._headers, self.take, now)
 
 
 class Hooks:
@@ -120,6 +126,7 @@ class Hooks:
         try:
             event = message.event(message.signature, now)
         except WrongSignature as error:
+            message.drop()
             for other in SCHEMES.keys() - {message.signature}:  # as much work as for any other name
                 with suppress(WrongSignature):
                     message.event(other, now)

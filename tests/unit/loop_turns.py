@@ -93,7 +93,9 @@ class Ask:
 
 async def ask(edge: Edge, request: Ask) -> Answer:
     """Have a gateway answer a request, whose body comes piece by piece."""
-    pieces = [request.body[at : at + PIECE] for at in range(0, len(request.body), PIECE)] or [b""]
+    starts = list(range(0, len(request.body), PIECE)) or [
+        0
+    ]  # cut as they are asked for: many MiB take their time
     headers = {"host": "127.0.0.1:8080", **request.headers}
     if request.body:
         headers["content-length"] = str(len(request.body))
@@ -101,10 +103,11 @@ async def ask(edge: Edge, request: Ask) -> Answer:
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
-        if not pieces:
+        if not starts:
             await asyncio.get_running_loop().create_future()
-        piece = pieces.pop(0)
-        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        at = starts.pop(0)
+        piece = request.body[at : at + PIECE]
+        return {"type": "http.request", "body": piece, "more_body": bool(starts)}
 
     async def send(message: Mapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
