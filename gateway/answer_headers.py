@@ -28,9 +28,11 @@ NOT_FROM_ANY_FUNCTION = (
     b"x-accel-limit",
     b"x-accel-charset",
     b"x-accel-expires",
+    b"x-archive-",
+    b"x-envoy-",
     b"x-sendfile",
     b"x-lighttpd-send",
-    b"x-litespeed-location",
+    b"x-litespeed-",
     b"x-reproxy",
 )
 """Beginnings of fields that only Hearth may set, or that a proxy in front of Hearth would take for orders."""

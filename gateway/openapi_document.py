@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from gateway.access.access import CURRENT, OPEN, Admission
+from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
 from gateway.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
 from gateway.problems import Problem
 from gateway.runtime import Runtime
@@ -75,7 +75,8 @@ class Documents:
 
     async def of(self, reader: Admission) -> Served:
         """Return the document as of now, with the functions that a reader may see. Raises `Problem`."""
-        look = Look(self._runtime.access.keys is not None, reader.sight, self._declared())
+        declared = () if reader.sight is NOTHING else self._declared()
+        look = Look(self._runtime.access.keys is not None, reader.sight, declared)
         if (kept := self._find(look)) is not None:
             return kept
         if self._waiting >= MOST_WAITING:
