@@ -108,6 +108,16 @@ def is_origin_of(origin: bytes, host: bytes) -> bool:
     return (ours.name, ours.port or default) == (theirs.name, theirs.port or default)
 
 
+def host_names(entries: list[str]) -> list[str]:
+    """Return the names of a setting, checked. Raises ValueError for one that no Host field could ever match."""
+    for entry in entries:
+        address = f"[{entry}]" if ":" in entry and not entry.startswith("[") else entry
+        authority = authority_of(address.encode())
+        if authority is None or authority.port is not None:
+            raise ValueError(f"must be names or addresses alone, like hearth.example, not {entry!r}")
+    return entries
+
+
 def _normal(name: str) -> str:
     """Return a name of a setting as `Authority` has it."""
     try:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
+from gateway.guard import host_names
 from pool.uids import DEFAULT_UIDS, UidRange
 from scheduler.durable.callback_allow import Allowed
 from scheduler.triggers.secret_names import SecretNames
@@ -96,7 +97,7 @@ class Settings(BaseSettings):
     uids: Annotated[UidRange, NoDecode, BeforeValidator(uids_of)] = Field(
         DEFAULT_UIDS, description="Uids for containers, one each, as FIRST-LAST"
     )
-    allowed_hosts: Annotated[list[str], NoDecode, parts(",")] = Field(
+    allowed_hosts: Annotated[list[str], NoDecode, parts(","), AfterValidator(host_names)] = Field(
         default_factory=list, description="Further Host names that a loopback gateway answers to, by commas"
     )
     allowed_secrets: Annotated[list[str], NoDecode, parts(","), AfterValidator(secret_names)] = Field(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.guard import Guard, authority_of, is_loopback, is_origin_of
+from gateway.guard import Guard, authority_of, host_names, is_loopback, is_origin_of
 
 
 def scope(
@@ -218,3 +218,18 @@ def test_only_a_name_of_ours_with_or_without_a_port_is_let_in(host: bytes) -> No
     assert refused(Guard("127.0.0.1"), scope(host.decode("latin-1"))) is not bool(ours)
     authority = authority_of(host)
     assert authority is not None or not ours
+
+
+@pytest.mark.parametrize("entry", ["hearth.example", "HEARTH", "10.0.0.1", "::1", "[2001:db8::7]", "a_b"])
+def test_a_setting_names_hosts(entry: str) -> None:
+    assert host_names([entry]) == [entry]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["hearth.example:8080", "[::1]:8080", "https://hearth.example", "hearth.example/", "a b", "bücher.de"],
+)
+def test_a_name_that_no_host_field_could_match_is_told(entry: str) -> None:
+    """Else the gateway answers 403 to it, and says to add it."""
+    with pytest.raises(ValueError, match="must be names or addresses alone"):
+        host_names(["other", entry])
