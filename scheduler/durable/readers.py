@@ -73,6 +73,8 @@ class Readers:
         self._reads: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._open = 0
+        self._may_begin = threading.Event()
+        self._may_begin.set()
         self.refusals: Counter[Refusal] = Counter()
         """Reads that were refused or ended: `busy`, none began in time; `slow`, it took too long."""
 
@@ -100,6 +102,14 @@ class Readers:
         self._reads.put(_Read(operation, time.monotonic(), done))
         return await done
 
+    def pause(self) -> None:
+        """Begin no further read until `go_on`, or for as long as one may run. Any thread may call it."""
+        self._may_begin.clear()
+
+    def go_on(self) -> None:
+        """Begin reads again. Any thread may call it."""
+        self._may_begin.set()
+
     async def close(self) -> None:
         """Do what was asked for, then close the connections."""
         for _ in self._threads:
@@ -126,6 +136,8 @@ class Readers:
         while (read := self._reads.get()) is not None:
             result: object = None
             fault: Exception | None = None
+            if not self._may_begin.wait(self._limits.run_seconds):
+                self._may_begin.set()  # nobody has written since: nothing is waited for
             try:
                 if time.monotonic() > read.asked + self._limits.wait_seconds:
                     raise StoreBusy("the store is busy with other reads; try again later")

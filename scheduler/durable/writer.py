@@ -147,14 +147,19 @@ class Writer:
 
     def _bound_log(self, connection: sqlite3.Connection) -> None:
         """Write the log into the database when it has grown large. Where a reader stands in the way it is tried again
-        after the next commit."""
+        after the next commit, and no further read begins until then: one after another they would let it grow."""
         try:
             large = self._log.stat().st_size > LARGEST_LOG
         except FileNotFoundError:
             return
         if large:
             connection.execute("PRAGMA busy_timeout = 100")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (is_in_use, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            for readers in (self.looks, self.lists):
+                if is_in_use:
+                    readers.pause()
+                else:
+                    readers.go_on()
 
     def _open(self) -> sqlite3.Connection:
         connection = open_database(self.file.path, self.file.had_one)
