@@ -92,6 +92,10 @@ class Launcher:
         Sets `container`, `cgroup` and `link` as soon as they are known. Raises `StartFailed` (platform) or
         `FunctionBroken` (the image does not start or does not serve).
         """
+        if (
+            not self._settings.run_folder.parent.is_dir()
+        ):  # made anew it would be in the way of the one that comes back
+            raise StartFailed("the data folder was deleted or moved; move it back, or restart the gateway")
         try:
             kind = instance.workload.kind if instance.workload else Kind.HANDLER
             await {

@@ -96,7 +96,7 @@ class Records:
     def _write(self, record: Record) -> None:
         fresh = self._folder / f"{record.id}.new"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)  # not the data folder: one that was moved away comes back
             fresh.write_text(json.dumps(asdict(record)))
             fresh.replace(self._file(record.id))
         except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from harness import Gateway, eventually, handler
+from harness import Gateway, command, eventually, handler
 
 pytestmark = pytest.mark.engine
 
@@ -15,7 +15,10 @@ ASYNC = {"prefer": "respond-async"}
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    functions = {"hello": handler("def handle(event, context):\n    return 'hello'\n")}
+    functions = {
+        "hello": handler("def handle(event, context):\n    return 'hello'\n"),
+        "tool": command("echo", "hello"),
+    }
     with Gateway(tmp_path_factory.mktemp("folder"), functions) as made:
         yield made
 
@@ -48,9 +51,13 @@ def test_a_folder_that_is_moved_away_and_back(gateway: Gateway) -> None:
         assert readiness(gateway) == (503, detail)
         assert gateway.http.get(place).status_code == 503
         assert gateway.call("hello", {}).status_code == 200, "a warm call needs no store"
+        cold = gateway.call("tool", {})
+        assert (cold.status_code, "data folder was deleted or moved" in cold.text) == (503, True)
+        assert not gateway.data.exists(), "else it could not be moved back"
     finally:
         away.rename(gateway.data)
     assert readiness(gateway) == (200, "")
+    eventually(lambda: gateway.call("tool", {}).text == "hello\n", 30)
     status, again = accept(gateway)
     assert status == 202
     assert is_done(gateway, place)
