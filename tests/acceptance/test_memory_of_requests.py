@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import socket
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from crowd import HOST, Crowd, allow_many_files, head
 from harness import Gateway, eventually, handler, sum_of
 
 from gateway.access.keys import create, parse_quota
@@ -24,7 +22,6 @@ SLACK = 24 * MIB
 ECHO = "def handle(event, context):\n    return event\n"
 SLOW = "import time\n\ndef handle(event, context):\n    time.sleep(event)\n    return 'done'\n"
 LARGE = "def handle(event, context):\n    return 'x' * 250_000\n"
-HOST = b" HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Attacked:
@@ -35,11 +32,8 @@ class Attacked:
         self.keys = keys
 
     def head(self, target: bytes, length: int, key: str = "", *fields: bytes) -> bytes:
-        """The head of a POST."""
-        lines = [b"POST " + target + HOST, b"Content-Length: %d\r\n" % length, *fields]
-        if key:
-            lines.append(b"X-Hearth-Key: %b\r\n" % self.keys[key].encode())
-        return b"".join(lines) + b"\r\n"
+        """The head of a POST, with the key of this name."""
+        return head(target, length, self.keys[key] if key else "", *fields)
 
     def call(self, function: str, payload: object) -> str:
         """A call of somebody who does no harm; what it answers."""
@@ -58,8 +52,7 @@ class Attacked:
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_many_files()
     texts, lines = {}, []
     for name, scopes in (
         ("good", ["invoke:*"]),
@@ -81,68 +74,6 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
         for function in functions:
             found.call(function, 0)
         yield found
-
-
-class Crowd:
-    """Clients that send as much as is taken of what they have, and read nothing until they are asked."""
-
-    def __init__(self, attacked: Attacked) -> None:
-        host, _, port = attacked.gateway.url.removeprefix("http://").partition(":")
-        self._address = host, int(port)
-        self._attacked = attacked
-        self._left: dict[socket.socket, memoryview] = {}
-        self.clients: list[socket.socket] = []
-        self.peak = attacked.gateway.memory()
-
-    def __enter__(self) -> Crowd:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for client in self.clients:
-            client.close()
-
-    def come(self, count: int, data: bytes) -> None:
-        """So many more clients, each of which begins to send this."""
-        for number in range(count):
-            client = socket.create_connection(self._address)
-            client.setblocking(False)
-            self.clients.append(client)
-            self._left[client] = memoryview(data)
-            self._send(client)
-            if number % 50 == 0:
-                self.look()
-
-    def _send(self, client: socket.socket) -> None:
-        try:
-            sent = client.send(self._left[client])
-        except BlockingIOError:
-            return
-        except OSError:
-            del self._left[client]
-            return
-        self._left[client] = self._left[client][sent:]
-        if not self._left[client]:
-            del self._left[client]
-
-    def look(self) -> bool:
-        """Send on, and note the most memory that the gateway has had. Whether all has been sent, or was refused."""
-        for client in list(self._left):
-            self._send(client)
-        self.peak = max(self.peak, self._attacked.gateway.memory())
-        return not self._left
-
-    def answers(self) -> Counter[bytes]:
-        """First lines of what was answered to each; empty for those that wait, `gone` for those cut off."""
-        found = Counter[bytes]()
-        for client in self.clients:
-            try:
-                said = client.recv(65536, socket.MSG_PEEK)
-                found[said.partition(b"\r\n")[0] or b"gone"] += 1
-            except BlockingIOError:
-                found[b""] += 1
-            except OSError:
-                found[b"gone"] += 1
-        return found
 
 
 ATTACKS = {
@@ -175,7 +106,7 @@ def test_halves_are_bounded_and_given_back(attacked: Attacked, attack: str) -> N
     gateway = attacked.gateway
     before = gateway.memory()
     count, data_of = ATTACKS[attack]
-    with Crowd(attacked) as crowd:
+    with Crowd(attacked.gateway) as crowd:
         crowd.come(count, data_of(attacked))
         for number in range(20):
             assert attacked.call("echo", f"call {number}") == f"call {number}"
@@ -197,7 +128,7 @@ def test_a_weak_key_is_refused_before_its_body(attacked: Attacked) -> None:
         (b"/events", ()),
         (b"/invoke/echo", (b"Prefer: respond-async\r\n",)),
     ):
-        with Crowd(attacked) as crowd:
+        with Crowd(attacked.gateway) as crowd:
             crowd.come(20, attacked.head(target, 5 * MIB, "weak", *fields))
             eventually(lambda: set(crowd.answers()) == {b"HTTP/1.1 403 Forbidden"})
     assert attacked.metric("hearth_body_memory_bytes") == 0
@@ -207,7 +138,7 @@ def test_answers_that_nobody_reads_are_bounded(attacked: Attacked) -> None:
     """Of 250 kB each: beyond the share of all answers, those who have stood still longest are cut off."""
     before = attacked.gateway.memory()
     request = attacked.head(b"/invoke/large", 1, "flood") + b"0"
-    with Crowd(attacked) as crowd:
+    with Crowd(attacked.gateway) as crowd:
         for _ in range(20):
             crowd.come(10, request * 60)
             assert attacked.call("echo", "one") == "one"
