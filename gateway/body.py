@@ -136,7 +136,7 @@ class RequestBody:
         return data
 
     def take_pieces(self) -> list[bytes]:
-        """What was read and not yet taken, as it came."""
+        """Return the pieces that were read and not yet taken, as they came."""
         pieces, self._chunks = self._chunks, []
         return pieces
 

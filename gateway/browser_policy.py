@@ -1,4 +1,4 @@
-"""What browsers are told to make of our answers: nothing, unless an answer says so itself."""
+"""Header fields that tell browsers to make nothing of our answers, unless an answer says so itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ DENY_ALL = b"sandbox; default-src 'none'; frame-ancestors 'none'"
 """The policy of the API's own answers, which are no pages at all."""
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 FROM_FUNCTION = (NOSNIFF, (POLICY, SANDBOX))
-"""What every answer of a function carries that is not marked `web: true`."""
+"""Fields of every answer of a function that is not marked `web: true`."""
 FROM_API = (NOSNIFF, (POLICY, DENY_ALL))
-"""What every answer of our own carries that has no policy of its own."""
+"""Fields of every answer of our own that has no policy of its own."""
 
 
 def for_browsers(send: Send) -> Send:

@@ -1,4 +1,4 @@
-"""What of a request goes to a function. `answer_headers` says what of its answer goes back. Pure functions.
+"""Parts of a request that go to a function. `answer_headers` is about its answer. Pure functions.
 
 Framing is rebuilt on both sides, never passed on (RFC 9110, 7.6.1: hop-by-hop fields; RFC 9112, 6: length or
 chunks, never both).

@@ -73,7 +73,7 @@ class Guard:
 
 
 class Authority(NamedTuple):
-    """Who a request is for: a name in lower case or an address, and a port if it says one."""
+    """The host that a request is for: a name in lower case or an address, and a port if it says one."""
 
     name: str
     port: int | None

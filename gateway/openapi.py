@@ -151,7 +151,7 @@ SERVERS = "hearth:servers"
 
 
 class Shown(NamedTuple):
-    """What the document says of a function."""
+    """One function, as the document shows it."""
 
     name: str
     kind: str

@@ -35,7 +35,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a document depends on. Equal ones have the same document."""
+    """All that a document depends on. Equal ones have the same document."""
 
     needs_key: bool
     sight: str

@@ -13,7 +13,7 @@ NEXT_PAGE = (
     "For the next page; null: there is none. A page with a cursor may be short or empty: a bounded number of records "
     "is looked at for each"
 )
-"""What the cursor of a list is."""
+"""Description of the cursor of a list."""
 
 
 class ProblemView(BaseModel):

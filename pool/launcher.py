@@ -41,7 +41,7 @@ INSTANCE_LABEL = "org.hearth.instance"
 KEPT_LABEL = "org.hearth.kept-for"
 """Of containers that may stay when they have ended: the function that they are of."""
 LOOK_LABEL = "org.hearth.look"
-"""Of containers that are never started, only created to look into their image: they are no instance's."""
+"""Label of containers that are only created to look into their image. They are no instance's."""
 SOCKETS = "/run/hearth"
 CODE = "/function"
 OBITUARY_WAIT = 1.0

@@ -40,7 +40,7 @@ class Ledger:
         """How many instances of a function are in which state."""
         self.removals: Counter[str] = Counter()
         self.uids = Uids()
-        """Those of instances: held as long as an instance is in the books."""
+        """Uids of instances. Each is held as long as its instance is in the books."""
 
     def add(self, instance: Instance) -> None:
         """Reserve an instance's place, memory and uid; it is STARTING, or FOUND."""

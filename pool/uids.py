@@ -22,7 +22,7 @@ SHARED_USER = "65532:65532"
 OWN_GID = 65532
 """Group of a container with its own uid. The kernel counts nothing by group, and images may have files of it."""
 UID_LABEL = "org.hearth.uid"
-"""Of a container with a uid of its own: that uid, in decimal."""
+"""Label of a container with a uid of its own: that uid, in decimal."""
 LOWEST_UID = 1000
 """Distributions give lower ids to the system's own users."""
 HIGHEST_UID = 2**31 - 1

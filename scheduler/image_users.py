@@ -1,4 +1,4 @@
-"""Which uids a container has whose user only its image knows."""
+"""Uids of the users that images name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is mounted where an image declares volumes, so that nothing in its containers writes to the host's disk.
+"""Mounts where an image declares volumes, so that nothing in its containers writes to the host's disk.
 
 Left alone, the engine makes a volume on the disk, without a limit, for each. It makes none where a tmpfs is mounted.
 A tmpfs is empty, so an image with content at such a path is refused unless the function says what is to be there.
@@ -31,7 +31,7 @@ class VolumeRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an image has at the path of one of its volumes."""
+    """The content of an image at the path of one of its volumes."""
 
     content: str | None = None
     """The first thing in it that a tmpfs would hide; None if there is nothing."""

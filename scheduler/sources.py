@@ -28,7 +28,7 @@ SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_fai
 
 
 SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
-"""What stands for these users in a version. The default's is what it was when all containers shared a user: a new
+"""Stands for these users in a version. The default's is what it was when all containers shared a user: a new
 release of the gateway adopts what the one before has left."""
 
 

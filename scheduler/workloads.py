@@ -25,7 +25,7 @@ from scheduler.sources import collect, version_digest
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""
 FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # noqa: S108  in the container
-"""What programs look up of the user that they run as: no image has an entry for a container's own uid."""
+"""Variables in which programs look up their user: no image has an entry for a container's own uid."""
 
 
 def limits_of(definition: FunctionDefinition) -> Limits:

@@ -43,7 +43,7 @@ REASONS = (*FAULTS, "scope", "rate", "concurrency")
 
 
 EVERYTHING, NOTHING = "everything", "nothing"
-"""What a caller may learn of, in a word. No scope is called so."""
+"""How much a caller may learn of, in a word. No scope is called so."""
 
 
 class Admission:
@@ -78,7 +78,7 @@ class Admission:
         return True
 
     def may_invoke_any(self, functions: Iterable[str]) -> bool:
-        """Whether the caller may call one of these functions, or any whatever its name."""
+        """Return whether the caller may call one of these functions, or any whatever its name."""
         return True
 
     @property
@@ -238,8 +238,10 @@ class Access:
         return tenant
 
     def would_admit(self, headers: HeaderList, raw_path: bytes) -> bool:
-        """Whether `admit_call` may admit this call, as far as its head and its limit of calls at once say. Nothing is
-        counted."""
+        """Return whether `admit_call` may admit this call, as far as its head and its limit of calls at once say.
+
+        Nothing is counted.
+        """
         if self._tenants is None:
             return True
         tenant = self._find(take_credential(headers.copy()))

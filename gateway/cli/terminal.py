@@ -1,4 +1,4 @@
-"""What commands write, made safe for a terminal: all that a function or a caller had a part in may hold orders to it.
+"""Output of commands, made safe for a terminal: text of functions and callers may hold orders to it.
 
 Into a pipe or a file everything goes as it is.
 """
@@ -15,7 +15,7 @@ import click
 
 _RARE = re.compile(r"[^\n\t -~]")
 _JOINERS = "\u200c\u200d"
-"""What emoji and some scripts need between their characters."""
+"""Characters that emoji and some scripts need between others."""
 
 
 def visible(text: str) -> str:

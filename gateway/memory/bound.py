@@ -1,4 +1,4 @@
-"""What the gateway's memory is bounded by, as a sum of named parts: settings in, bytes out."""
+"""The bound of the gateway's memory, as a sum of named parts: settings in, bytes out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONNECTION_BYTES = 32 * 1024
 SLOT_BYTES = 640 * 1024
 """One call that runs: a head, a small body, and twice what one read of an instance's answer brings."""
 TURN_BYTES = 1024 * 104 * 1024
-"""What comes within one turn of the loop before anything is judged: 1,024 heads of 64 KiB with 256 fields."""
+"""Bytes that come within one turn of the loop before anything is judged: 1,024 heads of 64 KiB with 256 fields."""
 DOCUMENT_BYTES = 16 * 2**20 * 24
 """The largest document of JSON, a job's, as it is parsed: one at a time. Small ones are in the budget."""
 ACCEPTED_BYTES = 512 * 2**20

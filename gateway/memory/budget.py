@@ -71,7 +71,7 @@ class BodyBudget:
         return self.total * mine // (mine + others)
 
     def fits(self, caller: str, size: int) -> bool:
-        """Whether a caller may hold `size` bytes more now."""
+        """Return whether a caller may hold `size` bytes more now."""
         mine, others = self._parts(caller)
         free = self.total - self.held - size
         return (self.held_by(caller) + size) * others <= free * mine
@@ -99,7 +99,7 @@ class BodyBudget:
         self._serve()
 
     def may_wait(self, caller: str) -> bool:
-        """Whether one more request of a caller may wait: each of them holds a piece of its body meanwhile."""
+        """Return whether one more request of a caller may wait: each of them holds a piece of its body meanwhile."""
         most = max(FEWEST_WAITERS, self.most(caller) // BYTES_OF_A_WAITER)
         return len(self._queues.get(caller, ())) < most
 

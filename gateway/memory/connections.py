@@ -1,4 +1,4 @@
-"""What connections hold of the budget on their own: bytes that nobody has asked for, and answers that nobody reads.
+"""The part of the budget that connections hold: bytes that nobody has asked for, and answers that nobody reads.
 
 Where there is no room, the connection that has held longest makes some: it is the slowest. A request or an answer
 that moves on at once holds nothing here, and pays nothing.
@@ -55,7 +55,7 @@ class ConnectionShare:
 
 
 class ConnectionMemory:
-    """What the connections of all clients share."""
+    """The shares of the connections of all clients."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self.unread = ConnectionShare(budget, UNREAD, "unread")

@@ -35,7 +35,7 @@ SMALL_HEAD = 8 * 1024
 WAIT_SECONDS = 5.0
 """Time that a request waits for room: long enough for bodies on their way to end, short for a client's time-out."""
 RETRY_SECONDS = 2.0
-"""What `Retry-After` says to whoever found no room."""
+"""Seconds that `Retry-After` says where there was no room."""
 
 
 class Reservation:

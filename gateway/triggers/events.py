@@ -57,7 +57,7 @@ def check_open(triggers: Triggers, dispatcher: Dispatcher) -> None:
 async def carried_out(
     triggers: Triggers, fires: list[Fire], events: int, sender: str | None = None
 ) -> EventsView:
-    """What so many events have started, when it is on disk. `sender` is that of a `Fire`."""
+    """Return what so many events have started, when it is on disk. `sender` is that of a `Fire`."""
     outcomes = await triggers.carry_out(fires, sender=sender)
     return EventsView(events=events, started=list(map(started_view, fires, outcomes)))
 

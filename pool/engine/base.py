@@ -40,7 +40,7 @@ class NotRunnable(EngineError):
 
 
 class BadPath(EngineError):
-    """What an image has at a path cannot be read: links go round, or a name is none."""
+    """A path in an image that cannot be read: it leads through a file, its links go round, or a name is not valid."""
 
 
 class NotFound(EngineError):
@@ -144,7 +144,7 @@ class Image:
     variables: frozenset[str] = frozenset()
     """Names of the environment variables that it sets. Empty in what `images` returns."""
     user: str = ""
-    """Who its containers run as unless told otherwise, as the image says it. Empty in what `images` returns."""
+    """User that its containers run as unless told otherwise, as the image says it. Empty in what `images` returns."""
 
 
 @dataclass(frozen=True, slots=True)
