@@ -22,6 +22,7 @@ from gateway.memory.connections import ConnectionMemory
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
+from gateway.slices import SLICE_BYTES, HoldableFlow, SliceQueue, has_many_lines
 from pool.transport.message import header_lines
 
 MAX_HEAD = 64 * 1024
@@ -60,10 +61,14 @@ class ClientLimits:
     connections: int
     memory: ConnectionMemory = field(default_factory=lambda: ConnectionMemory(BodyBudget(2**40)))
     """What they hold of the budget for requests and answers."""
+    slices: SliceQueue = field(default_factory=SliceQueue)
+    """Those whose data is parsed in slices."""
 
 
 class ClientProtocol(OneWriteProtocol):
     """One connection of a client."""
+
+    _reading: HoldableFlow
 
     def __init__(self, limits: ClientLimits, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -85,6 +90,8 @@ class ClientProtocol(OneWriteProtocol):
         self._body_bytes = 0
         """Of the latest request's body, read so far."""
         self._large = False
+        self._aside = b""
+        """Data that came and waits to be parsed in slices."""
         self._hosts = 0
         self._upgrade = False
 
@@ -93,6 +100,7 @@ class ClientProtocol(OneWriteProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop."""
         super().connection_made(transport)
+        self.flow = self._reading = HoldableFlow(transport)
         transport.set_write_buffer_limits(WRITE_BUFFER)
         if len(self.connections) > self._limits.connections:
             self.transport.abort()
@@ -106,6 +114,7 @@ class ClientProtocol(OneWriteProtocol):
         self._in_time()
         self._moves()
         self._limits.memory.answers.let_go(self)
+        self._aside = b""
         self._hold(0)
         running = self._running
         if running is not None and not running.response_complete:
@@ -118,7 +127,7 @@ class ClientProtocol(OneWriteProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._refused:
+        if self._refused or (len(data) > SLICE_BYTES and self._set_aside(data)):
             return
         self._unset_keepalive_if_required()
         if self._in_head:
@@ -151,6 +160,28 @@ class ClientProtocol(OneWriteProtocol):
             self._await_request()
         else:
             self._await_body()
+
+    def _set_aside(self, data: bytes) -> bool:
+        """Have data parsed in slices if it has many lines, and read nothing more meanwhile; return whether it has."""
+        if not has_many_lines(data):
+            return False
+        self._unset_keepalive_if_required()
+        self._aside = data
+        self._reading.hold()
+        self._hold(self._unread())
+        if self._aside:
+            self._limits.slices.put(self._parse_slice)
+        return True
+
+    def _parse_slice(self) -> bool:
+        """Parse one slice of what was set aside; return whether something is left."""
+        if not self._aside:
+            return False
+        data, self._aside = self._aside[:SLICE_BYTES], self._aside[SLICE_BYTES:]
+        self.data_received(data)
+        if not self._aside:
+            self._reading.release()
+        return bool(self._aside)
 
     def _await_request(self) -> None:
         if self.timeout_keep_alive_task is None and not self.transport.is_closing():
@@ -238,9 +269,9 @@ class ClientProtocol(OneWriteProtocol):
 
     def _unread(self) -> int:
         """Bytes that came and that nobody has asked for: of half a head, of bodies, and of requests that wait."""
-        size = 0
+        size = len(self._aside)
         if self._in_head:
-            size = self._head_begin + self._head_bytes + FIELD_BYTES * len(self.headers)
+            size += self._head_begin + self._head_bytes + FIELD_BYTES * len(self.headers)
         if self._running is not None:
             size += len(self._running.body)
         for cycle, _ in self.pipeline:
@@ -290,6 +321,8 @@ class ClientProtocol(OneWriteProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        self._aside = b""
+        self._reading.release()
         self.headers, self.url, self.scope = [], b"", NO_SCOPE
         self.parser = None  # type: ignore[assignment]  # it keeps the field that is not whole
         self._in_head = False
