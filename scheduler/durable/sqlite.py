@@ -165,7 +165,7 @@ class SqliteStore:
     async def pieces(self, payload: int) -> AsyncIterator[bytes]:
         number, left = 0, await self._writer.read(lambda db: piece_rows.size_of(db, payload))
         while left > 0:
-            data = await self._writer.read_many(partial(piece_rows.piece, payload=payload, number=number))
+            data = await self._writer.read_piece(partial(piece_rows.piece, payload=payload, number=number))
             if data is None:
                 raise StoreError("what is kept of it was forgotten while it was read")
             yield data

@@ -26,6 +26,9 @@ LOOKS = ReadLimits(threads=1, waiting=1024)
 """Of reads of one thing by its id, which take microseconds. Lists do not hold them up."""
 LISTS = ReadLimits(threads=2, waiting=64)
 """Of reads of many rows, which take milliseconds."""
+PIECES = ReadLimits(threads=1, waiting=100_000, wait_seconds=60.0)
+"""Of reads of a large body or answer, piece by piece. Each reader of one waits for one piece at a time, so there are
+as many as connections and running calls. What has begun goes on: it takes its turn, and lists do not hold it up."""
 PAUSE = 0.003
 """Seconds between two commits at least. Who comes meanwhile shares the next one, and the event loop has the
 interpreter to itself: commits of two or three operations, back to back, would take more of it than the calls."""
@@ -60,6 +63,7 @@ class Writer:
         self._closed = False
         self.looks = Readers(self.file, LOOKS)
         self.lists = Readers(self.file, LISTS)
+        self.pieces = Readers(self.file, PIECES)
         self.commits = 0
         """Transactions so far."""
 
@@ -95,6 +99,10 @@ class Writer:
         """`read` for lists and sums of many rows."""
         return await self._read(self.lists, operation)
 
+    async def read_piece(self, operation: Operation[T]) -> T:
+        """`read` for the next piece of a large body or answer."""
+        return await self._read(self.pieces, operation)
+
     async def _read(self, readers: Readers, operation: Operation[T]) -> T:
         if self._closed:
             raise StoreError("the store is closed")
@@ -105,19 +113,22 @@ class Writer:
     @property
     def waiting(self) -> Mapping[str, int]:
         """Return how many wait for a commit, and for a read."""
-        return {"commit": self._waiting, "read": self.looks.waiting + self.lists.waiting}
+        return {"commit": self._waiting, "read": sum(each.waiting for each in self._readers)}
 
     @property
     def refusals(self) -> Mapping[str, int]:
         """Return how many reads were refused so far, by reason."""
-        both = (self.looks.refusals, self.lists.refusals)
-        return {reason: sum(each[reason] for each in both) for reason in REFUSALS}
+        return {reason: sum(each.refusals[reason] for each in self._readers) for reason in REFUSALS}
+
+    @property
+    def _readers(self) -> tuple[Readers, ...]:
+        return self.looks, self.lists, self.pieces
 
     async def close(self) -> None:
         """Do what was asked for, then close the file."""
         self._closed = True
-        await self.looks.close()
-        await self.lists.close()
+        for readers in self._readers:
+            await readers.close()
         if self._thread is not None:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
@@ -155,7 +166,7 @@ class Writer:
         if large:
             connection.execute("PRAGMA busy_timeout = 100")
             (is_in_use, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            for readers in (self.looks, self.lists):
+            for readers in self._readers:
                 if is_in_use:
                     readers.pause()
                 else:

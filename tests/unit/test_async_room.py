@@ -290,6 +290,20 @@ async def test_a_body_that_is_forgotten_while_it_is_read_is_not_taken_for_whole(
         await anext(reading)
 
 
+async def test_however_many_read_large_bodies_at_once_each_gets_all_of_it(full: FullStore) -> None:
+    """A refusal in the middle would cut an answer off, or fail the run whose body it is."""
+    payload = await full.store.begin_body("a", 0)
+    for number in range(3):
+        await full.store.add_piece(payload, b"%d" % number)
+
+    async def read() -> bytes:
+        return b"".join([piece async for piece in full.store.pieces(payload)])
+
+    found = await asyncio.gather(*[read() for _ in range(500)])
+    assert set(found) == {b"012"}
+    assert sum(full.writer.refusals.values()) == 0
+
+
 async def test_freeing_what_is_large_writes_hardly_any_log(full: FullStore, tmp_path: Path) -> None:
     payload = await full.store.begin_body("a", 3 * MIB)
     for _ in range(12):
