@@ -69,6 +69,7 @@ class RequestBody:
         self.length: int | None = None
         """Declared length in bytes; None for chunks (and for no body at all)."""
         self._reservation = reservation_of(scope)
+        self._reservation.drop_at_end(self._chunks)
         self._declared = 0
         """The most bytes that the body can have by its head: none where nothing announces one."""
         for name, value in scope["headers"]:
@@ -137,7 +138,8 @@ class RequestBody:
 
     def take_pieces(self) -> list[bytes]:
         """Return the pieces that were read and not yet taken, as they came."""
-        pieces, self._chunks = self._chunks, []
+        pieces = self._chunks.copy()
+        self._chunks.clear()
         return pieces
 
     def put_back(self, data: bytes) -> None:

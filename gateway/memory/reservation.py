@@ -41,12 +41,13 @@ RETRY_SECONDS = 2.0
 class Reservation:
     """The bytes that one request holds of the budget, on account of `caller`."""
 
-    __slots__ = ("_budget", "_caller", "_head", "held")
+    __slots__ = ("_budget", "_caller", "_head", "_pieces", "held")
 
     def __init__(self, budget: BodyBudget, caller: str) -> None:
         self._budget = budget
         self._caller = caller
         self._head = 0
+        self._pieces: list[bytes] = []
         self.held = 0
         """Bytes, beside those of the head."""
 
@@ -126,8 +127,14 @@ class Reservation:
             self._head = size
         return True
 
+    def drop_at_end(self, pieces: list[bytes]) -> None:
+        """Have what is still in `pieces` dropped by `close`. Who refers to whom goes in circles after a failed call:
+        it would wait for the garbage collector, and nobody would count it."""
+        self._pieces = pieces
+
     def close(self) -> None:
         """Hold nothing."""
+        self._pieces.clear()
         self.shrink_to(0)
         if self._head:
             self._budget.give_back(self._caller, self._head)
@@ -156,6 +163,9 @@ class _NoLimit(Reservation):
 
     def try_grow_to(self, size: int) -> bool:
         return True
+
+    def drop_at_end(self, pieces: list[bytes]) -> None:
+        """It is everybody's, and has no end."""
 
 
 NO_LIMIT = _NoLimit(BodyBudget(0), "")

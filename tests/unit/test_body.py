@@ -274,3 +274,26 @@ async def test_a_document_has_room_for_what_is_parsed_of_it(size: int, held: int
         assert budget.documents.locked() is (size > SMALL_DOCUMENT)
     assert budget.held == 0
     assert not budget.documents.locked()
+
+
+async def test_nothing_of_a_body_is_left_when_its_request_has_ended() -> None:
+    """Also where a failed call still refers to it: nobody counts it any more."""
+    budget = BodyBudget(4 * PIECE)
+    reservation = Reservation(budget, "a")
+    scope = {"headers": [(b"content-length", b"6")], RESERVATION: reservation}
+    body = RequestBody(Client(b"one", b"two"), scope, 10)
+    await body.read_ahead()
+    assert budget.held == 6
+    reservation.close()
+    assert body.take() == b""
+    assert budget.held == 0
+
+
+async def test_pieces_that_were_taken_stay_with_who_took_them() -> None:
+    reservation = Reservation(BodyBudget(4 * PIECE), "a")
+    scope = {"headers": [(b"content-length", b"6")], RESERVATION: reservation}
+    body = RequestBody(Client(b"one", b"two"), scope, 10)
+    await body.read_ahead()
+    pieces = body.take_pieces()
+    reservation.close()
+    assert pieces == [b"one", b"two"]
