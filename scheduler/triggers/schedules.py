@@ -150,6 +150,8 @@ class Schedules:
             and (target := self._targets.get(course.latest[0])) is not None
             and await target.running(course.latest[1])
         )
+        if name in self._triggers.paused:
+            return  # while it was asked what runs
         decision = decide(table, course.state, now, self._watched[name], running)
         fires = [
             *(self._not_started(definition, at, Outcome.MISSED) for at in decision.missed),

@@ -182,10 +182,19 @@ class Triggers:
         course = self.courses.get(name)
         if course is not None:  # what falls due meanwhile is not made up for
             course = replace(course, state=State(self._clock.wall()))
-        await self.store.pause(name, paused, course)
+        before = frozenset(self.paused)
+        if paused:
+            self.paused.add(name)  # a fire that is being decided now must not follow the answer to the pause
+        try:
+            await self.store.pause(name, paused, course)
+        except BaseException:
+            if name not in before:
+                self.paused.discard(name)
+            raise
         if course is not None:
             self.courses[name] = course
-        (self.paused.add if paused else self.paused.discard)(name)
+        if not paused:
+            self.paused.discard(name)
         self.on_change()
 
     # -- what an event fires --------------------------------------------------------------------------------

@@ -244,6 +244,30 @@ async def test_a_schedule_that_is_paused_rests_over_a_restart_and_makes_up_for_n
     assert await world.outcomes("t") == ["started", "started"]
 
 
+async def test_a_schedule_that_is_paused_while_it_is_decided_about_fires_no_more(
+    world: TriggeredWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.declare(trigger("t", schedule="* * * * *", overlap="skip"))
+    await world.start()
+    await world.advance(61)
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def running(target: FunctionTarget, id: str) -> bool:
+        asked.set()
+        await answered.wait()
+        return False
+
+    monkeypatch.setattr(FunctionTarget, "running", running)
+    await world.advance(60)
+    assert asked.is_set()
+    pause = asyncio.ensure_future(world.triggers.pause("t", True))
+    await asyncio.sleep(0)
+    answered.set()
+    await pause
+    await world.advance(60)
+    assert await world.scheduled("t") == [60.0]
+
+
 async def test_jitter_puts_a_fire_off_and_no_further_than_it_says(world: TriggeredWorld) -> None:
     world.declare(trigger("t", schedule="*/10 * * * *", jitter="60s"))
     await world.start()
