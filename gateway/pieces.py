@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -134,9 +135,18 @@ class Desk:
 
 
 def _tidily(work: Callable[[], T]) -> T:
-    """Do a work; what a refusal has parsed is given back here, and not where the refusal is told."""
+    """Do a work; what a refusal has parsed is given back here, and not where the refusal is told.
+
+    The collector of cycles rests: it would look at all that was parsed, in one go and more than once.
+    """
+    rests = gc.isenabled()  # of several works the first lets it rest, and only until that one is done
+    if rests:
+        gc.disable()
     try:
         return work()
     except (Problem, ValueError) as error:
         error.__context__ = error.__cause__ = None
         raise error.with_traceback(None) from None
+    finally:
+        if rests:
+            gc.enable()

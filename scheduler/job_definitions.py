@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from scheduler import key_types as types
 from scheduler import rules
 from scheduler.container_keys import ContainerKeys
 from scheduler.faults import shown
+from scheduler.json_steps import dumps
 from scheduler.located_model import Reader, no_such
 from scheduler.located_yaml import KeyPath
 from scheduler.units import Duration, duration_between
@@ -27,8 +27,7 @@ def checked_inputs(value: object) -> tuple[object, ...]:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_TASKS:
         raise ValueError(f"must be a list of 1 to {MOST_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
     try:
-        for item in value:  # one by one: in between, other threads go on
-            json.dumps(item, allow_nan=False).encode()
+        dumps(value, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"must be a list of what JSON can say: {error}") from None
     return tuple(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from pydantic import BeforeValidator
 from scheduler import key_types as types
 from scheduler import rules
 from scheduler.faults import shown
+from scheduler.json_steps import dumps
 from scheduler.located_model import Keys, Reader, listed, no_such
 from scheduler.triggers.cron import Cron, parse_zone
 from scheduler.triggers.due import CatchUp, Overlap, Timetable
@@ -46,7 +46,7 @@ def _zone(value: object) -> str:
 
 def _json(value: object) -> object:
     try:
-        size, depth = len(json.dumps(value, allow_nan=False)), _depth(value)
+        size, depth = len(dumps(value, allow_nan=False)), _depth(value)
     except (TypeError, ValueError, RecursionError):
         raise ValueError("must be what JSON can hold: mappings, lists, text, numbers, true, false") from None
     if depth > DEEPEST_INPUT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from typing import Annotated, Any
 
@@ -26,6 +25,7 @@ from gateway.triggers.views import (
 from gateway.views import moment
 from scheduler.dispatcher import Dispatcher
 from scheduler.faults import shown
+from scheduler.json_steps import dumps, loads
 from scheduler.located_model import message_of
 from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.model import FireRecord
@@ -247,10 +247,8 @@ def add_trigger_routes(
 def definition_of(name: str, body: bytes, triggers: Triggers) -> TriggerDefinition:
     """The trigger of this JSON. Raises `Problem`, with everything that is wrong with it."""
     try:
-        keys = json.loads(body)
-        json.dumps(
-            keys, ensure_ascii=False
-        ).encode()  # neither the store nor an answer can hold half a character
+        keys = loads(body)
+        dumps(keys, ensure_ascii=False)  # neither the store nor an answer can hold half a character
     except (ValueError, RecursionError) as error:
         raise Problem("bad-request", f"the body is no JSON: {error}") from None
     if not isinstance(keys, dict):

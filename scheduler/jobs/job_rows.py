@@ -33,6 +33,7 @@ from scheduler.jobs.model import (
     own_function,
     task_state,
 )
+from scheduler.json_steps import dumps
 
 log = logging.getLogger("hearth.jobs")
 
@@ -106,7 +107,7 @@ def body_of(value: object, as_text: bool) -> bytes:
     """An input as a task's request has it: JSON. `as_text`: text is sent as it is, for commands read no JSON."""
     if as_text and isinstance(value, str):
         return value.encode(errors="replace")
-    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace")
+    return dumps(value, ensure_ascii=False, errors="backslashreplace")
 
 
 def show(db: sqlite3.Connection, id: str) -> Job | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 
@@ -16,6 +15,7 @@ from scheduler.job_definitions import JobDefinition, checked_inputs
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.model import Job, NewJob
+from scheduler.json_steps import loads
 from scheduler.registry import Registry
 from scheduler.units import format_size
 
@@ -145,7 +145,7 @@ class JobTarget:
         definition, each = self._starts.declared()[start.name], None
         if definition.tasks is None:
             try:
-                inputs = json.loads(start.body)
+                inputs = loads(start.body)
             except (ValueError, RecursionError):
                 inputs = None
             if not isinstance(inputs, list):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +15,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from scheduler.durable.model import HeaderList
-from scheduler.json_steps import loads
+from scheduler.json_steps import dumps, loads
 from scheduler.triggers.event import REQUIRED, Event
 
 STRUCTURED = "application/cloudevents+json"
@@ -153,14 +152,14 @@ def structured(event: Event) -> bytes:
     if event.data:
         try:
             if _is_json(event.content_type):
-                shown["data"] = json.loads(event.data)
+                shown["data"] = loads(event.data)
             else:
                 shown["data"] = event.data.decode()
-            return json.dumps(shown, allow_nan=False).encode()
+            return dumps(shown, allow_nan=False)
         except (ValueError, RecursionError):  # no JSON, or nested too deep to be written again
             shown.pop("data", None)
             shown["data_base64"] = base64.b64encode(event.data).decode()
-    return json.dumps(shown).encode()
+    return dumps(shown)
 
 
 def _of_object(given: Any, defaults: Mapping[str, str]) -> Event:
@@ -185,9 +184,7 @@ def _of_object(given: Any, defaults: Mapping[str, str]) -> Event:
         )  # as the JSON format has it
         as_text = isinstance(inline, str) and not _is_json(content_type)
         try:
-            data = (
-                inline.encode(errors="replace") if as_text else json.dumps(inline, allow_nan=False).encode()
-            )
+            data = inline.encode(errors="replace") if as_text else dumps(inline, allow_nan=False)
         except (ValueError, RecursionError):
             raise EventFault("`data` is nested too deep, or holds a number that JSON has not") from None
     return _checked(attributes, data)

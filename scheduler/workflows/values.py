@@ -7,10 +7,11 @@ same, so that a picture that one step has answered is the body that the next is 
 from __future__ import annotations
 
 import binascii
-import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from typing import Any
+
+from scheduler.json_steps import dumps, loads
 
 LARGEST = 8 * 2**20
 """Bytes of one body that an expression can look at, and of one that a step is called with."""
@@ -61,7 +62,7 @@ def body_of(value: Any) -> Body:
         body = _unpacked(value)
     else:
         try:
-            body = Body(json.dumps(value, allow_nan=False, separators=(",", ":")).encode(), JSON)
+            body = Body(dumps(value, allow_nan=False, separators=(",", ":")), JSON)
         except (TypeError, RecursionError) as error:
             raise ValueError(f"cannot be written as JSON: {error}") from error
     if len(body.data) > LARGEST:
@@ -71,7 +72,7 @@ def body_of(value: Any) -> Body:
 
 def _parsed(data: bytes) -> Any:
     try:
-        return json.loads(data, parse_constant=_no_number)
+        return loads(data, _no_number)
     except RecursionError:
         raise ValueError("is JSON that is nested too deep") from None
     except ValueError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import json.scanner
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,12 @@ class Turns:
 
     worst: float = 0.0
     where: str = ""
+    parsed: int = 0
+    """The most characters that any thread had the parser of JSON in C look at in one go."""
+    total: int = 0
+    """All characters that the parser looked at."""
+    written: int = 0
+    """The most characters that the writer wrote in one go."""
 
 
 @contextmanager
@@ -63,10 +71,52 @@ def watched() -> Iterator[Turns]:
     gc.disable()
     asyncio.Handle._run = timed  # type: ignore[method-assign]
     try:
-        yield turns
+        with json_counted(turns):
+            yield turns
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]
         gc.enable()
+
+
+@contextmanager
+def json_counted(turns: Turns) -> Iterator[None]:
+    """Count what the standard library parses and writes in one go: nobody else has the interpreter meanwhile."""
+    scanner, encode = json.scanner.make_scanner, json.JSONEncoder.encode  # type: ignore[attr-defined]
+    usual: Any = json._default_decoder  # type: ignore[attr-defined]
+
+    def counting(scan: Callable[[str, int], tuple[Any, int]]) -> Callable[[str, int], tuple[Any, int]]:
+        def counted(text: str, at: int) -> tuple[Any, int]:
+            end = at
+            try:
+                value, end = scan(text, at)
+            except json.JSONDecodeError as fault:
+                end = fault.pos
+                raise
+            except RecursionError:
+                end = at + sys.getrecursionlimit()
+                raise
+            finally:
+                turns.parsed = max(turns.parsed, end - at)
+                turns.total += end - at
+            return value, end
+
+        return counted
+
+    def written(encoder: json.JSONEncoder, value: object) -> str:
+        text = encode(encoder, value)
+        turns.written = max(turns.written, len(text))
+        return text
+
+    scan_once = usual.scan_once
+    usual.scan_once = counting(scan_once)
+    json.scanner.make_scanner = lambda decoder: counting(scanner(decoder))  # type: ignore[attr-defined]
+    json.JSONEncoder.encode = written  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        usual.scan_once = scan_once
+        json.scanner.make_scanner = scanner  # type: ignore[attr-defined]
+        json.JSONEncoder.encode = encode  # type: ignore[method-assign]
 
 
 @dataclass(slots=True)

@@ -16,6 +16,10 @@ from gateway.openapi_document import document
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONGEST_MS = 5.0
 """Milliseconds of processor time that one turn of the event loop may take."""
+MOST_PARSED = 64 * 1024
+"""Characters of JSON that any thread may have parsed in one go: half a millisecond in which no other has a turn."""
+MOST_WRITTEN = 512 * 1024
+"""Characters that it may have written in one go; most of them come six at a time, as `\\u00e4`."""
 TRIES = 3
 """Of several tries the best counts: others use the machine, too."""
 JSON = {"content-type": "application/json"}
@@ -149,6 +153,8 @@ async def test_no_route_holds_the_event_loop(crowded: Crowded, route: str, reque
         again = replace(request_, path=request_.path.replace("~", str(number)))  # what is removed is so once
         with watched() as turns:
             answer = await ask(crowded.edge, again)
+        assert turns.parsed <= MOST_PARSED
+        assert turns.written <= MOST_WRITTEN
         assert answer.status in (200, 202, 204, 400, 401, 404, 409, 413, 422, 503), answer
         if turns.worst < best:
             best, where = turns.worst, turns.where
