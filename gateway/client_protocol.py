@@ -163,7 +163,7 @@ class ClientProtocol(OneWriteProtocol):
 
     def _set_aside(self, data: bytes) -> bool:
         """Have data parsed in slices if it has many lines, and read nothing more meanwhile; return whether it has."""
-        if not has_many_lines(data):
+        if not has_many_lines(data) or len(data) <= self._rest_of_declared():
             return False
         self._unset_keepalive_if_required()
         self._aside = data
@@ -172,6 +172,14 @@ class ClientProtocol(OneWriteProtocol):
         if self._aside:
             self._limits.slices.put(self._parse_slice)
         return True
+
+    def _rest_of_declared(self) -> int:
+        """Return the bytes to come of a body whose length was declared; 0 for any other. They are no chunks."""
+        cycle: Any = self.cycle
+        if cycle is None or not getattr(cycle, "more_body", False):
+            return 0
+        lengths = (int(value) for name, value in cycle.scope["headers"] if name == b"content-length")
+        return next(lengths, 0) - self._body_bytes
 
     def _parse_slice(self) -> bool:
         """Parse one slice of what was set aside; return whether something is left."""

@@ -147,6 +147,26 @@ def test_data_with_long_lines_is_parsed_at_once() -> None:
     assert has_many_lines(b"1\r\na\r\n" * (SLICE_BYTES // 6 + 1))
 
 
+def test_text_of_a_declared_length_is_parsed_at_once_and_what_follows_it_is_not() -> None:
+    async def run() -> None:
+        clients = Clients(1)
+        wire = clients.wires[0]
+        text = b"line\r\n" * CHUNKS
+        declared = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (2 * len(text))
+        wire.protocol.data_received(declared)
+        await most_pieces_in_a_turn([wire])
+        wire.protocol.data_received(text)
+        assert CountingProtocol.pieces == 1
+        await most_pieces_in_a_turn([wire])
+        wire.protocol.data_received(text + TINY + END)
+        assert CountingProtocol.pieces == 1
+        assert await most_pieces_in_a_turn([wire]) <= SLICE_BYTES // 6 + 1
+        assert clients.bodies == [text + text, b"a" * CHUNKS]
+        wire.close()
+
+    asyncio.run(run())
+
+
 def test_a_held_flow_does_at_its_release_what_was_wished_last() -> None:
     async def run() -> None:
         wire = Clients(1).wires[0]
