@@ -13,6 +13,7 @@ from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.browser_policy import FROM_API
 from gateway.deadline import Deadline
 from gateway.durable.idempotency import RequestDigest, key_of, known_by
+from gateway.durable.kept_answer import cut_off_at_fault
 from gateway.durable.kept_body import INLINE, KeptBody
 from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
@@ -85,9 +86,10 @@ class AcceptEndpoint:
                     await _answer(send, result.status, headers, result.body)
                     return
                 await send({"type": "http.response.start", "status": result.status, "headers": headers})
-                async for piece in self._store.pieces(result.payload.id):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
+                with cut_off_at_fault(record.id):
+                    async for piece in self._store.pieces(result.payload.id):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await send({"type": "http.response.body", "body": b""})
                 return
         body = record_json(record)
         headers = [

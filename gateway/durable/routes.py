@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
-from fastapi.responses import StreamingResponse
 
 from gateway.access.access import CURRENT
+from gateway.durable.kept_answer import KeptAnswer
 from gateway.durable.views import (
     CountView,
     InvocationsView,
@@ -155,12 +155,11 @@ def add_routes(
             raise Problem("not-kept", record.detail)
         if result is None:
             raise Problem("not-found", f"the invocation is {record.status} and has no result: it was not run")
-        response: Response
-        if result.payload is None:
-            response = Response(result.body, status_code=result.status)
-        else:
-            response = StreamingResponse(store.pieces(result.payload.id), result.status)
-        response.raw_headers = result_headers(result, record)
+        headers = result_headers(result, record)
+        if result.payload is not None:
+            return KeptAnswer(record.id, result.status, headers, store.pieces(result.payload.id))
+        response = Response(result.body, status_code=result.status)
+        response.raw_headers = headers
         return response
 
     @router.delete("/invocations/{id}", tags=TAGS, summary="Cancel an accepted call", responses=CONFLICT)

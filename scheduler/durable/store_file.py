@@ -55,7 +55,7 @@ class StoreFile:
                 os.fsync(marker.fileno())
 
     def fault(self) -> str | None:
-        """Return why nothing can be kept here now, or None if it can. Three system calls."""
+        """Return why nothing can be kept here now, or None if it can. Four system calls."""
         fault = self._folder_fault()
         if fault is None:
             fault = self._fault_before_open() if self._opened is None else self._fault_of_opened()
@@ -87,6 +87,8 @@ class StoreFile:
             if opened != now:
                 what = "was deleted or moved" if now is None else "was replaced"
                 return f"{file.name} in the data folder {what}; move it back, or restart the gateway"
+        if _is_empty(self.path):  # a store has its first page from when it is opened on
+            return f"{self.path.name} in the data folder was emptied; put a copy back and restart the gateway"
         return None
 
     def _now(self) -> tuple[_Identity, ...]:
@@ -107,3 +109,11 @@ def _identity(file: Path) -> _Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_empty(file: Path) -> bool:
+    """Return whether a file is there and has no byte."""
+    try:
+        return file.stat().st_size == 0
+    except OSError:
+        return False

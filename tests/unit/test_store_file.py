@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -59,6 +60,7 @@ def swap_file(folder: Path) -> None:
         (lambda folder: (folder / "calls.db").unlink(), "calls.db in the data folder was deleted or moved"),
         (lambda folder: (folder / "calls.db-wal").unlink(), "calls.db-wal in the data folder was deleted"),
         (swap_file, "calls.db in the data folder was replaced"),
+        (lambda folder: os.truncate(folder / "calls.db", 0), "calls.db in the data folder was emptied"),
     ],
 )
 async def test_nothing_is_accepted_when_the_file_is_gone(
