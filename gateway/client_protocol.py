@@ -33,6 +33,8 @@ WRITE_BUFFER = 16 * 1024
 """Bytes of an answer that may wait in a connection before they count and the function is made to wait."""
 SMALL_BODY = 4 * 1024
 """Bytes of a whole body that wait uncounted for the one turn of the loop until somebody asks for them."""
+SHORT_HEAD = 3 * MOST_FIELDS
+"""Bytes of a head that cannot hold too many fields: each has a name, a colon and a line's end."""
 MAX_PIPELINED = 64
 """Requests that may wait on one connection for the answer to the one before them."""
 LINGER = 2.0
@@ -89,9 +91,10 @@ class ClientProtocol(OneWriteProtocol):
         """Whether this connection holds a part of the budget for what nobody has asked for yet."""
         self._body_bytes = 0
         """Of the latest request's body, read so far."""
-        self._large = False
         self._aside = b""
         """Data that came and waits to be parsed in slices."""
+        self._piece_bytes = 0
+        """Bytes that came last, in one piece."""
         self._hosts = 0
         self._upgrade = False
 
@@ -127,12 +130,13 @@ class ClientProtocol(OneWriteProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._refused or (len(data) > SLICE_BYTES and self._set_aside(data)):
+        size = len(data)
+        if self._refused or (size > SLICE_BYTES and self._set_aside(data)):
             return
         self._unset_keepalive_if_required()
         if self._in_head:
-            self._head_bytes += len(data)
-        self._large = len(data) > MAX_HEAD
+            self._head_bytes += size
+        self._piece_bytes = size
         while True:
             try:
                 self.parser.feed_data(data)
@@ -203,7 +207,8 @@ class ClientProtocol(OneWriteProtocol):
             self.flow.pause_reading()
             if self._late is None and self._body_bytes < READ_AHEAD:
                 self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
-        if self._holds or self._body_bytes > SMALL_BODY or self.pipeline or self.cycle.more_body:
+            self._hold(self._unread())
+        elif self._holds or self._body_bytes > SMALL_BODY or self.pipeline:
             self._hold(self._unread())
 
     def timeout_keep_alive_handler(self) -> None:
@@ -394,10 +399,8 @@ class ClientProtocol(OneWriteProtocol):
         self._in_head = False
         if self._late is not None:
             self._in_time()
-        if (self._large or self._head_bytes) and self._head_size() > MAX_HEAD:
-            raise self._too_long()
-        if len(self.headers) > MOST_FIELDS:
-            raise self._too_long()
+        if self._piece_bytes > SHORT_HEAD or self._head_bytes:
+            self._check_size()
         if self._hosts != 1:
             self._check_host()
         if self.parser.should_upgrade():
@@ -413,8 +416,14 @@ class ClientProtocol(OneWriteProtocol):
         """The head is in order: begin with the request."""
         super().on_headers_complete()
 
-    def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+    def _check_size(self) -> None:
+        """Refuse a head that is too long. One that came in a small piece cannot be."""
+        if len(self.headers) > MOST_FIELDS:
+            raise self._too_long()
+        if self._piece_bytes > MAX_HEAD or self._head_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEAD:
+                raise self._too_long()
 
     def _check_host(self) -> None:
         version = self.parser.get_http_version()

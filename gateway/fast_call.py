@@ -148,6 +148,8 @@ class FastCall(Invocation):
         "keep_alive",
         "response_complete",
     )
+    _queued: int
+    """Bytes that it holds of the budget; set when it comes into the queue."""
     message_event = _NoEvent()
     more_body = False
     response_started = False
@@ -166,8 +168,6 @@ class FastCall(Invocation):
         self._body = body
         self._admission = OPEN
         self._lease: Lease | None = None
-        self._queued = 0
-        """Bytes that it holds of the budget while it is in the queue."""
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._over = False
@@ -193,6 +193,7 @@ class FastCall(Invocation):
         if lease is not None:
             self._settle(lease, None)
             return
+        self._queued = 0
         if not self._client.background:
             size = len(self._body) + len(self._head.passed) + head_bytes(self._head.scope)
             if not fast.bodies.take(self._admission.caller, size, in_turn=False):
@@ -231,8 +232,9 @@ class FastCall(Invocation):
         if not isinstance(connection, HttpConnection):
             self._hand_over()  # it has to be opened, or the instance is being thawed over the engine
             return
-        if lease.instance.background is not self._client.background:
-            set_policy(lease.instance, self._client.background)
+        client = self._client
+        if lease.instance.background is not client.background:
+            set_policy(lease.instance, client.background)
         request = b"%bx-invocation-id: %b\r\n%b: %.3f\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head.passed,
             self.id.encode(),
@@ -246,7 +248,6 @@ class FastCall(Invocation):
         except NotSent:
             self._hand_over()  # the long way finds the same, and takes another
             return
-        client = self._client
         self.began = client.fast.clock.now()
         client.timer.set(self.began + self.function.limits.timeout)
 

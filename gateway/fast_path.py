@@ -63,17 +63,18 @@ class FastPathProtocol(ClientProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
         known = self._known
-        if (
-            known is not None
-            and self._between
-            and data.startswith(known.raw)
-            and len(data) == len(known.raw) + known.length
-            and (self.cycle is None or self.cycle.response_complete)
-            and not self._refused
-        ):
-            self._unset_keepalive_if_required()
-            if self._call(known, data[len(known.raw) :]):
-                return
+        if known is not None and self._between:
+            raw = known.raw
+            size = len(raw)
+            if (
+                data.startswith(raw)
+                and len(data) == size + known.length
+                and (self.cycle is None or self.cycle.response_complete)
+                and not self._refused
+            ):
+                self._unset_keepalive_if_required()
+                if self._call(known, data[size:]):
+                    return
         between, self._begun, reading = self._between, 0, self._candidate
         if self._fast_call is None and reading is None:
             self.timer.stop()
@@ -83,6 +84,8 @@ class FastPathProtocol(ClientProtocol):
             self._candidate, self._body = None, b""
             if between and self._begun == 1:
                 self._remember(latest, data)
+            else:
+                self._forget_head()
             if self._holds:
                 self._hold(self._unread())
         elif latest is not None:
@@ -107,8 +110,11 @@ class FastPathProtocol(ClientProtocol):
 
     def _remember(self, head: Head, data: bytes) -> None:
         """Know a head again whose request was all of the data, and nothing else."""
-        raw = data[: len(data) - head.length]
-        if len(raw) <= LONGEST_HEAD and raw.startswith(b"POST ") and raw.find(b"\r\n\r\n") == len(raw) - 4:
+        size = len(data) - head.length
+        if size > SMALL_HEAD:
+            self._forget_head()
+        raw = data[:size]
+        if size <= LONGEST_HEAD and raw.startswith(b"POST ") and raw.find(b"\r\n\r\n") == size - 4:
             head.raw = raw
             self._known = head
 
@@ -141,12 +147,14 @@ class FastPathProtocol(ClientProtocol):
             if head is not None:
                 self._read_on()
             super().on_message_complete()
-        elif len(head.passed) > SMALL_HEAD:
-            self._forget_head()
 
     def _await_request(self) -> None:
         if self._candidate is None:
             super()._await_request()
+
+    def _await_body(self) -> None:
+        if self.cycle is not self._fast_call:  # else it has been read
+            super()._await_body()
 
     def _read_on(self) -> None:
         """Let an ASGI cycle read the rest of a request, as if it had from the start."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gateway.problems import Problem
 
 CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
+FROM_ANOTHER_SITE = frozenset({b"cross-site", b"same-site"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 DEFAULT_PORTS = {b"http": 80, b"https": 443}
 _AUTHORITY = re.compile(
@@ -40,16 +41,17 @@ class Guard:
         if not self._active:
             return None
         host = None
-        origins, sites = [], []
+        origins: tuple[bytes, ...] = ()
+        sites: tuple[bytes, ...] = ()
         for name, value in scope["headers"]:
             if name not in CHECKED:
                 continue
             if name == b"host":
                 host = value
             elif name == b"origin":
-                origins.append(value)
+                origins += (value,)
             elif name == b"sec-fetch-site":
-                sites.append(value)
+                sites += (value,)
         if host not in self._known:
             authority = authority_of(host or b"")
             if host is None or authority is None or authority.name not in self._names:
@@ -63,7 +65,7 @@ class Guard:
         for origin in origins:
             if not is_origin_of(origin, host):
                 return Problem("forbidden", f"a page of {origin.decode('latin-1')} may not call this gateway")
-        if not {b"cross-site", b"same-site"}.isdisjoint(sites) and not self._is_visit(scope):
+        if sites and not FROM_ANOTHER_SITE.isdisjoint(sites) and not self._is_visit(scope):
             return Problem("forbidden", "a page of another site may not call this gateway")
         return None
 
