@@ -64,7 +64,13 @@ async def mapping_of(items: Iterable[tuple[str, T]], view: Callable[[T], BaseMod
 
 
 async def _list(items: Iterable[T], view: Callable[[T], BaseModel]) -> bytes:
-    return b"[%b]" % b",".join([_object(view(item)) async for item in unhurried(items)])
+    parts: list[bytes] = []
+    turn = Turn()
+    async for item in unhurried(items):
+        shown = view(item)
+        await turn.rest()  # between the two as well: a trigger may have thousands of filters
+        parts.append(_object(shown))
+    return b"[%b]" % b",".join(parts)
 
 
 def _object(shown: BaseModel) -> bytes:

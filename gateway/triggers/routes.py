@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import Enum
 from typing import Annotated, Any
 
@@ -120,7 +121,8 @@ def add_trigger_routes(
         store = triggers.store
         fires = await store.fires(definition.name, FIRES_KEPT) if store.exists else []
         shown_as = view(definition, fires[0] if fires else None)
-        # Its parts were checked as they were made; a condition may have thousands of filters.
+        await asyncio.sleep(0)  # a condition may have thousands of filters: to show them takes two turns
+        # Its parts were checked as they were made.
         whole = TriggerWithFiresView.model_construct(**dict(shown_as), fires=[*map(fire_view, fires)])
         return json_response(whole.model_dump_json(by_alias=True).encode())
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.access.keys import Key, parse_keys
 from gateway.app import Edge
 from gateway.guard import Guard
 from gateway.runtime import Runtime
@@ -26,14 +27,15 @@ from pool.instance import Instance
 from pool.states import State
 from pool.workload import Kind, Workload
 from scheduler.definitions import Definitions, FunctionDefinition
-from scheduler.durable.model import NewCall, Request
+from scheduler.durable.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.function import Limits
 from scheduler.job_definitions import JobDefinition
-from scheduler.jobs.model import NewJob
+from scheduler.jobs.model import JobStatus, NewJob, TaskState
 from scheduler.registry import Declared
+from scheduler.source_definitions import RedisStream, SourceDefinition
 from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.workflow_definitions import WorkflowDefinition
-from scheduler.workflows.model import Changes, Closed, NewRun, StepStatus
+from scheduler.workflows.model import Changes, Closed, NewRun, RunEnd, RunStatus, StepStatus
 from scheduler.workflows.values import Body
 
 PIECE = 64 * 1024
@@ -139,6 +141,8 @@ class Ask:
     headers: Mapping[str, str] = field(default_factory=dict)
     query: str = ""
     name: str = ""
+    refused: bool | None = False
+    """Whether it is answered with a status of 400 or more; None: either."""
 
 
 async def ask(edge: Edge, request: Ask) -> Answer:
@@ -146,7 +150,7 @@ async def ask(edge: Edge, request: Ask) -> Answer:
     starts = list(range(0, len(request.body), PIECE)) or [
         0
     ]  # cut as they are asked for: many MiB take their time
-    headers = {"host": "127.0.0.1:8080", **request.headers}
+    headers = {"host": "127.0.0.1:8080", "authorization": f"Bearer {EVERYTHING}", **request.headers}
     if request.body:
         headers["content-length"] = str(len(request.body))
     answer = Answer()
@@ -191,6 +195,16 @@ STEPS = 200
 TRIGGERS = 1000
 CALLS = 1000
 TASKS = 10_000
+DEAD = 1000
+"""Dead letters of each of some functions."""
+KEYS = 1000
+SOURCES = 100
+EVERYTHING, FEW = "hth_zzzzzzzz_" + "z" * 32, "hth_yyyyyyyy_" + "y" * 32
+"""Keys: one that may do everything, and one that may see few functions."""
+SECRET = "s" * 32
+"""What messages for the webhook are signed with."""
+KEPT, PIECES = "a" * 32, "b" * 32
+"""Calls that have ended: one with a large answer and a full log, and one whose answer lies in pieces."""
 INPUT = Body(b"{}", "application/json")
 DEEP = {"all": [{"any": [{"prefix": {"type": f"a{n}"}}, {"suffix": {"source": "z"}}]} for n in range(20)]}
 
@@ -210,7 +224,7 @@ class Crowded:
     """A gateway without a server, on an engine of memory, with many functions, instances, triggers, runs and jobs."""
 
     def __init__(self, folder: Path) -> None:
-        settings = Settings(memory_budget="1000GiB")
+        settings = Settings(memory_budget="1000GiB", api_keys=some_keys())
         self.data = DataFolder(folder)
         self.runtime = Runtime(settings, self.data, MemoryEngine(LoopClock()))
         self.edge = Edge(self.runtime, Guard("127.0.0.1"))
@@ -235,6 +249,16 @@ class Crowded:
         await self.runtime.triggers.load()
         self.runtime.triggers.declare(definitions.triggers)
         await self._keep(definitions)
+        await self._keep_ended()
+        await self._keep_ended_calls()
+        self._print(INSTANCES // 100)
+        stream = RedisStream(url="redis://127.0.0.1:1", stream="orders")
+        self.runtime.sources.declare(
+            {
+                f"s{n}": SourceDefinition.model_validate({"name": f"s{n}", "broker": stream})
+                for n in range(SOURCES)
+            }
+        )
 
     def _definitions(self) -> Definitions:
         functions = {
@@ -290,8 +314,66 @@ class Crowded:
         )
         await self.runtime.jobs.store.advance("j0", 0.0)
 
+    async def _keep_ended(self) -> None:
+        """End a run with a large output, some runs that can be resumed, and some jobs."""
+        runs, jobs = self.runtime.runs.store, self.runtime.jobs.store
+        output = Body(b"x" * (8 * 2**20 - 1), "text/plain")
+        await runs.apply("r10", Changes(end=RunEnd(RunStatus.SUCCEEDED, output)), 0, 0.0)
+        failed = Changes(closed=[Closed("s000", StepStatus.FAILED)], end=RunEnd(RunStatus.FAILED))
+        for number in range(3):
+            await runs.apply(f"r5{number}", failed, 0, 0.0)
+        for number in (20, 21, 22, 30, 31, 32):
+            found = await jobs.show(f"j{number}")
+            assert found is not None
+            await jobs.end(found[0], JobStatus.FAILED, {TaskState.FAILED: TASKS}, (), 0.0)
+
+    async def _keep_ended_calls(self) -> None:
+        """Keep calls with large answers and logs, and many dead letters."""
+        store = self.runtime.store
+        ids = {f"f{f:04d}": [f"{0xD0000 + f * DEAD + n:032x}" for n in range(DEAD)] for f in range(10, 18)}
+        calls = [NewCall(id, function, Request(), b"{}") for function, its in ids.items() for id in its]
+        await store.begin([*calls, *(NewCall(id, "f0002", Request(), b"{}") for id in (KEPT, PIECES))], 0.0)
+        lost = Result(500, [], b"x" * 100, log=b"y" * 100)
+        for function, its in {**ids, "f0002": [KEPT, PIECES]}.items():
+            left = len(its)
+            while left:
+                claimed = await store.claim(1.0, lambda _, f=function, n=left: {f: n})
+                left -= len(claimed.claims)
+        payload = await store.begin_payload(PIECES, 64 * PIECE)
+        for _ in range(64):
+            await store.add_piece(payload, b"x" * PIECE)
+        full = b"y" * (256 * 1024)
+        endings = [
+            Ending(KEPT, Status.SUCCEEDED, 0, Result(200, [], b"x" * (256 * 1024), log=full)),
+            Ending(PIECES, Status.SUCCEEDED, 0, Result(200, [], b"", payload=Payload(payload, 64 * PIECE))),
+        ]
+        endings += [Ending(call.id, Status.DEAD, 5, lost, error="x", detail="y" * 200) for call in calls]
+        await store.finish(endings, 2.0)
+
+    def _print(self, number: int) -> None:
+        """Fill the logs of some instances and of as many invocations."""
+        for n in range(number):
+            self.runtime.logs.remember(f"{n:032x}")
+            self.runtime.logs.write(f"{n:032x}", b"z" * (300 * 1024))
+            instance = self.runtime.pool.ledger.instances[f"i{n}"]
+            self.runtime.pool.output(instance, b"z" * (200 * 1024))
+
     async def close(self) -> None:
+        gc.unfreeze()
+        await self.runtime.sources.close()
         await self.runtime.store.close()
+
+
+def some_keys() -> list[Key]:
+    """Return many keys, among them `EVERYTHING` and `FEW`."""
+    lines = [
+        f"{EVERYTHING} read deploy admin invoke:* name=everything",
+        f"{FEW} invoke:f0001 invoke:f0002 name=few",
+    ]
+    for n in range(KEYS):
+        id = f"{n:08d}".translate(str.maketrans("0123456789", "abcdefghij"))
+        lines.append(f"hth_{id}_{'c' * 32} invoke:f{n % FUNCTIONS:04d} rate=5/s name=k{n}")
+    return parse_keys("\n".join(lines))
 
 
 def large_json(size: int) -> bytes:
