@@ -9,7 +9,6 @@ timer.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,54 +16,34 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.body import LATE, READ_AHEAD, Message, Receive
-from gateway.memory.budget import BodyBudget
-from gateway.memory.connections import ConnectionMemory
+from gateway.client_limits import ClientLimits
+from gateway.head_rules import (
+    MAX_HEAD,
+    MOST_FIELDS,
+    SHORT_HEAD,
+    WATCHED,
+    Refusal,
+    check_host,
+    check_size,
+    head_without_upgrade,
+    too_long,
+)
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from gateway.one_write import OneWriteProtocol
 from gateway.problems import Problem
-from gateway.slices import SLICE_BYTES, HoldableFlow, SliceQueue, has_many_lines
+from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
 from pool.transport.message import header_lines
 
-MAX_HEAD = 64 * 1024
-"""Bytes of a request's target and header fields."""
-MOST_FIELDS = 256
-"""Header fields of a request: each takes `FIELD_BYTES` beside its own, so that short ones are the dearest."""
 WRITE_BUFFER = 16 * 1024
 """Bytes of an answer that may wait in a connection before they count and the function is made to wait."""
 SMALL_BODY = 4 * 1024
 """Bytes of a whole body that wait uncounted for the one turn of the loop until somebody asks for them."""
-SHORT_HEAD = 3 * MOST_FIELDS
-"""Bytes of a head that cannot hold too many fields: each has a name, a colon and a line's end."""
 MAX_PIPELINED = 64
 """Requests that may wait on one connection for the answer to the one before them."""
 LINGER = 2.0
 """Seconds for which we go on reading after a refusal: closed at once, the client might not see why."""
-WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
-"""Fields that are looked at as they come."""
-
-
 NO_SCOPE: Any = {}
 """The scope of a request that is over."""
-
-
-class Refusal(Exception):
-    """A request that is not served; `problem` says why. Raised within the parser's callbacks."""
-
-    def __init__(self, slug: str, detail: str) -> None:
-        super().__init__(detail)
-        self.problem = Problem(slug, detail)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What a gateway puts up with: `patience` in seconds, and open connections of clients at once."""
-
-    patience: float
-    connections: int
-    memory: ConnectionMemory = field(default_factory=lambda: ConnectionMemory(BodyBudget(2**40)))
-    """What they hold of the budget for requests and answers."""
-    slices: SliceQueue = field(default_factory=SliceQueue)
-    """Those whose data is parsed in slices."""
 
 
 class ClientProtocol(OneWriteProtocol):
@@ -154,7 +133,7 @@ class ClientProtocol(OneWriteProtocol):
             break
         if self._in_head:
             if self._head_bytes > MAX_HEAD or len(self.headers) > MOST_FIELDS:
-                self._refuse(self._too_long().problem)
+                self._refuse(too_long().problem)
                 return
             if self._late is None:
                 self._late = self.loop.call_later(self._limits.patience, self._head_is_late)
@@ -167,7 +146,7 @@ class ClientProtocol(OneWriteProtocol):
 
     def _set_aside(self, data: bytes) -> bool:
         """Have data parsed in slices if it has many lines, and read nothing more meanwhile; return whether it has."""
-        if not has_many_lines(data) or len(data) <= self._rest_of_declared():
+        if not has_many_lines(data) or len(data) <= rest_of_declared(self.cycle, self._body_bytes):
             return False
         self._unset_keepalive_if_required()
         self._aside = data
@@ -176,14 +155,6 @@ class ClientProtocol(OneWriteProtocol):
         if self._aside:
             self._limits.slices.put(self._parse_slice)
         return True
-
-    def _rest_of_declared(self) -> int:
-        """Return the bytes to come of a body whose length was declared; 0 for any other. They are no chunks."""
-        cycle: Any = self.cycle
-        if cycle is None or not getattr(cycle, "more_body", False):
-            return 0
-        lengths = (int(value) for name, value in cycle.scope["headers"] if name == b"content-length")
-        return next(lengths, 0) - self._body_bytes
 
     def _parse_slice(self) -> bool:
         """Parse one slice of what was set aside; return whether something is left."""
@@ -367,11 +338,6 @@ class ClientProtocol(OneWriteProtocol):
         self.flow.resume_reading()
         self._late = self.loop.call_later(LINGER, self.transport.abort)
 
-    def _too_long(self) -> Refusal:
-        return Refusal(
-            "head-too-large", f"the request's head is over {MAX_HEAD} bytes or {MOST_FIELDS} fields"
-        )
-
     # -- the parser's callbacks -----------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -400,9 +366,12 @@ class ClientProtocol(OneWriteProtocol):
         if self._late is not None:
             self._in_time()
         if self._piece_bytes > SHORT_HEAD or self._head_bytes:
-            self._check_size()
+            if len(self.headers) > MOST_FIELDS:
+                raise too_long()
+            if self._piece_bytes > MAX_HEAD or self._head_bytes:
+                check_size(self.url, self.headers)
         if self._hosts != 1:
-            self._check_host()
+            check_host(self._hosts, self.parser.get_http_version())
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise Refusal("bad-request", "CONNECT is not served")
@@ -415,22 +384,6 @@ class ClientProtocol(OneWriteProtocol):
     def _admit(self) -> None:
         """The head is in order: begin with the request."""
         super().on_headers_complete()
-
-    def _check_size(self) -> None:
-        """Refuse a head that is too long. One that came in a small piece cannot be."""
-        if len(self.headers) > MOST_FIELDS:
-            raise self._too_long()
-        if self._piece_bytes > MAX_HEAD or self._head_bytes:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > MAX_HEAD:
-                raise self._too_long()
-
-    def _check_host(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            raise Refusal("bad-request", f"HTTP/{version} is not served, HTTP/1.1 is")
-        if self._hosts or version == "1.1":
-            raise Refusal("bad-request", "a request of HTTP/1.1 has one Host field")
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -458,18 +411,11 @@ class ClientProtocol(OneWriteProtocol):
         request never seen.
         """
         self._upgrade = False
-        version = self.parser.get_http_version().encode()
-        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
-        headers = []
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = [token.strip() for token in value.split(b",")]
-                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
-            if name != b"upgrade":
-                headers.append((name, value))
+        parser = self.parser
+        head = head_without_upgrade(parser.get_method(), self.url, parser.get_http_version(), self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return line + header_lines(headers) + b"\r\n"
+        return head
 
     # -- answers --------------------------------------------------------------------------------------------
 

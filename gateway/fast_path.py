@@ -14,7 +14,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.access.access import CARRIERS, take_credential
-from gateway.client_protocol import ClientLimits, ClientProtocol
+from gateway.client_limits import ClientLimits
+from gateway.client_protocol import ClientProtocol
 from gateway.durable.preferences import CALLBACK
 from gateway.fast_call import FastCall, FastPath, Head
 from gateway.forwarding import passed_headers

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.app import Edge
-from gateway.client_protocol import ClientLimits
+from gateway.client_limits import ClientLimits
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard
 from gateway.memory.allocator import c_library_trim, give_back_freed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -21,6 +22,17 @@ BYTES_OF_A_LINE = 256
 def has_many_lines(data: bytes) -> bool:
     """Return whether data may hold so many chunks that it must be parsed in slices."""
     return len(data) > SLICE_BYTES and data.count(b"\r\n") * BYTES_OF_A_LINE > len(data)
+
+
+def rest_of_declared(cycle: Any, read: int) -> int:
+    """Return the bytes to come of a body whose length was declared; 0 for any other. They are no chunks.
+
+    `cycle` is the latest request of a connection, if there was one, and `read` are the bytes of its body so far.
+    """
+    if cycle is None or not getattr(cycle, "more_body", False):
+        return 0
+    lengths = (int(value) for name, value in cycle.scope["headers"] if name == b"content-length")
+    return next(lengths, 0) - read
 
 
 class HoldableFlow(FlowControl):

@@ -16,7 +16,8 @@ from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoil
 from uvicorn.server import ServerState
 
 from gateway.body import ClientGone, RequestBody
-from gateway.client_protocol import ClientLimits, ClientProtocol
+from gateway.client_limits import ClientLimits
+from gateway.client_protocol import ClientProtocol
 from gateway.forwarding import cgi_variables, request_headers, target_of
 from gateway.problems import Problem
 from pool.transport.connection import HttpConnection

@@ -12,9 +12,9 @@ from gateway.access.access import Access
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.client_protocol import MOST_FIELDS
 from gateway.fast_call import FastCall, Head
 from gateway.fast_path import FastPathProtocol
+from gateway.head_rules import MOST_FIELDS
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory, ConnectionShare
 from tests.unit.warm_call_loop import ANSWER, WarmCall
@@ -203,6 +203,15 @@ async def test_fields_are_counted(call: WarmCall) -> None:
     await settle()
     assert b"431 Request Header Fields Too Large" in b"".join(call.client.written)
     assert held(call) == 0
+
+
+@pytest.mark.parametrize(("fields", "refused"), [(MOST_FIELDS, False), (MOST_FIELDS + 1, True)])
+async def test_as_many_fields_as_may_be_come_in_one_piece(call: WarmCall, fields: int, refused: bool) -> None:
+    """They are as short as fields can be."""
+    have = HEAD.count(b"\r\n") - 1
+    call.protocol.data_received(HEAD + b"a:\r\n" * (fields - have - 1) + b"content-length: 0\r\n\r\n")
+    await settle()
+    assert (b"431 Request Header" in b"".join(call.client.written)) is refused
 
 
 async def test_half_a_body_of_a_key_that_may_not_is_refused_at_once(call: WarmCall) -> None:

@@ -9,7 +9,8 @@ import uvicorn
 from property.wire import Wire
 from uvicorn.server import ServerState
 
-from gateway.client_protocol import ClientLimits, ClientProtocol
+from gateway.client_limits import ClientLimits
+from gateway.client_protocol import ClientProtocol
 from gateway.memory.budget import UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory
 from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines

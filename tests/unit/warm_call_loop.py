@@ -20,7 +20,8 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from gateway.access.access import Access
-from gateway.client_protocol import ClientLimits, ClientProtocol
+from gateway.client_limits import ClientLimits
+from gateway.client_protocol import ClientProtocol
 from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
 from gateway.guard import Guard

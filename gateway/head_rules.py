@@ -1,0 +1,58 @@
+"""Rules for a request's head that the parser leaves to us: of RFC 9112, and of what we put up with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.problems import Problem
+from pool.transport.message import header_lines
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's target and header fields."""
+MOST_FIELDS = 256
+"""Header fields of a request: each takes `FIELD_BYTES` beside its own, so that short ones are the dearest."""
+SHORT_HEAD = 3 * MOST_FIELDS
+"""Bytes of a head that cannot hold too many fields: each has a name, a colon and a line's end."""
+WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
+"""Fields that are looked at as they come."""
+
+
+class Refusal(Exception):
+    """A request that is not served; `problem` says why. Raised within the parser's callbacks."""
+
+    def __init__(self, slug: str, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = Problem(slug, detail)
+
+
+def too_long() -> Refusal:
+    """Return why a head is not served that has too many bytes or fields."""
+    return Refusal("head-too-large", f"the request's head is over {MAX_HEAD} bytes or {MOST_FIELDS} fields")
+
+
+def check_size(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raise `Refusal` for a head of too many bytes."""
+    if len(url) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
+        raise too_long()
+
+
+def check_host(hosts: int, version: str) -> None:
+    """Raise `Refusal` for a request of this version of HTTP that has not one Host field but `hosts`."""
+    if version not in ("1.0", "1.1"):
+        raise Refusal("bad-request", f"HTTP/{version} is not served, HTTP/1.1 is")
+    if hosts or version == "1.1":
+        raise Refusal("bad-request", "a request of HTTP/1.1 has one Host field")
+
+
+def head_without_upgrade(
+    method: bytes, url: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    """Return a head once more, without the wish for another protocol, which we do not grant."""
+    kept = []
+    for name, value in headers:
+        if name == b"connection":
+            tokens = [token.strip() for token in value.split(b",")]
+            value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
+        if name != b"upgrade":
+            kept.append((name, value))
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, url, version.encode(), header_lines(kept))
