@@ -1,17 +1,19 @@
-"""What is done about a run: kept, tried again, or given up. Pure functions of what came of it."""
+"""What is done about a run: kept, tried again, or given up. Functions of what came of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scheduler.durable.model import Result, Status
+from pool.clock import Clock, jitter
+from scheduler.durable.model import Claim, Ending, Result, Status
 from scheduler.durable.terms import Policy
 
 PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
 """Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
 CRASHES = frozenset({"instance-died", "contract-broken", "command-failed"})
 NOT_RUN = frozenset({"queue-full", "quota-exceeded"})
+SUCCEEDED = Status.SUCCEEDED  # looked up once: a member of an enum is found by a call
 
 
 class Verdict(NamedTuple):
@@ -82,3 +84,32 @@ def pause_after(attempt: int, policy: Policy) -> float:
 def has_expired(policy: Policy, since: float, now: float) -> bool:
     """Whether it is too late to run a call at all."""
     return now >= since + policy.max_event_age
+
+
+def ending_of(claim: Claim, policy: Policy, result: Result, clock: Clock) -> Ending:
+    """Return what is recorded of a call whose run has brought this."""
+    if failure_of(result) is None:  # as most: nothing is to be decided
+        return Ending(claim.call.id, SUCCEEDED, claim.failures, result)
+    verdict = judge(
+        policy,
+        result,
+        attempt=claim.attempt,
+        failures=claim.failures,
+        since=claim.since,
+        now=clock.wall(),
+        jitter=jitter(),
+    )
+    error = result.problem
+    if error is None and verdict.status is not SUCCEEDED:
+        error = "function-error"
+    blame = result.blame if result.problem or error is None else "function"
+    return Ending(
+        claim.call.id,
+        verdict.status,
+        verdict.failures,
+        result,
+        verdict.due,
+        error,
+        result.detail,
+        blame,
+    )

@@ -9,11 +9,11 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Protocol
 
-from pool.clock import Clock, Timer, jitter
+from pool.clock import Clock, Timer
 from pool.metrics import Metrics, label_of
 from scheduler.durable.fairness import Lane, in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
-from scheduler.durable.policy import failure_of, has_expired, judge
+from scheduler.durable.policy import ending_of, has_expired
 from scheduler.durable.recorder import STORE_RETRY, Follower, Recorder
 from scheduler.durable.running import Run, Runner, faulty
 from scheduler.durable.store import MOST_BYTES, Store, StoreError
@@ -32,7 +32,7 @@ or more together; smaller ones are 16 MiB at most, as there are `MOST_IN_HAND`."
 VOID_RETRY = 15.0
 """Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
 PRUNE_EVERY = 60.0
-SUCCEEDED, QUEUED = Status.SUCCEEDED, Status.QUEUED  # looked up once: a member of an enum is found by a call
+QUEUED = Status.QUEUED  # looked up once: a member of an enum is found by a call
 
 
 class Plan(Protocol):
@@ -324,7 +324,7 @@ class Worker:
             if (size := len(result.body) + len(result.log)) > LARGE_RESULT:
                 self._large[id] = size
                 self._large_bytes += size
-            self._recorder.add(claim, self._ending(claim, attempt.policy, result))
+            self._recorder.add(claim, ending_of(claim, attempt.policy, result, self._clock))
         else:  # we close: its lease is void at the next start
             self._let_go(claim)
         if not self._attempts:
@@ -371,34 +371,6 @@ class Worker:
         if self._full or len(lane.ready) <= lane.few:
             self._full = False
             self._wake.set()
-
-    def _ending(self, claim: Claim, policy: Policy, result: Result) -> Ending:
-        if failure_of(result) is None:  # as most: nothing is to be decided
-            return Ending(claim.call.id, SUCCEEDED, claim.failures, result)
-        now = self._clock.wall()
-        verdict = judge(
-            policy,
-            result,
-            attempt=claim.attempt,
-            failures=claim.failures,
-            since=claim.since,
-            now=now,
-            jitter=jitter(),
-        )
-        error = result.problem
-        if error is None and verdict.status is not Status.SUCCEEDED:
-            error = "function-error"
-        blame = result.blame if result.problem or error is None else "function"
-        return Ending(
-            claim.call.id,
-            verdict.status,
-            verdict.failures,
-            result,
-            verdict.due,
-            error,
-            result.detail,
-            blame,
-        )
 
     # -- retention ------------------------------------------------------------------------------------------
 
