@@ -58,11 +58,13 @@ FORGOTTEN_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What one step has come to: tasks that were queued; with `counts`, all of them have ended."""
+    """What one step has come to: tasks that were queued, and whether all of them have ended."""
 
     job: Job
     queued: int
-    counts: Counts | None
+    ends: bool
+    counts: Counts | None = None
+    """Of a job that ends: its tasks by state."""
 
 
 @begin.register
@@ -209,7 +211,7 @@ def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
         for call in _tasks_of(db, job, job.begun, step.fresh):
             call_rows.insert(db, call, now, caller)
         db.execute("UPDATE jobs SET begun = begun + ? WHERE seq = ?", (step.fresh, job.seq))
-    return Advanced(job, step.again + step.fresh, counts(db, job) if step.ends else None)
+    return Advanced(job, step.again + step.fresh, step.ends)
 
 
 def _tasks_of(db: sqlite3.Connection, job: Job, first: int, number: int) -> Iterable[NewCall]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
 from scheduler.durable import start_keys
 from scheduler.durable.model import Idempotency, Page, Record
 from scheduler.durable.room import Room
 from scheduler.durable.shares import RUNS
+from scheduler.durable.store import StoreBusy
 from scheduler.durable.work import begin
 from scheduler.durable.writer import Writer
 from scheduler.jobs import job_rows
@@ -59,7 +61,18 @@ class JobStore:
                 self._room.make(db)
             return advanced
 
-        return await self._writer.do(operation)
+        advanced = await self._writer.do(operation)
+        if advanced is None or not advanced.ends:
+            return advanced
+        return replace(advanced, counts=await self._counts(advanced.job))
+
+    async def _counts(self, job: Job) -> Counts:
+        """Count the tasks of a job that ends, beside the writer if a reader has time: a million take 0.2 s."""
+        count = partial(job_rows.counts, job=job)
+        try:
+            return await self._writer.read_many(count)
+        except StoreBusy:
+            return await self._writer.do(count)
 
     async def end(
         self, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[object], now: float

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+import threading
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Idempotency, Result, Status
 from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import KeyReused, StoreFull
+from scheduler.durable.store import KeyReused, StoreBusy, StoreFull
 from scheduler.job_definitions import JobDefinition
 from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
@@ -466,8 +467,30 @@ def steps_of_looking(db: sqlite3.Connection, left: int) -> int:
     advanced = job_rows.advance(db, "j", 0.0)
     db.set_progress_handler(None, 0)
     db.execute("ROLLBACK TO here")
-    assert advanced is not None and (advanced.queued, advanced.counts) == (0, None)
+    assert advanced is not None and (advanced.queued, advanced.ends) == (0, False)
     return steps
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_the_tasks_of_a_job_that_ends_are_counted_beside_the_writer_unless_no_reader_has_time(
+    world: JobWorld, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    counting, where = job_rows.counts, list[str]()
+
+    def noted(db: sqlite3.Connection, job: Job) -> dict[TaskState, int]:
+        name = threading.current_thread().name
+        if busy and name != "hearth-store":
+            raise StoreBusy("others read")
+        where.append(name)
+        return counting(db, job)
+
+    monkeypatch.setattr(job_rows, "counts", noted)
+    await world.begin(count=7)
+    await world.advance(20.0)
+    assert [(summary.status, summary.counts[TaskState.SUCCEEDED]) for summary in world.follow] == [
+        (JobStatus.SUCCEEDED, 7)
+    ]
+    assert len(where) == 1 and (where[0] == "hearth-store") is busy
 
 
 async def test_a_key_gives_the_same_job_for_its_time_and_an_ended_one_is_not_served_again(

@@ -167,10 +167,12 @@ class World:
                 wake(
                     pause
                 )  # ends wait for others, and how many came together is chance: the store takes no time
-            elif not self.writer.asked:
-                return
-            else:
+            elif self.writer.asked:
                 await asyncio.wait_for(self.writer.quiet.wait(), 30)
+            elif self.writer.lists.waiting:
+                await asyncio.sleep(0.001)  # a reader's thread counts
+            else:
+                return
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; the store takes none."""
