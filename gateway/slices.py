@@ -85,10 +85,13 @@ class SliceQueue:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        # It stays in the queue meanwhile, so that `put` sees that a turn is due.
-        left = self._waiting[0]()
-        parse = self._waiting.popleft()
-        if left:
-            self._waiting.append(parse)
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
+        left = False
+        try:
+            # It stays in the queue meanwhile, so that `put` sees that a turn is due.
+            left = self._waiting[0]()
+        finally:  # a fault of one connection must not hold up all others
+            parse = self._waiting.popleft()
+            if left:
+                self._waiting.append(parse)
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._turn)

@@ -13,7 +13,7 @@ from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
 from gateway.memory.budget import UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory
-from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines
+from gateway.slices import SLICE_BYTES, HoldableFlow, SliceQueue, has_many_lines
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNKS = 40_000
@@ -187,3 +187,26 @@ def test_a_held_flow_does_at_its_release_what_was_wished_last() -> None:
         wire.close()
 
     asyncio.run(run())
+
+
+async def test_a_fault_of_one_connection_holds_up_no_other() -> None:
+    slices, done, told = SliceQueue(), asyncio.Event(), list[str]()
+
+    def fails() -> bool:
+        raise ValueError("of this connection")
+
+    def ends() -> bool:
+        done.set()
+        return False
+
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(str(context["exception"]))
+    )
+    slices.put(fails)
+    slices.put(ends)
+    async with asyncio.timeout(5):
+        await done.wait()
+        done.clear()
+        slices.put(ends)
+        await done.wait()
+    assert told == ["of this connection"]
