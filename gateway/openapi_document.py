@@ -26,7 +26,7 @@ MOST_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedDocument:
     """A document in bytes, and its entity tag."""
 
     body: bytes
@@ -52,12 +52,12 @@ class Template:
         self._before = before.encode()
         self._parts = [part.encode() for part in rest[0].split(json.dumps(SERVERS))]
 
-    def filled(self, declared: Sequence[Shown]) -> Served:
+    def filled(self, declared: Sequence[Shown]) -> ServedDocument:
         """Return the document that names these functions."""
         servers = [shown for shown in declared if shown.kind == Kind.HTTP.value]
         everything, http = (_json(function_parameter(which)) for which in (declared, servers))
         body = b"".join((self._before, everything, http.join(self._parts)))
-        return Served(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        return ServedDocument(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 class Documents:
@@ -67,13 +67,13 @@ class Documents:
         self._app = app
         self._runtime = runtime
         self._templates: dict[bool, Template] = {}
-        self._kept: OrderedDict[Look, Served] = OrderedDict()
+        self._kept: OrderedDict[Look, ServedDocument] = OrderedDict()
         self._making = asyncio.Lock()
         self._waiting = 0
         self.made = 0
         """Documents that were filled in so far."""
 
-    async def of(self, reader: Admission) -> Served:
+    async def of(self, reader: Admission) -> ServedDocument:
         """Return the document as of now, with the functions that a reader may see. Raises `Problem`."""
         declared = () if reader.sight is NOTHING else self._declared()
         look = Look(self._runtime.access.keys is not None, reader.sight, declared)
@@ -95,7 +95,7 @@ class Documents:
         finally:
             self._waiting -= 1
 
-    def _find(self, look: Look) -> Served | None:
+    def _find(self, look: Look) -> ServedDocument | None:
         if (kept := self._kept.get(look)) is not None:
             self._kept.move_to_end(look)
         return kept
@@ -104,7 +104,7 @@ class Documents:
         declared = self._runtime.registry.declared
         return tuple(Shown(name, d.definition.kind.value, d.state) for name, d in declared.items())
 
-    def _make(self, look: Look, reader: Admission) -> Served:
+    def _make(self, look: Look, reader: Admission) -> ServedDocument:
         if (template := self._templates.get(look.needs_key)) is None:
             template = self._templates[look.needs_key] = Template(self._app, look.needs_key)
         return template.filled(sorted(shown for shown in look.declared if reader.may_name(shown.name)))

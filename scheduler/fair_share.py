@@ -84,7 +84,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReclaimPlan:
     """What is to be given up."""
 
     claimers: Sequence[str] = ()
@@ -157,7 +157,7 @@ def within(party: Party, share: Mapping[str, float]) -> bool:
     return party.held + party.instance <= share[party.name]
 
 
-def plan(snapshot: Snapshot) -> Plan:
+def plan(snapshot: Snapshot) -> ReclaimPlan:
     """Return what has to be given up so that the first claimers get memory for one instance each.
 
     Memory that is free or coming counts first, then what can be evicted. A claimer whose turn will come holds back
@@ -180,7 +180,7 @@ def plan(snapshot: Snapshot) -> Plan:
             later.append(claimer.name)
             if claimer.waited >= TURN_SECONDS:
                 break
-    return Plan(
+    return ReclaimPlan(
         [*line, *later], exchange.drained, {name: frozenset(ids) for name, ids in exchange.owed.items()}
     )
 

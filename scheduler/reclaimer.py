@@ -14,7 +14,7 @@ from scheduler.fair_share import (
     STAY_SECONDS,
     Holding,
     Party,
-    Plan,
+    ReclaimPlan,
     Snapshot,
     Unused,
     plan,
@@ -48,7 +48,7 @@ class Reclaimer:
         self._hungry = hungry
         self._evictor = evictor
         self._wanted = wanted
-        self._plan = Plan()
+        self._plan = ReclaimPlan()
         self._planned: tuple[float, ...] = ()
 
     def forget(self) -> None:
@@ -94,7 +94,7 @@ class Reclaimer:
 
     # -- the snapshot ---------------------------------------------------------------------------------------
 
-    def _current(self) -> Plan:
+    def _current(self) -> ReclaimPlan:
         """Return the plan for now; the last one as long as nothing of weight has changed."""
         ledger, now = self._pool.ledger, self._pool.clock.now()
         seen = (len(self._hungry), len(ledger.instances), ledger.memory_free, ledger.memory_stopping)
@@ -102,7 +102,7 @@ class Reclaimer:
             self._plan, self._planned = self._make_plan(), (now, *seen)
         return self._plan
 
-    def _make_plan(self) -> Plan:
+    def _make_plan(self) -> ReclaimPlan:
         self._planned = ()
         return plan(self.snapshot())
 

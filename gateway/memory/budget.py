@@ -27,7 +27,7 @@ BYTES_OF_A_WAITER = 2 * 2**20
 
 
 @dataclass(slots=True, eq=False)
-class Waiter:
+class RoomWaiter:
     """A request that waits for `size` bytes. `granted` is called once, when they are its caller's."""
 
     caller: str
@@ -59,7 +59,7 @@ class BodyBudget:
         """Held by the one request whose large document is being parsed: that takes many times its size."""
         self._closed = closed
         self._by_caller: dict[str, int] = {}
-        self._queues: dict[str, deque[Waiter]] = {}
+        self._queues: dict[str, deque[RoomWaiter]] = {}
 
     def held_by(self, caller: str) -> int:
         """Bytes that a caller holds."""
@@ -103,15 +103,15 @@ class BodyBudget:
         most = max(FEWEST_WAITERS, self.most(caller) // BYTES_OF_A_WAITER)
         return len(self._queues.get(caller, ())) < most
 
-    def wait(self, caller: str, size: int, granted: Callable[[], None]) -> Waiter:
+    def wait(self, caller: str, size: int, granted: Callable[[], None]) -> RoomWaiter:
         """Queue for `size` bytes behind others of the caller. `granted` may be called before this returns. Whoever
         waits must leave after a bounded time."""
-        waiter = Waiter(caller, size, granted)
+        waiter = RoomWaiter(caller, size, granted)
         self._queues.setdefault(caller, deque()).append(waiter)
         self._serve()
         return waiter
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: RoomWaiter) -> None:
         """Wait no more. Without effect if the bytes were granted."""
         if not waiter.waiting:
             return

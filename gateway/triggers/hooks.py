@@ -42,7 +42,7 @@ MESSAGE: dict[str, Any] = {
 }
 
 
-class Message:
+class HookMessage:
     """A message on its way to a webhook. It is hashed as it comes; only what a webhook there is may use is kept."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Hooks:
         webhooks = [trigger.webhook for trigger in self._triggers.all.values()]
         return max((webhook.max_body for webhook in webhooks if webhook is not None), default=LARGEST_MESSAGE)
 
-    def message(self, name: str, headers: Mapping[str, str]) -> Message:
+    def message(self, name: str, headers: Mapping[str, str]) -> HookMessage:
         """Begin to take a message for the webhook of this name, whether there is one or not."""
         definition = self._triggers.all.get(name)
         webhook = None if definition is None else definition.webhook
@@ -117,9 +117,9 @@ class Hooks:
         # The time that one way of signing takes would tell whose it is: all are computed.
         secrets_of = dict.fromkeys(SCHEMES, NOBODYS_SECRET) | {signature: secret}
         signings = {other: signing(other, key, headers) for other, key in secrets_of.items()}
-        return Message(name, definition, signature, headers, signings)
+        return HookMessage(name, definition, signature, headers, signings)
 
-    def event_of(self, message: Message) -> tuple[TriggerDefinition, Webhook, Event]:
+    def event_of(self, message: HookMessage) -> tuple[TriggerDefinition, Webhook, Event]:
         """The trigger of a message that is here whole, and the event that it becomes. Raises `Problem`."""
         name, definition, now = message.name, message.definition, self._clock.wall()
         webhook = None if definition is None else definition.webhook

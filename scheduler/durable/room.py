@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scheduler.durable import piece_rows, shares
 from scheduler.durable.call_rows import FORGETTABLE, forget
-from scheduler.durable.store import Kept, StoreFull
+from scheduler.durable.store import StoreFull, StoreUse
 
 FORGOTTEN_AT_ONCE = 50
 """Calls that are forgotten at most before it is looked again whether there is room: first one, then twice as many
@@ -34,12 +34,12 @@ class Room:
         self.forgetters: list[Callable[[sqlite3.Connection], int]] = []
         """Forget the oldest of what else has ended, beside calls; each returns how many it has forgotten."""
 
-    def kept(self, db: sqlite3.Connection) -> Kept:
+    def kept(self, db: sqlite3.Connection) -> StoreUse:
         """Return how full the store is."""
         unfinished, largest = db.execute(
             "SELECT coalesce(sum(bytes), 0), coalesce(max(bytes), 0) FROM callers"
         ).fetchone()
-        return Kept(self.used(db), unfinished, largest, self.size)
+        return StoreUse(self.used(db), unfinished, largest, self.size)
 
     def used(self, db: sqlite3.Connection) -> int:
         """Return the bytes that are in use. Pages that are free again do not count: what was forgotten makes room

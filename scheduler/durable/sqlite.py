@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 from scheduler.durable import (
     batch_rows,
@@ -21,10 +22,11 @@ from scheduler.durable import (
 from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
 from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
 from scheduler.durable.room import Room
-from scheduler.durable.store import Choose, Kept, StoreError, StoreFull
+from scheduler.durable.store import Choose, StoreError, StoreFull, StoreUse
 from scheduler.durable.work import begin
-from scheduler.durable.writer import Writer
+from scheduler.durable.writer import Operation, Writer
 
+T = TypeVar("T")
 PIECES_AT_ONCE = 32
 """Pieces that wait for a commit at once: more of them would make it, and the write-ahead log, too large."""
 
@@ -101,7 +103,7 @@ class SqliteStore:
         return await self._writer.do(operation)
 
     async def begin_payload(self, call: str, expected: int) -> int:
-        def operation(db: sqlite3.Connection) -> int | StoreFull:
+        def operation(db: sqlite3.Connection) -> int:
             owner, caller, name = db.execute(
                 "SELECT owner, caller, name FROM invocations JOIN callers ON callers.id = caller"
                 " WHERE invocations.id = ?",
@@ -109,49 +111,45 @@ class SqliteStore:
             ).fetchone()
             # With its call it counts to a run or job; else it can be forgotten as soon as the call has ended.
             number = caller if owner else self.room.caller(db, name + shares.RESULTS)
-            try:
-                self.room.admit(db, number, expected)
-            except StoreFull as full:
-                return full
+            self.room.admit(db, number, expected)
             return piece_rows.begin(db, number, expected)
 
-        begun = await self._writer.do(operation)
-        if isinstance(begun, StoreFull):
-            raise begun
-        return begun
+        return await self._if_it_fits(operation)
 
     async def begin_body(self, caller: str, expected: int) -> int:
-        def operation(db: sqlite3.Connection) -> int | StoreFull:
+        def operation(db: sqlite3.Connection) -> int:
             number = self.room.caller(db, caller)
-            try:
-                self.room.admit(db, number, call_rows.ROW_BYTES + expected, direct=True)
-            except StoreFull as full:
-                return full
+            self.room.admit(db, number, call_rows.ROW_BYTES + expected, direct=True)
             return piece_rows.begin(db, number, expected)
 
-        begun = await self._writer.do(operation)
-        if isinstance(begun, StoreFull):
-            raise begun
-        return begun
+        return await self._if_it_fits(operation)
 
     async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
-        def operation(db: sqlite3.Connection) -> StoreFull | None:
+        def operation(db: sqlite3.Connection) -> None:
             found = piece_rows.stand_of(db, payload)
             if found is None:
-                return StoreFull("what was kept of it has been discarded")
+                raise StoreFull("what was kept of it has been discarded")
             caller, expected, bytes = found
             if (more := bytes + len(data) - max(expected, bytes)) > 0:
-                try:
-                    self.room.admit(db, caller, more, direct)
-                except StoreFull as full:
-                    return full
+                self.room.admit(db, caller, more, direct)
             piece_rows.add(db, payload, data)
-            return None
 
         async with self._pieces:
-            full = await self._writer.do(operation)
-        if full is not None:
-            raise full
+            await self._if_it_fits(operation)
+
+    async def _if_it_fits(self, operation: Operation[T]) -> T:
+        """Run an operation that makes room first. Raises `StoreFull`; what was forgotten by then stays forgotten."""
+
+        def attempt(db: sqlite3.Connection) -> T | StoreFull:
+            try:
+                return operation(db)
+            except StoreFull as full:
+                return full  # raised here, it would undo all of it, and those who ask again find no more room
+
+        done = await self._writer.do(attempt)
+        if isinstance(done, StoreFull):
+            raise done
+        return done
 
     def discard(self, payload: int) -> None:
         async def discarded() -> None:
@@ -244,7 +242,7 @@ class SqliteStore:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def kept(self) -> Kept:
+    async def kept(self) -> StoreUse:
         return await self._writer.read(self.room.kept)
 
     def _accept(

@@ -48,7 +48,7 @@ class KeyReused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoreUse:
     """How many bytes a store keeps."""
 
     used: int
@@ -145,7 +145,7 @@ class Store(Protocol):
     async def counts(self) -> Mapping[tuple[str, Status], int]:
         """How many calls wait or run, by function and status."""
 
-    async def kept(self) -> Kept:
+    async def kept(self) -> StoreUse:
         """How full it is."""
 
     async def close(self) -> None:

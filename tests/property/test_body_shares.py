@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from gateway.memory.budget import ANSWERS, STRANGERS, UNREAD, BodyBudget, Waiter
+from gateway.memory.budget import ANSWERS, STRANGERS, UNREAD, BodyBudget, RoomWaiter
 
 TOTAL = 10_000
 CALLERS = st.sampled_from(["key-a", "key-b", "key-c", STRANGERS, UNREAD, ANSWERS])
@@ -22,7 +22,7 @@ class Budgets(RuleBasedStateMachine):
         self.closed = True
         self.budget = BodyBudget(TOTAL, lambda: self.closed)
         self.held: list[tuple[str, int]] = []
-        self.queued: list[Waiter] = []
+        self.queued: list[RoomWaiter] = []
 
     @rule(closed=st.booleans())
     def keys_come(self, closed: bool) -> None:
@@ -41,7 +41,7 @@ class Budgets(RuleBasedStateMachine):
             self.held.append((caller, size))
 
     @rule(target=waiters, caller=CALLERS, share=st.floats(0.01, 1))
-    def wait(self, caller: str, share: float) -> Waiter:
+    def wait(self, caller: str, share: float) -> RoomWaiter:
         size = max(1, int(self.budget.most(caller) * share))
 
         def granted() -> None:
@@ -52,7 +52,7 @@ class Budgets(RuleBasedStateMachine):
         return waiter
 
     @rule(waiter=consumes(waiters))
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: RoomWaiter) -> None:
         self.budget.leave(waiter)
         self.queued.remove(waiter)
 

@@ -14,7 +14,7 @@ from scheduler.fair_share import (
     TURN_SECONDS,
     Holding,
     Party,
-    Plan,
+    ReclaimPlan,
     Snapshot,
     Unused,
     may_evict,
@@ -69,11 +69,11 @@ def test_shares_are_by_weight() -> None:
 
 def test_the_largest_holder_owes_one_instance_whichever_call_ends_first() -> None:
     made = plan(full(holder("a", 5, wanted=3), holder("b", 3, wanted=3), claimer("c")))
-    assert made == Plan(["c"], [], {"a": ids("a", 5)})
+    assert made == ReclaimPlan(["c"], [], {"a": ids("a", 5)})
 
 
 def test_nobody_owes_before_the_patience_has_ended() -> None:
-    assert plan(full(holder("a", 8, wanted=8), claimer("c", waited=0.2))) == Plan([], [], {})
+    assert plan(full(holder("a", 8, wanted=8), claimer("c", waited=0.2))) == ReclaimPlan([], [], {})
 
 
 def test_after_twice_the_patience_any_that_holds_too_much_may_pay() -> None:
@@ -87,27 +87,29 @@ def test_after_twice_the_patience_any_that_holds_too_much_may_pay() -> None:
 
 def test_memory_that_is_coming_is_not_asked_for_again() -> None:
     crowd = (holder("a", 7, wanted=8), claimer("c"))
-    assert plan(full(*crowd, coming=1)) == Plan(["c"], [], {})
+    assert plan(full(*crowd, coming=1)) == ReclaimPlan(["c"], [], {})
     made = plan(full(*crowd, claimer("d", waited=0.3), coming=1))
     assert made.claimers == ["d", "c"] and made.owed == {"a": ids("a", 7)}
 
 
 def test_what_can_be_evicted_goes_first() -> None:
     idle = Unused("b", 1, seconds=60.0)
-    assert plan(full(holder("a", 7, wanted=8), claimer("c"), unused=(idle,))) == Plan(["c"], [], {})
+    assert plan(full(holder("a", 7, wanted=8), claimer("c"), unused=(idle,))) == ReclaimPlan(["c"], [], {})
     prewarmed = Unused(None, 1, seconds=0.0)
-    assert plan(full(holder("a", 7, wanted=8), claimer("c"), unused=(prewarmed,))) == Plan(["c"], [], {})
+    assert plan(full(holder("a", 7, wanted=8), claimer("c"), unused=(prewarmed,))) == ReclaimPlan(
+        ["c"], [], {}
+    )
 
 
 def test_at_its_share_a_function_gives_nothing_and_claims_nothing() -> None:
     first, second = holder("a", 4, wanted=4, waited=9.0), holder("b", 4, wanted=4, waited=9.0)
-    assert plan(full(first, second)) == Plan([], [], {})
+    assert plan(full(first, second)) == ReclaimPlan([], [], {})
 
 
 def test_nobody_gives_to_one_that_would_then_hold_more() -> None:
     """Shares are 1.5: the second instance of `c` would be the last but one of `a`."""
     mine = replace(claimer("c", held=1), wanted=5)
-    assert plan(full(holder("a", 2, wanted=5), mine, budget=3)) == Plan([], [], {})
+    assert plan(full(holder("a", 2, wanted=5), mine, budget=3)) == ReclaimPlan([], [], {})
 
 
 def test_min_instances_stay() -> None:
@@ -158,7 +160,7 @@ def test_who_asks_within_its_share_passes_a_large_one_whose_turn_has_not_come() 
 def test_a_function_that_can_never_be_given_enough_holds_nobody_back() -> None:
     promised = holder("p", 3, promised=3)
     made = plan(full(holder("a", 5, wanted=8), promised, claimer("big", waited=30.0, need=6), claimer("c")))
-    assert made == Plan(["c"], [], {"a": ids("a", 5)})
+    assert made == ReclaimPlan(["c"], [], {"a": ids("a", 5)})
 
 
 def test_a_look_is_bounded() -> None:
