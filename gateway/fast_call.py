@@ -20,7 +20,7 @@ from gateway.guard import Guard
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint
 from gateway.memory.budget import BodyBudget
-from gateway.memory.reservation import busy, head_bytes
+from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
 from gateway.outcome import EXEC, Outcomes, exec_seconds_of
 from gateway.problems import Problem
 from pool.clock import Clock, LazyTimer
@@ -78,7 +78,7 @@ class Head:
     A client that keeps its connection sends the same head again and again: then nothing of it is looked at twice.
     """
 
-    __slots__ = ("closed", "credentials", "function", "length", "passed", "raw", "scope")
+    __slots__ = ("_held", "closed", "credentials", "function", "length", "passed", "raw", "scope")
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Head:
         credentials: HeaderList,
         closed: bool,
     ) -> None:
+        self._held = 0
         self.scope = scope
         self.credentials = credentials
         """The fields that a key may be in. They are looked at for each call: a key may be revoked, or used up."""
@@ -101,6 +102,13 @@ class Head:
         """Of the body, in bytes."""
         self.raw = b""
         """As it came, if it is to be known again."""
+
+    @property
+    def held(self) -> int:
+        """Memory that it takes, in bytes: found out when a call first waits with it."""
+        if not self._held:
+            self._held = len(self.passed) + head_bytes(self.scope)
+        return self._held
 
 
 NO_HEAD = Head({}, "", b"", 0, [], False)
@@ -193,16 +201,15 @@ class FastCall(Invocation):
         if lease is not None:
             self._settle(lease, None)
             return
-        self._queued = 0
-        if not self._client.background:
-            size = len(self._body) + len(self._head.passed) + head_bytes(self._head.scope)
+        self._queued, settle = 0, self._settle
+        if not self._client.background and (size := len(self._body) + self._head.held) > SMALL_REQUEST:
             if not fast.bodies.take(self._admission.caller, size, in_turn=False):
                 fast.bodies.on_refused("call")
                 self._hand_over(busy())
                 return
-            self._queued = size
+            self._queued, settle = size, self._settle_queued
         try:
-            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, self._settle_queued)
+            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, settle)
         except (QueueFull, Gone) as fault:
             self._leave_queue()
             self._hand_over(fault)

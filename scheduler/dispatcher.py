@@ -116,7 +116,7 @@ class Dispatcher:
         if lease.ended:
             return
         hungry = self._hungry
-        if hungry:
+        if hungry and self._growth.reclaimer.owed:
             self._growth.reclaimer.collect(lease.instance)
         self.pool.release(lease, fatal, used)
         function = self.functions.get(lease.workload.function)

@@ -30,8 +30,8 @@ PIECE = 256 * 1024
 FIELD_BYTES = 160
 """Memory that the objects of one header field take beside its characters: a tuple, two bytes objects, a place in a
 list."""
-SMALL_HEAD = 8 * 1024
-"""Memory of a head that is not counted: a connection's own part has room for it."""
+SMALL_REQUEST = 8 * 1024
+"""Memory of a head, or of a small call that waits, that is not counted: a connection's own part has room for it."""
 WAIT_SECONDS = 5.0
 """Time that a request waits for room: long enough for bodies on their way to end, short for a client's time-out."""
 RETRY_SECONDS = 2.0
@@ -120,7 +120,7 @@ class Reservation:
 
     def take_head(self, size: int) -> bool:
         """Hold the request's head too, once; False if there is no room for it. A small one is not counted."""
-        if size > SMALL_HEAD:
+        if size > SMALL_REQUEST:
             if not self._budget.take(self._caller, size, in_turn=False):
                 self._budget.on_refused("head")
                 return False

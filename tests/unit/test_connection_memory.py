@@ -250,6 +250,17 @@ async def test_a_queued_call_holds_its_body_until_it_has_its_turn(call: WarmCall
     assert call.bodies.held == 0
 
 
+async def test_a_small_call_that_waits_has_its_room_in_what_a_connection_may_take(call: WarmCall) -> None:
+    request = HEAD + b"content-length: 1000\r\n\r\n" + b"x" * 1000
+    other = call.another_client()
+    call.protocol.data_received(request)
+    other.protocol.data_received(request)
+    assert call.bodies.held == 0
+    call.link.connection.data_received(ANSWER)
+    call.link.connection.data_received(ANSWER)
+    assert other.client.written[-1].startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("large", [b"x: " + b"y" * 20_000 + b"\r\n", b""])
 async def test_an_idle_connection_keeps_nothing_of_its_last_request(call: WarmCall, large: bytes) -> None:
     """On the fast path and on the long one."""
