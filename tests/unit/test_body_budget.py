@@ -9,7 +9,7 @@ import pytest
 
 from gateway.memory import reservation as reservations
 from gateway.memory.budget import STRANGERS, BodyBudget
-from gateway.memory.reservation import SMALL_HEAD, Reservation
+from gateway.memory.reservation import SMALL_REQUEST, Reservation
 from gateway.problems import Problem
 
 MIB = 2**20
@@ -176,7 +176,7 @@ async def test_one_large_document_is_parsed_at_a_time(budget: BodyBudget) -> Non
 
 async def test_a_large_head_is_held_with_its_request(budget: BodyBudget) -> None:
     held = Reservation(budget, "a")
-    assert held.take_head(SMALL_HEAD)
+    assert held.take_head(SMALL_REQUEST)
     assert budget.held == 0
     assert held.take_head(100_000)
     await held.grow_to(MIB)
