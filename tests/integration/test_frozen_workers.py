@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,12 +51,16 @@ def image(tmp_path_factory: pytest.TempPathFactory, test_label: dict[str, str]) 
         entry = tarfile.TarInfo("Dockerfile")
         entry.size = len(DOCKERFILE)
         tar.addfile(entry, io.BytesIO(DOCKERFILE.encode()))
-    [(label, session)] = test_label.items()
+    # Of its own: what has the session's label is others', too, and goes with it below.
+    [label] = test_label
+    session = uuid.uuid4().hex
 
     async def build() -> str:
         engine = DockerEngine(None, Metrics())
         try:
-            built = await engine.build(context.getvalue(), f"hearth-test/gunicorn:{session}", test_label)
+            built = await engine.build(
+                context.getvalue(), f"hearth-test/gunicorn:{session}", {label: session}
+            )
         finally:
             await engine.close()
         return built.tags[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -67,14 +68,16 @@ def images(
     tar_of: Callable[[dict[str, bytes]], bytes], test_label: dict[str, str]
 ) -> Iterator[Mapping[str, str]]:
     """Images by the names above, and no more volumes on the engine afterwards than before."""
-    [(label, session)] = test_label.items()
+    # Of their own: what has the session's label is others', too, and goes with it below.
+    [label] = test_label
+    session = uuid.uuid4().hex
     tags = {name: f"hearth-test/volumes-{name}:{session}" for name in DOCKERFILES}
 
     async def build() -> None:
         engine = DockerEngine(None, Metrics())
         try:
             for name, tag in tags.items():
-                await engine.build(tar_of({"Dockerfile": DOCKERFILES[name].encode()}), tag, test_label)
+                await engine.build(tar_of({"Dockerfile": DOCKERFILES[name].encode()}), tag, {label: session})
         finally:
             await engine.close()
 
