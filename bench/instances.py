@@ -17,10 +17,10 @@ from typing import cast
 
 from bench.client import CallFailed, Connection, Greeting, fault_of
 from pool.engine.base import ContainerSpec, Engine, Mount
-from pool.hosts_files import HostsFiles
+from pool.host.hosts_files import HostsFiles
+from pool.host.uids import Uids, with_uid
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
-from pool.uids import Uids, with_uid
 from pool.workload import Order, Workload
 from scheduler import workloads
 from scheduler.code_store import CodeStore

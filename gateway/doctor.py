@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.settings import Settings
-from pool import cgroup, firewall, netns
 from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mount, NotFound
-from pool.uids import OWN_USER, UidRange, usable_range, with_uid
+from pool.host import cgroup, firewall, netns
+from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid
 from scheduler.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
 from scheduler.units import format_size
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field, replace
 
-from pool import firewall
 from pool.engine.base import Engine, EngineError
+from pool.host import firewall
 from pool.launcher import GATEWAY_LABEL
 
 BRIDGE_PREFIX = "hth"

@@ -22,18 +22,18 @@ from gateway.sources.manager import Sources
 from pool.adoption import Adoption
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
-from pool.egress import Egress
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
-from pool.hosts_files import HostsFiles
+from pool.host.egress import Egress
+from pool.host.hosts_files import HostsFiles
+from pool.host.uids import usable_range
 from pool.launcher import Launcher, LaunchSettings
 from pool.logs import LogStore
 from pool.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.records import Records
-from pool.uids import usable_range
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from gateway.guard import host_names
-from pool.uids import DEFAULT_UIDS, UidRange
+from pool.host.uids import DEFAULT_UIDS, UidRange
 from scheduler.durable.callback_allow import Allowed
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.units import Duration, Size, size_between

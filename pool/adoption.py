@@ -12,13 +12,13 @@ from collections.abc import Collection, Mapping
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
-from pool.hosts_files import HostsFiles
+from pool.host.hosts_files import HostsFiles
+from pool.host.uids import uid_of
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
 from pool.pool import Pool
 from pool.records import Record, Records
 from pool.states import Reason, State
-from pool.uids import uid_of
 from pool.workload import Workload
 
 log = logging.getLogger("hearth.adoption")

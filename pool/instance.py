@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from pool.cgroup import Cgroup
+from pool.host.cgroup import Cgroup
 from pool.states import LIVE, State
 from pool.transport.message import Call
 from pool.workload import Workload

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from pool import cgroup
-from pool.egress import Egress
 from pool.engine.base import (
     ContainerSpec,
     ContainerState,
@@ -25,7 +23,10 @@ from pool.engine.base import (
     NotRunnable,
 )
 from pool.errors import FunctionBroken, NotSent, PoolError, StartFailed
-from pool.hosts_files import HostsFiles, wants_hosts
+from pool.host import cgroup
+from pool.host.egress import Egress
+from pool.host.hosts_files import HostsFiles, wants_hosts
+from pool.host.uids import with_uid
 from pool.instance import Instance
 from pool.takeover import Takeover
 from pool.transport.command import CommandLink, create_surely
@@ -33,7 +34,6 @@ from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink
 from pool.transport.message import Call, read_report
 from pool.transport.server import Server
-from pool.uids import with_uid
 from pool.workload import Keep, Kind, Order, Workload
 
 GATEWAY_LABEL = "org.hearth.gateway"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from pool.host.uids import Uids
 from pool.instance import Instance
 from pool.metrics import Metrics, label_of
 from pool.states import LEAVING, PENDING, SERVING, Reason, State, check
-from pool.uids import Uids
 from pool.workload import Workload
 
 GENERIC = "(prewarm)"

@@ -17,6 +17,7 @@ from pool.clock import Clock, jitter
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze
+from pool.host.uids import OWN_USER
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
@@ -24,7 +25,6 @@ from pool.logs import InstanceLog, LogStore
 from pool.metrics import Metrics
 from pool.records import Records
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
-from pool.uids import OWN_USER
 from pool.workload import Kind, Workload
 
 log = logging.getLogger("hearth.pool")

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pool.clock import Clock, jitter
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import is_due
+from pool.host.uids import uid_of
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, LOOK_LABEL, instance_of, is_kept
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
-from pool.uids import uid_of
 from pool.workload import Kind
 
 log = logging.getLogger("hearth.reaper")

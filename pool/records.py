@@ -17,8 +17,8 @@ from pathlib import Path
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec
 from pool.engine.container_config import container_config
+from pool.host.uids import as_before_uids
 from pool.instance import Instance
-from pool.uids import as_before_uids
 from pool.workload import Workload
 
 log = logging.getLogger("hearth.records")

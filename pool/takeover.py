@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Callable
 from typing import cast
 
-from pool import cgroup, netns
-from pool.egress import Egress
 from pool.engine.base import ContainerState, Engine, EngineError
 from pool.errors import Nonsense, StartFailed
+from pool.host import cgroup, netns
+from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink

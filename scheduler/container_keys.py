@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pool.uids import OWN_USER
+from pool.host.uids import OWN_USER
 from scheduler import key_types as types
 from scheduler.located_model import Keys
 from scheduler.units import Size, size_between

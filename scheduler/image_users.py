@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Collection
 
 from pool.engine.base import BadPath, Engine, Image
-from pool.uids import number_of
+from pool.host.uids import number_of
 from scheduler.image_look import look_into, tar_of
 from scheduler.image_volumes import paths_of
 

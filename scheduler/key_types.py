@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pool.engine.base import Mount
-from pool.uids import OWN_USER
+from pool.host.uids import OWN_USER
 from scheduler.durable.callback_allow import place_of
 from scheduler.durable.terms import KINDS
 from scheduler.faults import shown

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from pool.adoption import Adoption
 from pool.clock import Clock
-from pool.egress import Egress
 from pool.engine.base import Engine, EngineError, NotFound
-from pool.uids import number_of
+from pool.host.egress import Egress
+from pool.host.uids import number_of
 from pool.workload import Keep, Workload
 from scheduler.container_keys import ContainerKeys
 from scheduler.definitions import Definitions, FunctionDefinition

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pool.uids import OWN_USER, SHARED_USER
+from pool.host.uids import OWN_USER, SHARED_USER
 from scheduler.units import format_size
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
-from pool.uids import OWN_USER, SHARED_USER
+from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Order, Workload
 from scheduler.code_store import CodeStore
 from scheduler.container_keys import ContainerKeys

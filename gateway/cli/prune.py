@@ -13,8 +13,8 @@ from gateway.leftovers import Leftovers, find, remove
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
-from pool.firewall import FirewallError
-from pool.hosts_files import HostsFiles
+from pool.host.firewall import FirewallError
+from pool.host.hosts_files import HostsFiles
 from pool.launcher import container_name
 from pool.metrics import Metrics
 from pool.records import left_warm

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from pool import netns
 from pool.engine.base import ContainerState
 from pool.errors import PoolError, StartFailed
+from pool.host import netns
 from pool.transport.http import HttpLink
 from pool.transport.message import Call
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 
 from pool.engine.base import ContainerState, Engine, EngineError
-from pool.hosts_files import HostsFiles
+from pool.host.hosts_files import HostsFiles
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_kept
 from pool.transport.command import INVOCATION_LABEL
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pool.engine.base import Mount
+from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from pool.transport.handler import HandlerLink
-from pool.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from scheduler.workloads import names_of_function
 
 pytestmark = pytest.mark.engine

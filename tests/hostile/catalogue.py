@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from harness import Gateway, eventually, handler
 
-from pool.uids import DEFAULT_UIDS
+from pool.host.uids import DEFAULT_UIDS
 
 ATTACKS_FOLDER = Path(__file__).parent / "attacks"
 LOG_LIMIT = 256 * 1024

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pool import cgroup
 from pool.engine.base import ContainerSpec
 from pool.engine.docker import DockerEngine
+from pool.host import cgroup
 
 MIB = 2**20
 ID = "ab" * 32

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from pool import firewall
 from pool.engine.base import ContainerSpec
 from pool.engine.docker import DockerEngine
+from pool.host import firewall
 
 pytestmark = pytest.mark.engine
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from harness import GATEWAY_LABEL, Gateway, command, eventually, handler, server
 
-from pool.netns import open_connections
+from pool.host.netns import open_connections
 
 pytestmark = pytest.mark.engine
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness import Gateway, command, eventually, handler, server
 
-from pool.uids import DEFAULT_UIDS, UidRange
+from pool.host.uids import DEFAULT_UIDS, UidRange
 
 pytestmark = pytest.mark.engine
 

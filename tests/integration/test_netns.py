@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pool import netns
 from pool.engine.base import ContainerSpec
 from pool.engine.docker import DockerEngine
+from pool.host import netns
 
 pytestmark = pytest.mark.engine
 

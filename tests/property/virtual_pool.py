@@ -20,6 +20,7 @@ from pool.engine.base import ContainerSpec, Engine, EngineError
 from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import FunctionBroken, NotSent, StartFailed
+from pool.host.uids import OWN_USER, UID_LABEL, UidRange, with_uid
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, start_failed
 from pool.lease import Lease
@@ -30,7 +31,6 @@ from pool.reaper import Reaper
 from pool.records import Records
 from pool.states import PENDING, Reason
 from pool.transport.message import Call
-from pool.uids import OWN_USER, UID_LABEL, UidRange, with_uid
 from pool.workload import Kind, Workload
 from scheduler.decisions import pick
 from scheduler.dispatcher import Dispatcher, Queued

@@ -20,11 +20,11 @@ from pool.clock import VirtualClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import MemoryEngine
+from pool.host.uids import OWN_USER, SHARED_USER
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.records import left_warm
 from pool.states import Reason, State
-from pool.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Workload
 from scheduler.function import Limits, Prewarm
 

@@ -16,10 +16,10 @@ from bench.load import main
 from bench.runs import ON_ANY_GATEWAY, SCENARIOS, Choice, missing_programs, reasons_against
 from bench.scenarios import QUICK, rotated
 from pool.clock import LoopClock
-from pool.egress import Egress
 from pool.engine.base import ContainerSpec, EngineError, Mount
 from pool.engine.memory import MemoryEngine
 from pool.errors import StartFailed
+from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
 from pool.workload import Kind, Workload

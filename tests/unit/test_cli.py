@@ -24,7 +24,7 @@ from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
-from pool.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
+from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
 from scheduler.definitions import load
 from scheduler.registry import Declared
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pool.clock import LoopClock
-from pool.egress import Egress
 from pool.engine.base import ContainerSpec
 from pool.engine.memory import MemoryEngine
 from pool.errors import StartFailed
+from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
 from pool.workload import Kind, Order, Workload

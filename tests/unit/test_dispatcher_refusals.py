@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from property.virtual_pool import COLD, UIDS, World
 
-from pool.uids import UidRange
+from pool.host.uids import UidRange
 from scheduler.decisions import back_off
 from scheduler.dispatcher import Queued
 from scheduler.errors import Gone, NoCapacity, QueueFull

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pool import egress as egress_module
-from pool import firewall
 from pool.clock import VirtualClock
-from pool.egress import NETWORK_LABEL, Egress
 from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import StartFailed
-from pool.firewall import FirewallError
+from pool.host import egress as egress_module
+from pool.host import firewall
+from pool.host.egress import NETWORK_LABEL, Egress
+from pool.host.firewall import FirewallError
 from pool.workload import Kind, Workload
 
 IPTABLES = """\

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from property.virtual_pool import MIB, FakeLink, World
 
-from pool.cgroup import Cgroup
 from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import NotSent
 from pool.freezer import COUNT_EVERY_SECONDS, may_freeze_processes
+from pool.host.cgroup import Cgroup
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.reaper import MOST_AT_ONCE, TICK

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool.engine.base import ContainerSpec, Mount
-from pool.hosts_files import HostsFiles, hosts_text, wants_hosts
+from pool.host.hosts_files import HostsFiles, hosts_text, wants_hosts
 
 
 def test_localhost_and_the_containers_own_names_are_both_addresses() -> None:

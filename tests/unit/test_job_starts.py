@@ -15,7 +15,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
 from pool.engine.memory import MemoryEngine
-from pool.hosts_files import HostsFiles
+from pool.host.hosts_files import HostsFiles
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
 from pool.transport.command import INVOCATION_LABEL
 from pool.workload import Keep

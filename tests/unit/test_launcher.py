@@ -16,9 +16,7 @@ import pytest
 
 from pool import launcher as launcher_module
 from pool import takeover
-from pool.cgroup import Cgroup
 from pool.clock import LoopClock
-from pool.egress import Egress
 from pool.engine.base import (
     ContainerSpec,
     EngineDown,
@@ -29,10 +27,12 @@ from pool.engine.base import (
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.errors import FunctionBroken, StartFailed
+from pool.host.cgroup import Cgroup
+from pool.host.egress import Egress
+from pool.host.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings, container_name, user_of
 from pool.transport.message import Call
-from pool.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.workload import Kind, Order, Workload
 
 MIB = 2**20

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway import leftovers
-from pool import firewall
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import MemoryEngine
+from pool.host import firewall
 from pool.launcher import GATEWAY_LABEL
 
 ONE, OTHER = "11111111-aaaa", "22222222-bbbb"

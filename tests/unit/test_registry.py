@@ -24,9 +24,9 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
 from pool.engine.memory import MemoryEngine
+from pool.host.uids import UidRange
 from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
-from pool.uids import UidRange
 from pool.workload import Workload
 from scheduler import evictor, registry, upkeep, workloads
 from scheduler.definitions import Definitions, FunctionDefinition, load

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pool.engine.base import ContainerSpec
 from pool.errors import StartFailed
-from pool.uids import (
+from pool.host.uids import (
     DEFAULT_UIDS,
     MAPPED_UIDS,
     OWN_USER,

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 
-from pool import firewall, netns
 from pool.engine.base import Engine
 from pool.errors import StartFailed
+from pool.host import firewall, netns
 from pool.workload import Kind, Workload
 
 NETWORK_LABEL = "org.hearth.gateway"

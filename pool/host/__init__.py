@@ -1,0 +1,1 @@
+"""The kernel of the host: namespaces, cgroups, firewall, users."""
