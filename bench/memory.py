@@ -23,7 +23,7 @@ from bench.gateways import Gateway, GatewayFault, declare, own_gateway
 from bench.processes import anonymous, peak_resident, resident
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.units import format_size, parse_size
 
 MIB = 2**20

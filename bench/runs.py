@@ -30,7 +30,7 @@ from bench.streams import stream
 from bench.throughput import http_image, open_loop, warm_nginx
 from deploy.progress import Step, step
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.definitions import load
 from scheduler.runtimes import BASE_IMAGE
 

@@ -27,7 +27,7 @@ from pool.clock import Clock, LazyTimer
 from pool.cpu_policy import set_policy
 from pool.errors import NotSent
 from pool.lease import Lease
-from pool.logs import LogStore
+from pool.observe.logs import LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Answer
 from pool.workload import Kind

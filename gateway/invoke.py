@@ -24,7 +24,7 @@ from pool.cpu_policy import set_policy
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
 from pool.instance import Instance
 from pool.lease import Lease
-from pool.logs import LogStore
+from pool.observe.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import Kind

@@ -6,7 +6,7 @@ import math
 from typing import Protocol
 
 from gateway.problems import Problem
-from pool.metrics import Metrics, label_of
+from pool.observe.metrics import Metrics, label_of
 from pool.transport.message import Answer, read_report
 
 PROBLEM_OF_OUTCOME = {

@@ -29,8 +29,8 @@ from pool.host.egress import Egress
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import usable_range
 from pool.launcher import Launcher, LaunchSettings
-from pool.logs import LogStore
-from pool.metrics import Metrics, label_of
+from pool.observe.logs import LogStore
+from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.records import Records

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from pool.host.uids import Uids
 from pool.instance import Instance
-from pool.metrics import Metrics, label_of
+from pool.observe.metrics import Metrics, label_of
 from pool.states import LEAVING, PENDING, SERVING, Reason, State, check
 from pool.workload import Workload
 

@@ -21,8 +21,8 @@ from pool.host.uids import OWN_USER
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
-from pool.logs import InstanceLog, LogStore
-from pool.metrics import Metrics
+from pool.observe.logs import InstanceLog, LogStore
+from pool.observe.metrics import Metrics
 from pool.records import Records
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from pool.workload import Kind, Workload

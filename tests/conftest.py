@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from turns import pytest_collection_modifyitems, pytest_runtest_protocol  # noqa: F401  (hooks: pytest finds them here)
 
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 # What a gateway process has compiled, the next one need not: every test of one starts some.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -17,7 +17,7 @@ from gateway.access.scopes import right_for
 from gateway.forwarding import HeaderList
 from gateway.problems import Problem
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 log = logging.getLogger("hearth.access")
 

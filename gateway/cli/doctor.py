@@ -14,7 +14,7 @@ from gateway.cli.terminal import say
 from gateway.doctor import Check, can_run_functions, examine
 from gateway.settings import Settings
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 
 @click.command()

@@ -16,7 +16,7 @@ from pool.engine.docker import DockerEngine
 from pool.host.firewall import FirewallError
 from pool.host.hosts_files import HostsFiles
 from pool.launcher import container_name
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from pool.records import left_warm
 
 

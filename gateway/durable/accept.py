@@ -22,7 +22,7 @@ from gateway.invoke import PREFIX, InvokeEndpoint, check_method
 from gateway.memory.reservation import reservation_of
 from gateway.problems import Problem
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.callback_allow import Allowed

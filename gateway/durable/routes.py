@@ -25,7 +25,7 @@ from gateway.openapi import problem_responses
 from gateway.pieces import in_time
 from gateway.problems import Problem
 from pool.clock import Clock
-from pool.metrics import Metrics, label_of
+from pool.observe.metrics import Metrics, label_of
 from scheduler.durable import model
 from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.model import Page, Record, Status

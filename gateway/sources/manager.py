@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from gateway.sources.broker import Broker
 from gateway.sources.source import Source
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.source_definitions import JetStream, MqttTopic, RedisStream, SourceDefinition
 from scheduler.triggers.event import Publish
 

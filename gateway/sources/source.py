@@ -12,7 +12,7 @@ from typing import Literal
 from gateway.sources.broker import Broker, Message
 from gateway.sources.events import events_of
 from pool.clock import Clock, jitter
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.store import StoreError
 from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.event import Publish

@@ -35,7 +35,7 @@ from pool.engine.base import (
 from pool.engine.container_config import container_config, nano_cpus
 from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, network_of, state_of
 from pool.engine.measure import measured
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 ANSWER_TIMEOUT = 60.0

@@ -30,7 +30,7 @@ from pool.engine.base import (
     NotFound,
 )
 from pool.engine.breaker import Breaker, BreakerState
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pool.engine.base import EngineError
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 
 @contextmanager

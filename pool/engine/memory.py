@@ -33,7 +33,7 @@ from pool.engine.base import (
 from pool.engine.container_config import TMP
 from pool.engine.measure import measured
 from pool.engine.memory_process import KILLED, MemoryAttachment, MemoryContainer, Program, sleep_forever
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Protocol
 
 from pool.clock import Clock, Timer
-from pool.metrics import Metrics, label_of
+from pool.observe.metrics import Metrics, label_of
 from scheduler.durable.fairness import Lane, in_hand, next_to_run, places, share
 from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
 from scheduler.durable.policy import ending_of, has_expired

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from pool.workload import Keep
 from scheduler.definitions import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.model import HeaderList
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import Start, Target

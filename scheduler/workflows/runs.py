@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from pool.clock import Clock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError, StoreFull

@@ -15,7 +15,7 @@ from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 
 async def little_busybox(process: Process) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from pool.engine.base import BadPath, ContainerEvent, EngineError, EngineUnreachable, NotFound
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 NOBODY = "0" * 64
 

@@ -15,7 +15,7 @@ import pytest
 from harness import BASE_IMAGE, EngineView, Gateway, eventually, server
 
 from pool.engine.docker import DockerEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 pytestmark = pytest.mark.engine
 

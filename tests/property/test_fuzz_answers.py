@@ -17,7 +17,7 @@ from gateway.answer_headers import response_headers
 from gateway.outcome import check_outcome, exec_seconds_of
 from gateway.problems import Problem, problem_of
 from pool.errors import InstanceDied, Nonsense
-from pool.logs import TRUNCATED, InstanceLog, LogStore
+from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
 

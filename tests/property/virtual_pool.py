@@ -24,8 +24,8 @@ from pool.host.uids import OWN_USER, UID_LABEL, UidRange, with_uid
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, start_failed
 from pool.lease import Lease
-from pool.logs import LogStore
-from pool.metrics import Metrics
+from pool.observe.logs import LogStore
+from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.records import Records

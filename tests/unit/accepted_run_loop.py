@@ -16,7 +16,7 @@ import uvloop
 
 from gateway.durable.caller import Caller
 from pool.clock import LoopClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from pool.transport.connection import HttpConnection
 from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.callback_allow import Allowed

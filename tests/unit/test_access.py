@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from pool.clock import LoopClock, VirtualClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 HASH = "hth_abcdefgh:sha256:" + "0" * 64
 SECRET = "hth_abcdefgh_" + "secret77" * 4

@@ -22,7 +22,7 @@ from pool.engine.base import (
 from pool.engine.breaker import FAILURES, PAUSE, TRUSTED_AFTER, Breaker, BreakerState
 from pool.engine.guarded import PROBE_TIMEOUT, SUSPICIOUS, VERB_TIMEOUT, GuardedEngine
 from pool.engine.memory import MemoryEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 
 
 def opened(now: float = 0.0) -> Breaker:

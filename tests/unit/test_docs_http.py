@@ -23,8 +23,8 @@ from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
-from pool.metrics import Metrics
-from pool.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
+from pool.observe.metrics import Metrics
+from pool.observe.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
 from pool.states import Reason, State
 from scheduler.definitions import FunctionDefinition
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.ledger import GENERIC, Ledger
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from pool.states import PENDING, SERVING, TRANSITIONS, IllegalTransition, Reason, State
 from pool.workload import Kind, Workload
 

@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.logs import TRUNCATED, InstanceLog, LogBuffer, LogStore
+from pool.observe.logs import TRUNCATED, InstanceLog, LogBuffer, LogStore
 
 PIECES = st.lists(st.binary(min_size=1, max_size=20), max_size=20)
 

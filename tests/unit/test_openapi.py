@@ -279,7 +279,7 @@ async def test_a_fault_of_ours_is_a_problem(
     def fail(*_: object) -> None:
         raise RuntimeError("private")
 
-    monkeypatch.setattr("pool.plain_metrics.MetricRegistry.parts", fail)
+    monkeypatch.setattr("pool.observe.plain_metrics.MetricRegistry.parts", fail)
     answer = await client.get("/metrics")
     check_problem(answer, "internal-error")
     assert "private" not in answer.text

@@ -22,7 +22,7 @@ from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.definitions import FunctionDefinition
 from scheduler.registry import Declared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from pool.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
+from pool.observe.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
 
 
 def test_asking_for_a_counter_makes_none():

@@ -12,7 +12,7 @@ from gateway.sources.direct import Direct
 from gateway.sources.manager import Sources
 from gateway.sources.views import source_view
 from pool.clock import LoopClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.model import Query
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreFull

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pool.clock import VirtualClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore

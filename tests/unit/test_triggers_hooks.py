@@ -17,7 +17,7 @@ from gateway.problems import Problem
 from gateway.triggers.hooks import LOG_EVERY, Hooks
 from gateway.triggers.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.writer import Writer
 from scheduler.trigger_definitions import TriggerDefinition

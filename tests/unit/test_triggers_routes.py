@@ -19,7 +19,7 @@ from gateway.problems import Problem, problem_of
 from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError

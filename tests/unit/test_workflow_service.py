@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pool.clock import VirtualClock
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreFull

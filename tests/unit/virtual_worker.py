@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pool.clock import VirtualClock, wake
-from pool.metrics import Metrics
+from pool.observe.metrics import Metrics
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import Claim, NewCall, Query, Record, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan

@@ -32,8 +32,8 @@ from gateway.outcome import Outcomes
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
-from pool.logs import LogStore
-from pool.metrics import Metrics
+from pool.observe.logs import LogStore
+from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.transport.connection import HttpConnection
 from pool.workload import Kind, Workload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from pool.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
+from pool.observe.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
 
 FAST = (
     0.0001,
