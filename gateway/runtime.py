@@ -19,7 +19,8 @@ from gateway.outcome import Outcomes
 from gateway.settings import Settings
 from gateway.sources.direct import Direct
 from gateway.sources.manager import Sources
-from pool.adoption import Adoption
+from pool.adoption.adoption import Adoption
+from pool.adoption.records import Records
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineError
@@ -33,7 +34,6 @@ from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
-from pool.records import Records
 from scheduler.code_store import CodeStore
 from scheduler.definitions import Definitions
 from scheduler.dispatcher import Dispatcher

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from pool.adoption.reconnect import Takeover
 from pool.engine.base import (
     ContainerSpec,
     ContainerState,
@@ -28,7 +29,6 @@ from pool.host.egress import Egress
 from pool.host.hosts_files import HostsFiles, wants_hosts
 from pool.host.uids import with_uid
 from pool.instance import Instance
-from pool.takeover import Takeover
 from pool.transport.command import CommandLink, create_surely
 from pool.transport.handler import HandlerLink
 from pool.transport.http import HttpLink

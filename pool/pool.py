@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from pool.adoption.records import Records
 from pool.clock import Clock, jitter
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
@@ -23,7 +24,6 @@ from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.observe.logs import InstanceLog, LogStore
 from pool.observe.metrics import Metrics
-from pool.records import Records
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from pool.workload import Kind, Workload
 

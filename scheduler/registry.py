@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from pool.adoption import Adoption
+from pool.adoption.adoption import Adoption
 from pool.clock import Clock
 from pool.engine.base import Engine, EngineError, NotFound
 from pool.host.egress import Egress

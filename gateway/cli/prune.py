@@ -10,6 +10,7 @@ from gateway.cli.common import Failure, Mistake, check_engine_address, print_tab
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.terminal import say
 from gateway.leftovers import Leftovers, find, remove
+from pool.adoption.records import left_warm
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
@@ -17,7 +18,6 @@ from pool.host.firewall import FirewallError
 from pool.host.hosts_files import HostsFiles
 from pool.launcher import container_name
 from pool.observe.metrics import Metrics
-from pool.records import left_warm
 
 
 @click.command()

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pool.adoption import Adoption
+from pool.adoption.adoption import Adoption
+from pool.adoption.records import Records
 from pool.clock import VirtualClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineError
@@ -28,7 +29,6 @@ from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.reaper import Reaper
-from pool.records import Records
 from pool.states import PENDING, Reason
 from pool.transport.message import Call
 from pool.workload import Kind, Workload

@@ -16,6 +16,7 @@ from property.virtual_pool import IMAGE as IMAGE_NAME
 from property.virtual_pool import MIB, World
 from property.virtual_pool import OTHER_IMAGE as OTHER_NAME
 
+from pool.adoption.records import left_warm
 from pool.clock import VirtualClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError
@@ -23,7 +24,6 @@ from pool.engine.memory import MemoryEngine
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
-from pool.records import left_warm
 from pool.states import Reason, State
 from pool.workload import Kind, Workload
 from scheduler.function import Limits, Prewarm

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from pool import launcher as launcher_module
-from pool import takeover
 from pool.clock import LoopClock
 from pool.engine.base import (
     ContainerSpec,

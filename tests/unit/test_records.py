@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pool.adoption.reconnect import is_as_recorded, read_status
+from pool.adoption.records import FORMAT, Records, left_warm, read
 from pool.clock import VirtualClock
 from pool.engine.base import ContainerSpec
 from pool.errors import StartFailed
 from pool.instance import Instance
-from pool.records import FORMAT, Records, left_warm, read
-from pool.takeover import is_as_recorded, read_status
 from pool.workload import Kind, Order, Workload
 
 SPEC = ContainerSpec(name="", image="i")

@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Collection, Mapping
 
+from pool.adoption.records import Record, Records
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
@@ -17,7 +18,6 @@ from pool.host.uids import uid_of
 from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
 from pool.pool import Pool
-from pool.records import Record, Records
 from pool.states import Reason, State
 from pool.workload import Workload
 

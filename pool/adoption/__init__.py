@@ -1,0 +1,1 @@
+"""Containers that an earlier process has left, and taking them into use again."""
