@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from pool.adoption.reconnect import Takeover
+from pool.adoption.reconnect import Reconnection
 from pool.engine.base import (
     ContainerSpec,
     ContainerState,
@@ -82,7 +82,7 @@ class Launcher:
         self._on_output = on_output
         self._on_running = on_running
         self._command_starts = asyncio.Semaphore(settings.parallel_starts)
-        self._takeover = Takeover(engine, egress, settings.network_fallback, self._handler_link)
+        self._reconnection = Reconnection(engine, egress, settings.network_fallback, self._handler_link)
         self.maps_uids = False
         """Whether the engine has user namespaces: files of this machine cannot be given to a container's uid."""
 
@@ -279,7 +279,7 @@ class Launcher:
     async def adopt(self, instance: Instance) -> None:
         """Take over the running container of an instance that an earlier process started. Raises `StartFailed`."""
         try:
-            await self._takeover.adopt(instance)
+            await self._reconnection.adopt(instance)
         except StartFailed:
             raise
         except PoolError as error:

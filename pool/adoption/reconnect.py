@@ -28,7 +28,7 @@ LOOK = 0.02
 STATUS = Call(b"GET", b"/hearth/status", [(b"host", b"hearth"), (b"x-hearth-control", b"1")])
 
 
-class Takeover:
+class Reconnection:
     """`link_of` makes the gateway's end of a handler's sockets; `fallback`: HTTP images may have a network."""
 
     def __init__(

@@ -366,7 +366,7 @@ async def test_who_is_taken_over_is_what_the_record_says(
 async def test_who_does_not_dial_or_has_ended_is_not_taken_over(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "PATIENCE", 0.05)
+    monkeypatch.setattr(reconnect, "PATIENCE", 0.05)
 
     async def silent(process: Process) -> int:
         await asyncio.Event().wait()
