@@ -24,9 +24,9 @@ from pool.transport.handler import listen
 from pool.workload import Order, Workload
 from scheduler import workloads
 from scheduler.code_store import CodeStore
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.source_folder import collect, version_digest
 from scheduler.runtimes import RUNTIMES
-from scheduler.sources import collect, version_digest
 
 BENCH_LABEL = "org.hearth.bench"
 """Marks the benchmark's own containers; its value is the run's id."""

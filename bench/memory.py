@@ -24,7 +24,7 @@ from bench.processes import anonymous, peak_resident, resident
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics
-from scheduler.units import format_size, parse_size
+from scheduler.definitions.language.units import format_size, parse_size
 
 MIB = 2**20
 BUDGET = 2**30

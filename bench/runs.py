@@ -31,7 +31,7 @@ from bench.throughput import http_image, open_loop, warm_nginx
 from deploy.progress import Step, step
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics
-from scheduler.definitions import load
+from scheduler.definitions.file import load
 from scheduler.runtimes import BASE_IMAGE
 
 SCENARIOS = (

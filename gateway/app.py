@@ -26,7 +26,7 @@ from gateway.openapi_document import serve_document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
-from scheduler.durable.callback_allow import Allowed
+from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.durable.store import StoreError
 
 PAGE_FILES = "/docs/files"

@@ -22,8 +22,8 @@ from gateway.settings import Settings
 from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mount, NotFound
 from pool.host import cgroup, firewall, netns
 from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid
+from scheduler.definitions.language.units import format_size
 from scheduler.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
-from scheduler.units import format_size
 
 State = Literal["ok", "warning", "missing"]
 

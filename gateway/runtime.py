@@ -35,9 +35,10 @@ from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
 from scheduler.code_store import CodeStore
-from scheduler.definitions import Definitions
+from scheduler.definitions.brokers import SourceDefinition
+from scheduler.definitions.file import Definitions
+from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.dispatcher import Dispatcher
-from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
@@ -55,7 +56,6 @@ from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.jobs.store import JobStore
 from scheduler.registry import Registry
-from scheduler.source_definitions import SourceDefinition
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Publish
 from scheduler.triggers.schedules import Schedules

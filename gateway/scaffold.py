@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import yaml
 
-from scheduler.definitions import DefinitionsError, load
-from scheduler.key_types import NAME
-from scheduler.located_yaml import parse
+from scheduler.definitions.file import DefinitionsError, load
+from scheduler.definitions.language.key_types import NAME
+from scheduler.definitions.language.located_yaml import parse
 from scheduler.runtimes import BASE_IMAGE, EXAMPLE_IMAGES
 
 Kind = Literal["handler", "http", "command"]

@@ -25,7 +25,7 @@ from gateway.runtime import Runtime
 from gateway.settings import Settings
 from gateway.watch import reload_on_change
 from pool.data_folder import DataFolder
-from scheduler.definitions import Definitions
+from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
 

@@ -13,9 +13,9 @@ from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from gateway.guard import host_names
 from pool.host.uids import DEFAULT_UIDS, UidRange
-from scheduler.durable.callback_allow import Allowed
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.units import Duration, Size, size_between
 from scheduler.triggers.secret_names import SecretNames
-from scheduler.units import Duration, Size, size_between
 
 
 def default_memory_budget() -> int:

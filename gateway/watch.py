@@ -10,8 +10,8 @@ from pathlib import Path
 from watchfiles import awatch
 
 from gateway.settings import Settings
-from scheduler.definitions import Definitions, DefinitionsError, load
-from scheduler.durable.callback_allow import Allowed
+from scheduler.definitions.file import Definitions, DefinitionsError, load
+from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.registry import Registry
 
 log = logging.getLogger("hearth.watch")

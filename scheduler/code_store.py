@@ -13,7 +13,7 @@ from binascii import b2a_base64
 from collections.abc import Collection
 from pathlib import Path
 
-from scheduler.sources import SourceCode, SourceError
+from scheduler.definitions.source_folder import SourceCode, SourceError
 
 
 class CodeStore:

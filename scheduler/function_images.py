@@ -22,9 +22,9 @@ from py_compile import PycInvalidationMode
 
 from pool.engine.base import Engine, Image, NotFound
 from pool.launcher import GATEWAY_LABEL
+from scheduler.definitions.language.units import format_size
 from scheduler.pip_wheels import pip_arguments
 from scheduler.runtimes import PYTHON_LABEL
-from scheduler.units import format_size
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pool.engine.base import BadPath, Engine, Image, VolumeMount
-from scheduler.container_keys import ContainerKeys
-from scheduler.faults import shown
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.language.faults import shown
 from scheduler.image_look import LOOKED_AT_BYTES, look_into, tar_of
 
 TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any case

@@ -14,16 +14,16 @@ from pool.engine.base import Engine, EngineError, NotFound
 from pool.host.egress import Egress
 from pool.host.uids import number_of
 from pool.workload import Keep, Workload
-from scheduler.container_keys import ContainerKeys
-from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.file import Definitions, FunctionDefinition
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.source_folder import SourceError
 from scheduler.dispatcher import Dispatcher
-from scheduler.faults import shown
 from scheduler.function import Prewarm
 from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
 from scheduler.image_volumes import VolumeRefused
 from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
-from scheduler.sources import SourceError
 from scheduler.workloads import WorkloadBuilder, limits_of
 
 log = logging.getLogger("hearth.registry")

@@ -12,15 +12,15 @@ from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Order, Workload
 from scheduler.code_store import CodeStore
-from scheduler.container_keys import ContainerKeys
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.source_folder import collect, version_digest
 from scheduler.function import Limits
 from scheduler.function_images import ensure_requirements_image, prune_function_images
 from scheduler.image_lookup import ImageLookup
 from scheduler.image_users import ImageUsers
 from scheduler.image_volumes import ImageVolumes
 from scheduler.runtimes import RUNTIMES
-from scheduler.sources import collect, version_digest
 
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""

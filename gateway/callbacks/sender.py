@@ -12,7 +12,7 @@ import httpx
 
 from gateway.callbacks.signing import signed_headers
 from pool.clock import Clock
-from scheduler.durable.callback_allow import Allowed, as_ip, place_of
+from scheduler.definitions.language.callback_allow import Allowed, as_ip, place_of
 from scheduler.durable.callbacks import Delivery
 
 TIMEOUT = 15.0

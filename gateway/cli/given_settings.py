@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from gateway.settings import Settings
-from scheduler.faults import shown
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.units import format_duration, format_size
 from scheduler.triggers.secret_names import PREFIX as SECRET_PREFIX
-from scheduler.units import format_duration, format_size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

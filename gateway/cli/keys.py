@@ -15,7 +15,7 @@ from gateway.cli.common import Failure, Mistake, json_option, print_json, print_
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.terminal import say
 from gateway.settings import Settings
-from scheduler.units import parse_duration
+from scheduler.definitions.language.units import parse_duration
 
 LONGEST_LIFE = 100 * 365 * 86400.0
 """Seconds until a key must have expired, if it is to expire."""

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.registry import Declared
 
 log = logging.getLogger("hearth")

@@ -29,8 +29,8 @@ from gateway.server import serve as serve_gateway
 from gateway.settings import Settings
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import EngineError
-from scheduler.definitions import Definitions, DefinitionsError, load
-from scheduler.durable.callback_allow import Allowed
+from scheduler.definitions.file import Definitions, DefinitionsError, load
+from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.registry import Declared
 
 log = logging.getLogger("hearth")

@@ -23,12 +23,12 @@ from gateway.memory.reservation import reservation_of
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.terms import NO_TERMS, Terms
 from scheduler.dispatcher import Dispatcher
-from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.model import NewCall, Payload, Record, Request
 from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
-from scheduler.durable.terms import NO_TERMS, Terms
 from scheduler.durable.worker import Worker
 from scheduler.registry import Registry
 

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.problems import Problem
-from scheduler.job_definitions import KEYS, JobDefinition
+from scheduler.definitions.jobs import KEYS, JobDefinition
+from scheduler.definitions.language.located_model import message_of
 from scheduler.json_steps import loads
-from scheduler.located_model import message_of
 
 LARGEST = 16 * 2**20
 """Bytes of a request that starts a job, its inputs included."""

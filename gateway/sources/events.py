@@ -6,7 +6,7 @@ import json
 from urllib.parse import quote
 
 from gateway.sources.broker import Message
-from scheduler.source_definitions import SourceDefinition
+from scheduler.definitions.brokers import SourceDefinition
 from scheduler.triggers.event import REQUIRED, Event
 from scheduler.triggers.wire import EventFault, is_media_type, of_http, of_structured
 

@@ -9,7 +9,7 @@ from gateway.sources.broker import Broker
 from gateway.sources.source import Source
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.source_definitions import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
 from scheduler.triggers.event import Publish
 
 

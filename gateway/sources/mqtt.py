@@ -19,7 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
 from pool.clock import Clock, wake
-from scheduler.source_definitions import MqttTopic, split_url
+from scheduler.definitions.brokers import MqttTopic, split_url
 
 KEEP_ALIVE = 20
 """Seconds without a packet until the server is asked whether it is still there."""

@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
-from scheduler.source_definitions import JetStream
+from scheduler.definitions.brokers import JetStream
 
 PREFIX = "ce-"
 """Of headers that are attributes of a CloudEvent (its protocol binding for NATS)."""

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
 from pool.clock import Clock
-from scheduler.source_definitions import RedisStream
+from scheduler.definitions.brokers import RedisStream
 
 Entry = tuple[bytes, dict[bytes, bytes]]
 NEW = ">"

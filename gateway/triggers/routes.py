@@ -24,11 +24,11 @@ from gateway.triggers.views import (
     started_view,
 )
 from gateway.views import moment
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.located_model import message_of
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.dispatcher import Dispatcher
-from scheduler.faults import shown
 from scheduler.json_steps import dumps, loads
-from scheduler.located_model import message_of
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.model import FireRecord
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.trigger_rows import FIRES_KEPT

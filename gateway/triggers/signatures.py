@@ -11,7 +11,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 
-from scheduler.trigger_definitions import standard_key
+from scheduler.definitions.triggers import standard_key
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault, of_binary
 

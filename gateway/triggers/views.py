@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from gateway.views import moment
-from scheduler.trigger_definitions import TriggerDefinition
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.model import Fire, FireRecord, Outcome
 
 PLACES = {"function": "/invocations/{}", "job": "/jobs/{}", "workflow": "/runs/{}"}

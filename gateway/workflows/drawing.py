@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from gateway.workflows.layout import Box, layout
 from gateway.workflows.views import StepView
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 
 MARGIN, TITLE = 24.0, 30.0

@@ -30,11 +30,11 @@ from gateway.workflows.views import (
     run_with_steps_view,
     workflow_view,
 )
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable import model
 from scheduler.durable.model import EMPTY_PAGE
 from scheduler.durable.store import KeyReused, Store
 from scheduler.durable.targets import Start
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
 from scheduler.workflows.run_rows import owner_of
 from scheduler.workflows.runs import Runs

@@ -14,6 +14,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from scheduler.definitions.language.terms import terms_to_json
 from scheduler.durable import piece_rows
 from scheduler.durable.call_rows import (
     ROW_BYTES,
@@ -24,7 +25,6 @@ from scheduler.durable.call_rows import (
     request_head,
 )
 from scheduler.durable.model import Ending, NewCall, Payload, Record, Status
-from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
 SUCCESS = Status.SUCCEEDED

@@ -9,6 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from scheduler.definitions.language.terms import terms_to_json
 from scheduler.durable import piece_rows
 from scheduler.durable.model import (
     HeaderList,
@@ -22,7 +23,6 @@ from scheduler.durable.model import (
     Status,
 )
 from scheduler.durable.store import KeyReused
-from scheduler.durable.terms import terms_to_json
 from scheduler.durable.work import begin
 
 COLUMNS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from scheduler.durable.callback_allow import Allowed
+from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.durable.destinations import told_to_destination
 from scheduler.durable.model import Claim, Ending, Status
 

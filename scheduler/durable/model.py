@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from scheduler.durable.terms import NO_TERMS, Terms
+from scheduler.definitions.language.terms import NO_TERMS, Terms
 
 HeaderList = list[tuple[bytes, bytes]]
 T = TypeVar("T")

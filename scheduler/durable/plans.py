@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.language.terms import Policy
 from scheduler.dispatcher import Dispatcher
-from scheduler.durable.terms import Policy
 from scheduler.registry import Registry
 
 DEFAULT = Policy()

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
+from scheduler.definitions.language.terms import KINDS, Policy, Terms
 from scheduler.durable import call_rows
 from scheduler.durable.call_rows import AGAIN, COLUMNS
 from scheduler.durable.list_rows import NEWEST
 from scheduler.durable.model import NewCall, Page, Record, Request, Status
-from scheduler.durable.terms import KINDS, Policy, Terms
 from scheduler.durable.work import begin
-from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
 from scheduler.jobs.decisions import Stand, next_step, window_of
 from scheduler.jobs.model import (
     Counts,

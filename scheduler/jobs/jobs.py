@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.workload import Keep
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
 from scheduler.durable.destinations import call_of, led_too_deep
 from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.definitions.jobs import JobDefinition
 from scheduler.durable.model import Status
-from scheduler.job_definitions import JobDefinition
 
 KIND = "job"
 """Kind of the owner of its tasks."""

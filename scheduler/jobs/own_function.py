@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pool.workload import Keep
-from scheduler.container_keys import ContainerKeys
-from scheduler.definitions import FunctionDefinition
-from scheduler.job_definitions import IMAGE_TIMEOUT, JobDefinition
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
 from scheduler.jobs.model import Job
 
 QUEUE_TIMEOUT = 600.0

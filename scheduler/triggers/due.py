@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from scheduler.triggers.cron import Cron
+from scheduler.definitions.language.cron import Cron
 
 Overlap = Literal["skip", "queue", "allow"]
 CatchUp = Literal["none", "last", "all"]

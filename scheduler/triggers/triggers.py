@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.language.filters import Filter, match_all
+from scheduler.definitions.language.terms import Terms
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.durable.model import HeaderList
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import Start, Target
-from scheduler.durable.terms import Terms
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.due import State
 from scheduler.triggers.event import Event
-from scheduler.triggers.filters import Filter, match_all
 from scheduler.triggers.model import Course, Fire, Outcome, start_id
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import WAITS, RunStatus, StepState, StepStatus
 
 PASSABLE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)

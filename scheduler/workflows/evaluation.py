@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.workflow_definitions import ON_ITEM, ON_RUN, StepDefinition, WorkflowDefinition
-from scheduler.workflows.expressions import ExpressionError, evaluate, is_true, steps_named
+from scheduler.definitions.language.expressions import ExpressionError, evaluate, is_true, steps_named
+from scheduler.definitions.workflows import ON_ITEM, ON_RUN, StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 from scheduler.workflows.values import NOTHING, Body, body_of, value_of
 

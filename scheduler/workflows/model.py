@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable.model import Status
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.values import NOTHING, Body
 
 

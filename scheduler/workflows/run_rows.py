@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from scheduler.definitions.language.terms import Policy, Terms
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.durable import call_rows, piece_rows
 from scheduler.durable.call_rows import AGAIN, ROW_BYTES, as_kept
 from scheduler.durable.list_rows import NEWEST
 from scheduler.durable.model import NewCall, Page, Request, Status
-from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.work import begin
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import (
     Changes,
     Closed,

@@ -8,13 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable import start_keys
 from scheduler.durable.call_rows import ROW_BYTES
 from scheduler.durable.model import Idempotency, Page
 from scheduler.durable.room import Room
 from scheduler.durable.shares import RUNS
 from scheduler.durable.writer import Writer
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows import run_end_rows, run_rows
 from scheduler.workflows.model import Changes, NewRun, Progress, RunQuery, RunRecord, StepRecord
 from scheduler.workflows.values import Body

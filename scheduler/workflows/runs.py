@@ -11,11 +11,11 @@ from weakref import WeakValueDictionary
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError, StoreFull
 from scheduler.durable.waiters import Waiters
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.run_store import RunStore

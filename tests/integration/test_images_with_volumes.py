@@ -15,7 +15,7 @@ from wheelhouse import only_index, wheel
 from pool.engine.docker import DockerEngine
 from pool.host.uids import DEFAULT_UIDS
 from pool.observe.metrics import Metrics
-from scheduler.container_keys import ContainerKeys
+from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.function_images import ensure_requirements_image
 from scheduler.image_volumes import ImageVolumes
 from scheduler.runtimes import RUNTIMES

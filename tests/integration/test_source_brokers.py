@@ -26,7 +26,7 @@ from gateway.sources.mqtt import MqttBroker
 from gateway.sources.nats import NatsBroker
 from gateway.sources.redis import RedisBroker
 from pool.clock import LoopClock
-from scheduler.source_definitions import JetStream, MqttTopic, RedisStream
+from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream
 
 
 async def taken(broker: Broker, count: int) -> list[Message]:

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from scheduler.definitions.language.terms import NO_TERMS, Policy, Terms
 from scheduler.durable.model import (
     Backlog,
     Claim,
@@ -30,7 +31,6 @@ from scheduler.durable.model import (
 from scheduler.durable.schema import MIGRATIONS
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreError, StoreFull
-from scheduler.durable.terms import NO_TERMS, Policy, Terms
 from scheduler.durable.writer import Writer
 from tests.unit.store_recount import counted, recounted
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from property.wire import LOOK_HARDER
 
 from pool.workload import Kind
-from scheduler.definitions import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
-from scheduler.job_definitions import KEYS as JOB_KEYS
-from scheduler.job_definitions import MOST_TASKS
-from scheduler.source_definitions import KINDS, Handling
+from scheduler.definitions.brokers import KINDS, Handling
+from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.definitions.jobs import KEYS as JOB_KEYS
+from scheduler.definitions.jobs import MOST_TASKS
 
 KEYS = sorted(
     {*Defaults.model_fields, *FunctionDefinition.model_fields, "version", "functions", "prewarm", "x", ""}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.triggers.cron import Cron
+from scheduler.definitions.language.cron import Cron
 from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, State, Timetable, decide
 
 EXPRESSIONS = (

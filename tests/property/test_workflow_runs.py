@@ -13,10 +13,10 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.durable.model import Claim, Ending, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.writer import Writer
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows.advance import Close, End, More, Open, advance
 from scheduler.workflows.model import WAITS, NewRun, RunStatus, StepState, StepStatus
 from scheduler.workflows.moves import decide

@@ -18,14 +18,14 @@ from gateway.durable.caller import Caller
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from pool.transport.connection import HttpConnection
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.terms import Policy, Terms
 from scheduler.durable.batch_rows import insert_all
-from scheduler.durable.callback_allow import Allowed
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.terms import Policy, Terms
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
 from scheduler.triggers.event import Event

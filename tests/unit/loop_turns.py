@@ -26,15 +26,15 @@ from pool.engine.memory import MemoryEngine
 from pool.instance import Instance
 from pool.states import State
 from pool.workload import Kind, Workload
-from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.definitions.brokers import RedisStream, SourceDefinition
+from scheduler.definitions.file import Definitions, FunctionDefinition
+from scheduler.definitions.jobs import JobDefinition
+from scheduler.definitions.triggers import TriggerDefinition
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.function import Limits
-from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.model import JobStatus, NewJob, TaskState
 from scheduler.registry import Declared
-from scheduler.source_definitions import RedisStream, SourceDefinition
-from scheduler.trigger_definitions import TriggerDefinition
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import Changes, Closed, NewRun, RunEnd, RunStatus, StepStatus
 from scheduler.workflows.values import Body
 

@@ -23,7 +23,7 @@ from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
 from pool.workload import Kind, Workload
-from scheduler.definitions import load
+from scheduler.definitions.file import load
 
 
 class NoteSpec(MemoryEngine):

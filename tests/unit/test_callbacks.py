@@ -16,7 +16,8 @@ from gateway.callbacks.deliverer import MOST_AT_ONCE, MOST_OF_HOST, Deliverer
 from gateway.callbacks.sender import Attempt, Sender
 from gateway.callbacks.signing import kept_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
-from scheduler.durable.callback_allow import Allowed, is_public, place_of
+from scheduler.definitions.language.callback_allow import Allowed, is_public, place_of
+from scheduler.definitions.language.terms import Policy, Terms, terms_of_json, terms_to_json
 from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import (
     ATTEMPTS,
@@ -26,7 +27,6 @@ from scheduler.durable.callbacks import (
     Delivery,
     pause_after,
 )
-from scheduler.durable.terms import Policy, Terms, terms_of_json, terms_to_json
 
 URL = "https://hooks.example.com/done?key=k"
 

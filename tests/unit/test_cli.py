@@ -25,7 +25,7 @@ from pool.clock import LoopClock
 from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
-from scheduler.definitions import load
+from scheduler.definitions.file import load
 from scheduler.registry import Declared
 
 Answer = Callable[[httpx.Request], httpx.Response]

@@ -14,8 +14,15 @@ from pydantic import ValidationError
 
 from pool.engine.base import Mount
 from pool.workload import Kind
-from scheduler.definitions import Defaults, Definitions, DefinitionsError, Fault, FunctionDefinition, load
-from scheduler.key_types import Retries
+from scheduler.definitions.file import (
+    Defaults,
+    Definitions,
+    DefinitionsError,
+    Fault,
+    FunctionDefinition,
+    load,
+)
+from scheduler.definitions.language.key_types import Retries
 
 IMAGE = "version: 1\nfunctions:\n  f:\n    image: busybox\n"
 """A sound file; further lines of four spaces are further keys of its function."""

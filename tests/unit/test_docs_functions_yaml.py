@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.definitions import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "functions-yaml.md").read_text()

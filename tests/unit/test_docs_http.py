@@ -26,7 +26,7 @@ from pool.engine.memory import MemoryEngine
 from pool.observe.metrics import Metrics
 from pool.observe.plain_metrics import PlainCounter, PlainGauge, PlainHistogram
 from pool.states import Reason, State
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
 
 DOCS = Path(__file__).parents[2] / "docs"
 HTTP_API, ERRORS, METRICS = ((DOCS / f"{name}.md").read_text() for name in ("http-api", "errors", "metrics"))

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from gateway.sources.source import Outcome, State
 from gateway.sources.views import SourceView
-from scheduler.definitions import load
-from scheduler.source_definitions import Broker, Handling, JetStream, MqttTopic, RedisStream
+from scheduler.definitions.brokers import Broker, Handling, JetStream, MqttTopic, RedisStream
+from scheduler.definitions.file import load
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
 SHARED = set(Broker.model_fields)

@@ -15,8 +15,7 @@ from types import ModuleType
 import pytest
 
 from pool.workload import Kind
-from scheduler import sources
-from scheduler.definitions import Definitions, load
+from scheduler.definitions.file import Definitions, load
 
 ROOT = Path(__file__).parents[2]
 

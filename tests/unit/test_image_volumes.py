@@ -16,8 +16,9 @@ from pool.data_folder import DataFolder
 from pool.engine.base import BadPath, ContainerSpec, EngineError, Image, Mount, NotFound, VolumeMount
 from pool.engine.container_config import container_config
 from pool.engine.memory import MemoryEngine
-from scheduler.container_keys import ContainerKeys
-from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.file import Definitions, FunctionDefinition
+from scheduler.definitions.jobs import JobDefinition
 from scheduler.image_volumes import (
     LOOKED_AT_BYTES,
     MOST_VOLUMES,
@@ -29,7 +30,6 @@ from scheduler.image_volumes import (
     paths_of,
     place_in,
 )
-from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.starting import NotStarted
 from scheduler.runtimes import RUNTIMES
 

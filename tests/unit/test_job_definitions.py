@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.container_keys import ContainerKeys
-from scheduler.definitions import Definitions, DefinitionsError, load
-from scheduler.job_definitions import KEYS, MOST_TASKS, JobDefinition
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.file import Definitions, DefinitionsError, load
+from scheduler.definitions.jobs import KEYS, MOST_TASKS, JobDefinition
 from scheduler.jobs.model import JobStatus, TaskState
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()

@@ -19,12 +19,12 @@ from pool.host.hosts_files import HostsFiles
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
 from pool.transport.command import INVOCATION_LABEL
 from pool.workload import Keep
-from scheduler.definitions import Definitions, FunctionDefinition
+from scheduler.definitions.file import Definitions, FunctionDefinition
+from scheduler.definitions.jobs import JobDefinition
+from scheduler.definitions.language.terms import Terms
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
-from scheduler.durable.terms import Terms
 from scheduler.image_lookup import ImageLookup
-from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.own_function import definition_of
 from scheduler.jobs.starting import NotStarted

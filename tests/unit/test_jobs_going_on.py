@@ -15,12 +15,12 @@ import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
 from pool.workload import Keep
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.jobs import JobDefinition
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Idempotency, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import KeyReused, StoreBusy, StoreFull
-from scheduler.job_definitions import JobDefinition
 from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs

@@ -27,7 +27,7 @@ from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
 from scheduler.registry import Declared
 
 NOT_A_PROBLEM = {("/readyz", "503")}

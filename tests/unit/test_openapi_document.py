@@ -23,7 +23,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from pool.observe.metrics import Metrics
-from scheduler.definitions import FunctionDefinition
+from scheduler.definitions.file import FunctionDefinition
 from scheduler.registry import Declared
 
 

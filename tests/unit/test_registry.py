@@ -29,7 +29,7 @@ from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
 from pool.workload import Workload
 from scheduler import evictor, registry, upkeep, workloads
-from scheduler.definitions import Definitions, FunctionDefinition, load
+from scheduler.definitions.file import Definitions, FunctionDefinition, load
 from scheduler.eviction import KeepAlivePolicy
 from scheduler.function import Function
 from scheduler.image_lookup import ImageLookup

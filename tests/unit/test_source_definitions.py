@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.definitions import DefinitionsError, load
-from scheduler.source_definitions import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.file import DefinitionsError, load
 
 HEAD = "version: 1\nfunctions: {f: {image: x}}\nsources:\n"
 

@@ -12,7 +12,7 @@ from paho.mqtt.properties import Properties
 from gateway.sources.broker import Message
 from gateway.sources.events import events_of
 from gateway.sources.mqtt import message_of
-from scheduler.source_definitions import JetStream, SourceDefinition
+from scheduler.definitions.brokers import JetStream, SourceDefinition
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault
 

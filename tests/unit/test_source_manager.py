@@ -13,12 +13,12 @@ from gateway.sources.manager import Sources
 from gateway.sources.views import source_view
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
 from scheduler.durable.model import Query
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreFull
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
-from scheduler.source_definitions import JetStream, MqttTopic, RedisStream, SourceDefinition
 from scheduler.triggers.event import Event
 
 NOBODY = "127.0.0.1:1"

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler import sources
-from scheduler.definitions import FunctionDefinition
-from scheduler.sources import SourceCode, SourceError, check, collect, version_digest
+from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.source_folder import SourceCode, SourceError, check, collect, version_digest
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ import pytest
 from unit.virtual_worker import World
 
 from gateway.access.scopes import parse_scopes
+from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget, Target
-from scheduler.durable.terms import Policy
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Outcome

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from scheduler.definitions.language.filters import DEEPEST, Filter, match_all, matches
 from scheduler.triggers.event import Event
-from scheduler.triggers.filters import DEEPEST, Filter, match_all, matches
 from scheduler.triggers.wire import (
     BATCH,
     MOST_IN_BATCH,

@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.triggers.views import definition_view
-from scheduler.definitions import Definitions, DefinitionsError, load
-from scheduler.trigger_definitions import DEEPEST_INPUT, TriggerDefinition, Webhook
-from scheduler.units import format_duration
+from scheduler.definitions.file import Definitions, DefinitionsError, load
+from scheduler.definitions.language.units import format_duration
+from scheduler.definitions.triggers import DEEPEST_INPUT, TriggerDefinition, Webhook
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "triggers.md").read_text()
 KEYS = {name: field for name, field in TriggerDefinition.model_fields.items() if name != "name"}

@@ -11,19 +11,19 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.jobs import JobDefinition
+from scheduler.definitions.triggers import TriggerDefinition
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
-from scheduler.job_definitions import JobDefinition
 from scheduler.jobs.model import Job, JobStatus, JobSummary
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.model import Fire
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
-from scheduler.workflow_definitions import WorkflowDefinition
 from scheduler.workflows.model import RunEnd, RunRecord, RunStatus
 from scheduler.workflows.runs import EndedRun
 

@@ -18,9 +18,9 @@ from gateway.triggers.hooks import LOG_EVERY, Hooks
 from gateway.triggers.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.writer import Writer
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 

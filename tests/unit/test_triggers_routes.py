@@ -20,12 +20,12 @@ from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.dispatcher import Dispatcher
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget
 from scheduler.durable.writer import Writer
-from scheduler.trigger_definitions import TriggerDefinition
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers

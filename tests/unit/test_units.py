@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from scheduler.units import (
+from scheduler.definitions.language.units import (
     Duration,
     Size,
     duration_between,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.definitions import Definitions, DefinitionsError, load
+from scheduler.definitions.file import Definitions, DefinitionsError, load
 
 HEAD = """\
 version: 1

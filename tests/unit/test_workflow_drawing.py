@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.workflows.drawing import LOOKS, draw
 from gateway.workflows.layout import layout
 from gateway.workflows.views import ItemCounts, StepView
-from scheduler.workflow_definitions import WorkflowDefinition
+from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 
 SVG = "{http://www.w3.org/2000/svg}"

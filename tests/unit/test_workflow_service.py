@@ -13,12 +13,12 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.durable.targets import Start
 from scheduler.durable.writer import Writer
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
 from scheduler.workflows import run_rows
 from scheduler.workflows.model import Changes, NewRun, Progress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.workflow_definitions import StepDefinition, WorkflowDefinition
+from scheduler.definitions.language.expressions import (
+    LONGEST,
+    ExpressionError,
+    evaluate,
+    is_true,
+    steps_named,
+)
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.workflows.evaluation import (
     LARGEST_TOGETHER,
     MOST_ITEMS,
@@ -18,7 +25,6 @@ from scheduler.workflows.evaluation import (
     output_looks_at,
     output_of,
 )
-from scheduler.workflows.expressions import LONGEST, ExpressionError, evaluate, is_true, steps_named
 from scheduler.workflows.model import StepStatus
 from scheduler.workflows.values import JSON, LARGEST, NOTHING, TEXT, Body, body_of, value_of
 

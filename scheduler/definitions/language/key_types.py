@@ -11,10 +11,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pool.engine.base import Mount
 from pool.host.uids import OWN_USER
-from scheduler.durable.callback_allow import place_of
-from scheduler.durable.terms import KINDS
-from scheduler.faults import shown
-from scheduler.units import Duration, Size, duration_between, format_duration, parse_duration, size_between
+from scheduler.definitions.language.callback_allow import place_of
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.terms import KINDS
+from scheduler.definitions.language.units import (
+    Duration,
+    Size,
+    duration_between,
+    format_duration,
+    parse_duration,
+    size_between,
+)
 
 TMP = "/tmp"  # noqa: S108 (the container's own)
 RESERVED_PATHS = ("/proc", "/sys", "/dev", "/run/hearth", "/function")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from scheduler.faults import shown
+from scheduler.definitions.language.faults import shown
 
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
 _BARE_NUMBER = re.compile(_NUMBER)

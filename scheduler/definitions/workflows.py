@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from scheduler import key_types as types
-from scheduler import rules
-from scheduler.faults import shown
-from scheduler.located_model import Keys, Reader, listed, no_such
-from scheduler.located_yaml import KeyPath
-from scheduler.units import Duration, duration_between
-from scheduler.workflows.expressions import ExpressionError, steps_named
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.expressions import ExpressionError, steps_named
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.located_model import Keys, Reader, listed, no_such
+from scheduler.definitions.language.located_yaml import KeyPath
+from scheduler.definitions.language.units import Duration, duration_between
 
 MOST_STEPS = 1000
 """Steps of one workflow."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pool.host.uids import OWN_USER, SHARED_USER
-from scheduler.units import format_size
+from scheduler.definitions.language.units import format_size
 
 if TYPE_CHECKING:
-    from scheduler.definitions import FunctionDefinition
+    from scheduler.definitions.file import FunctionDefinition
 
 MAX_SOURCE = 32 * 2**20
 """Bytes of all files of a source folder together."""

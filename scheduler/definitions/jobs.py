@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from scheduler import key_types as types
-from scheduler import rules
-from scheduler.container_keys import ContainerKeys
-from scheduler.faults import shown
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.located_model import Reader, no_such
+from scheduler.definitions.language.located_yaml import KeyPath
+from scheduler.definitions.language.units import Duration, duration_between
 from scheduler.json_steps import dumps
-from scheduler.located_model import Reader, no_such
-from scheduler.located_yaml import KeyPath
-from scheduler.units import Duration, duration_between
 
 MOST_TASKS = 1_000_000
 IMAGE_TIMEOUT = 3600.0

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from scheduler.faults import shown
+from scheduler.definitions.language.faults import shown
 
 DIALECTS = ("exact", "prefix", "suffix", "all", "any", "not")
 MOST_FILTERS = 5000

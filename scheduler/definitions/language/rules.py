@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pool.engine.base import Mount
-from scheduler.faults import shown
+from scheduler.definitions.language.faults import shown
 
 Blame = tuple[str, str]
 

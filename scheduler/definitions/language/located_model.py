@@ -11,9 +11,9 @@ from typing import Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from scheduler import rules
-from scheduler.faults import Fault, shown
-from scheduler.located_yaml import KeyPath, read
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.faults import Fault, shown
+from scheduler.definitions.language.located_yaml import KeyPath, read
 
 _RULE = "rule"
 """Type of the validation error that stands for the rules between keys."""

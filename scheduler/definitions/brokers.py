@@ -11,12 +11,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field
 
-from scheduler import key_types as types
-from scheduler import rules
-from scheduler.faults import shown
-from scheduler.located_model import Keys, Reader, listed, no_such
-from scheduler.located_yaml import KeyPath
-from scheduler.units import Duration, duration_between
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.located_model import Keys, Reader, listed, no_such
+from scheduler.definitions.language.located_yaml import KeyPath
+from scheduler.definitions.language.units import Duration, duration_between
 
 Text = Annotated[str, types.text(r"[!-~]{1,255}", "1 to 255 printable ASCII characters without spaces")]
 SourceName = Annotated[

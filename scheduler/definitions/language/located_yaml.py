@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from scheduler.faults import Fault, shown
+from scheduler.definitions.language.faults import Fault, shown
 
 MAX_FILE = 2**20
 """Bytes of the largest file that is read."""

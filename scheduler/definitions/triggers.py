@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from scheduler import key_types as types
-from scheduler import rules
-from scheduler.faults import shown
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.cron import Cron, parse_zone
+from scheduler.definitions.language.faults import shown
+from scheduler.definitions.language.filters import Filters
+from scheduler.definitions.language.located_model import Keys, Reader, listed, no_such
+from scheduler.definitions.language.units import Duration, Size, duration_between, size_between
 from scheduler.json_steps import dumps
-from scheduler.located_model import Keys, Reader, listed, no_such
-from scheduler.triggers.cron import Cron, parse_zone
 from scheduler.triggers.due import CatchUp, Overlap, Timetable
-from scheduler.triggers.filters import Filters
-from scheduler.units import Duration, Size, duration_between, size_between
 
 CAUSES = ("schedule", "events", "webhook")
 ACTIONS = ("function", "workflow", "job")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pool.host.uids import OWN_USER
-from scheduler import key_types as types
-from scheduler.located_model import Keys
-from scheduler.units import Size, size_between
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language.located_model import Keys
+from scheduler.definitions.language.units import Size, size_between
 
 
 class ContainerKeys(Keys):

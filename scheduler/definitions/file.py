@@ -11,18 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pool.workload import Kind
-from scheduler import key_types as types
-from scheduler import rules, sources
-from scheduler.container_keys import SHAPE, ContainerKeys
-from scheduler.durable.callback_allow import Allowed
-from scheduler.faults import DefinitionsError, Fault, shown
-from scheduler.job_definitions import JobDefinition, read_jobs
-from scheduler.located_model import Reader, listed, no_such
-from scheduler.located_yaml import KeyPath
-from scheduler.source_definitions import SourceDefinition, read_sources
-from scheduler.trigger_definitions import TriggerDefinition, read_triggers
-from scheduler.units import Duration, Size, duration_between, size_between
-from scheduler.workflow_definitions import WorkflowDefinition, read_workflows
+from scheduler.definitions.brokers import SourceDefinition, read_sources
+from scheduler.definitions.container_keys import SHAPE, ContainerKeys
+from scheduler.definitions.jobs import JobDefinition, read_jobs
+from scheduler.definitions.language import key_types as types
+from scheduler.definitions.language import rules
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.faults import DefinitionsError, Fault, shown
+from scheduler.definitions.language.located_model import Reader, listed, no_such
+from scheduler.definitions.language.located_yaml import KeyPath
+from scheduler.definitions.language.units import Duration, Size, duration_between, size_between
+from scheduler.definitions.triggers import TriggerDefinition, read_triggers
+from scheduler.definitions.workflows import WorkflowDefinition, read_workflows
 
 __all__ = ["Defaults", "Definitions", "DefinitionsError", "Fault", "FunctionDefinition", "Kind", "load"]
 
