@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pool.workload import Kind
+from scheduler.definitions import source_folder
 from scheduler.definitions.brokers import SourceDefinition, read_sources
 from scheduler.definitions.container_keys import SHAPE, ContainerKeys
 from scheduler.definitions.jobs import JobDefinition, read_jobs
@@ -261,8 +262,8 @@ class _Loader(Reader):
             )
             return source
         try:
-            sources.check(source)
-        except sources.SourceError as error:
+            source_folder.check(source)
+        except source_folder.SourceError as error:
             self.fault((*path, "source"), f"{shown(folder)} cannot be a function's code: {error}")
         if isinstance(handler, str) and re.fullmatch(types.HANDLER, handler):
             module = handler.partition(":")[0].replace(".", "/")

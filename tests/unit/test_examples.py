@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 from pool.workload import Kind
+from scheduler.definitions import source_folder
 from scheduler.definitions.file import Definitions, load
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def test_every_handler_is_a_documented_function_of_its_source(definitions: Defin
         if function.kind is Kind.HANDLER:
             assert function.source is not None and function.handler is not None
             file, _, name = function.handler.partition(":")
-            code = dict(sources.collect(function.source).files)
+            code = dict(source_folder.collect(function.source).files)
             tree = ast.parse(code[f"{file}.py"])
             found = [node for node in tree.body if getattr(node, "name", None) == name]
             assert len(found) == 1 and len(found[0].args.args) == 2
@@ -69,7 +70,7 @@ def test_only_thumbnail_needs_an_image_of_its_own(definitions: Definitions) -> N
     needing = [
         name
         for name, function in definitions.functions.items()
-        if function.source is not None and sources.collect(function.source).requirements is not None
+        if function.source is not None and source_folder.collect(function.source).requirements is not None
     ]
     assert needing == ["thumbnail"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pool import launcher as launcher_module
+from pool.adoption import reconnect
 from pool.clock import LoopClock
 from pool.engine.base import (
     ContainerSpec,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.definitions import source_folder
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import SourceCode, SourceError, check, collect, version_digest
 
@@ -104,7 +105,7 @@ def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_SOURCE", 8 * 1024)
+    monkeypatch.setattr(source_folder, "MAX_SOURCE", 8 * 1024)
     (folder / "large").write_bytes(bytes(8 * 1024 - 4))
     assert len(collect(folder).files) == 3
     (folder / "more").write_bytes(b"x")
@@ -112,7 +113,7 @@ def test_a_folder_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest
 
 
 def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_FILES", 1)
+    monkeypatch.setattr(source_folder, "MAX_FILES", 1)
     assert refusal(folder) == "has 2 files; at most 1 are taken"
 
 
@@ -189,5 +190,5 @@ def test_the_version_of_a_default_user_is_that_of_releases_where_all_containers_
     """Else a restart after an update would remove everything that is warm."""
     now = version_digest(handler(), None, "sha256:1")
     assert version_digest(handler(user="65532:65532"), None, "sha256:1") != now
-    monkeypatch.setattr(sources, "SAME_VERSION_USERS", {})
+    monkeypatch.setattr(source_folder, "SAME_VERSION_USERS", {})
     assert version_digest(handler(user="65532:65532"), None, "sha256:1") == now
