@@ -31,9 +31,9 @@ from pool.observe.logs import LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Answer
 from pool.workload import Kind
-from scheduler.dispatcher import Dispatcher
-from scheduler.errors import Gone, QueueFull
-from scheduler.function import Function, Waiter
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.errors import Gone, QueueFull
+from scheduler.dispatch.function import Function, Waiter
 
 MOST_TO_REMEMBER = 2048
 """Bytes of an answer whose header fields are remembered, at most."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pool.lease import Lease
 from pool.transport.message import Answer
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 
 OWN_LINES = (
     b"x-invocation-id: %b\r\nx-hearth-start: %b\r\n"

@@ -17,8 +17,8 @@ from pool.errors import (
     PoolError,
     TooLarge,
 )
+from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
 from scheduler.durable.store import KeyReused, StoreError
-from scheduler.errors import EngineAway, Gone, NoCapacity, QueueFull
 
 Blame = Literal["caller", "function", "platform"]
 

@@ -30,7 +30,7 @@ from gateway.workflows.routes import add_routes as add_workflow_routes
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 from scheduler.registry import Declared
 
 NO_FUNCTION = problem_responses("no-such-function")

@@ -38,7 +38,8 @@ from scheduler.code_store import CodeStore
 from scheduler.definitions.brokers import SourceDefinition
 from scheduler.definitions.file import Definitions
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
@@ -47,7 +48,6 @@ from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
-from scheduler.eviction import KeepAlivePolicy
 from scheduler.image_users import ImageUsers
 from scheduler.image_volumes import ImageVolumes
 from scheduler.jobs.jobs import Jobs

@@ -122,7 +122,7 @@ class Instance:
         """Memory that it was seen to use, bytes, without what the kernel would give back; None: not measured."""
         self.measured_at = float("-inf")
         self.clock = 0.0
-        """The eviction order's clock when it was last used (`scheduler/eviction.py`)."""
+        """The eviction order's clock when it was last used (`scheduler/dispatch/eviction.py`)."""
         self.link: Link | None = None
         self.reason: str | None = None
 

@@ -18,8 +18,8 @@ from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.source_folder import SourceError
-from scheduler.dispatcher import Dispatcher
-from scheduler.function import Prewarm
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.function import Prewarm
 from scheduler.function_images import ImageBuildError
 from scheduler.image_lookup import ImageLookup
 from scheduler.image_volumes import VolumeRefused

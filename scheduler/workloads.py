@@ -15,7 +15,7 @@ from scheduler.code_store import CodeStore
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import collect, version_digest
-from scheduler.function import Limits
+from scheduler.dispatch.function import Limits
 from scheduler.function_images import ensure_requirements_image, prune_function_images
 from scheduler.image_lookup import ImageLookup
 from scheduler.image_users import ImageUsers

@@ -26,7 +26,7 @@ from pool.observe.metrics import Metrics
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.terms import NO_TERMS, Terms
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.durable.model import NewCall, Payload, Record, Request
 from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.durable.worker import Worker

@@ -15,7 +15,7 @@ from gateway.openapi import problem_responses
 from gateway.pieces import SMALL, Desk, Turn
 from gateway.problems import Problem
 from gateway.triggers.views import EventsView, started_view
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.durable.store import StoreError
 from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers

@@ -21,7 +21,7 @@ from gateway.triggers.signatures import SCHEMES, WrongSignature, signing
 from gateway.triggers.views import EventsView
 from pool.clock import Clock
 from scheduler.definitions.triggers import LARGEST_MESSAGE, TriggerDefinition, Webhook
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers

@@ -27,7 +27,7 @@ from gateway.views import moment
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.language.located_model import message_of
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.json_steps import dumps, loads
 from scheduler.triggers.model import FireRecord
 from scheduler.triggers.schedules import Schedules

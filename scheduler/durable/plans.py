@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.terms import Policy
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.registry import Registry
 
 DEFAULT = Policy()

@@ -9,8 +9,8 @@ from typing import Any
 
 from property.virtual_pool import World
 
-from scheduler.errors import NoCapacity, QueueFull
-from scheduler.function import Function, Limits
+from scheduler.dispatch.errors import NoCapacity, QueueFull
+from scheduler.dispatch.function import Function, Limits
 
 PATIENT = Limits(queue_timeout=60.0)
 

@@ -18,7 +18,7 @@ from property.virtual_pool import COLD, MIB, REMOVE, World
 
 from pool.instance import Instance
 from pool.states import Reason
-from scheduler.fair_share import (
+from scheduler.dispatch.fair_share import (
     MEMORY_PATIENCE_SECONDS,
     TURN_PATIENCE_SECONDS,
     TURN_SECONDS,

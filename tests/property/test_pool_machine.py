@@ -18,9 +18,9 @@ from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.states import LIVE, Reason, State
-from scheduler.decisions import BACK_OFF
-from scheduler.errors import Gone, NoCapacity, QueueFull
-from scheduler.function import Limits
+from scheduler.dispatch.decisions import BACK_OFF
+from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
+from scheduler.dispatch.function import Limits
 
 NAMES = ("a", "b", "c")
 LONGEST_KEEP_ALIVE = 30.0

@@ -32,10 +32,10 @@ from pool.reaper import Reaper
 from pool.states import PENDING, Reason
 from pool.transport.message import Call
 from pool.workload import Kind, Workload
-from scheduler.decisions import pick
-from scheduler.dispatcher import Dispatcher, Queued
-from scheduler.eviction import KeepAlivePolicy
-from scheduler.function import Function, Limits, Prewarm
+from scheduler.dispatch.decisions import pick
+from scheduler.dispatch.dispatcher import Dispatcher, Queued
+from scheduler.dispatch.eviction import KeepAlivePolicy
+from scheduler.dispatch.function import Function, Limits, Prewarm
 
 MIB = 2**20
 IMAGE = "python:test"

@@ -26,7 +26,7 @@ from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.states import Reason, State
 from pool.workload import Kind, Workload
-from scheduler.function import Limits, Prewarm
+from scheduler.dispatch.function import Limits, Prewarm
 
 LIMITS = Limits()
 IMAGE, OTHER_IMAGE = (MemoryEngine(VirtualClock()).add_image(name).id for name in (IMAGE_NAME, OTHER_NAME))

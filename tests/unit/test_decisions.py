@@ -15,7 +15,7 @@ from pool.instance import Instance
 from pool.reaper import expired
 from pool.states import LIVE, Reason, State
 from pool.workload import Kind, Workload
-from scheduler.decisions import Demand, back_off, pick, smooth, smooth_low, wanted_starts
+from scheduler.dispatch.decisions import Demand, back_off, pick, smooth, smooth_low, wanted_starts
 
 NOTHING = Demand(
     waiters=0,

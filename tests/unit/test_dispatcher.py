@@ -25,9 +25,9 @@ from pool.instance import Instance
 from pool.lease import Lease
 from pool.pool import SLOW_START
 from pool.states import Reason, State
-from scheduler.errors import Gone, NoCapacity, QueueFull
-from scheduler.function import FIRST_START_GUESS, Function, Limits
-from scheduler.upkeep import UPKEEP_DELAY
+from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
+from scheduler.dispatch.function import FIRST_START_GUESS, Function, Limits
+from scheduler.dispatch.upkeep import UPKEEP_DELAY
 
 
 @pytest.fixture

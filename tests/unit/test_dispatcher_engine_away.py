@@ -9,9 +9,9 @@ from property.virtual_pool import COLD, CREATE, MIB, SPECIALISE, World
 
 from pool.engine.base import EngineDown, EngineUnreachable
 from pool.states import State
-from scheduler.dispatcher import Dispatcher
-from scheduler.errors import EngineAway, NoCapacity
-from scheduler.upkeep import UPKEEP_DELAY
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.errors import EngineAway, NoCapacity
+from scheduler.dispatch.upkeep import UPKEEP_DELAY
 
 DOWN = EngineDown("the engine does not answer", 2.0)
 

@@ -9,8 +9,8 @@ from property.virtual_pool import COLD, World
 
 from pool.lease import Lease
 from pool.states import Reason
-from scheduler.decisions import smooth_low
-from scheduler.function import Function
+from scheduler.dispatch.decisions import smooth_low
+from scheduler.dispatch.function import Function
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 from property.virtual_pool import COLD, UIDS, World
 
 from pool.host.uids import UidRange
-from scheduler.decisions import back_off
-from scheduler.dispatcher import Queued
-from scheduler.errors import Gone, NoCapacity, QueueFull
-from scheduler.function import Limits
+from scheduler.dispatch.decisions import back_off
+from scheduler.dispatch.dispatcher import Queued
+from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
+from scheduler.dispatch.function import Limits
 
 SHORT = Limits(queue_timeout=0.5)
 

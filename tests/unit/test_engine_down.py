@@ -11,8 +11,8 @@ from property.virtual_pool import World
 from pool.engine.base import EngineError
 from pool.engine.guarded import PROBE_TIMEOUT, SUSPICIOUS
 from pool.states import State
-from scheduler.errors import EngineAway, NoCapacity
-from scheduler.function import Function, Limits
+from scheduler.dispatch.errors import EngineAway, NoCapacity
+from scheduler.dispatch.function import Function, Limits
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from property.virtual_pool import COLD, MIB, World
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.workload import Kind, Workload
-from scheduler.eviction import (
+from scheduler.dispatch.eviction import (
     Candidate,
     KeepAlivePolicy,
     advanced,
@@ -26,7 +26,7 @@ from scheduler.eviction import (
     in_order,
     within_spare,
 )
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 
 GDSF, LRU, TTL = KeepAlivePolicy.GDSF, KeepAlivePolicy.LRU, KeepAlivePolicy.TTL
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.fair_share import (
+from scheduler.dispatch.fair_share import (
     MEMORY_PATIENCE_SECONDS,
     MOST_CLAIMERS,
     STAY_SECONDS,

@@ -21,7 +21,7 @@ from pool.reaper import MOST_AT_ONCE, TICK
 from pool.states import Reason, State
 from pool.transport.message import Call
 from pool.workload import Kind, Workload
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 
 CALL = Call(b"POST", b"/", [])
 PAUSE = 0.016

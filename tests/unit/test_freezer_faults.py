@@ -12,7 +12,7 @@ from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason, State
 from pool.transport.message import Call
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 
 CALL = Call(b"POST", b"/", [])
 PAUSE = 0.016

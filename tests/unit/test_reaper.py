@@ -14,7 +14,7 @@ from pool.instance import Instance
 from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.reaper import SILENCE, TICK
 from pool.states import Reason, State
-from scheduler.function import Function
+from scheduler.dispatch.function import Function
 
 
 @pytest.fixture

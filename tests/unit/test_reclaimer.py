@@ -10,15 +10,15 @@ from property.flood import Flood, Floods
 from property.virtual_pool import COLD, MIB, REMOVE, World
 
 from pool.states import Reason
-from scheduler.errors import NoCapacity
-from scheduler.fair_share import (
+from scheduler.dispatch.errors import NoCapacity
+from scheduler.dispatch.fair_share import (
     MEMORY_PATIENCE_SECONDS,
     STAY_SECONDS,
     TURN_PATIENCE_SECONDS,
     TURN_SECONDS,
 )
-from scheduler.function import Limits
-from scheduler.reclaimer import MOST_WEIGHED
+from scheduler.dispatch.function import Limits
+from scheduler.dispatch.reclaimer import MOST_WEIGHED
 
 SLOT = 128 * MIB
 MOMENT = 0.005

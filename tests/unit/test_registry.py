@@ -28,13 +28,14 @@ from pool.host.uids import UidRange
 from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
 from pool.workload import Workload
-from scheduler import evictor, registry, upkeep, workloads
+from scheduler import registry, workloads
 from scheduler.definitions.file import Definitions, FunctionDefinition, load
-from scheduler.eviction import KeepAlivePolicy
-from scheduler.function import Function
+from scheduler.dispatch import evictor, upkeep
+from scheduler.dispatch.eviction import KeepAlivePolicy
+from scheduler.dispatch.function import Function
+from scheduler.dispatch.upkeep import provisioned
 from scheduler.image_lookup import ImageLookup
 from scheduler.runtimes import RUNTIMES
-from scheduler.upkeep import provisioned
 from scheduler.workloads import WorkloadBuilder
 
 MANY = 40

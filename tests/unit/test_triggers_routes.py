@@ -21,7 +21,7 @@ from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget

@@ -37,8 +37,8 @@ from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.transport.connection import HttpConnection
 from pool.workload import Kind, Workload
-from scheduler.dispatcher import Dispatcher
-from scheduler.function import Limits
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.function import Limits
 
 REQUEST = (
     b"POST /invoke/hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: test\r\naccept: */*\r\n"

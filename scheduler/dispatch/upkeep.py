@@ -11,8 +11,8 @@ from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
-from scheduler.decisions import PLATFORM_BACK_OFF, back_off
-from scheduler.function import Function, Prewarm
+from scheduler.dispatch.decisions import PLATFORM_BACK_OFF, back_off
+from scheduler.dispatch.function import Function, Prewarm
 
 log = logging.getLogger("hearth.scheduler")
 

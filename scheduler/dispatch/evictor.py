@@ -1,4 +1,4 @@
-"""Makes room in the memory budget, by evicting instances in the order of `scheduler/eviction.py`."""
+"""Makes room in the memory budget, by evicting instances in the order of `scheduler/dispatch/eviction.py`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import UNUSED, Reason, State
-from scheduler.eviction import Candidate, KeepAlivePolicy, advanced, choose_victims, in_order, within_spare
-from scheduler.fair_share import may_evict
-from scheduler.function import Function, Prewarm
-from scheduler.upkeep import provisioned
+from scheduler.dispatch.eviction import (
+    Candidate,
+    KeepAlivePolicy,
+    advanced,
+    choose_victims,
+    in_order,
+    within_spare,
+)
+from scheduler.dispatch.fair_share import may_evict
+from scheduler.dispatch.function import Function, Prewarm
+from scheduler.dispatch.upkeep import provisioned
 
 
 class Evictor:

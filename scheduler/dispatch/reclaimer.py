@@ -1,4 +1,4 @@
-"""Has memory given up for those who wait for it: carries out what `scheduler/fair_share.py` decides."""
+"""Has memory given up for those who wait for it: carries out what `scheduler/dispatch/fair_share.py` decides."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import LEAVING, PENDING, Reason, State
-from scheduler.evictor import Evictor
-from scheduler.fair_share import (
+from scheduler.dispatch.evictor import Evictor
+from scheduler.dispatch.fair_share import (
     MEMORY_PATIENCE_SECONDS,
     STAY_SECONDS,
     Holding,
@@ -19,8 +19,8 @@ from scheduler.fair_share import (
     Unused,
     plan,
 )
-from scheduler.function import Function
-from scheduler.upkeep import provisioned
+from scheduler.dispatch.function import Function
+from scheduler.dispatch.upkeep import provisioned
 
 PLAN_SECONDS = 0.025
 """How long a plan is followed while nothing is started or removed: it is looked at with every call."""

@@ -18,13 +18,13 @@ from pool.lease import Lease
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
-from scheduler.decisions import pick, smooth_low
-from scheduler.errors import Gone, NoCapacity, QueueFull
-from scheduler.eviction import KeepAlivePolicy
-from scheduler.evictor import Evictor
-from scheduler.function import Function, Limits, Prewarm, Settle, Waiter
-from scheduler.growth import Growth
-from scheduler.upkeep import Upkeep, engine_was_down, pause_after
+from scheduler.dispatch.decisions import pick, smooth_low
+from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
+from scheduler.dispatch.eviction import KeepAlivePolicy
+from scheduler.dispatch.evictor import Evictor
+from scheduler.dispatch.function import Function, Limits, Prewarm, Settle, Waiter
+from scheduler.dispatch.growth import Growth
+from scheduler.dispatch.upkeep import Upkeep, engine_was_down, pause_after
 
 
 class Dispatcher:

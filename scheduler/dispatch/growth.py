@@ -9,12 +9,12 @@ from pool.engine.base import EngineDown
 from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import LIVE, PENDING
-from scheduler.decisions import Demand, smooth, wanted_starts
-from scheduler.errors import EngineAway, NoCapacity
-from scheduler.evictor import Evictor
-from scheduler.fair_share import MEMORY_PATIENCE_SECONDS
-from scheduler.function import Function, Waiter
-from scheduler.reclaimer import Reclaimer
+from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
+from scheduler.dispatch.errors import EngineAway, NoCapacity
+from scheduler.dispatch.evictor import Evictor
+from scheduler.dispatch.fair_share import MEMORY_PATIENCE_SECONDS
+from scheduler.dispatch.function import Function, Waiter
+from scheduler.dispatch.reclaimer import Reclaimer
 
 WORTH_WAITING = 0.03
 """Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
