@@ -22,11 +22,11 @@ from pool.host.uids import Uids, with_uid
 from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
 from pool.workload import Order, Workload
-from scheduler import workloads
-from scheduler.code_store import CodeStore
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import collect, version_digest
-from scheduler.runtimes import RUNTIMES
+from scheduler.deploy import workloads
+from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.runtimes import RUNTIMES
 
 BENCH_LABEL = "org.hearth.bench"
 """Marks the benchmark's own containers; its value is the run's id."""

@@ -17,7 +17,7 @@ from bench.gateways import free_port, tail
 from bench.instances import BENCH_LABEL
 from bench.worker import WorkerFailed
 from pool.engine.base import ContainerSpec, Engine, Mount
-from scheduler.runtimes import BASE_IMAGE
+from scheduler.deploy.images.runtimes import BASE_IMAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = "/reference"

@@ -32,7 +32,7 @@ from deploy.progress import Step, step
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics
 from scheduler.definitions.file import load
-from scheduler.runtimes import BASE_IMAGE
+from scheduler.deploy.images.runtimes import BASE_IMAGE
 
 SCENARIOS = (
     "warm",

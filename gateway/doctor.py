@@ -23,7 +23,7 @@ from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mou
 from pool.host import cgroup, firewall, netns
 from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid
 from scheduler.definitions.language.units import format_size
-from scheduler.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.images.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
 
 State = Literal["ok", "warning", "missing"]
 

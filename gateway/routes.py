@@ -30,8 +30,8 @@ from gateway.workflows.routes import add_routes as add_workflow_routes
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason
+from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Function
-from scheduler.registry import Declared
 
 NO_FUNCTION = problem_responses("no-such-function")
 NOT_FOUND = problem_responses("not-found")

@@ -34,10 +34,14 @@ from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
-from scheduler.code_store import CodeStore
 from scheduler.definitions.brokers import SourceDefinition
 from scheduler.definitions.file import Definitions
 from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.image_users import ImageUsers
+from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.registry import Registry
+from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.durable.callback_rows import CallbackStore
@@ -48,14 +52,11 @@ from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
 from scheduler.durable.writer import Writer
-from scheduler.image_users import ImageUsers
-from scheduler.image_volumes import ImageVolumes
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.jobs.store import JobStore
-from scheduler.registry import Registry
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Publish
 from scheduler.triggers.schedules import Schedules
@@ -65,7 +66,6 @@ from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
-from scheduler.workloads import WorkloadBuilder
 
 log = logging.getLogger("hearth")
 

@@ -16,7 +16,7 @@ import yaml
 from scheduler.definitions.file import DefinitionsError, load
 from scheduler.definitions.language.key_types import NAME
 from scheduler.definitions.language.located_yaml import parse
-from scheduler.runtimes import BASE_IMAGE, EXAMPLE_IMAGES
+from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES
 
 Kind = Literal["handler", "http", "command"]
 

@@ -12,7 +12,7 @@ from watchfiles import awatch
 from gateway.settings import Settings
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.registry import Registry
+from scheduler.deploy.registry import Registry
 
 log = logging.getLogger("hearth.watch")
 

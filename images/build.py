@@ -20,7 +20,7 @@ from typing import Literal
 
 from deploy.engine_api import EngineApi, EngineApiError
 from images import gateway
-from scheduler.runtimes import (
+from scheduler.deploy.images.runtimes import (
     BASE_IMAGE,
     EXAMPLE_IMAGES,
     GATEWAY_IMAGE,

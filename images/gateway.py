@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from scheduler.pip_wheels import pip_arguments
+from scheduler.deploy.images.pip_wheels import pip_arguments
 
 PACKAGES = ("gateway", "scheduler", "pool", "runtimes")
 EXTRAS = ("redis", "nats", "mqtt")

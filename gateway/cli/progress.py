@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from scheduler.definitions.file import Definitions, FunctionDefinition
-from scheduler.registry import Declared
+from scheduler.deploy.registry import Declared
 
 log = logging.getLogger("hearth")
 

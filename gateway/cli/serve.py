@@ -31,7 +31,7 @@ from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.registry import Declared
+from scheduler.deploy.registry import Declared
 
 log = logging.getLogger("hearth")
 

@@ -26,11 +26,11 @@ from pool.observe.metrics import Metrics
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.terms import NO_TERMS, Terms
+from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.durable.model import NewCall, Payload, Record, Request
 from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.durable.worker import Worker
-from scheduler.registry import Registry
 
 NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
 """What belongs to the request that was accepted, and not to the run."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.terms import Policy
+from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.registry import Registry
 
 DEFAULT = Policy()
 MOST_KNOWN = 4096

@@ -8,16 +8,16 @@ from itertools import chain
 from pool.engine.base import EngineError, NotFound
 from scheduler.definitions.jobs import JobDefinition, checked_inputs
 from scheduler.definitions.language.units import format_size
+from scheduler.deploy.images.image_volumes import VolumeRefused
+from scheduler.deploy.registry import Registry
 from scheduler.durable.fairness import places
 from scheduler.durable.model import Idempotency
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
-from scheduler.image_volumes import VolumeRefused
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.model import Job, NewJob
 from scheduler.json_steps import loads
-from scheduler.registry import Registry
 
 
 class NotStarted(Exception):

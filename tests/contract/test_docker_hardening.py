@@ -11,7 +11,7 @@ import pytest
 from pool.engine.base import Mount
 from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from pool.transport.handler import HandlerLink
-from scheduler.workloads import names_of_function
+from scheduler.deploy.workloads import names_of_function
 
 pytestmark = pytest.mark.engine
 

@@ -13,7 +13,7 @@ import pytest
 from harness import BASE_IMAGE, EngineView, Gateway, eventually, handler, server
 from own_engine import OwnEngine, Proxy
 
-from scheduler.registry import TRY_AGAIN
+from scheduler.deploy.registry import TRY_AGAIN
 
 RUNTIME_IMAGE = "hearth-runtime/python:latest"
 AT_ONCE = 1.0

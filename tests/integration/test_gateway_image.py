@@ -15,7 +15,7 @@ import aiodocker
 import httpx
 import pytest
 
-from scheduler.runtimes import GATEWAY_IMAGE
+from scheduler.deploy.images.runtimes import GATEWAY_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0

@@ -16,8 +16,8 @@ from wheelhouse import only_index, wheel
 from deploy.engine_api import EngineApi
 from images import build
 from pool.engine.docker import DockerEngine
-from scheduler.function_images import ensure_requirements_image, prune_function_images
-from scheduler.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
+from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ from pool.engine.docker import DockerEngine
 from pool.host.uids import DEFAULT_UIDS
 from pool.observe.metrics import Metrics
 from scheduler.definitions.container_keys import ContainerKeys
-from scheduler.function_images import ensure_requirements_image
-from scheduler.image_volumes import ImageVolumes
-from scheduler.runtimes import RUNTIMES
+from scheduler.deploy.images.function_images import ensure_requirements_image
+from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.images.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import pytest
 from harness import BUSYBOX_IMAGE
 
 from pool.engine.docker import DockerEngine
-from scheduler.image_users import ImageUsers
+from scheduler.deploy.images.image_users import ImageUsers
 
 pytestmark = pytest.mark.engine
 

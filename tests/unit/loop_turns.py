@@ -31,10 +31,10 @@ from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
+from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Limits
 from scheduler.durable.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.jobs.model import JobStatus, NewJob, TaskState
-from scheduler.registry import Declared
 from scheduler.workflows.model import Changes, Closed, NewRun, RunEnd, RunStatus, StepStatus
 from scheduler.workflows.values import Body
 

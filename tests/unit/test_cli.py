@@ -26,7 +26,7 @@ from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
 from scheduler.definitions.file import load
-from scheduler.registry import Declared
+from scheduler.deploy.registry import Declared
 
 Answer = Callable[[httpx.Request], httpx.Response]
 

@@ -17,8 +17,8 @@ from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
 from pool.workload import Kind, Order, Workload
-from scheduler.code_store import CodeStore
 from scheduler.definitions.source_folder import SourceCode, SourceError
+from scheduler.deploy.code_store import CodeStore
 
 CODE = SourceCode(
     (("handler.py", b"def handle(event, context): return 1\n"), ('a "b"/\u00fc.bin', bytes(256)))

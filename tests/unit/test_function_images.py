@@ -16,8 +16,8 @@ from wheelhouse import only_index, wheel
 from pool.clock import LoopClock
 from pool.engine.base import EngineInfo, Image
 from pool.engine.memory import MemoryEngine
-from scheduler import function_images
-from scheduler.function_images import (
+from scheduler.deploy.images import function_images
+from scheduler.deploy.images.function_images import (
     ImageBuildError,
     check_requirements,
     ensure_requirements_image,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scheduler.image_look import LOOKED_AT_BYTES
-from scheduler.image_users import file_in, uids_named
+from scheduler.deploy.images.image_look import LOOKED_AT_BYTES
+from scheduler.deploy.images.image_users import file_in, uids_named
 from tests.unit.test_registry import tar_of_file
 
 PASSWD = b"root:x:0:0::/:/bin/sh\n  app:x:+0070:5::/:\napp:x:71:5::/:\nodd:x:many:5::/:\nshort:x\nlast:x:72"

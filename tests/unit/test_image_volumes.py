@@ -19,7 +19,7 @@ from pool.engine.memory import MemoryEngine
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.image_volumes import (
+from scheduler.deploy.images.image_volumes import (
     LOOKED_AT_BYTES,
     MOST_VOLUMES,
     ImageVolumes,
@@ -30,8 +30,8 @@ from scheduler.image_volumes import (
     paths_of,
     place_in,
 )
+from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.jobs.starting import NotStarted
-from scheduler.runtimes import RUNTIMES
 
 MIB = 2**20
 

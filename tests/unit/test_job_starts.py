@@ -22,9 +22,9 @@ from pool.workload import Keep
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.language.terms import Terms
+from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.durable.plans import Plans
 from scheduler.durable.targets import Start
-from scheduler.image_lookup import ImageLookup
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.own_function import definition_of
 from scheduler.jobs.starting import NotStarted

@@ -28,7 +28,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.registry import Declared
+from scheduler.deploy.registry import Declared
 
 NOT_A_PROBLEM = {("/readyz", "503")}
 """Errors whose body is no problem: a probe's answer says what it waits for."""

@@ -24,7 +24,7 @@ from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from pool.observe.metrics import Metrics
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.registry import Declared
+from scheduler.deploy.registry import Declared
 
 
 @pytest.fixture

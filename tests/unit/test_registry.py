@@ -28,15 +28,15 @@ from pool.host.uids import UidRange
 from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
 from pool.workload import Workload
-from scheduler import registry, workloads
 from scheduler.definitions.file import Definitions, FunctionDefinition, load
+from scheduler.deploy import registry, workloads
+from scheduler.deploy.images.image_lookup import ImageLookup
+from scheduler.deploy.images.runtimes import RUNTIMES
+from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch import evictor, upkeep
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.dispatch.function import Function
 from scheduler.dispatch.upkeep import provisioned
-from scheduler.image_lookup import ImageLookup
-from scheduler.runtimes import RUNTIMES
-from scheduler.workloads import WorkloadBuilder
 
 MANY = 40
 COST = 6_000

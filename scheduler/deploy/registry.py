@@ -18,13 +18,13 @@ from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.source_folder import SourceError
+from scheduler.deploy.images.function_images import ImageBuildError
+from scheduler.deploy.images.image_lookup import ImageLookup
+from scheduler.deploy.images.image_volumes import VolumeRefused
+from scheduler.deploy.images.runtimes import REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.workloads import WorkloadBuilder, limits_of
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Prewarm
-from scheduler.function_images import ImageBuildError
-from scheduler.image_lookup import ImageLookup
-from scheduler.image_volumes import VolumeRefused
-from scheduler.runtimes import REQUIRED_IMAGES, RUNTIMES
-from scheduler.workloads import WorkloadBuilder, limits_of
 
 log = logging.getLogger("hearth.registry")
 

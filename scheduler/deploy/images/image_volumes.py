@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pool.engine.base import BadPath, Engine, Image, VolumeMount
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.language.faults import shown
-from scheduler.image_look import LOOKED_AT_BYTES, look_into, tar_of
+from scheduler.deploy.images.image_look import LOOKED_AT_BYTES, look_into, tar_of
 
 TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any case
 KERNEL_PATHS = ("/proc", "/sys", "/dev")

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 from pool.engine.base import BadPath, Engine, Image
 from pool.host.uids import number_of
-from scheduler.image_look import look_into, tar_of
-from scheduler.image_volumes import paths_of
+from scheduler.deploy.images.image_look import look_into, tar_of
+from scheduler.deploy.images.image_volumes import paths_of
 
 PASSWD = "/etc/passwd"  # noqa: S105  a path
 

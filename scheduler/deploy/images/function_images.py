@@ -23,8 +23,8 @@ from py_compile import PycInvalidationMode
 from pool.engine.base import Engine, Image, NotFound
 from pool.launcher import GATEWAY_LABEL
 from scheduler.definitions.language.units import format_size
-from scheduler.pip_wheels import pip_arguments
-from scheduler.runtimes import PYTHON_LABEL
+from scheduler.deploy.images.pip_wheels import pip_arguments
+from scheduler.deploy.images.runtimes import PYTHON_LABEL
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"

@@ -11,16 +11,16 @@ from pathlib import Path
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Order, Workload
-from scheduler.code_store import CodeStore
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import collect, version_digest
+from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
+from scheduler.deploy.images.image_lookup import ImageLookup
+from scheduler.deploy.images.image_users import ImageUsers
+from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.dispatch.function import Limits
-from scheduler.function_images import ensure_requirements_image, prune_function_images
-from scheduler.image_lookup import ImageLookup
-from scheduler.image_users import ImageUsers
-from scheduler.image_volumes import ImageVolumes
-from scheduler.runtimes import RUNTIMES
 
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""

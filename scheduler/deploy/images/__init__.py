@@ -1,0 +1,1 @@
+"""Images that functions run on: finding, building and looking into them."""
