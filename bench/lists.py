@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from scheduler.durable.model import NewCall, Query, Request, Status
-from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.writer import Writer, open_database
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.writer import Writer, open_database
 
 ROWS = 1_000_000
 DEAD_EVERY = 10

@@ -44,26 +44,26 @@ from scheduler.deploy.registry import Registry
 from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
-from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.plans import Plans
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.durable.worker import Worker
-from scheduler.durable.writer import Writer
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
-from scheduler.jobs.store import JobStore
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.jobs import JobStore
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Publish
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.secret_names import SecretNames
-from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
-from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 

@@ -27,10 +27,10 @@ from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics, label_of
 from scheduler.durable import model
-from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.model import Page, Record, Status
 from scheduler.durable.store import Store, StoreError
 from scheduler.durable.worker import Worker
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 STORE = problem_responses("store-failed")
 NOT_FOUND = problem_responses("not-found", "store-failed")

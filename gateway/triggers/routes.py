@@ -29,9 +29,9 @@ from scheduler.definitions.language.located_model import message_of
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.json_steps import dumps, loads
+from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
 from scheduler.triggers.model import FireRecord
 from scheduler.triggers.schedules import Schedules
-from scheduler.triggers.trigger_rows import FIRES_KEPT
 from scheduler.triggers.triggers import Triggers
 
 TAGS: list[str | Enum] = ["triggers"]

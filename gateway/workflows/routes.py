@@ -35,8 +35,8 @@ from scheduler.durable import model
 from scheduler.durable.model import EMPTY_PAGE
 from scheduler.durable.store import KeyReused, Store
 from scheduler.durable.targets import Start
+from scheduler.store.sqlite.rows.run_rows import owner_of
 from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
-from scheduler.workflows.run_rows import owner_of
 from scheduler.workflows.runs import Runs
 from scheduler.workflows.target import run_of
 from scheduler.workflows.values import Body

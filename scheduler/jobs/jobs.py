@@ -20,7 +20,7 @@ from scheduler.durable.store import StoreError, StoreFull
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
 from scheduler.jobs.own_function import KEPT, own_definition
-from scheduler.jobs.store import JobStore
+from scheduler.store.sqlite.jobs import JobStore
 
 log = logging.getLogger("hearth.jobs")
 

@@ -18,11 +18,11 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.durable.model import HeaderList
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import Start, Target
+from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.triggers.due import State
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Course, Fire, Outcome, start_id
 from scheduler.triggers.secret_names import SecretNames
-from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.wire import STRUCTURED, binary_headers, structured
 
 log = logging.getLogger("hearth.triggers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from scheduler.store.sqlite.runs import RunStore
 from scheduler.workflows.advance import Close, End, More, Open, advance
 from scheduler.workflows.evaluation import (
     LARGEST_TOGETHER,
@@ -27,7 +28,6 @@ from scheduler.workflows.model import (
     StepState,
     StepStatus,
 )
-from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.values import NOTHING
 
 

@@ -16,9 +16,9 @@ from scheduler.durable.followers import what_follows
 from scheduler.durable.model import Idempotency
 from scheduler.durable.store import StoreError, StoreFull
 from scheduler.durable.waiters import Waiters
+from scheduler.store.sqlite.runs import RunStore
 from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.run_store import RunStore
 
 log = logging.getLogger("hearth.durable")
 

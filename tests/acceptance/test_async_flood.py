@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from harness import Gateway, eventually, handler
 
-from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.model import NewCall, Request
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.rows.batch_rows import insert_all
+from scheduler.store.sqlite.writer import Writer
 
 pytestmark = pytest.mark.engine
 

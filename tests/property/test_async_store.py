@@ -28,10 +28,10 @@ from scheduler.durable.model import (
     Result,
     Status,
 )
-from scheduler.durable.schema import MIGRATIONS
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreError, StoreFull
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.schema import MIGRATIONS
+from scheduler.store.sqlite.writer import Writer
 from tests.unit.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])

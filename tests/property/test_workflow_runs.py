@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.durable.model import Claim, Ending, Result, Status
-from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.workflows.advance import Close, End, More, Open, advance
 from scheduler.workflows.model import WAITS, NewRun, RunStatus, StepState, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.values import body_of
 from tests.unit.store_recount import counted, recounted
 

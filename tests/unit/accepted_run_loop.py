@@ -20,14 +20,14 @@ from pool.observe.metrics import Metrics
 from pool.transport.connection import HttpConnection
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.terms import Policy, Terms
-from scheduler.durable.batch_rows import insert_all
 from scheduler.durable.callbacks import Callbacks
 from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import NewCall, Request, Status
 from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.rows.batch_rows import insert_all
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import binary_headers
 from tests.unit.warm_call_loop import ANSWER, Link, Transport, WarmCall

@@ -14,19 +14,24 @@ from typing import Any
 
 import pytest
 
-from scheduler.durable import call_rows, dead_rows, list_rows, start_keys
-from scheduler.durable.list_rows import CLOCK_MARGIN, MOST_LOOKED_AT, page
 from scheduler.durable.model import Ending, NewCall, Query, Request, Status
-from scheduler.durable.readers import Readers, ReadLimits
-from scheduler.durable.room import Room
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreBusy, StoreError
-from scheduler.durable.store_file import StoreFile
-from scheduler.durable.writer import Writer, open_database
-from scheduler.jobs import job_rows
 from scheduler.jobs.model import Job, JobQuery, JobStatus, TaskState
-from scheduler.triggers import trigger_rows
-from scheduler.workflows import run_rows
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.readers import Readers, ReadLimits
+from scheduler.store.sqlite.rows import (
+    call_rows,
+    dead_rows,
+    job_rows,
+    list_rows,
+    run_rows,
+    start_keys,
+    trigger_rows,
+)
+from scheduler.store.sqlite.rows.list_rows import CLOCK_MARGIN, MOST_LOOKED_AT, page
+from scheduler.store.sqlite.rows.room import Room
+from scheduler.store.sqlite.store_file import StoreFile
+from scheduler.store.sqlite.writer import Writer, open_database
 from scheduler.workflows.model import RunQuery, RunStatus
 
 ROWS = 12_000

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.durable import piece_rows
-from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import CallbackStatus, NewCallback
 from scheduler.durable.model import (
     Claim,
@@ -27,11 +25,13 @@ from scheduler.durable.model import (
     Status,
 )
 from scheduler.durable.shares import RESERVE, may_hold, most_of, name_of, share_fault
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError, StoreFull
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.model import Fire, Outcome
-from scheduler.triggers.store import TriggerStore
 from tests.unit.store_recount import counted, recounted
 
 MIB = 2**20

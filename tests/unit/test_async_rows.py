@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.durable.batch_rows import SIZES, filled_sizes
-from scheduler.durable.call_rows import read_head, request_head
 from scheduler.durable.model import Ending, NewCall, Phases, Request, Result, Status
-from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.rows.batch_rows import SIZES, filled_sizes
+from scheduler.store.sqlite.rows.call_rows import read_head, request_head
+from scheduler.store.sqlite.writer import Writer
 
 PART = st.binary(max_size=20).map(lambda part: part.replace(b"\n", b""))
 REQUESTS = st.builds(

@@ -18,7 +18,6 @@ from gateway.callbacks.signing import kept_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
 from scheduler.definitions.language.callback_allow import Allowed, is_public, place_of
 from scheduler.definitions.language.terms import Policy, Terms, terms_of_json, terms_to_json
-from scheduler.durable.callback_rows import CallbackStore
 from scheduler.durable.callbacks import (
     ATTEMPTS,
     LONGEST_PAUSE,
@@ -27,6 +26,7 @@ from scheduler.durable.callbacks import (
     Delivery,
     pause_after,
 )
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 URL = "https://hooks.example.com/done?key=k"
 

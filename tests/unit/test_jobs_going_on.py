@@ -21,11 +21,11 @@ from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Idempotency, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import KeyReused, StoreBusy, StoreFull
-from scheduler.jobs import job_rows
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
 from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, NewJob, TaskState
-from scheduler.jobs.store import JobStore
+from scheduler.store.sqlite.jobs import JobStore
+from scheduler.store.sqlite.rows import job_rows
 from tests.unit.store_recount import counted, recounted
 
 CRASHED = Result(502, [], b"", "command-failed", "exit status 1", "function")

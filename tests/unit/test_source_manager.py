@@ -15,10 +15,10 @@ from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
 from scheduler.durable.model import Query
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreFull
 from scheduler.durable.targets import FunctionTarget
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
 
 NOBODY = "127.0.0.1:1"

@@ -12,9 +12,9 @@ import pytest
 
 from pool.data_folder import DataFolder
 from scheduler.durable.model import NewCall, Query, Request
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.writer import Writer
 
 
 @pytest.fixture

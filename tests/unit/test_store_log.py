@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.durable import writer as writers
-from scheduler.durable.readers import Readers, ReadLimits
-from scheduler.durable.store_file import StoreFile
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite import writer as writers
+from scheduler.store.sqlite.readers import Readers, ReadLimits
+from scheduler.store.sqlite.store_file import StoreFile
+from scheduler.store.sqlite.writer import Writer
 
 MIB = 2**20
 COMMIT = 200 * 1024

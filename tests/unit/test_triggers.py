@@ -21,12 +21,12 @@ from scheduler.durable.model import Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget, Target
+from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
+from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Outcome
 from scheduler.triggers.schedules import STORE_RETRY, Schedules
-from scheduler.triggers.store import TriggerStore
-from scheduler.triggers.trigger_rows import FIRES_KEPT
 from scheduler.triggers.triggers import LOAD_RETRY, Triggers
 
 PAID = {"filters": [{"exact": {"type": "paid"}}]}

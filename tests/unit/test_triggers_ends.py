@@ -16,13 +16,13 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.durable.destinations import DEEPEST
 from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.targets import FunctionTarget
-from scheduler.durable.writer import Writer
 from scheduler.jobs.model import Job, JobStatus, JobSummary
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.model import Fire
-from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.model import RunEnd, RunRecord, RunStatus
 from scheduler.workflows.runs import EndedRun

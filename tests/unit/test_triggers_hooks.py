@@ -19,9 +19,9 @@ from gateway.triggers.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.durable.sqlite import SqliteStore
-from scheduler.durable.writer import Writer
-from scheduler.triggers.store import TriggerStore
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.triggers import Triggers
 
 

@@ -22,12 +22,12 @@ from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import StoreError
 from scheduler.durable.targets import FunctionTarget
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.schedules import Schedules
-from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 
 

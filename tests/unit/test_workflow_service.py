@@ -15,15 +15,15 @@ from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.store import KeyReused, StoreFull
 from scheduler.durable.targets import Start
-from scheduler.durable.writer import Writer
-from scheduler.workflows import run_rows
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.rows import run_rows
+from scheduler.store.sqlite.rows.run_end_rows import FORGOTTEN_AT_ONCE
+from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.writer import Writer
 from scheduler.workflows.model import Changes, NewRun, Progress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.run_end_rows import FORGOTTEN_AT_ONCE
-from scheduler.workflows.run_store import RunStore
 from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import body_of

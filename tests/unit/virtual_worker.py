@@ -16,9 +16,9 @@ from scheduler.durable.destinations import Destinations
 from scheduler.durable.model import Claim, NewCall, Query, Record, Request, Result, Status
 from scheduler.durable.plans import FunctionPlan
 from scheduler.durable.running import TaskRun
-from scheduler.durable.sqlite import SqliteStore
 from scheduler.durable.worker import Worker
-from scheduler.durable.writer import Joint, Operation, T, U, Writer
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.writer import Joint, Operation, T, U, Writer
 
 LARGE = 2**30
 RETENTION = 1000.0

@@ -6,7 +6,7 @@ import sqlite3
 
 from scheduler.durable.callbacks import CallbackRecord, CallbackStatus, Delivery, NewCallback
 from scheduler.durable.work import begin
-from scheduler.durable.writer import Writer
+from scheduler.store.sqlite.writer import Writer
 
 PENDING = "status = 'pending'"
 

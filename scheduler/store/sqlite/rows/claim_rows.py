@@ -7,10 +7,10 @@ import sqlite3
 from functools import lru_cache
 
 from scheduler.definitions.language.terms import terms_of_json
-from scheduler.durable import piece_rows
-from scheduler.durable.call_rows import read_head
 from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Payload, Request
 from scheduler.durable.store import MOST_BYTES, Choose
+from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows.call_rows import read_head
 
 ENOUGH_DUE = 512
 """Calls of one function that are counted as due, at most: more are never leased at once."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from scheduler.durable.store import StoreBusy, StoreError
-from scheduler.durable.store_file import StoreFile
+from scheduler.store.sqlite.store_file import StoreFile
 
 log = logging.getLogger("hearth.durable")
 

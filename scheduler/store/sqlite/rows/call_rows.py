@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any
 
 from scheduler.definitions.language.terms import terms_to_json
-from scheduler.durable import piece_rows
 from scheduler.durable.model import (
     HeaderList,
     Idempotency,
@@ -24,6 +23,7 @@ from scheduler.durable.model import (
 )
 from scheduler.durable.store import KeyReused
 from scheduler.durable.work import begin
+from scheduler.store.sqlite.rows import piece_rows
 
 COLUMNS = (
     "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part,"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scheduler.durable.readers import REFUSALS, Readers, ReadLimits
-from scheduler.durable.schema import migrate, version_of
 from scheduler.durable.store import StoreError
-from scheduler.durable.store_file import StoreFile
+from scheduler.store.sqlite.readers import REFUSALS, Readers, ReadLimits
+from scheduler.store.sqlite.schema import migrate, version_of
+from scheduler.store.sqlite.store_file import StoreFile
 
 log = logging.getLogger("hearth.durable")
 

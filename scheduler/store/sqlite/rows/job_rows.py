@@ -17,9 +17,6 @@ from typing import Any
 
 from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
 from scheduler.definitions.language.terms import KINDS, Policy, Terms
-from scheduler.durable import call_rows
-from scheduler.durable.call_rows import AGAIN, COLUMNS
-from scheduler.durable.list_rows import NEWEST
 from scheduler.durable.model import NewCall, Page, Record, Request, Status
 from scheduler.durable.work import begin
 from scheduler.jobs.decisions import Stand, next_step, window_of
@@ -34,6 +31,9 @@ from scheduler.jobs.model import (
     task_state,
 )
 from scheduler.json_steps import dumps
+from scheduler.store.sqlite.rows import call_rows
+from scheduler.store.sqlite.rows.call_rows import AGAIN, COLUMNS
+from scheduler.store.sqlite.rows.list_rows import NEWEST
 
 log = logging.getLogger("hearth.jobs")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from scheduler.durable.room import Room
-from scheduler.durable.writer import Writer
-from scheduler.triggers import trigger_rows
+from scheduler.store.sqlite.rows import trigger_rows
+from scheduler.store.sqlite.rows.room import Room
+from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
 
 

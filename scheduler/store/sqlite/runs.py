@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable import start_keys
-from scheduler.durable.call_rows import ROW_BYTES
 from scheduler.durable.model import Idempotency, Page
-from scheduler.durable.room import Room
 from scheduler.durable.shares import RUNS
-from scheduler.durable.writer import Writer
-from scheduler.workflows import run_end_rows, run_rows
+from scheduler.store.sqlite.rows import run_end_rows, run_rows, start_keys
+from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
+from scheduler.store.sqlite.rows.room import Room
+from scheduler.store.sqlite.writer import Writer
 from scheduler.workflows.model import Changes, NewRun, Progress, RunQuery, RunRecord, StepRecord
 from scheduler.workflows.values import Body
 

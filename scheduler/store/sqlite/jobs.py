@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from scheduler.durable import start_keys
 from scheduler.durable.model import Idempotency, Page, Record
-from scheduler.durable.room import Room
 from scheduler.durable.shares import RUNS
 from scheduler.durable.store import StoreBusy
 from scheduler.durable.work import begin
-from scheduler.durable.writer import Writer
-from scheduler.jobs import job_rows
-from scheduler.jobs.job_rows import Advanced
 from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, NewJob, TaskState
+from scheduler.store.sqlite.rows import job_rows, start_keys
+from scheduler.store.sqlite.rows.job_rows import Advanced
+from scheduler.store.sqlite.rows.room import Room
+from scheduler.store.sqlite.writer import Writer
 
 
 class JobStore:

@@ -11,11 +11,11 @@ from typing import Any
 
 from scheduler.definitions.language.terms import Policy, Terms
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.durable import call_rows, piece_rows
-from scheduler.durable.call_rows import AGAIN, ROW_BYTES, as_kept
-from scheduler.durable.list_rows import NEWEST
 from scheduler.durable.model import NewCall, Page, Request, Status
 from scheduler.durable.work import begin
+from scheduler.store.sqlite.rows import call_rows, piece_rows
+from scheduler.store.sqlite.rows.call_rows import AGAIN, ROW_BYTES, as_kept
+from scheduler.store.sqlite.rows.list_rows import NEWEST
 from scheduler.workflows.model import (
     Changes,
     Closed,

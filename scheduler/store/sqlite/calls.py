@@ -9,22 +9,22 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from scheduler.durable import (
+from scheduler.durable import shares
+from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
+from scheduler.durable.store import Choose, StoreError, StoreFull, StoreUse
+from scheduler.durable.work import begin
+from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,
     claim_rows,
     dead_rows,
     list_rows,
     piece_rows,
-    shares,
     start_keys,
 )
-from scheduler.durable.call_rows import AGAIN, FORGETTABLE, FREE
-from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
-from scheduler.durable.room import Room
-from scheduler.durable.store import Choose, StoreError, StoreFull, StoreUse
-from scheduler.durable.work import begin
-from scheduler.durable.writer import Operation, Writer
+from scheduler.store.sqlite.rows.call_rows import AGAIN, FORGETTABLE, FREE
+from scheduler.store.sqlite.rows.room import Room
+from scheduler.store.sqlite.writer import Operation, Writer
 
 T = TypeVar("T")
 PIECES_AT_ONCE = 32

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from scheduler.durable.call_rows import COLUMNS, record
 from scheduler.durable.model import Page, Query, Record, Status
+from scheduler.store.sqlite.rows.call_rows import COLUMNS, record
 
 MOST_LOOKED_AT = 5000
 """Rows that one page looks at: about ten milliseconds."""

@@ -15,8 +15,10 @@ from operator import itemgetter
 from typing import Any
 
 from scheduler.definitions.language.terms import terms_to_json
-from scheduler.durable import piece_rows
-from scheduler.durable.call_rows import (
+from scheduler.durable.model import Ending, NewCall, Payload, Record, Status
+from scheduler.durable.work import begin
+from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows.call_rows import (
     ROW_BYTES,
     as_kept,
     headers_to_json,
@@ -24,8 +26,6 @@ from scheduler.durable.call_rows import (
     phases_to_json,
     request_head,
 )
-from scheduler.durable.model import Ending, NewCall, Payload, Record, Status
-from scheduler.durable.work import begin
 
 SUCCESS = Status.SUCCEEDED
 SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)

@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from scheduler.durable.call_rows import AGAIN, FREE, callers_of
-from scheduler.durable.list_rows import IS_RARE
 from scheduler.durable.model import Status
-from scheduler.durable.room import Room
+from scheduler.store.sqlite.rows.call_rows import AGAIN, FREE, callers_of
+from scheduler.store.sqlite.rows.list_rows import IS_RARE
+from scheduler.store.sqlite.rows.room import Room
 
 DEAD = (Status.DEAD, Status.EXPIRED)
 LOOKED_AT_ONCE = 500

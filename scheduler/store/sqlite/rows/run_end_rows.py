@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from scheduler.durable.call_rows import as_kept
+from scheduler.store.sqlite.rows.call_rows import as_kept
+from scheduler.store.sqlite.rows.run_rows import FAILED, KIND, OF_STEP, definition, let_go, owner_of, show
 from scheduler.workflows.model import RunRecord, RunStatus, StepStatus
-from scheduler.workflows.run_rows import FAILED, KIND, OF_STEP, definition, let_go, owner_of, show
 
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 UNENDED = "status IN ('queued', 'held', 'running')"

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from scheduler.durable import piece_rows, shares
-from scheduler.durable.call_rows import FORGETTABLE, forget
+from scheduler.durable import shares
 from scheduler.durable.store import StoreFull, StoreUse
+from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows.call_rows import FORGETTABLE, forget
 
 FORGOTTEN_AT_ONCE = 50
 """Calls that are forgotten at most before it is looked again whether there is room: first one, then twice as many

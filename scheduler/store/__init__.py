@@ -1,0 +1,1 @@
+"""Stores on disk, one folder for each database."""

@@ -1,0 +1,1 @@
+"""The store in one SQLite file: a module for each area, a writer thread, reader threads."""
