@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scheduler.durable.model import NewCall, Query, Request, Status
+from scheduler.calls.model import NewCall, Query, Request, Status
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.writer import Writer, open_database
 

@@ -26,8 +26,8 @@ from gateway.openapi_document import serve_document
 from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
+from scheduler.calls.store import StoreError
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.durable.store import StoreError
 
 PAGE_FILES = "/docs/files"
 PAGE_POLICY = (

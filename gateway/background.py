@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.invocation import Invocation
 from gateway.problems import Problem
-from scheduler.durable.model import Phases
+from scheduler.calls.model import Phases
 
 BACKGROUND = "hearth.background"
 """Key of a request's scope."""

@@ -28,9 +28,9 @@ from pool.observe.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import Kind
+from scheduler.calls.store import LARGEST_KEPT
 from scheduler.dispatch.dispatcher import Dispatcher, Queued
 from scheduler.dispatch.function import Function
-from scheduler.durable.store import LARGEST_KEPT
 
 log = logging.getLogger("hearth.invoke")
 

@@ -17,8 +17,8 @@ from pool.errors import (
     PoolError,
     TooLarge,
 )
+from scheduler.calls.store import KeyReused, StoreError
 from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
-from scheduler.durable.store import KeyReused, StoreError
 
 Blame = Literal["caller", "function", "platform"]
 

@@ -34,6 +34,11 @@ from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
+from scheduler.calls.callbacks import Callbacks
+from scheduler.calls.destinations import Destinations
+from scheduler.calls.plans import Plans
+from scheduler.calls.running.worker import Worker
+from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.brokers import SourceDefinition
 from scheduler.definitions.file import Definitions
 from scheduler.definitions.language.callback_allow import Allowed
@@ -44,11 +49,6 @@ from scheduler.deploy.registry import Registry
 from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
-from scheduler.durable.callbacks import Callbacks
-from scheduler.durable.destinations import Destinations
-from scheduler.durable.plans import Plans
-from scheduler.durable.targets import FunctionTarget, Target
-from scheduler.durable.worker import Worker
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import KIND as JOB

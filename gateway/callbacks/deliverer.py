@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from gateway.callbacks.sender import Attempt
 from pool.clock import Clock, Timer, jitter
 from pool.observe.metrics import Metrics
-from scheduler.durable.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
-from scheduler.durable.store import StoreError
+from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
+from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 log = logging.getLogger("hearth.callbacks")

@@ -12,8 +12,8 @@ import httpx
 
 from gateway.callbacks.signing import signed_headers
 from pool.clock import Clock
+from scheduler.calls.callbacks import Delivery
 from scheduler.definitions.language.callback_allow import Allowed, as_ip, place_of
-from scheduler.durable.callbacks import Delivery
 
 TIMEOUT = 15.0
 """Seconds that an attempt may take, the look-up of the name included."""

@@ -23,14 +23,14 @@ from gateway.memory.reservation import reservation_of
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.calls.model import NewCall, Payload, Record, Request
+from scheduler.calls.running.worker import Worker
+from scheduler.calls.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.terms import NO_TERMS, Terms
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.durable.model import NewCall, Payload, Record, Request
-from scheduler.durable.store import LARGEST_KEPT, KeyReused, Store, StoreError
-from scheduler.durable.worker import Worker
 
 NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
 """What belongs to the request that was accepted, and not to the run."""

@@ -19,10 +19,10 @@ from gateway.problems import Problem
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind
+from scheduler.calls.model import Claim, NewCall, Request, Result
+from scheduler.calls.running.running import Ended, Run, TaskRun
+from scheduler.calls.store import Store, StoreFull
 from scheduler.dispatch.function import Function
-from scheduler.durable.model import Claim, NewCall, Request, Result
-from scheduler.durable.running import Ended, Run, TaskRun
-from scheduler.durable.store import Store, StoreFull
 
 LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""

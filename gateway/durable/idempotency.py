@@ -11,7 +11,7 @@ from typing import Any
 from gateway.access.access import Admission
 from gateway.forwarding import HeaderList
 from gateway.problems import Problem
-from scheduler.durable.model import Idempotency
+from scheduler.calls.model import Idempotency
 
 IDEMPOTENT_FOR = 24 * 3600.0
 """Seconds for which a key gives the same again."""

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
 from gateway.forwarding import HeaderList
-from scheduler.durable.store import StoreError
+from scheduler.calls.store import StoreError
 
 log = logging.getLogger("hearth.durable")
 

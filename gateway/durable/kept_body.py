@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.forwarding import HeaderList
-from scheduler.durable.model import Payload
-from scheduler.durable.store import Store, StoreFull
+from scheduler.calls.model import Payload
+from scheduler.calls.store import Store, StoreFull
 from scheduler.triggers.wire import is_event
 
 INLINE = 256 * 1024

@@ -26,10 +26,10 @@ from gateway.pieces import in_time
 from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics, label_of
-from scheduler.durable import model
-from scheduler.durable.model import Page, Record, Status
-from scheduler.durable.store import Store, StoreError
-from scheduler.durable.worker import Worker
+from scheduler.calls import model
+from scheduler.calls.model import Page, Record, Status
+from scheduler.calls.running.worker import Worker
+from scheduler.calls.store import Store, StoreError
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 STORE = problem_responses("store-failed")

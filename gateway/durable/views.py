@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from gateway.answer_headers import response_headers
 from gateway.pieces import page_response
 from gateway.views import NEXT_PAGE, moment
-from scheduler.durable.callbacks import CallbackRecord, CallbackStatus
-from scheduler.durable.model import HeaderList, Page, Phases, Record, Result, Status
+from scheduler.calls.callbacks import CallbackRecord, CallbackStatus
+from scheduler.calls.model import HeaderList, Page, Phases, Record, Result, Status
 
 
 class PhasesView(BaseModel):

@@ -17,9 +17,9 @@ from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.openapi import problem_responses
 from gateway.pieces import Desk, in_time, page_response
 from gateway.problems import Problem, problem_of
+from scheduler.calls.model import EMPTY_PAGE
+from scheduler.calls.store import KeyReused
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.durable.model import EMPTY_PAGE
-from scheduler.durable.store import KeyReused
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState

@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from gateway.views import NEXT_PAGE, moment
-from scheduler.durable.model import Record
+from scheduler.calls.model import Record
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState, task_state
 
 EXAMPLE_ID = "0f3a1c5b7d9e4f60a1b2c3d4e5f60718"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 
 from pool.clock import Clock
+from scheduler.calls.store import Store
+from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.terms import Terms
-from scheduler.durable.store import Store
-from scheduler.durable.targets import Start, Target
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import binary_headers
 

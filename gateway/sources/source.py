@@ -13,8 +13,8 @@ from gateway.sources.broker import Broker, Message
 from gateway.sources.events import events_of
 from pool.clock import Clock, jitter
 from pool.observe.metrics import Metrics
+from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import SourceDefinition
-from scheduler.durable.store import StoreError
 from scheduler.triggers.event import Publish
 from scheduler.triggers.wire import EventFault
 

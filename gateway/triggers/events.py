@@ -15,8 +15,8 @@ from gateway.openapi import problem_responses
 from gateway.pieces import SMALL, Desk, Turn
 from gateway.problems import Problem
 from gateway.triggers.views import EventsView, started_view
+from scheduler.calls.store import StoreError
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.durable.store import StoreError
 from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http

@@ -30,11 +30,11 @@ from gateway.workflows.views import (
     run_with_steps_view,
     workflow_view,
 )
+from scheduler.calls import model
+from scheduler.calls.model import EMPTY_PAGE
+from scheduler.calls.store import KeyReused, Store
+from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable import model
-from scheduler.durable.model import EMPTY_PAGE
-from scheduler.durable.store import KeyReused, Store
-from scheduler.durable.targets import Start
 from scheduler.store.sqlite.rows.run_rows import owner_of
 from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
 from scheduler.workflows.runs import Runs

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.workload import Keep
+from scheduler.calls.destinations import call_of, led_too_deep
+from scheduler.calls.followers import what_follows
+from scheduler.calls.model import Idempotency
+from scheduler.calls.store import StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.durable.destinations import call_of, led_too_deep
-from scheduler.durable.followers import what_follows
-from scheduler.durable.model import Idempotency
-from scheduler.durable.store import StoreError, StoreFull
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
 from scheduler.jobs.own_function import KEPT, own_definition

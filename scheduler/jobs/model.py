@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from scheduler.calls.model import Status
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.durable.model import Status
 
 KIND = "job"
 """Kind of the owner of its tasks."""

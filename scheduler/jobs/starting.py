@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 
 from pool.engine.base import EngineError, NotFound
+from scheduler.calls.model import Idempotency
+from scheduler.calls.plans import Plans
+from scheduler.calls.running.fairness import places
+from scheduler.calls.targets import Start
 from scheduler.definitions.jobs import JobDefinition, checked_inputs
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.image_volumes import VolumeRefused
 from scheduler.deploy.registry import Registry
-from scheduler.durable.fairness import places
-from scheduler.durable.model import Idempotency
-from scheduler.durable.plans import Plans
-from scheduler.durable.targets import Start
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.model import Job, NewJob

@@ -7,8 +7,8 @@ import json
 import logging
 from collections.abc import Iterable
 
-from scheduler.durable.destinations import is_too_deep, led_too_deep
-from scheduler.durable.model import Claim, Ending, Status
+from scheduler.calls.destinations import is_too_deep, led_too_deep
+from scheduler.calls.model import Claim, Ending, Status
 from scheduler.jobs.model import JobSummary
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Fire

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.durable.shares import EVENTS
+from scheduler.calls.shares import EVENTS
 from scheduler.triggers.due import State
 
 

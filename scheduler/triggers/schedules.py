@@ -8,9 +8,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 
 from pool.clock import Clock, Timer
+from scheduler.calls.store import StoreError
+from scheduler.calls.targets import Target
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.durable.store import StoreError
-from scheduler.durable.targets import Target
 from scheduler.triggers.due import LATE, State, Timetable, decide
 from scheduler.triggers.model import Course, Fire, Outcome
 from scheduler.triggers.triggers import Triggers

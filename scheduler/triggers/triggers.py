@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.calls.model import HeaderList
+from scheduler.calls.store import StoreError
+from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.filters import Filter, match_all
 from scheduler.definitions.language.terms import Terms
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.durable.model import HeaderList
-from scheduler.durable.store import StoreError
-from scheduler.durable.targets import Start, Target
 from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.triggers.due import State
 from scheduler.triggers.event import Event

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from scheduler.calls.model import Status
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable.model import Status
 from scheduler.workflows.values import NOTHING, Body
 
 

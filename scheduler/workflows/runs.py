@@ -11,11 +11,11 @@ from weakref import WeakValueDictionary
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.calls.followers import what_follows
+from scheduler.calls.model import Idempotency
+from scheduler.calls.store import StoreError, StoreFull
+from scheduler.calls.waiters import Waiters
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable.followers import what_follows
-from scheduler.durable.model import Idempotency
-from scheduler.durable.store import StoreError, StoreFull
-from scheduler.durable.waiters import Waiters
 from scheduler.store.sqlite.runs import RunStore
 from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
 from scheduler.workflows.moves import decide

@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable
 
+from scheduler.calls.destinations import call_of, led_too_deep
+from scheduler.calls.model import HeaderList, NewCall
+from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable.destinations import call_of, led_too_deep
-from scheduler.durable.model import HeaderList, NewCall
-from scheduler.durable.targets import Start
 from scheduler.workflows.model import NewRun, RunStatus
 from scheduler.workflows.runs import EndedRun, Runs
 from scheduler.workflows.values import Body, value_of

@@ -15,8 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scheduler.definitions.language.terms import NO_TERMS, Policy, Terms
-from scheduler.durable.model import (
+from scheduler.calls.model import (
     Backlog,
     Claim,
     Ending,
@@ -28,7 +27,8 @@ from scheduler.durable.model import (
     Result,
     Status,
 )
-from scheduler.durable.store import KeyReused, StoreError, StoreFull
+from scheduler.calls.store import KeyReused, StoreError, StoreFull
+from scheduler.definitions.language.terms import NO_TERMS, Policy, Terms
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.schema import MIGRATIONS
 from scheduler.store.sqlite.writer import Writer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.durable.model import Status
+from scheduler.calls.model import Status
 from scheduler.jobs.decisions import AHEAD, Stand, fitting_parallel, next_step, outcome, window_of
 from scheduler.jobs.model import JobStatus, TaskState, task_state
 

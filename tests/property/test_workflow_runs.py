@@ -13,8 +13,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.durable.model import Claim, Ending, Result, Status
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.runs import RunStore
 from scheduler.store.sqlite.writer import Writer

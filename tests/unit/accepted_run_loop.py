@@ -18,13 +18,13 @@ from gateway.durable.caller import Caller
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from pool.transport.connection import HttpConnection
+from scheduler.calls.callbacks import Callbacks
+from scheduler.calls.destinations import Destinations
+from scheduler.calls.model import NewCall, Request, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.worker import Worker
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.terms import Policy, Terms
-from scheduler.durable.callbacks import Callbacks
-from scheduler.durable.destinations import Destinations
-from scheduler.durable.model import NewCall, Request, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.worker import Worker
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer

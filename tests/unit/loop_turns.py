@@ -26,6 +26,7 @@ from pool.engine.memory import MemoryEngine
 from pool.instance import Instance
 from pool.states import State
 from pool.workload import Kind, Workload
+from scheduler.calls.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.definitions.brokers import RedisStream, SourceDefinition
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
@@ -33,7 +34,6 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Limits
-from scheduler.durable.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.jobs.model import JobStatus, NewJob, TaskState
 from scheduler.workflows.model import Changes, Closed, NewRun, RunEnd, RunStatus, StepStatus
 from scheduler.workflows.values import Body

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import OK, World
 
-from scheduler.durable.fairness import MOST_AHEAD, places
-from scheduler.durable.model import Ending, NewCall, Request, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.worker import MOST_AT_ONCE, MOST_IN_HAND
+from scheduler.calls.model import Ending, NewCall, Request, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.fairness import MOST_AHEAD, places
+from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.rows.claim_rows import claim
 

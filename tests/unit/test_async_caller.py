@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.durable.views import result_headers
-from scheduler.durable.model import Query, Status
+from scheduler.calls.model import Query, Status
 from tests.unit.accepted_run_loop import AcceptedRuns, Answering
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"

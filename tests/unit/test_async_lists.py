@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.durable.model import Ending, NewCall, Query, Request, Status
-from scheduler.durable.store import StoreBusy, StoreError
+from scheduler.calls.model import Ending, NewCall, Query, Request, Status
+from scheduler.calls.store import StoreBusy, StoreError
 from scheduler.jobs.model import Job, JobQuery, JobStatus, TaskState
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.readers import Readers, ReadLimits

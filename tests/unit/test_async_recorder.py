@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, OK, World
 
+from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.recorder import FAILING
+from scheduler.calls.running.running import Ended, Run, TaskRun
 from scheduler.definitions.language.terms import Policy
-from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.recorder import FAILING
-from scheduler.durable.running import Ended, Run, TaskRun
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.durable.callbacks import CallbackStatus, NewCallback
-from scheduler.durable.model import (
+from scheduler.calls.callbacks import CallbackStatus, NewCallback
+from scheduler.calls.model import (
     Claim,
     Ending,
     Idempotency,
@@ -24,8 +24,8 @@ from scheduler.durable.model import (
     Result,
     Status,
 )
-from scheduler.durable.shares import RESERVE, may_hold, most_of, name_of, share_fault
-from scheduler.durable.store import StoreError, StoreFull
+from scheduler.calls.shares import RESERVE, may_hold, most_of, name_of, share_fault
+from scheduler.calls.store import StoreError, StoreFull
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore

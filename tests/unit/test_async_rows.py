@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.durable.model import Ending, NewCall, Phases, Request, Result, Status
+from scheduler.calls.model import Ending, NewCall, Phases, Request, Result, Status
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.rows.batch_rows import SIZES, filled_sizes
 from scheduler.store.sqlite.rows.call_rows import read_head, request_head

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.durable.views import record_json, record_view
-from scheduler.durable.model import Record, Status
+from scheduler.calls.model import Record, Status
 
 NEW = Record(
     seq=7,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
+from scheduler.calls.model import Ending, NewCall, Request, Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
+from scheduler.calls.store import MOST_BYTES, StoreError
 from scheduler.definitions.language.terms import Policy, Terms
-from scheduler.durable.model import Ending, NewCall, Request, Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import MOST_BYTES, StoreError
-from scheduler.durable.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
 
 AWAY = Result(503, [], b"", "engine-down", "it is away", "platform")
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from unit.virtual_worker import FAILED, OK, World
 
+from scheduler.calls.destinations import DEEPEST, LARGEST_TOLD
+from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.running import TaskRun
+from scheduler.calls.running.worker import STORE_RETRY
 from scheduler.definitions.language.terms import Policy
-from scheduler.durable.destinations import DEEPEST, LARGEST_TOLD
-from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.running import TaskRun
-from scheduler.durable.worker import STORE_RETRY
 
 AHEAD = FunctionPlan(slots=2, exec_seconds=0.001)
 """One place, and some calls are leased ahead."""

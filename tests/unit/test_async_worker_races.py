@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from unit.virtual_worker import World
 
-from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
 
 HALF = "half of a pair: \ud800"
 

@@ -16,9 +16,7 @@ from gateway.callbacks.deliverer import MOST_AT_ONCE, MOST_OF_HOST, Deliverer
 from gateway.callbacks.sender import Attempt, Sender
 from gateway.callbacks.signing import kept_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
-from scheduler.definitions.language.callback_allow import Allowed, is_public, place_of
-from scheduler.definitions.language.terms import Policy, Terms, terms_of_json, terms_to_json
-from scheduler.durable.callbacks import (
+from scheduler.calls.callbacks import (
     ATTEMPTS,
     LONGEST_PAUSE,
     Callbacks,
@@ -26,6 +24,8 @@ from scheduler.durable.callbacks import (
     Delivery,
     pause_after,
 )
+from scheduler.definitions.language.callback_allow import Allowed, is_public, place_of
+from scheduler.definitions.language.terms import Policy, Terms, terms_of_json, terms_to_json
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 URL = "https://hooks.example.com/done?key=k"

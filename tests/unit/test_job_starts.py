@@ -19,12 +19,12 @@ from pool.host.hosts_files import HostsFiles
 from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
 from pool.transport.command import INVOCATION_LABEL
 from pool.workload import Keep
+from scheduler.calls.plans import Plans
+from scheduler.calls.targets import Start
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.language.terms import Terms
 from scheduler.deploy.images.image_lookup import ImageLookup
-from scheduler.durable.plans import Plans
-from scheduler.durable.targets import Start
 from scheduler.jobs.kept import KeptContainers
 from scheduler.jobs.own_function import definition_of
 from scheduler.jobs.starting import NotStarted

@@ -15,12 +15,12 @@ import pytest
 from unit.virtual_worker import FAILED, OK, RETENTION, World
 
 from pool.workload import Keep
+from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.model import Idempotency, Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.store import KeyReused, StoreBusy, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import Idempotency, Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import KeyReused, StoreBusy, StoreFull
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
 from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, NewJob, TaskState

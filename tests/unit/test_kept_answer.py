@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.durable.kept_answer import KeptAnswer
-from scheduler.durable.store import StoreError
+from scheduler.calls.store import StoreError
 
 
 async def sent(pieces: AsyncIterator[bytes]) -> list[MutableMapping[str, Any]]:

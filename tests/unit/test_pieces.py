@@ -11,8 +11,8 @@ from gateway import pieces
 from gateway.pieces import MOST_WAITING, SMALL, Desk, in_time, unhurried
 from gateway.problems import Problem
 from pool.clock import VirtualClock
-from scheduler.durable import waiters
-from scheduler.durable.waiters import Waiters
+from scheduler.calls import waiters
+from scheduler.calls.waiters import Waiters
 
 
 async def test_small_work_is_done_at_once_and_large_work_one_by_one_in_a_thread() -> None:

@@ -12,8 +12,8 @@ from gateway.sources.broker import Message, without_credentials
 from gateway.sources.source import LAG_EVERY, LONGEST_PAUSE, STOP_PATIENCE, Source, pause_after
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import RedisStream, SourceDefinition
-from scheduler.durable.store import StoreError
 from scheduler.triggers.event import Event
 
 

@@ -13,10 +13,10 @@ from gateway.sources.manager import Sources
 from gateway.sources.views import source_view
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.model import Query
+from scheduler.calls.store import StoreFull
+from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
-from scheduler.durable.model import Query
-from scheduler.durable.store import StoreFull
-from scheduler.durable.targets import FunctionTarget
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pool.data_folder import DataFolder
-from scheduler.durable.model import NewCall, Query, Request
-from scheduler.durable.store import StoreError
+from scheduler.calls.model import NewCall, Query, Request
+from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.writer import Writer
 

@@ -14,13 +14,13 @@ import pytest
 from unit.virtual_worker import World
 
 from gateway.access.scopes import parse_scopes
+from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.model import Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.store import StoreError
+from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.language.terms import Policy
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.store import StoreError
-from scheduler.durable.targets import FunctionTarget, Target
 from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
 from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.triggers.emitted import Emitted

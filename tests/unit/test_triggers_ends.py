@@ -11,12 +11,12 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable.destinations import DEEPEST
-from scheduler.durable.model import Claim, Ending, NewCall, Request, Result, Status
-from scheduler.durable.targets import FunctionTarget
 from scheduler.jobs.model import Job, JobStatus, JobSummary
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.triggers import TriggerStore

@@ -20,10 +20,10 @@ from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.store import StoreError
+from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.durable.store import StoreError
-from scheduler.durable.targets import FunctionTarget
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.store.sqlite.writer import Writer

@@ -13,10 +13,10 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
+from scheduler.calls.store import KeyReused, StoreFull
+from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.durable.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
-from scheduler.durable.store import KeyReused, StoreFull
-from scheduler.durable.targets import Start
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.rows import run_rows
 from scheduler.store.sqlite.rows.run_end_rows import FORGOTTEN_AT_ONCE

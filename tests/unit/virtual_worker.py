@@ -12,11 +12,11 @@ from typing import Any
 
 from pool.clock import VirtualClock, wake
 from pool.observe.metrics import Metrics
-from scheduler.durable.destinations import Destinations
-from scheduler.durable.model import Claim, NewCall, Query, Record, Request, Result, Status
-from scheduler.durable.plans import FunctionPlan
-from scheduler.durable.running import TaskRun
-from scheduler.durable.worker import Worker
+from scheduler.calls.destinations import Destinations
+from scheduler.calls.model import Claim, NewCall, Query, Record, Request, Result, Status
+from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.running import TaskRun
+from scheduler.calls.running.worker import Worker
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.writer import Joint, Operation, T, U, Writer
 

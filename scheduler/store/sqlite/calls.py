@@ -9,10 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from scheduler.durable import shares
-from scheduler.durable.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
-from scheduler.durable.store import Choose, StoreError, StoreFull, StoreUse
-from scheduler.durable.work import begin
+from scheduler.calls import shares
+from scheduler.calls.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
+from scheduler.calls.store import Choose, StoreError, StoreFull, StoreUse
+from scheduler.calls.work import begin
 from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from scheduler.durable.model import Idempotency, Page, Record
-from scheduler.durable.shares import RUNS
-from scheduler.durable.store import StoreBusy
-from scheduler.durable.work import begin
+from scheduler.calls.model import Idempotency, Page, Record
+from scheduler.calls.shares import RUNS
+from scheduler.calls.store import StoreBusy
+from scheduler.calls.work import begin
 from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, NewJob, TaskState
 from scheduler.store.sqlite.rows import job_rows, start_keys
 from scheduler.store.sqlite.rows.job_rows import Advanced

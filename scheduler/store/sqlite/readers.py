@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from scheduler.durable.store import StoreBusy, StoreError
+from scheduler.calls.store import StoreBusy, StoreError
 from scheduler.store.sqlite.store_file import StoreFile
 
 log = logging.getLogger("hearth.durable")

@@ -8,9 +8,9 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
+from scheduler.calls.model import Idempotency, Page
+from scheduler.calls.shares import RUNS
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.durable.model import Idempotency, Page
-from scheduler.durable.shares import RUNS
 from scheduler.store.sqlite.rows import run_end_rows, run_rows, start_keys
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from scheduler.durable.store import StoreError
+from scheduler.calls.store import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
     """

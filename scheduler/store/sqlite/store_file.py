@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from scheduler.durable.store import StoreError
+from scheduler.calls.store import StoreError
 
 log = logging.getLogger("hearth.durable")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scheduler.durable.store import StoreError
+from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.readers import REFUSALS, Readers, ReadLimits
 from scheduler.store.sqlite.schema import migrate, version_of
 from scheduler.store.sqlite.store_file import StoreFile

@@ -14,9 +14,9 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from scheduler.calls.model import Ending, NewCall, Payload, Record, Status
+from scheduler.calls.work import begin
 from scheduler.definitions.language.terms import terms_to_json
-from scheduler.durable.model import Ending, NewCall, Payload, Record, Status
-from scheduler.durable.work import begin
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import (
     ROW_BYTES,

@@ -9,8 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from scheduler.definitions.language.terms import terms_to_json
-from scheduler.durable.model import (
+from scheduler.calls.model import (
     HeaderList,
     Idempotency,
     NewCall,
@@ -21,8 +20,9 @@ from scheduler.durable.model import (
     Result,
     Status,
 )
-from scheduler.durable.store import KeyReused
-from scheduler.durable.work import begin
+from scheduler.calls.store import KeyReused
+from scheduler.calls.work import begin
+from scheduler.definitions.language.terms import terms_to_json
 from scheduler.store.sqlite.rows import piece_rows
 
 COLUMNS = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from scheduler.durable.callbacks import CallbackRecord, CallbackStatus, Delivery, NewCallback
-from scheduler.durable.work import begin
+from scheduler.calls.callbacks import CallbackRecord, CallbackStatus, Delivery, NewCallback
+from scheduler.calls.work import begin
 from scheduler.store.sqlite.writer import Writer
 
 PENDING = "status = 'pending'"

@@ -6,9 +6,9 @@ import json
 import sqlite3
 from functools import lru_cache
 
+from scheduler.calls.model import Backlog, Claim, Claimed, NewCall, Payload, Request
+from scheduler.calls.store import MOST_BYTES, Choose
 from scheduler.definitions.language.terms import terms_of_json
-from scheduler.durable.model import Backlog, Claim, Claimed, NewCall, Payload, Request
-from scheduler.durable.store import MOST_BYTES, Choose
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import read_head
 

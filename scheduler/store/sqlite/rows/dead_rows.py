@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from scheduler.durable.model import Status
+from scheduler.calls.model import Status
 from scheduler.store.sqlite.rows.call_rows import AGAIN, FREE, callers_of
 from scheduler.store.sqlite.rows.list_rows import IS_RARE
 from scheduler.store.sqlite.rows.room import Room

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.calls.model import NewCall, Page, Record, Request, Status
+from scheduler.calls.work import begin
 from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
 from scheduler.definitions.language.terms import KINDS, Policy, Terms
-from scheduler.durable.model import NewCall, Page, Record, Request, Status
-from scheduler.durable.work import begin
 from scheduler.jobs.decisions import Stand, next_step, window_of
 from scheduler.jobs.model import (
     Counts,

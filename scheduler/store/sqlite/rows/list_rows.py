@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from scheduler.durable.model import Page, Query, Record, Status
+from scheduler.calls.model import Page, Query, Record, Status
 from scheduler.store.sqlite.rows.call_rows import COLUMNS, record
 
 MOST_LOOKED_AT = 5000

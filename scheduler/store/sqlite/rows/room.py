@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from scheduler.durable import shares
-from scheduler.durable.store import StoreFull, StoreUse
+from scheduler.calls import shares
+from scheduler.calls.store import StoreFull, StoreUse
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import FORGETTABLE, forget
 

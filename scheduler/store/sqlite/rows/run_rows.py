@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from scheduler.calls.model import NewCall, Page, Request, Status
+from scheduler.calls.work import begin
 from scheduler.definitions.language.terms import Policy, Terms
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.durable.model import NewCall, Page, Request, Status
-from scheduler.durable.work import begin
 from scheduler.store.sqlite.rows import call_rows, piece_rows
 from scheduler.store.sqlite.rows.call_rows import AGAIN, ROW_BYTES, as_kept
 from scheduler.store.sqlite.rows.list_rows import NEWEST

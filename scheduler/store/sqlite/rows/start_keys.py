@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from scheduler.durable.model import Idempotency
-from scheduler.durable.store import KeyReused
+from scheduler.calls.model import Idempotency
+from scheduler.calls.store import KeyReused
 
 PRUNED_AT_ONCE = 2000
 """Keys of each kind that one transaction forgets: those who wait for the next one wait for it."""

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from scheduler.durable.work import begin
+from scheduler.calls.work import begin
 from scheduler.triggers.due import State
 from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pool.clock import Clock, jitter
+from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.language.terms import Policy
-from scheduler.durable.model import Claim, Ending, Result, Status
 
 PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
 """Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.durable.model import (
+from scheduler.calls.model import (
     Backlog,
     Claimed,
     Ending,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from scheduler.durable.model import Claim
+from scheduler.calls.model import Claim
 
 FEW_MS = 0.02
 """Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""

@@ -11,14 +11,14 @@ from typing import Protocol
 
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics, label_of
+from scheduler.calls.model import Backlog, Claim, Ending, Result, Status
+from scheduler.calls.policy import ending_of, has_expired
+from scheduler.calls.running.fairness import Lane, in_hand, next_to_run, places, share
+from scheduler.calls.running.recorder import STORE_RETRY, Follower, Recorder
+from scheduler.calls.running.running import Run, Runner, faulty
+from scheduler.calls.store import MOST_BYTES, Store, StoreError
+from scheduler.calls.waiters import Waiters
 from scheduler.definitions.language.terms import Policy
-from scheduler.durable.fairness import Lane, in_hand, next_to_run, places, share
-from scheduler.durable.model import Backlog, Claim, Ending, Result, Status
-from scheduler.durable.policy import ending_of, has_expired
-from scheduler.durable.recorder import STORE_RETRY, Follower, Recorder
-from scheduler.durable.running import Run, Runner, faulty
-from scheduler.durable.store import MOST_BYTES, Store, StoreError
-from scheduler.durable.waiters import Waiters
 
 log = logging.getLogger("hearth.durable")
 

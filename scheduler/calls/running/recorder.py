@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from pool.clock import Clock, Timer, wake
-from scheduler.durable.followers import what_follows
-from scheduler.durable.model import Claim, Ending, Result, Status
-from scheduler.durable.store import Store, StoreError, StoreFull
+from scheduler.calls.followers import what_follows
+from scheduler.calls.model import Claim, Ending, Result, Status
+from scheduler.calls.store import Store, StoreError, StoreFull
 
 log = logging.getLogger("hearth.durable")
 

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from scheduler.durable.model import Claim, Ending, NewCall, Request, Status
+from scheduler.calls.model import Claim, Ending, NewCall, Request, Status
 
 log = logging.getLogger("hearth.durable")
 

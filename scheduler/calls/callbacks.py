@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from scheduler.calls.destinations import told_to_destination
+from scheduler.calls.model import Claim, Ending, Status
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.durable.destinations import told_to_destination
-from scheduler.durable.model import Claim, Ending, Status
 
 ATTEMPTS = 12
 """Times that a callback is tried: about half an hour."""

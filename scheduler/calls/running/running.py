@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from scheduler.durable.model import Claim, Result
+from scheduler.calls.model import Claim, Result
 
 log = logging.getLogger("hearth.durable")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler.calls.model import HeaderList, NewCall, Request
+from scheduler.calls.store import Store
 from scheduler.definitions.language.terms import NO_TERMS, Terms
-from scheduler.durable.model import HeaderList, NewCall, Request
-from scheduler.durable.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Accepted calls: calls that are kept on disk and run later."""

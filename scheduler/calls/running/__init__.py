@@ -1,0 +1,1 @@
+"""Running accepted calls: leasing them, carrying them out, recording their ends."""
