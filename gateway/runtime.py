@@ -50,7 +50,7 @@ from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.jobs.jobs import Jobs
-from scheduler.jobs.kept import KeptContainers
+from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
 from scheduler.store.sqlite.calls import SqliteStore

@@ -21,7 +21,7 @@ from scheduler.calls.model import EMPTY_PAGE
 from scheduler.calls.store import KeyReused
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.jobs.jobs import Jobs
-from scheduler.jobs.kept import KeptContainers
+from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.jobs.starting import JobStarts, NotStarted
 

@@ -25,7 +25,7 @@ from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.language.terms import Terms
 from scheduler.deploy.images.image_lookup import ImageLookup
-from scheduler.jobs.kept import KeptContainers
+from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.own_function import definition_of
 from scheduler.jobs.starting import NotStarted
 
