@@ -52,8 +52,8 @@ def test_no_key_is_documented_that_does_not_exist() -> None:
     assert set(documented()) == set(KEYS) | set(Definitions.model_fields)
 
 
-def test_the_keys_that_defaults_may_not_hold_are_those_of_what_is_run() -> None:
-    section = DOCUMENT.partition("## What is run")[2].partition("\n## ")[0]
+def test_the_keys_that_defaults_may_not_hold_are_those_of_code_or_image() -> None:
+    section = DOCUMENT.partition("## Code or image")[2].partition("\n## ")[0]
     keys = set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
     assert keys == set(KEYS) - set(Defaults.model_fields)
 
