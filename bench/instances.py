@@ -23,10 +23,11 @@ from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
 from pool.workload import Order, Workload
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.definitions.source_folder import collect, version_digest
+from scheduler.definitions.source_folder import collect
 from scheduler.deploy import workloads
 from scheduler.deploy.code_store import CodeStore
 from scheduler.deploy.images.runtimes import RUNTIMES
+from scheduler.deploy.revision_digest import version_digest
 
 BENCH_LABEL = "org.hearth.bench"
 """Marks the benchmark's own containers; its value is the run's id."""

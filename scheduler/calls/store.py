@@ -83,7 +83,7 @@ class Store(Protocol):
         """
 
     async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
-        """Keep all of these, or none: calls, and what else `scheduler.durable.work` knows. Their bytes count to
+        """Keep all of these, or none: calls, and what else `scheduler.calls.work` knows. Their bytes count to
         `caller`. Raises `StoreFull`."""
 
     async def claim(self, now: float, choose: Choose) -> Claimed:

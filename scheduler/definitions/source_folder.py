@@ -1,21 +1,15 @@
-"""A function's source folder as bytes, and the digest that is its version."""
+"""A function's source folder as bytes."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pool.host.uids import OWN_USER, SHARED_USER
 from scheduler.definitions.language.units import format_size
-
-if TYPE_CHECKING:
-    from scheduler.definitions.file import FunctionDefinition
 
 MAX_SOURCE = 32 * 2**20
 """Bytes of all files of a source folder together."""
@@ -23,13 +17,6 @@ MAX_FILES = 10_000
 SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
 """Files and folders of these names, and `*.pyc`, are no part of a function."""
 REQUIREMENTS = "requirements.txt"
-SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure", "callback")
-"""Keys that say nothing of how a call is run: where the code is, and what is done about accepted calls."""
-
-
-SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
-"""Stands for these users in a version. The default's is what it was when all containers shared a user: a new
-release of the gateway adopts what the one before has left."""
 
 
 class SourceError(Exception):
@@ -49,7 +36,7 @@ class SourceCode:
 
     def digest(self) -> str:
         """SHA-256, in hex, of names and contents. Times, modes and owners do not count."""
-        return _digest(part for name, data in self.files for part in (name.encode(), data))
+        return digest_of(part for name, data in self.files for part in (name.encode(), data))
 
 
 def collect(source: Path) -> SourceCode:
@@ -86,26 +73,8 @@ def check(source: Path) -> None:
             raise _too_large()
 
 
-def version_digest(definition: FunctionDefinition, source: SourceCode | None, image_id: str) -> str:
-    """SHA-256, in hex, of what shapes a function version; the first 12 digits are what people are shown.
-
-    These are: the function's name; every key of its definition, defaults included, but for those that shape nothing;
-    the names and contents of the files of `source`, not where the folder is; and the id of the image that its
-    containers are made from. So a new image behind the same reference, or another byte of code, is a new version,
-    and a folder that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
-    """
-    keys = definition.model_dump(mode="json", exclude=set(SHAPES_NO_VERSION))
-    keys["user"] = SAME_VERSION_USERS.get(definition.user, definition.user)
-    return _digest(
-        [
-            json.dumps(keys, sort_keys=True).encode(),
-            source.digest().encode() if source is not None else b"",
-            image_id.encode(),
-        ]
-    )
-
-
-def _digest(parts: Iterable[bytes]) -> str:
+def digest_of(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256, in hex, of these parts one after the other."""
     digest = hashlib.sha256()
     for part in parts:
         # With its length ahead, a part cannot lend its end to the next one.

@@ -17,9 +17,9 @@ from scheduler.definitions.language.cron import Cron, parse_zone
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.language.filters import Filters
 from scheduler.definitions.language.located_model import Keys, Reader, listed, no_such
+from scheduler.definitions.language.timetable import CatchUp, Overlap, Timetable
 from scheduler.definitions.language.units import Duration, Size, duration_between, size_between
 from scheduler.json_steps import dumps
-from scheduler.triggers.due import CatchUp, Overlap, Timetable
 
 CAUSES = ("schedule", "events", "webhook")
 ACTIONS = ("function", "workflow", "job")

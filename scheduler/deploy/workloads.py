@@ -13,13 +13,14 @@ from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Kind, Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.definitions.source_folder import collect, version_digest
+from scheduler.definitions.source_folder import collect
 from scheduler.deploy.code_store import CodeStore
 from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
 from scheduler.deploy.images.runtimes import RUNTIMES
+from scheduler.deploy.revision_digest import version_digest
 from scheduler.dispatch.function import Limits
 
 GENERIC_MEMORY = 128 * 2**20

@@ -55,7 +55,7 @@ class Keeper(Protocol):
 
 
 class Runs(Protocol):
-    """Who carries out the tasks; `scheduler.durable.worker.Worker`."""
+    """Who carries out the tasks; `scheduler.calls.running.worker.Worker`."""
 
     def notify(self) -> None: ...
 

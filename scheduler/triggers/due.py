@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Literal
 
-from scheduler.definitions.language.cron import Cron
-
-Overlap = Literal["skip", "queue", "allow"]
-CatchUp = Literal["none", "last", "all"]
+from scheduler.definitions.language.timetable import Timetable
 
 MOST_AT_ONCE = 1000
 """Fires that are made up for after down-time: the latest."""
@@ -18,31 +13,6 @@ MOST_WAITING = 100
 """Fires that wait for an earlier start to end; further ones are skipped."""
 LATE = 60.0
 """Seconds after which a fire is missed, whatever held it up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timetable:
-    """When a schedule fires, and what is done where it cannot. `jitter` in seconds: fires stay in order."""
-
-    name: str
-    cron: Cron
-    overlap: Overlap = "skip"
-    catch_up: CatchUp = "last"
-    jitter: float = 0.0
-
-    def delay(self, scheduled: float) -> float:
-        """Seconds that the fire of this time is put off: the same however often it is asked."""
-        if not self.jitter:
-            return 0.0
-        following = next(self.cron.after(scheduled), None)
-        most = self.jitter if following is None else min(self.jitter, following - scheduled)
-        digest = hashlib.sha256(f"{self.name} {scheduled:.0f}".encode()).digest()
-        return most * int.from_bytes(digest[:4]) / 2**32
-
-    def next(self, considered: float) -> float | None:
-        """When the first fire after this time is due, its delay included; None: never."""
-        scheduled = next(self.cron.after(considered), None)
-        return None if scheduled is None else scheduled + self.delay(scheduled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pool.clock import Clock, Timer
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Target
+from scheduler.definitions.language.timetable import Timetable
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.triggers.due import LATE, State, Timetable, decide
+from scheduler.triggers.due import LATE, State, decide
 from scheduler.triggers.model import Course, Fire, Outcome
 from scheduler.triggers.triggers import Triggers
 

@@ -43,7 +43,7 @@ class EndedRun:
 
 
 Follower = Callable[[EndedRun], Iterable[object]]
-"""What follows from the end of a run, for `scheduler.durable.work.begin`. Must not raise."""
+"""What follows from the end of a run, for `scheduler.calls.work.begin`. Must not raise."""
 
 
 class Runs:

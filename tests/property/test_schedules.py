@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.definitions.language.cron import Cron
-from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, State, Timetable, decide
+from scheduler.definitions.language.timetable import Timetable
+from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, State, decide
 
 EXPRESSIONS = (
     "* * * * *",

@@ -7,7 +7,9 @@ import pytest
 
 from scheduler.definitions import source_folder
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.definitions.source_folder import SourceCode, SourceError, check, collect, version_digest
+from scheduler.definitions.source_folder import SourceCode, SourceError, check, collect
+from scheduler.deploy import revision_digest
+from scheduler.deploy.revision_digest import version_digest
 
 
 @pytest.fixture
@@ -190,5 +192,5 @@ def test_the_version_of_a_default_user_is_that_of_releases_where_all_containers_
     """Else a restart after an update would remove everything that is warm."""
     now = version_digest(handler(), None, "sha256:1")
     assert version_digest(handler(user="65532:65532"), None, "sha256:1") != now
-    monkeypatch.setattr(source_folder, "SAME_VERSION_USERS", {})
+    monkeypatch.setattr(revision_digest, "SAME_VERSION_USERS", {})
     assert version_digest(handler(user="65532:65532"), None, "sha256:1") == now
