@@ -14,16 +14,16 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.body import Receive, Send
-from gateway.browser_policy import for_browsers
 from gateway.durable.accept import AcceptEndpoint
 from gateway.durable.caller import Caller
-from gateway.durable.preferences import preferences
 from gateway.fast_call import FastPath
 from gateway.guard import Guard
+from gateway.http.browser_policy import for_browsers
+from gateway.http.preferences import preferences
+from gateway.http.problems import Problem, problem_of
 from gateway.invoke import PREFIX, InvokeEndpoint
 from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
 from gateway.openapi_document import serve_document
-from gateway.problems import Problem, problem_of
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from scheduler.calls.store import StoreError

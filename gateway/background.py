@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.http.problems import Problem
 from gateway.invocation import Invocation
-from gateway.problems import Problem
 from scheduler.calls.model import Phases
 
 BACKGROUND = "hearth.background"

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.access.access import CURRENT
+from gateway.http.problems import Problem
 from gateway.memory.reservation import PIECE, reservation_of
-from gateway.problems import Problem
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

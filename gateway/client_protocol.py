@@ -28,9 +28,9 @@ from gateway.head_rules import (
     head_without_upgrade,
     too_long,
 )
+from gateway.http.problems import Problem
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from gateway.one_write import OneWriteProtocol
-from gateway.problems import Problem
 from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
 from pool.transport.message import header_lines
 

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.access.access import OPEN, Access, Admission
-from gateway.answer_headers import response_lines
 from gateway.body import Receive, Send
-from gateway.forwarding import DEADLINE, HeaderList
 from gateway.guard import Guard
+from gateway.http.answer_headers import response_lines
+from gateway.http.forwarding import DEADLINE, HeaderList
+from gateway.http.problems import Problem
 from gateway.invocation import HandedOver, Invocation
 from gateway.invoke import InvokeEndpoint
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
 from gateway.outcome import EXEC, Outcomes, exec_seconds_of
-from gateway.problems import Problem
 from pool.clock import Clock, LazyTimer
 from pool.cpu_policy import set_policy
 from pool.errors import NotSent

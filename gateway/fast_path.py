@@ -16,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.access.access import CARRIERS, take_credential
 from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
-from gateway.durable.preferences import CALLBACK
 from gateway.fast_call import FastCall, FastPath, Head
-from gateway.forwarding import passed_headers
+from gateway.http.forwarding import passed_headers
+from gateway.http.preferences import CALLBACK
+from gateway.http.problems import Problem
 from gateway.invoke import PREFIX
-from gateway.problems import Problem
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 
 CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
 FROM_ANOTHER_SITE = frozenset({b"cross-site", b"same-site"})

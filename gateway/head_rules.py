@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from pool.transport.message import header_lines
 
 MAX_HEAD = 64 * 1024

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from gateway.access.scopes import right_for
 from gateway.durable import idempotency
-from gateway.problems import TYPES, Problem
+from gateway.http.problems import TYPES, Problem
 from gateway.views import ProblemView
 
 SUMMARY = "Runs functions in containers and keeps them warm."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from pool.observe.metrics import Metrics, label_of
 from pool.transport.message import Answer, read_report
 

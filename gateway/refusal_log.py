@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from pool.clock import Clock
 
 log = logging.getLogger("hearth.invoke")

@@ -9,10 +9,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.durable.routes import add_routes, export_backlog, kept_log
+from gateway.http.pieces import json_response, list_response, mapping_of
+from gateway.http.problems import Problem
 from gateway.jobs.routes import add_job_routes
 from gateway.openapi import problem_responses
-from gateway.pieces import json_response, list_response, mapping_of
-from gateway.problems import Problem
 from gateway.runtime import Runtime
 from gateway.sources.routes import add_source_routes
 from gateway.triggers.events import add_event_routes

@@ -14,8 +14,8 @@ from typing import Literal
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import LENGTH, Key
 from gateway.access.scopes import right_for
-from gateway.forwarding import HeaderList
-from gateway.problems import Problem
+from gateway.http.forwarding import HeaderList
+from gateway.http.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 

@@ -10,17 +10,17 @@ from typing import Any
 
 from gateway.access.access import Admission
 from gateway.body import ClientGone, Receive, RequestBody, Send
-from gateway.browser_policy import FROM_API
-from gateway.deadline import Deadline
 from gateway.durable.idempotency import RequestDigest, key_of, known_by
 from gateway.durable.kept_answer import cut_off_at_fault
 from gateway.durable.kept_body import INLINE, KeptBody
-from gateway.durable.preferences import CALLBACK, Preferences
 from gateway.durable.views import record_json, result_headers
-from gateway.forwarding import HeaderList, request_headers, target_of
+from gateway.http.browser_policy import FROM_API
+from gateway.http.deadline import Deadline
+from gateway.http.forwarding import HeaderList, request_headers, target_of
+from gateway.http.preferences import CALLBACK, Preferences
+from gateway.http.problems import Problem
 from gateway.invoke import PREFIX, InvokeEndpoint, check_method
 from gateway.memory.reservation import reservation_of
-from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from scheduler.calls.model import NewCall, Payload, Record, Request

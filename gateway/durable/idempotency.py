@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.access.access import Admission
-from gateway.forwarding import HeaderList
-from gateway.problems import Problem
+from gateway.http.forwarding import HeaderList
+from gateway.http.problems import Problem
 from scheduler.calls.model import Idempotency
 
 IDEMPOTENT_FOR = 24 * 3600.0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
-from gateway.forwarding import HeaderList
+from gateway.http.forwarding import HeaderList
 from scheduler.calls.store import StoreError
 
 log = logging.getLogger("hearth.durable")

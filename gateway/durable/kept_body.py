@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gateway.forwarding import HeaderList
+from gateway.http.forwarding import HeaderList
 from scheduler.calls.model import Payload
 from scheduler.calls.store import Store, StoreFull
 from scheduler.triggers.wire import is_event

@@ -21,9 +21,9 @@ from gateway.durable.views import (
     record_view,
     result_headers,
 )
+from gateway.http.pieces import in_time
+from gateway.http.problems import Problem
 from gateway.openapi import problem_responses
-from gateway.pieces import in_time
-from gateway.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics, label_of
 from scheduler.calls import model

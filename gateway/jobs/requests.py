@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from scheduler.definitions.jobs import KEYS, JobDefinition
 from scheduler.definitions.language.located_model import message_of
 from scheduler.json_steps import loads

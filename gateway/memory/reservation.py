@@ -20,8 +20,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from gateway.http.problems import Problem
 from gateway.memory.budget import BodyBudget
-from gateway.problems import Problem
 
 RESERVATION = "hearth.reservation"
 """Key of a request's scope under which its reservation is."""

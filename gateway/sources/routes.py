@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from gateway.http.pieces import list_response
+from gateway.http.problems import Problem
 from gateway.openapi import problem_responses
-from gateway.pieces import list_response
-from gateway.problems import Problem
 from gateway.sources.manager import Sources
 from gateway.sources.views import SourceView, source_view
 

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.answer_headers import response_headers
 from gateway.body import whole_document
 from gateway.durable.idempotency import idempotency_of, parameter
-from gateway.durable.preferences import preferences
 from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, cursor_of, invocations_response
+from gateway.http.answer_headers import response_headers
+from gateway.http.pieces import Desk, in_time, list_response, page_response, unhurried
+from gateway.http.preferences import preferences
+from gateway.http.problems import Problem, problem_of
 from gateway.openapi import problem_responses
-from gateway.pieces import Desk, in_time, list_response, page_response, unhurried
-from gateway.problems import Problem, problem_of
 from gateway.workflows.drawing import draw
 from gateway.workflows.views import (
     RunsView,

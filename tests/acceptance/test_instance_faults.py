@@ -17,7 +17,7 @@ import httpx
 import pytest
 from harness import Gateway, eventually, handler, server
 
-from gateway.problems import TYPES
+from gateway.http.problems import TYPES
 
 pytestmark = pytest.mark.engine
 

@@ -11,7 +11,7 @@ import pytest
 from catalogue import ATTACKS, ATTACKS_FOLDER, MIB, code_of, functions
 from harness import Gateway, eventually, handler
 
-from gateway.problems import TYPES
+from gateway.http.problems import TYPES
 
 pytestmark = pytest.mark.engine
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
-from gateway.answer_headers import response_headers
+from gateway.http.answer_headers import response_headers
+from gateway.http.problems import Problem, problem_of
 from gateway.outcome import check_outcome, exec_seconds_of
-from gateway.problems import Problem, problem_of
 from pool.errors import InstanceDied, Nonsense
 from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection

@@ -18,8 +18,8 @@ from uvicorn.server import ServerState
 from gateway.body import ClientGone, RequestBody
 from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
-from gateway.forwarding import cgi_variables, request_headers, target_of
-from gateway.problems import Problem
+from gateway.http.forwarding import cgi_variables, request_headers, target_of
+from gateway.http.problems import Problem
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
 

@@ -18,7 +18,7 @@ from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_mome
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import ROUTES, parse_scopes, right_for
 from gateway.app import build_app
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings

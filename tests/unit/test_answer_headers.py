@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answer_headers import (
+from gateway.http.answer_headers import (
     PASSED,
     READ_BY_BROWSERS,
     is_harmless,
@@ -15,7 +15,7 @@ from gateway.answer_headers import (
     safe_content_type,
     without_added_type,
 )
-from gateway.browser_policy import FROM_FUNCTION, SANDBOX
+from gateway.http.browser_policy import FROM_FUNCTION, SANDBOX
 from pool.transport.message import header_lines
 
 OCTETS = b"application/octet-stream"

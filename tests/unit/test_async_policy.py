@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.durable.preferences import LONGEST_WAIT, Preferences, preferences
-from gateway.problems import TYPES
+from gateway.http.preferences import LONGEST_WAIT, Preferences, preferences
+from gateway.http.problems import TYPES
 from scheduler.calls.model import Claim, NewCall, Request, Result, Status
 from scheduler.calls.policy import Verdict, failure_of, has_expired, judge, pause_after
 from scheduler.calls.running.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share

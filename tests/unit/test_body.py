@@ -17,9 +17,9 @@ from gateway.body import (
     RequestBody,
     whole_document,
 )
+from gateway.http.problems import Problem
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import PIECE, RESERVATION, Reservation
-from gateway.problems import Problem
 
 GONE = {"type": "http.disconnect"}
 

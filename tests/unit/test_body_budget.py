@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.http.problems import Problem
 from gateway.memory import reservation as reservations
 from gateway.memory.budget import STRANGERS, BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, Reservation
-from gateway.problems import Problem
 
 MIB = 2**20
 REFUSED: list[str] = []

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answer_headers import response_headers
-from gateway.forwarding import HOP_BY_HOP, cgi_variables, request_headers, target_of
-from gateway.problems import Problem
+from gateway.http.answer_headers import response_headers
+from gateway.http.forwarding import HOP_BY_HOP, cgi_variables, request_headers, target_of
+from gateway.http.problems import Problem
 
 OWN = {
     b"x-forwarded-for": b"10.0.0.1",

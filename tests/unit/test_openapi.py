@@ -18,9 +18,9 @@ from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
 from gateway.app import Edge, build_app
 from gateway.guard import Guard
+from gateway.http.problems import TYPES
 from gateway.openapi import EXAMPLE_DETAILS, METHODS
 from gateway.openapi_document import document
-from gateway.problems import TYPES
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings

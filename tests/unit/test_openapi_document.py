@@ -15,8 +15,8 @@ from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes
 from gateway.app import build_app
+from gateway.http.problems import Problem
 from gateway.openapi_document import KEPT, MOST_WAITING, Documents, is_known
-from gateway.problems import Problem
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from gateway import pieces
-from gateway.pieces import MOST_WAITING, SMALL, Desk, in_time, unhurried
-from gateway.problems import Problem
+from gateway.http import pieces
+from gateway.http.pieces import MOST_WAITING, SMALL, Desk, in_time, unhurried
+from gateway.http.problems import Problem
 from pool.clock import VirtualClock
 from scheduler.calls import waiters
 from scheduler.calls.waiters import Waiters

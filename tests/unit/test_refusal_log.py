@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from gateway.refusal_log import LINES, LOGGED_DETAIL, MOST_KINDS, WINDOW, RefusalLog
 from pool.clock import VirtualClock
 

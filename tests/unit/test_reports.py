@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.http.problems import Problem
 from gateway.outcome import check_outcome, exec_seconds_of
-from gateway.problems import Problem
 from pool.errors import Nonsense
 from pool.transport.message import MOST_OF_A_REPORT, read_report
 

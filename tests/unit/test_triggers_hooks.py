@@ -13,7 +13,7 @@ from types import FrameType
 
 import pytest
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 from gateway.triggers.hooks import LOG_EVERY, Hooks
 from gateway.triggers.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock

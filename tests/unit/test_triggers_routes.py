@@ -15,7 +15,7 @@ from gateway.access.access import CURRENT, Access, Admission, Tenant
 from gateway.access.keys import Key, create
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import parse_scopes
-from gateway.problems import Problem, problem_of
+from gateway.http.problems import Problem, problem_of
 from gateway.triggers.events import add_event_routes
 from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from fastapi import Response
 from pydantic import BaseModel
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 
 log = logging.getLogger("hearth")
 

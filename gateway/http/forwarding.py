@@ -13,7 +13,7 @@ from itertools import compress
 from operator import itemgetter
 from typing import Any
 
-from gateway.problems import Problem
+from gateway.http.problems import Problem
 
 HeaderList = list[tuple[bytes, bytes]]
 

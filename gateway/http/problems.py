@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gateway.browser_policy import FROM_API
+from gateway.http.browser_policy import FROM_API
 from pool.errors import (
     CommandFailed,
     EngineLost,

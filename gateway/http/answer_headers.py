@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from gateway.browser_policy import FROM_FUNCTION
-from gateway.forwarding import HOP_BY_HOP, HeaderList, as_servers_read, listed_by_connection
+from gateway.http.browser_policy import FROM_FUNCTION
+from gateway.http.forwarding import HOP_BY_HOP, HeaderList, as_servers_read, listed_by_connection
 from pool.transport.message import header_lines
 
 OCTETS = b"application/octet-stream"
