@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
+from gateway.access.guard import Guard
 from gateway.body import Receive, Send
 from gateway.durable.accept import AcceptEndpoint
 from gateway.durable.caller import Caller
 from gateway.fast_call import FastPath
-from gateway.guard import Guard
 from gateway.http.browser_policy import for_browsers
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of

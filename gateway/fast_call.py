@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.access.access import OPEN, Access, Admission
+from gateway.access.guard import Guard
 from gateway.body import Receive, Send
-from gateway.guard import Guard
 from gateway.http.answer_headers import response_lines
 from gateway.http.forwarding import DEADLINE, HeaderList
 from gateway.http.problems import Problem

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from gateway.access.access import Access
+from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile
 from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import kept_secret
-from gateway.guard import is_loopback
 from gateway.memory.budget import BodyBudget
 from gateway.outcome import Outcomes
 from gateway.settings import Settings

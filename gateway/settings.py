@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretBytes
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway.access.guard import host_names
 from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
-from gateway.guard import host_names
 from pool.host.uids import DEFAULT_UIDS, UidRange
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.units import Duration, Size, size_between

@@ -10,6 +10,7 @@ import sys
 import click
 import uvloop
 
+from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.cli import log_format
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
@@ -23,7 +24,6 @@ from gateway.cli.given_settings import (
 )
 from gateway.cli.progress import Progress
 from gateway.cli.terminal import say
-from gateway.guard import is_loopback
 from gateway.runtime import Runtime
 from gateway.server import serve as serve_gateway
 from gateway.settings import Settings

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.access.guard import Guard
 from gateway.access.keys import Key, parse_keys
 from gateway.app import Edge
-from gateway.guard import Guard
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.guard import Guard, authority_of, host_names, is_loopback, is_origin_of
+from gateway.access.guard import Guard, authority_of, host_names, is_loopback, is_origin_of
 
 
 def scope(

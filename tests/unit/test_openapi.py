@@ -13,11 +13,11 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from gateway.access.guard import Guard
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
 from gateway.app import Edge, build_app
-from gateway.guard import Guard
 from gateway.http.problems import TYPES
 from gateway.openapi import EXAMPLE_DETAILS, METHODS
 from gateway.openapi_document import document

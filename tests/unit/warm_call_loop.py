@@ -20,11 +20,11 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from gateway.access.access import Access
+from gateway.access.guard import Guard
 from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
 from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
-from gateway.guard import Guard
 from gateway.invoke import InvokeEndpoint
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
