@@ -14,14 +14,14 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.access.guard import Guard
-from gateway.body import Receive, Send
 from gateway.durable.accept import AcceptEndpoint
 from gateway.durable.caller import Caller
-from gateway.fast_call import FastPath
 from gateway.http.browser_policy import for_browsers
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of
-from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.invoke.body import Receive, Send
+from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
+from gateway.invoke.fast_call import FastPath
 from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
 from gateway.openapi_document import serve_document
 from gateway.routes import build_routes

@@ -15,7 +15,6 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from gateway.body import LATE, READ_AHEAD, Message, Receive
 from gateway.client_limits import ClientLimits
 from gateway.head_rules import (
     MAX_HEAD,
@@ -29,6 +28,7 @@ from gateway.head_rules import (
     too_long,
 )
 from gateway.http.problems import Problem
+from gateway.invoke.body import LATE, READ_AHEAD, Message, Receive
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from gateway.one_write import OneWriteProtocol
 from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared

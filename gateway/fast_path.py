@@ -2,7 +2,7 @@
 
 No task, no future, no ASGI cycle: every step is a callback of the loop. It serves what most calls are, a POST whose
 body and answer are small and whole; as soon as a call needs anything else (a problem to tell, a stream, a connection
-to be opened) it is handed over to the long way (`gateway/invoke.py`), which knows everything. What both know is in
+to be opened) it is handed over to the long way (`gateway/invoke/endpoint.py`), which knows everything. What both know is in
 the modules that both use: forwarding, outcome, invocation.
 """
 
@@ -16,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from gateway.access.access import CARRIERS, take_credential
 from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
-from gateway.fast_call import FastCall, FastPath, Head
 from gateway.http.forwarding import passed_headers
 from gateway.http.preferences import CALLBACK
 from gateway.http.problems import Problem
-from gateway.invoke import PREFIX
+from gateway.invoke.endpoint import PREFIX
+from gateway.invoke.fast_call import FastCall, FastPath, Head
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind

@@ -14,8 +14,8 @@ from gateway.access.key_file import KeyFile
 from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import kept_secret
+from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
-from gateway.outcome import Outcomes
 from gateway.settings import Settings
 from gateway.sources.direct import Direct
 from gateway.sources.manager import Sources

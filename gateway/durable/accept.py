@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from gateway.access.access import Admission
-from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.durable.idempotency import RequestDigest, key_of, known_by
 from gateway.durable.kept_answer import cut_off_at_fault
 from gateway.durable.kept_body import INLINE, KeptBody
@@ -19,7 +18,8 @@ from gateway.http.deadline import Deadline
 from gateway.http.forwarding import HeaderList, request_headers, target_of
 from gateway.http.preferences import CALLBACK, Preferences
 from gateway.http.problems import Problem
-from gateway.invoke import PREFIX, InvokeEndpoint, check_method
+from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
+from gateway.invoke.endpoint import PREFIX, InvokeEndpoint, check_method
 from gateway.memory.reservation import reservation_of
 from pool.clock import Clock
 from pool.observe.metrics import Metrics

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from gateway.background import BACKGROUND, Background, background_headers, phases_of
-from gateway.body import Message
 from gateway.durable.kept_body import KeptBody
-from gateway.fast_call import FastCall, FastPath, Head
 from gateway.http.answer_headers import without_added_type
 from gateway.http.forwarding import HeaderList, passed_headers, target_of
 from gateway.http.problems import Problem
-from gateway.invoke import PREFIX, InvokeEndpoint
+from gateway.invoke.background import BACKGROUND, Background, background_headers, phases_of
+from gateway.invoke.body import Message
+from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
+from gateway.invoke.fast_call import FastCall, FastPath, Head
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind

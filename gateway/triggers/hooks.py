@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from gateway.body import each_piece
 from gateway.http.pieces import Desk
 from gateway.http.problems import Problem
+from gateway.invoke.body import each_piece
 from gateway.openapi import problem_responses
 from gateway.triggers.events import TAGS, TAKEN, carried_out, check_open
 from gateway.triggers.signatures import SCHEMES, WrongSignature, signing

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
 from gateway.access.access import CURRENT
-from gateway.body import whole_body, whole_document
 from gateway.http.pieces import Desk, json_response, list_response, unhurried
 from gateway.http.problems import Problem
+from gateway.invoke.body import whole_body, whole_document
 from gateway.openapi import problem_responses
 from gateway.triggers.events import check_open
 from gateway.triggers.views import (

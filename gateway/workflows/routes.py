@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.body import whole_document
 from gateway.durable.idempotency import idempotency_of, parameter
 from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, cursor_of, invocations_response
@@ -19,6 +18,7 @@ from gateway.http.answer_headers import response_headers
 from gateway.http.pieces import Desk, in_time, list_response, page_response, unhurried
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of
+from gateway.invoke.body import whole_document
 from gateway.openapi import problem_responses
 from gateway.workflows.drawing import draw
 from gateway.workflows.views import (

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 from gateway.http.answer_headers import response_headers
 from gateway.http.problems import Problem, problem_of
-from gateway.outcome import check_outcome, exec_seconds_of
+from gateway.invoke.outcome import check_outcome, exec_seconds_of
 from pool.errors import InstanceDied, Nonsense
 from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection

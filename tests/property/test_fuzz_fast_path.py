@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from property.test_fuzz_requests import REQUESTS, Forwarded, as_read_by_another
 from property.wire import CUTS, LOOK_HARDER, Wire, pieces, spoiled, turns
 
-from gateway.fast_call import FastCall
+from gateway.invoke.fast_call import FastCall
 from pool.transport.connection import HttpConnection
 from tests.unit.warm_call_loop import Link, WarmCall
 

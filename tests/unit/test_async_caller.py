@@ -20,7 +20,7 @@ async def test_of_an_answer_that_is_too_large_to_be_kept_nothing_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """It comes in chunks, bit by bit: how much there will be is not known before."""
-    monkeypatch.setattr("gateway.invoke.LARGEST_KEPT", most)
+    monkeypatch.setattr("gateway.invoke.endpoint.LARGEST_KEPT", most)
     floor = AcceptedRuns(tmp_path / "calls.db")
     await floor.start()
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from gateway.body import (
+from gateway.http.problems import Problem
+from gateway.invoke.body import (
     QUEUED_READ_AHEAD,
     READ_AHEAD,
     SMALL_DOCUMENT,
@@ -17,7 +18,6 @@ from gateway.body import (
     RequestBody,
     whole_document,
 )
-from gateway.http.problems import Problem
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import PIECE, RESERVATION, Reservation
 

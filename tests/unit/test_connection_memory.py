@@ -12,9 +12,9 @@ from gateway.access.access import Access
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.fast_call import FastCall, Head
 from gateway.fast_path import FastPathProtocol
 from gateway.head_rules import MOST_FIELDS
+from gateway.invoke.fast_call import FastCall, Head
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory, ConnectionShare
 from tests.unit.warm_call_loop import ANSWER, WarmCall

@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.app import build_app
 from gateway.cli.given_settings import OTHERS
 from gateway.http.problems import TYPES, Problem
+from gateway.invoke.outcome import KINDS
 from gateway.openapi import METHODS
 from gateway.openapi_document import document
-from gateway.outcome import KINDS
 from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings

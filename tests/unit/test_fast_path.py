@@ -11,8 +11,8 @@ from gateway.access.access import Access, Tenant
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.fast_call import FastCall
 from gateway.fast_path import PATIENCE
+from gateway.invoke.fast_call import FastCall
 from tests.unit.warm_call_loop import ANSWER, REQUEST, WarmCall
 
 HEAD = b"POST /invoke/hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"

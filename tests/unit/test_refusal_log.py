@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.http.problems import Problem
-from gateway.refusal_log import LINES, LOGGED_DETAIL, MOST_KINDS, WINDOW, RefusalLog
+from gateway.invoke.refusal_log import LINES, LOGGED_DETAIL, MOST_KINDS, WINDOW, RefusalLog
 from pool.clock import VirtualClock
 
 

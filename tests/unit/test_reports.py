@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.http.problems import Problem
-from gateway.outcome import check_outcome, exec_seconds_of
+from gateway.invoke.outcome import check_outcome, exec_seconds_of
 from pool.errors import Nonsense
 from pool.transport.message import MOST_OF_A_REPORT, read_report
 

@@ -23,12 +23,12 @@ from gateway.access.access import Access
 from gateway.access.guard import Guard
 from gateway.client_limits import ClientLimits
 from gateway.client_protocol import ClientProtocol
-from gateway.fast_call import FastPath
 from gateway.fast_path import FastPathProtocol
-from gateway.invoke import InvokeEndpoint
+from gateway.invoke.endpoint import InvokeEndpoint
+from gateway.invoke.fast_call import FastPath
+from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
-from gateway.outcome import Outcomes
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance

@@ -10,15 +10,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from gateway.background import BACKGROUND, Background, phases_of
-from gateway.body import ClientGone, Receive, RequestBody, Send
 from gateway.http.answer_headers import response_headers
 from gateway.http.deadline import Deadline
 from gateway.http.forwarding import cgi_variables, request_headers, target_of
 from gateway.http.problems import Problem, problem_of
-from gateway.invocation import HandedOver, Invocation
-from gateway.outcome import Outcomes, check_outcome, exec_seconds_of
-from gateway.refusal_log import RefusalLog
+from gateway.invoke.background import BACKGROUND, Background, phases_of
+from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
+from gateway.invoke.invocation import HandedOver, Invocation
+from gateway.invoke.outcome import Outcomes, check_outcome, exec_seconds_of
+from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.cpu_policy import set_policy
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge

@@ -1,6 +1,6 @@
 """One call on the fast path (`gateway/fast_path.py`): a slot, the request, the answer, each as it comes.
 
-Whatever is not plain is handed over to the long way (`gateway/invoke.py`), at whichever step it turns up.
+Whatever is not plain is handed over to the long way (`gateway/invoke/endpoint.py`), at whichever step it turns up.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.access.access import OPEN, Access, Admission
 from gateway.access.guard import Guard
-from gateway.body import Receive, Send
 from gateway.http.answer_headers import response_lines
 from gateway.http.forwarding import DEADLINE, HeaderList
 from gateway.http.problems import Problem
-from gateway.invocation import HandedOver, Invocation
-from gateway.invoke import InvokeEndpoint
+from gateway.invoke.body import Receive, Send
+from gateway.invoke.endpoint import InvokeEndpoint
+from gateway.invoke.invocation import HandedOver, Invocation
+from gateway.invoke.outcome import EXEC, Outcomes, exec_seconds_of
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
-from gateway.outcome import EXEC, Outcomes, exec_seconds_of
 from pool.clock import Clock, LazyTimer
 from pool.cpu_policy import set_policy
 from pool.errors import NotSent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.http.problems import Problem
-from gateway.invocation import Invocation
+from gateway.invoke.invocation import Invocation
 from scheduler.calls.model import Phases
 
 BACKGROUND = "hearth.background"

@@ -1,0 +1,1 @@
+"""One call, from its head to its answer."""
