@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.access.guard import Guard
-from gateway.app import Edge
-from gateway.client_limits import ClientLimits
-from gateway.fast_path import FastPathProtocol
+from gateway.edge.app import Edge
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.fast_path import FastPathProtocol
 from gateway.memory.allocator import c_library_trim, give_back_freed
 from gateway.memory.bound import CONNECTION_BYTES
 from gateway.memory.connections import ConnectionMemory

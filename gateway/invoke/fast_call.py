@@ -1,4 +1,4 @@
-"""One call on the fast path (`gateway/fast_path.py`): a slot, the request, the answer, each as it comes.
+"""One call on the fast path (`gateway/edge/fast_path.py`): a slot, the request, the answer, each as it comes.
 
 Whatever is not plain is handed over to the long way (`gateway/invoke/endpoint.py`), at whichever step it turns up.
 """

@@ -59,7 +59,7 @@ class Invocation:
 
 @dataclass(slots=True)
 class HandedOver:
-    """How far a call came on the fast path (`gateway/fast_path.py`) before the long way takes it over.
+    """How far a call came on the fast path (`gateway/edge/fast_path.py`) before the long way takes it over.
 
     `fault`: it gets no lease, and why. `answer`: it was sent at `began`, and this brings what comes of it.
     """

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.server import ServerState
 
-from gateway.client_limits import ClientLimits
-from gateway.client_protocol import ClientProtocol
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.client_protocol import ClientProtocol
 from gateway.http.forwarding import cgi_variables, request_headers, target_of
 from gateway.http.problems import Problem
 from gateway.invoke.body import ClientGone, RequestBody

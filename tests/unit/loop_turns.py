@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.access.guard import Guard
 from gateway.access.keys import Key, parse_keys
-from gateway.app import Edge
+from gateway.edge.app import Edge
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

@@ -12,8 +12,8 @@ from gateway.access.access import Access
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.fast_path import FastPathProtocol
-from gateway.head_rules import MOST_FIELDS
+from gateway.edge.fast_path import FastPathProtocol
+from gateway.edge.head_rules import MOST_FIELDS
 from gateway.invoke.fast_call import FastCall, Head
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory, ConnectionShare

@@ -11,8 +11,8 @@ import pytest
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.app import build_app
 from gateway.cli.given_settings import OTHERS
+from gateway.edge.app import build_app
 from gateway.http.problems import TYPES, Problem
 from gateway.invoke.outcome import KINDS
 from gateway.openapi import METHODS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.app import build_app
+from gateway.edge.app import build_app
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

@@ -11,7 +11,7 @@ from gateway.access.access import Access, Tenant
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.fast_path import PATIENCE
+from gateway.edge.fast_path import PATIENCE
 from gateway.invoke.fast_call import FastCall
 from tests.unit.warm_call_loop import ANSWER, REQUEST, WarmCall
 

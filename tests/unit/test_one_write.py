@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.one_write import MOST, OneWriteTransport
+from gateway.edge.one_write import MOST, OneWriteTransport
 from tests.unit.warm_call_loop import Transport
 
 

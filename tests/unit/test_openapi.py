@@ -17,7 +17,7 @@ from gateway.access.guard import Guard
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
-from gateway.app import Edge, build_app
+from gateway.edge.app import Edge, build_app
 from gateway.http.problems import TYPES
 from gateway.openapi import EXAMPLE_DETAILS, METHODS
 from gateway.openapi_document import document

@@ -9,11 +9,11 @@ import uvicorn
 from property.wire import Wire
 from uvicorn.server import ServerState
 
-from gateway.client_limits import ClientLimits
-from gateway.client_protocol import ClientProtocol
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.client_protocol import ClientProtocol
+from gateway.edge.slices import SLICE_BYTES, HoldableFlow, SliceQueue, has_many_lines
 from gateway.memory.budget import UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory
-from gateway.slices import SLICE_BYTES, HoldableFlow, SliceQueue, has_many_lines
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNKS = 40_000

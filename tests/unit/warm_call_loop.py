@@ -21,9 +21,9 @@ from uvicorn.server import ServerState
 
 from gateway.access.access import Access
 from gateway.access.guard import Guard
-from gateway.client_limits import ClientLimits
-from gateway.client_protocol import ClientProtocol
-from gateway.fast_path import FastPathProtocol
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.client_protocol import ClientProtocol
+from gateway.edge.fast_path import FastPathProtocol
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.edge.slices import SliceQueue
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
-from gateway.slices import SliceQueue
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from gateway.client_limits import ClientLimits
-from gateway.head_rules import (
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.head_rules import (
     MAX_HEAD,
     MOST_FIELDS,
     SHORT_HEAD,
@@ -27,11 +27,11 @@ from gateway.head_rules import (
     head_without_upgrade,
     too_long,
 )
+from gateway.edge.one_write import OneWriteProtocol
+from gateway.edge.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
 from gateway.http.problems import Problem
 from gateway.invoke.body import LATE, READ_AHEAD, Message, Receive
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
-from gateway.one_write import OneWriteProtocol
-from gateway.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
 from pool.transport.message import header_lines
 
 WRITE_BUFFER = 16 * 1024

@@ -14,8 +14,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.access.access import CARRIERS, take_credential
-from gateway.client_limits import ClientLimits
-from gateway.client_protocol import ClientProtocol
+from gateway.edge.client_limits import ClientLimits
+from gateway.edge.client_protocol import ClientProtocol
 from gateway.http.forwarding import passed_headers
 from gateway.http.preferences import CALLBACK
 from gateway.http.problems import Problem

@@ -1,0 +1,1 @@
+"""From a socket to a call: protocols, the fast path, the outermost app."""
