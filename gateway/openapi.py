@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from gateway.access.scopes import right_for
-from gateway.durable import idempotency
+from gateway.calls import idempotency
 from gateway.http.problems import TYPES, Problem
 from gateway.views import ProblemView
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
-from gateway.durable.kept_answer import KeptAnswer
+from gateway.calls.kept_answer import KeptAnswer
 from gateway.durable.views import (
     CountView,
     InvocationsView,

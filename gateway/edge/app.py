@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.access.guard import Guard
+from gateway.calls.caller import Caller
 from gateway.durable.accept import AcceptEndpoint
-from gateway.durable.caller import Caller
 from gateway.http.browser_policy import for_browsers
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of

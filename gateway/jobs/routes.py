@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT, Admission, check_may_start_any
-from gateway.durable.idempotency import idempotency_of, parameter
+from gateway.calls.idempotency import idempotency_of, parameter
 from gateway.durable.views import cursor_of
 from gateway.http.pieces import Desk, in_time, page_response
 from gateway.http.problems import Problem, problem_of

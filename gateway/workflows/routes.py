@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.durable.idempotency import idempotency_of, parameter
+from gateway.calls.idempotency import idempotency_of, parameter
 from gateway.durable.routes import Cursor, Limit
 from gateway.durable.views import InvocationsView, cursor_of, invocations_response
 from gateway.http.answer_headers import response_headers

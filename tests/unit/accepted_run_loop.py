@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.durable.caller import Caller
+from gateway.calls.caller import Caller
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from pool.transport.connection import HttpConnection

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.durable.kept_answer import KeptAnswer
+from gateway.calls.kept_answer import KeptAnswer
 from scheduler.calls.store import StoreError
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from gateway.durable.kept_body import KeptBody
+from gateway.calls.kept_body import KeptBody
 from gateway.http.answer_headers import without_added_type
 from gateway.http.forwarding import HeaderList, passed_headers, target_of
 from gateway.http.problems import Problem

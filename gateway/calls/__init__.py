@@ -1,0 +1,1 @@
+"""Accepting calls that are run later, and carrying them out."""
