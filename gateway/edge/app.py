@@ -14,8 +14,10 @@ from starlette.responses import HTMLResponse
 
 from gateway.access.access import CURRENT
 from gateway.access.guard import Guard
+from gateway.api.calls.accept import AcceptEndpoint
+from gateway.api.functions import build_routes
+from gateway.api.openapi_document import serve_document
 from gateway.calls.caller import Caller
-from gateway.durable.accept import AcceptEndpoint
 from gateway.http.browser_policy import for_browsers
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of
@@ -23,8 +25,6 @@ from gateway.invoke.body import Receive, Send
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
-from gateway.openapi_document import serve_document
-from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from scheduler.calls.store import StoreError
 from scheduler.definitions.language.callback_allow import Allowed

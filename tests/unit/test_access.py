@@ -17,9 +17,9 @@ from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_moment, parse_keys, parse_moment
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import ROUTES, parse_scopes, right_for
+from gateway.api.functions import build_routes
 from gateway.edge.app import build_app
 from gateway.http.problems import Problem
-from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock, VirtualClock

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.durable.views import result_headers
+from gateway.api.calls.views import result_headers
 from scheduler.calls.model import Query, Status
 from tests.unit.accepted_run_loop import AcceptedRuns, Answering
 

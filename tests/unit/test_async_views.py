@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.durable.views import record_json, record_view
+from gateway.api.calls.views import record_json, record_view
 from scheduler.calls.model import Record, Status
 
 NEW = Record(

@@ -11,13 +11,13 @@ import pytest
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.api.functions import build_routes
+from gateway.api.openapi import METHODS
+from gateway.api.openapi_document import document
 from gateway.cli.given_settings import OTHERS
 from gateway.edge.app import build_app
 from gateway.http.problems import TYPES, Problem
 from gateway.invoke.outcome import KINDS
-from gateway.openapi import METHODS
-from gateway.openapi_document import document
-from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

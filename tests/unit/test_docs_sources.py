@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from gateway.api.brokers.views import SourceView
 from gateway.sources.source import Outcome, State
-from gateway.sources.views import SourceView
 from scheduler.definitions.brokers import Broker, Handling, JetStream, MqttTopic, RedisStream
 from scheduler.definitions.file import load
 

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from loop_turns import DEAD, FEW, KEPT, PIECES, SECRET, Ask, Crowded, ask, large_json, watched
 
-from gateway.openapi_document import document
+from gateway.api.openapi_document import document
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONGEST_MS = 5.0

@@ -17,11 +17,11 @@ from gateway.access.guard import Guard
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
+from gateway.api.functions import build_routes
+from gateway.api.openapi import EXAMPLE_DETAILS, METHODS
+from gateway.api.openapi_document import document
 from gateway.edge.app import Edge, build_app
 from gateway.http.problems import TYPES
-from gateway.openapi import EXAMPLE_DETAILS, METHODS
-from gateway.openapi_document import document
-from gateway.routes import build_routes
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

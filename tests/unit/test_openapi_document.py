@@ -14,9 +14,9 @@ from gateway.access.access import OPEN, VISIT, Access, Tenant
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes
+from gateway.api.openapi_document import KEPT, MOST_WAITING, Documents, is_known
 from gateway.edge.app import build_app
 from gateway.http.problems import Problem
-from gateway.openapi_document import KEPT, MOST_WAITING, Documents, is_known
 from gateway.runtime import Runtime
 from gateway.settings import Settings
 from pool.clock import LoopClock

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.triggers.views import definition_view
+from gateway.api.triggers.views import definition_view
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.units import format_duration
 from scheduler.definitions.triggers import DEEPEST_INPUT, TriggerDefinition, Webhook

@@ -15,9 +15,9 @@ from gateway.access.access import CURRENT, Access, Admission, Tenant
 from gateway.access.keys import Key, create
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import parse_scopes
+from gateway.api.triggers.events import add_event_routes
+from gateway.api.triggers.routes import add_trigger_routes
 from gateway.http.problems import Problem, problem_of
-from gateway.triggers.events import add_event_routes
-from gateway.triggers.routes import add_trigger_routes
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.workflows.drawing import LOOKS, draw
-from gateway.workflows.layout import layout
-from gateway.workflows.views import ItemCounts, StepView
+from gateway.api.workflows.drawing import LOOKS, draw
+from gateway.api.workflows.layout import layout
+from gateway.api.workflows.views import ItemCounts, StepView
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.api.views import moment
 from gateway.sources.source import Source, State
-from gateway.views import moment
 
 
 class SourceView(BaseModel):

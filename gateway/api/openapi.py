@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from gateway.access.scopes import right_for
+from gateway.api.views import ProblemView
 from gateway.calls import idempotency
 from gateway.http.problems import TYPES, Problem
-from gateway.views import ProblemView
 
 SUMMARY = "Runs functions in containers and keeps them warm."
 DESCRIPTION = """\

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from gateway.workflows.layout import Box, layout
-from gateway.workflows.views import StepView
+from gateway.api.workflows.layout import Box, layout
+from gateway.api.workflows.views import StepView
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 

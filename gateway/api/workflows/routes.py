@@ -11,17 +11,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.calls.idempotency import idempotency_of, parameter
-from gateway.durable.routes import Cursor, Limit
-from gateway.durable.views import InvocationsView, cursor_of, invocations_response
-from gateway.http.answer_headers import response_headers
-from gateway.http.pieces import Desk, in_time, list_response, page_response, unhurried
-from gateway.http.preferences import preferences
-from gateway.http.problems import Problem, problem_of
-from gateway.invoke.body import whole_document
-from gateway.openapi import problem_responses
-from gateway.workflows.drawing import draw
-from gateway.workflows.views import (
+from gateway.api.calls.routes import Cursor, Limit
+from gateway.api.calls.views import InvocationsView, cursor_of, invocations_response
+from gateway.api.openapi import problem_responses
+from gateway.api.workflows.drawing import draw
+from gateway.api.workflows.views import (
     RunsView,
     RunView,
     RunWithStepsView,
@@ -30,6 +24,12 @@ from gateway.workflows.views import (
     run_with_steps_view,
     workflow_view,
 )
+from gateway.calls.idempotency import idempotency_of, parameter
+from gateway.http.answer_headers import response_headers
+from gateway.http.pieces import Desk, in_time, list_response, page_response, unhurried
+from gateway.http.preferences import preferences
+from gateway.http.problems import Problem, problem_of
+from gateway.invoke.body import whole_document
 from scheduler.calls import model
 from scheduler.calls.model import EMPTY_PAGE
 from scheduler.calls.store import KeyReused, Store

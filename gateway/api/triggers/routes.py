@@ -10,12 +10,9 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import ValidationError
 
 from gateway.access.access import CURRENT
-from gateway.http.pieces import Desk, json_response, list_response, unhurried
-from gateway.http.problems import Problem
-from gateway.invoke.body import whole_body, whole_document
-from gateway.openapi import problem_responses
-from gateway.triggers.events import check_open
-from gateway.triggers.views import (
+from gateway.api.openapi import problem_responses
+from gateway.api.triggers.events import check_open
+from gateway.api.triggers.views import (
     StartedView,
     TriggerView,
     TriggerWithFiresView,
@@ -23,7 +20,10 @@ from gateway.triggers.views import (
     fire_view,
     started_view,
 )
-from gateway.views import moment
+from gateway.api.views import moment
+from gateway.http.pieces import Desk, json_response, list_response, unhurried
+from gateway.http.problems import Problem
+from gateway.invoke.body import whole_body, whole_document
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.language.located_model import message_of
 from scheduler.definitions.triggers import TriggerDefinition

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
+from gateway.api.openapi import problem_responses
+from gateway.api.triggers.events import TAGS, TAKEN, carried_out, check_open
+from gateway.api.triggers.signatures import SCHEMES, WrongSignature, signing
+from gateway.api.triggers.views import EventsView
 from gateway.http.pieces import Desk
 from gateway.http.problems import Problem
 from gateway.invoke.body import each_piece
-from gateway.openapi import problem_responses
-from gateway.triggers.events import TAGS, TAKEN, carried_out, check_open
-from gateway.triggers.signatures import SCHEMES, WrongSignature, signing
-from gateway.triggers.views import EventsView
 from pool.clock import Clock
 from scheduler.definitions.triggers import LARGEST_MESSAGE, TriggerDefinition, Webhook
 from scheduler.dispatch.dispatcher import Dispatcher

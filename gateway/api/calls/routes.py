@@ -11,8 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
-from gateway.calls.kept_answer import KeptAnswer
-from gateway.durable.views import (
+from gateway.api.calls.views import (
     CountView,
     InvocationsView,
     InvocationView,
@@ -21,9 +20,10 @@ from gateway.durable.views import (
     record_view,
     result_headers,
 )
+from gateway.api.openapi import problem_responses
+from gateway.calls.kept_answer import KeptAnswer
 from gateway.http.pieces import in_time
 from gateway.http.problems import Problem
-from gateway.openapi import problem_responses
 from pool.clock import Clock
 from pool.observe.metrics import Metrics, label_of
 from scheduler.calls import model

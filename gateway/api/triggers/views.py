@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.views import moment
+from gateway.api.views import moment
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.model import Fire, FireRecord, Outcome
 

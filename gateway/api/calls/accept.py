@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from gateway.access.access import Admission
+from gateway.api.calls.views import record_json, result_headers
 from gateway.calls.idempotency import RequestDigest, key_of, known_by
 from gateway.calls.kept_answer import cut_off_at_fault
 from gateway.calls.kept_body import INLINE, KeptBody
-from gateway.durable.views import record_json, result_headers
 from gateway.http.browser_policy import FROM_API
 from gateway.http.deadline import Deadline
 from gateway.http.forwarding import HeaderList, request_headers, target_of

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from gateway.api.brokers.views import SourceView, source_view
+from gateway.api.openapi import problem_responses
 from gateway.http.pieces import list_response
 from gateway.http.problems import Problem
-from gateway.openapi import problem_responses
 from gateway.sources.manager import Sources
-from gateway.sources.views import SourceView, source_view
 
 TAGS: list[str | Enum] = ["triggers"]
 SourceName = Annotated[str, Path(description="Name of the source", examples=["orders"])]

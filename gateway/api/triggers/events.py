@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from gateway.access.access import CURRENT, Access, check_may_start_any
+from gateway.api.openapi import problem_responses
+from gateway.api.triggers.views import EventsView, started_view
 from gateway.http.pieces import SMALL, Desk, Turn
 from gateway.http.problems import Problem
 from gateway.invoke.body import whole_document
-from gateway.openapi import problem_responses
-from gateway.triggers.views import EventsView, started_view
 from scheduler.calls.store import StoreError
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.triggers.model import Fire

@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
+from gateway.api.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
 from gateway.http.problems import Problem
-from gateway.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
 from gateway.runtime import Runtime
 from pool.workload import Kind
 

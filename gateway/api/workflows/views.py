@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from gateway.views import NEXT_PAGE, moment
+from gateway.api.views import NEXT_PAGE, moment
 from scheduler.calls.model import Status
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.workflows.model import RunRecord, RunStatus, StepRecord, StepStatus

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from fastapi import Response
 from pydantic import BaseModel, Field
 
+from gateway.api.views import NEXT_PAGE, moment
 from gateway.http.answer_headers import response_headers
 from gateway.http.pieces import page_response
-from gateway.views import NEXT_PAGE, moment
 from scheduler.calls.callbacks import CallbackRecord, CallbackStatus
 from scheduler.calls.model import HeaderList, Page, Phases, Record, Result, Status
 

@@ -8,17 +8,14 @@ from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.durable.routes import add_routes, export_backlog, kept_log
-from gateway.http.pieces import json_response, list_response, mapping_of
-from gateway.http.problems import Problem
-from gateway.jobs.routes import add_job_routes
-from gateway.openapi import problem_responses
-from gateway.runtime import Runtime
-from gateway.sources.routes import add_source_routes
-from gateway.triggers.events import add_event_routes
-from gateway.triggers.hooks import add_hook_routes
-from gateway.triggers.routes import add_trigger_routes
-from gateway.views import (
+from gateway.api.brokers.routes import add_source_routes
+from gateway.api.calls.routes import add_routes, export_backlog, kept_log
+from gateway.api.jobs.routes import add_job_routes
+from gateway.api.openapi import problem_responses
+from gateway.api.triggers.events import add_event_routes
+from gateway.api.triggers.hooks import add_hook_routes
+from gateway.api.triggers.routes import add_trigger_routes
+from gateway.api.views import (
     FunctionPoolView,
     FunctionView,
     HealthView,
@@ -26,7 +23,10 @@ from gateway.views import (
     PoolView,
     PrewarmView,
 )
-from gateway.workflows.routes import add_routes as add_workflow_routes
+from gateway.api.workflows.routes import add_routes as add_workflow_routes
+from gateway.http.pieces import json_response, list_response, mapping_of
+from gateway.http.problems import Problem
+from gateway.runtime import Runtime
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT, Admission, check_may_start_any
+from gateway.api.calls.views import cursor_of
+from gateway.api.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
+from gateway.api.jobs.views import JobsView, JobView, TasksView, job_view, task_view
+from gateway.api.openapi import problem_responses
 from gateway.calls.idempotency import idempotency_of, parameter
-from gateway.durable.views import cursor_of
 from gateway.http.pieces import Desk, in_time, page_response
 from gateway.http.problems import Problem, problem_of
 from gateway.invoke.body import whole_document
-from gateway.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
-from gateway.jobs.views import JobsView, JobView, TasksView, job_view, task_view
-from gateway.openapi import problem_responses
 from scheduler.calls.model import EMPTY_PAGE
 from scheduler.calls.store import KeyReused
 from scheduler.definitions.jobs import JobDefinition

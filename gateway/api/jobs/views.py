@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from gateway.views import NEXT_PAGE, moment
+from gateway.api.views import NEXT_PAGE, moment
 from scheduler.calls.model import Record
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState, task_state
 

@@ -1,0 +1,1 @@
+"""Connections to message brokers over HTTP."""

@@ -1,0 +1,1 @@
+"""Accepted calls over HTTP."""

@@ -1,0 +1,1 @@
+"""Triggers, events and webhooks over HTTP."""

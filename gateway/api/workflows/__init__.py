@@ -1,0 +1,1 @@
+"""Runs of workflows over HTTP, and their pictures."""
