@@ -19,12 +19,12 @@ from paho.mqtt.properties import Properties
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.sources import mqtt as mqtt_source
-from gateway.sources import nats as nats_source
-from gateway.sources.broker import PATIENCE, Broker, Message
-from gateway.sources.mqtt import MqttBroker
-from gateway.sources.nats import NatsBroker
-from gateway.sources.redis import RedisBroker
+from gateway.brokers import mqtt as mqtt_source
+from gateway.brokers import nats as nats_source
+from gateway.brokers.broker import PATIENCE, Broker, Message
+from gateway.brokers.mqtt import MqttBroker
+from gateway.brokers.nats import NatsBroker
+from gateway.brokers.redis import RedisBroker
 from pool.clock import LoopClock
 from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream
 

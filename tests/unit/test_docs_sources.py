@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.api.brokers.views import SourceView
-from gateway.sources.source import Outcome, State
+from gateway.brokers.consumer import Outcome, State
 from scheduler.definitions.brokers import Broker, Handling, JetStream, MqttTopic, RedisStream
 from scheduler.definitions.file import load
 

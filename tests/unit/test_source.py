@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.sources.broker import Message, without_credentials
-from gateway.sources.source import LAG_EVERY, LONGEST_PAUSE, STOP_PATIENCE, Source, pause_after
+from gateway.brokers.broker import Message, without_credentials
+from gateway.brokers.consumer import LAG_EVERY, LONGEST_PAUSE, STOP_PATIENCE, Source, pause_after
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError

@@ -9,9 +9,9 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from gateway.sources.broker import Message
-from gateway.sources.events import events_of
-from gateway.sources.mqtt import message_of
+from gateway.brokers.broker import Message
+from gateway.brokers.messages import events_of
+from gateway.brokers.mqtt import message_of
 from scheduler.definitions.brokers import JetStream, SourceDefinition
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.api.brokers.views import source_view
-from gateway.sources.direct import Direct
-from gateway.sources.manager import Sources
+from gateway.brokers.direct import Direct
+from gateway.brokers.manager import Sources
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.model import Query

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Path, Response
 
 from gateway.api.brokers.views import SourceView, source_view
 from gateway.api.openapi import problem_responses
+from gateway.brokers.manager import Sources
 from gateway.http.pieces import list_response
 from gateway.http.problems import Problem
-from gateway.sources.manager import Sources
 
 TAGS: list[str | Enum] = ["triggers"]
 SourceName = Annotated[str, Path(description="Name of the source", examples=["orders"])]

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from gateway.api.views import moment
-from gateway.sources.source import Source, State
+from gateway.brokers.consumer import Source, State
 
 
 class SourceView(BaseModel):

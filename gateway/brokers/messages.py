@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from gateway.sources.broker import Message
+from gateway.brokers.broker import Message
 from scheduler.definitions.brokers import SourceDefinition
 from scheduler.triggers.event import REQUIRED, Event
 from scheduler.triggers.wire import EventFault, is_media_type, of_http, of_structured

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from gateway.sources.broker import Broker
-from gateway.sources.source import Source
+from gateway.brokers.broker import Broker
+from gateway.brokers.consumer import Source
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
@@ -72,15 +72,15 @@ class Sources:
         """The library of a kind is an extra, and takes memory: it is imported when the first source needs it."""
         match definition.broker:
             case RedisStream() as stream:
-                from gateway.sources.redis import RedisBroker
+                from gateway.brokers.redis import RedisBroker
 
                 return RedisBroker(stream, f"hearth-{self._gateway_id}", self._clock)
             case JetStream() as stream:
-                from gateway.sources.nats import NatsBroker
+                from gateway.brokers.nats import NatsBroker
 
                 return NatsBroker(stream, definition.in_hand)
             case MqttTopic() as topic:
-                from gateway.sources.mqtt import MqttBroker
+                from gateway.brokers.mqtt import MqttBroker
 
                 id = f"hearth-{self._gateway_id[:8]}-{definition.name}"
                 return MqttBroker(topic, id, definition.in_hand, self._clock, dropped)

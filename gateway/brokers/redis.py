@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
 from pool.clock import Clock
 from scheduler.definitions.brokers import RedisStream
 

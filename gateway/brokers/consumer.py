@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
-from gateway.sources.broker import Broker, Message
-from gateway.sources.events import events_of
+from gateway.brokers.broker import Broker, Message
+from gateway.brokers.messages import events_of
 from pool.clock import Clock, jitter
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError

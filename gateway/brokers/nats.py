@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
 from scheduler.definitions.brokers import JetStream
 
 PREFIX = "ce-"

@@ -17,7 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from gateway.sources.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
 from pool.clock import Clock, wake
 from scheduler.definitions.brokers import MqttTopic, split_url
 

@@ -1,0 +1,1 @@
+"""Message brokers whose messages are events: Redis, NATS, MQTT."""
