@@ -41,7 +41,7 @@ class Commands(click.Group):
         """One of them; None if there is no such."""
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"gateway.cli.{COMMANDS[name]}"), name)
+        command = getattr(importlib.import_module(f"gateway.cli.commands.{COMMANDS[name]}"), name)
         assert isinstance(command, click.Command)
         return command
 

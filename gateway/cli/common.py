@@ -11,8 +11,8 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 from gateway.cli.terminal import say, say_json, show_exception, visible_line
-from gateway.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

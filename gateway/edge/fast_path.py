@@ -2,8 +2,8 @@
 
 No task, no future, no ASGI cycle: every step is a callback of the loop. It serves what most calls are, a POST whose
 body and answer are small and whole; as soon as a call needs anything else (a problem to tell, a stream, a connection
-to be opened) it is handed over to the long way (`gateway/invoke/endpoint.py`), which knows everything. What both know is in
-the modules that both use: forwarding, outcome, invocation.
+to be opened) it is handed over to the long way (`gateway/invoke/endpoint.py`), which knows everything. Both use the
+same modules for the same facts: forwarding, outcome, invocation.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import common, job_watch, main, watching
-from gateway.client import GatewayClient
+from gateway.cli import common, main
+from gateway.cli.client import GatewayClient
+from gateway.cli.watch import job_watch, watching
 
 ID = "0f3a1c5b7d9e4f60a1b2c3d4e5f60718"
 NO_TASKS = {"queued": 0, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}

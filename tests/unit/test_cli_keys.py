@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from gateway.access.key_file import KeyFile
 from gateway.access.keys import KEY, digest_of, parse_keys
 from gateway.cli import COMMANDS, common, main
+from gateway.cli.client import GatewayClient
 from gateway.cli.given_settings import SettingsFault, settings_from
-from gateway.client import GatewayClient
 from gateway.settings import Settings
 from pool.data_folder import DataFolder
 
@@ -189,8 +189,8 @@ def test_a_public_address_needs_a_key(
         folder.close()
         assert "HEARTH_API_KEYS" not in os.environ, "nobody who is started from here gets the keys"
 
-    monkeypatch.setattr("gateway.cli.serve.run", note)
-    monkeypatch.setattr("gateway.cli.serve.log_format.configure", lambda *_: None)
+    monkeypatch.setattr("gateway.cli.commands.serve.run", note)
+    monkeypatch.setattr("gateway.cli.commands.serve.log_format.configure", lambda *_: None)
     (tmp_path / "functions.yaml").write_text("version: 1\nfunctions: {}\n")
     data = tmp_path / "data"
     if kept:

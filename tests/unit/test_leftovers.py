@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import leftovers
+from gateway.cli import leftovers
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import MemoryEngine

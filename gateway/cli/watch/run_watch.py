@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from gateway.cli.client import GatewayClient
 from gateway.cli.common import STYLES, human_seconds, print_table
 from gateway.cli.terminal import say, visible_line
-from gateway.cli.watching import Watched, short_line, watch
-from gateway.client import GatewayClient
+from gateway.cli.watch.watching import Watched, short_line, watch
 
 COLUMNS = ("STEP", "FUNCTION", "STATUS", "ITEMS", "ATTEMPTS", "TOOK", "DETAIL")
 LONGEST_DETAIL = 60

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.cli.client import ClientError, GatewayClient, Refused
 from gateway.cli.common import Failure
 from gateway.cli.terminal import say, visible_line
-from gateway.client import ClientError, GatewayClient, Refused
 
 POLL = (0.1, 1.0)
 """Seconds between two looks: first, and at most."""

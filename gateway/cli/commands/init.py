@@ -8,8 +8,8 @@ from typing import cast
 import click
 
 from gateway.cli.common import Failure, Mistake
+from gateway.cli.scaffold import Kind, ScaffoldError, create
 from gateway.cli.terminal import say
-from gateway.scaffold import Kind, ScaffoldError, create
 
 
 @click.command()

@@ -8,8 +8,8 @@ import click
 
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.leftovers import Leftovers, find, remove
 from gateway.cli.terminal import say
-from gateway.leftovers import Leftovers, find, remove
 from pool.adoption.records import left_warm
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.common import human_seconds, print_json, print_table
 from gateway.cli.terminal import say
-from gateway.cli.watching import Watched, short_line, watch
-from gateway.client import GatewayClient, Refused
+from gateway.cli.watch.watching import Watched, short_line, watch
 
 MOST_SHOWN = 50
 """Tasks in the table at the end."""

@@ -22,8 +22,8 @@ from gateway.cli.given_settings import (
     unknown_variables,
     variable_of,
 )
-from gateway.cli.progress import Progress
 from gateway.cli.terminal import say
+from gateway.cli.watch.progress import Progress
 from gateway.runtime import Runtime
 from gateway.server import serve as serve_gateway
 from gateway.settings import Settings

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.common import Gateway, Mistake, gateway_options, json_option
-from gateway.cli.job_watch import follow, show_end
 from gateway.cli.terminal import say
-from gateway.client import GatewayClient, Refused
+from gateway.cli.watch.job_watch import follow, show_end
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """What a job or a function may be called; what has a colon or a slash is an image."""

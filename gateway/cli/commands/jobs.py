@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_table
-from gateway.cli.job_watch import follow, in_words, show_end
 from gateway.cli.terminal import say
+from gateway.cli.watch.job_watch import follow, in_words, show_end
 
 
 class ListByDefault(click.Group):

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.commands.invoke import type_of
 from gateway.cli.common import (
     Gateway,
     Mistake,
@@ -18,9 +19,8 @@ from gateway.cli.common import (
     print_table,
     raw_option,
 )
-from gateway.cli.invoke import type_of
-from gateway.cli.run_watch import detail_of, follow, say_end, show_end, took
 from gateway.cli.terminal import say, write_body
+from gateway.cli.watch.run_watch import detail_of, follow, say_end, show_end, took
 
 
 @click.command()

@@ -1,0 +1,1 @@
+"""The subcommands of `hearth`, one module each."""

@@ -1,0 +1,1 @@
+"""Showing on a terminal how something in a gateway goes on."""
