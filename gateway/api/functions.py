@@ -24,9 +24,9 @@ from gateway.api.views import (
     PrewarmView,
 )
 from gateway.api.workflows.routes import add_routes as add_workflow_routes
+from gateway.assembly.runtime import Runtime
 from gateway.http.pieces import json_response, list_response, mapping_of
 from gateway.http.problems import Problem
-from gateway.runtime import Runtime
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason

@@ -14,8 +14,8 @@ from fastapi import FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
 from gateway.api.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
+from gateway.assembly.runtime import Runtime
 from gateway.http.problems import Problem
-from gateway.runtime import Runtime
 from pool.workload import Kind
 
 KEPT = 8

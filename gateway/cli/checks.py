@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.settings import Settings
+from gateway.assembly.settings import Settings
 from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mount, NotFound
 from pool.host import cgroup, firewall, netns
 from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid

@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from gateway.settings import Settings
+from gateway.assembly.settings import Settings
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.language.units import format_duration, format_size
 from scheduler.triggers.secret_names import PREFIX as SECRET_PREFIX

@@ -17,6 +17,7 @@ from gateway.access.guard import Guard
 from gateway.api.calls.accept import AcceptEndpoint
 from gateway.api.functions import build_routes
 from gateway.api.openapi_document import serve_document
+from gateway.assembly.runtime import Runtime
 from gateway.calls.caller import Caller
 from gateway.http.browser_policy import for_browsers
 from gateway.http.preferences import preferences
@@ -25,7 +26,6 @@ from gateway.invoke.body import Receive, Send
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
-from gateway.runtime import Runtime
 from scheduler.calls.store import StoreError
 from scheduler.definitions.language.callback_allow import Allowed
 

@@ -14,8 +14,8 @@ from harness import Gateway, eventually, handler, sum_of
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes
-from gateway.memory.bound import memory_bound
-from gateway.settings import Settings
+from gateway.assembly.memory_bound import memory_bound
+from gateway.assembly.settings import Settings
 
 pytestmark = [pytest.mark.engine, pytest.mark.alone]
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from gateway.access.guard import Guard
 from gateway.access.keys import Key, parse_keys
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec

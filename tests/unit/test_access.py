@@ -18,10 +18,10 @@ from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_mome
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import ROUTES, parse_scopes, right_for
 from gateway.api.functions import build_routes
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import build_app
 from gateway.http.problems import Problem
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock, VirtualClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine

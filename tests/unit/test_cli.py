@@ -14,12 +14,12 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.assembly.settings import Settings
 from gateway.cli import checks, common, log_format, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.commands.serve import first_call, reachable
 from gateway.cli.common import human_seconds, human_size
 from gateway.cli.given_settings import SettingsFault, settings_from, unknown_variables
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 
 from gateway.access.key_file import KeyFile
 from gateway.access.keys import KEY, digest_of, parse_keys
+from gateway.assembly.settings import Settings
 from gateway.cli import COMMANDS, common, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.given_settings import SettingsFault, settings_from
-from gateway.settings import Settings
 from pool.data_folder import DataFolder
 
 SECRET = "hth_abcdefgh_" + "secret77" * 4

@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.api.functions import build_routes
 from gateway.api.openapi import METHODS
 from gateway.api.openapi_document import document
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.cli.given_settings import OTHERS
 from gateway.edge.app import build_app
 from gateway.http.problems import TYPES, Problem
 from gateway.invoke.outcome import KINDS
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 import pytest
 
+from gateway.assembly.settings import Settings
 from gateway.cli import COMMANDS, main
 from gateway.cli.common import DEFAULT_URL
 from gateway.cli.given_settings import OTHERS, SECRET, default_of, option_of, variable_of
-from gateway.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 SETTINGS = (DOCS / "settings.md").read_text()

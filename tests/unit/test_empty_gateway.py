@@ -6,9 +6,9 @@ from pathlib import Path
 
 import httpx
 
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import build_app
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.runtime import Runtime
-from gateway.settings import Settings
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import BadPath, ContainerSpec, EngineError, Image, Mount, NotFound, VolumeMount

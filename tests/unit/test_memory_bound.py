@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.memory.bound import memory_bound
-from gateway.server import most_connections
-from gateway.settings import Settings
+from gateway.assembly.memory_bound import memory_bound
+from gateway.assembly.server import most_connections
+from gateway.assembly.settings import Settings
 
 MIB = 2**20
 

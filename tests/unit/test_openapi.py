@@ -20,10 +20,10 @@ from gateway.access.scopes import parse_scopes, right_for
 from gateway.api.functions import build_routes
 from gateway.api.openapi import EXAMPLE_DETAILS, METHODS
 from gateway.api.openapi_document import document
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
 from gateway.http.problems import TYPES
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine

@@ -15,10 +15,10 @@ from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes
 from gateway.api.openapi_document import KEPT, MOST_WAITING, Documents, is_known
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import build_app
 from gateway.http.problems import Problem
-from gateway.runtime import Runtime
-from gateway.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine

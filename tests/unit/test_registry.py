@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from gateway.runtime import Runtime
-from gateway.settings import Settings
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound

@@ -11,10 +11,10 @@ import click
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import Key, create, format_moment, parse_quota
 from gateway.access.scopes import parse_scopes
+from gateway.assembly.settings import Settings
 from gateway.cli.common import Failure, Mistake, json_option, print_json, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.terminal import say
-from gateway.settings import Settings
 from scheduler.definitions.language.units import parse_duration
 
 LONGEST_LIFE = 100 * 365 * 86400.0

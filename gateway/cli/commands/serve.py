@@ -12,6 +12,9 @@ import uvloop
 
 from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile, KeyFileFault
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.server import serve as serve_gateway
+from gateway.assembly.settings import Settings
 from gateway.cli import log_format
 from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
 from gateway.cli.given_settings import (
@@ -24,9 +27,6 @@ from gateway.cli.given_settings import (
 )
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import Progress
-from gateway.runtime import Runtime
-from gateway.server import serve as serve_gateway
-from gateway.settings import Settings
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError, load

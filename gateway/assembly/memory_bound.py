@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.settings import Settings
+from gateway.assembly.settings import Settings
 
 BASE_BYTES = 160 * 2**20
 """The process without requests: 80 MiB when it has just started, and as much again for functions and for what the

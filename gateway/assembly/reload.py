@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from gateway.settings import Settings
+from gateway.assembly.settings import Settings
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.deploy.registry import Registry

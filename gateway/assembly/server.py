@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.access.guard import Guard
+from gateway.assembly.memory_bound import CONNECTION_BYTES
+from gateway.assembly.reload import reload_on_change
+from gateway.assembly.runtime import Runtime
+from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge
 from gateway.edge.client_limits import ClientLimits
 from gateway.edge.fast_path import FastPathProtocol
 from gateway.memory.allocator import c_library_trim, give_back_freed
-from gateway.memory.bound import CONNECTION_BYTES
 from gateway.memory.connections import ConnectionMemory
-from gateway.runtime import Runtime
-from gateway.settings import Settings
-from gateway.watch import reload_on_change
 from pool.data_folder import DataFolder
 from scheduler.definitions.file import Definitions
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from gateway.access.access import Access
 from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile
+from gateway.assembly.settings import Settings
 from gateway.brokers.direct import Direct
 from gateway.brokers.manager import Sources
 from gateway.callbacks.deliverer import Deliverer
@@ -18,7 +19,6 @@ from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import kept_secret
 from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
-from gateway.settings import Settings
 from pool.adoption.adoption import Adoption
 from pool.adoption.records import Records
 from pool.clock import LoopClock
