@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.assembly.settings import Settings
-from gateway.cli import checks, common, log_format, main
+from gateway.cli import common, log_format, machine_checks, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.commands.serve import first_call, reachable
 from gateway.cli.common import human_seconds, human_size
@@ -505,37 +505,37 @@ async def test_doctor_says_what_to_do_without_an_engine(tmp_path: Path) -> None:
         raise EngineUnreachable("nobody there")
 
     engine.ping = away  # type: ignore[method-assign]
-    checks = await doctor.examine(Settings(data_dir=tmp_path), engine)
+    checks = await machine_checks.examine(Settings(data_dir=tmp_path), engine)
     found = {check.name: check for check in checks}
     assert (found["engine"].state, found["engine"].found) == ("missing", "nobody there")
     assert found["engine"].next_step
-    assert not doctor.can_run_functions(checks)
+    assert not machine_checks.can_run_functions(checks)
     await engine.close()
 
 
 async def test_doctor_names_the_images_that_are_missing() -> None:
     engine = MemoryEngine(LoopClock())
-    (check,) = await doctor.images(engine)
+    (check,) = await machine_checks.images(engine)
     assert (check.state, check.vital, check.next_step) == ("missing", True, "make images")
-    for reference in doctor.REQUIRED_IMAGES[:2]:
+    for reference in machine_checks.REQUIRED_IMAGES[:2]:
         engine.add_image(reference, {}, None)
-    (check,) = await doctor.images(engine)
+    (check,) = await machine_checks.images(engine)
     assert (check.state, check.vital) == ("warning", False)
-    assert all(reference in check.found for reference in doctor.REQUIRED_IMAGES[2:])
+    assert all(reference in check.found for reference in machine_checks.REQUIRED_IMAGES[2:])
     await engine.close()
 
 
 def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
-    assert doctor.version(INFO).state == "ok"
-    assert doctor.live_restore(INFO).state == "warning"
-    assert doctor.memory(2**32, 2**33).state == "ok"
-    assert doctor.memory(2**33, 2**33).state == "warning"
-    assert doctor.memory(2**20, 2**33).vital
-    assert doctor.disk("disk", tmp_path / "not" / "yet").name == "disk"
+    assert machine_checks.version(INFO).state == "ok"
+    assert machine_checks.live_restore(INFO).state == "warning"
+    assert machine_checks.memory(2**32, 2**33).state == "ok"
+    assert machine_checks.memory(2**33, 2**33).state == "warning"
+    assert machine_checks.memory(2**20, 2**33).vital
+    assert machine_checks.disk("disk", tmp_path / "not" / "yet").name == "disk"
     process = tmp_path / "proc" / "7"
     process.mkdir(parents=True)
     (process / "cgroup").write_text("3:freezer:/docker/x\n1:name=systemd:/\n0::/docker/y\n")
-    freezer = functools.partial(doctor.freezer, 7, tmp_path / "proc", tmp_path / "cgroup")
+    freezer = functools.partial(machine_checks.freezer, 7, tmp_path / "proc", tmp_path / "cgroup")
     assert freezer().state == "warning"
     unified = tmp_path / "cgroup" / "docker" / "y"
     unified.mkdir(parents=True)
@@ -544,23 +544,23 @@ def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_counts_for_all_containers_of_an_engine_with_user_namespaces() -> None:
-    assert doctor.uids_of_containers(DEFAULT_UIDS, user_namespaces=False).state == "ok"
-    mapped = doctor.uids_of_containers(MAPPED_UIDS, user_namespaces=True)
+    assert machine_checks.uids_of_containers(DEFAULT_UIDS, user_namespaces=False).state == "ok"
+    mapped = machine_checks.uids_of_containers(MAPPED_UIDS, user_namespaces=True)
     assert (mapped.state, mapped.vital) == ("warning", False)
     assert "inotify count for all containers" in mapped.found
     assert mapped.next_step
 
 
 def test_doctor_says_whom_socket_folders_are_open_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.socket_folders(os.getuid(), user_namespaces=False).state == "ok"
-    mapped = doctor.socket_folders(os.getuid(), user_namespaces=True)
+    assert machine_checks.socket_folders(os.getuid(), user_namespaces=False).state == "ok"
+    mapped = machine_checks.socket_folders(os.getuid(), user_namespaces=True)
     assert (mapped.state, "maps uids" in mapped.found) == ("warning", True)
 
     def refused(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refused)
-    without_right = doctor.socket_folders(70_000, user_namespaces=False)
+    without_right = machine_checks.socket_folders(70_000, user_namespaces=False)
     assert (without_right.state, without_right.vital) == ("warning", False)
     assert "every user of this machine" in without_right.found
     assert "root" in without_right.next_step
@@ -568,13 +568,13 @@ def test_doctor_says_whom_socket_folders_are_open_to(monkeypatch: pytest.MonkeyP
 
 async def test_doctor_starts_its_container_with_a_uid_of_the_setting() -> None:
     engine = MemoryEngine(LoopClock())
-    engine.add_image(doctor.BASE_IMAGE)
+    engine.add_image(machine_checks.BASE_IMAGE)
     uids = UidRange(70_000, 80_000)
-    checks = {check.name: check for check in await doctor.probe(engine, uids, user_namespaces=False)}
+    checks = {check.name: check for check in await machine_checks.probe(engine, uids, user_namespaces=False)}
     assert (checks["uids"].state, str(uids) in checks["uids"].found) == ("ok", True)
     assert engine.peak(UID_LABEL, "80000") == 1
     engine.fail_next("start", EngineError("unable to start"))
-    [tried, _] = await doctor.probe(engine, uids, user_namespaces=False)
+    [tried, _] = await machine_checks.probe(engine, uids, user_namespaces=False)
     assert (tried.state, "70000-80000 (HEARTH_UIDS)" in tried.next_step) == ("missing", True)
     assert engine.alive() == 0
     await engine.close()

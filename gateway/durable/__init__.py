@@ -1,1 +1,0 @@
-"""Accepted calls over HTTP: taking them in, running them, showing how they stand."""

@@ -1,1 +1,0 @@
-"""Batch runs over HTTP: starting jobs, and how they stand."""

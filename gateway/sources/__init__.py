@@ -1,1 +1,0 @@
-"""Queues whose messages are events: each is taken, kept durably, and only then acknowledged."""

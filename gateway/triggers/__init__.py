@@ -1,1 +1,0 @@
-"""Triggers over HTTP: publishing events, webhooks, looking at triggers and deciding about them."""

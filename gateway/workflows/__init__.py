@@ -1,1 +1,0 @@
-"""Workflows over HTTP: starting runs, showing how they stand, drawing them."""
