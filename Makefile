@@ -6,21 +6,27 @@ PY := .venv/bin/python
 # How `make test` is cut: file by file, in more processes than a small machine has cores, as many tests wait most of
 # their time, and in the order of tests/turns.py.
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
-READY := .venv/.ready
+# Say that .venv holds what serving needs, and what development needs as well.
+SERVING := .venv/.serving
+DEVELOPING := .venv/.developing
+# Tests in these folders need Python only. If ARGS names no other place, `make test` sets up no engine.
+NEED_NOTHING := tests/unit% tests/property%
+PLACES := $(filter tests%,$(ARGS))
+TESTED_WITH := $(if $(PLACES),$(if $(filter-out $(NEED_NOTHING),$(PLACES)),images tools),images tools)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-serve: images ## set up what is missing, then serve on http://127.0.0.1:8080 (ARGS="--port 9000")
+serve: $(SERVING) images ## set up what is missing, then serve on http://127.0.0.1:8080 (ARGS="--port 9000")
 	@exec .venv/bin/hearth serve $(ARGS)
 
-test: images tools ## run every test, those on the real engine included (ARGS="-k reaper")
+test: $(DEVELOPING) $(TESTED_WITH) ## run every test, or some (ARGS="tests/unit -k ledger": without an engine)
 	@$(PY) -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
-chaos: images tools ## ten minutes of random faults under load; every answer is looked at (ARGS="--seed=2")
+chaos: $(DEVELOPING) images tools ## ten minutes of random faults under load; every answer is looked at (ARGS="--seed=2")
 	@$(PY) -m pytest tests/endurance -k chaos -s --timeout=0 --seconds=600 $(ARGS)
 
-soak: images tools ## half an hour of load; memory, files and tasks stay as they are
+soak: $(DEVELOPING) images tools ## half an hour of load; memory, files and tasks stay as they are
 	@$(PY) -m pytest tests/endurance -k memory -s --timeout=0 --seconds=1800 $(ARGS)
 
 images: engine ## build the images that are missing or outdated
@@ -29,28 +35,28 @@ images: engine ## build the images that are missing or outdated
 gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
 	@$(PY) -m images.build --gateway
 
-coverage: images tools ## run the tests and fail where fewer than 95 % of the branches of pool/ and scheduler/ were taken
+coverage: $(DEVELOPING) images tools ## run the tests and fail where fewer than 95 % of the branches of pool/ and scheduler/ were taken
 	@$(PY) -m pytest --timeout=900 --cov --cov-report= $(ARGS)
 	@$(PY) -m coverage report
 	@$(PY) -m coverage json -q -o build/coverage.json
 	@$(PY) -m tests.branches build/coverage.json 95
 
-mutants: $(READY) ## change what decides and what counts, mutant by mutant, and see whether a test notices
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutants]'
+mutants: $(DEVELOPING) ## change what decides and what counts, mutant by mutant, and see whether a test notices
+	@$(PY) -m deploy.dependencies mutants
 	@nice -n 19 .venv/bin/mutmut run
 	@nice -n 19 .venv/bin/mutmut results
 
-bench: images ## measure gateways of its own beside nginx and the raw engine (ARGS="--quick")
+bench: $(DEVELOPING) images ## measure gateways of its own beside nginx and the raw engine (ARGS="--quick")
 	@sh bench/tools.sh
 	@$(PY) bench/load.py --start $(ARGS)
 
-lint: $(READY) ## style, types and the architecture's contracts
+lint: $(DEVELOPING) ## style, types and the architecture's contracts
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-engine: $(READY) ## have a container engine: use the one that answers, else install and start one
+engine: $(SERVING) ## have a container engine: use the one that answers, else install and start one
 	@$(PY) -m deploy.engine ensure
 
 # The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
@@ -85,6 +91,10 @@ constraints: ## pin the newest dependencies that fit anew
 clean: ## remove what make put into this folder (images and engine stay)
 	@rm -rf .venv build mutants .coverage *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(READY): pyproject.toml constraints.txt deploy/venv.sh
+$(SERVING): pyproject.toml constraints.txt deploy/venv.sh deploy/dependencies.py
 	@sh deploy/venv.sh
+	@touch $@
+
+$(DEVELOPING): $(SERVING)
+	@$(PY) -m deploy.dependencies dev
 	@touch $@
