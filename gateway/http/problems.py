@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), each with who is to blame."""
+"""Errors as `application/problem+json` (RFC 9457), each with its blame."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
 Blame = Literal["caller", "function", "platform"]
 
 TYPES: dict[str, tuple[int, str, Blame]] = {
-    "bad-request": (400, "The request is not right", "caller"),
-    "unauthorized": (401, "No valid key", "caller"),
+    "bad-request": (400, "The request is malformed", "caller"),
+    "unauthorized": (401, "No valid key or signature", "caller"),
     "forbidden": (403, "Not allowed", "caller"),
-    "not-found": (404, "No such thing", "caller"),
+    "not-found": (404, "Not found", "caller"),
     "no-such-function": (404, "No such function", "caller"),
-    "method-not-allowed": (405, "The function does not take this method or path", "caller"),
+    "method-not-allowed": (405, "This method or path is not allowed", "caller"),
     "head-timeout": (408, "The request's head did not come in time", "caller"),
     "body-timeout": (408, "The request's body did not come in time", "caller"),
     "read-timeout": (408, "The answer was not read in time", "caller"),
-    "conflict": (409, "What it is now does not allow this", "caller"),
+    "conflict": (409, "The current state does not allow this", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
-    "invalid-input": (422, "The request's parameters are not right", "caller"),
+    "invalid-input": (422, "The request's parameters are invalid", "caller"),
     "key-reused": (422, "The idempotency key was used for another request", "caller"),
     "queue-full": (429, "The function's queue is full", "caller"),
     "quota-exceeded": (429, "The key's quota is used up", "caller"),
@@ -46,15 +46,15 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "contract-broken": (502, "The function's answer broke the contract", "function"),
     "command-failed": (502, "The command failed", "function"),
     "function-failed": (502, "The function could not be set up", "function"),
-    "busy": (503, "No memory for the request now", "platform"),
+    "busy": (503, "No memory for the request at this time", "platform"),
     "no-capacity": (503, "No capacity in time", "platform"),
     "engine-down": (503, "The container engine does not answer", "platform"),
-    "store-failed": (503, "The store of accepted calls cannot take or give it", "platform"),
+    "store-failed": (503, "The store of accepted calls is full or has failed", "platform"),
     "draining": (503, "The gateway is shutting down", "platform"),
     "not-kept": (507, "The answer could not be kept", "platform"),
     "timeout": (504, "The function ran past its timeout", "function"),
 }
-"""Every problem there is: slug to status, title and blame."""
+"""Every problem: slug to status, title and blame."""
 
 
 @dataclass(eq=False, slots=True)
@@ -68,16 +68,16 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
-        """HTTP status."""
+        """Return the HTTP status."""
         return TYPES[self.slug][0]
 
     @property
     def blame(self) -> Blame:
-        """Who has to change something: caller, function or platform."""
+        """Return who has to act: caller, function or platform."""
         return TYPES[self.slug][2]
 
     def body(self, invocation: str | None = None) -> bytes:
-        """The problem's JSON."""
+        """Return the problem as JSON, with the id of its invocation if there is one."""
         status, title, blame = TYPES[self.slug]
         shown: dict[str, object] = {
             "type": f"urn:hearth:problem:{self.slug}",
@@ -88,11 +88,11 @@ class Problem(Exception):
         }
         if invocation is not None:
             shown["invocation_id"] = invocation
-        # Half a surrogate pair, which JSON can name and UTF-8 cannot hold, is named again.
+        # JSON can name half a surrogate pair, UTF-8 cannot hold it. So it is escaped again.
         return json.dumps(shown, ensure_ascii=False).encode(errors="backslashreplace")
 
     def response_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
-        """Headers of the response that carries it."""
+        """Return the headers of the response that carries `body`."""
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(body)),
@@ -106,7 +106,7 @@ class Problem(Exception):
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that tells a caller of an error of the pool or the scheduler."""
+    """Return the problem that tells a caller about an error of the pool or the scheduler."""
     match error:
         case Problem():
             return error
@@ -133,8 +133,8 @@ def problem_of(error: Exception) -> Problem:
         case PoolError():
             return Problem("no-capacity", str(error), 1.0)
         case KeyReused():
-            return Problem("key-reused", "this Idempotency-Key was sent with another request within 24 hours")
+            return Problem("key-reused", "this Idempotency-Key came with another request within 24 hours; use a new key")
         case StoreError():
             return Problem("store-failed", str(error), 5.0)
         case _:
-            return Problem("internal-error", "the gateway has a fault; its log says more")
+            return Problem("internal-error", "the gateway has a fault; its log has the traceback")
