@@ -133,7 +133,9 @@ def problem_of(error: Exception) -> Problem:
         case PoolError():
             return Problem("no-capacity", str(error), 1.0)
         case KeyReused():
-            return Problem("key-reused", "this Idempotency-Key came with another request within 24 hours; use a new key")
+            return Problem(
+                "key-reused", "this Idempotency-Key came with another request within 24 hours; use a new key"
+            )
         case StoreError():
             return Problem("store-failed", str(error), 5.0)
         case _:

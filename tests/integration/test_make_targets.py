@@ -41,7 +41,7 @@ def test_development_installs_them(fresh: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "places", ["tests/unit", "tests/unit -k ledger", "tests/unit/test_ledger.py tests/property"]
+    "places", ["tests/unit", "tests/unit -k ledger", "tests/unit/pool/test_ledger.py tests/property"]
 )
 def test_unit_tests_need_no_engine_no_images_and_no_packages(fresh: Path, places: str) -> None:
     planned = plan(fresh, "test", f"ARGS={places}")

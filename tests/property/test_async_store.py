@@ -32,7 +32,7 @@ from scheduler.definitions.language.terms import NO_TERMS, Policy, Terms
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.schema import MIGRATIONS
 from scheduler.store.sqlite.writer import Writer
-from tests.unit.store_recount import counted, recounted
+from tests.support.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])
 LARGE = 2**30

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 from gateway.http.answer_headers import response_headers
@@ -20,6 +19,7 @@ from pool.errors import InstanceDied, Nonsense
 from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
+from tests.support.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 
 STATUS_LINES = [
     b"HTTP/1.1 200 OK\r\n",

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from property.test_fuzz_requests import REQUESTS, Forwarded, as_read_by_another
-from property.wire import CUTS, LOOK_HARDER, Wire, pieces, spoiled, turns
 
 from gateway.invoke.fast_call import FastCall
 from pool.transport.connection import HttpConnection
-from tests.unit.warm_call_loop import Link, WarmCall
+from tests.support.warm_call_loop import Link, WarmCall
+from tests.support.wire import CUTS, LOOK_HARDER, Wire, pieces, spoiled, turns
 
 SLOTS = 2
 MAX_BODY = 64

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from property.wire import LOOK_HARDER
 
 from pool.workload import Kind
 from scheduler.definitions.brokers import KINDS, Handling
 from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
 from scheduler.definitions.jobs import KEYS as JOB_KEYS
 from scheduler.definitions.jobs import MOST_TASKS
+from tests.support.wire import LOOK_HARDER
 
 KEYS = sorted(
     {*Defaults.model_fields, *FunctionDefinition.model_fields, "version", "functions", "prewarm", "x", ""}

@@ -12,7 +12,6 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
-from property.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 from uvicorn.server import ServerState
 
 from gateway.edge.client_limits import ClientLimits
@@ -22,6 +21,7 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import ClientGone, RequestBody
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
+from tests.support.wire import CUTS, LOOK_HARDER, Wire, bodies, fields, pieces, spoiled, turns
 
 REQUEST_LINES = [
     b"POST /invoke/f HTTP/1.1\r\nHost: a\r\n",

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from property.flood import Floods
-from property.virtual_pool import COLD, MIB, REMOVE, World
 
 from pool.instance import Instance
 from pool.states import Reason
@@ -26,6 +24,8 @@ from scheduler.dispatch.fair_share import (
     Snapshot,
     shares,
 )
+from tests.support.flood import Floods
+from tests.support.virtual_pool import COLD, MIB, REMOVE, World
 
 SLOT = 128 * MIB
 STEP = 0.05

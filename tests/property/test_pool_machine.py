@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from property.virtual_pool import IMAGE, MIB, Caller, FakeLink, World
 
 from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
@@ -21,6 +20,7 @@ from pool.states import LIVE, Reason, State
 from scheduler.dispatch.decisions import BACK_OFF
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
+from tests.support.virtual_pool import IMAGE, MIB, Caller, FakeLink, World
 
 NAMES = ("a", "b", "c")
 LONGEST_KEEP_ALIVE = 30.0

@@ -22,7 +22,7 @@ from scheduler.workflows.advance import Close, End, More, Open, advance
 from scheduler.workflows.model import WAITS, NewRun, RunStatus, StepState, StepStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.values import body_of
-from tests.unit.store_recount import counted, recounted
+from tests.support.store_recount import counted, recounted
 
 MOST_ITEMS = 5
 SEEDS = st.integers(0, 2**32)
