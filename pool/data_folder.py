@@ -7,15 +7,47 @@ import fcntl
 import os
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
+
+LOCK, IDENTITY = "lock", "identity"
 
 
 class DataFolderInUse(Exception):
     """Another gateway process holds the data folder."""
 
 
+@dataclass(frozen=True)
+class FolderUse:
+    """Use that gateways make of a folder, as a command sees it from outside."""
+
+    known: bool
+    """Whether a gateway has ever been started in it."""
+    started_ns: int | None
+    """When the gateway that runs in it was started, Unix nanoseconds; None if none runs."""
+
+
+def look_at(path: Path) -> FolderUse:
+    """Return which use gateways make of a folder, which need not exist. Nothing is written.
+
+    Raises OSError where the folder cannot be read. The lock is held for a moment: a gateway that starts in just this
+    moment would be refused.
+    """
+    known = (path / IDENTITY).exists()
+    try:
+        lock = (path / LOCK).open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return FolderUse(known, None)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # a gateway writes its process id to the lock as it starts, and nothing later
+            return FolderUse(known, os.fstat(lock.fileno()).st_mtime_ns)
+    return FolderUse(known, None)
+
+
 class DataFolder:
-    """Opened for the whole life of a gateway process.
+    """The data folder of this gateway process, open for its whole life.
 
     `id` is a UUID that stays with the folder: containers, networks and images carry it as a label, so that a
     gateway knows its own. Raises `DataFolderInUse`, and OSError where the folder cannot be made.
@@ -29,12 +61,12 @@ class DataFolder:
         self.hosts = self.path / "hosts"
         """`/etc/hosts` of containers, a file each."""
         self.records = self.path / "records"
-        """What instances have become, a file each."""
+        """Records of instances for the next process, a file each."""
         self.work = self.path / "work"
         """Scratch space for building images."""
         self.code = self.path / "code"
         """The code of what is deployed."""
-        self._lock = (self.path / "lock").open("a+")
+        self._lock = (self.path / LOCK).open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -51,7 +83,7 @@ class DataFolder:
         self.id = self._identity()
 
     def _identity(self) -> str:
-        file = self.path / "identity"
+        file = self.path / IDENTITY
         try:
             return str(uuid.UUID(file.read_text().strip()))
         except (FileNotFoundError, ValueError):
@@ -68,7 +100,7 @@ class DataFolder:
         """
         held = os.fstat(self._lock.fileno())
         try:
-            found = (self.path / "lock").stat()
+            found = (self.path / LOCK).stat()
         except OSError:
             return "the data folder, or the lock in it, was deleted or moved; move it back, or restart the gateway"
         if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
@@ -76,15 +108,15 @@ class DataFolder:
         return None
 
     def clear(self) -> None:
-        """Remove what belongs to no life but a gateway's own: socket folders, records, scratch space, code."""
+        """Remove all that the next process does not need: socket folders, records, scratch space, code."""
         self.clear_own()
         for folder in (self.run, self.records):
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # those of containers that jobs have kept stay
+        with contextlib.suppress(OSError):  # files of containers that jobs have kept stay
             self.hosts.rmdir()
 
     def clear_own(self) -> None:
-        """Remove what is of use to one process only: scratch space and code."""
+        """Remove what only this process uses: scratch space and code."""
         for folder in (self.work, self.code):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -200,7 +200,9 @@ class Access:
         self._refusals = {reason: metrics.access_refusals.labels(reason) for reason in REASONS}
         self._tenants: dict[bytes, Tenant] | None = {} if closed else None
         """By the id; None: no key is configured, everybody is admitted."""
-        self._take_over(file.load() if file else [])
+        keys = file.load() if file else []
+        if closed or keys or configured:
+            self._take_over(keys)
 
     @property
     def keys(self) -> int | None:
@@ -343,14 +345,17 @@ class Access:
         except KeyFileFault as error:
             log.error("%s. The keys that were there before stay", error)
             return
+        if not keys and signature is None and not self.closed:
+            return
         self._take_over(keys)
         log.info("the keys have changed: %d are known", self.keys or 0)
 
     def _take_over(self, from_file: Sequence[Key]) -> None:
-        """Know these keys and no others. A gateway that had keys once stays closed when the last one goes."""
+        """Know these keys and no others, and admit nobody without one from now on.
+
+        A file that is written without any key closes the gateway as well: there was one, if only for a moment.
+        """
         keys = {key.id.encode(): key for key in (*from_file, *self._configured)}
-        if not keys and self._tenants is None:
-            return
         before, now = self._tenants or {}, self._clock.now()
         tenants: dict[bytes, Tenant] = {}
         for id, key in keys.items():

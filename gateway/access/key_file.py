@@ -1,4 +1,4 @@
-"""The keys of a data folder: a JSON file that only its owner can read, replaced whole at each change."""
+"""Keys of a data folder: a JSON file that only its owner can read, replaced whole at each change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "keys.json"
 
 
 class KeyFileFault(Exception):
-    """The file is no list of keys, or cannot be read; the message says which file, where, and what to do."""
+    """The file is not a list of keys, or cannot be read; the message says which file, where, and what to do."""
 
 
 class KeyFile:
@@ -28,15 +28,20 @@ class KeyFile:
         self.path = folder / NAME
 
     def signature(self) -> tuple[int, int, int] | None:
-        """Differs after each change; None while there is no file."""
+        """Return what differs after each change, or None if there is no file."""
         try:
             found = self.path.stat()
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
+    def changed_since(self, moment_ns: int) -> bool:
+        """Return whether the file was written after a moment, Unix nanoseconds."""
+        signature = self.signature()
+        return signature is not None and signature[1] > moment_ns
+
     def load(self) -> list[Key]:
-        """The keys; none where there is no file."""
+        """Return the keys; an empty list if there is no file."""
         try:
             content = json.loads(self.path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
@@ -61,7 +66,8 @@ class KeyFile:
         return keys
 
     def add(self, key: Key) -> None:
-        """Keep one more key. Raises ValueError if its name or id is taken."""
+        """Keep one more key; make the folder if it is missing. Raises ValueError if its name or id is taken."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked():
             keys = [*self.load(), key]
             if twice := same(keys):
@@ -72,7 +78,7 @@ class KeyFile:
             self._write(keys)
 
     def revoke(self, id_or_name: str) -> Key:
-        """Forget a key, and return what it was. Raises ValueError if there is none of this id or name."""
+        """Remove a key and return it. Raises ValueError if no key has this id or name."""
         with self._locked():
             keys = self.load()
             for key in keys:
@@ -83,8 +89,7 @@ class KeyFile:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Nobody else changes the file within this block."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Keep others from changing the file within this block."""
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -93,7 +98,7 @@ class KeyFile:
             os.close(folder)
 
     def _write(self, keys: list[Key]) -> None:
-        """Replace the file, whole at once and on disk: a revoked key shall not come back with the power."""
+        """Replace the file, whole at once and on disk: no revoked key comes back after a power failure."""
         text = json.dumps({"version": 1, "keys": [_to_json(key) for key in keys]}, indent=1) + "\n"
         fresh = self.path.with_name(f"{NAME}.{secrets.token_hex(4)}")
         try:

@@ -333,7 +333,7 @@ def test_with_a_key_a_public_address_is_served_to_its_holders(tmp_path: Path) ->
     port = free_port()
     (tmp_path / "functions.yaml").write_text("version: 1\nfunctions: {}\n")
     data = tmp_path / "data"
-    made = hearth("keys", "create", "me", "--scope", "read", "--data-dir", data)
+    made = hearth("keys", "create", "me", "--scope", "read", "--data-dir", data, "--new-folder")
     words = ["serve", "--host", "0.0.0.0", "--port", str(port), "--data-dir", str(data)]
     with (tmp_path / "log").open("wb") as log:
         gateway = subprocess.Popen(

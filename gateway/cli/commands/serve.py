@@ -27,7 +27,7 @@ from gateway.cli.given_settings import (
 )
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import Progress
-from pool.data_folder import DataFolder, DataFolderInUse
+from pool.data_folder import DataFolder, DataFolderInUse, look_at
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.callback_allow import Allowed
@@ -109,7 +109,8 @@ def check_keys(settings: Settings) -> None:
         return
     raise Mistake(
         f"{settings.host} is reached from other machines, and there is no key: everybody could call.\n"
-        f"  Either create one:  hearth keys create NAME --scope admin --data-dir {settings.data_dir}\n"
+        f"  Either create one:  hearth keys create NAME --scope admin --data-dir {settings.data_dir}"
+        f"{'' if look_at(settings.data_dir).known else ' --new-folder'}\n"
         "  or let only this machine call:  --host 127.0.0.1"
     )
 

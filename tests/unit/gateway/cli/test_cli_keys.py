@@ -14,16 +14,26 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.access.access import Access
 from gateway.access.key_file import KeyFile
 from gateway.access.keys import KEY, digest_of, parse_keys
 from gateway.assembly.settings import Settings
 from gateway.cli import COMMANDS, common, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.given_settings import SettingsFault, settings_from
+from pool.clock import VirtualClock
 from pool.data_folder import DataFolder
+from pool.observe.metrics import Metrics
 
 SECRET = "hth_abcdefgh_" + "secret77" * 4
 OTHER = "hth_hgfedcba_" + "secret66" * 4
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder that a gateway has used."""
+    DataFolder(tmp_path / "data").close()
+    return tmp_path / "data"
 
 
 def run(*arguments: str | Path, **variables: str) -> Result:
@@ -33,7 +43,7 @@ def run(*arguments: str | Path, **variables: str) -> Result:
 # -- create, list, revoke --------------------------------------------------------------------------------------
 
 
-def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path) -> None:
+def test_a_key_is_created_shown_once_listed_and_revoked(data: Path) -> None:
     limits = ("--rate", "100/s", "--burst", "200", "--concurrency", "20", "--expires", "30d")
     made = run(
         "keys",
@@ -45,17 +55,17 @@ def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path) -> None:
         "read",
         *limits,
         "--data-dir",
-        tmp_path,
+        data,
     )
     assert made.exit_code == 0
     text = made.stdout.strip()
     assert KEY.fullmatch(text) and text not in made.stderr
-    (kept,) = KeyFile(tmp_path).load()
+    (kept,) = KeyFile(data).load()
     assert (kept.name, kept.digest) == ("shop", digest_of(text))
     assert kept.expires is not None and kept.created is not None
     assert abs(kept.expires - kept.created - 30 * 86400) <= 1
-    assert stat.S_IMODE((tmp_path / "keys.json").stat().st_mode) == 0o600
-    listed = run("keys", "list", "--json", "--data-dir", tmp_path)
+    assert stat.S_IMODE((data / "keys.json").stat().st_mode) == 0o600
+    listed = run("keys", "list", "--json", "--data-dir", data)
     (shown,) = json.loads(listed.stdout)
     assert (shown["id"], shown["scopes"], shown["from"]) == (
         kept.id,
@@ -63,14 +73,15 @@ def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path) -> None:
         "data folder",
     )
     assert (shown["rate"], shown["burst"], shown["concurrency"]) == ("100/s", 200, 20)
-    table = run("keys", "list", "--data-dir", tmp_path).stdout
+    table = run("keys", "list", "--data-dir", data).stdout
     assert "invoke:shop-* read" in table and "100/s" in table
     for output in (listed.stdout, table):
         assert text[13:] not in output and kept.digest.hex() not in output
-    gone = run("keys", "revoke", "shop", "--data-dir", tmp_path)
+    gone = run("keys", "revoke", "shop", "--data-dir", data)
     assert (gone.exit_code, gone.stdout) == (0, f"revoked shop ({kept.id})\n")
-    assert "There is no key" in run("keys", "list", "--data-dir", tmp_path).stdout
-    assert json.loads(run("keys", "list", "--json", "--data-dir", tmp_path).stdout) == []
+    assert gone.stderr.startswith("It was the last one. There is no key, and no gateway runs")
+    assert "There is no key" in run("keys", "list", "--data-dir", data).stdout
+    assert json.loads(run("keys", "list", "--json", "--data-dir", data).stdout) == []
 
 
 @pytest.mark.parametrize(
@@ -89,26 +100,26 @@ def test_a_key_is_created_shown_once_listed_and_revoked(tmp_path: Path) -> None:
         (("given", "--scope", "read"), "a key of HEARTH_API_KEYS has this name"),
     ],
 )
-def test_what_cannot_be_created_says_why(tmp_path: Path, arguments: tuple[str, ...], fault: str) -> None:
-    run("keys", "create", "taken", "--scope", "read", "--data-dir", tmp_path)
+def test_what_cannot_be_created_says_why(data: Path, arguments: tuple[str, ...], fault: str) -> None:
+    run("keys", "create", "taken", "--scope", "read", "--data-dir", data)
     result = run(
-        "keys", "create", *arguments, "--data-dir", tmp_path, HEARTH_API_KEYS=f"{SECRET} read name=given"
+        "keys", "create", *arguments, "--data-dir", data, HEARTH_API_KEYS=f"{SECRET} read name=given"
     )
     assert (result.exit_code, result.stdout) == (2, "")
     assert fault in result.stderr
-    assert len(KeyFile(tmp_path).load()) == 1
+    assert len(KeyFile(data).load()) == 1
 
 
-def test_nobody_to_revoke_and_a_damaged_file(tmp_path: Path) -> None:
-    result = run("keys", "revoke", "nobody", "--data-dir", tmp_path)
+def test_nobody_to_revoke_and_a_damaged_file(data: Path) -> None:
+    result = run("keys", "revoke", "nobody", "--data-dir", data)
     assert (result.exit_code, "no key has this id or name" in result.stderr) == (2, True)
-    (tmp_path / "keys.json").write_text("damaged")
+    (data / "keys.json").write_text("damaged")
     for words in (("list",), ("revoke", "a"), ("create", "a", "--scope", "read")):
-        result = run("keys", *words, "--data-dir", tmp_path)
+        result = run("keys", *words, "--data-dir", data)
         assert (result.exit_code, "it is not JSON" in result.stderr) == (1, True)
 
 
-def test_print_only_makes_a_line_that_the_variable_takes(tmp_path: Path) -> None:
+def test_print_only_makes_a_line_that_the_variable_takes(data: Path) -> None:
     words = (
         "--scope",
         "invoke:*",
@@ -121,14 +132,14 @@ def test_print_only_makes_a_line_that_the_variable_takes(tmp_path: Path) -> None
         "--expires",
         "1h",
     )
-    made = run("keys", "create", "me", *words, "--print-only", "--data-dir", tmp_path)
-    assert made.exit_code == 0 and not (tmp_path / "keys.json").exists()
+    made = run("keys", "create", "me", *words, "--print-only", "--data-dir", data)
+    assert made.exit_code == 0 and not (data / "keys.json").exists()
     text, line = made.stdout.strip(), made.stderr.splitlines()[-1].strip()
     (key,) = parse_keys(line)
     assert key.is_of(text.encode()) and text not in line
     assert (key.name, key.scopes.words, str(key.quota.rate)) == ("me", ("invoke:*", "read"), "5/m")
     assert key.quota.concurrency == 2 and key.expires is not None
-    listed = run("keys", "list", "--data-dir", tmp_path, HEARTH_API_KEYS=line).stdout
+    listed = run("keys", "list", "--data-dir", data, HEARTH_API_KEYS=line).stdout
     assert "HEARTH_API_KEYS" in listed and "me" in listed
 
 
@@ -138,6 +149,66 @@ def test_each_subcommand_has_help_with_examples() -> None:
     for name, command in group.commands.items():
         assert "Examples:" in (command.help or "") and f"hearth keys {name}" in (command.help or "")
         assert all(p.help for p in command.params if isinstance(p, click.Option)), name
+
+
+# -- which data folder -----------------------------------------------------------------------------------------
+
+
+def test_a_key_goes_to_no_folder_that_no_gateway_reads(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    words = ("keys", "create", "me", "--scope", "read", "--data-dir", other)
+    refused = run(*words)
+    assert (refused.exit_code, refused.stdout, other.exists()) == (2, "", False)
+    assert f"no gateway has used the data folder {other} yet, so none would read the key" in refused.stderr
+    assert "--data-dir" in refused.stderr and "--new-folder" in refused.stderr
+    made = run(*words, "--new-folder")
+    assert made.exit_code == 0 and "no gateway runs with this folder now" in made.stderr
+    assert [key.name for key in KeyFile(other).load()] == ["me"]
+    second = run("keys", "create", "you", "--scope", "read", "--data-dir", other)
+    assert second.exit_code == 0, "the folder was meant"
+
+
+def test_list_and_revoke_name_the_folder_that_is_no_gateways_and_do_not_make_it(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    listed = run("keys", "list", "--data-dir", other)
+    assert f"no gateway has used the data folder {other} yet" in listed.stdout
+    revoked = run("keys", "revoke", "me", "--data-dir", other)
+    assert (revoked.exit_code, f"the data folder {other} yet" in revoked.stderr) == (2, True)
+    assert not other.exists()
+
+
+def test_who_may_call_without_a_key_is_said_as_the_gateway_has_it(data: Path) -> None:
+    """The gateway in this process is made as a gateway makes it: its folder, then its keys."""
+    list_words = ("keys", "list", "--data-dir", data)
+    create_words = ("keys", "create", "me", "--scope", "read", "--data-dir", data)
+    open_to_all, refuses = "every program of this machine may do everything", "refuses every caller"
+
+    stopped = run(*list_words).stdout
+    assert "no gateway runs with this data folder" in stopped and open_to_all in stopped
+    for keys_before in (0, 1):
+        folder = DataFolder(data)
+        access = Access(VirtualClock(), Metrics(), file=KeyFile(data))
+        said = run(*list_words).stdout
+        assert not access.closed and said.startswith(f"There is no key: {open_to_all}")
+        made = run(*create_words)
+        assert made.exit_code == 0 and "the running gateway takes it up within a second" in made.stderr
+        if keys_before:
+            access.look()
+        revoked = run("keys", "revoke", "me", "--data-dir", data)
+        access.look()
+        said = run(*list_words).stdout
+        assert access.closed and refuses in said and refuses in revoked.stderr
+        folder.close()
+        assert "no gateway runs with this data folder" in run(*list_words).stdout
+
+
+def test_a_key_file_without_keys_that_goes_away_closes_nothing(data: Path) -> None:
+    run("keys", "create", "me", "--scope", "read", "--data-dir", data)
+    run("keys", "revoke", "me", "--data-dir", data)
+    access = Access(VirtualClock(), Metrics(), file=KeyFile(data))
+    KeyFile(data).path.unlink()
+    access.look()
+    assert not access.closed
 
 
 # -- the variable ----------------------------------------------------------------------------------------------
@@ -194,12 +265,12 @@ def test_a_public_address_needs_a_key(
     (tmp_path / "functions.yaml").write_text("version: 1\nfunctions: {}\n")
     data = tmp_path / "data"
     if kept:
-        run("keys", "create", "me", "--scope", "read", "--data-dir", data)
+        run("keys", "create", "me", "--scope", "read", "--data-dir", data, "--new-folder")
     words = ("serve", "--host", host, "--data-dir", data, "--functions", tmp_path / "functions.yaml")
     result = run(*words, HEARTH_API_KEYS=keys)
     assert (result.exit_code, ran) == ((2, []) if refused else (0, [host]))
     if refused:
-        assert "hearth keys create NAME" in result.stderr and "--host 127.0.0.1" in result.stderr
+        assert f"--data-dir {data} --new-folder\n" in result.stderr and "--host 127.0.0.1" in result.stderr
         assert not data.exists()
 
 
