@@ -1,4 +1,4 @@
-"""Every metric that Hearth keeps, in one place. `Metrics` has its own registry, so that tests can have many."""
+"""Every metric that Hearth keeps. `Metrics` has its own registry, so that tests can have many."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ FAST = (
 
 
 JOBS = "(jobs)"
-"""The function's label of all functions that jobs have of their own: one for each would be labels without end."""
+"""Label of all private functions of jobs. A label for each would never end."""
 
 
 def label_of(function: str) -> str:
-    """How a function is called in metrics."""
+    """Return the label of a function in metrics."""
     return JOBS if ":" in function else function
 
 
@@ -45,28 +45,28 @@ class Metrics:
         self.registry = r = MetricRegistry()
         self.invocations = PlainCounter(
             "hearth_invocations",
-            "Invocations that ended, by outcome and by whom to blame",
+            "Finished invocations, by outcome and by blame",
             ["function", "outcome", "blame"],
             r,
         )
         self.invocation_seconds = PlainHistogram(
             "hearth_invocation_seconds",
-            "Time of an invocation by phase: queue, start, exec",
+            "Time of answered invocations in seconds, by phase: queue, start, exec",
             ["function", "phase"],
             FAST,
             r,
         )
         self.starts = PlainCounter(
             "hearth_starts",
-            "Invocations by the kind of start they had: warm, prewarmed or cold",
+            "Answered invocations, by the kind of their start: warm, prewarmed or cold",
             ["function", "kind"],
             r,
         )
         self.async_accepted = PlainCounter(
-            "hearth_async_accepted", "Calls that were accepted to be run later", ["function"], r
+            "hearth_async_accepted", "Calls accepted to run later", ["function"], r
         )
         self.async_ended = PlainCounter(
-            "hearth_async_ended", "Accepted calls that have ended, by how", ["function", "status"], r
+            "hearth_async_ended", "Finished accepted calls, by final status", ["function", "status"], r
         )
         self.async_retries = PlainCounter(
             "hearth_async_retries",
@@ -81,101 +81,106 @@ class Metrics:
         )
         self.callbacks = Counter(
             "hearth_callbacks",
-            "Attempts to deliver the callback of an accepted call, by what came of them",
+            "Attempts to deliver the callback of an accepted call, by outcome",
             ["outcome"],
             registry=r,
         )
         self.async_backlog = Gauge(
-            "hearth_async_backlog", "Accepted calls that have not ended", ["function", "status"], registry=r
+            "hearth_async_backlog", "Unfinished accepted calls, by status", ["function", "status"], registry=r
         )
         self.async_bytes = Gauge(
             "hearth_async_bytes",
-            "Bytes in the store of accepted calls: used, unfinished of that, largest share of a caller of that, size",
+            "Bytes in the store of accepted calls: used, the unfinished part, the largest caller's share of it, size",
             ["what"],
             registry=r,
         )
         self.waiting = PlainGauge(
             "hearth_waiting",
-            "Requests that wait for a commit or a read of the store, or for the end of a call or a run",
+            "Waiting requests: for a commit or a read of the store, or for the end of a call or a run",
             ["for"],
             r,
         )
         self.store_reads_refused = PlainCounter(
             "hearth_store_reads_refused",
-            "Reads of the store that were refused: busy, none began in time; slow, it took too long",
+            "Refused reads of the store: busy, no reader was free in time; slow, it took too long",
             ["reason"],
             r,
         )
         self.workflow_runs = PlainCounter(
-            "hearth_workflow_runs", "Runs of workflows that have ended, by how", ["workflow", "status"], r
+            "hearth_workflow_runs", "Finished runs of workflows, by final status", ["workflow", "status"], r
         )
-        self.jobs_ended = PlainCounter("hearth_jobs_ended", "Jobs that have ended, by how", ["status"], r)
+        self.jobs_ended = PlainCounter("hearth_jobs_ended", "Finished jobs, by final status", ["status"], r)
         self.trigger_fires = PlainCounter(
             "hearth_trigger_fires",
-            "Fires of triggers, by what came of them: started, known, skipped, missed or failed",
+            "Fires of triggers, by outcome: started, known, skipped, missed or failed",
             ["trigger", "outcome"],
             r,
         )
         self.source_messages = Counter(
             "hearth_source_messages",
-            "Messages of sources, by what became of them",
+            "Messages of sources, by outcome",
             ["source", "outcome"],
             registry=r,
         )
         self.source_connected = Gauge(
             "hearth_source_connected",
-            "1 while a source is connected to its server, else 0",
+            "1 while a source is connected to its broker, else 0",
             ["source"],
             registry=r,
         )
         self.source_lag = Gauge(
             "hearth_source_lag",
-            "Messages that the server has for a source, where it says so",
+            "Messages that the broker has for a source, if it tells",
             ["source"],
             registry=r,
         )
         self.access_refusals = PlainCounter(
-            "hearth_access_refusals", "Requests refused for their key or its limits, by reason", ["reason"], r
+            "hearth_access_refusals",
+            "Requests refused because of their key or its limits, by reason",
+            ["reason"],
+            r,
         )
         self.body_memory = PlainGauge(
             "hearth_body_memory_bytes",
-            "Bytes held of the budget for requests and answers: bodies, unread or answers",
+            "Bytes in use of the budget for requests and answers: bodies, unread or answers",
             ["holder"],
             r,
         )
         self.body_memory_limit = PlainGauge(
-            "hearth_body_memory_limit_bytes", "Bytes that may be held of requests and answers in all", [], r
+            "hearth_body_memory_limit_bytes", "Size of the budget for requests and answers, in bytes", [], r
         )
         self.busy = PlainCounter(
             "hearth_busy",
-            "Requests and answers that were refused for want of memory, by what it was for",
+            "Requests and answers refused for lack of memory, by the thing that needed it",
             ["what"],
             r,
         )
         self.instances = PlainGauge("hearth_instances", "Instances by state", ["function", "state"], r)
-        self.prewarmed = Gauge("hearth_prewarmed", "Generic instances that are ready", ["image"], registry=r)
+        self.prewarmed = Gauge("hearth_prewarmed", "Ready generic instances, by image", ["image"], registry=r)
         self.queue_depth = PlainGauge(
             "hearth_queue_depth", "Invocations that wait for an instance", ["function"], r
         )
         self.engine_seconds = Histogram(
             "hearth_engine_seconds",
-            "Time of a call to the container engine",
+            "Time of a call to the container engine, in seconds",
             ["verb"],
             registry=r,
             buckets=FAST,
         )
         self.engine_errors = Counter(
-            "hearth_engine_errors", "Calls to the container engine that failed", ["verb"], registry=r
+            "hearth_engine_errors", "Failed calls to the container engine", ["verb"], registry=r
         )
         self.engine_breaker_open = Gauge(
             "hearth_engine_breaker_open",
-            "1 while the container engine does not answer and is asked nothing, else 0",
+            "1 while the container engine does not answer and gets no requests, else 0",
             registry=r,
         )
         self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
         self.memory_declared = Gauge(
-            "hearth_memory_declared_bytes", "Memory declared by all instances", registry=r
+            "hearth_memory_declared_bytes", "Memory that all instances declare together, in bytes", registry=r
         )
         self.memory_budget = Gauge(
-            "hearth_memory_budget_bytes", "Memory that instances may declare in all", registry=r
+            "hearth_memory_budget_bytes",
+            "Memory that all instances may declare together, in bytes",
+            registry=r,
         )
