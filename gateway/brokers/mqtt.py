@@ -179,7 +179,7 @@ class MqttBroker:
         remember it, has the same."""
         if message.qos == 0:
             return uuid.uuid4().hex
-        digest = sha256(message._topic + b"\0" + message.payload).digest()
+        digest = sha256(message.topic.encode() + b"\0" + message.payload).digest()
         known = self._ids.get(message.mid)
         if known is None or not message.dup or known[0] != digest:
             known = self._ids[message.mid] = (digest, uuid.uuid4().hex)
