@@ -20,6 +20,7 @@ from typing import Literal
 
 from deploy.engine_api import EngineApi, EngineApiError
 from images import gateway
+from pool import __version__
 from scheduler.deploy.images.runtimes import (
     BASE_IMAGE,
     EXAMPLE_IMAGES,
@@ -29,6 +30,7 @@ from scheduler.deploy.images.runtimes import (
     RUNTIMES,
 )
 
+VERSION_LABEL = "org.opencontainers.image.version"
 ROOT = Path(__file__).resolve().parent.parent
 BUSYBOX_IMAGE, API_IMAGE = EXAMPLE_IMAGES
 REGISTRY_PATIENCE = 10.0
@@ -126,6 +128,7 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
             if python:
                 labels[PYTHON_LABEL] = python
         if recipe.tag == GATEWAY_IMAGE:
+            labels[VERSION_LABEL] = __version__
             show("installing its dependencies", None)
             files.update(gateway.dependencies(ROOT, _python_of_base(engine)))
         show("packing", None)

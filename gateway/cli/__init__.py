@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from pool import __version__
+
 COMMANDS = {
     "serve": "serve",
     "invoke": "invoke",
@@ -47,7 +49,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="hearth-faas", prog_name="hearth")
+@click.version_option(__version__, prog_name="hearth")
 def main() -> None:
     """Hearth runs functions in containers and keeps them warm.
 

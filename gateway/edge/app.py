@@ -26,6 +26,7 @@ from gateway.invoke.body import Receive, Send
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.memory.reservation import RESERVATION, Reservation, busy, head_bytes
+from pool import __version__
 from scheduler.calls.store import StoreError
 from scheduler.definitions.language.callback_allow import Allowed
 
@@ -137,7 +138,7 @@ class Edge:
 def build_app(runtime: Runtime) -> FastAPI:
     """The FastAPI app: every route but /invoke, the OpenAPI document and its page."""
     app = FastAPIOffline(
-        docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version="0.1.0"
+        docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version=__version__
     )
     app.include_router(build_routes(runtime))
     serve_document(app, runtime)

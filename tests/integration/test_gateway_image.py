@@ -15,6 +15,7 @@ import aiodocker
 import httpx
 import pytest
 
+from pool import __version__
 from scheduler.deploy.images.runtimes import GATEWAY_IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,8 @@ async def docker() -> AsyncIterator[aiodocker.Docker]:
 async def test_an_invocation_through_the_gateways_image(
     docker: aiodocker.Docker, gateway_image: str, folder: Path, test_label: dict[str, str]
 ) -> None:
+    labels = (await docker.images.inspect(gateway_image))["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == __version__
     port, data = free_port(), folder / "data"
     options = ["--data-dir", str(data), "--functions", str(folder / "functions.yaml"), "--port", str(port)]
     gateway = await docker.containers.create(
@@ -96,6 +99,7 @@ async def test_an_invocation_through_the_gateways_image(
             await ready(client, gateway)
             answer = await client.post("/invoke/greet", json={"name": "Ada"})
             assert (answer.status_code, answer.json()) == (200, {"hello": "Ada"}), await output(gateway)
+            assert (await client.get("/openapi.json")).json()["info"]["version"] == __version__
             again = await client.post("/invoke/greet", json={"name": "Ada"})
             assert again.headers["X-Hearth-Start"] == "warm"
         own = {"org.hearth.gateway": (data / "identity").read_text().strip()}
