@@ -1,0 +1,35 @@
+"""Production code keeps the rules of style, but for a list of what is left, which may only shrink."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.house_rules import LEFT_OVER, banned_openings, long_functions, what_is_left
+
+ALLOWED: dict[str, dict[str, int]] = json.loads(LEFT_OVER.read_text())
+
+
+@pytest.mark.parametrize("rule", sorted(what_is_left()))
+def test_no_rule_of_style_is_broken_more_often_than_the_list_says(rule: str) -> None:
+    allowed = ALLOWED[rule]
+    for where, count in what_is_left()[rule].items():
+        assert count <= allowed.get(where, 0), (
+            f"{where}: {rule}: {count}, and {allowed.get(where, 0)} are left over"
+        )
+
+
+def test_an_opening_is_found_wherever_a_docstring_may_be() -> None:
+    text = (
+        '"""What a module is."""\n\nLIMIT = 1\n"""How many."""\n\n\n'
+        'class A:\n    """One object."""\n\n    x: int\n    """Of which."""\n'
+    )
+    assert banned_openings(text) == 3
+    assert banned_openings('def f():\n    """Return what is left."""\n') == 0
+
+
+@pytest.mark.parametrize(("lines", "names"), [(59, []), (60, ["f"])])
+def test_the_lines_of_a_function_count_without_its_docstring(lines: int, names: list[str]) -> None:
+    text = 'def f():\n    """Say.\n\n    More.\n    """\n' + "    pass\n" * lines
+    assert long_functions(text) == names
