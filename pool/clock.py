@@ -1,13 +1,17 @@
-"""The one source of time. Live code runs on `LoopClock`, tests and the simulator on `VirtualClock`."""
+"""The one source of time. Live code runs on `LoopClock`, tests and the simulator on `VirtualClock`.
+
+Nothing else asks the event loop or the system for the time; `tests/unit/project/test_one_clock.py` lists exceptions.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
-import random
 import time
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -26,16 +30,49 @@ class Clock(Protocol):
     """Tells the time, and wakes whoever waits for it."""
 
     def now(self) -> float:
-        """Seconds that only ever grow; the zero point means nothing."""
+        """Return seconds that only ever grow; the zero point means nothing."""
 
     def wall(self) -> float:
-        """Seconds since 1970 (UTC), for people and files; may jump."""
+        """Return seconds since 1970 (UTC), for people and files; may jump."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; with 0 or less, after the other tasks had their turn."""
 
     def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` after so many seconds."""
+
+    def timeout(self, seconds: float | None) -> Timeout:
+        """Return a bound for an `async with` block: `TimeoutError` ends it after so many seconds. None: never."""
+
+
+class Timeout:
+    """Bounds how long its `async with` block may take: then the block is cancelled and raises `TimeoutError`."""
+
+    __slots__ = ("_clock", "_scope", "_seconds", "_timer")
+
+    def __init__(self, clock: Clock, seconds: float | None) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._scope = asyncio.timeout(None)  # it knows how to cancel; the time is the clock's
+        self._timer: Timer | None = None
+
+    def expire(self) -> None:
+        """End the block, which has begun, now. Harmless when it has ended."""
+        with contextlib.suppress(RuntimeError):  # it has ended, or expired already
+            self._scope.reschedule(0.0)
+
+    async def __aenter__(self) -> Timeout:
+        await self._scope.__aenter__()
+        if self._seconds is not None:
+            self._timer = self._clock.call_later(self._seconds, self.expire)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 class LoopClock:
@@ -53,10 +90,15 @@ class LoopClock:
     def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
         return asyncio.get_running_loop().call_later(max(seconds, 0.0), callback, *args)
 
+    def timeout(self, seconds: float | None) -> Timeout:
+        return Timeout(self, seconds)
+
 
 class LazyTimer:
-    """A timer for what is put off far more often than it happens: each new time only writes an attribute, where a
-    timer of the loop is set and cancelled each time. It is rung late at most by what the clock's timers are."""
+    """A timer for events that are put off far more often than they happen.
+
+    Each new time only writes an attribute, where a timer of the loop is set and cancelled each time. It rings as late
+    as the clock's own timers do, and no later."""
 
     __slots__ = ("_callback", "_clock", "_due", "_rings_at", "_timer")
 
@@ -68,7 +110,7 @@ class LazyTimer:
         self._timer: Timer | None = None
 
     def set(self, due: float) -> None:
-        """Call back at `due` (of the clock) instead of whenever it was to be."""
+        """Call back at `due` (of the clock) instead of any earlier setting."""
         self._due = due
         if self._timer is None or due < self._rings_at:
             if self._timer is not None:
@@ -148,8 +190,11 @@ class VirtualClock:
         heapq.heappush(self._timers, (timer.when, next(self._order), timer))
         return timer
 
+    def timeout(self, seconds: float | None) -> Timeout:
+        return Timeout(self, seconds)
+
     def next_due(self) -> float | None:
-        """When the next timer is due, in the seconds of `now`; None when there is none."""
+        """Return when the next timer is due, in the seconds of `now`, or None if there is none."""
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
@@ -190,12 +235,12 @@ class VirtualClock:
         raise RuntimeError("tasks keep each other awake without any time passing")
 
 
-def jitter() -> float:
-    """What to multiply a pause with, so that those who failed together do not try again together: 0.75 to 1."""
-    return random.uniform(0.75, 1.0)  # noqa: S311 - nothing depends on nobody guessing it
+async def next_turn() -> None:
+    """Return when the other tasks had their turn. Takes no time of any clock."""
+    await asyncio.sleep(0)
 
 
 def wake(future: asyncio.Future[None]) -> None:
-    """Let go on who waits for it; a second time is harmless."""
+    """Let whoever waits for the future go on; a second time is harmless."""
     if not future.done():
         future.set_result(None)

@@ -14,7 +14,8 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from pool.adoption.records import Records
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import is_due
 from pool.host.uids import uid_of

@@ -34,6 +34,7 @@ from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics, label_of
 from pool.pool import Pool
 from pool.reaper import Reaper
+from pool.supervise import Supervisor
 from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.plans import Plans
@@ -100,6 +101,7 @@ class Runtime:
         self.folder = folder
         self.clock = LoopClock()
         self.metrics = Metrics()
+        self.supervisor = Supervisor(self.clock, self.metrics)
         self.engine = GuardedEngine(engine or DockerEngine(None, self.metrics), self.clock, self.metrics)
         self.logs = LogStore(per_invocation=settings.log_limit)
         self.outcomes = Outcomes(self.metrics)
@@ -287,6 +289,8 @@ class Runtime:
             return "the gateway is shutting down"
         if (unkept := self.folder.fault() or self.store.fault) is not None:
             return unkept
+        if (failing := self.supervisor.why_not_ready()) is not None:
+            return failing
         if (fault := self.engine.down()) is not None:
             return str(fault)
         if self.clock.now() - self._engine_answered >= TRUSTED_FOR:

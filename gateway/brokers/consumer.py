@@ -11,7 +11,8 @@ from typing import Literal
 
 from gateway.brokers.broker import Broker, Message
 from gateway.brokers.messages import events_of
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import SourceDefinition

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.callbacks.sender import Attempt
-from pool.clock import Clock, Timer, jitter
+from pool.backoff import jitter
+from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
 from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
 from scheduler.calls.store import StoreError

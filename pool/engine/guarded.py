@@ -13,7 +13,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from pool.engine.base import (
     Attachment,
     ContainerEvent,

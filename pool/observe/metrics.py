@@ -175,6 +175,12 @@ class Metrics:
             "1 while the container engine does not answer and gets no requests, else 0",
             registry=r,
         )
+        self.loop_up = PlainGauge(
+            "hearth_loop_up", "1 while a background loop runs, 0 while it keeps failing", ["loop"], r
+        )
+        self.loop_restarts = PlainCounter(
+            "hearth_loop_restarts", "Background loops started again after they failed", ["loop"], r
+        )
         self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
         self.memory_declared = Gauge(
             "hearth_memory_declared_bytes", "Memory that all instances declare together, in bytes", registry=r

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.language.terms import Policy
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from pool.clock import Clock, jitter
+from pool.backoff import jitter
+from pool.clock import Clock
 from pool.errors import FunctionBroken, PoolError, StartFailed
 from pool.instance import Instance
 from pool.ledger import Ledger

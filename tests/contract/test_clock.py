@@ -68,6 +68,48 @@ async def test_no_sleep_is_a_turn_for_the_others(clock):
     await other
 
 
+async def test_a_timeout_ends_what_takes_longer_and_nothing_else(clock):
+    began, ended = clock.now(), []
+
+    async def bounded(seconds: float | None, work: float) -> None:
+        try:
+            async with clock.timeout(seconds):
+                await clock.sleep(work)
+            ended.append("done")
+        except TimeoutError:
+            ended.append("late")
+            assert clock.now() - began >= 0.02
+
+    tasks = [asyncio.create_task(bounded(*times)) for times in ((None, 0.01), (0.02, 10.0), (10.0, 0.04))]
+    await passes(clock, 0.1)
+    await asyncio.gather(*tasks)
+    assert ended == ["done", "late", "done"]
+    if isinstance(clock, VirtualClock):
+        assert clock.next_due() is None
+
+
+async def test_a_cancellation_inside_a_timeout_stays_one(clock):
+    async def bounded() -> None:
+        async with clock.timeout(10.0):
+            await clock.sleep(20.0)
+
+    task = asyncio.create_task(bounded())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_timeout_can_be_ended_before_its_time(clock):
+    scope = clock.timeout(None)
+    with pytest.raises(TimeoutError):
+        async with scope:
+            scope.expire()
+            scope.expire()
+            await asyncio.Event().wait()
+    scope.expire()
+
+
 async def test_a_year_takes_no_time():
     clock, ticks = VirtualClock(), []
 
