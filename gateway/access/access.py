@@ -32,12 +32,12 @@ Fault = Literal["missing", "malformed", "unknown", "wrong", "expired"]
 HOW = "send Authorization: Bearer hth_..., or X-Hearth-Key: hth_..."
 FAULTS: dict[Fault, str] = {
     "missing": f"a key is needed: {HOW}",
-    "malformed": f"what was sent is no key of Hearth's: {HOW}",
-    "unknown": "the key is not known here, or not any more",
-    "wrong": "the key is not known here, or not any more",
-    "expired": "the key has expired",
+    "malformed": f"the credential is not a key of Hearth: {HOW}",
+    "unknown": "the key is unknown or was revoked; hearth keys list shows the valid ones",
+    "wrong": "the key is unknown or was revoked; hearth keys list shows the valid ones",
+    "expired": "the key has expired; hearth keys create makes a new one",
 }
-"""What is wrong with a credential, and what its sender is told: not how much of it was right."""
+"""Faults of a credential, with the detail for its sender. It does not tell how much of the credential was right."""
 REASONS = (*FAULTS, "scope", "rate", "concurrency")
 """Why a request is refused, as the metric calls it."""
 
@@ -156,7 +156,9 @@ class Tenant(Admission):
     def sending(self) -> Iterator[None]:
         limit = self.key.quota.concurrency
         if limit is not None and self._sending >= limit:
-            detail = f"{limit} bodies come with the key {self.key.name} already (its concurrency)"
+            detail = (
+                f"the key {self.key.name} sends {limit} bodies already (its concurrency); wait for one to end"
+            )
             raise Problem("quota-exceeded", detail, CONCURRENCY_RETRY)
         self._sending += 1
         try:
@@ -175,7 +177,10 @@ def check_may_start_any(names: Iterable[str]) -> None:
     is read that says which it is."""
     admission = CURRENT.get()
     if not admission.may_deploy and not admission.may_invoke_any(names):
-        raise Problem("forbidden", "the key may invoke nothing that there is here: this could start nothing")
+        raise Problem(
+            "forbidden",
+            "the key may invoke no function or job of this gateway, so this request starts nothing",
+        )
 
 
 class Access:
@@ -231,7 +236,7 @@ class Access:
             return self._not_allowed(tenant, f"invoke:{function}", f"invoke {function!r}")
         limit = tenant.key.quota.concurrency
         if limit is not None and tenant.running >= limit:
-            detail = f"{limit} calls with the key {tenant.key.name} run or wait already (its concurrency)"
+            detail = f"the key {tenant.key.name} has {limit} calls in progress (its concurrency); wait for one to end"
             return self._refused("concurrency", Problem("quota-exceeded", detail, CONCURRENCY_RETRY))
         fault = self._over_rate(tenant)
         if fault is not None:
@@ -307,7 +312,7 @@ class Access:
 
     def _not_allowed(self, tenant: Tenant, scope: str, deed: str) -> Problem:
         words = ", ".join(tenant.key.scopes.words)
-        detail = f"the key {tenant.key.name} may not {deed}: that needs {scope}, and it has {words}"
+        detail = f"the key {tenant.key.name} may not {deed}: this needs {scope}, and the key has {words}"
         challenge = b'Bearer realm="hearth", error="insufficient_scope"'
         return self._refused(
             "scope", Problem("forbidden", detail, headers=((b"www-authenticate", challenge),))
@@ -320,7 +325,9 @@ class Access:
         return self._used_up(tenant, wait)
 
     def _used_up(self, tenant: Tenant, wait: float) -> Problem:
-        detail = f"the key {tenant.key.name} has used up its {tenant.key.quota.rate}"
+        detail = (
+            f"the key {tenant.key.name} has used up its rate of {tenant.key.quota.rate}; send it again later"
+        )
         return self._refused("rate", Problem("quota-exceeded", detail, wait))
 
     def _refused(self, reason: str, problem: Problem) -> Problem:

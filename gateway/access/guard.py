@@ -58,7 +58,7 @@ class Guard:
                 return Problem(
                     "forbidden",
                     f"this gateway does not answer to the Host {(host or b'').decode('latin-1')!r}; "
-                    "HEARTH_ALLOWED_HOSTS adds names",
+                    "HEARTH_ALLOWED_HOSTS can add it",
                 )
             if len(self._known) < MOST_REMEMBERED:
                 self._known.add(host)

@@ -131,11 +131,11 @@ def parse_scopes(words: Iterable[str]) -> Scopes:
     for number, word in enumerate(unique, 1):
         if not _WORD.fullmatch(word) or word.count("*") > MOST_STARS:
             raise ValueError(
-                f"scope {number} is none; there are {', '.join(RIGHTS)} and invoke:NAME, "
-                f"with * for any characters, {MOST_STARS} times at the most"
+                f"scope {number} is invalid; use {', '.join(RIGHTS[:-1])}, {RIGHTS[-1]} or invoke:NAME "
+                f"(at most {MOST_STARS} wildcards *)"
             )
     if not unique:
-        raise ValueError(f"no scope is given; write what the key may do: invoke:*, {', '.join(RIGHTS)}")
+        raise ValueError(f"no scope is given; use invoke:NAME, {', '.join(RIGHTS[:-1])} or {RIGHTS[-1]}")
     return Scopes(unique)
 
 

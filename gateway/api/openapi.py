@@ -69,18 +69,18 @@ EXAMPLE_DETAILS = {
     "read-timeout": "the answer was not read in time",
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
-    "key-reused": "this Idempotency-Key was sent with another request within 24 hours",
+    "key-reused": "this Idempotency-Key came with another request within 24 hours; use a new key",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
-    "quota-exceeded": "the key shop has used up its 100/s",
+    "quota-exceeded": "the key shop has used up its rate of 100/s; send it again later",
     "head-too-large": "the request's head is over 65536 bytes",
     "handler-raised": "KeyError: 'name'",
     "import-failed": "ModuleNotFoundError: No module named 'numpy'",
-    "internal-error": "the gateway has a fault; its log says more",
+    "internal-error": "the gateway has a fault; its log has the traceback",
     "instance-died": "the instance died: its memory limit was reached",
     "contract-broken": "the answer is over 67108864 bytes (max_response)",
     "command-failed": "the command ended with exit status 1",
     "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
-    "busy": "the gateway holds as many bytes of requests as it may (HEARTH_BODY_MEMORY); send it again later",
+    "busy": "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
     "engine-down": "the container engine does not answer; no instance of hello can be started",
     "store-failed": "the store of accepted calls has failed: database or disk is full",
@@ -89,7 +89,7 @@ EXAMPLE_DETAILS = {
     "can be forgotten is not enough: wait until calls have ended, or enlarge HEARTH_ASYNC_SIZE",
     "timeout": "hello ran past its timeout of 30 s",
 }
-"""What `detail` may say, by slug; every slug has one."""
+"""Examples of `detail`, one for each slug."""
 
 INVOCATION_ID = {
     "description": "Id of the invocation; `GET /invocations/{id}/logs` shows what it printed",

@@ -112,7 +112,9 @@ class Edge:
                 elif wish.respond_async:
                     await self._accept(scope, receive, send, wish, admission)
                 elif wish.callbacks:
-                    detail = "X-Hearth-Callback is for calls that are run later: send Prefer: respond-async as well"
+                    detail = (
+                        "X-Hearth-Callback needs a call that runs later; send Prefer: respond-async as well"
+                    )
                     await self._invoke.refuse(scope, receive, send, Problem("bad-request", detail))
                 else:
                     await self._invoke(scope, receive, send)

@@ -127,7 +127,7 @@ class ClientProtocol(OneWriteProtocol):
                 self._refuse(
                     cause.problem
                     if isinstance(cause, Refusal)
-                    else Problem("bad-request", f"this is no request of HTTP/1.1: {error}")
+                    else Problem("bad-request", f"the request is not valid HTTP/1.1: {error}")
                 )
                 return
             break

@@ -93,7 +93,7 @@ async def in_time(work: Coroutine[Any, Any, T], what: str) -> T:
     _LATE.add(task)
     task.add_done_callback(_ended_late)
     raise Problem(
-        "conflict", f"{what} goes on and has taken {PATIENCE_SECONDS:g} s already; look at it again"
+        "conflict", f"{what} takes longer than {PATIENCE_SECONDS:g} s and continues; look at its status later"
     )
 
 
@@ -131,7 +131,7 @@ class Desk:
     async def in_turn(self, work: Callable[[], T]) -> T:
         """`do` for what takes long whatever its size. Raises `Problem` 503, and what the work raises."""
         if self._waiting >= self._most_waiting:
-            raise Problem("busy", "too much large work waits already", retry_after=1.0)
+            raise Problem("busy", "too many large bodies wait already; send it again later", retry_after=1.0)
         self._waiting += 1
         try:
             async with self._one:

@@ -227,4 +227,4 @@ async def read_whole(body: RequestBody, use: Callable[[bytes], None] | None = No
     except TimeoutError:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None
     except ClientGone:
-        raise Problem("body-timeout", "the client left before the body was here") from None
+        raise Problem("body-timeout", "the client left before its whole body had arrived") from None

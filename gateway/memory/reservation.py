@@ -71,7 +71,7 @@ class Reservation:
             return
         if size > self.most:
             detail = (
-                f"the gateway holds no body of over {self.most} bytes for one caller (HEARTH_BODY_MEMORY)"
+                f"the body is over {self.most} bytes, the most for one caller (a share of HEARTH_BODY_MEMORY)"
             )
             raise Problem("body-too-large", detail)
         if not self._budget.may_wait(self._caller) or not await self._wait(size - self.held):
@@ -152,7 +152,7 @@ def head_bytes(scope: Mapping[str, Any]) -> int:
 
 def busy() -> Problem:
     """The problem of a request for which there is no memory now."""
-    detail = "the gateway holds as many bytes of requests as it may (HEARTH_BODY_MEMORY); send it again later"
+    detail = "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later"
     return Problem("busy", detail, RETRY_SECONDS)
 
 

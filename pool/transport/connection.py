@@ -383,10 +383,12 @@ class HttpConnection(asyncio.Protocol):
             self.headers = []  # 1xx: the answer is still to come
             self._framed = False
             if status == 101:
-                self._fail(Nonsense("the instance switched protocols, which was not asked for"))
+                self._fail(Nonsense("the instance switched protocols without a request to do so"))
             return
         if status > 599:
-            self._fail(Nonsense(f"the instance answered with status {status}, which HTTP does not have"))
+            self._fail(
+                Nonsense(f"the instance answered with the status {status}, which is not valid in HTTP")
+            )
             return
         self.status = status
         self._keep_alive = self._parser.should_keep_alive()

@@ -75,7 +75,7 @@ async def read_said(answer: Answer) -> Any:
     while piece := await answer.read():
         body += piece
         if len(body) > MOST_OF_A_REPORT:
-            raise Nonsense("what the handler's shim says does not end")
+            raise Nonsense("the report of the handler's shim does not end")
     try:
         return json.loads(body)
     except RecursionError:
@@ -91,4 +91,4 @@ async def read_report(answer: Answer) -> tuple[str, str]:
         fault = await read_said(answer)
         return str(fault["type"]), str(fault["message"])
     except (ValueError, KeyError, TypeError):
-        raise Nonsense("the handler failed, and what its shim says of it is not to be read") from None
+        raise Nonsense("the handler failed, and the report of its shim is unreadable") from None

@@ -223,7 +223,7 @@ def ends(*case: object) -> object:
         ("other protocol", "contract-broken", "", "switched protocols"),
         ("no such status", "contract-broken", "", "999"),
         ("a report without end", "contract-broken", "", "does not end"),
-        ("a report of rubbish", "contract-broken", "", "not to be read"),
+        ("a report of rubbish", "contract-broken", "", "is unreadable"),
         ends("half a head", "instance-died", "", "exit status 0"),
         ("long length", CUT, "instance-died", ""),
         ("half a chunk", CUT, "instance-died", ""),

@@ -37,7 +37,7 @@ async def test_a_report_is_read() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'{"type":"ValueError"}', b"\xff"])
 async def test_a_report_that_is_none(body: bytes) -> None:
-    with pytest.raises(Nonsense, match="not to be read"):
+    with pytest.raises(Nonsense, match="is unreadable"):
         await read_report(Report(body))
 
 

@@ -88,7 +88,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(data: Path) -> None:
     ("arguments", "fault"),
     [
         (("a b", "--scope", "read"), "a key's name is"),
-        (("me", "--scope", "write"), "scope 1 is none"),
+        (("me", "--scope", "write"), "scope 1 is invalid"),
         (("me",), "Missing option '--scope'"),
         (("me", "--scope", "read", "--rate", "fast"), "a rate is"),
         (("me", "--scope", "read", "--burst", "3"), "a burst needs a rate"),
@@ -222,7 +222,7 @@ def test_a_faulty_variable_is_refused_without_being_repeated(
         "serve", "--functions", tmp_path / "functions.yaml", HEARTH_API_KEYS=f"{SECRET} read {SECRET}"
     )
     assert result.exit_code == 2
-    assert "HEARTH_API_KEYS: key 1: scope 2 is none" in result.stderr
+    assert "HEARTH_API_KEYS: key 1: scope 2 is invalid" in result.stderr
     assert "secret77" not in result.output
     monkeypatch.setenv("HEARTH_API_KEYS", f"{SECRET} read {SECRET}")
     with pytest.raises(SettingsFault) as error:
