@@ -16,6 +16,7 @@ from gateway.invoke.background import BACKGROUND, Background, background_headers
 from gateway.invoke.body import Message
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.fast_call import FastCall, FastPath, Head
+from gateway.invoke.outcome import interruption
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 from pool.workload import Kind
@@ -174,13 +175,13 @@ class _Seat:
         self._rest = self._caller.long_way(app, self._claim, self._ended)
 
     def interrupt(self) -> None:
-        """End the run: if it was sent, in the way that the long way ends it."""
+        """End the run. If it was sent, the long way ends it."""
         self._call.take_long_way()
         if self._rest is not None:
             self._rest.interrupt()
             return
         self.timer.close()
-        self._call.client_left()
+        self._call.leave(*interruption(self.fast.dispatcher.draining))
         self._ended(None)
 
     def _too_late(self) -> None:

@@ -17,7 +17,7 @@ from gateway.http.problems import Problem, problem_of
 from gateway.invoke.background import BACKGROUND, Background, phases_of
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
 from gateway.invoke.invocation import HandedOver, Invocation
-from gateway.invoke.outcome import Outcomes, check_outcome, exec_seconds_of
+from gateway.invoke.outcome import Outcomes, check_outcome, exec_seconds_of, interruption
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.cpu_policy import set_policy
@@ -83,6 +83,8 @@ class InvokeEndpoint:
             self._outcomes.ended(invocation.name, "client-gone", "caller")
         except asyncio.CancelledError:
             if not self._dispatcher.draining:
+                if invocation.background is not None:
+                    self._outcomes.ended(invocation.name, *interruption(draining=False))
                 raise
             detail = "the gateway is shutting down, and the call did not end in time"
             await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))

@@ -304,15 +304,19 @@ class FastCall(Invocation):
             self._hand_over()
 
     def client_left(self) -> bool:
-        """Its place in the queue is free; what runs goes on to its end, or its timeout. Returns whether it runs."""
+        """Free its place in the queue. A call that runs goes on to its end or timeout. Return whether it runs."""
         self.disconnected = True
+        return self.leave("client-gone", "caller")
+
+    def leave(self, outcome: str, blame: str) -> bool:
+        """Free its place in the queue and count the outcome, if it waits. Return whether it runs."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._over = True
             fast = self._client.fast
             self._leave_queue()
             fast.dispatcher.leave(self.function, waiter)
-            fast.outcomes.ended(self.name, "client-gone", "caller")
+            fast.outcomes.ended(self.name, outcome, blame)
             self._admission.ended()
         return not self._over
 

@@ -21,6 +21,11 @@ UNKNOWN = "(unknown)"
 KINDS = ("warm", "prewarmed", "cold")
 
 
+def interruption(draining: bool) -> tuple[str, str]:
+    """Return outcome and blame of an accepted call that was interrupted: cancelled, or ended with the gateway."""
+    return ("draining", "platform") if draining else ("cancelled", "none")
+
+
 async def check_outcome(answer: Answer) -> None:
     """Raise the `Problem` that a handler's shim reports instead of the handler's own answer."""
     if answer.status not in (400, 500):

@@ -191,4 +191,4 @@ def test_labels_in_the_queries_exist() -> None:
 def test_reasons_and_outcomes() -> None:
     assert names(METRICS, "`reason`") == {str(reason) for reason in Reason}
     assert names(METRICS, "`phase`") == {"queue", "start", "exec"}
-    assert {"ok", "function-error", "client-gone"} < names(METRICS, "`outcome`")
+    assert {"ok", "function-error", "client-gone", "cancelled"} < names(METRICS, "`outcome`")

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.api.calls.views import result_headers
 from scheduler.calls.model import Query, Status
-from tests.support.accepted_run_loop import AcceptedRuns, Answering
+from tests.support.accepted_run_loop import SLOTS, AcceptedRuns, Answering
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
 UNTYPED = b"HTTP/1.1 200 OK\r\nx-own: 1\r\n"
@@ -74,4 +74,47 @@ async def test_an_answer_without_a_type_is_kept_so_and_shown_with_one(
     shown = result_headers(result, record)
     assert [value for name, value in shown if name == b"content-type"] == [b"application/octet-stream"]
     assert dict(shown)[b"content-length"] == b"2"
+    await floor.close()
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_a_call_that_is_interrupted_in_the_queue_is_no_fault_of_a_caller(
+    tmp_path: Path, draining: bool
+) -> None:
+    floor = AcceptedRuns(tmp_path / "calls.db")
+    await floor.start()
+    function = floor.edge.dispatcher.functions["hello"]
+    slots = [
+        lease for _ in range(SLOTS) if (lease := floor.edge.dispatcher.try_lease(function, "direct", 0.0))
+    ]
+    assert len(slots) == SLOTS
+    await floor.accept(1)
+    floor.worker.notify()
+    while not function.waiting:
+        await asyncio.sleep(0)
+    [waiting] = (await floor.store.page(Query(statuses=(Status.RUNNING,)))).records
+    floor.edge.dispatcher.draining = draining
+    assert await floor.worker.cancel(waiting.id)
+    for lease in slots:
+        floor.edge.dispatcher.release(lease)
+    outcome = ("draining", "platform") if draining else ("cancelled", "none")
+    count = floor.edge.metrics.invocations.value_of
+    assert count("hello", *outcome) == 1
+    assert count("hello", "client-gone", "caller") == 0
+    await floor.close()
+
+
+async def test_a_call_that_is_interrupted_while_it_runs_counts_as_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floor = AcceptedRuns(tmp_path / "calls.db")
+    await floor.start()
+    sent = asyncio.Event()
+    monkeypatch.setattr(Answering, "write", lambda instance, data: sent.set())
+    await floor.accept(1)
+    floor.worker.notify()
+    await sent.wait()
+    [runs] = (await floor.store.page(Query(statuses=(Status.RUNNING,)))).records
+    assert await floor.worker.cancel(runs.id)
+    assert floor.edge.metrics.invocations.value_of("hello", "cancelled", "none") == 1
     await floor.close()
