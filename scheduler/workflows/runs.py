@@ -38,7 +38,8 @@ class EndedRun:
     """A run and how it ends, for those who follow."""
 
     run: RunRecord
-    definition: WorkflowDefinition
+    definition: WorkflowDefinition | None
+    """None: it was written by another version of this program and cannot be read."""
     end: RunEnd
 
 
@@ -183,25 +184,50 @@ class Runs:
             while id in self._again:
                 self._again.discard(id)
                 try:
-                    await self._step(id)
-                except StoreFull as full:  # waiting for room, it would hold what others wait for
-                    log.warning("run %s has failed: %s", id, full)
-                    await self._give_up(id, "not-kept", str(full))
+                    await self._step_or_give_up(id)
                 except StoreError:
                     self._again.add(id)
                     await self._clock.sleep(STORE_RETRY)
-                except Exception:  # else the run would stay as it is for ever
-                    log.exception("run %s: what it does next could not be decided; it has failed", id)
-                    await self._give_up(id, "not-decided", FAULT)
         finally:
             del self._tasks[
                 id
             ]  # here, and not when the task is seen to be done: nothing may be told in between
 
+    async def _step_or_give_up(self, id: str) -> None:
+        """Do what a run does next, or end it where that is impossible. Raises `StoreError`."""
+        try:
+            await self._step(id)
+        except StoreFull as full:  # waiting for room, it would hold what others wait for
+            log.warning("run %s has failed: %s", id, full)
+            await self._give_up(id, "not-kept", str(full))
+        except StoreError:
+            raise
+        except Exception:  # else the run would never end
+            log.exception("run %s: its next step could not be decided; it has failed", id)
+            await self._give_up(id, "not-decided", FAULT)
+
     async def _give_up(self, id: str, error: str, detail: str) -> None:
-        with suppress(StoreError):
-            await self.store.give_up(id, error, detail, self._clock.wall())
-        self._waiters.tell(id)
+        """End a run about which nothing can be decided, and begin what follows from that. Raises `StoreError`."""
+        record = await self.store.show(id)
+        if record is None or record.status.ended:
+            return
+        try:
+            found = await self.store.steps(record)
+        except ValueError:  # written by another version of this program
+            found = None
+        end = RunEnd(RunStatus.FAILED, error=error, detail=detail)
+        ended = EndedRun(record, None if found is None else found[0], end)
+        end = replace(end, follow=what_follows(lambda: f"run {id}", self.followers, ended))
+        try:
+            given_up = await self.store.give_up(record, end, self._clock.wall())
+        except StoreFull as full:
+            log.error("run %s: nothing follows from its end: %s", id, full)
+            end = replace(end, follow=())
+            given_up = await self.store.give_up(record, end, self._clock.wall())
+        if given_up:
+            self._tell_end(record, end)
+        else:
+            self._again.add(id)
 
     async def _step(self, id: str) -> None:
         progress = await self.store.progress(id)
@@ -221,12 +247,16 @@ class Runs:
         if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
             self._again.add(id)
             return
-        if changes.opened or changes.more or changes.end is not None:
+        if changes.opened or changes.more:
             self._notify()
         if changes.end is not None:
-            for told in self.on_followed:
-                told(changes.end.follow)
-            self._tell(progress.record, changes.end.status)
+            self._tell_end(progress.record, changes.end)
+
+    def _tell_end(self, record: RunRecord, end: RunEnd) -> None:
+        self._notify()
+        for told in self.on_followed:
+            told(end.follow)
+        self._tell(record, end.status)
 
     def _tell(self, record: RunRecord, status: RunStatus) -> None:
         self._metrics.workflow_runs.labels(record.workflow, status.value).value += 1

@@ -59,8 +59,9 @@ def content_type_of(headers: HeaderList) -> str:
 
 
 def call_of_failure(ended: EndedRun) -> Iterable[NewCall]:
-    """A follower of runs: the call of `on_failure` when one has failed."""
-    function, run, end = ended.definition.on_failure, ended.run, ended.end
+    """Return the call of `on_failure` when a run has failed. A follower of runs."""
+    run, end = ended.run, ended.end
+    function = None if ended.definition is None else ended.definition.on_failure
     if function is None or end.status is not RunStatus.FAILED:
         return ()
     if led_too_deep(f"run {run.id}", run.depth, f"{function} is not called"):

@@ -15,7 +15,7 @@ from scheduler.store.sqlite.rows import run_end_rows, run_rows, start_keys
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
-from scheduler.workflows.model import Changes, NewRun, Progress, RunQuery, RunRecord, StepRecord
+from scheduler.workflows.model import Changes, NewRun, Progress, RunEnd, RunQuery, RunRecord, StepRecord
 from scheduler.workflows.values import Body
 
 
@@ -78,9 +78,19 @@ class RunStore:
 
         return await self._writer.do(operation)
 
-    async def give_up(self, id: str, error: str, detail: str, now: float) -> None:
-        """End a run about which nothing can be decided, or of which no more can be kept."""
-        await self._writer.do(partial(run_end_rows.give_up, id=id, error=error, detail=detail, now=now))
+    async def give_up(self, record: RunRecord, end: RunEnd, now: float) -> bool:
+        """End a run about which nothing can be decided, or of which no more can be kept.
+
+        Returns whether it was as in `record`; else nothing is written. Raises `StoreFull`.
+        """
+
+        def operation(db: sqlite3.Connection) -> bool:
+            given_up = run_end_rows.give_up(db, record, end, now)
+            if given_up and end.follow:
+                self._room.make(db)
+            return given_up
+
+        return await self._writer.do(operation)
 
     async def show(self, id: str) -> RunRecord | None:
         """One run; None: there is none."""

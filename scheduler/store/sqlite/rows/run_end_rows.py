@@ -5,9 +5,19 @@ from __future__ import annotations
 
 import sqlite3
 
+from scheduler.calls.work import begin
 from scheduler.store.sqlite.rows.call_rows import as_kept
-from scheduler.store.sqlite.rows.run_rows import FAILED, KIND, OF_STEP, definition, let_go, owner_of, show
-from scheduler.workflows.model import RunRecord, RunStatus, StepStatus
+from scheduler.store.sqlite.rows.run_rows import (
+    FAILED,
+    KIND,
+    OF_STEP,
+    caller_of,
+    definition,
+    let_go,
+    owner_of,
+    show,
+)
+from scheduler.workflows.model import RunEnd, RunRecord, RunStatus, StepStatus
 
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 UNENDED = "status IN ('queued', 'held', 'running')"
@@ -22,21 +32,25 @@ def _owners(run: str) -> tuple[str, str]:
     return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
 
 
-def give_up(db: sqlite3.Connection, id: str, error: str, detail: str, now: float) -> None:
-    """End a run about which nothing can be decided, or of which no more can be kept, whatever else is known of it.
-    Its calls that were begun go on to their ends."""
+def give_up(db: sqlite3.Connection, record: RunRecord, end: RunEnd, now: float) -> bool:
+    """End a run about which nothing can be decided. Return whether it was as in `record`, else change nothing.
+
+    Its calls that were begun go on to their ends.
+    """
     ended = db.execute(
-        "UPDATE runs SET status = 'failed', ended = ?, error = ?, detail = ? WHERE id = ?"
-        " AND status = 'running'",
-        (now, error, as_kept(detail), id),
+        "UPDATE runs SET status = ?, ended = ?, error = ?, detail = ? WHERE seq = ?"
+        " AND status = 'running' AND revision = ?",
+        (end.status, now, end.error, as_kept(end.detail), record.seq, record.revision),
     ).rowcount
     if ended:
         db.execute(
-            "UPDATE run_steps SET status = 'cancelled', ended = ? WHERE status = 'running'"
-            " AND seq = (SELECT seq FROM runs WHERE id = ?)",
-            (now, id),
+            "UPDATE run_steps SET status = 'cancelled', ended = ? WHERE status = 'running' AND seq = ?",
+            (now, record.seq),
         )
-        let_go(db, OWNED, _owners(id), now)
+        let_go(db, OWNED, _owners(record.id), now)
+        for work in end.follow:
+            begin(work, db, now, caller_of(db, record))
+    return bool(ended)
 
 
 def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
-from scheduler.calls.store import KeyReused, StoreFull
+from scheduler.calls.store import KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.calls import SqliteStore
@@ -323,6 +324,68 @@ async def test_a_run_of_which_nothing_can_be_read_fails_and_is_let_go(
     record = await world.runs.store.show("r")
     assert record is not None and (record.status, record.error) == (RunStatus.FAILED, "not-decided")
     assert "could not be decided" in caplog.text
+
+
+async def undecidable(store: RunStore, progress: Progress) -> Changes:
+    raise KeyError("of a decision")
+
+
+async def test_a_run_that_is_given_up_is_told_of_like_any_other_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[EndedRun] = []
+    followed: list[object] = []
+    world.runs.followers.append(lambda ended: ends.append(ended) or ())  # type: ignore[func-returns-value]
+    world.runs.on_followed.append(followed.extend)
+    await world.begin()
+    monkeypatch.setattr("scheduler.workflows.runs.decide", undecidable)
+    await world.finish()
+    (call,) = (await world.calls.claim(0.0, lambda _: {"told": 1})).claims
+    assert json.loads(call.call.body)["error"] == "not-decided"
+    assert [call.call.id] == [work.id for work in followed if isinstance(work, NewCall)]
+    assert [(ended.run.id, ended.end.status) for ended in ends] == [("r", RunStatus.FAILED)]
+    assert world.metrics.workflow_runs.value_of("two", "failed") == 1
+
+
+async def test_a_run_for_which_there_is_no_room_is_given_up_once_and_without_what_does_not_fit(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.begin()
+
+    def is_full(db: sqlite3.Connection, wanted: int = 0) -> bool:
+        if not wanted:  # else it is asked for the answer of a call
+            raise StoreFull("full")
+        return False
+
+    monkeypatch.setattr(world.calls.room, "make", is_full)
+    await world.finish()
+    record = await world.runs.store.show("r")
+    assert record is not None and (record.status, record.error) == (RunStatus.FAILED, "not-kept")
+    assert await world.stand("told") == {}
+    assert world.metrics.workflow_runs.value_of("two", "failed") == 1
+    assert "nothing follows from its end" in caplog.text
+
+
+async def test_a_run_that_cannot_be_given_up_now_is_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.begin()
+    monkeypatch.setattr("scheduler.workflows.runs.decide", undecidable)
+
+    async def broken(*_: object) -> bool:
+        monkeypatch.undo()
+        monkeypatch.setattr("scheduler.workflows.runs.decide", undecidable)
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(world.runs.store, "give_up", broken)
+    world.runs.look_at("r")
+    await world.clock.settle()
+    while world.clock.next_due() is None:
+        await asyncio.sleep(0.001)
+    assert await world.status() is RunStatus.RUNNING
+    await world.clock.advance(STORE_RETRY)
+    await world.quiet()
+    assert await world.status() is RunStatus.FAILED
 
 
 async def test_a_follower_with_a_fault_keeps_no_run_from_its_end(
