@@ -156,9 +156,7 @@ class Tenant(Admission):
     def sending(self) -> Iterator[None]:
         limit = self.key.quota.concurrency
         if limit is not None and self._sending >= limit:
-            detail = (
-                f"the key {self.key.name} sends {limit} bodies already (its concurrency); wait for one to end"
-            )
+            detail = f"the key {self.key.name} sends {limit} bodies already (its concurrency); wait for one"
             raise Problem("quota-exceeded", detail, CONCURRENCY_RETRY)
         self._sending += 1
         try:
@@ -177,10 +175,7 @@ def check_may_start_any(names: Iterable[str]) -> None:
     is read that says which it is."""
     admission = CURRENT.get()
     if not admission.may_deploy and not admission.may_invoke_any(names):
-        raise Problem(
-            "forbidden",
-            "the key may invoke no function or job of this gateway, so this request starts nothing",
-        )
+        raise Problem("forbidden", "the key may invoke no function or job here: the request starts nothing")
 
 
 class Access:
@@ -325,9 +320,7 @@ class Access:
         return self._used_up(tenant, wait)
 
     def _used_up(self, tenant: Tenant, wait: float) -> Problem:
-        detail = (
-            f"the key {tenant.key.name} has used up its rate of {tenant.key.quota.rate}; send it again later"
-        )
+        detail = f"the key {tenant.key.name} has used up its rate, {tenant.key.quota.rate}; try again later"
         return self._refused("rate", Problem("quota-exceeded", detail, wait))
 
     def _refused(self, reason: str, problem: Problem) -> Problem:

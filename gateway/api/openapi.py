@@ -71,7 +71,7 @@ EXAMPLE_DETAILS = {
     "invalid-input": "query.limit: Input should be a valid integer",
     "key-reused": "this Idempotency-Key came with another request within 24 hours; use a new key",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
-    "quota-exceeded": "the key shop has used up its rate of 100/s; send it again later",
+    "quota-exceeded": "the key shop has used up its rate, 100/s; try again later",
     "head-too-large": "the request's head is over 65536 bytes",
     "handler-raised": "KeyError: 'name'",
     "import-failed": "ModuleNotFoundError: No module named 'numpy'",

@@ -1,8 +1,8 @@
-"""Metrics for the way of every call, and of every function: plain numbers without a lock, read when Prometheus asks.
+"""Metrics that every call or every function changes: plain numbers without a lock, read when Prometheus asks.
 
-prometheus_client's own are safe to use from many threads, and cost several times as much. Those here belong to
-the thread of the event loop; everything that happens less often than a call uses prometheus_client's. Their text is
-made here, too: a thousand functions have 68,000 lines, over which prometheus_client sits half a second.
+The metrics of prometheus_client are safe for many threads, and cost several times as much. These belong to the thread
+of the event loop. Anything that happens less often than a call uses prometheus_client. This module also writes their
+text: a thousand functions have 68,000 lines, for which prometheus_client needs half a second.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-"""What the value of a label is written with."""
+"""Escapes of characters in the value of a label, as Prometheus wants them."""
 
 
 LINES_AT_ONCE = 500
-"""Lines that are written in one turn of the event loop: about half a millisecond."""
+"""Lines written in one turn of the event loop: this takes about half a millisecond."""
 
 
 class Plain(Protocol):
     """A metric of this module."""
 
     def lines(self) -> Iterator[str]:
-        """Prometheus' text of it, line by line, each with its end."""
+        """Yield the lines of its text for Prometheus, each with its line end."""
 
 
 class MetricRegistry(CollectorRegistry):
-    """All metrics of one gateway, those of prometheus_client and plain ones."""
+    """All metrics of one gateway: plain ones and those of prometheus_client."""
 
     def __init__(self) -> None:
         super().__init__()
         self._plain: list[Plain] = []
 
     def register_plain(self, metric: Plain) -> None:
-        """Write it out with the others."""
+        """Add a plain metric to `text`."""
         self._plain.append(metric)
 
     def text(self) -> bytes:
-        """Every metric, in Prometheus' text format."""
+        """Return every metric, in the text format of Prometheus."""
         plain = "".join(line for metric in self._plain for line in metric.lines())
         return generate_latest(self) + plain.encode()
 
@@ -76,12 +76,12 @@ def _head(name: str, text: str, kind: str) -> str:
 
 
 def _labels(names: Sequence[str], values: Sequence[str]) -> str:
-    """`name="value"` of each, as they stand between braces."""
+    """Return `name="value"` for each label, separated by commas, without the braces."""
     return ",".join(f'{name}="{value.translate(ESCAPED)}"' for name, value in zip(names, values, strict=True))
 
 
 class Count:
-    """One counter. Add to `value`; it only grows."""
+    """One counter. Callers add to `value`, which only grows."""
 
     __slots__ = ("value",)
 
@@ -102,26 +102,26 @@ class PlainCounter:
         registry.register_plain(self)
 
     def labels(self, *values: str) -> Count:
-        """The counter with these label values; it may be kept."""
+        """Return the counter with these label values. Callers may keep it."""
         count = self._of.get(values)
         if count is None:
             count = self._of[values] = Count()
         return count
 
     def value_of(self, *values: str) -> int:
-        """What the counter with these label values stands at; asking makes none."""
+        """Return the value of the counter with these label values. A missing counter is 0 and is not made."""
         count = self._of.get(values)
         return count.value if count is not None else 0
 
     def lines(self) -> Iterator[str]:
-        """For the registry."""
+        """Yield the lines of its text for Prometheus, each with its line end."""
         yield _head(f"{self.name}_total", self._text, self.kind)
         for values, count in list(self._of.items()):
             yield f"{self.name}_total{{{_labels(self.label_names, values)}}} {float(count.value)}\n"
 
 
 class PlainGauge:
-    """Gauges of one name that are read where the truth is, each time Prometheus asks, and held nowhere."""
+    """Gauges of one name, by labels. They keep no numbers: `read` gives them each time Prometheus asks."""
 
     kind = "gauge"
 
@@ -129,12 +129,12 @@ class PlainGauge:
         self.name = name
         self.label_names = tuple(labels)
         self.read: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = lambda: ()
-        """Gives label values and numbers; set by whoever has them."""
+        """Return label values with their numbers. The owner of the numbers sets this function."""
         self._text = text
         registry.register_plain(self)
 
     def lines(self) -> Iterator[str]:
-        """For the registry."""
+        """Yield the lines of its text for Prometheus, each with its line end."""
         yield _head(self.name, self._text, self.kind)
         for values, number in self.read():
             yield f"{self.name}{{{_labels(self.label_names, values)}}} {float(number)}\n"
@@ -151,13 +151,13 @@ class Spread:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Add one value; a bound belongs to the bucket below it."""
+        """Add one value. A value that equals a bound belongs to the bucket below it."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
 
 class PlainHistogram:
-    """Histograms of one name, by labels. `bounds` are the buckets' upper bounds, growing, without infinity."""
+    """Histograms of one name, by labels. `bounds` are the ascending upper bounds of the buckets, without infinity."""
 
     kind = "histogram"
 
@@ -178,14 +178,14 @@ class PlainHistogram:
         registry.register_plain(self)
 
     def labels(self, *values: str) -> Spread:
-        """The histogram with these label values; it may be kept."""
+        """Return the histogram with these label values. Callers may keep it."""
         spread = self._of.get(values)
         if spread is None:
             spread = self._of[values] = Spread(self._bounds)
         return spread
 
     def lines(self) -> Iterator[str]:
-        """For the registry."""
+        """Yield the lines of its text for Prometheus, each with its line end."""
         name = self.name
         yield _head(name, self._text, self.kind)
         for values, spread in list(self._of.items()):

@@ -386,9 +386,7 @@ class HttpConnection(asyncio.Protocol):
                 self._fail(Nonsense("the instance switched protocols without a request to do so"))
             return
         if status > 599:
-            self._fail(
-                Nonsense(f"the instance answered with the status {status}, which is not valid in HTTP")
-            )
+            self._fail(Nonsense(f"the instance answered with status {status}, which HTTP does not allow"))
             return
         self.status = status
         self._keep_alive = self._parser.should_keep_alive()
