@@ -143,7 +143,7 @@ class Freezer:
 
     async def _unpause(self, instance: Instance, pausing: asyncio.Future[bool]) -> bool:
         try:
-            async with asyncio.timeout(THAW_TIMEOUT):
+            async with self._clock.timeout(THAW_TIMEOUT):
                 if await asyncio.shield(pausing):
                     await self._engine.unpause(instance)
         except Exception as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from pool.adoption.reconnect import Reconnection
+from pool.clock import Clock
 from pool.engine.base import (
     ContainerSpec,
     ContainerState,
@@ -68,6 +69,7 @@ class Launcher:
     def __init__(
         self,
         engine: Engine,
+        clock: Clock,
         settings: LaunchSettings,
         egress: Egress,
         on_slots: Callable[[Instance], None],
@@ -75,6 +77,7 @@ class Launcher:
         on_running: Callable[[Instance], None] = lambda instance: None,
     ) -> None:
         self._engine = engine
+        self._clock = clock
         self._settings = settings
         self._hosts = HostsFiles(settings.hosts_folder)
         self._egress = egress
@@ -82,7 +85,9 @@ class Launcher:
         self._on_output = on_output
         self._on_running = on_running
         self._command_starts = asyncio.Semaphore(settings.parallel_starts)
-        self._reconnection = Reconnection(engine, egress, settings.network_fallback, self._handler_link)
+        self._reconnection = Reconnection(
+            engine, clock, egress, settings.network_fallback, self._handler_link
+        )
         self.maps_uids = False
         """Whether the engine has user namespaces: files of this machine cannot be given to a container's uid."""
 
@@ -113,6 +118,7 @@ class Launcher:
     def _handler_link(self, instance: Instance) -> HandlerLink:
         return HandlerLink(
             self._settings.run_folder / instance.id,
+            self._clock,
             on_change=lambda: self._on_slots(instance),
             sink=lambda data: self._on_output(instance, data),
             owner=None if self.maps_uids else user_of(instance),
@@ -139,16 +145,16 @@ class Launcher:
             raise FunctionBroken(f"the image ended at once{await self._last_words(instance)}")
         instance.cgroup = cgroup.of_container(state.pid, state.id)
         try:
-            server = Server(state, workload.port, self._settings.network_fallback or workload.egress)
+            fallback = self._settings.network_fallback or workload.egress
+            server = Server(state, workload.port, fallback, self._clock)
         except (OSError, StartFailed):
             with contextlib.suppress(EngineError, TimeoutError):  # the engine may learn of an end after we do
-                status = await asyncio.wait_for(
-                    self._engine.wait(cast(str, instance.container)), OBITUARY_WAIT
-                )
+                async with self._clock.timeout(OBITUARY_WAIT):
+                    status = await self._engine.wait(cast(str, instance.container))
                 words = await self._last_words(instance)
                 raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
             raise
-        instance.link = HttpLink(server.dial, workload.concurrency, server.close)
+        instance.link = HttpLink(server.dial, workload.concurrency, self._clock, server.close)
         again = await self._engine.inspect(state.id)
         if (
             not again.running or again.pid != state.pid
@@ -206,7 +212,9 @@ class Launcher:
         dying = asyncio.ensure_future(self._engine.wait(cast(str, instance.container)))
         try:
             patience = self._settings.start_timeout
-            await asyncio.wait((waiting, dying), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(patience):
+                    await asyncio.wait((waiting, dying), return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 waiting.result()
                 return
@@ -237,7 +245,7 @@ class Launcher:
         try:
             if instance.born_generic:
                 await self._resize(instance, workload)
-            async with asyncio.timeout(self._settings.start_timeout):
+            async with self._clock.timeout(self._settings.start_timeout):
                 connection = link.take()
                 if connection is None:
                     raise StartFailed("the prewarmed instance has lost its connection")
@@ -311,7 +319,7 @@ class Launcher:
         """How an instance that has just closed its connection ended, in words. Waits a moment for its end."""
         with contextlib.suppress(EngineError, TimeoutError):
             container = cast(str, instance.container)
-            async with asyncio.timeout(OBITUARY_WAIT):
+            async with self._clock.timeout(OBITUARY_WAIT):
                 status = await self._engine.wait(container)
                 if (await self._engine.inspect(container)).oom_killed:
                     return f"it was killed for want of memory ({instance.memory >> 20} MiB)"

@@ -117,6 +117,7 @@ class Runtime:
         cores = os.cpu_count() or 1
         self.launcher = Launcher(
             self.engine,
+            self.clock,
             LaunchSettings(
                 gateway_id=folder.id,
                 run_folder=folder.run,

@@ -4,11 +4,11 @@ and on the sockets. What may be taken over is decided in `pool.adoption`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import cast
 
+from pool.clock import Clock
 from pool.engine.base import ContainerState, Engine, EngineError
 from pool.errors import Nonsense, StartFailed
 from pool.host import cgroup, netns
@@ -32,9 +32,15 @@ class Reconnection:
     """`link_of` makes the gateway's end of a handler's sockets; `fallback`: HTTP images may have a network."""
 
     def __init__(
-        self, engine: Engine, egress: Egress, fallback: bool, link_of: Callable[[Instance], HandlerLink]
+        self,
+        engine: Engine,
+        clock: Clock,
+        egress: Egress,
+        fallback: bool,
+        link_of: Callable[[Instance], HandlerLink],
     ) -> None:
         self._engine = engine
+        self._clock = clock
         self._egress = egress
         self._fallback = fallback
         self._link_of = link_of
@@ -46,7 +52,7 @@ class Reconnection:
         """
         workload = instance.workload
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with self._clock.timeout(PATIENCE):
                 state = await self._engine.inspect(cast(str, instance.container))
                 if not state.running:
                     raise StartFailed("its container has ended")
@@ -88,13 +94,13 @@ class Reconnection:
 
     async def _reach_server(self, instance: Instance, workload: Workload, state: ContainerState) -> None:
         await self._egress.fallback(self._fallback)
-        server = Server(state, workload.port, self._fallback or workload.egress)
-        instance.link = HttpLink(server.dial, workload.concurrency, server.close)
+        server = Server(state, workload.port, self._fallback or workload.egress, self._clock)
+        instance.link = HttpLink(server.dial, workload.concurrency, self._clock, server.close)
         again = await self._engine.inspect(state.id)
         if again.pid != state.pid:  # else the namespace could be of who got its pid since
             raise StartFailed("its container has ended")
         while netns.open_connections(state.pid, workload.port):  # calls of the earlier process
-            await asyncio.sleep(LOOK)
+            await self._clock.sleep(LOOK)
         await server.ready(workload.health)
 
 

@@ -40,14 +40,11 @@ class Namespace:
             raise OSError("The namespace is closed")
         return _worker().submit(_open_inside, self._file, family).result()
 
-    async def dial(self, host: str, port: int, timeout: float) -> socket.socket:
-        """A non-blocking socket, connected to an IP address and port inside within `timeout` seconds.
-
-        Raises `OSError`, of which `TimeoutError` is one."""
+    async def dial(self, host: str, port: int) -> socket.socket:
+        """Return a non-blocking socket, connected to an IP address and port inside. Raises `OSError`."""
         opened = self.open_socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().sock_connect(opened, (host, port))
+            await asyncio.get_running_loop().sock_connect(opened, (host, port))
         except BaseException:
             opened.close()
             raise
@@ -95,10 +92,10 @@ def open_socket(pid: int, family: socket.AddressFamily = socket.AF_INET) -> sock
         return namespace.open_socket(family)
 
 
-async def dial(pid: int, host: str, port: int, timeout: float) -> socket.socket:
-    """A socket that is connected inside the network namespace of a process: see `Namespace.dial`."""
+async def dial(pid: int, host: str, port: int) -> socket.socket:
+    """Return a socket that is connected inside the network namespace of a process: see `Namespace.dial`."""
     with Namespace(pid) as namespace:
-        return await namespace.dial(host, port, timeout)
+        return await namespace.dial(host, port)
 
 
 def open_connections(pid: int, port: int) -> int:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from pool.clock import Clock, Timer
 from pool.errors import NotSent
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
@@ -68,14 +69,15 @@ def hand_over(folder: Path, owner: int) -> bool:
 class LogTap:
     """Reads what an instance prints, as plain sockets so that `drain` can read what has arrived at once."""
 
-    def __init__(self, listener: socket.socket, sink: Callable[[bytes], None]) -> None:
+    def __init__(self, listener: socket.socket, clock: Clock, sink: Callable[[bytes], None]) -> None:
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._sink = sink
         self._connection: socket.socket | None = None
         self._tick = 0.0
         self._read_this_tick = 0
-        self._resume: asyncio.TimerHandle | None = None
+        self._resume: Timer | None = None
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -90,10 +92,11 @@ class LogTap:
         self._read_once()
         if self._read_this_tick >= LOG_BYTES_PER_TICK and self._connection is not None:
             self._loop.remove_reader(self._connection.fileno())
-            self._resume = self._loop.call_later(LOG_TICK, self._next_tick)
+            self._resume = self._clock.call_later(LOG_TICK, self._next_tick)
 
     def _next_tick(self) -> None:
         self._resume = None
+        self._tick, self._read_this_tick = self._clock.now(), 0
         if self._connection is not None:
             self._loop.add_reader(self._connection.fileno(), self._readable)
 
@@ -109,7 +112,7 @@ class LogTap:
         if not data:
             self._drop_connection()
             return 0
-        now = self._loop.time()
+        now = self._clock.now()
         if now - self._tick >= LOG_TICK:
             self._tick, self._read_this_tick = now, 0
         self._read_this_tick += len(data)
@@ -152,11 +155,13 @@ class HandlerLink:
     def __init__(
         self,
         folder: Path,
+        clock: Clock,
         on_change: Callable[[], None],
         sink: Callable[[bytes], None],
         owner: int | None = None,
     ) -> None:
         self.folder = folder
+        self._clock = clock
         self._owner = owner
         self.slots = 1
         self.peer = 0
@@ -187,7 +192,7 @@ class HandlerLink:
         await self._listen()
 
     async def _listen(self) -> None:
-        self._log = LogTap(listen(self.folder, LOG_SOCKET), self._sink)
+        self._log = LogTap(listen(self.folder, LOG_SOCKET), self._clock, self._sink)
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, CALLS_SOCKET)
         )

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 
+from pool.clock import Clock
 from pool.errors import NotSent
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
@@ -21,13 +22,15 @@ Dial = Callable[[], Awaitable[socket.socket]]
 class HttpLink:
     """Connections to a server, kept open between calls. A slot is a right to call, `slots` in all."""
 
-    def __init__(self, dial: Dial, slots: int, on_close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, dial: Dial, slots: int, clock: Clock, on_close: Callable[[], None] | None = None
+    ) -> None:
+        self._clock = clock
         self._dial = dial
         self._slots = slots
         self._on_close = on_close
         self._free: list[HttpConnection] = []
         self._all: set[HttpConnection] = set()
-        self._loop = asyncio.get_running_loop()
 
     def _lost(self, connection: HttpConnection) -> None:
         self._all.discard(connection)
@@ -45,7 +48,7 @@ class HttpLink:
 
     def take(self) -> HttpConnection | None:
         """An open connection that was used a moment ago, or None: then `connect`."""
-        now = self._loop.time()
+        now = self._clock.now()
         while self._free:
             connection = self._free.pop()
             if connection.open and now - connection.idle_since < IDLE_LIMIT:
@@ -59,7 +62,7 @@ class HttpLink:
             sock = await self._dial()
         except OSError as error:
             raise NotSent(f"the instance does not accept a connection: {error}") from error
-        _, connection = await self._loop.create_connection(
+        _, connection = await asyncio.get_running_loop().create_connection(
             lambda: HttpConnection(None, self._lost), sock=sock
         )
         self._all.add(connection)
@@ -68,7 +71,7 @@ class HttpLink:
     def give(self, connection: HttpConnection) -> None:
         """Take a connection back after its call."""
         if connection.finish():
-            connection.idle_since = self._loop.time()
+            connection.idle_since = self._clock.now()
             self._free.append(connection)
 
     def drain_log(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from pool.backoff import Backoff, Retries
+from pool.clock import Clock
 from pool.engine.base import ContainerState
 from pool.errors import PoolError, StartFailed
 from pool.host import netns
@@ -12,14 +14,15 @@ from pool.transport.http import HttpLink
 from pool.transport.message import Call
 
 DIAL_TIMEOUT = 2.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.004, 0.05
-"""Seconds between two looks whether a server is ready: the first pause, doubled up to the longest."""
+LOOKS = Backoff(0.004, 0.05)
+"""Pauses between two looks whether a server is ready."""
 
 
 class Server:
     """Where an instance's server listens. Raises `StartFailed` if there is no way to it."""
 
-    def __init__(self, state: ContainerState, port: int, fallback: bool) -> None:
+    def __init__(self, state: ContainerState, port: int, fallback: bool, clock: Clock) -> None:
+        self._clock = clock
         self._port = port
         self._namespace: netns.Namespace | None = None
         self._address: str | None = None
@@ -37,11 +40,12 @@ class Server:
     async def dial(self) -> socket.socket:
         """A connected, non-blocking socket to the server. Raises OSError."""
         if self._namespace is not None:
-            return await self._namespace.dial("127.0.0.1", self._port, DIAL_TIMEOUT)
+            async with self._clock.timeout(DIAL_TIMEOUT):
+                return await self._namespace.dial("127.0.0.1", self._port)
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT):
+            async with self._clock.timeout(DIAL_TIMEOUT):
                 await asyncio.get_running_loop().sock_connect(sock, (self._address, self._port))
         except BaseException:
             sock.close()
@@ -50,19 +54,19 @@ class Server:
 
     async def ready(self, health: str | None) -> None:
         """Return when the server accepts connections and, with `health`, answers it below 400."""
-        pause = FIRST_PAUSE
+        looks = Retries(LOOKS)
         while not await self._looks_ready(health):
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            await self._clock.sleep(looks.failed())
 
     async def _looks_ready(self, health: str | None) -> bool:
-        link = HttpLink(self.dial, 1)
+        link = HttpLink(self.dial, 1, self._clock)
         try:
             connection = await link.connect()
             if health is None:
                 return True
             call = Call(b"GET", health.encode(), [(b"host", b"localhost"), (b"user-agent", b"hearth-health")])
-            answer = await asyncio.wait_for(connection.exchange(call), DIAL_TIMEOUT)
+            async with self._clock.timeout(DIAL_TIMEOUT):
+                answer = await connection.exchange(call)
             return answer.status < 400
         except (PoolError, TimeoutError):
             return False

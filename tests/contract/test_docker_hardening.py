@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.clock import LoopClock
 from pool.engine.base import Mount
 from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from pool.transport.handler import HandlerLink
@@ -204,7 +205,7 @@ def seen_in(run, tmp_path: Path):
     """What containers with these uids see of one socket folder, which is given to `owner`; None: to nobody."""
 
     async def seen_in(owner: int | None, *uids: int) -> list[list[str]]:
-        link = HandlerLink(tmp_path / "run" / "0123", lambda: None, lambda data: None, owner)
+        link = HandlerLink(tmp_path / "run" / "0123", LoopClock(), lambda: None, lambda data: None, owner)
         await link.open()
         mounts = (Mount(str(link.folder), "/run/hearth"),)
         script = "ls /run/hearth 2>/dev/null; test -w /run/hearth/calls.sock && echo dials; true"

@@ -42,6 +42,7 @@ async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
     workload = Workload(function="hello", version="v", kind=Kind.HANDLER, container=prototype)
     launcher = Launcher(
         engine,
+        LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
         Egress(engine, "g"),
         on_slots=lambda instance: None,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool.engine.base import EngineError
+from pool.freezer import THAW_TIMEOUT
 from pool.instance import Instance
 from pool.states import Reason, State
 from pool.transport.message import Call
@@ -51,6 +52,22 @@ async def test_what_still_thaws_is_not_frozen_yet(world: World) -> None:
     await world.clock.advance(PAUSE)
     world.reaper.reap()
     assert instance.state is State.FROZEN
+
+
+async def test_one_that_the_engine_does_not_thaw_in_time_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, instance = await idle(world)
+    world.reaper.reap()
+    await world.clock.advance(PAUSE)
+    monkeypatch.setattr(world.engine, "unpause", lambda _: asyncio.Event().wait())
+    lease = world.arrive(function).lease
+    assert lease is not None
+    await world.clock.advance(THAW_TIMEOUT - 0.1)
+    assert instance.state is State.BUSY
+    await world.clock.advance(0.2)
+    assert world.pool.ledger.removals == {"dead": 1}
+    world.dispatcher.release(lease)
 
 
 async def test_one_that_may_be_frozen_or_not_is_removed(world: World) -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from pool import launcher as launcher_module
-from pool.adoption import reconnect
-from pool.clock import LoopClock
+from pool.adoption.reconnect import PATIENCE
+from pool.clock import Clock, LoopClock, VirtualClock
 from pool.engine.base import (
     ContainerSpec,
     EngineDown,
@@ -31,7 +30,7 @@ from pool.host.cgroup import Cgroup
 from pool.host.egress import Egress
 from pool.host.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.instance import Instance
-from pool.launcher import Launcher, LaunchSettings, container_name, user_of
+from pool.launcher import OBITUARY_WAIT, Launcher, LaunchSettings, container_name, user_of
 from pool.transport.message import Call
 from pool.workload import Kind, Order, Workload
 
@@ -85,9 +84,10 @@ class Shim:
 class Bench:
     """A launcher over an engine in memory; `shim` is what the image runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         self.folder = folder
-        self.engine = MemoryEngine(LoopClock(), latency=Latency(0, 0, 0, 0))
+        self.clock = clock
+        self.engine = MemoryEngine(clock, latency=Latency(0, 0, 0, 0))
         self.instances: list[Instance] = []
         self.shim = Shim()
         self.image("image", self.shim)
@@ -99,6 +99,7 @@ class Bench:
     def made(self, start_timeout: float = 20.0) -> Launcher:
         self.launcher = Launcher(
             self.engine,
+            self.clock,
             LaunchSettings("g", self.folder, self.folder / "hosts", start_timeout),
             Egress(self.engine, "g"),
             on_slots=lambda _: None,
@@ -117,6 +118,13 @@ class Bench:
         self.instances.append(made)
         return made
 
+    async def clean(self) -> None:
+        self.engine.heal()
+        for instance in self.instances:
+            await self.launcher.destroy(instance)
+        assert self.engine.alive() == 0
+        await self.engine.close()
+
     async def launched(self, workload: Workload | None = None) -> Instance:
         instance = self.instance(workload)
         await self.launcher.launch(instance, GENERIC)
@@ -125,13 +133,36 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    made = Bench(tmp_path)
+    made = Bench(tmp_path, LoopClock())
     yield made
-    made.engine.heal()
-    for instance in made.instances:
-        await made.launcher.destroy(instance)
-    assert made.engine.alive() == 0
-    await made.engine.close()
+    await made.clean()
+
+
+@pytest.fixture
+async def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def timed(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Bench]:
+    """A bench on virtual time: a limit that were the event loop's own would not end."""
+    made = Bench(tmp_path, clock)
+    yield made
+    await clock.run(made.clean())
+
+
+async def silent(process: Process) -> int:
+    """A program that never does anything."""
+    await asyncio.Event().wait()
+    return 0
+
+
+async def until(clock: VirtualClock, done: Callable[[], bool]) -> None:
+    """Let real sockets, and everything that is due now, go on until something is done."""
+    async with asyncio.timeout(10):
+        while not done():
+            await clock.advance(0.0)
+            await asyncio.sleep(0.001)
 
 
 # -- starting ------------------------------------------------------------------------------------------------
@@ -156,15 +187,11 @@ async def test_a_program_that_ends_first_is_quoted(bench: Bench) -> None:
         await bench.launched()
 
 
-async def test_a_program_that_does_not_become_ready_has_its_time(bench: Bench) -> None:
-    async def silent(process: Process) -> int:
-        await asyncio.Event().wait()
-        return 0
-
-    bench.image("image", silent)
-    bench.made(start_timeout=0.05)
-    with pytest.raises(FunctionBroken, match=r"^not ready within 0\.05 s$"):
-        await bench.launched()
+async def test_a_program_that_does_not_become_ready_has_its_time(timed: Bench, clock: VirtualClock) -> None:
+    timed.image("image", silent)
+    with pytest.raises(FunctionBroken, match=r"^not ready within 20 s$"):
+        await clock.run(timed.launched())
+    assert clock.now() == 20.0
 
 
 async def test_last_words_that_cannot_be_read_are_left_out(bench: Bench) -> None:
@@ -196,10 +223,6 @@ async def test_last_words_that_cannot_be_read_are_left_out(bench: Bench) -> None
 async def test_what_the_engine_says_of_a_start(
     bench: Bench, verb: str, error: EngineError, raised: type[Exception], message: str, down: bool | None
 ) -> None:
-    async def silent(process: Process) -> int:
-        await asyncio.Event().wait()
-        return 0
-
     bench.image("image", silent)
     bench.engine.fail_next(verb, error)
     with pytest.raises(raised, match=message) as caught:
@@ -225,19 +248,12 @@ async def test_an_http_image_that_ends_at_once_is_to_blame(bench: Bench) -> None
         await bench.launched(bench.workload(Kind.HTTP, port=8000))
 
 
-async def test_an_http_image_that_runs_and_is_not_reached_is_not(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_http_image_that_runs_and_is_not_reached_is_not(timed: Bench, clock: VirtualClock) -> None:
     """The engine in memory makes its process ids up: no namespace can be entered."""
-    monkeypatch.setattr(launcher_module, "OBITUARY_WAIT", 0.02)
-
-    async def silent(process: Process) -> int:
-        await asyncio.Event().wait()
-        return 0
-
-    bench.image("image", silent)
+    timed.image("image", silent)
     with pytest.raises(StartFailed, match="may not open sockets inside the container's network namespace"):
-        await bench.launched(bench.workload(Kind.HTTP, port=8000))
+        await clock.run(timed.launched(timed.workload(Kind.HTTP, port=8000)))
+    assert clock.now() == OBITUARY_WAIT
 
 
 # -- specialising --------------------------------------------------------------------------------------------
@@ -289,12 +305,18 @@ async def test_an_import_that_ends_the_process_is_the_function_s(bench: Bench) -
         await bench.launcher.specialise(instance, bench.workload())
 
 
-async def test_an_import_has_its_time(bench: Bench) -> None:
-    bench.shim.hangs = True
-    bench.made(start_timeout=0.2)
-    instance = await bench.launched()
-    with pytest.raises(FunctionBroken, match=r"not imported within 0\.2 s"):
-        await bench.launcher.specialise(instance, bench.workload())
+async def test_an_import_has_its_time(timed: Bench, clock: VirtualClock) -> None:
+    timed.shim.hangs = True
+    instance = timed.instance()
+    launching = asyncio.ensure_future(timed.launcher.launch(instance, GENERIC))
+    await until(clock, launching.done)
+    importing = asyncio.ensure_future(timed.launcher.specialise(instance, timed.workload()))
+    await until(clock, lambda: timed.shim.seen == ["/specialise"])
+    await clock.advance(19.9)
+    assert not importing.done()
+    await clock.advance(0.1)
+    with pytest.raises(FunctionBroken, match=r"not imported within 20 s"):
+        await importing
 
 
 async def test_a_generic_instance_without_its_connection_is_the_platform_s(bench: Bench) -> None:
@@ -364,27 +386,20 @@ async def test_who_is_taken_over_is_what_the_record_says(
     assert not (await bench.engine.inspect(instance.container)).paused
 
 
-async def test_who_does_not_dial_or_has_ended_is_not_taken_over(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reconnect, "PATIENCE", 0.05)
-
-    async def silent(process: Process) -> int:
-        await asyncio.Event().wait()
-        return 0
-
-    bench.image("image", silent)
-    instance = bench.instance()
-    (bench.folder / instance.id).mkdir()
-    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+async def test_who_does_not_dial_or_has_ended_is_not_taken_over(timed: Bench, clock: VirtualClock) -> None:
+    timed.image("image", silent)
+    instance = timed.instance()
+    (timed.folder / instance.id).mkdir()
+    instance.container = await clock.run(timed.engine.create(timed.launcher._named(instance, GENERIC)))
     with pytest.raises(StartFailed, match="its container has ended"):
-        await bench.launcher.adopt(instance)
-    await bench.engine.start(instance.container)
-    with pytest.raises(StartFailed, match=r"not idle and reachable within 0\.05 s"):
-        await bench.launcher.adopt(instance)
-    bench.engine.fail_next("inspect", EngineError("no answer"))
+        await clock.run(timed.launcher.adopt(instance))
+    await clock.run(timed.engine.start(instance.container))
+    with pytest.raises(StartFailed, match=f"not idle and reachable within {PATIENCE:g} s"):
+        await clock.run(timed.launcher.adopt(instance))
+    assert clock.now() == PATIENCE
+    timed.engine.fail_next("inspect", EngineError("no answer"))
     with pytest.raises(StartFailed, match="no answer"):
-        await bench.launcher.adopt(instance)
+        await clock.run(timed.launcher.adopt(instance))
 
 
 async def test_who_ends_when_it_is_asked_is_not_taken_over(bench: Bench) -> None:
@@ -400,11 +415,18 @@ async def test_who_ends_when_it_is_asked_is_not_taken_over(bench: Bench) -> None
 # -- ends ----------------------------------------------------------------------------------------------------
 
 
-async def test_an_obituary_says_how_the_process_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher_module, "OBITUARY_WAIT", 0.05)
+async def test_an_obituary_waits_a_moment_for_the_end(timed: Bench, clock: VirtualClock) -> None:
+    timed.image("image", silent)
+    instance = timed.instance()
+    instance.container = await clock.run(timed.engine.create(timed.launcher._named(instance, GENERIC)))
+    await clock.run(timed.engine.start(instance.container))
+    assert await clock.run(timed.launcher.obituary(instance)) == "it closed its connection"
+    assert clock.now() == OBITUARY_WAIT
+
+
+async def test_an_obituary_says_how_the_process_ended(bench: Bench) -> None:
     instance = await bench.launched()
     assert instance.container is not None
-    assert await bench.launcher.obituary(instance) == "it closed its connection"
     bench.engine.kill(instance.container, 9)
     assert await bench.launcher.obituary(instance) == "its process ended with exit status 9"
     other = await bench.launched()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.clock import LoopClock, VirtualClock
 from pool.errors import NotSent
 from pool.transport import handler
 from pool.transport.handler import HandlerLink
@@ -52,8 +53,9 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.changes = 0
+        self.clock = VirtualClock()
         self.printed: list[bytes] = []
-        self.link = HandlerLink(folder, self._changed, self.printed.append)
+        self.link = HandlerLink(folder, self.clock, self._changed, self.printed.append)
         self.shim = Shim(folder)
 
     def _changed(self) -> None:
@@ -202,19 +204,19 @@ async def test_a_folder_that_another_process_listened_in_is_listened_in_again(be
 
 
 async def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
-    link = HandlerLink(tmp_path / "none", lambda: None, lambda data: None)
+    link = HandlerLink(tmp_path / "none", LoopClock(), lambda: None, lambda data: None)
     with pytest.raises(FileNotFoundError, match="is gone"):
         await link.reopen()
     assert not link.folder.exists()
 
 
 async def test_closing_what_was_never_opened(tmp_path: Path) -> None:
-    await HandlerLink(tmp_path / "none", lambda: None, lambda data: None).close()
+    await HandlerLink(tmp_path / "none", LoopClock(), lambda: None, lambda data: None).close()
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    link = HandlerLink(tmp_path / "file" / "0123", lambda: None, lambda data: None)
+    link = HandlerLink(tmp_path / "file" / "0123", LoopClock(), lambda: None, lambda data: None)
     with pytest.raises(OSError, match="Not a directory"):
         await link.open()
     await link.close()
@@ -228,7 +230,7 @@ def modes(folder: Path) -> set[tuple[str, str]]:
 
 
 async def opened(folder: Path, owner: int | None) -> set[tuple[str, str]]:
-    link = HandlerLink(folder, lambda: None, lambda data: None, owner)
+    link = HandlerLink(folder, LoopClock(), lambda: None, lambda data: None, owner)
     await link.open()
     found = modes(folder)
     await link.close()
@@ -245,7 +247,7 @@ async def test_the_next_process_gives_the_sockets_to_the_same_owner(tmp_path: Pa
     folder = tmp_path / "run" / "0123"
     first = await opened(folder, os.getuid())
     folder.chmod(0o700)  # what root needs no right for
-    again = HandlerLink(folder, lambda: None, lambda data: None, os.getuid())
+    again = HandlerLink(folder, LoopClock(), lambda: None, lambda data: None, os.getuid())
     await again.reopen()
     assert modes(folder) == first
     await again.close()
@@ -305,12 +307,23 @@ async def test_who_prints_without_end_is_read_at_a_bounded_rate(
         while True:
             await loop.sock_sendall(output, 64 * 1024 * b"x")
 
+    async def all_that_is_read() -> int:
+        before, received = -1, 0
+        while received != before:
+            await asyncio.sleep(0.02)
+            before, received = received, sum(map(len, bench.printed))
+        return received
+
     printing = asyncio.ensure_future(print_without_end())
-    began = loop.time()
-    await asyncio.sleep(0.5)
-    ticks = (loop.time() - began) / handler.LOG_TICK + 1
-    received = sum(map(len, bench.printed))
-    assert 2 * 256 * 1024 <= received <= ticks * (256 * 1024 + handler.READ_SIZE)
+    received = 0
+    for _ in range(5):
+        more = await all_that_is_read() - received
+        assert 256 * 1024 <= more <= 256 * 1024 + handler.READ_SIZE
+        received += more
+        await bench.clock.advance(0.9 * handler.LOG_TICK)
+        assert await all_that_is_read() == received, "nothing more is read within the tick"
+        await bench.clock.advance(0.1 * handler.LOG_TICK)
+    received = await all_that_is_read()
     for _ in range(5):
         bench.link.drain_log()  # as after every call: what the kernel holds, and no more
     assert sum(map(len, bench.printed)) - received <= 5 * handler.DRAIN_BYTES

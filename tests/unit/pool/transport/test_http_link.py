@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pool.clock import VirtualClock
 from pool.errors import InstanceDied, NotSent
-from pool.transport import http
 from pool.transport.connection import HttpConnection
-from pool.transport.http import HttpLink
+from pool.transport.http import IDLE_LIMIT, HttpLink
 from pool.transport.message import Call
 
 CALL = Call(b"GET", b"/", [(b"host", b"localhost")])
@@ -69,8 +69,13 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def link(server: Server) -> AsyncIterator[HttpLink]:
-    made = HttpLink(server.dial, slots=3)
+async def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def link(server: Server, clock: VirtualClock) -> AsyncIterator[HttpLink]:
+    made = HttpLink(server.dial, 3, clock)
     yield made
     await made.close()
     await asyncio.sleep(0.01)
@@ -99,20 +104,19 @@ async def test_calls_at_once_have_a_connection_each(link: HttpLink, server: Serv
 
 def test_slots_are_a_right_not_a_connection(tmp_path: Path) -> None:
     async def look() -> list[int]:
-        link = HttpLink(Server(tmp_path / "s").dial, slots=3)
+        link = HttpLink(Server(tmp_path / "s").dial, 3, VirtualClock())
         return [link.free_slots(in_use) for in_use in range(4)]
 
     assert asyncio.run(look()) == [3, 2, 1, 0]
 
 
 async def test_an_idle_connection_is_not_used_after_the_limit(
-    link: HttpLink, server: Server, monkeypatch: pytest.MonkeyPatch
+    link: HttpLink, server: Server, clock: VirtualClock
 ) -> None:
-    monkeypatch.setattr(http, "IDLE_LIMIT", 0.05)
     assert await call(link) == b"1"
-    await asyncio.sleep(0.02)
+    await clock.advance(IDLE_LIMIT - 0.1)
     assert await call(link) == b"1"
-    await asyncio.sleep(0.06)
+    await clock.advance(IDLE_LIMIT)
     assert await call(link) == b"2"
     await asyncio.sleep(0.01)
     assert not link._all - set(link._free)
@@ -143,7 +147,7 @@ async def test_a_server_that_does_not_listen(link: HttpLink, server: Server) -> 
 
 async def test_closing_ends_calls(server: Server) -> None:
     closed: list[bool] = []
-    link = HttpLink(server.dial, 1, lambda: closed.append(True))
+    link = HttpLink(server.dial, 1, VirtualClock(), lambda: closed.append(True))
     assert await call(link) == b"1"
     connection = link.take()
     assert connection is not None

@@ -80,6 +80,7 @@ async def test_code_that_is_gone_is_a_failed_start_of_the_platform(tmp_path: Pat
     engine = MemoryEngine(LoopClock())
     launcher = Launcher(
         engine,
+        LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
         Egress(engine, "g"),
         on_slots=lambda _: None,

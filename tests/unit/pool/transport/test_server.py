@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pool.clock import LoopClock, VirtualClock
 from pool.engine.base import ContainerState
 from pool.errors import StartFailed
-from pool.transport import server as server_module
-from pool.transport.server import Server
+from pool.transport.server import DIAL_TIMEOUT, Server
 
 NOBODY = 2**22 + 1
 """No process has this id: it is over the most that the kernel gives."""
@@ -59,22 +59,24 @@ async def health() -> AsyncIterator[Health]:
 
 
 async def test_it_is_ready_when_its_health_is_below_400(health: Health) -> None:
-    server = Server(state(inside="127.0.0.1"), health.port, fallback=True)
+    clock = LoopClock()
+    server = Server(state(inside="127.0.0.1"), health.port, True, clock)
     await asyncio.wait_for(server.ready("/healthz"), 5)
     assert health.asked == [b"/healthz"] * 3
     server.close()
 
 
 async def test_without_a_health_path_it_is_ready_when_it_accepts(health: Health) -> None:
-    server = Server(state(inside="127.0.0.1"), health.port, fallback=True)
+    clock = LoopClock()
+    server = Server(state(inside="127.0.0.1"), health.port, True, clock)
     await asyncio.wait_for(server.ready(None), 5)
     assert health.asked == []
 
 
 async def test_a_health_that_does_not_answer_is_asked_again(
-    health: Health, monkeypatch: pytest.MonkeyPatch
+    health: Health,
 ) -> None:
-    monkeypatch.setattr(server_module, "DIAL_TIMEOUT", 0.05)
+    clock = VirtualClock()
     answer, asked = health.answer, asyncio.Event()
 
     async def first_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,15 +90,22 @@ async def test_a_health_that_does_not_answer_is_asked_again(
     listening = await asyncio.start_server(first_silent, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     health.statuses = [200]
-    await asyncio.wait_for(Server(state(inside="127.0.0.1"), port, fallback=True).ready("/up"), 5)
-    assert asked.is_set()
+    ready = asyncio.ensure_future(Server(state(inside="127.0.0.1"), port, True, clock).ready("/up"))
+    await asyncio.wait_for(asked.wait(), 5)
+    await clock.advance(DIAL_TIMEOUT)
+    async with asyncio.timeout(5):
+        while not ready.done():  # the pause before it is asked again is virtual, its sockets are real
+            await clock.advance(0.1)
+            await asyncio.sleep(0.001)
+    assert clock.now() >= DIAL_TIMEOUT
     assert health.asked == [b"/up"]
     listening.close()
     await listening.wait_closed()
 
 
 async def test_nobody_there_is_refused(health: Health) -> None:
-    server = Server(state(inside="127.0.0.2"), health.port, fallback=True)
+    clock = LoopClock()
+    server = Server(state(inside="127.0.0.2"), health.port, True, clock)
     with pytest.raises(ConnectionRefusedError):
         await server.dial()
 
@@ -104,4 +113,4 @@ async def test_nobody_there_is_refused(health: Health) -> None:
 @pytest.mark.parametrize(("addresses", "fallback"), [({}, True), ({"inside": "127.0.0.1"}, False)])
 def test_no_way_to_it_says_how_to_make_one(addresses: dict[str, str], fallback: bool) -> None:
     with pytest.raises(StartFailed, match="HEARTH_ALLOW_NETWORK_FALLBACK=1"):
-        Server(state(**addresses), 80, fallback)
+        Server(state(**addresses), 80, fallback, VirtualClock())
