@@ -102,7 +102,8 @@ class Runtime:
         self.clock = LoopClock()
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.clock, self.metrics)
-        self.engine = GuardedEngine(engine or DockerEngine(None, self.metrics), self.clock, self.metrics)
+        inner = engine or DockerEngine(None, self.metrics, self.clock)
+        self.engine = GuardedEngine(inner, self.clock, self.metrics, self.supervisor)
         self.logs = LogStore(per_invocation=settings.log_limit)
         self.outcomes = Outcomes(self.metrics)
         self.access = Access(

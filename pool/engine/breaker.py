@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pool.backoff import Backoff
+
 FAILURES = 3
 """Failures in a row after which no more calls are made."""
-PAUSE = (0.25, 1.0)
-"""Seconds until an engine that does not answer is tried again: first, and at most (doubled each time)."""
+PAUSE = Backoff(0.25, 1.0)
+"""Pauses until an engine that does not answer is tried again."""
 TRUSTED_AFTER = 10.0
 """Seconds that it must have been closed for the pauses to begin at the first again."""
 
@@ -34,7 +36,8 @@ class Breaker:
         self.since = float("-inf")
         """When it was last closed or, from closed, opened."""
         self._retry_at = 0.0
-        self._pause = PAUSE[0]
+        self._openings = 0
+        """Times that it was opened since it was trusted last."""
 
     def answered(self, now: float) -> bool:
         """The engine has answered; whether that closed the breaker. A late answer does not close an open one."""
@@ -65,19 +68,18 @@ class Breaker:
         return True
 
     def _open(self, now: float, jitter: float) -> None:
-        first, longest = PAUSE
         if self.state is BreakerState.CLOSED:
             if now - self.since >= TRUSTED_AFTER:
-                self._pause = first
+                self._openings = 0
             self.since = now
         self.state = BreakerState.OPEN
-        self._retry_at = now + self._pause * jitter
-        self._pause = min(2 * self._pause, longest)
+        self._openings += 1
+        self._retry_at = now + PAUSE.pause(self._openings, jitter)
 
     def try_again(self) -> None:
         """Begin the one attempt of an open breaker; `answered` or `failed` ends it."""
         self.state = BreakerState.HALF_OPEN
 
     def retry_in(self, now: float) -> float:
-        """Seconds until an open breaker is to be tried again; 0 when it is due."""
+        """Return the seconds until an open breaker is to be tried again; 0 when it is due."""
         return max(0.0, self._retry_at - now)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
 import re
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,6 +15,7 @@ import aiohttp
 from aiodocker import Docker, DockerError
 from aiodocker.stream import Stream
 
+from pool.clock import Clock, LoopClock
 from pool.engine.base import (
     Attachment,
     BadPath,
@@ -33,7 +32,7 @@ from pool.engine.base import (
     NotRunnable,
 )
 from pool.engine.container_config import container_config, nano_cpus
-from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, network_of, state_of
+from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, info_of, network_of, state_of
 from pool.engine.measure import measured
 from pool.observe.metrics import Metrics
 
@@ -47,13 +46,14 @@ UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=PING_TIMEOUT)
 BUILD_OUTPUT_KEPT = 60
 """Lines of a failed build's output that its error carries."""
 
-USER_NAMESPACE_OPTIONS = ("name=userns", "name=rootless")
-"""Beginnings of the security options that an engine names when it maps uids."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """How a build marks what a step wrote to stderr."""
 
 CANNOT_CONNECT = 900
 """The status that aiodocker invents when there is no connection."""
+
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+"""Errors of reading an answer that is not the Engine API's: no JSON, another type of content, or another shape."""
 
 NO_FOLDER = "not a directory"
 """What the engine says of a path that leads to a file, or through one."""
@@ -72,7 +72,8 @@ class DockerEngine:
     A verb whose caller is cancelled may still be carried out by the engine: a container whose creation was
     cancelled can be there, and is found by its name."""
 
-    def __init__(self, url: str | None, metrics: Metrics) -> None:
+    def __init__(self, url: str | None, metrics: Metrics, clock: Clock | None = None) -> None:
+        self._clock = clock or LoopClock()
         self.address = url or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
         self._metrics = metrics
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT, sock_connect=PING_TIMEOUT)
@@ -85,34 +86,24 @@ class DockerEngine:
         with self._verb("info", "ask the engine about itself"):
             info = await self._docker.system.info()
             version = await self._docker.version()
-        return EngineInfo(
-            version=info["ServerVersion"],
-            api_version=version["ApiVersion"],
-            cgroup_version=int(info.get("CgroupVersion", 1)),
-            live_restore=bool(info.get("LiveRestoreEnabled")),
-            runtimes=tuple(sorted(info.get("Runtimes") or ())),
-            cpus=info["NCPU"],
-            memory=info["MemTotal"],
-            architecture=info["Architecture"],
-            data_root=info["DockerRootDir"],
-            user_namespaces=any(
-                option.startswith(USER_NAMESPACE_OPTIONS) for option in info.get("SecurityOptions") or ()
-            ),
-        )
+            return info_of(info, version)
 
     async def ping(self) -> None:
         with self._verb("ping", "ping the engine"):
             try:
-                async with asyncio.timeout(PING_TIMEOUT):
-                    await self._docker.version()
+                async with self._clock.timeout(PING_TIMEOUT):
+                    str(
+                        (await self._docker.version())["ApiVersion"]
+                    )  # raises for an answer of another service
             except DockerError as error:
                 raise EngineUnreachable(
                     f"The engine at {self.address} is not well: {error.message}"
                 ) from error
 
     async def create(self, spec: ContainerSpec) -> str:
+        config = container_config(spec)
         with self._verb("create", f"create container {spec.name} from image {spec.image}"):
-            return (await self._docker.containers.create(container_config(spec), name=spec.name)).id
+            return (await self._docker.containers.create(config, name=spec.name)).id
 
     async def start(self, container: str) -> None:
         with self._verb("start", f"start container {_short(container)}"):
@@ -136,7 +127,7 @@ class DockerEngine:
                 if error.status != 409 or "already in progress" not in error.message:
                     raise
                 # Somebody else is removing it: it is gone when that has ended.
-                async with asyncio.timeout(ANSWER_TIMEOUT):
+                async with self._clock.timeout(ANSWER_TIMEOUT):
                     await handle.wait(condition="removed")
 
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
@@ -207,7 +198,7 @@ class DockerEngine:
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         # The engine replays what happened since the call, so nothing is missed while the connection is made.
-        return self._events(labels, time.time())
+        return self._events(labels, self._clock.wall())
 
     async def image(self, reference: str) -> Image:
         with self._verb("image", f"find image {reference}"):
@@ -293,7 +284,7 @@ class DockerEngine:
 
     @contextmanager
     def _verb(self, verb: str, deed: str) -> Iterator[None]:
-        with measured(self._metrics, verb, time.monotonic), self._translated(deed):
+        with measured(self._metrics, verb, self._clock.now), self._translated(deed):
             yield
 
     @contextmanager
@@ -313,6 +304,11 @@ class DockerEngine:
         except (aiohttp.ClientError, OSError) as error:
             raise EngineUnreachable(
                 f"Cannot {deed}: the connection to {self.address} broke: {error}"
+            ) from error
+        except MALFORMED as error:
+            raise EngineFault(
+                f"Cannot {deed}: the answer of {self.address} is not that of a Docker Engine ({error}); "
+                "see which service listens there"
             ) from error
 
 

@@ -1,14 +1,38 @@
-"""What the Docker Engine API answers, as the engine's contract has it: pure functions."""
+"""Translates the answers of the Docker Engine API into the words of the engine's contract: pure functions.
+
+An answer of another shape raises `LookupError`, `TypeError`, `ValueError` or `AttributeError`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pool.engine.base import ContainerEvent, ContainerState, Image, Network
+from pool.engine.base import ContainerEvent, ContainerState, EngineInfo, Image, Network
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 """The option of a network that names its bridge."""
+
+USER_NAMESPACE_OPTIONS = ("name=userns", "name=rootless")
+"""Beginnings of the security options that an engine names when it maps uids."""
+
+
+def info_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> EngineInfo:
+    """Return what an engine says of itself and of its version."""
+    return EngineInfo(
+        version=info["ServerVersion"],
+        api_version=version["ApiVersion"],
+        cgroup_version=int(info.get("CgroupVersion", 1)),
+        live_restore=bool(info.get("LiveRestoreEnabled")),
+        runtimes=tuple(sorted(info.get("Runtimes") or ())),
+        cpus=info["NCPU"],
+        memory=info["MemTotal"],
+        architecture=info["Architecture"],
+        data_root=info["DockerRootDir"],
+        user_namespaces=any(
+            option.startswith(USER_NAMESPACE_OPTIONS) for option in info.get("SecurityOptions") or ()
+        ),
+    )
 
 
 def state_of(data: Mapping[str, Any]) -> ContainerState:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from pool.backoff import jitter
-from pool.clock import Clock
+from pool.clock import Clock, Timeout
 from pool.engine.base import (
     Attachment,
     ContainerEvent,
@@ -32,6 +32,7 @@ from pool.engine.base import (
 )
 from pool.engine.breaker import Breaker, BreakerState
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class GuardedEngine:
     """Any engine, with time-outs and a breaker. Every verb may raise `EngineDown`: nothing was asked, or the answer
     is no longer waited for, and what was asked may still be carried out."""
 
-    def __init__(self, engine: Engine, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, clock: Clock, metrics: Metrics, supervisor: Supervisor) -> None:
         self.breaker = Breaker()
         self.on_recovery: list[Callable[[], None]] = []
         """Called when the engine answers again."""
@@ -60,15 +61,16 @@ class GuardedEngine:
         """Called with the image that a container was to be made of and that is not there."""
         self._engine = engine
         self._clock = clock
+        self._supervisor = supervisor
         self._gauge = metrics.engine_breaker_open
         self._gauge.set(0)
         self._fault: Exception | None = None
-        self._under_way: set[_Patience] = set()
+        self._under_way: set[_Wait] = set()
         self._recovering: asyncio.Task[None] | None = None
         self._doubting: asyncio.Task[None] | None = None
 
     def down(self) -> EngineDown | None:
-        """Why no verb is tried now; None if they are."""
+        """Return why no verb is tried now, or None if they are tried."""
         if self.breaker.state is BreakerState.CLOSED:
             return None
         now = self._clock.now()
@@ -173,10 +175,10 @@ class GuardedEngine:
         if down is not None:
             raise down
         try:
-            async with self._patience(limit) as patience:
+            async with self._bounded(limit) as wait:
                 result = await verb()
         except TimeoutError:
-            if patience.given_up:
+            if wait.given_up:
                 raise EngineDown(f"the engine does not answer: {self._fault}", 1.0, asked=True) from None
             error = EngineUnreachable(f"the engine did not answer within {limit:g} s")
             self._failed(error)
@@ -191,22 +193,18 @@ class GuardedEngine:
         return result
 
     @contextlib.asynccontextmanager
-    async def _patience(self, limit: float | None) -> AsyncIterator[_Patience]:
+    async def _bounded(self, limit: float | None) -> AsyncIterator[_Wait]:
         """End the block with `TimeoutError` after `limit` seconds, or when the breaker opens meanwhile."""
-        async with asyncio.timeout(None) as scope:
-            patience = _Patience(scope)
-            self._under_way.add(patience)
-            timers = []
-            if limit is not None:
-                timers.append(self._clock.call_later(limit, patience.end))
-            if limit == VERB_TIMEOUT:
-                timers.append(self._clock.call_later(SUSPICIOUS, self._doubt))
+        async with self._clock.timeout(limit) as scope:
+            wait = _Wait(scope)
+            self._under_way.add(wait)
+            doubt = self._clock.call_later(SUSPICIOUS, self._doubt) if limit == VERB_TIMEOUT else None
             try:
-                yield patience
+                yield wait
             finally:
-                self._under_way.discard(patience)
-                for timer in timers:
-                    timer.cancel()
+                self._under_way.discard(wait)
+                if doubt is not None:
+                    doubt.cancel()
 
     async def _follow(
         self, events: AsyncIterator[ContainerEvent] | EngineDown
@@ -252,12 +250,12 @@ class GuardedEngine:
         self._fault = error
         self._gauge.set(1)
         log.warning("the engine does not answer; it is asked nothing until it does: %s", error)
-        for patience in list(self._under_way):
-            patience.give_up()
-        self._recovering = asyncio.ensure_future(self._recover())
+        for wait in list(self._under_way):
+            wait.give_up()
+        self._recovering = self._supervisor.supervise("engine-recovery", self._recover)
 
     async def _recover(self) -> None:
-        """Try the engine now and then until it answers."""
+        """Try the engine now and then until it answers. May be started again at any moment."""
         breaker, clock = self.breaker, self._clock
         while breaker.state is not BreakerState.CLOSED:
             await clock.sleep(breaker.retry_in(clock.now()))
@@ -272,40 +270,37 @@ class GuardedEngine:
                 breaker.answered(clock.now())
                 self._gauge.set(0)
                 log.warning("the engine answers again, after %.1f s", away)
-                for told in self.on_recovery:
-                    told()
+                self._tell_recovery()
+
+    def _tell_recovery(self) -> None:
+        for told in self.on_recovery:
+            try:
+                told()
+            except Exception:  # the others must be told all the same
+                log.exception("going on after the engine was back failed; the rest goes on")
 
 
-class _Patience:
-    """How long a call still waits for its answer."""
+class _Wait:
+    """A verb's wait for its answer."""
 
     __slots__ = ("_scope", "given_up")
 
-    def __init__(self, scope: asyncio.Timeout) -> None:
+    def __init__(self, scope: Timeout) -> None:
         self._scope = scope
         self.given_up = False
         """Whether it ended because the engine was found not to answer."""
 
-    def end(self) -> None:
-        """Wait no more."""
-        with contextlib.suppress(RuntimeError):  # it has ended already
-            self._scope.reschedule(0.0)
-
     def give_up(self) -> None:
-        """Wait no more: nobody will answer."""
+        """End the wait now: nobody will answer."""
         self.given_up = True
-        self.end()
+        self._scope.expire()
 
 
 @contextlib.asynccontextmanager
 async def _limited(clock: Clock) -> AsyncIterator[None]:
     """Raise `EngineUnreachable` in the block after `PROBE_TIMEOUT`."""
     try:
-        async with asyncio.timeout(None) as scope:
-            timer = clock.call_later(PROBE_TIMEOUT, _Patience(scope).end)
-            try:
-                yield
-            finally:
-                timer.cancel()
+        async with clock.timeout(PROBE_TIMEOUT):
+            yield
     except TimeoutError:
         raise EngineUnreachable(f"the engine did not answer within {PROBE_TIMEOUT:g} s") from None

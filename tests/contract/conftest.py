@@ -16,6 +16,7 @@ from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 
 
 async def little_busybox(process: Process) -> int:
@@ -92,7 +93,8 @@ async def memory_bench(tar_of: Callable[[dict[str, bytes]], bytes]) -> AsyncIter
 @pytest.fixture
 def guarded_bench(memory_bench: Bench) -> Bench:
     """The guard changes nothing as long as the engine is well."""
-    guarded = GuardedEngine(memory_bench.engine, LoopClock(), memory_bench.metrics)
+    clock, metrics = LoopClock(), memory_bench.metrics
+    guarded = GuardedEngine(memory_bench.engine, clock, metrics, Supervisor(clock, metrics))
     return replace(memory_bench, engine=guarded)
 
 

@@ -30,6 +30,7 @@ from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.reaper import Reaper
 from pool.states import PENDING, Reason
+from pool.supervise import Supervisor
 from pool.transport.message import Call
 from pool.workload import Kind, Workload
 from scheduler.dispatch.decisions import pick
@@ -248,7 +249,8 @@ class World:
         )
         for image in (IMAGE, OTHER_IMAGE):
             self.engine.add_image(image)
-        self.guard = GuardedEngine(self.engine, self.clock, self.metrics)
+        self.supervisor = Supervisor(self.clock, self.metrics)
+        self.guard = GuardedEngine(self.engine, self.clock, self.metrics, self.supervisor)
         self.launcher = VirtualLauncher(self.guard, self.clock)
         self.logs = LogStore()
         self._ids = itertools.count(1)

@@ -23,6 +23,7 @@ from pool.engine.breaker import FAILURES, PAUSE, TRUSTED_AFTER, Breaker, Breaker
 from pool.engine.guarded import PROBE_TIMEOUT, SUSPICIOUS, VERB_TIMEOUT, GuardedEngine
 from pool.engine.memory import MemoryEngine
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 
 
 def opened(now: float = 0.0) -> Breaker:
@@ -57,7 +58,7 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_when_it_is_trusted_again
         breaker.try_again()
         assert breaker.failed(now)
     assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
-    for trusted, pause in ((TRUSTED_AFTER / 2, PAUSE[1]), (TRUSTED_AFTER, PAUSE[0])):
+    for trusted, pause in ((TRUSTED_AFTER / 2, PAUSE.longest), (TRUSTED_AFTER, PAUSE.first)):
         breaker.try_again()
         breaker.answered(now)
         now += trusted
@@ -89,7 +90,7 @@ def test_however_it_goes_an_open_one_stays_so_until_its_own_attempt(steps: list[
             assert changed == (before is not breaker.state)
         if before is BreakerState.OPEN:
             assert breaker.state in (BreakerState.OPEN, BreakerState.HALF_OPEN)
-        assert breaker.retry_in(now) <= PAUSE[1]
+        assert breaker.retry_in(now) <= PAUSE.longest
         assert (breaker.failures == 0) <= (breaker.state is BreakerState.CLOSED)
 
 
@@ -101,7 +102,8 @@ class Bench:
         self.metrics = Metrics()
         self.inner = MemoryEngine(self.clock, metrics=self.metrics)
         self.image = self.inner.add_image("i").id
-        self.engine = GuardedEngine(self.inner, self.clock, self.metrics)
+        self.supervisor = Supervisor(self.clock, self.metrics)
+        self.engine = GuardedEngine(self.inner, self.clock, self.metrics, self.supervisor)
 
     def spec(self, name: str) -> ContainerSpec:
         return ContainerSpec(name=name, image=self.image)
@@ -153,9 +155,9 @@ async def test_an_engine_that_is_down_is_asked_little_and_refused_at_once(bench:
             await anext(aiter(bench.engine.events({})))
         await bench.clock.advance(0.1)
     assert bench.inner.calls["create"] == 0
-    assert bench.inner.calls.total() - asked <= 60 / (0.75 * PAUSE[1]) + 2, "a storm"
+    assert bench.inner.calls.total() - asked <= 60 / (0.75 * PAUSE.longest) + 2, "a storm"
     bench.inner.resume()
-    await bench.clock.advance(PAUSE[1])
+    await bench.clock.advance(PAUSE.longest)
     assert bench.gauge == 0
     await bench.clock.run(bench.engine.create(bench.spec("c")))
 
@@ -182,7 +184,7 @@ async def test_faults_of_its_own_open_it_unless_it_answers_between_them(bench: B
         with pytest.raises(EngineFault):
             await bench.engine.images({})
     assert bench.engine.down() is not None
-    await bench.clock.advance(PAUSE[0])
+    await bench.clock.advance(PAUSE.first)
     assert bench.engine.down() is None, "its ping is well"
 
 
@@ -201,7 +203,7 @@ async def test_a_hanging_engine_is_found_by_a_ping_and_whoever_waits_for_it_is_t
     await bench.clock.advance(60)
     assert bench.gauge == 1
     bench.recover("ping")
-    await bench.clock.advance(PROBE_TIMEOUT + PAUSE[1])
+    await bench.clock.advance(PROBE_TIMEOUT + PAUSE.longest)
     assert bench.gauge == 0
 
 
@@ -230,7 +232,7 @@ async def test_a_verb_that_hangs_alone_times_out_and_opens_it_for_a_moment(bench
             await bench.clock.run(bench.engine.resize("c", 1, 1.0))
         assert bench.clock.now() - began == VERB_TIMEOUT
     assert bench.engine.down() is not None
-    await bench.clock.advance(PAUSE[0])
+    await bench.clock.advance(PAUSE.first)
     assert bench.engine.down() is None
 
 
