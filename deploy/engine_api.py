@@ -10,14 +10,13 @@ import http.client
 import json
 import os
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
+from pool.engine.address import DEFAULT_ADDRESS, BadAddress, client_tls, engine_address, refusal
+
 TAIL_LINES = 30
 
 
@@ -53,7 +52,7 @@ class EngineApi:
     """The engine at `host`, by default where DOCKER_HOST or else the default socket is."""
 
     def __init__(self, host: str | None = None) -> None:
-        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
 
     def ping(self, timeout: float = 5) -> None:
         """Return if the engine answers within `timeout` seconds, else raise `EngineSilentError`."""
@@ -148,27 +147,21 @@ class EngineApi:
             connection.close()
             raise EngineSilentError(f"{self.host}: {error or type(error).__name__}") from error
         if response.status >= 400:
-            raise EngineApiError(_refusal(response.read()), response.status)
+            raise EngineApiError(refusal(response.read()), response.status)
         return response
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        address = urlsplit(self.host)
-        if address.scheme == "unix":
+        try:
+            address = engine_address(self.host)
+        except BadAddress as error:
+            raise EngineApiError(str(error)) from None
+        if address.path is not None:
             return _UnixConnection(address.path, timeout)
-        if address.scheme not in ("tcp", "http", "https") or address.hostname is None:
-            raise EngineApiError(f"DOCKER_HOST={self.host}: unix:// and tcp:// addresses are supported")
-        if address.scheme == "https" or os.environ.get("DOCKER_TLS_VERIFY"):
+        if address.tls:
             return http.client.HTTPSConnection(
-                address.hostname, address.port or 2376, timeout=timeout, context=_client_tls()
+                address.host, address.port, timeout=timeout, context=client_tls()
             )
-        return http.client.HTTPConnection(address.hostname, address.port or 2375, timeout=timeout)
-
-
-def _client_tls() -> ssl.SSLContext:
-    folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
-    return context
+        return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
 
 
 def _messages(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
@@ -181,10 +174,3 @@ def _messages(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
             yield message
     except OSError as error:
         raise EngineApiError(f"the engine fell silent: {error or type(error).__name__}") from error
-
-
-def _refusal(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace").strip()

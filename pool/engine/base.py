@@ -197,6 +197,10 @@ class Attachment(Protocol):
     async def read(self) -> tuple[int, bytes] | None:
         """Next piece of output as (1 for stdout | 2 for stderr, data); None at the end."""
 
+    @property
+    def unread(self) -> int:
+        """Bytes of output that wait here to be read."""
+
     async def close(self) -> None:
         """Let go of the streams; safe to call twice."""
 

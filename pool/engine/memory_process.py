@@ -29,6 +29,11 @@ class Pipe:
         """Whether who writes waits."""
         return len(self._pieces) >= PIPE_PIECES
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes wait to be read."""
+        return sum(len(data) for _, data in self._pieces)
+
     async def put(self, stream: int, data: bytes) -> None:
         """Write; swallowed when the pipe is closed."""
         while self.full and not self._closed:
@@ -220,6 +225,11 @@ class MemoryAttachment:
             await self._container.stdin.put(0, data)
         finally:
             self._nothing_waits.set()
+
+    @property
+    def unread(self) -> int:
+        """Return how many bytes of output wait to be read."""
+        return self._output.size
 
     async def close_stdin(self) -> None:
         self._container.stdin.close()

@@ -13,6 +13,7 @@ from pool.engine.base import Mount
 from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from pool.transport.handler import HandlerLink
 from scheduler.deploy.workloads import names_of_function
+from tests.support.containers import containers
 
 pytestmark = pytest.mark.engine
 
@@ -130,7 +131,8 @@ async def test_environment_command_and_the_images_own_user(run, docker_bench):
 async def test_a_stop_does_not_wait_for_a_process_that_ignores_it(docker_bench):
     container = await docker_bench.running("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
     began = asyncio.get_running_loop().time()
-    await docker_bench.engine._docker.containers.container(container).stop()
+    async with containers() as docker:
+        await docker.stop(container)
     assert asyncio.get_running_loop().time() - began < 5
 
 
@@ -138,7 +140,8 @@ async def test_a_stop_does_not_wait_for_a_process_that_ignores_it(docker_bench):
 async def test_its_weight_for_the_processor_is_as_given(docker_bench, given: int | None, shares: int):
     spec = replace(docker_bench.spec("true"), cpu_shares=given)
     container = await docker_bench.engine.create(spec)
-    shown = await docker_bench.engine._docker.containers.container(container).show()
+    async with containers() as docker:
+        shown = await docker.show(container)
     assert shown["HostConfig"]["CpuShares"] == shares
     await docker_bench.engine.remove(container)
 
@@ -146,7 +149,8 @@ async def test_its_weight_for_the_processor_is_as_given(docker_bench, given: int
 async def test_a_resize_changes_the_limits_that_the_process_feels(docker_bench):
     container = await docker_bench.running("sleep", "3600")
     await docker_bench.engine.resize(container, 48 * 2**20, 0.25)
-    host = (await docker_bench.engine._docker.containers.container(container).show())["HostConfig"]
+    async with containers() as docker:
+        host = (await docker.show(container))["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (48 * 2**20, 48 * 2**20, 250_000_000)
 
 

@@ -16,6 +16,7 @@ import pytest
 from pool.engine.base import ContainerSpec
 from pool.engine.docker import DockerEngine
 from pool.host import firewall
+from tests.support.containers import containers
 
 pytestmark = pytest.mark.engine
 
@@ -104,12 +105,8 @@ class Probe:
 
     async def reaches(self, address: str, port: int = 8000) -> bool:
         command = ["sh", "-c", f"echo | nc -w 2 {address} {port}"]
-        handle = self.engine._docker.containers.container(self.container)
-        execution = await handle.exec(command, stdout=True, stderr=True)
-        async with execution.start(detach=False) as stream:
-            said = b""
-            while (message := await stream.read_out()) is not None:
-                said += message.data
+        async with containers() as docker:
+            said = await docker.execute(self.container, *command)
         return b"hello" in said
 
 

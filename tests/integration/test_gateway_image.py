@@ -11,12 +11,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import aiodocker
 import httpx
 import pytest
 
 from pool import __version__
 from scheduler.deploy.images.runtimes import GATEWAY_IMAGE
+from tests.support.containers import Containers, containers
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
@@ -68,19 +68,19 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def docker() -> AsyncIterator[aiodocker.Docker]:
-    async with aiodocker.Docker() as client:
-        yield client
+async def docker() -> AsyncIterator[Containers]:
+    async with containers() as found:
+        yield found
 
 
 async def test_an_invocation_through_the_gateways_image(
-    docker: aiodocker.Docker, gateway_image: str, folder: Path, test_label: dict[str, str]
+    docker: Containers, gateway_image: str, folder: Path, test_label: dict[str, str]
 ) -> None:
-    labels = (await docker.images.inspect(gateway_image))["Config"]["Labels"]
+    labels = (await docker.image(gateway_image))["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == __version__
     port, data = free_port(), folder / "data"
     options = ["--data-dir", str(data), "--functions", str(folder / "functions.yaml"), "--port", str(port)]
-    gateway = await docker.containers.create(
+    gateway = await docker.create(
         {
             "Image": gateway_image,
             "Cmd": ["serve", *options],
@@ -94,24 +94,26 @@ async def test_an_invocation_through_the_gateways_image(
         }
     )
     try:
-        await gateway.start()
+        await docker.start(gateway)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            await ready(client, gateway)
+            await ready(client, docker, gateway)
             answer = await client.post("/invoke/greet", json={"name": "Ada"})
-            assert (answer.status_code, answer.json()) == (200, {"hello": "Ada"}), await output(gateway)
+            assert (answer.status_code, answer.json()) == (200, {"hello": "Ada"}), await docker.output(
+                gateway
+            )
             assert (await client.get("/openapi.json")).json()["info"]["version"] == __version__
             again = await client.post("/invoke/greet", json={"name": "Ada"})
             assert again.headers["X-Hearth-Start"] == "warm"
         own = {"org.hearth.gateway": (data / "identity").read_text().strip()}
-        assert await labelled(docker, own), "the function's container is on the engine of the host"
-        await gateway.stop(t=30)
-        assert (await gateway.wait())["StatusCode"] == 0, await output(gateway)
-        assert await labelled(docker, own) == []
+        assert await docker.labelled(own), "the function's container is on the engine of the host"
+        await docker.stop(gateway, 30)
+        assert await docker.wait(gateway) == 0, await docker.output(gateway)
+        assert await docker.labelled(own) == []
     finally:
-        await gateway.delete(force=True)
+        await docker.remove(gateway)
 
 
-async def ready(client: httpx.AsyncClient, gateway: aiodocker.containers.DockerContainer) -> None:
+async def ready(client: httpx.AsyncClient, docker: Containers, gateway: str) -> None:
     """Wait until the gateway has the function in service; its output is the reason if it cannot."""
     said = "nothing"
     deadline = asyncio.get_running_loop().time() + PATIENCE
@@ -124,18 +126,9 @@ async def ready(client: httpx.AsyncClient, gateway: aiodocker.containers.DockerC
             said = answer.text
         except httpx.TransportError as error:
             said = repr(error)
-        state = (await gateway.show())["State"]
+        state = (await docker.show(gateway))["State"]
         if not state["Running"]:
             said = repr(state)
             break
         await asyncio.sleep(0.1)
-    pytest.fail(f"the gateway did not become ready: {said}\n{await output(gateway)}")
-
-
-async def output(container: aiodocker.containers.DockerContainer) -> str:
-    return "".join(await container.log(stdout=True, stderr=True))
-
-
-async def labelled(docker: aiodocker.Docker, labels: dict[str, str]) -> list[str]:
-    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
-    return [container.id for container in await docker.containers.list(all=True, filters=wanted)]
+    pytest.fail(f"the gateway did not become ready: {said}\n{await docker.output(gateway)}")

@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiodocker
 import pytest
 from wheelhouse import only_index, wheel
 
@@ -18,21 +17,22 @@ from images import build
 from pool.engine.docker import DockerEngine
 from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
 from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
+from tests.support.containers import Containers, containers
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-async def docker() -> AsyncIterator[aiodocker.Docker]:
-    async with aiodocker.Docker() as client:
-        yield client
+async def docker() -> AsyncIterator[Containers]:
+    async with containers() as found:
+        yield found
 
 
 async def run(
-    docker: aiodocker.Docker, label: dict[str, str], image: str, *command: str, entrypoint: str | None = None
+    docker: Containers, label: dict[str, str], image: str, *command: str, entrypoint: str | None = None
 ) -> str:
-    """What a container without network and with a read-only root prints."""
+    """Return what a container without network and with a read-only root prints."""
     config = {
         "Image": image,
         "Cmd": list(command),
@@ -41,13 +41,13 @@ async def run(
         "HostConfig": {"ReadonlyRootfs": True},
         **({"Entrypoint": [entrypoint]} if entrypoint else {}),
     }
-    container = await docker.containers.create(config)
+    container = await docker.create(config)
     try:
-        await container.start()
-        await container.wait()
-        return "".join(await container.log(stdout=True, stderr=True))
+        await docker.start(container)
+        await docker.wait(container)
+        return await docker.output(container)
     finally:
-        await container.delete(force=True)
+        await docker.remove(container)
 
 
 def test_everything_is_present_and_check_says_so() -> None:
@@ -70,9 +70,7 @@ def test_a_changed_file_makes_its_image_outdated(tmp_path: Path) -> None:
     assert build.state(engine, dataclasses.replace(recipe, tag="hearth-test/none:latest")) == "missing"
 
 
-async def test_the_base_has_all_of_python_compiled(
-    docker: aiodocker.Docker, test_label: dict[str, str]
-) -> None:
+async def test_the_base_has_all_of_python_compiled(docker: Containers, test_label: dict[str, str]) -> None:
     program = (
         "import asyncio, bz2, ctypes, curses, lzma, readline, sqlite3, ssl, tomllib, uuid, zoneinfo, pathlib;"
         "assert ssl.create_default_context().cert_store_stats()['x509_ca'] > 50;"
@@ -84,30 +82,30 @@ async def test_the_base_has_all_of_python_compiled(
 
 
 async def test_the_base_carries_nothing_of_this_machine(
-    docker: aiodocker.Docker, test_label: dict[str, str]
+    docker: Containers, test_label: dict[str, str]
 ) -> None:
     program = (
         "import os; print(os.path.exists('/etc/apt/sources.list'), os.path.exists('/etc/apt/auth.conf.d'))"
     )
     listed = await run(docker, test_label, BASE_IMAGE, "python3", "-c", program)
-    official = await docker.images.inspect(BASE_IMAGE)
+    official = await docker.image(BASE_IMAGE)
     assert listed == "False False\n" or "PYTHON_VERSION" in str(official["Config"]["Env"])
 
 
-async def test_the_runtime_image_says_what_it_is(docker: aiodocker.Docker) -> None:
-    config = (await docker.images.inspect(RUNTIMES["python"]))["Config"]
+async def test_the_runtime_image_says_what_it_is(docker: Containers) -> None:
+    config = (await docker.image(RUNTIMES["python"]))["Config"]
     assert config["User"] == "65532:65532"
     assert config["Labels"]["org.hearth.runtime"] == "python"
     assert config["Labels"]["org.hearth.python"].startswith("3.")
     assert config["Entrypoint"][:4] == ["python3", "-I", "-S", "-E"]
 
 
-async def test_busybox_has_its_commands(docker: aiodocker.Docker, test_label: dict[str, str]) -> None:
+async def test_busybox_has_its_commands(docker: Containers, test_label: dict[str, str]) -> None:
     assert await run(docker, test_label, EXAMPLE_IMAGES[0], "sh", "-c", "echo one two | wc -w") == "2\n"
 
 
 async def test_a_function_image_imports_its_requirements(
-    docker: aiodocker.Docker,
+    docker: Containers,
     docker_engine: DockerEngine,
     test_label: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,

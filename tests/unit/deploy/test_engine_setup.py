@@ -49,7 +49,7 @@ def test_an_unknown_address_is_refused(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "ssh://somewhere")
     assert main(["ensure"]) == 1
-    assert "unix:// and tcp:// addresses are supported" in capsys.readouterr().err
+    assert "give unix:///PATH or tcp://HOST:PORT" in capsys.readouterr().err
 
 
 def test_a_listener_that_never_answers_is_silent(places: Places) -> None:

@@ -64,15 +64,9 @@ PARSER = words(
     "feed_data get_http_version get_method set_dangerous_leniencies should_keep_alive should_upgrade"
 )
 """Names of httptools' HttpRequestParser."""
-UNDERSCORED = {
-    "_query": "aiodocker.docker:Docker",
-    "_query_json": "aiodocker.docker:Docker",
-    "_limit": "aiohttp.connector:BaseConnector",
-    "_resp": "aiodocker.stream:Stream",
-    "_drain_helper": "aiohttp.base_protocol:BaseProtocol",
-}
+UNDERSCORED: dict[str, str] = {}
 """Every other underscored name of a package that production code uses, and the class that has it."""
-PINNED = ("uvicorn", "httptools", "aiohttp", "aiodocker")
+PINNED = ("uvicorn", "httptools")
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
 
 

@@ -111,7 +111,7 @@ async def test_a_page_of_html_is_a_fault_that_names_the_address(
         (verb, odd)
         for verb in ("ping", "inspect", "image", "containers", "events")
         for odd in ODD_ANSWERS
-        if (verb, odd) != ("containers", "an empty object")  # aiodocker takes it for an empty list
+        if (verb, odd) != ("containers", "an empty object")  # it reads as an empty list
     ],
 )
 async def test_every_odd_answer_is_an_engine_error(
