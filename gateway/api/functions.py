@@ -12,6 +12,7 @@ from gateway.api.brokers.routes import add_source_routes
 from gateway.api.calls.routes import add_routes, export_backlog, kept_log
 from gateway.api.jobs.routes import add_job_routes
 from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
 from gateway.api.triggers.events import add_event_routes
 from gateway.api.triggers.hooks import add_hook_routes
 from gateway.api.triggers.routes import add_trigger_routes
@@ -24,7 +25,6 @@ from gateway.api.views import (
     PrewarmView,
 )
 from gateway.api.workflows.routes import add_routes as add_workflow_routes
-from gateway.assembly.runtime import Runtime
 from gateway.http.pieces import json_response, list_response, mapping_of
 from gateway.http.problems import Problem
 from pool.engine.base import EngineError
@@ -53,18 +53,18 @@ InstanceId = Annotated[str, Path(description="`id` of an instance in `GET /pool/
 InvocationId = Annotated[str, Path(description="`X-Invocation-Id` of an answer")]
 
 
-def build_routes(runtime: Runtime) -> APIRouter:
+def build_routes(parts: ApiParts) -> APIRouter:
     """The routes of one gateway."""
     router = APIRouter(responses=ANYWHERE, generate_unique_id_function=lambda route: route.name)
-    dispatcher, pool = runtime.dispatcher, runtime.pool
+    dispatcher, pool = parts.dispatcher, parts.pool
 
-    add_routes(router, runtime.store, runtime.callback_store, runtime.worker, runtime.clock)
-    add_workflow_routes(router, runtime.runs, runtime.store, lambda: dispatcher.draining)
-    add_job_routes(router, runtime.jobs, runtime.job_starts, runtime.kept)
-    add_event_routes(router, runtime.triggers, runtime.access, dispatcher)
-    add_hook_routes(router, runtime.triggers, runtime.clock, dispatcher)
-    add_trigger_routes(router, runtime.triggers, runtime.schedules, dispatcher)
-    add_source_routes(router, runtime.sources)
+    add_routes(router, parts.calls, parts.callbacks, parts.worker, parts.clock)
+    add_workflow_routes(router, parts.runs, parts.calls, lambda: dispatcher.draining)
+    add_job_routes(router, parts.jobs, parts.job_starts, parts.kept_containers)
+    add_event_routes(router, parts.triggers, parts.access, dispatcher)
+    add_hook_routes(router, parts.triggers, parts.clock, dispatcher)
+    add_trigger_routes(router, parts.triggers, parts.schedules, dispatcher)
+    add_source_routes(router, parts.sources)
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name
@@ -81,7 +81,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
         )
 
     def instance_view(instance: Instance) -> InstanceView:
-        now = runtime.clock.now()
+        now = parts.clock.now()
         return InstanceView(
             id=instance.id,
             function=instance.function,
@@ -107,12 +107,12 @@ def build_routes(runtime: Runtime) -> APIRouter:
     )
     async def list_functions() -> Response:
         """Every function of functions.yaml, those that could not be set up included: `fault` says why."""
-        return await list_response(runtime.registry.declared.values(), function_view)
+        return await list_response(parts.registry.declared.values(), function_view)
 
     @router.get("/functions/{name}", tags=["functions"], summary="Show a function", responses=NO_FUNCTION)
     async def show_function(name: FunctionName) -> FunctionView:
         """One function: its kind, its state, its version, and its fault if it has one."""
-        declared = runtime.registry.declared.get(name)
+        declared = parts.registry.declared.get(name)
         if declared is None:
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
         return function_view(declared)
@@ -121,7 +121,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
         return FunctionPoolView(
             instances=pool.ledger.states(function.name),
             queue_depth=function.waiting,
-            starts=runtime.outcomes.starts_of(function.name),
+            starts=parts.outcomes.starts_of(function.name),
             max_instances=function.workload.max_instances,
             exec_ms=None if function.exec_seconds is None else function.exec_seconds * 1000,
         )
@@ -193,7 +193,7 @@ def build_routes(runtime: Runtime) -> APIRouter:
         """
         instance = find_instance(id)
         try:
-            kept = await runtime.launcher.logs(instance, 64 * 1024)
+            kept = await parts.launcher.logs(instance, 64 * 1024)
         except EngineError:
             kept = b""  # its container is going away; what we have read ourselves is still there
         return Response(kept + pool.instance_log(instance), media_type="text/plain; charset=utf-8")
@@ -210,9 +210,9 @@ def build_routes(runtime: Runtime) -> APIRouter:
 
         The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
         """
-        log = runtime.logs.read(id)
-        if log is None and runtime.store.exists:
-            log = await kept_log(runtime.store, id)
+        log = parts.logs.read(id)
+        if log is None and parts.calls.exists:
+            log = await kept_log(parts.calls, id)
         if log is None:
             raise Problem("not-found", f"no invocation {id!r} is remembered; the latest 10,000 are")
         return Response(log, media_type="text/plain; charset=utf-8")
@@ -231,16 +231,16 @@ def build_routes(runtime: Runtime) -> APIRouter:
     )
     async def is_ready() -> Response:
         """The engine answers, functions.yaml is loaded, and every `min_instances` is up. For readiness probes."""
-        why = await runtime.why_not_ready()
+        why = await parts.why_not_ready()
         view = HealthView(status="not-ready" if why else "ok", why=why)
         return JSONResponse(view.model_dump(exclude_none=True), status_code=503 if why else 200)
 
     @router.get("/metrics", tags=["health"], summary="Read the metrics", response_class=PlainTextResponse)
     async def read_metrics() -> Response:
         """Every metric, in the text format of Prometheus."""
-        pool.ledger.export(runtime.metrics)
-        await export_backlog(runtime.store, runtime.metrics)
-        text = [part async for part in runtime.metrics.registry.parts()]
+        pool.ledger.export(parts.metrics)
+        await export_backlog(parts.calls, parts.metrics)
+        text = [part async for part in parts.metrics.registry.parts()]
         return Response(b"".join(text), media_type=CONTENT_TYPE_LATEST)
 
     return router

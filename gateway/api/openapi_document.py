@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
 from gateway.api.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
-from gateway.assembly.runtime import Runtime
+from gateway.api.parts import api_parts_of
 from gateway.http.problems import Problem
 from pool.workload import Kind
 
@@ -63,9 +63,11 @@ class Template:
 class Documents:
     """The documents of one gateway. One is made at a time, in a thread; the latest few are kept."""
 
-    def __init__(self, app: FastAPI, runtime: Runtime) -> None:
+    def __init__(self, app: FastAPI) -> None:
+        parts = api_parts_of(app)
         self._app = app
-        self._runtime = runtime
+        self._access = parts.access
+        self._registry = parts.registry
         self._templates: dict[bool, Template] = {}
         self._kept: OrderedDict[Look, ServedDocument] = OrderedDict()
         self._making = asyncio.Lock()
@@ -75,8 +77,7 @@ class Documents:
 
     async def of(self, reader: Admission) -> ServedDocument:
         """Return the document as of now, with the functions that a reader may see. Raises `Problem`."""
-        declared = () if reader.sight is NOTHING else self._declared()
-        look = Look(self._runtime.access.keys is not None, reader.sight, declared)
+        look = self._look(reader)
         if (kept := self._find(look)) is not None:
             return kept
         if self._waiting >= MOST_WAITING:
@@ -100,9 +101,11 @@ class Documents:
             self._kept.move_to_end(look)
         return kept
 
-    def _declared(self) -> tuple[Shown, ...]:
-        declared = self._runtime.registry.declared
-        return tuple(Shown(name, d.definition.kind.value, d.state) for name, d in declared.items())
+    def _look(self, reader: Admission) -> Look:
+        """Return all that a reader's document depends on now. Many readers see nothing: they cost nothing."""
+        declared = () if reader.sight is NOTHING else self._registry.declared.items()
+        shown = tuple(Shown(name, d.definition.kind.value, d.state) for name, d in declared)
+        return Look(self._access.keys is not None, reader.sight, shown)
 
     def _make(self, look: Look, reader: Admission) -> ServedDocument:
         if (template := self._templates.get(look.needs_key)) is None:
@@ -110,17 +113,16 @@ class Documents:
         return template.filled(sorted(shown for shown in look.declared if reader.may_name(shown.name)))
 
 
-def document(app: FastAPI, runtime: Runtime, reader: Admission = OPEN) -> dict[str, Any]:
+def document(app: FastAPI, reader: Admission = OPEN) -> dict[str, Any]:
     """Return the document as of now, as data."""
-    documents = Documents(app, runtime)
-    look = Look(runtime.access.keys is not None, reader.sight, documents._declared())
-    found: dict[str, Any] = json.loads(documents._make(look, reader).body)
+    documents = Documents(app)
+    found: dict[str, Any] = json.loads(documents._make(documents._look(reader), reader).body)
     return found
 
 
-def serve_document(app: FastAPI, runtime: Runtime) -> Documents:
+def serve_document(app: FastAPI) -> Documents:
     """Have the app answer with our document instead of its own."""
-    documents = Documents(app, runtime)
+    documents = Documents(app)
     app.router.routes[:] = [
         route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url
     ]

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.access.guard import Guard
 from gateway.access.keys import Key, parse_keys
 from gateway.assembly.runtime import Runtime
+from gateway.assembly.server import build_edge
 from gateway.assembly.settings import Settings
-from gateway.edge.app import Edge
+from gateway.edge.app import Edge, build_app
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec
@@ -227,33 +227,34 @@ class Crowded:
         settings = Settings(memory_budget="1000GiB", api_keys=some_keys())
         self.data = DataFolder(folder)
         self.runtime = Runtime(settings, self.data, MemoryEngine(LoopClock()))
-        self.edge = Edge(self.runtime, Guard("127.0.0.1"))
+        self.edge = build_edge(self.runtime)
+        self.app = build_app(self.runtime.api_parts)
 
     async def fill(self) -> None:
         """Declare and keep all of it."""
         definitions = self._definitions()
-        registry = self.runtime.registry
+        registry = self.runtime.scheduler_floor.registry
         registry.definitions, registry.loaded = definitions, True
         for name, definition in definitions.functions.items():
             registry.declared[name] = Declared(definition, "ready", version="v" * 64)
             spec = ContainerSpec(name="c", image="sha256:" + "0" * 64, memory=2**20)
             workload = Workload(function=name, version="v" * 64, kind=Kind.HANDLER, container=spec)
-            self.runtime.dispatcher.deploy(workload, Limits())
-            self.runtime.outcomes.served(ServedCall(name), 200)
+            self.runtime.scheduler_floor.dispatcher.deploy(workload, Limits())
+            self.runtime.gateway_floor.outcomes.served(ServedCall(name), 200)
         names = list(definitions.functions)
         for number in range(INSTANCES):
-            function = self.runtime.dispatcher.functions[names[number % FUNCTIONS]]
+            function = self.runtime.scheduler_floor.dispatcher.functions[names[number % FUNCTIONS]]
             instance = Instance(f"i{number}", "sha256:0", 2**20, function.workload, 0.0)
-            self.runtime.pool.ledger.add(instance)
-            self.runtime.pool.ledger.enter(instance, State.IDLE, 0.0)
-        await self.runtime.triggers.load()
-        self.runtime.triggers.declare(definitions.triggers)
+            self.runtime.pool_floor.pool.ledger.add(instance)
+            self.runtime.pool_floor.pool.ledger.enter(instance, State.IDLE, 0.0)
+        await self.runtime.scheduler_floor.triggers.load()
+        self.runtime.scheduler_floor.triggers.declare(definitions.triggers)
         await self._keep(definitions)
         await self._keep_ended()
         await self._keep_ended_calls()
         self._print(INSTANCES // 100)
         stream = RedisStream(url="redis://127.0.0.1:1", stream="orders")
-        self.runtime.sources.declare(
+        self.runtime.gateway_floor.sources.declare(
             {
                 f"s{n}": SourceDefinition.model_validate({"name": f"s{n}", "broker": stream})
                 for n in range(SOURCES)
@@ -296,7 +297,7 @@ class Crowded:
         )
 
     async def _keep(self, definitions: Definitions) -> None:
-        store = self.runtime.store
+        store = self.runtime.scheduler_floor.stores.calls
         workflow = definitions.workflows["w00"]
         await store.begin(
             [
@@ -307,16 +308,16 @@ class Crowded:
         )
         await store.begin([NewRun(f"r{n}", "w00", workflow, INPUT) for n in range(1000)], 0.0)
         closed = [Closed(step, StepStatus.FAILED, "x", "y" * 200) for step in workflow.steps]
-        await self.runtime.runs.store.apply("r0", Changes(closed=closed), 0, 0.0)
+        await self.runtime.scheduler_floor.runs.store.apply("r0", Changes(closed=closed), 0, 0.0)
         definition = JobDefinition.model_validate({"function": "f0000", "count": TASKS, "parallel": 1000})
         await store.begin(
             [NewJob(id=f"j{n}", definition=definition, parallel=1000) for n in range(1000)], 0.0
         )
-        await self.runtime.jobs.store.advance("j0", 0.0)
+        await self.runtime.scheduler_floor.jobs.store.advance("j0", 0.0)
 
     async def _keep_ended(self) -> None:
         """End a run with a large output, some runs that can be resumed, and some jobs."""
-        runs, jobs = self.runtime.runs.store, self.runtime.jobs.store
+        runs, jobs = self.runtime.scheduler_floor.runs.store, self.runtime.scheduler_floor.jobs.store
         output = Body(b"x" * (8 * 2**20 - 1), "text/plain")
         await runs.apply("r10", Changes(end=RunEnd(RunStatus.SUCCEEDED, output)), 0, 0.0)
         failed = Changes(closed=[Closed("s000", StepStatus.FAILED)], end=RunEnd(RunStatus.FAILED))
@@ -329,7 +330,7 @@ class Crowded:
 
     async def _keep_ended_calls(self) -> None:
         """Keep calls with large answers and logs, and many dead letters."""
-        store = self.runtime.store
+        store = self.runtime.scheduler_floor.stores.calls
         ids = {f"f{f:04d}": [f"{0xD0000 + f * DEAD + n:032x}" for n in range(DEAD)] for f in range(10, 18)}
         calls = [NewCall(id, function, Request(), b"{}") for function, its in ids.items() for id in its]
         await store.begin([*calls, *(NewCall(id, "f0002", Request(), b"{}") for id in (KEPT, PIECES))], 0.0)
@@ -353,15 +354,15 @@ class Crowded:
     def _print(self, number: int) -> None:
         """Fill the logs of some instances and of as many invocations."""
         for n in range(number):
-            self.runtime.logs.remember(f"{n:032x}")
-            self.runtime.logs.write(f"{n:032x}", b"z" * (300 * 1024))
-            instance = self.runtime.pool.ledger.instances[f"i{n}"]
-            self.runtime.pool.output(instance, b"z" * (200 * 1024))
+            self.runtime.pool_floor.logs.remember(f"{n:032x}")
+            self.runtime.pool_floor.logs.write(f"{n:032x}", b"z" * (300 * 1024))
+            instance = self.runtime.pool_floor.pool.ledger.instances[f"i{n}"]
+            self.runtime.pool_floor.pool.output(instance, b"z" * (200 * 1024))
 
     async def close(self) -> None:
         gc.unfreeze()
-        await self.runtime.sources.close()
-        await self.runtime.store.close()
+        await self.runtime.gateway_floor.sources.close()
+        await self.runtime.scheduler_floor.stores.calls.close()
 
 
 def some_keys() -> list[Key]:

@@ -121,12 +121,12 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
     asking: list[asyncio.Task[None]] = []
 
     def made(runtime: Runtime) -> None:
-        runtime.registry.on_state = progress.settled
+        runtime.scheduler_floor.registry.on_state = progress.settled
         asking.append(asyncio.ensure_future(ask_engine(runtime)))
 
     def ready(runtime: Runtime, url: str) -> None:
         progress.close()
-        runtime.registry.on_state = tell
+        runtime.scheduler_floor.registry.on_state = tell
         print_ready(runtime, url)
 
     try:
@@ -141,7 +141,7 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
 async def ask_engine(runtime: Runtime) -> None:
     """Say what to do if the engine does not answer; the gateway goes on trying by itself."""
     try:
-        await runtime.engine.ping()
+        await runtime.pool_floor.engine.ping()
     except EngineError as error:
         log.warning(
             "the container engine does not answer (%s); `make serve` starts one, `hearth doctor` says more",
@@ -166,7 +166,7 @@ def print_ready(runtime: Runtime, url: str) -> None:
         ("/metrics", "for Prometheus"),
     ):
         say(f"  {url}{path:<9} {what}")
-    declared = list(runtime.registry.declared.values())
+    declared = list(runtime.scheduler_floor.registry.declared.values())
     if not declared:
         say(f"\nNo function is declared; `hearth init hello` adds one to {runtime.settings.functions}")
         return
@@ -183,7 +183,7 @@ def print_ready(runtime: Runtime, url: str) -> None:
             for d in declared
         ],
     )
-    needs_key = runtime.access.keys is not None
+    needs_key = runtime.gateway_floor.access.keys is not None
     if example := first_call(declared, url, needs_key):
         say(f"\nTry:  {example}")
     if needs_key:

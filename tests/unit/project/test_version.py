@@ -54,5 +54,5 @@ def test_the_command_says_it_where_hearth_is_not_an_installed_package(
 async def test_the_api_s_document_says_it(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "data")
     runtime = Runtime(Settings(), folder, MemoryEngine(LoopClock()))
-    assert build_app(runtime).version == __version__
+    assert build_app(runtime.api_parts).version == __version__
     folder.close()

@@ -238,10 +238,10 @@ def test_open_routes_need_no_key_and_name_functions_to_who_has_one(path: str, ke
 
 async def test_the_table_has_exactly_the_routes_that_there_are(tmp_path: Path) -> None:
     runtime = Runtime(Settings(), DataFolder(tmp_path), MemoryEngine(LoopClock()))
-    app = build_app(runtime)
+    app = build_app(runtime.api_parts)
     served = {
         (method, route.path)
-        for route in (*build_routes(runtime).routes, *app.routes)
+        for route in (*build_routes(runtime.api_parts).routes, *app.routes)
         if isinstance(route, APIRoute)
         for method in route.methods
     }

@@ -78,21 +78,21 @@ async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
 
 
 async def test_exactly_the_routes_are_in_the_table(runtime: Runtime) -> None:
-    app = build_app(runtime)
+    app = build_app(runtime.api_parts)
     served = {
         f"{method} {route.path}"
-        for route in (*build_routes(runtime).routes, *app.routes)
+        for route in (*build_routes(runtime.api_parts).routes, *app.routes)
         if isinstance(route, APIRoute)
         for method in route.methods
     }
     assert served >= {"GET /functions", "GET /docs"}
     served |= {f"GET {app.openapi_url}", "POST /invoke/{function}", "* /invoke/{function}/{path}"}
     assert names(HTTP_API, "route") == served
-    assert set(document(app, runtime)["paths"]["/invoke/{function}/{path}"]) == set(METHODS)
+    assert set(document(app)["paths"]["/invoke/{function}/{path}"]) == set(METHODS)
 
 
 async def test_every_header_of_an_answer_is_documented(runtime: Runtime) -> None:
-    paths = document(build_app(runtime), runtime)["paths"]
+    paths = document(build_app(runtime.api_parts))["paths"]
     headers = {
         name
         for path in ("/invoke/{function}", "/invoke/{function}/{path}")
@@ -110,8 +110,8 @@ def test_kinds_of_starts_states_and_kinds_of_functions() -> None:
 
 
 async def test_numbers_and_keys_are_true(runtime: Runtime) -> None:
-    assert runtime.logs.per_invocation == 256 * 1024 and "256 KiB" in HTTP_API
-    assert runtime.logs._remembered == 10_000 and "10,000" in HTTP_API
+    assert runtime.pool_floor.logs.per_invocation == 256 * 1024 and "256 KiB" in HTTP_API
+    assert runtime.pool_floor.logs._remembered == 10_000 and "10,000" in HTTP_API
     settings = Settings()
     assert f"http://{settings.host}:{settings.port}`" in HTTP_API
 

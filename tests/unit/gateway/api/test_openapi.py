@@ -13,7 +13,6 @@ import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.access.guard import Guard
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
@@ -21,8 +20,9 @@ from gateway.api.functions import build_routes
 from gateway.api.openapi import EXAMPLE_DETAILS, METHODS
 from gateway.api.openapi_document import document
 from gateway.assembly.runtime import Runtime
+from gateway.assembly.server import build_edge
 from gateway.assembly.settings import Settings
-from gateway.edge.app import Edge, build_app
+from gateway.edge.app import build_app
 from gateway.http.problems import TYPES
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
@@ -44,7 +44,7 @@ async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
 
 @pytest.fixture
 async def client(runtime: Runtime) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(Edge(runtime, Guard("127.0.0.1")), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(build_edge(runtime), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as made:
         yield made
 
@@ -56,7 +56,7 @@ def declare(runtime: Runtime) -> None:
         (FunctionDefinition(name="api", image="api", port=8000), "failed"),
         (FunctionDefinition(name="count", image="busybox"), "building"),
     ):
-        runtime.registry.declared[definition.name] = Declared(definition, state=state)
+        runtime.scheduler_floor.registry.declared[definition.name] = Declared(definition, state=state)
 
 
 @pytest.fixture(params=["without functions", "with functions"])
@@ -84,7 +84,7 @@ def test_the_document_is_valid(shown: dict[str, Any]) -> None:
 def test_every_route_is_in_it_once_and_explained(shown: dict[str, Any], runtime: Runtime) -> None:
     routes = {
         (route.path, method.lower())
-        for route in (*build_routes(runtime).routes, *build_app(runtime).routes)
+        for route in (*build_routes(runtime.api_parts).routes, *build_app(runtime.api_parts).routes)
         if isinstance(route, APIRoute) and route.include_in_schema
         for method in route.methods
     }
@@ -161,13 +161,13 @@ def test_nothing_of_fastapis_default_422_is_left(shown: dict[str, Any]) -> None:
 
 
 async def test_a_route_that_takes_a_number_documents_and_answers_422_as_a_problem(runtime: Runtime) -> None:
-    app = build_app(runtime)
+    app = build_app(runtime.api_parts)
 
     @app.get("/numbers/{number}", tags=["pool"])
     async def number(number: int) -> int:
         return number
 
-    shown = document(app, runtime)
+    shown = document(app)
     OpenAPIV31SpecValidator(shown).validate()
     content = shown["paths"]["/numbers/{number}"]["get"]["responses"]["422"]["content"]
     assert set(content) == {"application/problem+json"}
@@ -183,7 +183,7 @@ async def test_each_route_says_which_scope_its_key_needs(tmp_path: Path, keys: b
     settings = Settings(api_keys=[key] if keys else [])
     runtime = Runtime(settings, DataFolder(tmp_path / "keyed"), MemoryEngine(LoopClock()))
     declare(runtime)
-    transport = httpx.ASGITransport(Edge(runtime, Guard("127.0.0.1")))
+    transport = httpx.ASGITransport(build_edge(runtime))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
         shown = (await client.get("/openapi.json")).json()
         seen = (await client.get("/openapi.json", headers={"authorization": f"Bearer {text}"})).json()

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.access.access import OPEN, VISIT, Access, Tenant
+from gateway.access.access import OPEN, VISIT, Tenant
+from gateway.access.key_file import KeyFile
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes
@@ -22,7 +23,6 @@ from gateway.http.problems import Problem
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
-from pool.observe.metrics import Metrics
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.deploy.registry import Declared
 
@@ -36,7 +36,7 @@ async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
 
 @pytest.fixture
 async def client(runtime: Runtime) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build_app(runtime))
+    transport = httpx.ASGITransport(build_app(runtime.api_parts))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as made:
         yield made
 
@@ -44,7 +44,7 @@ async def client(runtime: Runtime) -> AsyncIterator[httpx.AsyncClient]:
 def declare(runtime: Runtime, *names: str) -> None:
     for name in names:
         definition = FunctionDefinition(name=name, runtime="python", source="x", handler="a:b")
-        runtime.registry.declared[name] = Declared(definition, state="ready")
+        runtime.scheduler_floor.registry.declared[name] = Declared(definition, state="ready")
 
 
 def tenant(*words: str) -> Tenant:
@@ -53,7 +53,7 @@ def tenant(*words: str) -> Tenant:
 
 async def test_who_sees_nothing_makes_nobody_look_at_all_functions(runtime: Runtime) -> None:
     """With 5,000 functions that took 20 ms of the event loop for each request, and needs no key."""
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     declare(runtime, "hello")
     first = await documents.of(VISIT)
     declare(runtime, "another")
@@ -62,25 +62,25 @@ async def test_who_sees_nothing_makes_nobody_look_at_all_functions(runtime: Runt
 
 
 async def test_it_is_made_once_until_something_changes(runtime: Runtime) -> None:
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     declare(runtime, "hello")
     first = await documents.of(OPEN)
     assert all([await documents.of(OPEN) is first for _ in range(50)])
     assert documents.made == 1
-    runtime.registry.declared["hello"].state = "failed"
+    runtime.scheduler_floor.registry.declared["hello"].state = "failed"
     second = await documents.of(OPEN)
     assert b"`hello`: handler, failed" in second.body
     assert first.tag != second.tag
 
 
 async def test_who_asks_at_once_shares_one(runtime: Runtime) -> None:
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     served = await asyncio.gather(*(documents.of(OPEN) for _ in range(MOST_WAITING)))
     assert len(set(map(id, served))) == documents.made == 1
 
 
 async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime) -> None:
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     declare(runtime, "shop-a", "shop-b", "till")
     for reader, seen in (
         (OPEN, {"shop-a", "shop-b", "till"}),
@@ -95,7 +95,7 @@ async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime
 
 
 async def test_few_are_kept_and_few_wait(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     readers = [tenant(f"invoke:f{number}") for number in range(KEPT + 1)]
     for reader in (*readers, readers[-1], readers[0]):
         await documents.of(reader)
@@ -125,11 +125,10 @@ async def test_it_is_not_sent_again_to_who_has_it(runtime: Runtime, client: http
 
 
 async def test_the_first_key_changes_what_it_says(runtime: Runtime) -> None:
-    documents = Documents(build_app(runtime), runtime)
+    documents = Documents(build_app(runtime.api_parts))
     before = await documents.of(OPEN)
-    runtime.access = Access(
-        LoopClock(), Metrics(), [create("k", parse_scopes(["read"]), UNLIMITED, None, 0.0)[1]]
-    )
+    KeyFile(runtime.folder.path).add(create("k", parse_scopes(["read"]), UNLIMITED, None, 0.0)[1])
+    runtime.gateway_floor.access.look()
     assert (await documents.of(OPEN)).tag != before.tag
 
 

@@ -17,7 +17,7 @@ from pool.engine.memory import MemoryEngine
 async def test_no_route_fails_where_nothing_was_kept(tmp_path: Path) -> None:
     """Each GET of the document, with an id that nobody has."""
     runtime = Runtime(Settings(), DataFolder(tmp_path / "data"), MemoryEngine(LoopClock()))
-    app = build_app(runtime)
+    app = build_app(runtime.api_parts)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
@@ -35,4 +35,4 @@ async def test_no_route_fails_where_nothing_was_kept(tmp_path: Path) -> None:
     finally:
         await runtime.close()
     assert {"/jobs", "/runs", "/invocations", "/dead-letters"} <= found.keys()
-    assert not runtime.store.exists
+    assert not runtime.scheduler_floor.stores.calls.exists

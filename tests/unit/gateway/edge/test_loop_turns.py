@@ -254,7 +254,7 @@ async def test_no_route_holds_the_event_loop(crowded: Crowded, route: str, reque
 
 
 async def test_every_route_is_tried(crowded: Crowded) -> None:
-    shown = document(crowded.edge._app, crowded.runtime)["paths"]
+    shown = document(crowded.app)["paths"]
     served = {(m.upper(), path) for path, methods in shown.items() if "/invoke/" not in path for m in methods}
     served_well = {(request.method, route) for route, request in ASKS if request.refused is False}
     assert served - served_well == NEVER_SERVED

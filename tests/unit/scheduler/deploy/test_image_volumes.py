@@ -190,12 +190,12 @@ async def test_an_image_is_looked_at_once_and_the_look_leaves_nothing(
         one("plain") | one("empty") | {"again": FunctionDefinition(name="again", image="empty", port=80)}
     )
     await runtime.start(Definitions(functions=functions))
-    assert {d.fault for d in runtime.registry.declared.values()} == {None}
+    assert {d.fault for d in runtime.scheduler_floor.registry.declared.values()} == {None}
     assert (engine.calls["create"], engine.calls["archive"], engine.alive()) == (1, 1, 0)
-    await runtime.registry.apply(Definitions(functions=functions))
+    await runtime.scheduler_floor.registry.apply(Definitions(functions=functions))
     assert engine.calls["create"] == 1
-    await runtime.registry.apply(Definitions(functions=one("plain")))
-    await runtime.registry.apply(Definitions(functions=functions))
+    await runtime.scheduler_floor.registry.apply(Definitions(functions=one("plain")))
+    await runtime.scheduler_floor.registry.apply(Definitions(functions=functions))
     assert engine.calls["create"] == 2, "what no function uses is forgotten"
     assert engine.volumes_made == 0
 
@@ -204,18 +204,20 @@ async def test_content_is_the_functions_fault_until_a_key_gives_it_up(
     engine: MemoryEngine, runtime: Runtime
 ) -> None:
     await runtime.start(Definitions(functions=one("full")))
-    declared = runtime.registry.declared["full"]
+    declared = runtime.scheduler_floor.registry.declared["full"]
     assert declared.state == "failed" and "has content there ('/data/seed')" in (declared.fault or "")
     assert not declared.curable
-    await runtime.registry.apply(Definitions(functions=one("full", writable={"/data": "1MiB"})))
-    assert runtime.registry.declared["full"].state == "ready"
+    await runtime.scheduler_floor.registry.apply(
+        Definitions(functions=one("full", writable={"/data": "1MiB"}))
+    )
+    assert runtime.scheduler_floor.registry.declared["full"].state == "ready"
     assert engine.volumes_made == 0
 
 
 async def test_a_job_is_refused_before_it_is_kept(engine: MemoryEngine, runtime: Runtime) -> None:
     await runtime.start(Definitions())
     with pytest.raises(NotStarted, match="to start with an empty folder") as refused:
-        await runtime.job_starts.start("1", "", JobDefinition(image="full", count=1))
+        await runtime.scheduler_floor.job_starts.start("1", "", JobDefinition(image="full", count=1))
     assert refused.value.slug == "invalid-input"
 
 
@@ -226,8 +228,8 @@ async def test_generic_instances_and_their_functions_have_the_mount_too(tmp_path
     (tmp_path / "handler.py").write_text("def handle(event, context): return event")
     function = FunctionDefinition(name="f", runtime="python", source=tmp_path, handler="handler:handle")
     await runtime.start(Definitions(functions={"f": function}, prewarm={"python": 1}))
-    [target] = runtime.dispatcher.prewarm.values()
-    workload = runtime.dispatcher.functions["f"].workload
+    [target] = runtime.scheduler_floor.dispatcher.prewarm.values()
+    workload = runtime.scheduler_floor.dispatcher.functions["f"].workload
     assert target.prototype.volumes == workload.container.volumes == (VolumeMount("/data", 64 * MIB),)
     await runtime.close()
     assert engine.volumes_made == 0

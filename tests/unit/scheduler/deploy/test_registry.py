@@ -77,9 +77,9 @@ async def test_the_engine_is_asked_once_for_an_image_that_all_share(engine: Memo
     declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared, prewarm={"python": 1}))
-        assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
+        assert {d.state for d in runtime.scheduler_floor.registry.declared.values()} == {"ready"}
         assert engine.calls["image"] == 1
-        await runtime.registry.apply(Definitions(functions=declared))
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
         assert engine.calls["image"] == 2, "a later pass must see an image that has changed"
 
 
@@ -87,7 +87,7 @@ async def test_an_image_that_is_missing_is_told_to_every_function(engine: Memory
     declared = {name: FunctionDefinition(name=name, image="absent:1") for name in ("a", "b", "c")}
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
-        faults = {d.fault for d in runtime.registry.declared.values()}
+        faults = {d.fault for d in runtime.scheduler_floor.registry.declared.values()}
         assert faults == {"the engine has no image absent:1; pull or build it: docker pull absent:1"}
         assert engine.calls["image"] == 1
 
@@ -124,13 +124,17 @@ async def test_no_function_runs_as_a_uid_that_anothers_container_may_have(
     }
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
-        faults = {name: shown.fault for name, shown in runtime.registry.declared.items() if shown.fault}
+        faults = {
+            name: shown.fault
+            for name, shown in runtime.scheduler_floor.registry.declared.items()
+            if shown.fault
+        }
         assert set(faults) == {"aims", "inside", "odd", "named-inside", "linked"}
         assert "it would run as user 70001" in (faults["inside"] or "")
         assert "HEARTH_UIDS" in (faults["named-inside"] or "")
         assert "its /etc/passwd cannot be read" in (faults["linked"] or "")
         assert await engine.containers({LOOK_LABEL: ""}) == []
-        assert runtime.pool.ledger.uids.ids == UidRange(70_000, 80_000)
+        assert runtime.pool_floor.pool.ledger.uids.ids == UidRange(70_000, 80_000)
 
 
 async def test_a_lookup_remembers_faults_without_the_frames_of_all_who_asked(engine: MemoryEngine):
@@ -190,11 +194,11 @@ async def test_images_that_are_built_hold_back_no_other_function(
         expected = ["building"] * len(building) + ["ready"]
         applied = asyncio.ensure_future(runtime.start(Definitions(functions=declared)))
         async with asyncio.timeout(10):
-            while [d.state for d in runtime.registry.declared.values()] != expected:
+            while [d.state for d in runtime.scheduler_floor.registry.declared.values()] != expected:
                 await asyncio.sleep(0)
         go_on.set()
         await applied
-        assert {d.state for d in runtime.registry.declared.values()} == {"ready"}
+        assert {d.state for d in runtime.scheduler_floor.registry.declared.values()} == {"ready"}
 
 
 async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
@@ -209,25 +213,25 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
     declared = functions(tmp_path, "built", requirements="some") | functions(tmp_path, "plain")
     spec = ContainerSpec(name="c", image="")
     async with running(engine, tmp_path) as runtime:
-        await runtime.registry.apply(Definitions(functions=declared, prewarm={}))
-        before = {name: f.workload for name, f in runtime.dispatcher.functions.items()}
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared, prewarm={}))
+        before = {name: f.workload for name, f in runtime.scheduler_floor.dispatcher.functions.items()}
         for name in declared:
             image = before[name].container.image
             await engine.remove_image(image)
             with pytest.raises(NotFound):
-                await runtime.engine.create(replace(spec, image=image))
-        shown = runtime.registry.declared
+                await runtime.pool_floor.engine.create(replace(spec, image=image))
+        shown = runtime.scheduler_floor.registry.declared
         async with asyncio.timeout(10):
             while shown["plain"].fault is None:
                 await asyncio.sleep(0.01)
         assert "run `make images`" in (shown["plain"].fault or "")
         assert shown["plain"].state == "ready", "its instances go on"
         engine.add_image(RUNTIMES["python"], {"org": "new"})
-        runtime.registry.try_again()
+        runtime.scheduler_floor.registry.try_again()
         async with asyncio.timeout(10):
             while any(shown[name].fault for name in declared):
                 await asyncio.sleep(0.01)
-        for name, function in runtime.dispatcher.functions.items():
+        for name, function in runtime.scheduler_floor.dispatcher.functions.items():
             assert function.workload.container.image != before[name].container.image
 
 
@@ -239,14 +243,14 @@ async def test_the_code_is_that_of_the_registered_version_until_the_next(
     async with running(engine, tmp_path) as runtime:
 
         def codes() -> set[bytes]:
-            orders = [f.workload.order for f in runtime.dispatcher.functions.values()]
+            orders = [f.workload.order for f in runtime.scheduler_floor.dispatcher.functions.values()]
             return {b64decode(json.loads(order.read())["files"][0][1]) for order in orders if order}
 
         await runtime.start(Definitions(functions=declared))
         registered = handler.read_bytes()
         handler.write_text("def handle(event, context): return 2")
         assert codes() == {registered}
-        await runtime.registry.apply(Definitions(functions=declared))
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
         assert codes() == {handler.read_bytes()} != {registered}
         assert len(list(runtime.folder.code.iterdir())) == 1, "the older version's code is of no use any more"
     assert not runtime.folder.code.exists()
@@ -268,12 +272,12 @@ async def test_what_a_function_costs_that_nobody_calls(engine: MemoryEngine, tmp
         gc.collect()
         tracemalloc.start()
         try:
-            await runtime.registry.apply(load(tmp_path / "functions.yaml"))
+            await runtime.scheduler_floor.registry.apply(load(tmp_path / "functions.yaml"))
             gc.collect()
             traces = tracemalloc.take_snapshot().traces
         finally:
             tracemalloc.stop()
-        assert len(runtime.dispatcher.functions) == count
+        assert len(runtime.scheduler_floor.dispatcher.functions) == count
         # One large block is a table of the whole process that had to grow just then, such as that of interned names.
         held = sum(trace.size for trace in traces if trace.size < 2**20)
         assert held / count < COST, f"{held / count:.0f} bytes"
@@ -293,8 +297,8 @@ async def test_functions_that_nobody_calls_take_no_part_in_decisions(
     declared = functions(tmp_path, *(f"f{number}" for number in range(MANY)))
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
-        dispatcher = runtime.dispatcher
+        dispatcher = runtime.scheduler_floor.dispatcher
         dispatcher._upkeep._start_one()
-        room = evictor.Evictor(runtime.pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF)
+        room = evictor.Evictor(runtime.pool_floor.pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF)
         assert not room.make_room(runtime.settings.memory_budget + 1)
     assert looked_at == []

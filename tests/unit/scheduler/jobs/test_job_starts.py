@@ -66,20 +66,20 @@ async def test_what_cannot_be_started_is_named(runtime: Runtime, engine: MemoryE
         (large, "invalid-input", "2GiB is over the gateway's whole memory budget, 1GiB"),
     ):
         with pytest.raises(NotStarted, match=words) as caught:
-            await runtime.job_starts.start("1", "", definition)
+            await runtime.scheduler_floor.job_starts.start("1", "", definition)
         assert caught.value.slug == slug
     engine.fail_next("image", EngineError("it has a fault"))
     with pytest.raises(NotStarted, match="it has a fault") as caught:
-        await runtime.job_starts.start("1", "", OF_IMAGE)
+        await runtime.scheduler_floor.job_starts.start("1", "", OF_IMAGE)
     assert (caught.value.slug, caught.value.retry_after) == ("engine-down", 5.0)
-    runtime.dispatcher.draining = True
+    runtime.scheduler_floor.dispatcher.draining = True
     with pytest.raises(NotStarted) as caught:
-        await runtime.job_starts.start("1", "", OF_IMAGE)
+        await runtime.scheduler_floor.job_starts.start("1", "", OF_IMAGE)
     assert caught.value.slug == "draining"
 
 
 def test_how_many_tasks_run_at_once_if_nobody_says(runtime: Runtime) -> None:
-    starts = runtime.job_starts
+    starts = runtime.scheduler_floor.job_starts
     starts._cores = 2
     assert starts.new_job("1", "", OF_IMAGE).parallel == 4
     assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"count": 3})).parallel == 3
@@ -89,7 +89,7 @@ def test_how_many_tasks_run_at_once_if_nobody_says(runtime: Runtime) -> None:
 
 
 async def test_triggers_start_declared_jobs_with_what_comes_with_them(runtime: Runtime) -> None:
-    target = runtime.targets["job"]
+    target = runtime.scheduler_floor.targets["job"]
     assert set(target.names()) == set(JOBS)
     assert set(target.functions("counted")) == {"f"} and set(target.functions("open")) == {"open"}
 
@@ -104,33 +104,36 @@ async def test_triggers_start_declared_jobs_with_what_comes_with_them(runtime: R
     for body in (b"", b"{}", b"[]", b"no json", b"[NaN]"):
         with pytest.raises(ValueError, match="list of"):
             new("open", body)
-    await runtime.store.begin([new("listed", b"")], runtime.clock.wall())
+    await runtime.scheduler_floor.stores.calls.begin([new("listed", b"")], runtime.clock.wall())
     assert await target.running("0" * 32)
-    await runtime.jobs.cancel("0" * 32)
+    await runtime.scheduler_floor.jobs.cancel("0" * 32)
     assert not await target.running("f" * 32)
 
 
 async def test_a_jobs_own_function_survives_a_reload_and_is_not_declared(runtime: Runtime) -> None:
-    registry = runtime.registry
+    registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
     added = await registry.add(own(), Keep.FAILED)
-    assert (added.state, runtime.dispatcher.functions["job:1"].workload.keep) == ("ready", Keep.FAILED)
+    assert (added.state, dispatcher.functions["job:1"].workload.keep) == (
+        "ready",
+        Keep.FAILED,
+    )
     await registry.apply(Definitions(functions=FUNCTIONS))
-    assert "job:1" in runtime.dispatcher.functions and "job:1" not in registry.declared
+    assert "job:1" in dispatcher.functions and "job:1" not in registry.declared
     assert registry.fault_of("job:1") == "" and registry.known("job:1") is added
-    plan = Plans(registry, runtime.dispatcher).of("job:1")
+    plan = Plans(registry, dispatcher).of("job:1")
     assert plan.slots == 2 * 3, "half of them is all that it has"
     await registry.add(own("job:2", memory="400MiB"))
-    plan = Plans(registry, runtime.dispatcher).of("job:2")
+    plan = Plans(registry, dispatcher).of("job:2")
     assert plan.slots == 2 * 2, "no more than there is memory for: the others would hold places and wait"
     registry.remove("job:1")
     registry.remove("job:1")
-    assert "job:1" not in runtime.dispatcher.functions and registry.fault_of("job:1") is None
+    assert "job:1" not in dispatcher.functions and registry.fault_of("job:1") is None
 
 
 async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
     runtime: Runtime, engine: MemoryEngine
 ) -> None:
-    registry = runtime.registry
+    registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
     for name in ("job:1", "job:2"):
         added = await registry.add(own(name, image="late"))
         assert added.curable and "docker pull late" in (registry.fault_of(name) or "")
@@ -139,8 +142,8 @@ async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
     engine.add_image("late")
     async with registry._lock:
         await registry._set_up_all([registry.guests["job:1"], gone], ImageLookup(engine))
-    assert "job:1" in runtime.dispatcher.functions and "job:2" not in runtime.dispatcher.functions
-    registry.image_gone(runtime.dispatcher.functions["job:1"].workload.container.image)
+    assert "job:1" in dispatcher.functions and "job:2" not in dispatcher.functions
+    registry.image_gone(dispatcher.functions["job:1"].workload.container.image)
     assert registry.guests["job:1"].curable
 
 

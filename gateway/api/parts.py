@@ -1,0 +1,62 @@
+"""The parts of a gateway that the HTTP API works with, and how a route asks for one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+
+from gateway.access.access import Access
+from gateway.brokers.manager import Sources
+from gateway.invoke.outcome import Outcomes
+from pool.clock import Clock
+from pool.launcher import Launcher
+from pool.observe.logs import LogStore
+from pool.observe.metrics import Metrics
+from pool.pool import Pool
+from scheduler.calls.running.worker import Worker
+from scheduler.calls.store import Store
+from scheduler.deploy.registry import Registry
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.kept_containers import KeptContainers
+from scheduler.jobs.starting import JobStarts
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.triggers import Triggers
+from scheduler.workflows.runs import Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiParts:
+    """The parts of one gateway that its HTTP API shows and changes."""
+
+    clock: Clock
+    metrics: Metrics
+    access: Access
+    outcomes: Outcomes
+    logs: LogStore
+    pool: Pool
+    launcher: Launcher
+    dispatcher: Dispatcher
+    registry: Registry
+    calls: Store
+    callbacks: CallbackStore
+    worker: Worker
+    runs: Runs
+    jobs: Jobs
+    job_starts: JobStarts
+    kept_containers: KeptContainers
+    triggers: Triggers
+    schedules: Schedules
+    sources: Sources
+    why_not_ready: Callable[[], Awaitable[str | None]]
+    """Return why the gateway cannot run functions now, or None if it can."""
+
+
+def api_parts_of(app: FastAPI) -> ApiParts:
+    """Return the parts that an app was built with."""
+    parts = app.state.parts
+    assert isinstance(parts, ApiParts)
+    return parts

@@ -1,0 +1,35 @@
+"""Closes the parts of a gateway when it ends: the last made first, and every one whatever another raises."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+log = logging.getLogger("hearth")
+
+
+class Closing:
+    """The ways in which the parts of one gateway are closed, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    def push(self, name: str, close: Callable[[], object]) -> None:
+        """Have a part closed before all parts that were pushed earlier. `close` may be a coroutine function."""
+        self._stack.push_async_callback(partial(_close, name, close))
+
+    async def close(self) -> None:
+        """Close every part, once. A part that fails is logged with its name."""
+        await self._stack.aclose()
+
+
+async def _close(name: str, close: Callable[[], object]) -> None:
+    try:
+        closed = close()
+        if inspect.isawaitable(closed):
+            await closed
+    except Exception:
+        log.exception("The gateway could not close its %s. It closes the other parts all the same", name)

@@ -1,0 +1,159 @@
+"""Builds the gateway floor: who may call, how calls are served, callbacks and brokers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.access.access import Access
+from gateway.access.guard import Guard, is_loopback
+from gateway.access.key_file import KeyFile
+from gateway.api.calls.accept import AcceptEndpoint
+from gateway.api.parts import ApiParts
+from gateway.assembly.foundation import Foundation
+from gateway.assembly.pool_floor import PoolFloor
+from gateway.assembly.scheduler_floor import SchedulerFloor
+from gateway.brokers.direct import Direct
+from gateway.brokers.manager import Sources
+from gateway.callbacks.deliverer import Deliverer
+from gateway.callbacks.sender import Sender
+from gateway.callbacks.signing import kept_secret
+from gateway.calls.caller import Caller
+from gateway.edge.app import EdgeParts
+from gateway.invoke.endpoint import InvokeEndpoint
+from gateway.invoke.fast_call import FastPath
+from gateway.invoke.outcome import Outcomes
+from gateway.memory.budget import BodyBudget
+from pool.observe.metrics import Metrics
+from scheduler.definitions.brokers import SourceDefinition
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.triggers.event import Publish
+
+
+@dataclass(frozen=True)
+class GatewayFloor:
+    """The parts of one gateway that speak to others over the network."""
+
+    access: Access
+    bodies: BodyBudget
+    outcomes: Outcomes
+    fast: FastPath
+    """Serves warm calls ahead of `edge`, for the protocol of the clients' connections."""
+    edge: EdgeParts
+    deliverer: Deliverer
+    sources: Sources
+
+
+def build_gateway_floor(
+    foundation: Foundation, pool_floor: PoolFloor, scheduler_floor: SchedulerFloor
+) -> GatewayFloor:
+    """Build the gateway floor on the two others. Raises `KeyFileFault`."""
+    settings, clock, metrics = foundation.settings, foundation.clock, foundation.metrics
+    dispatcher, registry, worker = (
+        scheduler_floor.dispatcher,
+        scheduler_floor.registry,
+        scheduler_floor.worker,
+    )
+    calls = scheduler_floor.stores.calls
+    keys, key_file = settings.api_keys, KeyFile(foundation.folder.path)
+    access = Access(clock, metrics, keys, key_file, closed=not is_loopback(settings.host))
+    bodies = build_body_budget(settings.body_memory, access, metrics)
+    guard = Guard(settings.host, settings.allowed_hosts)
+    outcomes = Outcomes(metrics)
+    allowed = Allowed(settings.callback_allow)
+    invoke = InvokeEndpoint(
+        dispatcher, registry, outcomes, pool_floor.logs, clock, pool_floor.launcher.obituary
+    )
+    fast = FastPath(invoke, guard, access, dispatcher, outcomes, pool_floor.logs, clock, bodies)
+    accept = AcceptEndpoint(invoke, registry, dispatcher, calls, worker, clock, metrics, allowed)
+    worker.run = Caller(invoke, fast, calls)
+    return GatewayFloor(
+        access=access,
+        bodies=bodies,
+        outcomes=outcomes,
+        fast=fast,
+        edge=EdgeParts(guard, access, bodies, invoke, accept),
+        deliverer=build_deliverer(foundation, scheduler_floor, allowed),
+        sources=build_sources(foundation, scheduler_floor),
+    )
+
+
+def build_body_budget(total: int, access: Access, metrics: Metrics) -> BodyBudget:
+    """Build the budget of `total` bytes for requests and answers, with its metrics."""
+
+    def count(what: str) -> None:
+        metrics.busy.labels(what).value += 1
+
+    budget = BodyBudget(total, lambda: access.closed, count)
+    metrics.body_memory.read = lambda: (((holder,), held) for holder, held in budget.by_holder().items())
+    metrics.body_memory_limit.read = lambda: [((), budget.total)]
+    return budget
+
+
+def build_deliverer(foundation: Foundation, scheduler_floor: SchedulerFloor, allowed: Allowed) -> Deliverer:
+    """Build the deliverer of callbacks, which is told when the worker has recorded some."""
+    clock, closing = foundation.clock, foundation.closing
+    sender = Sender(allowed, callback_secret(foundation), clock)
+    closing.push("sender of callbacks", sender.close)
+    deliverer = Deliverer(scheduler_floor.stores.callbacks, clock, foundation.metrics, sender)
+    closing.push("deliverer of callbacks", deliverer.close)
+    scheduler_floor.worker.on_followed.append(deliverer.begun)
+    return deliverer
+
+
+def callback_secret(foundation: Foundation) -> bytes:
+    """Return the secret that signs callbacks, or nothing where there can be none.
+
+    It is made before the first callback, so that its receiver can be told.
+    """
+    settings = foundation.settings
+    if settings.callback_secret is not None:
+        return settings.callback_secret.get_secret_value()
+    return kept_secret(foundation.folder.path) if settings.callback_allow else b""
+
+
+def build_sources(foundation: Foundation, scheduler_floor: SchedulerFloor) -> Sources:
+    """Build the connections to message brokers, which follow the definitions file."""
+    calls, functions = scheduler_floor.stores.calls, scheduler_floor.targets["function"]
+
+    def publish_to(source: SourceDefinition) -> Publish:
+        if source.function is None:
+            return scheduler_floor.triggers.publish
+        return Direct(source.name, source.function, functions, calls, foundation.clock)
+
+    sources = Sources(publish_to, foundation.folder.id, foundation.clock, foundation.metrics)
+    scheduler_floor.registry.on_declared.append(lambda definitions: sources.declare(definitions.sources))
+    foundation.closing.push("brokers", sources.close)
+    return sources
+
+
+def build_api_parts(
+    foundation: Foundation,
+    pool_floor: PoolFloor,
+    scheduler_floor: SchedulerFloor,
+    gateway_floor: GatewayFloor,
+    why_not_ready: Callable[[], Awaitable[str | None]],
+) -> ApiParts:
+    """Return the parts that the HTTP API shows and changes."""
+    return ApiParts(
+        clock=foundation.clock,
+        metrics=foundation.metrics,
+        access=gateway_floor.access,
+        outcomes=gateway_floor.outcomes,
+        logs=pool_floor.logs,
+        pool=pool_floor.pool,
+        launcher=pool_floor.launcher,
+        dispatcher=scheduler_floor.dispatcher,
+        registry=scheduler_floor.registry,
+        calls=scheduler_floor.stores.calls,
+        callbacks=scheduler_floor.stores.callbacks,
+        worker=scheduler_floor.worker,
+        runs=scheduler_floor.runs,
+        jobs=scheduler_floor.jobs,
+        job_starts=scheduler_floor.job_starts,
+        kept_containers=scheduler_floor.kept_containers,
+        triggers=scheduler_floor.triggers,
+        schedules=scheduler_floor.schedules,
+        sources=gateway_floor.sources,
+        why_not_ready=why_not_ready,
+    )

@@ -1,0 +1,244 @@
+"""Builds the scheduler floor: dispatching and deploying, and everything that is kept in the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.assembly.foundation import Foundation
+from gateway.assembly.pool_floor import PoolFloor
+from pool.host.hosts_files import HostsFiles
+from pool.observe.metrics import label_of
+from pool.reaper import Reaper
+from scheduler.calls.callbacks import Callbacks
+from scheduler.calls.destinations import Destinations
+from scheduler.calls.plans import Plans
+from scheduler.calls.running.worker import Worker
+from scheduler.calls.targets import FunctionTarget, Target
+from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.image_users import ImageUsers
+from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.registry import Registry
+from scheduler.deploy.workloads import WorkloadBuilder
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.eviction import KeepAlivePolicy
+from scheduler.jobs.jobs import Jobs
+from scheduler.jobs.kept_containers import KeptContainers
+from scheduler.jobs.model import KIND as JOB
+from scheduler.jobs.starting import JobStarts, JobTarget
+from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.jobs import JobStore
+from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.writer import Writer
+from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.secret_names import SecretNames
+from scheduler.triggers.triggers import Triggers
+from scheduler.workflows.runs import Runs
+from scheduler.workflows.target import WorkflowTarget, call_of_failure
+
+
+@dataclass(frozen=True)
+class Stores:
+    """All that one gateway keeps in its data base."""
+
+    writer: Writer
+    calls: SqliteStore
+    callbacks: CallbackStore
+    runs: RunStore
+    jobs: JobStore
+    triggers: TriggerStore
+
+
+@dataclass(frozen=True)
+class SchedulerFloor:
+    """The parts of one gateway that decide what runs, and when."""
+
+    dispatcher: Dispatcher
+    registry: Registry
+    reaper: Reaper
+    stores: Stores
+    worker: Worker
+    runs: Runs
+    jobs: Jobs
+    job_starts: JobStarts
+    kept_containers: KeptContainers
+    targets: dict[str, Target]
+    """Start the actions of triggers, by kind."""
+    triggers: Triggers
+    schedules: Schedules
+
+
+def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> SchedulerFloor:
+    """Build the scheduler floor on the pool floor."""
+    settings, clock, closing = foundation.settings, foundation.clock, foundation.closing
+    dispatcher = build_dispatcher(foundation, pool_floor)
+    reaper = build_reaper(foundation, pool_floor, dispatcher)
+    registry = build_registry(foundation, pool_floor, dispatcher)
+    stores = build_stores(foundation)
+    plans = Plans(registry, dispatcher)
+    worker = build_worker(foundation, stores, plans)
+    kept = KeptContainers(pool_floor.engine, foundation.folder.id, HostsFiles(foundation.folder.hosts))
+    jobs = build_jobs(foundation, stores, worker, registry, kept)
+    runs = build_runs(foundation, stores, worker, registry)
+    closing.push("jobs", jobs.close)
+    closing.push("worker", worker.close)  # before jobs: a task that ends is recorded with its job
+    closing.push("workflow runs", runs.close)
+    foundation.metrics.waiting.read = partial(who_waits, stores.writer, worker, runs)
+    job_starts = JobStarts(jobs, registry, plans, foundation.cores, lambda: dispatcher.draining)
+    targets: dict[str, Target] = {
+        "function": FunctionTarget(registry.declared.keys, worker.notify, stores.calls),
+        "workflow": WorkflowTarget(runs),
+        JOB: JobTarget(job_starts, jobs),
+    }
+    secrets = SecretNames(tuple(settings.allowed_secrets))
+    triggers = Triggers(stores.triggers, targets, clock, foundation.metrics, secrets)
+    registry.on_declared.append(lambda definitions: triggers.declare(definitions.triggers))
+    schedules = Schedules(triggers, targets, clock)
+    closing.push("schedules", schedules.stop)
+    connect_triggers(triggers, worker, runs, jobs)
+    return SchedulerFloor(
+        dispatcher=dispatcher,
+        registry=registry,
+        reaper=reaper,
+        stores=stores,
+        worker=worker,
+        runs=runs,
+        jobs=jobs,
+        job_starts=job_starts,
+        kept_containers=kept,
+        targets=targets,
+        triggers=triggers,
+        schedules=schedules,
+    )
+
+
+def build_dispatcher(foundation: Foundation, pool_floor: PoolFloor) -> Dispatcher:
+    """Build the dispatcher. It starts what is missing when the engine answers again."""
+    engine = pool_floor.engine
+    policy = KeepAlivePolicy(foundation.settings.keep_alive_policy)
+    dispatcher = Dispatcher(pool_floor.pool, foundation.clock, foundation.cores, policy, engine.down)
+    engine.on_recovery.append(dispatcher.engine_back)
+    foundation.metrics.queue_depth.read = partial(queue_depths, dispatcher)
+    return dispatcher
+
+
+def build_reaper(foundation: Foundation, pool_floor: PoolFloor, dispatcher: Dispatcher) -> Reaper:
+    """Build the reaper, which looks after the instances that the dispatcher has started."""
+    engine = pool_floor.engine
+    reaper = Reaper(
+        pool_floor.pool,
+        engine,
+        foundation.clock,
+        foundation.folder.id,
+        dispatcher.is_provisioned,
+        engine.down,
+    )
+    foundation.closing.push("reaper", reaper.close)
+    return reaper
+
+
+def build_registry(foundation: Foundation, pool_floor: PoolFloor, dispatcher: Dispatcher) -> Registry:
+    """Build the registry. It sets failed functions up again when the engine answers, or an image is gone."""
+    settings, folder, engine = foundation.settings, foundation.folder, pool_floor.engine
+    builder = WorkloadBuilder(
+        engine=engine,
+        code=CodeStore(folder.code),
+        volumes=ImageVolumes(engine, folder.id),
+        users=ImageUsers(engine, folder.id),
+        gateway_id=folder.id,
+        work_folder=folder.work,
+        log_limit=settings.log_limit,
+    )
+    registry = Registry(engine, pool_floor.egress, dispatcher, pool_floor.adoption, foundation.clock, builder)
+    engine.on_recovery.append(registry.try_again)
+    engine.on_no_image.append(registry.image_gone)
+    foundation.closing.push("registry", registry.close)
+    return registry
+
+
+def build_stores(foundation: Foundation) -> Stores:
+    """Build the stores. All of them are in one file, which does not exist until something is kept."""
+    folder = foundation.folder
+    writer = Writer(folder.path / "calls.db", folder.fault)
+    calls = SqliteStore(writer, foundation.settings.async_size)
+    foundation.closing.push("store", calls.close)
+    return Stores(
+        writer=writer,
+        calls=calls,
+        callbacks=CallbackStore(writer),
+        runs=RunStore(writer, calls.room),
+        jobs=JobStore(writer, calls.room),
+        triggers=TriggerStore(writer, calls.room),
+    )
+
+
+def build_worker(foundation: Foundation, stores: Stores, plans: Plans) -> Worker:
+    """Build the worker of accepted calls. It needs its `run` before it starts."""
+    settings = foundation.settings
+    worker = Worker(stores.calls, foundation.clock, foundation.metrics, plans.of, settings.async_retention)
+    worker.followers.append(Destinations(plans.declared))
+    worker.followers.append(Callbacks(plans.declared, Allowed(settings.callback_allow)))
+    return worker
+
+
+def build_jobs(
+    foundation: Foundation, stores: Stores, worker: Worker, registry: Registry, kept: KeptContainers
+) -> Jobs:
+    """Build the jobs, which are told of the calls that are their tasks."""
+    jobs = Jobs(
+        stores.jobs,
+        worker,
+        registry,
+        foundation.clock,
+        foundation.metrics,
+        foundation.settings.async_retention,
+        kept,
+    )
+    worker.on_ended[JOB] = jobs.note
+    return jobs
+
+
+def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry: Registry) -> Runs:
+    """Build the runs of workflows, which are told of the calls that are their steps."""
+    runs = Runs(
+        stores.runs,
+        foundation.clock,
+        foundation.metrics,
+        lambda: registry.definitions.workflows,
+        worker.notify,
+        worker.cancel,
+        foundation.settings.async_retention,
+    )
+    runs.followers.append(call_of_failure)
+    worker.on_ended["run"] = runs.call_ended
+    return runs
+
+
+def connect_triggers(triggers: Triggers, worker: Worker, runs: Runs, jobs: Jobs) -> None:
+    """Have the end of a call, a run and a job be an event for the triggers."""
+    emitted = Emitted(triggers)
+    worker.followers.append(emitted.by_call)
+    runs.followers.append(emitted.by_run)
+    jobs.on_job_ended.append(emitted.by_job)
+    for owner in (worker, runs, jobs):
+        owner.on_followed.append(triggers.begun)
+
+
+def queue_depths(dispatcher: Dispatcher) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Return for the metrics how many calls of each function wait for an instance."""
+    waiting = Counter[str]()
+    for name, function in dispatcher.functions.items():
+        waiting[label_of(name)] += function.waiting
+    return (((label,), depth) for label, depth in waiting.items())
+
+
+def who_waits(writer: Writer, worker: Worker, runs: Runs) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Return for the metrics how many callers wait for the store, and for the end of calls and runs."""
+    waits = {**writer.waiting, "call": worker.waiting, "run": runs.waiting}
+    return (((what,), count) for what, count in waits.items())
