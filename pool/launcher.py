@@ -363,6 +363,14 @@ def start_failed(deed: str, error: EngineError) -> StartFailed:
     return failed
 
 
+def is_instance(labels: Mapping[str, str]) -> bool:
+    """Return whether a container was made as an instance.
+
+    The containers of a build, and those that somebody makes of a function's image by hand, have this gateway's label
+    too, from the image; and containers that only look into an image have it. None of them is ours to remove."""
+    return INSTANCE_LABEL in labels and LOOK_LABEL not in labels
+
+
 def instance_of(container: str, labels: Mapping[str, str]) -> str:
     """The id of the instance that a container of ours is; one that says nothing of it has its own."""
     return labels.get(INSTANCE_LABEL) or container[:12]

@@ -12,7 +12,7 @@ from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
 from pool.freezer import is_due
 from pool.host.uids import uid_of
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, LOOK_LABEL, instance_of, is_kept
+from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_instance, is_kept
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
 from pool.workload import Kind
@@ -167,9 +167,9 @@ class Reaper:
     def _unless_known(self, container: str, labels: Mapping[str, str]) -> None:
         """Remove a container of ours that is no instance's: it was created after whoever wanted it had gone."""
         id = instance_of(container, labels)
-        if id in self._pool.ledger.instances or LOOK_LABEL in labels:
+        if id in self._pool.ledger.instances or not is_instance(labels):
             return
-        log.warning("container %s is no instance's: it is removed", container[:12])
+        log.warning("Removing leftover container %s", container[:12])
         stray = Instance(id, "", 0, None, self._clock.now(), State.FOUND)
         stray.container = container
         stray.uid = uid_of(labels)

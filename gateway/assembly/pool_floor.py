@@ -44,7 +44,8 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
     guarded = GuardedEngine(inner, clock, metrics, foundation.supervisor)
     closing.push("engine", guarded.close)
     logs = LogStore(per_invocation=settings.log_limit)
-    egress = Egress(guarded, folder.id)
+    egress = Egress(guarded, folder.id, clock, foundation.supervisor)
+    closing.push("watch over the firewall", egress.close)
     launcher = Launcher(
         guarded,
         clock,

@@ -16,7 +16,7 @@ from pool.engine.base import ContainerSpec, ContainerState, Engine
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import uid_of
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_kept
+from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_instance, is_kept
 from pool.pool import Pool
 from pool.states import Reason, State
 from pool.workload import Workload
@@ -44,7 +44,7 @@ class Adoption:
         The folder's lock is held, so whatever carries its identity belongs to nobody alive.
         """
         found = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
-        containers = [container for container in found if not is_kept(container)]
+        containers = [c for c in found if is_instance(c.labels) and not is_kept(c)]
         records = self._records.load()
         for container in containers:
             instance, record = self._found(container, records)

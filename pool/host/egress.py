@@ -1,42 +1,62 @@
 """The networks that a gateway makes: one for functions with `network: egress`, one for the fallback.
 
 Containers on them reach neither each other, nor the host, nor link-local addresses. Both are made when first
-needed and removed when the gateway stops.
+needed and removed when the gateway stops. Their rules are looked at again and again: a reload of the host's firewall
+takes them away.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable
 
+from pool.clock import Clock
 from pool.engine.base import Engine
 from pool.errors import StartFailed
 from pool.host import firewall, netns
+from pool.supervise import Supervisor
 from pool.workload import Kind, Workload
 
+log = logging.getLogger("hearth.network")
+
 NETWORK_LABEL = "org.hearth.gateway"
+RULES_CHECK_SECONDS = 5.0
+"""Time between two looks at the rules. So long may a reload of the host's firewall leave containers unprotected.
+A look takes five commands of some milliseconds each."""
 
 
 class Egress:
-    """Makes and removes the networks of one gateway."""
+    """The networks of one gateway: makes, protects and removes them."""
 
-    def __init__(self, engine: Engine, gateway_id: str) -> None:
+    def __init__(self, engine: Engine, gateway_id: str, clock: Clock, supervisor: Supervisor) -> None:
         self._engine = engine
         self._id = gateway_id
+        self._clock = clock
+        self._supervisor = supervisor
+        self._watch: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self._ready: dict[str, str] = {}
         self._inherited = True
-        """Whether there may be something that an earlier process has left."""
+        """True while an earlier process may have left networks or rules."""
 
     async def ensure(self) -> str:
-        """Name of the network with a way out. Raises `StartFailed` if the host cannot be protected from it."""
-        if (why := firewall.available()) is not None:
+        """Return the name of the network with a way out.
+
+        Once it is there, no command is run for it. Raises `StartFailed` if the host cannot be protected from it, and
+        `EngineError`."""
+        name = self._name("egress")
+        if name in self._ready:
+            return name
+        if (why := await firewall.available()) is not None:
             raise StartFailed(f"network: egress is not available: {why}")
         return await self._network("egress", internal=False)
 
     async def fallback(self, allowed: bool) -> str | None:
-        """Name of a network without a way out, for hosts where namespaces cannot be entered; None: not needed."""
+        """Return the name of a network without a way out, or None if none is needed or allowed.
+
+        None is needed where namespaces can be entered. Raises as `ensure` does."""
         return (
             await self._network("inside", internal=True)
             if allowed and not can_dial_into_namespaces()
@@ -44,7 +64,7 @@ class Egress:
         )
 
     async def _network(self, purpose: str, internal: bool) -> str:
-        name = f"hearth-{self._id[:8]}-{purpose}"
+        name = self._name(purpose)
         async with self._lock:
             if name not in self._ready:
                 bridge = f"hth{self._id[:8]}{purpose[0]}"
@@ -52,7 +72,7 @@ class Egress:
                 present = {network.name for network in await self._engine.networks(labels)}
                 if name not in present:
                     await self._engine.create_network(name, bridge, internal, labels)
-                if firewall.available() is None:
+                if await firewall.available() is None:
                     try:
                         await firewall.protect(bridge)
                     except firewall.FirewallError as error:
@@ -60,7 +80,49 @@ class Egress:
                             f"the host cannot be protected from the network: {error}"
                         ) from error
                 self._ready[name] = bridge
+                if self._watch is None:
+                    self._watch = self._supervisor.supervise("firewall-rules", self._keep_rules)
         return name
+
+    def _name(self, purpose: str) -> str:
+        return f"hearth-{self._id[:8]}-{purpose}"
+
+    async def close(self) -> None:
+        """Look at the rules no more. Networks and rules stay as they are."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+
+    async def _keep_rules(self) -> None:
+        while True:
+            await self._clock.sleep(RULES_CHECK_SECONDS)
+            await self.restore_rules()
+
+    async def restore_rules(self) -> None:
+        """Set the rules again that somebody has removed.
+
+        Where that fails, the network counts as not made: no container is started on it until its rules are set."""
+        async with self._lock:
+            for name, bridge in list(self._ready.items()):
+                if await firewall.available() is not None and name != self._name("egress"):
+                    continue  # the fallback without a way out may do without rules
+                try:
+                    missing = await firewall.restore(bridge)
+                except (firewall.FirewallError, OSError) as error:
+                    del self._ready[name]
+                    log.error(
+                        "Network %s has lost its firewall rules, and they cannot be set again: %s",
+                        name,
+                        error,
+                    )
+                else:
+                    if missing:
+                        log.warning(
+                            "Network %s had lost %d firewall rules; they are set again. Find what reloads them.",
+                            name,
+                            missing,
+                        )
 
     async def remove(self) -> None:
         """Remove this gateway's networks and their rules, those of an earlier process too. Raises `EngineError`."""
@@ -69,19 +131,19 @@ class Egress:
             self._inherited = True  # until all of it is done
             for network in await self._engine.networks({NETWORK_LABEL: self._id}):
                 await self._engine.remove_network(network.name)
-            if firewall.available() is None:
+            if await firewall.available() is None:
                 with contextlib.suppress(firewall.FirewallError):  # a rule about no bridge does nothing
                     for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
                         await firewall.unprotect(bridge)
             self._inherited = False
 
     def removable(self, workloads: Iterable[Workload]) -> bool:
-        """Whether there may be networks, although none of these workloads is on one."""
+        """Return whether there may be networks, although none of these workloads is on one."""
         return bool(self._ready or self._inherited) and not any(
             w.egress or (w.kind is Kind.HTTP and not can_dial_into_namespaces()) for w in workloads
         )
 
 
 def can_dial_into_namespaces() -> bool:
-    """Whether this process may open sockets inside another network namespace."""
+    """Return whether this process may open sockets inside another network namespace."""
     return netns.permitted()

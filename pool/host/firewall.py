@@ -2,13 +2,12 @@
 
 Docker's own switch between containers (`enable_icc`) covers neither the host nor the metadata address at
 169.254.169.254. The rules go into INPUT and into Docker's chain for users, at the top, so that nothing before
-them can let the traffic in. Reloading the host's firewall by hand removes them: `protect` puts them back."""
+them can let the traffic in. Reloading the host's firewall removes them: `restore` puts them back."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,22 +57,16 @@ def _rules(bridge: str) -> list[Rule]:
     return [rule for rule in (*RULES, among_themselves) if rule.program == V4 or shutil.which(V6)]
 
 
-def available() -> str | None:
-    """None if bridges can be protected here, else the reason in words. Blocks for some milliseconds."""
+async def available() -> str | None:
+    """Return why bridges cannot be protected here, or None if they can."""
     if shutil.which(V4) is None:
-        return "there is no iptables command"
+        return "there is no iptables command; install the package iptables"
     try:
-        listed = subprocess.run(
-            [V4, "-w", LOCK_WAIT, "-S", "DOCKER-USER"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        complaint = await _run([V4, "-w", LOCK_WAIT, "-S", "DOCKER-USER"])
+    except OSError as error:
         return f"iptables cannot be run: {error}"
-    if listed.returncode != 0:
-        return f"iptables has no chain DOCKER-USER that we may change: {listed.stderr.strip()}"
+    if complaint is not None:
+        return f"iptables has no chain DOCKER-USER that we may change: {complaint}"
     if not BRIDGE_FILTER.exists():
         return None  # the engine loads br_netfilter with the first network without traffic between containers
     if BRIDGE_FILTER.read_text().strip() != "1":
@@ -84,14 +77,20 @@ def available() -> str | None:
 async def protect(bridge: str) -> None:
     """Keep containers on this bridge from the host, link-local addresses and each other; idempotent.
 
-    What they reply to a connection from the host passes. Raises `FirewallError`."""
+    What they reply to a connection from the host passes. Raises `FirewallError`, and then no rule is left."""
     try:
-        for rule in _rules(bridge):
-            if await _run(rule.arguments("-C", bridge)) is not None:
-                await _must(rule.arguments("-I", bridge))
+        await restore(bridge)
     except BaseException:
         await unprotect(bridge)
         raise
+
+
+async def restore(bridge: str) -> int:
+    """Set the rules of a bridge that are missing, and return how many were. Raises `FirewallError`."""
+    missing = [rule for rule in _rules(bridge) if await _run(rule.arguments("-C", bridge)) is not None]
+    for rule in missing:
+        await _must(rule.arguments("-I", bridge))
+    return len(missing)
 
 
 async def unprotect(bridge: str) -> None:

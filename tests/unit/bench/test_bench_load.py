@@ -22,6 +22,8 @@ from pool.errors import StartFailed
 from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
+from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.workload import Kind, Workload
 from scheduler.definitions.file import load
 
@@ -44,7 +46,7 @@ async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
         engine,
         LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
-        Egress(engine, "g"),
+        Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
         on_slots=lambda instance: None,
         on_output=lambda instance, data: None,
     )

@@ -31,6 +31,8 @@ from pool.host.egress import Egress
 from pool.host.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.instance import Instance
 from pool.launcher import OBITUARY_WAIT, Launcher, LaunchSettings, container_name, user_of
+from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.transport.message import Call
 from pool.workload import Kind, Order, Workload
 
@@ -101,7 +103,7 @@ class Bench:
             self.engine,
             self.clock,
             LaunchSettings("g", self.folder, self.folder / "hosts", start_timeout),
-            Egress(self.engine, "g"),
+            Egress(self.engine, "g", self.clock, Supervisor(self.clock, Metrics())),
             on_slots=lambda _: None,
             on_output=lambda _, __: None,
         )

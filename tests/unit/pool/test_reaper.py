@@ -251,6 +251,20 @@ async def test_a_container_that_came_while_nobody_listened_is_removed(world: Wor
     await world.reaper.close()
 
 
+async def test_containers_of_a_build_and_of_somebody_who_tries_an_image_are_left_alone(world: World) -> None:
+    """Both have the gateway's label from the image; removing one would fail the build."""
+    await idle(world, world.deploy())
+    labels = {name: value for name, value in STRAY.labels.items() if name != INSTANCE_LABEL}
+    await world.clock.run(world.engine.create(replace(STRAY, name="before", labels=labels)))
+    await listening(world)
+    await world.clock.run(world.engine.create(replace(STRAY, name="after", labels=labels)))
+    await world.clock.advance(1.0)
+    for name in ("before", "after"):
+        await world.clock.run(world.engine.remove((await world.engine.inspect(name)).id))
+    assert world.pool.ledger.removals == {}
+    await world.reaper.close()
+
+
 async def test_nothing_expires_while_the_engine_is_down(world: World) -> None:
     [instance] = await idle(world, world.deploy(keep_alive=1.0))
     world.reaper._engine_down = lambda: "down"

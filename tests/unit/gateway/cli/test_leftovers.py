@@ -25,7 +25,10 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryEngine]
     async def unprotect(bridge: str) -> None:
         bridges.remove(bridge)
 
-    monkeypatch.setattr(firewall, "available", lambda: None)
+    async def available() -> None:
+        return None
+
+    monkeypatch.setattr(firewall, "available", available)
     monkeypatch.setattr(firewall, "protected_bridges", protected)
     monkeypatch.setattr(firewall, "unprotect", unprotect)
     engine = MemoryEngine(LoopClock())

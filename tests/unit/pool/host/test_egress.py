@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import StartFailed
 from pool.host import egress as egress_module
 from pool.host import firewall
-from pool.host.egress import NETWORK_LABEL, Egress
+from pool.host.egress import NETWORK_LABEL, RULES_CHECK_SECONDS, Egress
 from pool.host.firewall import FirewallError
+from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.workload import Kind, Workload
 
 IPTABLES = """\
@@ -83,8 +87,28 @@ async def engine() -> AsyncIterator[MemoryEngine]:
 
 
 @pytest.fixture
-def egress(engine: MemoryEngine) -> Egress:
-    return Egress(engine, "gateway-1")
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def new(engine: MemoryEngine, clock: VirtualClock) -> AsyncIterator[Callable[[str], Egress]]:
+    """Makes the networks of a gateway, as one process of it knows them."""
+    made: list[Egress] = []
+    supervisor = Supervisor(clock, Metrics())
+
+    def new(gateway: str) -> Egress:
+        made.append(Egress(engine, gateway, clock, supervisor))
+        return made[-1]
+
+    yield new
+    for egress in made:
+        await egress.close()
+
+
+@pytest.fixture
+def egress(new: Callable[[str], Egress]) -> Egress:
+    return new("gateway-1")
 
 
 @pytest.fixture
@@ -117,10 +141,65 @@ async def test_a_network_is_made_once_and_protected(
     assert engine.calls["create_network"] == 1
 
 
-async def test_one_that_an_earlier_process_has_left_is_used_and_protected_anew(
-    command: Command, engine: MemoryEngine, egress: Egress
+async def test_a_network_that_is_there_costs_a_start_no_command(
+    command: Command, egress: Egress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await Egress(engine, "gateway-1").ensure()
+    """Commands block, or wait for each other: a start of a function with `network: egress` needs none."""
+    await egress.ensure()
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", None)
+    monkeypatch.setattr(subprocess, "run", None)
+    assert await egress.ensure() == EGRESS
+
+
+async def test_rules_that_a_reload_has_removed_are_set_again(
+    command: Command, egress: Egress, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await egress.ensure()
+    rules = command.rules
+    command.file.write_text("")
+    await pass_time(clock, lambda: len(command.rules) == len(rules))
+    assert sorted(command.rules) == sorted(rules)
+    assert "lost 5 firewall rules" in caplog.text
+    command.file.write_text("\n".join(rules[1:]) + "\n")
+    await pass_time(clock, lambda: len(command.rules) == len(rules))
+
+
+async def test_a_network_whose_rules_cannot_be_set_again_gets_no_container_until_they_are(
+    command: Command, egress: Egress, caplog: pytest.LogCaptureFixture
+) -> None:
+    await egress.ensure()
+    command.file.write_text("")
+    command.fails("-I", "out of memory")
+    await egress.restore_rules()
+    assert "cannot be set again" in caplog.text
+    with pytest.raises(StartFailed, match="out of memory"):
+        await egress.ensure()
+    command.works("-I")
+    assert await egress.ensure() == EGRESS
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+
+
+@pytest.mark.usefixtures("shut_out")
+async def test_the_fallback_goes_on_without_rules_where_there_is_no_command(
+    command: Command, egress: Egress
+) -> None:
+    await egress.fallback(True)
+    (command.folder / firewall.V4).unlink()
+    await egress.restore_rules()
+    assert await egress.fallback(True) == FALLBACK
+
+
+async def pass_time(clock: VirtualClock, until: Callable[[], bool]) -> None:
+    """Let the clock go on, and commands run, until something is so; the test's own time-out bounds it."""
+    while not until():
+        await clock.advance(RULES_CHECK_SECONDS)
+        await asyncio.sleep(0.01)
+
+
+async def test_one_that_an_earlier_process_has_left_is_used_and_protected_anew(
+    command: Command, engine: MemoryEngine, egress: Egress, new: Callable[[str], Egress]
+) -> None:
+    await new("gateway-1").ensure()
     command.file.write_text("")
     await egress.ensure()
     assert engine.calls["create_network"] == 1
@@ -182,13 +261,13 @@ async def test_the_fallback_has_no_way_out_and_can_do_without_rules(
 
 @pytest.mark.usefixtures("shut_out")
 async def test_removing_takes_away_all_networks_and_rules_of_this_gateway_and_no_others(
-    command: Command, engine: MemoryEngine, egress: Egress
+    command: Command, engine: MemoryEngine, egress: Egress, new: Callable[[str], Egress]
 ) -> None:
-    other = Egress(engine, "another-one")
+    other = new("another-one")
     for made in (egress, other):
         await made.ensure()
         await made.fallback(True)
-    await Egress(engine, "gateway-1").remove()  # by a later process, that made none of it
+    await new("gateway-1").remove()  # by a later process, that made none of it
     assert await names(engine) == []
     assert command.rules_of(BRIDGE) == command.rules_of(INSIDE) == 0
     assert len(command.rules) == 2 * (len(firewall.RULES) + 1)
@@ -279,17 +358,17 @@ async def test_a_rule_that_is_there_and_cannot_be_removed_is_a_fault(command: Co
         await firewall.unprotect("bridge0")
 
 
-def test_whether_a_host_can_be_protected(
+async def test_whether_a_host_can_be_protected(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert firewall.available() is None
+    assert await firewall.available() is None
     switch = tmp_path / "switch"
     monkeypatch.setattr(firewall, "BRIDGE_FILTER", switch)
     switch.write_text("1\n")
-    assert firewall.available() is None
+    assert await firewall.available() is None
     switch.write_text("0\n")
-    assert "passes no rules" in str(firewall.available())
+    assert "passes no rules" in str(await firewall.available())
     (command.folder / firewall.V4).write_text("#!/no/such/program\n")
-    assert "cannot be run" in str(firewall.available())
+    assert "cannot be run" in str(await firewall.available())
     (command.folder / firewall.V4).unlink()
-    assert firewall.available() == "there is no iptables command"
+    assert await firewall.available() == "there is no iptables command; install the package iptables"

@@ -16,6 +16,8 @@ from pool.errors import StartFailed
 from pool.host.egress import Egress
 from pool.instance import Instance
 from pool.launcher import Launcher, LaunchSettings
+from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.workload import Kind, Order, Workload
 from scheduler.definitions.source_folder import SourceCode, SourceError
 from scheduler.deploy.code_store import CodeStore
@@ -82,7 +84,7 @@ async def test_code_that_is_gone_is_a_failed_start_of_the_platform(tmp_path: Pat
         engine,
         LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
-        Egress(engine, "g"),
+        Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
         on_slots=lambda _: None,
         on_output=lambda _, __: None,
     )
