@@ -31,7 +31,7 @@ _CLOSING = {"[": "]", "{": "}"}
 
 def loads(body: bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
     """Return what `json.loads` returns, and raise what it raises."""
-    return _Parser(_text(body), json.JSONDecoder(parse_constant=parse_constant)).whole()
+    return _StepParser(_text(body), json.JSONDecoder(parse_constant=parse_constant)).whole()
 
 
 def _text(body: bytes) -> str:
@@ -50,7 +50,7 @@ def _text(body: bytes) -> str:
     return "".join(parts)
 
 
-class _Parser:
+class _StepParser:
     """One text that is parsed.
 
     Attempts at values that are too large for them cost time as well. `_credit` bounds their characters: it grows by
@@ -259,7 +259,7 @@ def dumps(
 
 
 class _Writer:
-    """One value that is written. `_credit` bounds what is weighed in vain, as in `_Parser`."""
+    """One value that is written. `_credit` bounds what is weighed in vain, as in `_StepParser`."""
 
     def __init__(self, encoder: json.JSONEncoder, errors: str) -> None:
         self._encode = encoder.encode

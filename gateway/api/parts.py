@@ -25,7 +25,7 @@ from scheduler.jobs.starting import JobStarts
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.triggers import Triggers
-from scheduler.workflows.runs import Runs
+from scheduler.workflows.runs import WorkflowRuns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ApiParts:
     calls: Store
     callbacks: CallbackStore
     worker: Worker
-    runs: Runs
+    runs: WorkflowRuns
     jobs: Jobs
     job_starts: JobStarts
     kept_containers: KeptContainers

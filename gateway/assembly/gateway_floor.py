@@ -25,7 +25,7 @@ from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
 from pool.observe.metrics import Metrics
-from scheduler.definitions.brokers import SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.triggers.event import Publish
 
@@ -116,7 +116,7 @@ def build_sources(foundation: Foundation, scheduler_floor: SchedulerFloor) -> So
     """Build the connections to message brokers, which follow the definitions file."""
     calls, functions = scheduler_floor.stores.calls, scheduler_floor.targets["function"]
 
-    def publish_to(source: SourceDefinition) -> Publish:
+    def publish_to(source: BrokerDefinition) -> Publish:
         if source.function is None:
             return scheduler_floor.triggers.publish
         return Direct(source.name, source.function, functions, calls, foundation.clock)

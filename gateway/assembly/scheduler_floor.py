@@ -39,7 +39,7 @@ from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.triggers import Triggers
-from scheduler.workflows.runs import Runs
+from scheduler.workflows.runs import WorkflowRuns
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 
 
@@ -64,7 +64,7 @@ class SchedulerFloor:
     reaper: Reaper
     stores: Stores
     worker: Worker
-    runs: Runs
+    runs: WorkflowRuns
     jobs: Jobs
     job_starts: JobStarts
     kept_containers: KeptContainers
@@ -204,9 +204,9 @@ def build_jobs(
     return jobs
 
 
-def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry: Registry) -> Runs:
+def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry: Registry) -> WorkflowRuns:
     """Build the runs of workflows, which are told of the calls that are their steps."""
-    runs = Runs(
+    runs = WorkflowRuns(
         stores.runs,
         foundation.clock,
         foundation.metrics,
@@ -220,7 +220,7 @@ def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry:
     return runs
 
 
-def connect_triggers(triggers: Triggers, worker: Worker, runs: Runs, jobs: Jobs) -> None:
+def connect_triggers(triggers: Triggers, worker: Worker, runs: WorkflowRuns, jobs: Jobs) -> None:
     """Have the end of a call, a run and a job be an event for the triggers."""
     emitted = Emitted(triggers)
     worker.followers.append(emitted.by_call)
@@ -238,7 +238,7 @@ def queue_depths(dispatcher: Dispatcher) -> Iterator[tuple[tuple[str, ...], floa
     return (((label,), depth) for label, depth in waiting.items())
 
 
-def who_waits(writer: Writer, worker: Worker, runs: Runs) -> Iterator[tuple[tuple[str, ...], float]]:
+def who_waits(writer: Writer, worker: Worker, runs: WorkflowRuns) -> Iterator[tuple[tuple[str, ...], float]]:
     """Return for the metrics how many callers wait for the store, and for the end of calls and runs."""
     waits = {**writer.waiting, "call": worker.waiting, "run": runs.waiting}
     return (((what,), count) for what, count in waits.items())

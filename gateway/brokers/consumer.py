@@ -15,7 +15,7 @@ from pool.backoff import jitter
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
-from scheduler.definitions.brokers import SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.triggers.event import Publish
 from scheduler.triggers.wire import EventFault
 
@@ -44,7 +44,7 @@ class Source:
 
     def __init__(
         self,
-        definition: SourceDefinition,
+        definition: BrokerDefinition,
         broker: Broker,
         publish: Publish,
         clock: Clock,

@@ -7,7 +7,7 @@ import hashlib
 from pool.clock import Clock
 from scheduler.calls.store import Store
 from scheduler.calls.targets import Start, Target
-from scheduler.definitions.language.terms import Terms
+from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import binary_headers
 
@@ -25,7 +25,7 @@ class Direct:
     async def __call__(self, event: Event) -> int:
         cause = "\0".join(("source", self._source, self._name, event.source, event.id))
         id = hashlib.sha256(cause.encode()).hexdigest()[:32]
-        told = Terms(context=(("Source", self._source),))
+        told = CallOverrides(context=(("Source", self._source),))
         start = Start(id, self._name, event.data, binary_headers(event), told)
         await self._store.begin([self._target.work(start)], self._clock.wall(), f"source:{self._source}")
         self._target.begun([start.id])

@@ -9,7 +9,7 @@ from gateway.brokers.broker import Broker
 from gateway.brokers.consumer import Source
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic, RedisStream
 from scheduler.triggers.event import Publish
 
 
@@ -19,7 +19,7 @@ class Sources:
 
     def __init__(
         self,
-        publish_to: Callable[[SourceDefinition], Publish],
+        publish_to: Callable[[BrokerDefinition], Publish],
         gateway_id: str,
         clock: Clock,
         metrics: Metrics,
@@ -28,13 +28,13 @@ class Sources:
         self._gateway_id = gateway_id
         self._clock = clock
         self._metrics = metrics
-        self._declared: dict[str, SourceDefinition] = {}
+        self._declared: dict[str, BrokerDefinition] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self.running: dict[str, Source] = {}
 
-    def declare(self, definitions: Mapping[str, SourceDefinition]) -> None:
+    def declare(self, definitions: Mapping[str, BrokerDefinition]) -> None:
         """Have these sources and no others. What has changed is stopped and started soon; no server is waited for."""
         self._declared = dict(definitions)
         task = asyncio.ensure_future(self._apply())
@@ -60,7 +60,7 @@ class Sources:
                     self.running[name] = self._make(definition)
                     self.running[name].start()
 
-    def _make(self, definition: SourceDefinition) -> Source:
+    def _make(self, definition: BrokerDefinition) -> Source:
         def dropped() -> None:
             source.count("dropped")
 
@@ -68,7 +68,7 @@ class Sources:
         source = Source(definition, broker, self._publish_to(definition), self._clock, self._metrics)
         return source
 
-    def _broker(self, definition: SourceDefinition, dropped: Callable[[], None]) -> Broker:
+    def _broker(self, definition: BrokerDefinition, dropped: Callable[[], None]) -> Broker:
         """The library of a kind is an extra, and takes memory: it is imported when the first source needs it."""
         match definition.broker:
             case RedisStream() as stream:

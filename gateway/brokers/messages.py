@@ -6,7 +6,7 @@ import json
 from urllib.parse import quote
 
 from gateway.brokers.broker import Message
-from scheduler.definitions.brokers import SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.triggers.event import REQUIRED, Event
 from scheduler.triggers.wire import EventFault, is_media_type, of_http, of_structured
 
@@ -14,7 +14,7 @@ LARGEST = 6 * 2**20
 """Bytes of a message, as many as POST /events takes: one that could never be kept would stand in the way of all."""
 
 
-def events_of(message: Message, definition: SourceDefinition, address: str) -> list[Event]:
+def events_of(message: Message, definition: BrokerDefinition, address: str) -> list[Event]:
     """The events of a message: several where it is a batch. Raises `EventFault` for one that says that it is a
     CloudEvent and is none, for one without data, and for one that is too large."""
     if message.fault is not None:

@@ -13,7 +13,7 @@ import httpx
 from gateway.callbacks.signing import signed_headers
 from pool.clock import Clock
 from scheduler.calls.callbacks import Delivery
-from scheduler.definitions.language.callback_allow import Allowed, as_ip, place_of
+from scheduler.definitions.language.callback_allow import Allowed, as_ip, parse_callback
 
 TIMEOUT = 15.0
 """Seconds that an attempt may take, the look-up of the name included."""
@@ -55,7 +55,7 @@ class Sender:
             return Attempt(f"{type(error).__name__}: {error}")
 
     async def _send(self, delivery: Delivery) -> Attempt:
-        place = place_of(delivery.url)
+        place = parse_callback(delivery.url)
         literal = as_ip(place.host)
         found = await self._resolve(place.host, place.port) if literal is None else [str(literal)]
         address = self._allowed.usable(place, found)

@@ -67,7 +67,7 @@ class Caller:
 
     async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
-        background = Background(call.id, claim.attempt, call.terms.timeout, call.terms.context)
+        background = Background(call.id, claim.attempt, call.overrides.timeout, call.overrides.context)
         answer = KeptBody(self._store, partial(self._store.begin_payload, call.id), self._coming)
         pieces = None if call.payload is None else self._store.pieces(call.payload.id)
         exchange = _Exchange(call.body, pieces, answer)
@@ -123,7 +123,7 @@ def is_plain(call: NewCall, function: Function) -> bool:
         size <= LARGEST_PLAIN
         and call.payload is None
         and size <= function.limits.max_body
-        and call.terms.timeout is None
+        and call.overrides.timeout is None
         and (
             (request.method == "POST" and not request.sub_path)
             if kind is HANDLER
@@ -195,7 +195,7 @@ def head_of(claim: Claim, function: Function) -> Head:
     if lines is None:
         lines = call.request.prepared = _passed(call.request)
     # Of a head nothing but this is asked for: what goes on after a hand-over makes a request of its own.
-    return Head({}, function.name, lines + _told(claim.attempt, call.terms.context), 0, [], False)
+    return Head({}, function.name, lines + _told(claim.attempt, call.overrides.context), 0, [], False)
 
 
 def _passed(request: Request) -> bytes:

@@ -21,7 +21,7 @@ class Background:
     timeout: float | None = None
     """Seconds that the run may take; None: the function's `timeout`."""
     context: tuple[tuple[str, str], ...] = ()
-    """What else the function is told, see `Terms.context`."""
+    """What else the function is told, see `CallOverrides.context`."""
     problem: Problem | None = None
     """Set if the function's own answer is not the outcome, also where its head was passed on already."""
     phases: Phases | None = None

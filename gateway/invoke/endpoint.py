@@ -20,8 +20,8 @@ from gateway.invoke.invocation import HandedOver, Invocation
 from gateway.invoke.outcome import Outcomes, check_outcome, exec_seconds_of, interruption
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
-from pool.cpu_policy import set_policy
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
+from pool.host.cpu_policy import set_policy
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.observe.logs import LogStore

@@ -24,8 +24,8 @@ from gateway.invoke.outcome import EXEC, Outcomes, exec_seconds_of
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
 from pool.clock import Clock, LazyTimer
-from pool.cpu_policy import set_policy
 from pool.errors import NotSent
+from pool.host.cpu_policy import set_policy
 from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.transport.connection import HttpConnection

@@ -30,7 +30,14 @@ from pool.engine.base import (
 )
 from pool.engine.container_config import container_config, nano_cpus
 from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, info_of, network_of, state_of
-from pool.engine.docker_api import ANSWER_TIMEOUT, UNLIMITED, DockerApi, Refused, gather_bounded, next_piece
+from pool.engine.docker_api import (
+    ANSWER_TIMEOUT,
+    UNLIMITED,
+    DockerApi,
+    EngineRefused,
+    gather_bounded,
+    next_piece,
+)
 from pool.engine.measure import measured
 from pool.observe.metrics import Metrics
 
@@ -82,7 +89,7 @@ class DockerEngine:
             try:
                 async with self._clock.timeout(PING_TIMEOUT):
                     (await self._api.call("GET", "/version"))["ApiVersion"]
-            except Refused as error:
+            except EngineRefused as error:
                 raise EngineUnreachable(
                     f"The engine at {self.address} is not well: {error.message}"
                 ) from error
@@ -98,7 +105,7 @@ class DockerEngine:
         with self._verb("start", f"start container {_short(container)}"):
             try:
                 await self._api.call("POST", f"/containers/{container}/start")
-            except Refused as error:
+            except EngineRefused as error:
                 if error.status != 400:
                     raise
                 raise NotRunnable(f"Cannot start container {_short(container)}: {error.message}") from error
@@ -112,7 +119,7 @@ class DockerEngine:
         with self._verb("remove", f"remove container {_short(container)}"), _absent_is_fine():
             try:
                 await self._api.call("DELETE", path, {"force": "true", "v": "true"})
-            except Refused as error:
+            except EngineRefused as error:
                 if error.status != 409 or "already in progress" not in error.message:
                     raise
                 # Somebody else is removing it: it is gone when that has ended.
@@ -130,7 +137,7 @@ class DockerEngine:
         """Return the state of a container, or None if it is gone."""
         try:
             return await self._state(container)
-        except Refused as error:
+        except EngineRefused as error:
             if error.status != 404:
                 raise
             return None
@@ -158,7 +165,7 @@ class DockerEngine:
                     while (piece := await next_piece(response.content)) is not None:
                         output += piece[1]
                         del output[: max(0, len(output) - limit)]
-            except Refused as error:
+            except EngineRefused as error:
                 if error.status == 501 or "does not support reading" in error.message:
                     return b""  # made with `keep_output=False`
                 raise
@@ -169,7 +176,7 @@ class DockerEngine:
             try:
                 # The last dot follows a link at the end of the path, and asks for a folder.
                 return await self._archive(container, f"{path}/.", limit)
-            except Refused as error:
+            except EngineRefused as error:
                 if NO_FOLDER not in error.message:
                     raise
             return await self._archive(container, path, limit)
@@ -286,7 +293,7 @@ class DockerEngine:
         """Turn refusals, broken connections and senseless answers into our errors, with what could not be done."""
         try:
             yield
-        except Refused as error:
+        except EngineRefused as error:
             message = f"Cannot {deed}: {error.message}"
             if error.status == 404:
                 raise NotFound(message) from error
@@ -318,7 +325,7 @@ def _filters(labels: Mapping[str, str], **others: Sequence[str]) -> dict[str, st
 def _absent_is_fine() -> Iterator[None]:
     try:
         yield
-    except Refused as error:
+    except EngineRefused as error:
         if error.status != 404:
             raise
 
@@ -328,7 +335,7 @@ def _bad_paths() -> Iterator[None]:
     """Raise `BadPath` for what the engine calls its own fault and is the path's."""
     try:
         yield
-    except Refused as error:
+    except EngineRefused as error:
         if any(words in error.message for words in BAD_PATHS):
             raise BadPath(error.message) from error
         raise
@@ -339,6 +346,6 @@ def _done_already(words: str) -> Iterator[None]:
     """The engine's refusal to bring about what is so already; it has no status of its own."""
     try:
         yield
-    except Refused as error:
+    except EngineRefused as error:
         if words not in error.message:
             raise

@@ -27,7 +27,7 @@ Params = Mapping[str, str]
 T = TypeVar("T")
 
 
-class Refused(Exception):
+class EngineRefused(Exception):
     """The engine answered with an error."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -40,8 +40,8 @@ class Refused(Exception):
 class DockerApi:
     """An engine's API. Make it inside a running event loop, and `close` it.
 
-    Every request may raise `Refused`, `aiohttp.ClientError`, `OSError` and `TimeoutError`. The number of connections
-    is not limited: whoever is attached, waits or watches holds one as long as a container runs."""
+    Every request may raise `EngineRefused`, `aiohttp.ClientError`, `OSError` and `TimeoutError`. The number of
+    connections is not limited: whoever is attached, waits or watches holds one as long as a container runs."""
 
     def __init__(self, address: EngineAddress, clock: Clock) -> None:
         self._clock = clock
@@ -94,7 +94,7 @@ class DockerApi:
             content["timeout"] = timeout
         async with self._session.request(method, path, params=params, **content) as response:
             if response.status >= 400:
-                raise Refused(response.status, refusal(await response.read()))
+                raise EngineRefused(response.status, refusal(await response.read()))
             try:
                 yield response
             finally:
@@ -122,7 +122,7 @@ class DockerApi:
             raise
         if status >= 400:
             await connection.close()
-            raise Refused(status, refusal(body))
+            raise EngineRefused(status, refusal(body))
         return connection
 
 

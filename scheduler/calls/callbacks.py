@@ -81,7 +81,7 @@ class Callbacks:
     def __call__(self, claim: Claim, ending: Ending) -> Iterable[NewCallback]:
         """The callback of the call's own, else its function's."""
         call = claim.call
-        url = call.terms.callback or self._plan_of(call.function).callback
+        url = call.overrides.callback or self._plan_of(call.function).callback
         if not url or ending.status is Status.CANCELLED or call.owner:
             return ()
         # What was allowed when the call was accepted may not be any more.

@@ -10,7 +10,7 @@ log = logging.getLogger("hearth.durable")
 P = ParamSpec("P")
 
 
-def what_follows(
+def collect_follow_ups(
     subject: Callable[[], str],
     followers: Iterable[Callable[P, Iterable[object]]],
     *ended: P.args,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from scheduler.definitions.language.terms import NO_TERMS, Terms
+from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
 
 HeaderList = list[tuple[bytes, bytes]]
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class NewCall(NamedTuple):
     kept itself, and decides whether it is run again. Empty: nobody."""
     part: str = ""
     """Which part it is: unique within its owner. The same part is accepted once."""
-    terms: Terms = NO_TERMS
+    overrides: CallOverrides = NO_OVERRIDES
     payload: Payload | None = None
     """Where the body is, if `body` does not hold it: it is large."""
     caller: str = ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 
-DEFAULT = Policy()
+DEFAULT = RetryPolicy()
 MOST_KNOWN = 4096
 """Functions whose plans are remembered."""
 
@@ -18,7 +18,7 @@ MOST_KNOWN = 4096
 class FunctionPlan:
     """`slots`: calls that it can serve at once. `exec_seconds`: how long one takes; None: not known."""
 
-    policy: Policy = DEFAULT
+    policy: RetryPolicy = DEFAULT
     slots: int = 1
     exec_seconds: float | None = None
     on_success: str | None = None
@@ -61,7 +61,7 @@ class Plans:
             # Half of them is all: nobody calls it directly. What has no memory would take places only to wait.
             slots = 2 * min(slots, max(1, self._registry.memory_budget // definition.memory))
         return FunctionPlan(
-            Policy(
+            RetryPolicy(
                 retries.attempts,
                 retries.backoff,
                 retries.max_backoff,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pool.backoff import jitter
 from pool.clock import Clock
 from scheduler.calls.model import Claim, Ending, Result, Status
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 
 PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
 """Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RunFailure:
     """How a run failed: any of these names in a policy's `on` has it tried again."""
 
     names: frozenset[str]
@@ -34,36 +34,43 @@ class Failure:
     """Whether the function may have done anything: only such runs use up the policy's attempts."""
 
 
-def failure_of(result: Result) -> Failure | None:
+def find_failure(result: Result) -> RunFailure | None:
     """How a run failed; None: it did not."""
     slug = result.problem
     if slug is None and result.status < 400:
         return None
     if slug == "not-kept":  # it would not fit the next time either, and the function has done its work
-        return Failure(frozenset(), ran=True)
+        return RunFailure(frozenset(), ran=True)
     status = str(result.status)
     if slug is None:
-        return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
+        return RunFailure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
     if slug in NOT_RUN:
-        return Failure(frozenset({"429"}), ran=False)
+        return RunFailure(frozenset({"429"}), ran=False)
     if slug == "timeout":
-        return Failure(frozenset({"timeout", status}), ran=True)
+        return RunFailure(frozenset({"timeout", status}), ran=True)
     if slug in CRASHES:
-        return Failure(frozenset({"crash", status}), ran=True)
+        return RunFailure(frozenset({"crash", status}), ran=True)
     if result.blame == "platform" or slug in PLATFORM_SLUGS:
-        return Failure(frozenset({"platform"}), ran=False)
-    return Failure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
+        return RunFailure(frozenset({"platform"}), ran=False)
+    return RunFailure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
 
 
 def judge(
-    policy: Policy, result: Result, *, attempt: int, failures: int, since: float, now: float, jitter: float
+    policy: RetryPolicy,
+    result: Result,
+    *,
+    attempt: int,
+    failures: int,
+    since: float,
+    now: float,
+    jitter: float,
 ) -> Verdict:
     """What becomes of a call after a run. `failures` are those before it; `jitter`, 0 to 1, shortens the pause.
 
     A run that never reached its function uses up no attempt: an engine that is down for an hour costs calls an hour,
     and none of them its life, unless that is more than their `max_event_age`.
     """
-    failure = failure_of(result)
+    failure = find_failure(result)
     if failure is None:
         return Verdict(Status.SUCCEEDED, failures)
     failures += failure.ran
@@ -77,19 +84,19 @@ def judge(
     return Verdict(Status.QUEUED, failures, due)
 
 
-def pause_after(attempt: int, policy: Policy) -> float:
+def pause_after(attempt: int, policy: RetryPolicy) -> float:
     """Seconds until the next run after so many: exponential, bounded."""
     return min(policy.max_backoff, policy.backoff * 2.0 ** min(attempt - 1, 60))
 
 
-def has_expired(policy: Policy, since: float, now: float) -> bool:
+def has_expired(policy: RetryPolicy, since: float, now: float) -> bool:
     """Whether it is too late to run a call at all."""
     return now >= since + policy.max_event_age
 
 
-def ending_of(claim: Claim, policy: Policy, result: Result, clock: Clock) -> Ending:
+def ending_of(claim: Claim, policy: RetryPolicy, result: Result, clock: Clock) -> Ending:
     """Return what is recorded of a call whose run has brought this."""
-    if failure_of(result) is None:  # as most: nothing is to be decided
+    if find_failure(result) is None:  # as most: nothing is to be decided
         return Ending(claim.call.id, SUCCEEDED, claim.failures, result)
     verdict = judge(
         policy,

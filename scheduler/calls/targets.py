@@ -8,7 +8,7 @@ from typing import Protocol
 
 from scheduler.calls.model import HeaderList, NewCall, Request
 from scheduler.calls.store import Store
-from scheduler.definitions.language.terms import NO_TERMS, Terms
+from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Start:
     body: bytes
     headers: HeaderList
     """Of the request, without its length."""
-    terms: Terms = NO_TERMS
+    overrides: CallOverrides = NO_OVERRIDES
     depth: int = 0
     """How many starts led to this one."""
 
@@ -78,5 +78,5 @@ class FunctionTarget:
             request=Request(headers=headers),
             body=start.body,
             depth=start.depth,
-            terms=start.terms,
+            overrides=start.overrides,
         )

@@ -19,7 +19,7 @@ from scheduler.definitions.language.located_yaml import KeyPath
 from scheduler.definitions.language.units import Duration, duration_between
 
 Text = Annotated[str, types.text(r"[!-~]{1,255}", "1 to 255 printable ASCII characters without spaces")]
-SourceName = Annotated[
+BrokerName = Annotated[
     str,
     types.text(
         types.NAME, "1 to 63 lower-case letters, digits, - or _ with a letter first, to be a source's name"
@@ -41,7 +41,7 @@ def split_url(url: str, schemes: Collection[str]) -> SplitResult:
     return parts
 
 
-class Broker(Keys):
+class BrokerKeys(Keys):
     """What the three kinds share: where the server is, as a URL or as the name of a variable that has it."""
 
     SCHEMES: ClassVar[tuple[str, ...]]
@@ -74,7 +74,7 @@ class Broker(Keys):
                 yield from _url_faults("url_env", given, cls.SCHEMES, f"the variable {variable} ")
 
 
-class RedisStream(Broker):
+class RedisStream(BrokerKeys):
     """A stream, read as a member of a consumer group."""
 
     SCHEMES = ("redis", "rediss", "unix")
@@ -89,7 +89,7 @@ class RedisStream(Broker):
     """Seconds after which what another consumer has not acknowledged is taken over."""
 
 
-class JetStream(Broker):
+class JetStream(BrokerKeys):
     """A stream of NATS JetStream, read by a durable consumer."""
 
     SCHEMES = ("nats", "tls")
@@ -104,7 +104,7 @@ class JetStream(Broker):
     """Of the messages that are there already, when the consumer is made: all are read, or none."""
 
 
-class MqttTopic(Broker):
+class MqttTopic(BrokerKeys):
     """Topics of an MQTT 5 server, subscribed to with QoS 1 in a session that the server keeps."""
 
     SCHEMES = ("mqtt", "mqtts")
@@ -117,7 +117,7 @@ class MqttTopic(Broker):
     """Seconds that the server keeps messages for us while we are away."""
 
 
-KINDS: dict[str, tuple[type[Broker], str]] = {
+BROKER_KINDS: dict[str, tuple[type[BrokerKeys], str]] = {
     "redis": (RedisStream, "redis"),
     "nats": (JetStream, "nats"),
     "mqtt": (MqttTopic, "paho.mqtt"),
@@ -133,7 +133,7 @@ def _is_uri(value: str) -> str:
     return value
 
 
-class Handling(Keys):
+class MessageHandling(Keys):
     """What becomes of a source's messages, whatever its kind."""
 
     function: types.FunctionName | None = None
@@ -146,21 +146,21 @@ class Handling(Keys):
     """Messages that are taken and not yet acknowledged, at most."""
 
 
-class SourceDefinition(Handling):
+class BrokerDefinition(MessageHandling):
     """A queue whose messages are events."""
 
-    name: SourceName
+    name: BrokerName
     broker: RedisStream | JetStream | MqttTopic
 
     @property
     def kind(self) -> str:
         """`redis`, `nats` or `mqtt`."""
-        return next(kind for kind, (model, _) in KINDS.items() if isinstance(self.broker, model))
+        return next(kind for kind, (model, _) in BROKER_KINDS.items() if isinstance(self.broker, model))
 
 
-def read_sources(
+def read_brokers(
     reader: Reader, given: Mapping[str, object], functions: Collection[str]
-) -> dict[str, SourceDefinition]:
+) -> dict[str, BrokerDefinition]:
     """The sources at `sources`, without those at fault. `functions` are those that they may call."""
     read = {name: _read_source(reader, name, keys, functions) for name, keys in given.items()}
     return {name: source for name, source in read.items() if source is not None}
@@ -168,28 +168,28 @@ def read_sources(
 
 def _read_source(
     reader: Reader, name: str, given: object, functions: Collection[str]
-) -> SourceDefinition | None:
+) -> BrokerDefinition | None:
     path: KeyPath = ("sources", name)
     if not isinstance(given, dict):
-        reader.fault(path, f"must be a mapping with one of {listed(KINDS)}, not {shown(given)}")
+        reader.fault(path, f"must be a mapping with one of {listed(BROKER_KINDS)}, not {shown(given)}")
         return None
-    keys = reader.known(given, (*KINDS, *Handling.model_fields), path)
-    brokers = {kind: keys.pop(kind) for kind in KINDS if kind in keys}
+    keys = reader.known(given, (*BROKER_KINDS, *MessageHandling.model_fields), path)
+    brokers = {kind: keys.pop(kind) for kind in BROKER_KINDS if kind in keys}
     if len(brokers) != 1:
         found = f"{listed(brokers)} are here" if brokers else "none is here"
-        reader.fault(path, f"must have one of {listed(KINDS)}; {found}")
+        reader.fault(path, f"must have one of {listed(BROKER_KINDS)}; {found}")
     read = [_read_broker(reader, kind, own, (*path, kind)) for kind, own in brokers.items()]
     called = keys.get("function")
     if isinstance(called, str) and re.fullmatch(types.NAME, called) and called not in functions:
         reader.fault((*path, "function"), no_such("function", called, sorted(functions)))
     if len(read) != 1 or read[0] is None:
-        reader.model(Handling, keys, keys, path)  # what else is wrong with it is told as well
+        reader.model(MessageHandling, keys, keys, path)  # what else is wrong with it is told as well
         return None
-    return reader.model(SourceDefinition, {**keys, "name": name, "broker": read[0]}, keys, path)[0]
+    return reader.model(BrokerDefinition, {**keys, "name": name, "broker": read[0]}, keys, path)[0]
 
 
-def _read_broker(reader: Reader, kind: str, given: object, path: KeyPath) -> Broker | None:
-    model, module = KINDS[kind]
+def _read_broker(reader: Reader, kind: str, given: object, path: KeyPath) -> BrokerKeys | None:
+    model, module = BROKER_KINDS[kind]
     if not _is_installed(module):
         advice = f"pip install 'hearth-faas[{kind}]'"
         reader.fault(path, f"needs a package that is not installed; {advice}")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pool.workload import Kind
 from scheduler.definitions import source_folder
-from scheduler.definitions.brokers import SourceDefinition, read_sources
+from scheduler.definitions.brokers import BrokerDefinition, read_brokers
 from scheduler.definitions.container_keys import SHAPE, ContainerKeys
 from scheduler.definitions.jobs import JobDefinition, read_jobs
 from scheduler.definitions.language import key_types as types
@@ -58,7 +58,7 @@ class Defaults(ContainerKeys):
     web: types.Switch = False
     """Its HTML and cookies are for browsers, on our origin."""
     labels: types.Labels = {}
-    retries: types.Retries = types.Retries()
+    retries: types.RetryKeys = types.RetryKeys()
     """Of calls that are accepted to be run later."""
     max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 6 * 3600.0
     """Seconds after which an accepted call that has not succeeded is given up."""
@@ -127,7 +127,7 @@ class Definitions(BaseModel):
     workflows: dict[str, WorkflowDefinition] = {}
     jobs: dict[str, JobDefinition] = {}
     triggers: dict[str, TriggerDefinition] = {}
-    sources: dict[str, SourceDefinition] = {}
+    sources: dict[str, BrokerDefinition] = {}
     """Queues whose messages are events."""
 
 
@@ -204,7 +204,7 @@ class _Loader(Reader):
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
         startable: dict[str, Collection[str]] = {"function": functions, "workflow": workflows, "job": jobs}
         triggers = read_triggers(self, self.mapping(root, "triggers"), startable)
-        message_sources = read_sources(self, self.mapping(root, "sources"), functions)
+        message_sources = read_brokers(self, self.mapping(root, "sources"), functions)
         if self.faults or defaults is None:
             return None
         sound = {name: function for name, function in functions.items() if function is not None}

@@ -62,7 +62,7 @@ class StepDefinition(Keys):
     """A list: the function is called once for each item."""
     parallel: Annotated[int, types.whole(1, 1000)] = 8
     """Items that are begun and have not ended."""
-    retries: types.Retries | None = None
+    retries: types.RetryKeys | None = None
     """None: the function's."""
     timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None
     """Seconds of one run of the function; None: the function's."""

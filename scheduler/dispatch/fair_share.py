@@ -165,7 +165,7 @@ def plan(snapshot: Snapshot) -> ReclaimPlan:
     One for whom all together is not enough holds back nobody, and nothing is given up for it.
     """
     share = shares(snapshot.budget, snapshot.parties)
-    exchange = _Exchange(snapshot, share)
+    exchange = _EvictionPlan(snapshot, share)
     line: list[str] = []
     later: list[str] = []
     for claimer in claimers(snapshot, share):
@@ -195,7 +195,7 @@ class _Outlook(Enum):
     """As things are."""
 
 
-class _Exchange:
+class _EvictionPlan:
     """The memory while it is dealt out to one claimer after the other."""
 
     def __init__(self, snapshot: Snapshot, share: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.workload import Keep
 from scheduler.calls.destinations import call_of, led_too_deep
-from scheduler.calls.followers import what_follows
+from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
@@ -54,7 +54,7 @@ class Keeper(Protocol):
         """Remove those of all other functions."""
 
 
-class Runs(Protocol):
+class TaskQueue(Protocol):
     """Who carries out the tasks; `scheduler.calls.running.worker.Worker`."""
 
     def notify(self) -> None: ...
@@ -68,7 +68,7 @@ class Jobs:
     def __init__(
         self,
         store: JobStore,
-        worker: Runs,
+        worker: TaskQueue,
         functions: OwnFunctions,
         clock: Clock,
         metrics: Metrics,
@@ -222,7 +222,7 @@ class Jobs:
         now = self._clock.wall()
         status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
-        follow = what_follows(lambda: f"job {job.id}", self.on_job_ended, summary)
+        follow = collect_follow_ups(lambda: f"job {job.id}", self.on_job_ended, summary)
         if await self.store.end(job, status, tasks, follow, now):
             log.info("job %s has ended: %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1

@@ -73,7 +73,7 @@ class NewJob:
     depth: int = 0
     """How many starts led to this one."""
     context: tuple[tuple[str, str], ...] = ()
-    """What its tasks are told besides, see `Terms.context`."""
+    """What its tasks are told besides, see `CallOverrides.context`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

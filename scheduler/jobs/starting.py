@@ -153,4 +153,6 @@ class JobTarget:
             definition = definition.model_copy(update={"inputs": checked_inputs(inputs)})
         elif definition.count is not None and start.body:
             each = start.body
-        return self._starts.new_job(start.id, start.name, definition, each, start.depth, start.terms.context)
+        return self._starts.new_job(
+            start.id, start.name, definition, each, start.depth, start.overrides.context
+        )

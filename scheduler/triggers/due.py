@@ -16,7 +16,7 @@ LATE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ScheduleState:
     """What is kept of a schedule: fires up to `considered` have been decided; `waiting` wait for a start to end."""
 
     considered: float
@@ -32,10 +32,10 @@ class Decision:
     """An earlier start had not ended."""
     missed: tuple[float, ...]
     """Too late, and not to be made up for. Of a long down-time not all are named."""
-    state: State
+    state: ScheduleState
 
 
-def decide(table: Timetable, state: State, now: float, watched: float, running: bool) -> Decision:
+def decide(table: Timetable, state: ScheduleState, now: float, watched: float, running: bool) -> Decision:
     """What is to be done at `now`. What was due before `watched`, when this process began to look, is missed.
 
     `running`: its latest start has not ended; without meaning where `overlap` is allow.
@@ -60,4 +60,4 @@ def decide(table: Timetable, state: State, now: float, watched: float, running: 
             waiting, skipped = rest[:MOST_WAITING], rest[MOST_WAITING:]
         else:
             skipped = rest
-    return Decision(tuple(start), tuple(skipped), tuple(missed), State(considered, tuple(waiting)))
+    return Decision(tuple(start), tuple(skipped), tuple(missed), ScheduleState(considered, tuple(waiting)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.calls.shares import EVENTS
-from scheduler.triggers.due import State
+from scheduler.triggers.due import ScheduleState
 
 
 class Outcome(StrEnum):
@@ -70,7 +70,7 @@ class Course:
 
     trigger: str
     timetable: str
-    state: State
+    state: ScheduleState
     latest: tuple[str, str] | None = None
     """Kind and id of its latest start."""
 

@@ -12,7 +12,7 @@ from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Target
 from scheduler.definitions.language.timetable import Timetable
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.triggers.due import LATE, State, decide
+from scheduler.triggers.due import LATE, ScheduleState, decide
 from scheduler.triggers.model import Course, Fire, Outcome
 from scheduler.triggers.triggers import Triggers
 
@@ -142,7 +142,9 @@ class Schedules:
         if course is None or not self._is_about(course, definition, now):
             # What waits has fired already: the clock may go back, it stays. Of another timetable it means nothing.
             waiting = course.state.waiting if course and course.timetable == _key(definition) else ()
-            fresh = Course(name, _key(definition), State(now, waiting), course.latest if course else None)
+            fresh = Course(
+                name, _key(definition), ScheduleState(now, waiting), course.latest if course else None
+            )
             await self._triggers.carry_out((), fresh)
             return
         running = bool(

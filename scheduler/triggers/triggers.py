@@ -15,11 +15,11 @@ from pool.observe.metrics import Metrics
 from scheduler.calls.model import HeaderList
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Start, Target
+from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.definitions.language.filters import Filter, match_all
-from scheduler.definitions.language.terms import Terms
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.triggers import TriggerStore
-from scheduler.triggers.due import State
+from scheduler.triggers.due import ScheduleState
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Course, Fire, Outcome, start_id
 from scheduler.triggers.secret_names import SecretNames
@@ -181,7 +181,7 @@ class Triggers:
         """Let it fire no more, or again: until told otherwise, by whichever process. Raises `StoreError`."""
         course = self.courses.get(name)
         if course is not None:  # what falls due meanwhile is not made up for
-            course = replace(course, state=State(self._clock.wall()))
+            course = replace(course, state=ScheduleState(self._clock.wall()))
         before = frozenset(self.paused)
         if paused:
             self.paused.add(name)  # a fire that is being decided now must not follow the answer to the pause
@@ -264,7 +264,7 @@ class Triggers:
         fault = self.fault(definition)
         if fault is None:
             told = (("Trigger", trigger), *((("Scheduled-At", moment),) if moment else ()))
-            start = Start(id, name, body, headers, Terms(context=told), depth)
+            start = Start(id, name, body, headers, CallOverrides(context=told), depth)
             try:
                 work = self._targets[kind].work(start)
                 return Fire(trigger, cause, Outcome.STARTED, kind, name, id, scheduled=scheduled, work=work)
@@ -291,7 +291,7 @@ class Triggers:
 
     async def forget_course(self, name: str) -> None:
         """Of a schedule that is no more, nothing is made up for should it come back. Raises `StoreError`."""
-        await self.store.fire((), self._clock.wall(), Course(name, "", State(0.0)))
+        await self.store.fire((), self._clock.wall(), Course(name, "", ScheduleState(0.0)))
         self.courses.pop(name, None)
 
     async def publish(self, event: Event) -> int:

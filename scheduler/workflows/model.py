@@ -142,7 +142,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """What a run's next moves follow from."""
 
     record: RunRecord

@@ -22,8 +22,8 @@ from scheduler.workflows.model import (
     Changes,
     Closed,
     Opened,
-    Progress,
     RunEnd,
+    RunProgress,
     RunStatus,
     StepState,
     StepStatus,
@@ -31,7 +31,7 @@ from scheduler.workflows.model import (
 from scheduler.workflows.values import NOTHING
 
 
-async def decide(store: RunStore, progress: Progress) -> Changes:
+async def decide(store: RunStore, progress: RunProgress) -> Changes:
     """What one transaction is to write of a run. Raises `StoreError`."""
     return await _Moves(store, progress).decide()
 
@@ -39,7 +39,7 @@ async def decide(store: RunStore, progress: Progress) -> Changes:
 class _Moves:
     """One run, as it will stand when its changes are written."""
 
-    def __init__(self, store: RunStore, progress: Progress) -> None:
+    def __init__(self, store: RunStore, progress: RunProgress) -> None:
         self._store = store
         self._id = progress.record.id
         self._definition = progress.definition

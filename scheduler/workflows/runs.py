@@ -11,13 +11,13 @@ from weakref import WeakValueDictionary
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.calls.followers import what_follows
+from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.store.sqlite.runs import RunStore
-from scheduler.workflows.model import NewRun, Progress, RunEnd, RunRecord, RunStatus
+from scheduler.workflows.model import NewRun, RunEnd, RunProgress, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
 
 log = logging.getLogger("hearth.durable")
@@ -30,7 +30,7 @@ LARGE_RUN = 4 * 2**20
 to 64 MiB, is in memory meanwhile, and as values several times as large."""
 FAULT = "the gateway has a fault; its log says more"
 MOST_AT_ONCE = 16
-"""Runs that are decided about at once: what steps have answered is in memory meanwhile."""
+"""WorkflowRuns that are decided about at once: what steps have answered is in memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ Follower = Callable[[EndedRun], Iterable[object]]
 """What follows from the end of a run, for `scheduler.calls.work.begin`. Must not raise."""
 
 
-class Runs:
+class WorkflowRuns:
     """One a gateway. `workflows` are those declared now, `notify` tells the worker that there are new calls, and
     `interrupt` ends a call that runs."""
 
@@ -73,9 +73,9 @@ class Runs:
         self._interrupt = interrupt
         self._retention = retention
         self._again: set[str] = set()
-        """Runs that something has happened to since they were looked at."""
+        """WorkflowRuns that something has happened to since they were looked at."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Runs that are being decided about."""
+        """WorkflowRuns that are being decided about."""
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._large_room = asyncio.Semaphore(1)
         """For runs that keep over `LARGE_RUN`: the small ones do not wait for them."""
@@ -217,7 +217,7 @@ class Runs:
             found = None
         end = RunEnd(RunStatus.FAILED, error=error, detail=detail)
         ended = EndedRun(record, None if found is None else found[0], end)
-        end = replace(end, follow=what_follows(lambda: f"run {id}", self.followers, ended))
+        end = replace(end, follow=collect_follow_ups(lambda: f"run {id}", self.followers, ended))
         try:
             given_up = await self.store.give_up(record, end, self._clock.wall())
         except StoreFull as full:
@@ -236,13 +236,13 @@ class Runs:
         async with self._room if progress.size <= LARGE_RUN else self._large_room:
             await self._decide(id, progress)
 
-    async def _decide(self, id: str, progress: Progress) -> None:
+    async def _decide(self, id: str, progress: RunProgress) -> None:
         changes = await decide(self.store, progress)
         if not changes:
             return
         if changes.end is not None:
             ended = EndedRun(progress.record, progress.definition, changes.end)
-            follow = what_follows(lambda: f"run {id}", self.followers, ended)
+            follow = collect_follow_ups(lambda: f"run {id}", self.followers, ended)
             changes.end = replace(changes.end, follow=follow)
         if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
             self._again.add(id)

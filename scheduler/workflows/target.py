@@ -10,14 +10,14 @@ from scheduler.calls.model import HeaderList, NewCall
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.workflows.model import NewRun, RunStatus
-from scheduler.workflows.runs import EndedRun, Runs
+from scheduler.workflows.runs import EndedRun, WorkflowRuns
 from scheduler.workflows.values import Body, value_of
 
 
 class WorkflowTarget:
     """Workflows, for who starts things by name."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: WorkflowRuns) -> None:
         self._runs = runs
 
     def names(self) -> Collection[str]:

@@ -28,7 +28,7 @@ from scheduler.calls.model import (
     Status,
 )
 from scheduler.calls.store import KeyReused, StoreError, StoreFull
-from scheduler.definitions.language.terms import NO_TERMS, Policy, Terms
+from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides, RetryPolicy
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.schema import MIGRATIONS
 from scheduler.store.sqlite.writer import Writer
@@ -343,16 +343,16 @@ async def test_only_its_owner_can_read_the_file(file: Path) -> None:
 
 async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
-    policy = Policy(attempts=20, on=frozenset({"crash", "500"}))
-    terms = Terms(policy, 1.5, (("Task-Index", "3"),))
-    part = call(1)._replace(owner="job:a", part="3", terms=terms)
+    policy = RetryPolicy(attempts=20, on=frozenset({"crash", "500"}))
+    overrides = CallOverrides(policy, 1.5, (("Task-Index", "3"),))
+    part = call(1)._replace(owner="job:a", part="3", overrides=overrides)
     await store.begin([part, call(2)._replace(owner="job:a", part="4")], 0.0)
     again = await store.accept(part._replace(id="other"), 1.0)
     assert (again.id, again.owner, again.part) == (part.id, "job:a", "3"), "the same part is the same call"
     assert [r.part for r in (await store.page(Query(owner="job:a"))).records] == ["4", "3"]
     claimed = await store.claim(1.0, lambda backlogs: dict.fromkeys(backlogs, 9))
-    assert [claim.call.terms for claim in claimed.claims if claim.call.part == "3"] == [terms]
-    assert [claim.call.terms for claim in claimed.claims if claim.call.part == "4"] == [NO_TERMS]
+    assert [claim.call.overrides for claim in claimed.claims if claim.call.part == "3"] == [overrides]
+    assert [claim.call.overrides for claim in claimed.claims if claim.call.part == "4"] == [NO_OVERRIDES]
 
     await store.finish([Ending(part.id, Status.DEAD, 1)], 2.0)
     assert await store.redrive(3.0) == 0, "it is its owner's"

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pool.workload import Kind
-from scheduler.definitions.brokers import KINDS, Handling
+from scheduler.definitions.brokers import BROKER_KINDS, MessageHandling
 from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
 from scheduler.definitions.jobs import KEYS as JOB_KEYS
 from scheduler.definitions.jobs import MOST_TASKS
@@ -71,7 +71,10 @@ JOBS: list[dict[str, Any]] = [
     {"function": "f", "inputs": [1, "two"]},
 ]
 SOURCE_KEYS = sorted(
-    {*Handling.model_fields, *(key for model, _ in KINDS.values() for key in model.model_fields)}
+    {
+        *MessageHandling.model_fields,
+        *(key for model, _ in BROKER_KINDS.values() for key in model.model_fields),
+    }
 )
 SOURCES: list[dict[str, Any]] = [
     {"redis": {"url": "redis://h:6379/0", "stream": "orders"}},
@@ -128,7 +131,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         source = dict(draw(st.sampled_from(SOURCES)))
         kind = next(iter(source))
         source[kind] = source[kind] | draw(st.dictionaries(st.sampled_from(SOURCE_KEYS), VALUES, max_size=2))
-        source |= draw(st.dictionaries(st.sampled_from([*SOURCE_KEYS, *KINDS]), VALUES, max_size=1))
+        source |= draw(st.dictionaries(st.sampled_from([*SOURCE_KEYS, *BROKER_KINDS]), VALUES, max_size=1))
         document["sources"] = {draw(st.sampled_from(["s", "S"])): source}
     if draw(st.booleans()):
         given = draw(st.dictionaries(st.sampled_from(JOB_KEYS), VALUES, max_size=2))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scheduler.definitions.language.cron import Cron
 from scheduler.definitions.language.timetable import Timetable
-from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, State, decide
+from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, ScheduleState, decide
 
 EXPRESSIONS = (
     "* * * * *",
@@ -153,17 +153,17 @@ def minutes(*numbers: int) -> tuple[float, ...]:
 def after_an_hour_away(**more: object) -> Decision:
     """What is decided by a process that begins to look when the one before it is gone for an hour."""
     now = START + 3600.0 + 1
-    return decide(table(**more), State(START), now, now, running=False)
+    return decide(table(**more), ScheduleState(START), now, now, running=False)
 
 
 def test_nothing_is_due_between_two_times() -> None:
-    state = State(START)
+    state = ScheduleState(START)
     assert decide(table(), state, START + 59, START, running=False) == Decision((), (), (), state)
 
 
 def test_what_is_due_starts_once() -> None:
-    decision = decide(table(), State(START), START + 60, START, running=False)
-    assert decision == Decision(minutes(1), (), (), State(START + 60))
+    decision = decide(table(), ScheduleState(START), START + 60, START, running=False)
+    assert decision == Decision(minutes(1), (), (), ScheduleState(START + 60))
     assert decide(table(), decision.state, START + 60, START, running=False).start == ()
 
 
@@ -183,34 +183,36 @@ def test_who_makes_up_for_all_and_skips_what_overlaps_starts_one() -> None:
 
 def test_a_long_down_time_is_made_up_for_boundedly() -> None:
     now = START + 60.0 * 100_000
-    decision = decide(table(catch_up="all", overlap="allow"), State(START), now, now, running=False)
+    decision = decide(table(catch_up="all", overlap="allow"), ScheduleState(START), now, now, running=False)
     assert len(decision.start) == MOST_AT_ONCE and decision.start[-1] == now
-    assert decision.state == State(now)
+    assert decision.state == ScheduleState(now)
 
 
 def test_what_is_late_for_another_reason_is_missed_too() -> None:
     now = START + 600.0
-    decision = decide(table(catch_up="none", overlap="allow"), State(START), now, START, running=False)
+    decision = decide(
+        table(catch_up="none", overlap="allow"), ScheduleState(START), now, START, running=False
+    )
     assert decision.start == minutes(10) and decision.missed == minutes(*range(1, 10))
 
 
 def test_a_fire_that_meets_a_running_start_is_skipped_or_waits_or_starts_beside_it() -> None:
     def met(overlap: str) -> Decision:
-        return decide(table(overlap=overlap), State(START), START + 60, START, running=True)
+        return decide(table(overlap=overlap), ScheduleState(START), START + 60, START, running=True)
 
-    assert met("skip") == Decision((), minutes(1), (), State(START + 60))
-    assert met("queue") == Decision((), (), (), State(START + 60, minutes(1)))
-    assert met("allow") == Decision(minutes(1), (), (), State(START + 60))
+    assert met("skip") == Decision((), minutes(1), (), ScheduleState(START + 60))
+    assert met("queue") == Decision((), (), (), ScheduleState(START + 60, minutes(1)))
+    assert met("allow") == Decision(minutes(1), (), (), ScheduleState(START + 60))
 
 
 def test_what_waits_starts_in_order_one_at_a_time() -> None:
-    waiting = State(START + 120, minutes(1, 2))
+    waiting = ScheduleState(START + 120, minutes(1, 2))
     decision = decide(table(overlap="queue"), waiting, START + 180, START, running=False)
-    assert decision == Decision(minutes(1), (), (), State(START + 180, minutes(2, 3)))
+    assert decision == Decision(minutes(1), (), (), ScheduleState(START + 180, minutes(2, 3)))
 
 
 def test_no_more_waits_than_it_says() -> None:
-    waiting = State(START + 6000, minutes(*range(1, MOST_WAITING + 1)))
+    waiting = ScheduleState(START + 6000, minutes(*range(1, MOST_WAITING + 1)))
     now = START + 60.0 * (MOST_WAITING + 1)
     decision = decide(table(overlap="queue"), waiting, now, START, running=True)
     assert decision.skipped == (now,) and len(decision.state.waiting) == MOST_WAITING
@@ -218,7 +220,7 @@ def test_no_more_waits_than_it_says() -> None:
 
 def test_a_delay_that_is_longer_than_the_pause_makes_nothing_late_out_of_turn() -> None:
     timetable = Timetable("t", Cron("*/20 * * * * *"), "skip", "none", 40.0)
-    decision = decide(timetable, State(1752614719.0), 1752614831.65, 1752614719.0, running=False)
+    decision = decide(timetable, ScheduleState(1752614719.0), 1752614831.65, 1752614719.0, running=False)
     decided = sorted([*decision.start, *decision.skipped, *decision.missed])
     assert decided == timetable.cron.latest(1752614719.0, decision.state.considered, 100)
 
@@ -242,7 +244,7 @@ def test_every_time_is_decided_once_and_in_order(
 ) -> None:
     """Whatever the pauses between looks, whatever restarts and still runs: nothing is lost, nothing is twice."""
     timetable = Timetable("t", cron, overlap, catch_up, jitter)  # type: ignore[arg-type]
-    state, now, watched = State(begin), begin, begin
+    state, now, watched = ScheduleState(begin), begin, begin
     started: list[float] = []
     gone: list[float] = []
     for pause, restarted, running in looks:
@@ -285,7 +287,7 @@ def test_a_delay_is_within_the_jitter_and_always_the_same(jitter: float, number:
 def test_a_jitter_that_is_longer_than_the_pauses_loses_nothing_and_decides_what_is_due() -> None:
     """Else the fire that is due first may be out of sight: due for ever, and looked at without a pause."""
     timetable = Timetable("t", Cron("* * * * * *"), "allow", "all", jitter=86400.0)
-    state, started = State(START), list[float]()
+    state, started = ScheduleState(START), list[float]()
     for hour in range(1, 5):
         now = START + 900.0 * hour
         decision = decide(timetable, state, now, START, running=False)

@@ -23,8 +23,8 @@ from scheduler.calls.destinations import Destinations
 from scheduler.calls.model import NewCall, Request, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.worker import Worker
+from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.definitions.language.terms import Policy, Terms
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer
@@ -71,8 +71,8 @@ def call_of_event(number: int) -> NewCall:
     }
     headers = binary_headers(Event(attributes))
     request = Request(headers=[*headers, (b"content-length", b"14")])
-    terms = Terms(context=(("Trigger", "paid"),))
-    return NewCall(f"{number:032x}", "hello", request, b'{"name":"Ada"}', terms=terms)
+    overrides = CallOverrides(context=(("Trigger", "paid"),))
+    return NewCall(f"{number:032x}", "hello", request, b'{"name":"Ada"}', overrides=overrides)
 
 
 class AcceptedRuns:
@@ -84,7 +84,7 @@ class AcceptedRuns:
         self.writer = Writer(file)
         self.store = SqliteStore(self.writer, 2**30)
         self._clock = LoopClock()
-        plan = FunctionPlan(Policy(attempts=1), SLOTS, exec_seconds=0.000123)
+        plan = FunctionPlan(RetryPolicy(attempts=1), SLOTS, exec_seconds=0.000123)
         self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)
         self.worker.followers += [Destinations(lambda _: plan), Callbacks(lambda _: plan, Allowed(()))]
         fast = self.edge.fast_protocol().fast

@@ -27,7 +27,7 @@ from pool.instance import Instance
 from pool.states import State
 from pool.workload import Kind, Workload
 from scheduler.calls.model import Ending, NewCall, Payload, Request, Result, Status
-from scheduler.definitions.brokers import RedisStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, RedisStream
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
@@ -256,7 +256,7 @@ class Crowded:
         stream = RedisStream(url="redis://127.0.0.1:1", stream="orders")
         self.runtime.gateway_floor.sources.declare(
             {
-                f"s{n}": SourceDefinition.model_validate({"name": f"s{n}", "broker": stream})
+                f"s{n}": BrokerDefinition.model_validate({"name": f"s{n}", "broker": stream})
                 for n in range(SOURCES)
             }
         )

@@ -14,7 +14,7 @@ from gateway.http.pieces import list_response
 from gateway.http.problems import Problem
 
 TAGS: list[str | Enum] = ["triggers"]
-SourceName = Annotated[str, Path(description="Name of the source", examples=["orders"])]
+BrokerName = Annotated[str, Path(description="Name of the source", examples=["orders"])]
 
 
 def add_source_routes(router: APIRouter, sources: Sources) -> None:
@@ -28,7 +28,7 @@ def add_source_routes(router: APIRouter, sources: Sources) -> None:
     @router.get(
         "/sources/{name}", tags=TAGS, summary="Show a source", responses=problem_responses("not-found")
     )
-    async def show_source(name: SourceName) -> SourceView:
+    async def show_source(name: BrokerName) -> SourceView:
         """One queue."""
         source = sources.running.get(name)
         if source is None:

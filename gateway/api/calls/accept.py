@@ -27,8 +27,8 @@ from scheduler.calls.model import NewCall, Payload, Record, Request
 from scheduler.calls.running.worker import Worker
 from scheduler.calls.store import LARGEST_KEPT, KeyReused, Store, StoreError
 from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.definitions.language.terms import NO_TERMS, Terms
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 
@@ -110,7 +110,7 @@ class AcceptEndpoint:
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))
         check_method(definition.kind, definition.name, scope["method"], sub_path)
-        terms = self._terms(wish)
+        overrides = self._overrides(wish)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
         most, why = definition.max_body, "max_body of the function"
@@ -145,7 +145,7 @@ class AcceptEndpoint:
             function=definition.name,
             request=request,
             body=data,
-            terms=terms,
+            overrides=overrides,
             payload=payload,
             caller=admission.caller,
         )
@@ -159,14 +159,14 @@ class AcceptEndpoint:
             self._metrics.async_accepted.labels(call.function).value += 1
         return record
 
-    def _terms(self, wish: Preferences) -> Terms:
+    def _overrides(self, wish: Preferences) -> CallOverrides:
         if not wish.callbacks:
-            return NO_TERMS
+            return NO_OVERRIDES
         if len(wish.callbacks) > 1:
             raise Problem("bad-request", "X-Hearth-Callback must be there once: a call has one callback")
         if (fault := self._callbacks.fault_of(wish.callbacks[0])) is not None:
             raise Problem("bad-request", f"X-Hearth-Callback: {fault}")
-        return Terms(callback=wish.callbacks[0])
+        return CallOverrides(callback=wish.callbacks[0])
 
     def _definition(self, name: str) -> FunctionDefinition:
         if self._dispatcher.draining:

@@ -1,1 +1,1 @@
-"""Runs of workflows over HTTP, and their pictures."""
+"""WorkflowRuns of workflows over HTTP, and their pictures."""

@@ -37,7 +37,7 @@ from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.store.sqlite.rows.run_rows import owner_of
 from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
-from scheduler.workflows.runs import Runs
+from scheduler.workflows.runs import WorkflowRuns
 from scheduler.workflows.target import run_of
 from scheduler.workflows.values import Body
 
@@ -106,7 +106,7 @@ RunId = Annotated[str, Path(description="`id` of a run")]
 StepName = Annotated[str, Path(description="Name of a step")]
 
 
-def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[], bool]) -> None:
+def add_routes(router: APIRouter, runs: WorkflowRuns, calls: Store, draining: Callable[[], bool]) -> None:
     """Add the routes of one gateway."""
 
     def may_see(functions: Iterable[str]) -> bool:
@@ -233,7 +233,7 @@ def add_routes(router: APIRouter, runs: Runs, calls: Store, draining: Callable[[
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        """Runs, newest first."""
+        """WorkflowRuns, newest first."""
         visible = None if CURRENT.get().sees_all else sight()
         query = RunQuery(workflow, status, int(cursor) if cursor else None, limit, visible)
         page = await runs.store.page(query) if runs.store.exists else EMPTY_PAGE

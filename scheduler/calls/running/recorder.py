@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from pool.clock import Clock, Timer, wake
-from scheduler.calls.followers import what_follows
+from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.store import Store, StoreError, StoreFull
 
@@ -59,7 +59,7 @@ class Recorder:
     def add(self, claim: Claim, ending: Ending) -> None:
         """Record an end, however long the store takes to be able to."""
         if ending.status.ended and (
-            follow := what_follows(lambda: claim.call.subject, self.followers, claim, ending)
+            follow := collect_follow_ups(lambda: claim.call.subject, self.followers, claim, ending)
         ):
             ending = ending._replace(follow=follow)
         self._ended[ending.id] = claim, ending

@@ -18,7 +18,7 @@ from scheduler.calls.running.recorder import STORE_RETRY, Follower, Recorder
 from scheduler.calls.running.running import Run, Runner, faulty
 from scheduler.calls.store import MOST_BYTES, Store, StoreError
 from scheduler.calls.waiters import Waiters
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 
 log = logging.getLogger("hearth.durable")
 
@@ -39,7 +39,7 @@ class Plan(Protocol):
     """What is declared of a function that matters to its accepted calls."""
 
     @property
-    def policy(self) -> Policy: ...
+    def policy(self) -> RetryPolicy: ...
     @property
     def slots(self) -> int: ...
     @property
@@ -51,7 +51,7 @@ class Attempt:
 
     __slots__ = ("_worker", "cancelled", "claim", "lane", "policy", "run")
 
-    def __init__(self, worker: Worker, lane: Lane, claim: Claim, policy: Policy) -> None:
+    def __init__(self, worker: Worker, lane: Lane, claim: Claim, policy: RetryPolicy) -> None:
         self._worker = worker
         self.lane = lane
         self.claim = claim
@@ -294,7 +294,7 @@ class Worker:
 
     def _begin_run(self, lane: Lane, claim: Claim) -> None:
         call = claim.call
-        id, policy = call.id, call.terms.policy or self._plan_of(lane.function).policy
+        id, policy = call.id, call.overrides.policy or self._plan_of(lane.function).policy
         if has_expired(policy, claim.since, self._clock.wall()):
             detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
             self._recorder.add(

@@ -24,7 +24,7 @@ Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CallbackTarget:
     """Where a callback goes: what of its URL decides about that. `host` is a name in lower case or an address."""
 
     host: str
@@ -32,7 +32,7 @@ class Place:
     tls: bool
 
 
-def place_of(url: str) -> Place:
+def parse_callback(url: str) -> CallbackTarget:
     """The place of a URL. Raises ValueError, in words, for one that cannot be a callback's."""
     if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"must be a URL of at most {LONGEST_URL} printable ASCII characters without spaces")
@@ -51,7 +51,7 @@ def place_of(url: str) -> Place:
     if as_ip(host) is None and ("[" in parts.netloc or not is_name(host)):
         raise ValueError("must have a host: a name or an address")
     tls = parts.scheme == "https"
-    return Place(host, port if port is not None else (443 if tls else 80), tls)
+    return CallbackTarget(host, port if port is not None else (443 if tls else 80), tls)
 
 
 def as_ip(host: str) -> Ip | None:
@@ -92,7 +92,7 @@ class Allowed:
     def fault_of(self, url: str) -> str | None:
         """Why a callback may not go to a URL, as far as its text says; None if it may."""
         try:
-            place = place_of(url)
+            place = parse_callback(url)
         except ValueError as error:
             return f"the callback {error}"
         ip = as_ip(place.host)
@@ -101,7 +101,7 @@ class Allowed:
         listed = ", ".join(self.entries) or "nothing"
         return f"a callback to {place.host} is not allowed; {SETTING} has {listed}"
 
-    def usable(self, place: Place, addresses: Sequence[str]) -> str | None:
+    def usable(self, place: CallbackTarget, addresses: Sequence[str]) -> str | None:
         """The first of a place's addresses that a connection may be made to; None: there is none."""
         for text in addresses:
             ip = as_ip(text)

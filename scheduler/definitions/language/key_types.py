@@ -11,9 +11,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pool.engine.base import Mount
 from pool.host.uids import OWN_USER
-from scheduler.definitions.language.callback_allow import place_of
+from scheduler.definitions.language.call_overrides import FAILURE_KINDS
+from scheduler.definitions.language.callback_allow import parse_callback
 from scheduler.definitions.language.faults import shown
-from scheduler.definitions.language.terms import KINDS
 from scheduler.definitions.language.units import (
     Duration,
     Size,
@@ -242,9 +242,11 @@ def _failure(value: object) -> str:
     status = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and value.isascii() and value.isdigit():
         status = int(value)
-    if (status is not None and 400 <= status <= 599) or value in KINDS:
+    if (status is not None and 400 <= status <= 599) or value in FAILURE_KINDS:
         return str(value)
-    raise ValueError(f"must be one of {', '.join(KINDS)} or a status from 400 to 599, not {shown(value)}")
+    raise ValueError(
+        f"must be one of {', '.join(FAILURE_KINDS)} or a status from 400 to 599, not {shown(value)}"
+    )
 
 
 def _failures(value: object) -> object:
@@ -253,7 +255,7 @@ def _failures(value: object) -> object:
     return tuple(value)
 
 
-class Retries(BaseModel):
+class RetryKeys(BaseModel):
     """How accepted calls that fail are tried again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -263,20 +265,22 @@ class Retries(BaseModel):
     backoff: Annotated[Duration, duration_between("1ms", "24h")] = 1.0
     """Seconds of pause after the first failure; each further one doubles it."""
     max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 300.0
-    on: Annotated[tuple[Annotated[str, BeforeValidator(_failure)], ...], BeforeValidator(_failures)] = KINDS
+    on: Annotated[tuple[Annotated[str, BeforeValidator(_failure)], ...], BeforeValidator(_failures)] = (
+        FAILURE_KINDS
+    )
 
 
 def is_callback(url: str) -> bool:
     """Whether a URL has the form that a callback's must have."""
     try:
-        place_of(url)
+        parse_callback(url)
     except ValueError:
         return False
     return True
 
 
 def _callback(value: str) -> str:
-    place_of(value)
+    parse_callback(value)
     return value
 
 

@@ -33,7 +33,7 @@ KeyPath = tuple[str | int, ...]
 """The way from the root to a value: keys of mappings and indices of lists."""
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a value starts, counting from 1, and the text of a scalar as it is written."""
 
     line: int
@@ -46,15 +46,15 @@ class Document:
     """A file's data with places. What `broken` names has a fault already, and its value is None."""
 
     data: object
-    places: Mapping[KeyPath, Place]
+    places: Mapping[KeyPath, Position]
     faults: tuple[Fault, ...]
     broken: frozenset[KeyPath]
 
-    def place(self, path: KeyPath) -> Place:
+    def place(self, path: KeyPath) -> Position:
         """Where the value at `path` is, or else the nearest mapping or list that should hold it."""
         while path and path not in self.places:
             path = path[:-1]
-        return self.places.get(path, Place(1, 1))
+        return self.places.get(path, Position(1, 1))
 
     def is_broken(self, path: KeyPath) -> bool:
         """Whether the value at `path`, or one around it, has a fault already."""
@@ -65,15 +65,15 @@ def read(file: Path) -> Document:
     """Read a file. Never raises: that it is unreadable or no YAML is told by the document's `faults`."""
     try:
         if not file.exists():
-            return _unreadable(file, Place(1, 1), "there is no such file; name another with --functions")
+            return _unreadable(file, Position(1, 1), "there is no such file; name another with --functions")
         if not file.is_file():
-            return _unreadable(file, Place(1, 1), "is not a file; a text file in YAML is wanted")
+            return _unreadable(file, Position(1, 1), "is not a file; a text file in YAML is wanted")
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE + 1)
     except OSError as error:
-        return _unreadable(file, Place(1, 1), f"cannot be read: {error.strerror}")
+        return _unreadable(file, Position(1, 1), f"cannot be read: {error.strerror}")
     if len(data) > MAX_FILE:
-        return _unreadable(file, Place(1, 1), f"is larger than {MAX_FILE} bytes, the most that is read")
+        return _unreadable(file, Position(1, 1), f"is larger than {MAX_FILE} bytes, the most that is read")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -86,33 +86,33 @@ def read(file: Path) -> Document:
 
 def parse(text: str, file: Path) -> Document:
     """Parse YAML text; `file` is only for the faults."""
-    return _Parser(text, file).document()
+    return _YamlParser(text, file).document()
 
 
-def _unreadable(file: Path, place: Place, message: str) -> Document:
+def _unreadable(file: Path, place: Position, message: str) -> Document:
     return Document(None, {}, (Fault(file, place.line, place.column, message),), frozenset({()}))
 
 
-def _place_of_index(text: str, index: int) -> Place:
+def _place_of_index(text: str, index: int) -> Position:
     before = text[:index]
-    return Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+    return Position(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 class _StopError(Exception):
     """Nothing after this place can be understood."""
 
-    def __init__(self, place: Place, message: str) -> None:
+    def __init__(self, place: Position, message: str) -> None:
         super().__init__(message)
         self.place = place
 
 
-class _Parser:
+class _YamlParser:
     """Builds the data from PyYAML's events. As aliases are not followed, it costs what the file is long."""
 
     def __init__(self, text: str, file: Path) -> None:
         self.text = text
         self.file = file
-        self.places: dict[KeyPath, Place] = {}
+        self.places: dict[KeyPath, Position] = {}
         self.faults: list[Fault] = []
         self.broken: set[KeyPath] = set()
 
@@ -137,7 +137,7 @@ class _Parser:
         start = self._next()
         if isinstance(start, yaml.StreamEndEvent):
             raise _StopError(
-                Place(1, 1), "the file is empty; write at least `version: 1` and `functions: {}`"
+                Position(1, 1), "the file is empty; write at least `version: 1` and `functions: {}`"
             )
         data = self._value(self._next(), ())
         self._next()
@@ -156,12 +156,12 @@ class _Parser:
             # PyYAML lets these through for an escape or a %YAML directive with a number out of range.
             mark = self.loader.get_mark()
             raise _StopError(
-                Place(mark.line + 1, mark.column + 1), "not YAML: a number is out of range here"
+                Position(mark.line + 1, mark.column + 1), "not YAML: a number is out of range here"
             ) from None
 
     def _no_yaml(self, error: yaml.MarkedYAMLError) -> _StopError:
         mark = error.problem_mark or error.context_mark or self.loader.get_mark()
-        place = Place(mark.line + 1, mark.column + 1)
+        place = Position(mark.line + 1, mark.column + 1)
         if self.text[mark.index : mark.index + 1] == "\t":
             return _StopError(place, "a tab where YAML wants spaces; indent with spaces")
         problem = f"{error.context}, {error.problem}" if error.context else f"{error.problem}"
@@ -225,17 +225,17 @@ class _Parser:
             values.append(self._value(event, (*path, len(values))))
         return values
 
-    def _break(self, path: KeyPath, place: Place, message: str) -> None:
+    def _break(self, path: KeyPath, place: Position, message: str) -> None:
         self.broken.add(path)
         self._fault(place, message)
 
-    def _fault(self, place: Place, message: str) -> None:
+    def _fault(self, place: Position, message: str) -> None:
         self.faults.append(Fault(self.file, place.line, place.column, message))
 
 
-def _place(event: Any) -> Place:
+def _place(event: Any) -> Position:
     text = event.value if isinstance(event, yaml.ScalarEvent) else ""
-    return Place(event.start_mark.line + 1, event.start_mark.column + 1, text)
+    return Position(event.start_mark.line + 1, event.start_mark.column + 1, text)
 
 
 def _plain(text: str) -> object:

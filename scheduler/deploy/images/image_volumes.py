@@ -30,7 +30,7 @@ class VolumeRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VolumeContent:
     """The content of an image at the path of one of its volumes."""
 
     content: str | None = None
@@ -60,7 +60,7 @@ def paths_of(image: Image) -> tuple[str, ...]:
     return tuple(path for path in dict.fromkeys(found) if path != TMP)
 
 
-def place_in(tar: bytes, path: str, paths: Collection[str]) -> Place:
+def read_content(tar: bytes, path: str, paths: Collection[str]) -> VolumeContent:
     """Read what an image has at `path`, by the beginning of a tar of it. `paths` are all volumes of the image.
 
     Folders that only lead to another volume do not count as content: they are there for its mount.
@@ -71,18 +71,18 @@ def place_in(tar: bytes, path: str, paths: Collection[str]) -> Place:
             for entry in archive:
                 name = posixpath.normpath(posixpath.join(path, entry.name))
                 if not entry.isdir():
-                    return Place(name if owner else path, owner)
+                    return VolumeContent(name if owner else path, owner)
                 if name == path:
                     owner = f"{entry.uid}:{entry.gid}"
                 elif not any(_within(other, name) for other in paths):
-                    return Place(name, owner)
+                    return VolumeContent(name, owner)
     except tarfile.TarError:
-        return Place(path, owner)  # it goes on behind what was read of it
-    return Place(None, owner) if len(tar) < LOOKED_AT_BYTES else Place(path, owner)
+        return VolumeContent(path, owner)  # it goes on behind what was read of it
+    return VolumeContent(None, owner) if len(tar) < LOOKED_AT_BYTES else VolumeContent(path, owner)
 
 
 def mounts_for(
-    paths: Iterable[str], places: Mapping[str, Place], keys: ContainerKeys
+    paths: Iterable[str], places: Mapping[str, VolumeContent], keys: ContainerKeys
 ) -> tuple[VolumeMount, ...]:
     """Return what is mounted for the volumes of an image, with the keys of a function or job.
 
@@ -113,7 +113,7 @@ class ImageVolumes:
     def __init__(self, engine: Engine, gateway_id: str) -> None:
         self._engine = engine
         self._gateway_id = gateway_id
-        self._seen: dict[str, Mapping[str, Place]] = {}
+        self._seen: dict[str, Mapping[str, VolumeContent]] = {}
         self._looking = asyncio.Lock()
 
     async def mounts(self, image: Image, keys: ContainerKeys) -> tuple[VolumeMount, ...]:
@@ -133,7 +133,7 @@ class ImageVolumes:
         """Keep only what is known of the images with these ids."""
         self._seen = {id: places for id, places in self._seen.items() if id in images}
 
-    async def _look(self, image: Image, paths: tuple[str, ...]) -> Mapping[str, Place]:
+    async def _look(self, image: Image, paths: tuple[str, ...]) -> Mapping[str, VolumeContent]:
         async with look_into(self._engine, self._gateway_id, image, paths, "look") as container:
             made = (await self._engine.inspect(container)).volumes
             if made:
@@ -142,11 +142,11 @@ class ImageVolumes:
                 )
             return {path: await self._place(container, path, paths) for path in paths}
 
-    async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> Place:
+    async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> VolumeContent:
         try:
             tar = await tar_of(self._engine, container, path)
         except BadPath as error:
             raise VolumeRefused(
                 f"its image declares a volume at {shown(path)}, which leads nowhere ({error}); {REBUILD}"
             ) from error
-        return Place() if tar is None else place_in(tar, path, paths)
+        return VolumeContent() if tar is None else read_content(tar, path, paths)

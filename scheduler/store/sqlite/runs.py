@@ -15,7 +15,7 @@ from scheduler.store.sqlite.rows import run_end_rows, run_rows, start_keys
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
-from scheduler.workflows.model import Changes, NewRun, Progress, RunEnd, RunQuery, RunRecord, StepRecord
+from scheduler.workflows.model import Changes, NewRun, RunEnd, RunProgress, RunQuery, RunRecord, StepRecord
 from scheduler.workflows.values import Body
 
 
@@ -59,7 +59,7 @@ class RunStore:
 
         return await self._writer.do(operation)
 
-    async def progress(self, id: str) -> Progress | None:
+    async def progress(self, id: str) -> RunProgress | None:
         """What a run's next moves follow from; None: there is no such run, or it has ended."""
         return await self._writer.do(partial(run_rows.progress, id=id))
 

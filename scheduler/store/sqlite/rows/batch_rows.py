@@ -16,7 +16,7 @@ from typing import Any
 
 from scheduler.calls.model import Ending, NewCall, Payload, Record, Status
 from scheduler.calls.work import begin
-from scheduler.definitions.language.terms import terms_to_json
+from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import (
     ROW_BYTES,
@@ -86,10 +86,10 @@ def insert_all(
     ).fetchone()
     rows, requests, records = [], [], []
     for seq, (call, now) in enumerate(calls, latest + 1):
-        head, body, terms = request_head(call.request), blob(call.body), terms_to_json(call.terms)
-        counted = (callers[call.caller], ROW_BYTES + len(head) + len(body) + len(terms))
+        head, body, overrides = request_head(call.request), blob(call.body), overrides_to_json(call.overrides)
+        counted = (callers[call.caller], ROW_BYTES + len(head) + len(body) + len(overrides))
         rows.append((seq, call.id, call.function, "queued", call.depth, now, now, now, *counted))
-        requests.append((seq, head, body, terms))
+        requests.append((seq, head, body, overrides))
         records.append(new_record(seq, call, now))
     _run(db, f"INSERT INTO {NEW} {{rows}}", rows)
     _run(db, "INSERT INTO requests (seq, head, body, terms) {rows}", requests)

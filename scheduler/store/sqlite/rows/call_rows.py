@@ -22,7 +22,7 @@ from scheduler.calls.model import (
 )
 from scheduler.calls.store import KeyReused
 from scheduler.calls.work import begin
-from scheduler.definitions.language.terms import terms_to_json
+from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
 
 COLUMNS = (
@@ -54,9 +54,9 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Re
     """Queue a call whose bytes count to a caller. The same part of the same owner is queued once, whatever its id."""
     if call.owner and (known := part_of(db, call.owner, call.part)) is not None:
         return known
-    head, terms = request_head(call.request), terms_to_json(call.terms)
+    head, overrides = request_head(call.request), overrides_to_json(call.overrides)
     payload = None if call.payload is None else call.payload.id
-    size = ROW_BYTES + len(head) + len(call.body) + len(terms)
+    size = ROW_BYTES + len(head) + len(call.body) + len(overrides)
     if call.payload is not None:
         piece_rows.keep(db, call.payload.id)
         size += call.payload.size
@@ -72,7 +72,7 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Re
     count_in(db, call.owner, caller, size)
     db.execute(
         "INSERT INTO requests (seq, head, body, terms, payload) VALUES (?, ?, ?, ?, ?)",
-        (seq, head, call.body, terms, payload),
+        (seq, head, call.body, overrides, payload),
     )
     return new_record(seq, call, now)
 

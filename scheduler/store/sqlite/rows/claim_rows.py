@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from scheduler.calls.model import Backlog, Claim, Claimed, NewCall, Payload, Request
 from scheduler.calls.store import MOST_BYTES, Choose
-from scheduler.definitions.language.terms import terms_of_json
+from scheduler.definitions.language.call_overrides import overrides_from_json
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import read_head
 
@@ -72,7 +72,7 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
     leased: list[int] = []
     claims: list[Claim] = []
     size = 0
-    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, terms, payload in sorted(
+    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, overrides, payload in sorted(
         json.loads(text)
     ):
         if head is None:
@@ -83,7 +83,7 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
             request = _read_head(head)
         data = _alone(db, "body", seq) if body is None else bytes.fromhex(body)
         where = None if payload is None else Payload(payload, piece_rows.size_of(db, payload))
-        call = NewCall(id, function, request, data, depth, owner, part, terms_of_json(terms), where)
+        call = NewCall(id, function, request, data, depth, owner, part, overrides_from_json(overrides), where)
         claims.append(Claim(call, attempts + 1, failures, float(since)))
         leased.append(seq)
         size += len(data)

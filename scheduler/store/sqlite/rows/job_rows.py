@@ -18,7 +18,7 @@ from typing import Any
 from scheduler.calls.model import NewCall, Page, Record, Request, Status
 from scheduler.calls.work import begin
 from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
-from scheduler.definitions.language.terms import KINDS, Policy, Terms
+from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
 from scheduler.jobs.decisions import Stand, next_step, window_of
 from scheduler.jobs.model import (
     Counts,
@@ -236,11 +236,11 @@ def task_call(job: Job, index: int, body: bytes) -> NewCall:
         headers.append((b"content-type", b"application/json"))
     elif timeout is None:
         timeout = IMAGE_TIMEOUT
-    policy = Policy(
+    policy = RetryPolicy(
         attempts=definition.retries + 1,
         backoff=definition.backoff,
         max_backoff=definition.max_backoff,
-        on=frozenset(KINDS),
+        on=frozenset(FAILURE_KINDS),
         max_event_age=definition.max_event_age,
     )
     told = (("Job-Id", job.id), ("Task-Index", str(index)), ("Task-Count", str(job.count)))
@@ -252,7 +252,7 @@ def task_call(job: Job, index: int, body: bytes) -> NewCall:
         depth=job.depth,
         owner=job.owner,
         part=f"{index:07d}",
-        terms=Terms(policy, timeout, (*told, *job.context)),
+        overrides=CallOverrides(policy, timeout, (*told, *job.context)),
     )
 
 

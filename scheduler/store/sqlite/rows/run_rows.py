@@ -11,7 +11,7 @@ from typing import Any
 
 from scheduler.calls.model import NewCall, Page, Request, Status
 from scheduler.calls.work import begin
-from scheduler.definitions.language.terms import Policy, Terms
+from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.rows import call_rows, piece_rows
 from scheduler.store.sqlite.rows.call_rows import AGAIN, ROW_BYTES, as_kept
@@ -21,7 +21,7 @@ from scheduler.workflows.model import (
     Closed,
     NewRun,
     Opened,
-    Progress,
+    RunProgress,
     RunQuery,
     RunRecord,
     RunStatus,
@@ -146,7 +146,7 @@ def body(db: sqlite3.Connection, id: str, which: str) -> Body | None:
     return None if row is None or row[0] is None else Body(row[0], row[1])
 
 
-def progress(db: sqlite3.Connection, id: str) -> Progress | None:
+def progress(db: sqlite3.Connection, id: str) -> RunProgress | None:
     """What a run's next moves follow from; None: there is no such run, or it has ended."""
     record = show(db, id)
     if record is None or record.status.ended:
@@ -159,7 +159,7 @@ def progress(db: sqlite3.Connection, id: str) -> Progress | None:
         ).fetchall()
     }
     (size,) = db.execute("SELECT bytes FROM runs WHERE seq = ?", (record.seq,)).fetchone()
-    return Progress(record, made, steps, size)
+    return RunProgress(record, made, steps, size)
 
 
 def _state(
@@ -323,7 +323,7 @@ def _call(run: RunRecord, name: str, step: StepDefinition, number: int, body: Bo
         told.append(("Item", str(number)))
     policy = None
     if (retries := step.retries) is not None:
-        policy = Policy(retries.attempts, retries.backoff, retries.max_backoff, frozenset(retries.on))
+        policy = RetryPolicy(retries.attempts, retries.backoff, retries.max_backoff, frozenset(retries.on))
     return NewCall(
         id=secrets.token_hex(16),
         function=step.function,
@@ -332,7 +332,7 @@ def _call(run: RunRecord, name: str, step: StepDefinition, number: int, body: Bo
         depth=run.depth,
         owner=owner_of(run.id, name),
         part=str(number),
-        terms=Terms(policy, step.timeout, tuple(told)),
+        overrides=CallOverrides(policy, step.timeout, tuple(told)),
     )
 
 

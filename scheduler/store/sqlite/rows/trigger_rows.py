@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from scheduler.calls.work import begin
-from scheduler.triggers.due import State
+from scheduler.triggers.due import ScheduleState
 from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
 
 FIRES_KEPT = 100
@@ -117,7 +117,7 @@ def all_kept(db: sqlite3.Connection) -> list[Kept]:
             Course(
                 name,
                 timetable,
-                State(considered, tuple(json.loads(waiting))),
+                ScheduleState(considered, tuple(json.loads(waiting))),
                 tuple(json.loads(latest)) if latest else None,
             ),
         )

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from gateway.api.brokers.views import SourceView
 from gateway.brokers.consumer import Outcome, State
-from scheduler.definitions.brokers import Broker, Handling, JetStream, MqttTopic, RedisStream
+from scheduler.definitions.brokers import BrokerKeys, JetStream, MessageHandling, MqttTopic, RedisStream
 from scheduler.definitions.file import load
 
 DOCUMENT = (Path(__file__).parents[4] / "docs" / "sources.md").read_text()
-SHARED = set(Broker.model_fields)
+SHARED = set(BrokerKeys.model_fields)
 
 
 def table(first: str) -> dict[str, dict[str, str]]:
@@ -44,7 +44,7 @@ def written(model: type[BaseModel], key: str, made: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("first", "model", "keys"),
     [
-        ("source", Handling(), set(Handling.model_fields)),
+        ("source", MessageHandling(), set(MessageHandling.model_fields)),
         ("server", RedisStream(url="redis://h", stream="s"), SHARED),
         ("redis", RedisStream(url="redis://h", stream="s"), set(RedisStream.model_fields) - SHARED),
         ("nats", JetStream(url="nats://h", stream="s"), set(JetStream.model_fields) - SHARED),

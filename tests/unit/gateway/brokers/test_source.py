@@ -13,7 +13,7 @@ from gateway.brokers.consumer import LAG_EVERY, LONGEST_PAUSE, STOP_PATIENCE, So
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
-from scheduler.definitions.brokers import RedisStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, RedisStream
 from scheduler.triggers.event import Event
 
 
@@ -98,7 +98,7 @@ class World:
         self.queue = MemoryQueue()
         self.kept = Kept()
         self.metrics = Metrics()
-        definition = SourceDefinition(
+        definition = BrokerDefinition(
             name="orders", broker=RedisStream(url="redis://h", stream="orders"), in_hand=in_hand
         )
         self.source = Source(definition, self.queue, self.kept, self.clock, self.metrics)

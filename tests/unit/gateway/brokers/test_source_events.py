@@ -12,17 +12,17 @@ from paho.mqtt.properties import Properties
 from gateway.brokers.broker import Message
 from gateway.brokers.messages import events_of
 from gateway.brokers.mqtt import message_of
-from scheduler.definitions.brokers import JetStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, JetStream
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import EventFault
 
 STREAM = JetStream(url="nats://h", stream="S")
-SOURCE = SourceDefinition(name="orders", broker=STREAM)
+SOURCE = BrokerDefinition(name="orders", broker=STREAM)
 CLOUDEVENT = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "paid", "data": {"n": 1}}
 CLOUDEVENT_FIELDS = {"specversion": "1.0", "id": "7", "source": "/shop", "type": "paid"}
 
 
-def event_of(message: Message, source: SourceDefinition = SOURCE) -> Event:
+def event_of(message: Message, source: BrokerDefinition = SOURCE) -> Event:
     (event,) = events_of(message, source, "nats://h/S")
     return event
 
@@ -49,7 +49,7 @@ def test_without_a_content_type_none_is_made_up() -> None:
 
 
 def test_type_and_source_are_what_the_definition_says() -> None:
-    source = SourceDefinition(name="orders", broker=STREAM, type="com.example.order", source="/shop/1")
+    source = BrokerDefinition(name="orders", broker=STREAM, type="com.example.order", source="/shop/1")
     event = event_of(Message("1", b""), source)
     assert (event.type, event.source) == ("com.example.order", "/shop/1")
 

@@ -16,7 +16,7 @@ from pool.observe.metrics import Metrics
 from scheduler.calls.model import Query
 from scheduler.calls.store import StoreFull
 from scheduler.calls.targets import FunctionTarget
-from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic, RedisStream
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
@@ -25,13 +25,13 @@ NOBODY = "127.0.0.1:1"
 """Nothing listens there."""
 
 
-def definition(name: str, **keys: object) -> SourceDefinition:
+def definition(name: str, **keys: object) -> BrokerDefinition:
     broker = {
         "redis": RedisStream(url=f"redis://:secret@{NOBODY}", stream="orders"),
         "nats": JetStream(url=f"nats://u:secret@{NOBODY}", stream="ORDERS"),
         "mqtt": MqttTopic(url=f"mqtt://u:secret@{NOBODY}", topic="orders/#"),
     }[name]
-    return SourceDefinition.model_validate({"name": name, "broker": broker, **keys})
+    return BrokerDefinition.model_validate({"name": name, "broker": broker, **keys})
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
         assert [call.function for call in calls] == ["f", "f"] and len(notified) == 3
         claimed = await store.claim(2**40, lambda backlogs: dict.fromkeys(backlogs, 1))
         call = claimed.claims[0].call
-        assert call.body == b"xx" and call.terms.context == (("Source", "orders"),)
+        assert call.body == b"xx" and call.overrides.context == (("Source", "orders"),)
         assert (b"ce-id", b"1") in call.request.headers and (
             b"content-type",
             b"text/plain",

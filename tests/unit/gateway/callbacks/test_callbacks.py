@@ -23,8 +23,13 @@ from scheduler.calls.callbacks import (
     Delivery,
     pause_after,
 )
-from scheduler.definitions.language.callback_allow import Allowed, is_public, place_of
-from scheduler.definitions.language.terms import Policy, Terms, terms_of_json, terms_to_json
+from scheduler.definitions.language.call_overrides import (
+    CallOverrides,
+    RetryPolicy,
+    overrides_from_json,
+    overrides_to_json,
+)
+from scheduler.definitions.language.callback_allow import Allowed, is_public, parse_callback
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 from tests.support.virtual_worker import FAILED, RETENTION, World
 
@@ -54,7 +59,7 @@ URL = "https://hooks.example.com/done?key=k"
 )
 def test_a_url_that_cannot_be_a_callbacks_says_why(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        place_of(url)
+        parse_callback(url)
     assert "the callback" in (Allowed(["*", "0.0.0.0/0"]).fault_of(url) or "")
 
 
@@ -90,7 +95,7 @@ def test_nothing_is_allowed_but_what_is_listed() -> None:
     ],
 )  # fmt: skip
 def test_a_name_leads_to_no_address_that_is_not_public_unless_it_is_listed(address: str) -> None:
-    place = place_of(URL)
+    place = parse_callback(URL)
     assert not is_public(ipaddress.ip_address(address))
     assert Allowed(["*"]).usable(place, [address]) is None
     assert Allowed(["*"]).usable(place, [address, "93.184.216.34"]) == "93.184.216.34"
@@ -125,9 +130,9 @@ def test_the_signature_is_that_of_standard_webhooks() -> None:
 
 
 def test_terms_remember_their_callback() -> None:
-    terms = Terms(callback=URL)
-    assert terms_of_json(terms_to_json(terms)) == terms
-    assert terms_of_json('{"policy": null, "timeout": null, "context": []}').callback is None
+    overrides = CallOverrides(callback=URL)
+    assert overrides_from_json(overrides_to_json(overrides)) == overrides
+    assert overrides_from_json('{"policy": null, "timeout": null, "context": []}').callback is None
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
@@ -226,7 +231,7 @@ async def close(world: World, deliverer: Deliverer) -> None:
 async def test_a_callback_is_tried_again_until_it_is_delivered_also_by_the_next_process(world: World) -> None:
     receiver = Receiver(world, fails=3)
     deliverer = receiver.deliverer()
-    (id,) = await world.accept(terms=Terms(callback=URL))
+    (id,) = await world.accept(overrides=CallOverrides(callback=URL))
     await world.start()
     await world.advance(2.5)
     assert len(receiver.seen) == 2, "at its end, and about a second later"
@@ -245,7 +250,7 @@ async def test_a_callback_is_tried_again_until_it_is_delivered_also_by_the_next_
 async def test_a_callback_that_is_never_taken_is_given_up_and_its_call_kept_until_then(world: World) -> None:
     receiver = Receiver(world, fails=1000)
     deliverer = receiver.deliverer()
-    (id,) = await world.accept(terms=Terms(callback=URL))
+    (id,) = await world.accept(overrides=CallOverrides(callback=URL))
     await world.start()
     store = CallbackStore(world.writer)
     await world.advance(1.2 * RETENTION)
@@ -260,8 +265,8 @@ async def test_a_callback_that_is_never_taken_is_given_up_and_its_call_kept_unti
 async def test_who_asks_for_none_has_none_and_what_is_not_allowed_any_more_is_not_sent(world: World) -> None:
     receiver = Receiver(world)
     deliverer = receiver.deliverer(allowed=())
-    ids = [*await world.accept(terms=Terms(callback=URL)), *await world.accept()]
-    ids += await world.accept(terms=Terms(callback=URL), owner="job:1", part="1")
+    ids = [*await world.accept(overrides=CallOverrides(callback=URL)), *await world.accept()]
+    ids += await world.accept(overrides=CallOverrides(callback=URL), owner="job:1", part="1")
     await world.start()
     await world.advance(10)
     store = CallbackStore(world.writer)
@@ -277,8 +282,8 @@ async def test_a_host_that_hangs_holds_no_other_up(world: World) -> None:
     receiver.seconds = 100.0
     deliverer = receiver.deliverer(allowed=("*",))
     for n in range(3 * MOST_OF_HOST):
-        await world.accept(terms=Terms(callback=f"https://slow.example/{n}"))
-    await world.accept(terms=Terms(callback="https://z.example/"))
+        await world.accept(overrides=CallOverrides(callback=f"https://slow.example/{n}"))
+    await world.accept(overrides=CallOverrides(callback="https://z.example/"))
     await world.start()
     await world.advance(50)
     assert receiver.most == {"slow.example": MOST_OF_HOST, "z.example": 1}
@@ -293,11 +298,11 @@ async def test_many_hosts_that_hang_hold_no_other_up(world: World) -> None:
     deliverer = receiver.deliverer(allowed=("*",))
     for host in range(MOST_AT_ONCE // MOST_OF_HOST):
         for n in range(3 * MOST_OF_HOST):
-            await world.accept(terms=Terms(callback=f"https://a{host}.example/{n}"))
+            await world.accept(overrides=CallOverrides(callback=f"https://a{host}.example/{n}"))
     await world.start()
     await world.advance(90)
     assert receiver.running.total() == MOST_AT_ONCE
-    await world.accept(terms=Terms(callback="https://z.example/"))
+    await world.accept(overrides=CallOverrides(callback="https://z.example/"))
     world.worker.notify()
     await world.advance(120)
     assert receiver.most["z.example"] == 1, "it has the first place that is free"
@@ -308,7 +313,7 @@ async def test_a_call_that_ends_again_is_told_again(world: World) -> None:
     receiver = Receiver(world)
     deliverer = receiver.deliverer()
     world.answers.setdefault("f", deque([FAILED]))
-    (id,) = await world.accept(terms=Terms(policy=Policy(attempts=1), callback=URL))
+    (id,) = await world.accept(overrides=CallOverrides(policy=RetryPolicy(attempts=1), callback=URL))
     await world.start()
     await world.advance(10)
     assert await world.store.again(id, world.clock.wall()) is not None

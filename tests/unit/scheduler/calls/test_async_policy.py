@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from gateway.http.preferences import LONGEST_WAIT, Preferences, preferences
 from gateway.http.problems import TYPES
 from scheduler.calls.model import Claim, NewCall, Request, Result, Status
-from scheduler.calls.policy import Verdict, failure_of, has_expired, judge, pause_after
+from scheduler.calls.policy import Verdict, find_failure, has_expired, judge, pause_after
 from scheduler.calls.running.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share
-from scheduler.definitions.language.terms import KINDS, Policy
+from scheduler.definitions.language.call_overrides import FAILURE_KINDS, RetryPolicy
 
 
 def answer(status: int) -> Result:
@@ -23,7 +23,7 @@ def problem(slug: str) -> Result:
     return Result(status, [], b"", slug, "why", blame)
 
 
-def judged(result: Result, policy: Policy = Policy(), **more: float) -> Verdict:  # noqa: B008
+def judged(result: Result, policy: RetryPolicy = RetryPolicy(), **more: float) -> Verdict:  # noqa: B008
     values = {"attempt": 1, "failures": 0, "since": 0.0, "now": 10.0, "jitter": 1.0} | more
     return judge(policy, result, **values)  # type: ignore[arg-type]
 
@@ -33,7 +33,7 @@ def test_an_answer_below_400_is_a_success_and_a_4xx_is_not_tried_again() -> None
         assert judged(answer(status)).status is Status.SUCCEEDED
     for status in (400, 404, 418, 499):
         assert judged(answer(status)).status is Status.FAILED
-    assert judged(answer(404), Policy(on=frozenset({"404"}))).status is Status.QUEUED
+    assert judged(answer(404), RetryPolicy(on=frozenset({"404"}))).status is Status.QUEUED
     assert judged(answer(429)).status is Status.QUEUED
 
 
@@ -41,7 +41,7 @@ def test_what_each_problem_counts_as() -> None:
     crashed = {"instance-died", "contract-broken", "command-failed"}
     not_run = {"queue-full", "quota-exceeded"}
     for slug, (_, _, blame) in TYPES.items():
-        failure = failure_of(problem(slug))
+        failure = find_failure(problem(slug))
         assert failure is not None
         if slug in crashed:
             assert "crash" in failure.names and failure.ran
@@ -53,12 +53,12 @@ def test_what_each_problem_counts_as() -> None:
             assert failure.names == set() and failure.ran, "it would not fit the next time either"
         elif blame == "platform" or slug in ("function-failed", "no-such-function"):
             assert failure.names == {"platform"} and not failure.ran
-    assert "5xx" in failure_of(problem("handler-raised")).names  # type: ignore[union-attr]
+    assert "5xx" in find_failure(problem("handler-raised")).names  # type: ignore[union-attr]
     assert judged(problem("bad-request")).status is Status.FAILED
 
 
 def test_attempts_are_used_up_by_runs_and_not_by_a_platform_that_fails() -> None:
-    policy = Policy(attempts=2)
+    policy = RetryPolicy(attempts=2)
     first = judged(answer(500), policy)
     assert (first.status, first.failures) == (Status.QUEUED, 1)
     assert judged(answer(500), policy, attempt=2, failures=1).status is Status.DEAD
@@ -68,7 +68,7 @@ def test_attempts_are_used_up_by_runs_and_not_by_a_platform_that_fails() -> None
 
 
 def test_what_the_policy_does_not_name_ends_at_once() -> None:
-    policy = Policy(on=frozenset({"platform"}))
+    policy = RetryPolicy(on=frozenset({"platform"}))
     assert judged(problem("timeout"), policy).status is Status.TIMED_OUT
     assert judged(problem("instance-died"), policy).status is Status.FAILED
     assert judged(answer(503), policy).status is Status.FAILED
@@ -76,7 +76,7 @@ def test_what_the_policy_does_not_name_ends_at_once() -> None:
 
 
 def test_a_call_whose_next_run_would_come_too_late_has_expired() -> None:
-    policy = Policy(max_event_age=12.0, backoff=5.0)
+    policy = RetryPolicy(max_event_age=12.0, backoff=5.0)
     assert judged(answer(500), policy, now=6.9).status is Status.QUEUED
     assert judged(answer(500), policy, now=7.0).status is Status.EXPIRED
     assert not has_expired(policy, 0.0, 11.9) and has_expired(policy, 0.0, 12.0)
@@ -84,7 +84,7 @@ def test_a_call_whose_next_run_would_come_too_late_has_expired() -> None:
 
 @given(st.integers(1, 10_000), st.floats(0.001, 100), st.floats(0.001, 1000))
 def test_pauses_double_and_stay_within_their_bound(attempt: int, backoff: float, most: float) -> None:
-    policy = Policy(backoff=backoff, max_backoff=most)
+    policy = RetryPolicy(backoff=backoff, max_backoff=most)
     pause, following = pause_after(attempt, policy), pause_after(attempt + 1, policy)
     assert 0 < pause <= following <= most
     assert following in (most, 2 * pause)
@@ -160,4 +160,4 @@ def test_prefer_is_read_as_rfc_7240_has_it() -> None:
         assert prefer(*values) == Preferences(True, 5.0)
     assert prefer("respond-async, wait=later").wait is None
     assert prefer("respond-async, wait=100000").wait == LONGEST_WAIT
-    assert KINDS == ("platform", "timeout", "crash", "429", "5xx")
+    assert FAILURE_KINDS == ("platform", "timeout", "crash", "429", "5xx")

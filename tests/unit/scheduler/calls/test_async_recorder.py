@@ -13,7 +13,7 @@ from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Statu
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.recorder import FAILING
 from scheduler.calls.running.running import Ended, Run, TaskRun
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 from tests.support.virtual_worker import FAILED, OK, World
 
 
@@ -70,7 +70,7 @@ async def test_one_whose_consequence_cannot_be_begun_spoils_no_other(
 async def test_a_run_that_raises_is_the_platforms_fault_and_tried_again(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=1, backoff=1.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=1, backoff=1.0))
     good, faults = world.worker.run, ["at its begin", "as a task"]
     assert good is not None
 
@@ -207,7 +207,7 @@ async def test_a_store_that_fails_for_all_is_not_asked_for_each_of_them(world: W
 async def test_a_result_that_no_store_could_keep_is_a_failure_that_is_told(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=2, backoff=1.0), slots=8)
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=2, backoff=1.0), slots=8)
     world.answers["f"] = deque([OK, Result(2**70, [], b""), Result(-(2**70), [], b"")])
     good, again, bad = await world.accept("f", 3)
     await world.start()
@@ -260,7 +260,7 @@ class Held:
 @pytest.mark.parametrize("turns", range(6))
 async def test_one_that_has_failed_and_is_not_written_yet_can_be_cancelled(world: World, turns: int) -> None:
     """Its end waits for the commit under way, or is in it."""
-    world.plans["f"] = FunctionPlan(Policy(attempts=5, backoff=1.0), slots=20)
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=5, backoff=1.0), slots=20)
     held = Held(world)
     [other] = await world.accept("other")
     [id] = await world.accept("f")

@@ -13,7 +13,7 @@ from scheduler.calls.model import Ending, NewCall, Request, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
 from scheduler.calls.store import MOST_BYTES, StoreError
-from scheduler.definitions.language.terms import Policy, Terms
+from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
 
 AWAY = Result(503, [], b"", "engine-down", "it is away", "platform")
@@ -157,7 +157,7 @@ async def test_no_more_are_in_hand_than_fit_into_memory(world: World) -> None:
 
 
 async def test_what_failed_is_tried_again_after_growing_pauses_and_then_dead(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=3, backoff=10.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=3, backoff=10.0))
     world.answers["f"] = deque([FAILED] * 3)
     await world.start()
     [id] = await world.accept()
@@ -178,7 +178,7 @@ async def test_what_failed_is_tried_again_after_growing_pauses_and_then_dead(wor
 
 
 async def test_one_that_waits_to_be_tried_again_holds_no_place(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(backoff=10.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(backoff=10.0))
     world.answers["f"] = deque([FAILED])
     ids = await world.accept("f", 3)
     await world.start()
@@ -190,7 +190,10 @@ async def test_one_that_waits_to_be_tried_again_holds_no_place(world: World) -> 
 
 
 async def test_the_worker_wakes_for_whichever_is_due_first(world: World) -> None:
-    world.plans |= {"slow": FunctionPlan(Policy(backoff=100.0)), "fast": FunctionPlan(Policy(backoff=10.0))}
+    world.plans |= {
+        "slow": FunctionPlan(RetryPolicy(backoff=100.0)),
+        "fast": FunctionPlan(RetryPolicy(backoff=10.0)),
+    }
     world.answers |= {"slow": deque([FAILED]), "fast": deque([FAILED])}
     await world.accept("slow")
     await world.accept("fast")
@@ -202,7 +205,7 @@ async def test_the_worker_wakes_for_whichever_is_due_first(world: World) -> None
 
 
 async def test_what_does_not_reach_its_function_uses_up_no_attempt(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=1, backoff=1.0, max_backoff=2.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=1, backoff=1.0, max_backoff=2.0))
     world.answers["f"] = deque([AWAY] * 5)
     await world.start()
     [id] = await world.accept()
@@ -226,7 +229,7 @@ async def test_what_does_not_reach_its_function_uses_up_no_attempt(world: World)
 async def test_what_the_policy_does_not_name_is_not_tried_again(
     world: World, answer: Result, status: Status, error: str
 ) -> None:
-    world.plans["f"] = FunctionPlan(Policy(on=frozenset({"platform"})))
+    world.plans["f"] = FunctionPlan(RetryPolicy(on=frozenset({"platform"})))
     world.answers["f"] = deque([answer])
     await world.start()
     [id] = await world.accept()
@@ -240,7 +243,7 @@ async def test_what_the_policy_does_not_name_is_not_tried_again(
 async def test_a_call_may_have_a_policy_of_its_own(world: World) -> None:
     world.answers["f"] = deque([FAILED] * 2)
     await world.start()
-    [own] = await world.accept(terms=Terms(policy=Policy(attempts=1)))
+    [own] = await world.accept(overrides=CallOverrides(policy=RetryPolicy(attempts=1)))
     await world.settle()
     [other] = await world.accept()
     await world.advance(60.0)
@@ -249,7 +252,7 @@ async def test_a_call_may_have_a_policy_of_its_own(world: World) -> None:
 
 
 async def test_what_is_too_old_is_not_run(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(max_event_age=5.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(max_event_age=5.0))
     world.seconds["f"] = 3.0
     ids = await world.accept("f", 3)
     await world.start()
@@ -263,7 +266,7 @@ async def test_what_is_too_old_is_not_run(world: World) -> None:
 
 
 async def test_what_would_be_too_old_when_it_is_tried_again_expires_at_once(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(backoff=10.0, max_event_age=5.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(backoff=10.0, max_event_age=5.0))
     world.answers["f"] = deque([FAILED])
     await world.start()
     [id] = await world.accept()
@@ -468,7 +471,7 @@ async def test_no_run_begins_while_much_that_was_brought_is_not_recorded(
 
 
 async def test_what_does_not_fit_into_the_store_ends_its_call_with_a_named_error(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=3), on_failure="told")
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=3), on_failure="told")
     world.answers["f"] = deque([Result(200, [], bytes(450_000)), OK])
     world.store.room.size = 500_000
     (large, small) = await world.accept("f", 2)

@@ -17,7 +17,7 @@ from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Statu
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
 from scheduler.calls.running.worker import STORE_RETRY
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 from tests.support.virtual_worker import FAILED, OK, World
 
 AHEAD = FunctionPlan(slots=2, exec_seconds=0.001)
@@ -81,7 +81,7 @@ async def test_one_that_has_just_been_begun(world: World) -> None:
 
 
 async def test_one_that_waits_to_be_tried_again_is_the_stores(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(backoff=10.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(backoff=10.0))
     world.answers["f"] = deque([FAILED])
     await world.start()
     [id] = await world.accept()
@@ -180,7 +180,7 @@ async def test_who_waits_is_told_when_it_has_ended(world: World) -> None:
 
 
 async def test_nobody_waits_longer_than_they_wanted(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(backoff=10.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(backoff=10.0))
     world.answers["f"] = deque([FAILED])
     [id] = await world.accept()
     short, long = await waits(world, id, 5.0), await waits(world, id, 60.0)
@@ -234,7 +234,7 @@ async def test_the_owner_of_a_call_is_told_of_its_end_once(world: World) -> None
 
 # -- destinations -------------------------------------------------------------------------------------------
 
-LAST = Policy(attempts=1)
+LAST = RetryPolicy(attempts=1)
 ROUTED = FunctionPlan(LAST, on_success="glad", on_failure="sorry")
 
 
@@ -302,7 +302,7 @@ async def test_how_a_destination_is_told_the_answer(
 
 
 async def test_a_destination_is_told_of_what_was_never_run(world: World) -> None:
-    world.plans["f"] = FunctionPlan(Policy(max_event_age=5.0), on_failure="sorry")
+    world.plans["f"] = FunctionPlan(RetryPolicy(max_event_age=5.0), on_failure="sorry")
     await world.accept()
     await world.clock.advance(6.0)
     await world.start()

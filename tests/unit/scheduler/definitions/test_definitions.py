@@ -22,7 +22,7 @@ from scheduler.definitions.file import (
     FunctionDefinition,
     load,
 )
-from scheduler.definitions.language.key_types import Retries
+from scheduler.definitions.language.key_types import RetryKeys
 
 IMAGE = "version: 1\nfunctions:\n  f:\n    image: busybox\n"
 """A sound file; further lines of four spaces are further keys of its function."""
@@ -435,7 +435,7 @@ DEFAULT = {
     "sandbox": None,
     "web": False,
     "labels": {},
-    "retries": Retries(),
+    "retries": RetryKeys(),
     "max_event_age": 21600.0,
     "on_success": None,
     "on_failure": None,
@@ -497,7 +497,7 @@ SOUND = [
     (
         "retries",
         "{attempts: 5, backoff: 100ms, on: [503, timeout]}",
-        Retries.model_validate({"attempts": 5, "backoff": "100ms", "on": [503, "timeout"]}),
+        RetryKeys.model_validate({"attempts": 5, "backoff": "100ms", "on": [503, "timeout"]}),
     ),
     ("on_failure", "f", "f"),
     ("labels", "{team: edge, com.example/cost: 1.20}", {"team": "edge", "com.example/cost": "1.20"}),

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.definitions.brokers import JetStream, MqttTopic, RedisStream, SourceDefinition
+from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic, RedisStream
 from scheduler.definitions.file import DefinitionsError, load
 
 HEAD = "version: 1\nfunctions: {f: {image: x}}\nsources:\n"
 
 
-def read(folder: Path, text: str) -> dict[str, SourceDefinition]:
+def read(folder: Path, text: str) -> dict[str, BrokerDefinition]:
     (folder / "functions.yaml").write_text(HEAD + text)
     return load(folder / "functions.yaml").sources
 

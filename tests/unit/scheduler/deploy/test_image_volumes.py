@@ -23,12 +23,12 @@ from scheduler.deploy.images.image_volumes import (
     LOOKED_AT_BYTES,
     MOST_VOLUMES,
     ImageVolumes,
-    Place,
+    VolumeContent,
     VolumeRefused,
     clean,
     mounts_for,
     paths_of,
-    place_in,
+    read_content,
 )
 from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.jobs.starting import NotStarted
@@ -94,35 +94,35 @@ def test_more_volumes_than_are_taken_are_refused() -> None:
 @pytest.mark.parametrize(
     ("files", "place"),
     [
-        ({}, Place(None, "7:8")),
-        ({"seed.txt": b"1"}, Place("/data/seed.txt", "7:8")),
-        ({"folder": None}, Place("/data/folder", "7:8")),
-        ({"a": None, "a/cache": None}, Place(None, "7:8")),
-        ({"a": None, "a/cache": None, "a/cache/x": None}, Place("/data/a/cache/x", "7:8")),
-        ({"a": None, "a/cached": None}, Place("/data/a/cached", "7:8")),
+        ({}, VolumeContent(None, "7:8")),
+        ({"seed.txt": b"1"}, VolumeContent("/data/seed.txt", "7:8")),
+        ({"folder": None}, VolumeContent("/data/folder", "7:8")),
+        ({"a": None, "a/cache": None}, VolumeContent(None, "7:8")),
+        ({"a": None, "a/cache": None, "a/cache/x": None}, VolumeContent("/data/a/cache/x", "7:8")),
+        ({"a": None, "a/cached": None}, VolumeContent("/data/a/cached", "7:8")),
     ],
 )
 def test_content_is_all_but_the_folders_of_other_volumes(
-    files: dict[str, bytes | None], place: Place
+    files: dict[str, bytes | None], place: VolumeContent
 ) -> None:
-    assert place_in(tar_of(files, (7, 8)), "/data", ("/data", "/data/a/cache")) == place
+    assert read_content(tar_of(files, (7, 8)), "/data", ("/data", "/data/a/cache")) == place
 
 
 def test_what_cannot_be_read_to_its_end_counts_as_content() -> None:
     large = tar_of({"big": bytes(2 * LOOKED_AT_BYTES)})[:LOOKED_AT_BYTES]
-    assert place_in(large, "/data", ("/data",)).content == "/data/big"
+    assert read_content(large, "/data", ("/data",)).content == "/data/big"
     many = tuple(f"/data/{number:03}" for number in range(600))
     folders = tar_of({path.removeprefix("/data/"): None for path in many})
-    assert place_in(folders[:LOOKED_AT_BYTES], "/data", ("/data", *many)).content == "/data"
-    assert place_in(b"no tar" * 200, "/data", ("/data",)).content == "/data"
+    assert read_content(folders[:LOOKED_AT_BYTES], "/data", ("/data", *many)).content == "/data"
+    assert read_content(b"no tar" * 200, "/data", ("/data",)).content == "/data"
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("data"))
-    assert place_in(file.getvalue(), "/data", ("/data",)) == Place("/data")
+    assert read_content(file.getvalue(), "/data", ("/data",)) == VolumeContent("/data")
 
 
 def test_a_volume_has_the_size_of_tmp_and_the_images_owner_only_with_the_images_user() -> None:
-    places = {"/data": Place(None, "7:8")}
+    places = {"/data": VolumeContent(None, "7:8")}
     keys = ContainerKeys(tmp_size="3MiB")
     assert mounts_for(["/data"], places, keys) == (VolumeMount("/data", 3 * MIB),)
     keys = ContainerKeys(user="image")
@@ -130,7 +130,7 @@ def test_a_volume_has_the_size_of_tmp_and_the_images_owner_only_with_the_images_
 
 
 def test_a_key_that_names_the_place_gives_its_content_up() -> None:
-    places = {"/data": Place("/data/seed"), "/data/x": Place("/data/x/seed")}
+    places = {"/data": VolumeContent("/data/seed"), "/data/x": VolumeContent("/data/x/seed")}
     with pytest.raises(VolumeRefused) as refused:
         mounts_for(places, places, ContainerKeys())
     assert str(refused.value) == (

@@ -23,7 +23,7 @@ from scheduler.calls.plans import Plans
 from scheduler.calls.targets import Start
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.definitions.language.terms import Terms
+from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.own_function import definition_of
@@ -94,7 +94,9 @@ async def test_triggers_start_declared_jobs_with_what_comes_with_them(runtime: R
     assert set(target.functions("counted")) == {"f"} and set(target.functions("open")) == {"open"}
 
     def new(name: str, body: bytes) -> object:
-        return target.work(Start("0" * 32, name, body, [], Terms(context=(("Trigger", "t"),)), depth=2))
+        return target.work(
+            Start("0" * 32, name, body, [], CallOverrides(context=(("Trigger", "t"),)), depth=2)
+        )
 
     counted = new("counted", b'{"an": "event"}')
     assert (counted.each, counted.depth, counted.context) == (b'{"an": "event"}', 2, (("Trigger", "t"),))  # type: ignore[attr-defined]

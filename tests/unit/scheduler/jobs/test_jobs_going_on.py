@@ -127,7 +127,7 @@ async def test_tasks_run_a_few_at_a_time_and_each_knows_its_number(world: JobWor
         await world.advance(0.5)
     assert (await world.job()).status is JobStatus.SUCCEEDED
     assert await world.counts() == {"succeeded": 10}
-    told = [dict(run.claim.call.terms.context) for run in world.runs]
+    told = [dict(run.claim.call.overrides.context) for run in world.runs]
     assert [(t["Job-Id"], t["Task-Index"], t["Task-Count"]) for t in told] == [
         ("j", str(i), "10") for i in range(10)
     ]

@@ -18,7 +18,7 @@ from scheduler.calls.model import Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import FunctionTarget, Target
-from scheduler.definitions.language.terms import Policy
+from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
 from scheduler.store.sqlite.triggers import TriggerStore
@@ -113,7 +113,7 @@ async def test_a_schedule_starts_its_function_when_it_is_due(world: TriggeredWor
     assert (
         json.loads(call.body) == {"a": 1} and (b"content-type", b"application/json") in call.request.headers
     )
-    assert call.terms.context == (("Trigger", "t"), ("Scheduled-At", "1970-01-01T00:01:00Z"))
+    assert call.overrides.context == (("Trigger", "t"), ("Scheduled-At", "1970-01-01T00:01:00Z"))
     assert await world.outcomes("t") == ["started"] * 3
     assert world.metrics.trigger_fires.labels("t", "started").value == 3
 
@@ -218,7 +218,7 @@ async def test_with_allow_starts_run_beside_one_another(world: TriggeredWorld) -
 
 
 async def test_a_start_that_waits_for_a_further_attempt_has_not_ended(world: TriggeredWorld) -> None:
-    world.plans["f"] = FunctionPlan(Policy(attempts=2, backoff=100.0))
+    world.plans["f"] = FunctionPlan(RetryPolicy(attempts=2, backoff=100.0))
     world.answers["f"] = deque([Result(500, [], b"")])
     world.declare(trigger("t", schedule="* * * * *"))
     await world.start()
@@ -487,7 +487,7 @@ async def test_the_answer_of_an_accepted_call_may_be_an_event(world: TriggeredWo
     ids = await world.accept("f", 4)
     await world.advance(20)
     (call,) = [run.claim.call for run in world.runs if run.claim.call.function == "g"]
-    assert (call.depth, call.body, call.terms.context) == (1, b"x", (("Trigger", "paid"),))
+    assert (call.depth, call.body, call.overrides.context) == (1, b"x", (("Trigger", "paid"),))
     headers = dict(call.request.headers)
     assert (headers[b"ce-id"], headers[b"ce-source"]) == (ids[0].encode(), b"/functions/f")
     assert world.metrics.trigger_fires.labels("paid", "started").value == 1

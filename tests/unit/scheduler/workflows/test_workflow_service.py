@@ -23,9 +23,9 @@ from scheduler.store.sqlite.rows import run_rows
 from scheduler.store.sqlite.rows.run_end_rows import FORGOTTEN_AT_ONCE
 from scheduler.store.sqlite.runs import RunStore
 from scheduler.store.sqlite.writer import Writer
-from scheduler.workflows.model import Changes, NewRun, Progress, RunRecord, RunStatus, StepStatus
+from scheduler.workflows.model import Changes, NewRun, RunProgress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, Runs
+from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, WorkflowRuns
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import body_of
 
@@ -53,7 +53,7 @@ class World:
         self.writer = writer = Writer(self.file)
         self.calls = SqliteStore(writer, self.most_bytes)
         self.metrics = Metrics()
-        self.runs = Runs(
+        self.runs = WorkflowRuns(
             RunStore(writer, self.calls.room),
             self.clock,
             self.metrics,
@@ -326,7 +326,7 @@ async def test_a_run_of_which_nothing_can_be_read_fails_and_is_let_go(
     assert "could not be decided" in caplog.text
 
 
-async def undecidable(store: RunStore, progress: Progress) -> Changes:
+async def undecidable(store: RunStore, progress: RunProgress) -> Changes:
     raise KeyError("of a decision")
 
 
@@ -408,7 +408,7 @@ async def test_large_runs_are_decided_about_one_by_one(
 ) -> None:
     now, most = 0, 0
 
-    async def watched(store: RunStore, progress: Progress) -> Changes:
+    async def watched(store: RunStore, progress: RunProgress) -> Changes:
         nonlocal now, most
         now += 1
         most = max(most, now)
