@@ -1,4 +1,4 @@
-"""The data folder of a gateway: who it is, and that there is only one of it."""
+"""The data folder of a gateway: its identity, and the lock that only one process can hold."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class DataFolderInUse(Exception):
 
 @dataclass(frozen=True)
 class FolderUse:
-    """Use that gateways make of a folder, as a command sees it from outside."""
+    """Use of a folder by gateways, as a command sees it from outside."""
 
     known: bool
-    """Whether a gateway has ever been started in it."""
+    """True if a gateway has ever been started in it."""
     started_ns: int | None
-    """When the gateway that runs in it was started, Unix nanoseconds; None if none runs."""
+    """Start of the gateway that runs in it, in Unix nanoseconds, or None if none runs."""
 
 
 def look_at(path: Path) -> FolderUse:
-    """Return which use gateways make of a folder, which need not exist. Nothing is written.
+    """Return how gateways use a folder, which need not exist. Nothing is written.
 
-    Raises OSError where the folder cannot be read. The lock is held for a moment: a gateway that starts in just this
-    moment would be refused.
+    Raises OSError if the folder cannot be read. The lock is held for a moment; a gateway that starts in that moment
+    is refused.
     """
     known = (path / IDENTITY).exists()
     try:
@@ -41,31 +41,32 @@ def look_at(path: Path) -> FolderUse:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # a gateway writes its process id to the lock as it starts, and nothing later
+        except BlockingIOError:
+            # A gateway writes to its lock only at its start, so the file's time is the start's.
             return FolderUse(known, os.fstat(lock.fileno()).st_mtime_ns)
     return FolderUse(known, None)
 
 
 class DataFolder:
-    """The data folder of this gateway process, open for its whole life.
+    """The data folder of this gateway process, locked for its whole life.
 
-    `id` is a UUID that stays with the folder: containers, networks and images carry it as a label, so that a
-    gateway knows its own. Raises `DataFolderInUse`, and OSError where the folder cannot be made.
+    `id` is a UUID that stays with the folder. Containers, networks and images carry it as a label, so that a gateway
+    knows its own. Raises `DataFolderInUse`, and OSError if the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         self.run = self.path / "run"
-        """Socket folders of instances, one each."""
+        """Sockets of instances, a folder for each."""
         self.hosts = self.path / "hosts"
-        """`/etc/hosts` of containers, a file each."""
+        """`/etc/hosts` of containers, a file for each."""
         self.records = self.path / "records"
-        """Records of instances for the next process, a file each."""
+        """Records of instances for the next process, a file for each."""
         self.work = self.path / "work"
         """Scratch space for building images."""
         self.code = self.path / "code"
-        """The code of what is deployed."""
+        """Code of deployed functions."""
         self._lock = (self.path / LOCK).open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +76,7 @@ class DataFolder:
             self._lock.close()
             raise DataFolderInUse(
                 f"another gateway (process {holder}) uses the data folder {self.path}; "
-                "stop it, or give this one a folder of its own with --data-dir"
+                "stop it, or give this one another folder with --data-dir"
             ) from None
         self._lock.truncate(0)
         self._lock.write(f"{os.getpid()}\n")
@@ -94,9 +95,9 @@ class DataFolder:
             return identity
 
     def fault(self) -> str | None:
-        """Return what has happened to the folder on disk, or None if it is the one that was opened.
+        """Return a description of the damage if the folder on disk was moved or replaced, or None if it is intact.
 
-        Without its lock another gateway could take the folder.
+        Without our lock in it, another gateway could start in the folder.
         """
         held = os.fstat(self._lock.fileno())
         try:
@@ -108,18 +109,18 @@ class DataFolder:
         return None
 
     def clear(self) -> None:
-        """Remove all that the next process does not need: socket folders, records, scratch space, code."""
+        """Remove everything of instances: sockets, records, scratch space, code. For an end without instances."""
         self.clear_own()
         for folder in (self.run, self.records):
             shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # files of containers that jobs have kept stay
+        with contextlib.suppress(OSError):  # not empty if jobs have kept containers, which need their files
             self.hosts.rmdir()
 
     def clear_own(self) -> None:
-        """Remove what only this process uses: scratch space and code."""
+        """Remove scratch space and code, which only this process uses."""
         for folder in (self.work, self.code):
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let another process have the folder."""
+        """Release the lock: another process may use the folder now."""
         self._lock.close()

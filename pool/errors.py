@@ -1,21 +1,21 @@
-"""What can go wrong between a lease and an answer. Everything here says who is to blame in its class."""
+"""Errors between a lease and an answer. Each class tells who is to blame."""
 
 from __future__ import annotations
 
 
 class PoolError(Exception):
-    """Root of the pool's errors."""
+    """Base class of the pool's errors."""
 
 
 class StartFailed(PoolError):
     """An instance could not be started for a reason of the platform: the engine, the host."""
 
     engine_down = False
-    """Whether the engine was not even asked, since it does not answer: no start is to blame."""
+    """True if the engine was not asked because it does not answer. Then the failure says nothing about the start."""
 
 
 class EngineLost(PoolError):
-    """The engine went away while a command ran: how that ended is not known."""
+    """The engine went away while a command ran. Nobody knows how the command ended."""
 
 
 class FunctionBroken(PoolError):
@@ -24,21 +24,21 @@ class FunctionBroken(PoolError):
     def __init__(self, message: str, kind: str = "StartError", *, imported: bool = True) -> None:
         super().__init__(message)
         self.kind = kind
-        """Type of the error in the function's own terms, for example ModuleNotFoundError."""
+        """Type of the error in the function's language, for example ModuleNotFoundError."""
         self.imported = imported
-        """False when it was the import of the handler that failed."""
+        """False if the import of the handler failed."""
 
 
 class NotSent(PoolError):
-    """The instance was gone before anything of the call was sent; the call may be given to another."""
+    """The instance was gone before any part of the call was sent. Another instance may take the call."""
 
 
 class InstanceDied(PoolError):
-    """The connection to the instance ended before its answer was whole."""
+    """The connection to the instance ended before its answer was complete."""
 
 
 class Nonsense(PoolError):
-    """The instance answered something that is not HTTP."""
+    """The instance answered with something that is not HTTP."""
 
 
 class CommandFailed(PoolError):

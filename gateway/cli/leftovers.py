@@ -71,7 +71,7 @@ async def find(engine: Engine) -> list[Leftovers]:
         for reference in image.tags or (image.id,):
             name = reference.removeprefix("sha256:")
             of(image.labels[GATEWAY_LABEL]).images[reference] = name if image.tags else name[:12]
-    if await firewall.available() is None:
+    if await firewall.why_unavailable() is None:
         for bridge in await firewall.protected_bridges(BRIDGE_PREFIX):
             start = len(BRIDGE_PREFIX)
             of(bridge[start : start + ID_SHOWN]).bridges.append(bridge)

@@ -264,7 +264,7 @@ def freezer(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgr
 
 async def egress() -> Check:
     """The firewall that `network: egress` needs."""
-    why = await firewall.available()
+    why = await firewall.why_unavailable()
     if why is None:
         return Check("egress", "ok", "functions with network: egress are kept off this host by rules")
     return Check(

@@ -1,10 +1,10 @@
-"""A running container's limits and its freezer, by reading and writing its cgroup: well under a millisecond, where
-the engine takes 13 and more.
+"""Limits and freezer of a running container, read and written in its cgroup.
 
-The engine does not hear of it: `inspect` goes on to show the limits that the container was created with, and
-a later update through the engine wins. A container that is frozen here is `running` to the engine, which can
-remove and kill it all the same, and cannot unpause it. Cgroup v1, v2 and both at once (hybrid), on the engine's
-own host."""
+This takes well under a millisecond; the engine takes 13 and more. The engine is not told: `inspect` keeps showing the
+limits at creation, and a later update through the engine wins. To the engine a container frozen here is `running`.
+The engine can remove and kill it, but cannot unpause it. Works with cgroup v1, v2 and both at once (hybrid), on the
+engine's own host.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +13,41 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-PERIOD = 100_000
-"""Microseconds over which CPU time is counted: the kernel's default, and Docker's."""
+CPU_PERIOD_US = 100_000
+"""Microseconds over which CPU time is counted. The default of the kernel and of Docker."""
 FREEZER_V1, FREEZER_V2 = "freezer.state", "cgroup.freeze"
-PROCESSES = "cgroup.procs"
-"""The file with the ids of a cgroup's processes, in every version. Version 1 may repeat one."""
-LEAST_QUOTA = 1_000
-"""The kernel takes no smaller one."""
+PROCESSES_FILE = "cgroup.procs"
+"""File with the ids of a cgroup's processes, in v1 and v2. In v1 an id may occur twice."""
+MIN_CPU_QUOTA_US = 1_000
+"""Microseconds of CPU time a period. The kernel refuses less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """Where the controllers of one container are. The paths carry the container's id, so once found they stay
-    right, whoever gets its pid later."""
+    """Paths of the controllers of one container.
+
+    They contain the container's id. So they stay right when another process gets the pid they were found with.
+    """
 
     memory: Path
     cpu: Path
     unified: bool
-    """Whether these controllers are cgroup v2's."""
+    """True for cgroup v2."""
     freezer: Path | None = None
-    """The file that freezes and thaws it: `freezer.state` (v1) or `cgroup.freeze` (v2)."""
+    """File that freezes and thaws the container: `freezer.state` (v1) or `cgroup.freeze` (v2).
+
+    None if there is none.
+    """
 
     def freeze(self) -> None:
-        """Stop every process of the container, in about 0.2 ms. Raises `OSError`: no freezer, not allowed, gone."""
+        """Stop every process of the container, in about 0.2 ms.
+
+        Raises `OSError` if there is no freezer, if we may not write to it, or if the container is gone.
+        """
         self._write_freezer("FROZEN", "1")
 
     def thaw(self) -> None:
-        """Let its processes go on; harmless if they run. Raises `OSError`."""
+        """Let the container's processes run again. Harmless if they run already. Raises `OSError`."""
         self._write_freezer("THAWED", "0")
 
     def _write_freezer(self, v1: str, v2: str) -> None:
@@ -48,8 +56,10 @@ class Cgroup:
         _write(self.freezer, v1 if self.freezer.name == FREEZER_V1 else v2)
 
     def memory_in_use(self) -> int:
-        """Bytes that only the end of its processes would free: their own pages and what lies in a tmpfs, without
-        the file cache. Raises `OSError`."""
+        """Return the bytes that the kernel cannot reclaim: the processes' own pages and tmpfs, without file cache.
+
+        Raises `OSError`.
+        """
         own = "anon" if self.unified else "rss"
         wanted = (f"{own} ", "shmem ")
         lines = (self.memory / "memory.stat").read_text().splitlines()
@@ -58,39 +68,42 @@ class Cgroup:
     def processes(self) -> int:
         """Return how many processes run in the container, threads not counted.
 
-        Raises `OSError`: gone, or not to be seen from the process namespace that we are in.
+        Raises `OSError` if the container is gone, or if our process namespace does not show its processes.
         """
-        found = set((self.memory / PROCESSES).read_text().split())
+        found = set((self.memory / PROCESSES_FILE).read_text().split())
         if not found or "0" in found:
             raise ProcessLookupError("the container's processes cannot be seen from here")
         return len(found)
 
     def resize(self, memory: int, cpus: float) -> None:
-        """Set memory (bytes, swap off) and CPUs. Raises `OSError`: not allowed, gone, or (v1) more in use."""
-        quota = max(round(cpus * PERIOD), LEAST_QUOTA)
+        """Set memory (bytes, no swap) and CPUs.
+
+        Raises `OSError` if we may not, if the container is gone, or (v1) if it uses more memory than that.
+        """
+        quota = max(round(cpus * CPU_PERIOD_US), MIN_CPU_QUOTA_US)
         if self.unified:
             _write(self.memory / "memory.max", memory)
-            _write_if_there(self.memory / "memory.swap.max", 0)
-            _write(self.cpu / "cpu.max", f"{quota} {PERIOD}")
+            _write_if_present(self.memory / "memory.swap.max", 0)
+            _write(self.cpu / "cpu.max", f"{quota} {CPU_PERIOD_US}")
             return
         only_memory = self.memory / "memory.limit_in_bytes"
         with_swap = self.memory / "memory.memsw.limit_in_bytes"
-        # At no moment may memory alone have a higher limit than memory and swap together.
+        # The kernel refuses a memory limit above the limit of memory and swap, so the order depends on the direction.
         if with_swap.exists() and memory > int(with_swap.read_text()):
             _write(with_swap, memory)
             _write(only_memory, memory)
         else:
             _write(only_memory, memory)
-            _write_if_there(with_swap, memory)
-        _write(self.cpu / "cpu.cfs_period_us", PERIOD)
+            _write_if_present(with_swap, memory)
+        _write(self.cpu / "cpu.cfs_period_us", CPU_PERIOD_US)
         _write(self.cpu / "cpu.cfs_quota_us", quota)
 
 
 def find(pid: int, proc: Path = Path("/proc")) -> Cgroup | None:
-    """The cgroup of the container in which this process runs.
+    """Return the cgroup of the container in which process `pid` runs, or None if it cannot be reached.
 
-    None when it cannot be reached from here, or when the process is in the root's or our own cgroup and so in
-    no container."""
+    None also if the process is in the root cgroup or in our own: then it runs in no container.
+    """
     try:
         theirs = _memberships((proc / str(pid) / "cgroup").read_text())
         ours = _memberships((proc / "self" / "cgroup").read_text())
@@ -111,7 +124,7 @@ def find(pid: int, proc: Path = Path("/proc")) -> Cgroup | None:
         return mount_point / inside
 
     memory, cpu, both = folder("memory"), folder("cpu"), folder("")
-    freezer = _there(folder("freezer"), FREEZER_V1) or _there(both, FREEZER_V2)
+    freezer = _existing_file(folder("freezer"), FREEZER_V1) or _existing_file(both, FREEZER_V2)
     if memory and cpu:
         return Cgroup(memory, cpu, unified=False, freezer=freezer)
     if both and (both / "memory.max").exists() and (both / "cpu.max").exists():
@@ -120,20 +133,21 @@ def find(pid: int, proc: Path = Path("/proc")) -> Cgroup | None:
 
 
 def of_container(pid: int, container: str) -> Cgroup | None:
-    """The cgroup of a container, by the id of one of its processes.
+    """Return the cgroup of a container, found by the id of one of its processes, or None if it cannot be reached.
 
-    None when it cannot be reached from here, or when that process has ended and its id is another's by now."""
+    None also if that process has ended and another one has its id now.
+    """
     found = find(pid) if pid > 0 else None
     return found if found is not None and container in str(found.memory) else None
 
 
-def _there(folder: Path | None, name: str) -> Path | None:
+def _existing_file(folder: Path | None, name: str) -> Path | None:
     file = folder / name if folder else None
     return file if file is not None and file.exists() else None
 
 
 def available(pid: int) -> bool:
-    """Whether `resize` can work for the container of this process."""
+    """Return whether `resize` can work for the container of process `pid`."""
     found = find(pid)
     if found is None:
         return False
@@ -142,9 +156,10 @@ def available(pid: int) -> bool:
 
 
 def resize(pid: int, memory: int, cpus: float) -> bool:
-    """Set memory (bytes, swap off) and CPUs of the container of this process.
+    """Set memory (bytes, no swap) and CPUs of the container of process `pid`, and return whether that worked.
 
-    False when that cannot be done from here; then ask the engine, which sets both anew."""
+    If it did not, the caller asks the engine, which sets both again.
+    """
     found = find(pid)
     if found is None:
         return False
@@ -156,7 +171,7 @@ def resize(pid: int, memory: int, cpus: float) -> bool:
 
 
 def _memberships(text: str) -> dict[str, str]:
-    """Controller to path, from a process's `cgroup` file; the empty name is cgroup v2."""
+    """Return path by controller, from the text of a process's `cgroup` file. The empty name is cgroup v2."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -166,9 +181,10 @@ def _memberships(text: str) -> dict[str, str]:
 
 @cache
 def _mounts(mountinfo: Path) -> dict[str, tuple[str, Path]]:
-    """Controller to (root of the mount within the hierarchy, mount point).
+    """Return, by controller, the root of its mount within the hierarchy and its mount point.
 
-    Read once: a host with many containers has a long list, and the cgroups are mounted when it boots."""
+    Read once: a host with many containers has a long list, and the cgroups are mounted when it boots.
+    """
     found: dict[str, tuple[str, Path]] = {}
     for line in mountinfo.read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -181,7 +197,7 @@ def _mounts(mountinfo: Path) -> dict[str, tuple[str, Path]]:
 
 
 def _write(file: Path, value: int | str) -> None:
-    # One unbuffered write: the kernel takes or refuses it at once.
+    # One unbuffered write, which the kernel accepts or refuses as a whole.
     handle = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(handle, str(value).encode())
@@ -189,6 +205,6 @@ def _write(file: Path, value: int | str) -> None:
         os.close(handle)
 
 
-def _write_if_there(file: Path, value: int) -> None:
+def _write_if_present(file: Path, value: int) -> None:
     if file.exists():
         _write(file, value)

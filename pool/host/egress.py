@@ -1,8 +1,8 @@
-"""The networks that a gateway makes: one for functions with `network: egress`, one for the fallback.
+"""Networks that a gateway creates: one for functions with `network: egress`, one for hosts without namespaces.
 
-Containers on them reach neither each other, nor the host, nor link-local addresses. Both are made when first
-needed and removed when the gateway stops. Their rules are looked at again and again: a reload of the host's firewall
-takes them away.
+Containers on them reach neither each other, nor the host, nor link-local addresses. Each network is created when it
+is first needed, and removed when the gateway stops. A reload of the host's firewall removes the rules, so they are
+checked again and again.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ log = logging.getLogger("hearth.network")
 
 NETWORK_LABEL = "org.hearth.gateway"
 RULES_CHECK_SECONDS = 5.0
-"""Time between two looks at the rules. So long may a reload of the host's firewall leave containers unprotected.
-A look takes five commands of some milliseconds each."""
+"""Time between two checks of the rules. It bounds how long a reload of the host's firewall leaves it unprotected.
+
+A check takes five commands of some milliseconds each.
+"""
 
 
 class Egress:
-    """The networks of one gateway: makes, protects and removes them."""
+    """Networks of one gateway: creates them, protects the host from them, and removes them."""
 
     def __init__(self, engine: Engine, gateway_id: str, clock: Clock, supervisor: Supervisor) -> None:
         self._engine = engine
@@ -42,21 +44,23 @@ class Egress:
         """True while an earlier process may have left networks or rules."""
 
     async def ensure(self) -> str:
-        """Return the name of the network with a way out.
+        """Create the network with a way out unless it exists, and return its name.
 
-        Once it is there, no command is run for it. Raises `StartFailed` if the host cannot be protected from it, and
-        `EngineError`."""
+        Once it exists, this runs no command. Raises `StartFailed` if the host cannot be protected from it, and
+        `EngineError`.
+        """
         name = self._name("egress")
         if name in self._ready:
             return name
-        if (why := await firewall.available()) is not None:
-            raise StartFailed(f"network: egress is not available: {why}")
+        if (reason := await firewall.why_unavailable()) is not None:
+            raise StartFailed(f"network: egress is not available: {reason}")
         return await self._network("egress", internal=False)
 
     async def fallback(self, allowed: bool) -> str | None:
-        """Return the name of a network without a way out, or None if none is needed or allowed.
+        """Return the name of a network without a way out, or None if it is not `allowed` or not needed.
 
-        None is needed where namespaces can be entered. Raises as `ensure` does."""
+        Only hosts where we cannot enter namespaces need it. Raises as `ensure` does.
+        """
         return (
             await self._network("inside", internal=True)
             if allowed and not can_dial_into_namespaces()
@@ -72,13 +76,11 @@ class Egress:
                 present = {network.name for network in await self._engine.networks(labels)}
                 if name not in present:
                     await self._engine.create_network(name, bridge, internal, labels)
-                if await firewall.available() is None:
+                if await firewall.why_unavailable() is None:
                     try:
                         await firewall.protect(bridge)
                     except firewall.FirewallError as error:
-                        raise StartFailed(
-                            f"the host cannot be protected from the network: {error}"
-                        ) from error
+                        raise StartFailed(f"cannot protect the host from network {name}: {error}") from error
                 self._ready[name] = bridge
                 if self._watch is None:
                     self._watch = self._supervisor.supervise("firewall-rules", self._keep_rules)
@@ -88,7 +90,7 @@ class Egress:
         return f"hearth-{self._id[:8]}-{purpose}"
 
     async def close(self) -> None:
-        """Look at the rules no more. Networks and rules stay as they are."""
+        """Stop checking the rules. Networks and rules stay as they are."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -102,43 +104,45 @@ class Egress:
     async def restore_rules(self) -> None:
         """Set the rules again that somebody has removed.
 
-        Where that fails, the network counts as not made: no container is started on it until its rules are set."""
+        If that fails, the network counts as missing: no container starts on it until its rules are set.
+        """
         async with self._lock:
             for name, bridge in list(self._ready.items()):
-                if await firewall.available() is not None and name != self._name("egress"):
+                if await firewall.why_unavailable() is not None and name != self._name("egress"):
                     continue  # the fallback without a way out may do without rules
                 try:
                     missing = await firewall.restore(bridge)
                 except (firewall.FirewallError, OSError) as error:
                     del self._ready[name]
                     log.error(
-                        "Network %s has lost its firewall rules, and they cannot be set again: %s",
+                        "Cannot restore the firewall rules of network %s; starting no container on it: %s",
                         name,
                         error,
                     )
                 else:
                     if missing:
                         log.warning(
-                            "Network %s had lost %d firewall rules; they are set again. Find what reloads them.",
+                            "Restored firewall rules of network %s: %d were missing. "
+                            "Find out which program removes them.",
                             name,
                             missing,
                         )
 
     async def remove(self) -> None:
-        """Remove this gateway's networks and their rules, those of an earlier process too. Raises `EngineError`."""
+        """Remove this gateway's networks and their rules, also those of an earlier process. Raises `EngineError`."""
         async with self._lock:
             self._ready.clear()
-            self._inherited = True  # until all of it is done
+            self._inherited = True  # if a removal below fails, the next call tries it again
             for network in await self._engine.networks({NETWORK_LABEL: self._id}):
                 await self._engine.remove_network(network.name)
-            if await firewall.available() is None:
-                with contextlib.suppress(firewall.FirewallError):  # a rule about no bridge does nothing
+            if await firewall.why_unavailable() is None:
+                with contextlib.suppress(firewall.FirewallError):  # a rule for a removed bridge is harmless
                     for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
                         await firewall.unprotect(bridge)
             self._inherited = False
 
     def removable(self, workloads: Iterable[Workload]) -> bool:
-        """Return whether there may be networks, although none of these workloads is on one."""
+        """Return whether networks may exist although none of these workloads uses one."""
         return bool(self._ready or self._inherited) and not any(
             w.egress or (w.kind is Kind.HTTP and not can_dial_into_namespaces()) for w in workloads
         )

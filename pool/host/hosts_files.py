@@ -1,7 +1,7 @@
-"""The names that containers without a network know: `localhost`, and their own.
+"""Files `/etc/hosts` of containers without a network: `localhost`, and the container's own names.
 
-The engine writes `/etc/hosts` only for containers with a network. For the others it is a file of ours, mounted
-read-only. It stays as long as the container: the engine refuses to read a stopped one whose mounts are gone.
+The engine writes `/etc/hosts` only for containers with a network. The others get a file of ours, mounted read-only.
+We keep it as long as the container: the engine cannot read files from a stopped container whose mounts are gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pool.engine.base import ContainerSpec, Mount
 
 HOSTS = "/etc/hosts"
 IPV6 = Path("/proc/net/if_inet6")
-"""Is there if the kernel speaks IPv6."""
+"""Exists if the kernel speaks IPv6."""
 
 
 def hosts_text(names: Sequence[str], ipv6: bool) -> str:
@@ -31,7 +31,7 @@ def wants_hosts(spec: ContainerSpec) -> bool:
 
 
 class HostsFiles:
-    """The files of one gateway, by the ids of its instances."""
+    """Hosts files of one gateway, each named for the id of its instance."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,11 +41,11 @@ class HostsFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / id
         file.write_text(hosts_text(names, IPV6.exists()))
-        file.chmod(0o644)  # whatever the umask: every user of the container reads it
+        file.chmod(0o644)  # every user of the container must read it, and our umask may forbid that
         return Mount(str(file.resolve()), HOSTS)
 
     def drop(self, id: str) -> None:
-        """Remove the file of an instance. One that is absent, or cannot be removed, is left to the next start."""
+        """Remove the file of an instance. If that fails, the next start of the gateway tries again."""
         with contextlib.suppress(OSError):
             (self._folder / id).unlink()
 

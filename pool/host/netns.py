@@ -1,8 +1,9 @@
 """Sockets inside the network namespace of a container that has no network.
 
-A socket belongs to the namespace of the thread that made it, for ever. So one thread enters the namespace
-with setns(2), makes the socket and returns; the socket is then used like any other. This needs CAP_SYS_ADMIN,
-and the same host as the engine's (in a container: its pid namespace, and SYS_PTRACE)."""
+A socket belongs to the namespace of the thread that created it, and never changes it. So one thread enters the
+namespace with setns(2), creates the socket and returns; then the socket is used like any other. This needs
+CAP_SYS_ADMIN, and the engine must run on the same host (in a container: with its pid namespace and SYS_PTRACE).
+"""
 
 from __future__ import annotations
 
@@ -22,22 +23,23 @@ _thread: ThreadPoolExecutor | None = None
 
 
 class Namespace:
-    """The network namespace of a process, held open: it stays the same one when the pid is given to another.
+    """Network namespace of a process, held open: it stays the same when another process gets the pid.
 
-    Raises `OSError` when the process is gone, may not be looked into, or shares our own namespace: a
-    connection to its loopback would be one to this machine's. Whoever read the pid from the engine asks again
-    after opening whether the container still runs with that pid; from then on there can be no mistake."""
+    Raises `OSError` if the process is gone, if we may not look into it, or if it shares our own namespace: a
+    connection to its loopback would then lead to this machine's. A caller that read the pid from the engine must ask
+    the engine again after opening, and check that the container still runs with that pid.
+    """
 
     def __init__(self, pid: int) -> None:
         self._file = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         if os.path.samestat(os.fstat(self._file), os.stat("/proc/self/ns/net")):  # noqa: PTH116
             self.close()
-            raise OSError(f"Process {pid} is in our own network namespace")
+            raise OSError(f"process {pid} is in our own network namespace")
 
     def open_socket(self, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
-        """A non-blocking stream socket inside. Takes about 0.2 ms, in another thread. Raises `OSError`."""
+        """Return a new non-blocking stream socket inside. Takes about 0.2 ms, in another thread. Raises `OSError`."""
         if self._file < 0:
-            raise OSError("The namespace is closed")
+            raise OSError("the namespace is closed")
         return _worker().submit(_open_inside, self._file, family).result()
 
     async def dial(self, host: str, port: int) -> socket.socket:
@@ -51,7 +53,7 @@ class Namespace:
         return opened
 
     def close(self) -> None:
-        """Let go of the namespace; its sockets stay. Safe to call twice."""
+        """Release the namespace; its sockets stay open. Safe to call twice."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
@@ -68,7 +70,7 @@ class Namespace:
 
 
 def permitted() -> bool:
-    """Whether we may enter network namespaces at all. `can_enter` says it for one process."""
+    """Return whether we may enter network namespaces at all. `can_enter` says it for one process."""
     try:
         _worker().submit(_enter_own).result()
     except OSError:
@@ -77,7 +79,7 @@ def permitted() -> bool:
 
 
 def can_enter(pid: int) -> bool:
-    """Whether sockets can be made inside the network namespace of this process."""
+    """Return whether we can create sockets inside the network namespace of process `pid`."""
     try:
         with Namespace(pid) as namespace:
             namespace.open_socket().close()
@@ -87,7 +89,7 @@ def can_enter(pid: int) -> bool:
 
 
 def open_socket(pid: int, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
-    """A non-blocking stream socket inside the network namespace of a process. Raises `OSError`."""
+    """Return a new non-blocking stream socket inside the network namespace of a process. Raises `OSError`."""
     with Namespace(pid) as namespace:
         return namespace.open_socket(family)
 
@@ -99,8 +101,10 @@ async def dial(pid: int, host: str, port: int) -> socket.socket:
 
 
 def open_connections(pid: int, port: int) -> int:
-    """Connections to a port that are open inside the network namespace of a process, at its end at least: half
-    closed ones count. 0 where that cannot be seen."""
+    """Return how many connections to a port are open inside the network namespace of a process.
+
+    Connections that only the other end has closed count. 0 if we cannot see the namespace.
+    """
     count = 0
     for table in ("tcp", "tcp6"):
         try:
@@ -121,7 +125,7 @@ def _worker() -> ThreadPoolExecutor:
 
 
 def _open_inside(namespace: int, family: socket.AddressFamily) -> socket.socket:
-    """Runs in the one thread that changes namespaces, and leaves it where it was."""
+    """Create a socket inside a namespace and return to our own. Runs in the one thread that changes namespaces."""
     global _thread
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -132,7 +136,7 @@ def _open_inside(namespace: int, family: socket.AddressFamily) -> socket.socket:
             try:
                 _enter(home)
             except OSError:
-                _thread = None  # it is lost inside: the next socket gets a new thread, born outside
+                _thread = None  # this thread is stuck inside, so the next socket gets a new thread
                 raise
     finally:
         os.close(home)
@@ -141,7 +145,7 @@ def _open_inside(namespace: int, family: socket.AddressFamily) -> socket.socket:
 def _enter_own() -> None:
     file = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _enter(file)  # changes nothing, and needs the same right
+        _enter(file)  # changes nothing, but needs the same right
     finally:
         os.close(file)
 
@@ -149,4 +153,4 @@ def _enter_own() -> None:
 def _enter(namespace: int) -> None:
     if _libc.setns(namespace, CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"Cannot enter a network namespace: {os.strerror(number)}")
+        raise OSError(number, f"cannot enter a network namespace: {os.strerror(number)}")

@@ -1,7 +1,7 @@
-"""Which uid each container runs as. Bookkeeping only: nothing here asks the engine or the kernel.
+"""Uids that containers run as. Bookkeeping only: nothing here asks the engine or the kernel.
 
-The kernel counts much by uid: pending signals, inotify instances, file descriptors on their way through sockets.
-Containers that share a uid take these from each other, so each container has one of its own.
+The kernel limits pending signals, inotify instances and file descriptors in flight by uid. Containers with one uid
+would share these limits, so each container has its own.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from pool.engine.base import ContainerSpec
 from pool.errors import StartFailed
 
 OWN_USER = "own"
-"""`ContainerSpec.user` of a prototype whose containers each get a uid of their own."""
+"""`ContainerSpec.user` of a prototype whose containers get a uid each."""
 SHARED_USER = "65532:65532"
-"""User of what must keep its uid but names none, and of every container before each had its own."""
+"""User of a container that must keep its uid but names none. Earlier releases gave it to every container."""
 OWN_GID = 65532
-"""Group of a container with its own uid. The kernel counts nothing by group, and images may have files of it."""
+"""Group of a container with its own uid.
+
+The kernel limits nothing by group, and images may have files of this one.
+"""
 UID_LABEL = "org.hearth.uid"
-"""Label of a container with a uid of its own: that uid, in decimal."""
+"""Label that holds the uid of a container with its own, in decimal."""
 LOWEST_UID = 1000
-"""Distributions give lower ids to the system's own users."""
+"""Smallest id of a range. Distributions give lower ids to the system's own users."""
 HIGHEST_UID = 2**31 - 1
-"""Engines refuse higher ids."""
+"""Largest id of a range. Engines refuse higher ids."""
 SMALLEST_RANGE = 4096
-"""Ids: as many containers as 24 GiB of memory hold, of the 6 MiB that an instance has at least."""
+"""Least number of ids in a range: 24 GiB of memory hold that many instances of 6 MiB, the smallest."""
 TAKEN_BY_OTHERS = range(65532, 65536)
-"""`SHARED_USER`, and the ids of nobody."""
+"""Ids that no range may include: `SHARED_USER`, and the ids of nobody."""
 MAPPED_IDS = 65536
-"""Ids that a container has on an engine with user namespaces."""
+"""Number of ids that a container has on an engine with user namespaces."""
 RESTING_UIDS = 1024
-"""Uids of removed containers that are not given out yet. The kernel may finish some work after a removal."""
+"""Number of uids of removed containers that are not reused yet: the kernel may finish work after a removal."""
 
 
 @dataclass(frozen=True, slots=True)
 class UidRange:
-    """Uids from `first` to `last`, both among them."""
+    """Uids from `first` to `last`, both included."""
 
     first: int
     last: int
 
     @classmethod
     def parse(cls, text: str) -> UidRange:
-        """Return the range that `FIRST-LAST` names. Raises ValueError unless containers may have all of its ids."""
+        """Return the range that `FIRST-LAST` names. Raises ValueError if containers may not have all of its ids."""
         match = re.fullmatch(r"\s*([0-9]{1,10})\s*-\s*([0-9]{1,10})\s*", text)
         if match is None:
             raise ValueError(f"must be FIRST-LAST in numbers, like {DEFAULT_UIDS}, not {text!r}")
@@ -73,21 +76,24 @@ class UidRange:
 
 
 DEFAULT_UIDS = UidRange(0x70000000, 0x7FFDFFFF)
-"""Ids that systemd's list of conventions calls unused: no user, service or nested container has them."""
+"""Default range. systemd's list of uid conventions calls it unused: no user, service or nested container has it."""
 MAPPED_UIDS = UidRange(30_000, 65_000)
-"""Ids for an engine with user namespaces. Its containers have no others, and no user of the host has these."""
+"""Range for an engine with user namespaces.
+
+It maps only ids below `MAPPED_IDS`, none of them to a user of the host.
+"""
 
 
 def usable_range(wanted: UidRange, user_namespaces: bool) -> UidRange:
-    """Return the range to use: `wanted`, or `MAPPED_UIDS` where containers do not have all of its ids."""
+    """Return `wanted`, or `MAPPED_UIDS` if containers lack some of its ids."""
     return MAPPED_UIDS if user_namespaces and wanted.last >= MAPPED_IDS else wanted
 
 
 class Uids:
-    """The uids of one gateway's containers. A uid is free, held by a container, or at rest after its removal.
+    """Uids of one gateway's containers. A uid is free, held by a container, or at rest after its removal.
 
-    Each process begins at a random place of the range and goes upwards, so that a uid returns as late as possible,
-    and so that gateways with the same range hardly meet. They do not ask each other.
+    Each process begins at a random place of the range and goes upwards. So a uid is reused as late as possible, and
+    gateways with the same range rarely use the same uid. They do not ask each other.
     """
 
     def __init__(self, ids: UidRange = DEFAULT_UIDS) -> None:
@@ -96,10 +102,10 @@ class Uids:
         self.use(ids)
 
     def use(self, ids: UidRange, begin_at: int | None = None) -> None:
-        """Give out uids of this range from now on, from `begin_at` or a random one. What is held stays so."""
+        """Give out uids of this range from now on, from `begin_at` or a random one. Held uids stay held."""
         self.ids = ids
         self.next = ids.first + secrets.randbelow(len(ids)) if begin_at is None else begin_at
-        """The uid that is looked at first when one is wanted."""
+        """Uid that `free` tries first."""
 
     def free(self) -> int | None:
         """Return a uid that no container has, or None if all are held. Call `hold` before asking again."""
@@ -111,7 +117,7 @@ class Uids:
         return next((uid for uid in self._resting if self.ids.first <= uid <= self.ids.last), None)
 
     def covers(self, uid: int) -> bool:
-        """Return whether `uid` is one of those that are given out."""
+        """Return whether `uid` is in the range."""
         return self.ids.first <= uid <= self.ids.last
 
     def hold(self, uid: int) -> None:
@@ -120,9 +126,9 @@ class Uids:
         self._held[uid] += 1
 
     def let_go(self, uid: int) -> None:
-        """Note that a container with this uid is gone for certain. The uid rests before it is used again."""
+        """Note that a container with this uid is certainly gone. The uid rests before it is used again."""
         self._held[uid] -= 1
-        if self._held[uid] > 0:  # found twice, as after a restored copy of a data folder
+        if self._held[uid] > 0:  # two containers had it, as after restoring a copy of a data folder
             return
         del self._held[uid]
         self._resting[uid] = None
@@ -131,21 +137,20 @@ class Uids:
 
     @property
     def held(self) -> frozenset[int]:
-        """Uids of containers that are there."""
+        """Return the uids of existing containers."""
         return frozenset(self._held)
 
 
 def with_uid(prototype: ContainerSpec, uid: int | None) -> ContainerSpec:
-    """Return the prototype with a uid in place of `OWN_USER`; another user is left as it is.
+    """Return the prototype with `uid` in place of `OWN_USER`; another user stays.
 
-    Raises `StartFailed` if a uid is wanted and there is none.
+    Raises `StartFailed` if the prototype wants a uid and `uid` is None.
     """
     if prototype.user != OWN_USER:
         return prototype
     if uid is None:
         raise StartFailed(
-            "every uid of the setting HEARTH_UIDS is in use by a container; give it a larger range, or the "
-            "functions fewer max_instances"
+            "containers use every uid of the setting HEARTH_UIDS; set a larger range, or lower max_instances"
         )
     return replace(
         prototype,
@@ -156,17 +161,17 @@ def with_uid(prototype: ContainerSpec, uid: int | None) -> ContainerSpec:
 
 
 def as_before_uids(prototype: ContainerSpec) -> ContainerSpec:
-    """Return the prototype as it was when all containers shared a user: a restart still adopts what is of then."""
+    """Return the prototype with the user that earlier releases gave to all, so that we adopt their containers."""
     return replace(prototype, user=SHARED_USER) if prototype.user == OWN_USER else prototype
 
 
 def number_of(uid: str) -> int | None:
-    """Return the uid that a text stands for, or None if it is a name. Engines read `+7` and `007` as 7."""
+    """Return the number in the text of a uid, or None if it is a name. Engines read `+7` and `007` as 7."""
     match = re.fullmatch(r"([+-]?)0*([0-9]{1,18})", uid)
     return int(match[1] + match[2]) if match else None
 
 
 def uid_of(labels: Mapping[str, str]) -> int | None:
-    """Return the uid that a container of ours has for its own, by its labels, or None if it shares one."""
+    """Return a container's own uid, read from its labels, or None if it shares one."""
     given = labels.get(UID_LABEL, "")
     return int(given) if re.fullmatch(r"[0-9]{1,10}", given) else None

@@ -1,4 +1,4 @@
-"""What invocations print: kept in memory, bounded in each direction, readable after the instance is gone."""
+"""Output of invocations and instances, kept in bounded memory. It can be read after the instance is gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TRUNCATED = b"\n[output truncated]\n"
 
 
 class LogBuffer:
-    """The output of one invocation: the first `limit` bytes and a note that there was more."""
+    """Output of one invocation: its first `limit` bytes, and a note if it printed more."""
 
     __slots__ = ("_kept", "full", "limit")
 
@@ -19,11 +19,11 @@ class LogBuffer:
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Return how many bytes are kept."""
         return len(self._kept)
 
     def write(self, data: bytes) -> int:
-        """Keep what fits; returns how many bytes were kept."""
+        """Keep as much of `data` as fits, and return how many bytes were added."""
         if self.full:
             return 0
         before = len(self._kept)
@@ -33,12 +33,12 @@ class LogBuffer:
         return len(self._kept) - before
 
     def read(self) -> bytes:
-        """Everything that was kept."""
+        """Return the kept output."""
         return bytes(self._kept)
 
 
 class InstanceLog:
-    """The last `limit` bytes that an instance printed and that belong to no single invocation."""
+    """Last `limit` bytes that an instance printed outside of any single invocation."""
 
     __slots__ = ("_kept", "limit")
 
@@ -48,25 +48,25 @@ class InstanceLog:
 
     @property
     def held(self) -> int:
-        """Bytes that are held: at most twice `limit`, so that few writes move what is kept."""
+        """Return how many bytes are in memory: up to twice `limit`, so that few writes have to move bytes."""
         return len(self._kept)
 
     def write(self, data: bytes) -> None:
-        """Append; the oldest goes."""
+        """Append `data`, and drop the oldest bytes beyond the limit."""
         self._kept += data[-self.limit :]
         if len(self._kept) > 2 * self.limit:
             del self._kept[: -self.limit]
 
     def read(self) -> bytes:
-        """What is left, oldest first."""
+        """Return the last `limit` bytes, oldest first."""
         return bytes(self._kept[-self.limit :])
 
 
 class LogStore:
-    """The logs of the latest invocations.
+    """Logs of the latest invocations.
 
-    `per_invocation` and `total` are bytes; `remembered` is how many invocations are known at all, those that
-    printed nothing included. The oldest are forgotten first.
+    `per_invocation` and `total` bound bytes. `remembered` bounds how many invocations are known, including silent
+    ones. The oldest are forgotten first.
     """
 
     def __init__(
@@ -79,14 +79,16 @@ class LogStore:
         self._known: OrderedDict[str, LogBuffer | None] = OrderedDict()
 
     def remember(self, invocation: str) -> None:
-        """Note that there is such an invocation, so that its empty log is told from an unknown one. What an earlier
-        run of it printed stays."""
+        """Note that this invocation exists, so that `read` returns an empty log and not None.
+
+        Output of an earlier run of it stays.
+        """
         self._known.setdefault(invocation, None)
         if len(self._known) > self._remembered:
             self._forget()
 
     def write(self, invocation: str, data: bytes) -> None:
-        """Add to an invocation's log; beyond its bound the data is dropped."""
+        """Add to an invocation's log. Data beyond its bound is dropped."""
         buffer = self._known.get(invocation)
         if buffer is None:
             buffer = self._known[invocation] = LogBuffer(self.per_invocation)
@@ -94,14 +96,14 @@ class LogStore:
         self._forget()
 
     def read(self, invocation: str) -> bytes | None:
-        """What the invocation printed; None if it is not known (any more)."""
+        """Return the output of an invocation, or None if it is unknown or forgotten."""
         if invocation not in self._known:
             return None
         buffer = self._known[invocation]
         return b"" if buffer is None else buffer.read()
 
     def _forget(self) -> None:
-        """Forget the oldest until both bounds hold; one that prints after it was forgotten is the newest again."""
+        """Forget the oldest until both bounds hold. One that prints again later counts as new."""
         known = self._known
         while len(known) > self._remembered or (self._size > self._total and len(known) > 1):
             _, buffer = known.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Every metric that Hearth keeps. `Metrics` has its own registry, so that tests can have many."""
+"""All metrics of a gateway. Each `Metrics` has its own registry, so that tests can create many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from pool.observe.plain_metrics import MetricRegistry, PlainCounter, PlainGauge, PlainHistogram
 
-FAST = (
+BUCKETS_SECONDS = (
     0.0001,
     0.00025,
     0.0005,
@@ -26,11 +26,11 @@ FAST = (
     30,
     60,
 )
-"""Bucket bounds in seconds: from a tenth of a millisecond (a warm call) to a minute."""
+"""Upper bounds of histogram buckets, in seconds: from 0.1 ms (part of a warm call) to a minute (a slow start)."""
 
 
 JOBS = "(jobs)"
-"""Label of all private functions of jobs. A label for each would never end."""
+"""Label of all private functions of jobs. With a label for each, the number of labels would grow without bound."""
 
 
 def label_of(function: str) -> str:
@@ -42,7 +42,15 @@ class Metrics:
     """The counters, gauges and histograms of one gateway."""
 
     def __init__(self) -> None:
-        self.registry = r = MetricRegistry()
+        self.registry = MetricRegistry()
+        self._register_calls(self.registry)
+        self._register_accepted_calls(self.registry)
+        self._register_runs_and_events(self.registry)
+        self._register_requests(self.registry)
+        self._register_pool(self.registry)
+
+    def _register_calls(self, r: MetricRegistry) -> None:
+        """Register metrics of invocations."""
         self.invocations = PlainCounter(
             "hearth_invocations",
             "Finished invocations, by outcome and by blame",
@@ -53,7 +61,7 @@ class Metrics:
             "hearth_invocation_seconds",
             "Time of answered invocations in seconds, by phase: queue, start, exec",
             ["function", "phase"],
-            FAST,
+            BUCKETS_SECONDS,
             r,
         )
         self.starts = PlainCounter(
@@ -62,6 +70,9 @@ class Metrics:
             ["function", "kind"],
             r,
         )
+
+    def _register_accepted_calls(self, r: MetricRegistry) -> None:
+        """Register metrics of accepted calls and of their store."""
         self.async_accepted = PlainCounter(
             "hearth_async_accepted", "Calls accepted to run later", ["function"], r
         )
@@ -106,6 +117,9 @@ class Metrics:
             ["reason"],
             r,
         )
+
+    def _register_runs_and_events(self, r: MetricRegistry) -> None:
+        """Register metrics of workflows, jobs, triggers and brokers."""
         self.workflow_runs = PlainCounter(
             "hearth_workflow_runs", "Finished runs of workflows, by final status", ["workflow", "status"], r
         )
@@ -134,6 +148,9 @@ class Metrics:
             ["source"],
             registry=r,
         )
+
+    def _register_requests(self, r: MetricRegistry) -> None:
+        """Register metrics of keys and of the memory for requests."""
         self.access_refusals = PlainCounter(
             "hearth_access_refusals",
             "Requests refused because of their key or its limits, by reason",
@@ -155,6 +172,9 @@ class Metrics:
             ["what"],
             r,
         )
+
+    def _register_pool(self, r: MetricRegistry) -> None:
+        """Register metrics of instances and of the container engine."""
         self.instances = PlainGauge("hearth_instances", "Instances by state", ["function", "state"], r)
         self.prewarmed = Gauge("hearth_prewarmed", "Ready generic instances, by image", ["image"], registry=r)
         self.queue_depth = PlainGauge(
@@ -165,7 +185,7 @@ class Metrics:
             "Time of a call to the container engine, in seconds",
             ["verb"],
             registry=r,
-            buckets=FAST,
+            buckets=BUCKETS_SECONDS,
         )
         self.engine_errors = Counter(
             "hearth_engine_errors", "Failed calls to the container engine", ["verb"], registry=r

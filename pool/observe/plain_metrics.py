@@ -49,7 +49,7 @@ class MetricRegistry(CollectorRegistry):
         return generate_latest(self) + plain.encode()
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Yield `text` in pieces, and let the loop turn between them. New labels may wait for the next time."""
+        """Yield `text` in pieces, and let the loop run between them. Labels that appear meanwhile may be missing."""
         for collector in list(self._collector_to_names):
             yield generate_latest(_One(collector))
             await asyncio.sleep(0)
@@ -61,7 +61,7 @@ class MetricRegistry(CollectorRegistry):
 
 
 class _One:
-    """A registry of one collector, for `generate_latest`."""
+    """A registry of one collector, in the form that `generate_latest` wants."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -90,7 +90,7 @@ class Count:
 
 
 class PlainCounter:
-    """Counters of one name, by labels."""
+    """All counters of one name, one for each combination of label values."""
 
     kind = "counter"
 
@@ -141,7 +141,7 @@ class PlainGauge:
 
 
 class Spread:
-    """One histogram."""
+    """One histogram: counts of its buckets, and the sum of its values."""
 
     __slots__ = ("_bounds", "counts", "total")
 

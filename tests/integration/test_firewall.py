@@ -167,7 +167,7 @@ def gateway_of(bridge: str) -> str:
 
 
 async def test_the_host_can_be_protected_here():
-    assert await firewall.available() is None
+    assert await firewall.why_unavailable() is None
 
 
 async def test_a_protected_bridge_reaches_only_the_world(probes, bridge, host_address, world):
@@ -238,4 +238,4 @@ async def test_a_rule_that_cannot_be_set_is_an_error_and_leaves_nothing(prefix):
 
 async def test_without_iptables_the_reason_is_said(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert await firewall.available() == "there is no iptables command; install the package iptables"
+    assert await firewall.why_unavailable() == "there is no iptables command; install the package iptables"

@@ -159,7 +159,7 @@ async def test_rules_that_a_reload_has_removed_are_set_again(
     command.file.write_text("")
     await pass_time(clock, lambda: len(command.rules) == len(rules))
     assert sorted(command.rules) == sorted(rules)
-    assert "lost 5 firewall rules" in caplog.text
+    assert "5 were missing" in caplog.text
     command.file.write_text("\n".join(rules[1:]) + "\n")
     await pass_time(clock, lambda: len(command.rules) == len(rules))
 
@@ -171,7 +171,7 @@ async def test_a_network_whose_rules_cannot_be_set_again_gets_no_container_until
     command.file.write_text("")
     command.fails("-I", "out of memory")
     await egress.restore_rules()
-    assert "cannot be set again" in caplog.text
+    assert "Cannot restore the firewall rules" in caplog.text
     with pytest.raises(StartFailed, match="out of memory"):
         await egress.ensure()
     command.works("-I")
@@ -219,7 +219,7 @@ async def test_a_network_whose_rules_cannot_be_set_is_not_used(
     command: Command, engine: MemoryEngine, egress: Egress
 ) -> None:
     command.fails("-I", "out of memory")
-    with pytest.raises(StartFailed, match=r"the host cannot be protected .*out of memory"):
+    with pytest.raises(StartFailed, match=r"cannot protect the host from network .*: .*out of memory"):
         await egress.ensure()
     command.works("-I")
     await egress.ensure()
@@ -361,14 +361,14 @@ async def test_a_rule_that_is_there_and_cannot_be_removed_is_a_fault(command: Co
 async def test_whether_a_host_can_be_protected(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await firewall.available() is None
+    assert await firewall.why_unavailable() is None
     switch = tmp_path / "switch"
     monkeypatch.setattr(firewall, "BRIDGE_FILTER", switch)
     switch.write_text("1\n")
-    assert await firewall.available() is None
+    assert await firewall.why_unavailable() is None
     switch.write_text("0\n")
-    assert "passes no rules" in str(await firewall.available())
+    assert "does not filter traffic within a bridge" in str(await firewall.why_unavailable())
     (command.folder / firewall.V4).write_text("#!/no/such/program\n")
-    assert "cannot be run" in str(await firewall.available())
+    assert "cannot be run" in str(await firewall.why_unavailable())
     (command.folder / firewall.V4).unlink()
-    assert await firewall.available() == "there is no iptables command; install the package iptables"
+    assert await firewall.why_unavailable() == "there is no iptables command; install the package iptables"

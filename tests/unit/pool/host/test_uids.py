@@ -189,7 +189,7 @@ def test_another_user_stays_as_it_is(user: str | None) -> None:
 
 
 def test_a_start_without_a_uid_fails_with_what_to_do() -> None:
-    with pytest.raises(StartFailed, match="every uid of the setting HEARTH_UIDS is in use"):
+    with pytest.raises(StartFailed, match="containers use every uid of the setting HEARTH_UIDS"):
         with_uid(PROTOTYPE, None)
 
 

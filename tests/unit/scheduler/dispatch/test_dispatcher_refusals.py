@@ -167,7 +167,7 @@ async def test_every_uid_is_in_use(world: World) -> None:
     refused = world.arrive(function)
     await world.clock.advance(0.6)
     assert isinstance(refused.error, NoCapacity), refused
-    assert "every uid of the setting HEARTH_UIDS is in use" in str(refused.error)
+    assert "containers use every uid of the setting HEARTH_UIDS" in str(refused.error)
     assert world.engine.alive() == 1
     world.dispatcher.release(holder.lease)
     await world.clock.advance(5.0)
