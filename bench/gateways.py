@@ -19,7 +19,7 @@ import httpx
 
 from bench.client import Address, CallFailed, Greeting, Reply, connect, fault_of
 from pool.engine.base import Engine
-from pool.launcher import GATEWAY_LABEL
+from pool.engine.labels import GATEWAY_LABEL
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT = 90.0

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from bench.client import CallFailed, Connection, Greeting, fault_of
+from pool.contracts.handler import CODE, SOCKETS
+from pool.contracts.starter import LaunchSettings
 from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import Uids, with_uid
-from pool.launcher import CODE, SOCKETS, LaunchSettings
 from pool.transport.handler import listen
 from pool.workload import Order, Workload
 from scheduler.definitions.file import FunctionDefinition
@@ -49,7 +50,7 @@ async def workload_of(engine: Engine, definition: FunctionDefinition, folder: Pa
     return Workload(
         function=definition.name,
         version=version,
-        kind=definition.kind,
+        contract=definition.contract,
         container=workloads.container_of(definition, image),
         order=Order(
             workloads.order_head(definition, version, LOG_LIMIT),

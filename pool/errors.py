@@ -41,6 +41,15 @@ class Nonsense(PoolError):
     """The instance answered with something that is not HTTP."""
 
 
+class AnswerFault(PoolError):
+    """In place of an answer an instance reports that its function has failed."""
+
+    def __init__(self, slug: str, message: str) -> None:
+        super().__init__(message)
+        self.slug = slug
+        """Slug of the problem that the caller is told."""
+
+
 class CommandFailed(PoolError):
     """A command ended with an exit status other than 0, or its container was lost."""
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from pool.clock import Clock
+from pool.contracts.base import Freezing
 from pool.engine.base import EngineDown, EngineError
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.states import Reason, State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 
 log = logging.getLogger("hearth.freezer")
 
@@ -47,7 +48,7 @@ def may_freeze(instance: Instance, now: float) -> bool:
         instance.state is State.IDLE
         and instance.freezable
         and workload is not None
-        and workload.kind is not Kind.COMMAND
+        and workload.contract.freezing is not Freezing.NEVER
         and workload.freeze_after is not None
         and now - instance.last_used >= workload.freeze_after
         and link is not None

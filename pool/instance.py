@@ -18,6 +18,10 @@ class Link(Protocol):
     def alive(self) -> bool:
         """False when the connections say that the instance is dead."""
 
+    @property
+    def exit_status(self) -> int | None:
+        """Exit status of a container that has ended by itself, or None if it has not or nobody knows."""
+
     def free_slots(self, in_use: int) -> int:
         """How many more invocations it can take now, when `in_use` are running."""
 

@@ -26,7 +26,7 @@ from pool.ledger import Ledger
 from pool.observe.logs import InstanceLog, LogStore
 from pool.observe.metrics import Metrics
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 
 log = logging.getLogger("hearth.pool")
 
@@ -155,7 +155,7 @@ class Pool:
         workload = instance.workload
         if workload is None:
             self._ready(instance, State.PREWARMED)
-        elif workload.kind is Kind.HANDLER:
+        elif workload.contract.specialises:
             await self._specialise(instance, workload)
         else:
             self._ready(instance, State.IDLE)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pool.backoff import jitter
 from pool.clock import Clock
 from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
+from pool.engine.labels import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_instance, is_kept
 from pool.freezer import is_due
 from pool.host.uids import uid_of
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_instance, is_kept
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
-from pool.workload import Kind
 
 log = logging.getLogger("hearth.reaper")
 
@@ -180,9 +179,9 @@ class Reaper:
         for instance in list(self._pool.ledger.instances.values()):
             if instance.container != container:
                 continue
-            is_command = instance.workload is not None and instance.workload.kind is Kind.COMMAND
+            # With a container for each call, its end is the end of the call.
+            ends_its_call = instance.workload is not None and instance.workload.contract.single_use
+            # The end of a start is seen by the launcher.
             ready = instance.state in LIVE or instance.state in (State.PREWARMED, State.DRAINING)
-            if (
-                ready and not is_command
-            ):  # a command's end is its answer; a start's end is the launcher's to see
+            if ready and not ends_its_call:
                 self._pool.remove(instance, Reason.DEAD)

@@ -6,18 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from pool.contracts.base import Contract
 from pool.engine.base import ContainerSpec
-
-
-class Kind(StrEnum):
-    """How the gateway and an instance speak with each other."""
-
-    HANDLER = "handler"
-    """A shim in the container dials the gateway's socket and calls a function in the user's code."""
-    HTTP = "http"
-    """The container serves HTTP on a port."""
-    COMMAND = "command"
-    """The container is run once for each call: body to stdin, stdout is the answer."""
 
 
 class Keep(StrEnum):
@@ -55,7 +45,8 @@ class Workload:
 
     function: str
     version: str
-    kind: Kind
+    contract: Contract
+    """How its instances are spoken to."""
     container: ContainerSpec
     """Prototype: name, labels and the socket folder are added for each instance."""
     concurrency: int = 1
@@ -90,4 +81,4 @@ class Workload:
     """Whether an instance serves one invocation and is then destroyed."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "single_use", not self.reuse or self.kind is Kind.COMMAND)
+        object.__setattr__(self, "single_use", not self.reuse or self.contract.single_use)

@@ -16,7 +16,7 @@ from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
 from gateway.api.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
 from gateway.api.parts import api_parts_of
 from gateway.http.problems import Problem
-from pool.workload import Kind
+from pool.contracts.registry import CONTRACTS
 
 KEPT = 8
 """Documents that are kept, each of another reader or another state of the functions. With 1,000 functions one has
@@ -54,7 +54,7 @@ class Template:
 
     def filled(self, declared: Sequence[Shown]) -> ServedDocument:
         """Return the document that names these functions."""
-        servers = [shown for shown in declared if shown.kind == Kind.HTTP.value]
+        servers = [shown for shown in declared if CONTRACTS[shown.kind].sub_paths]
         everything, http = (_json(function_parameter(which)) for which in (declared, servers))
         body = b"".join((self._before, everything, http.join(self._parts)))
         return ServedDocument(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from gateway.assembly.foundation import Foundation
 from pool.adoption.adoption import Adoption
 from pool.adoption.records import Records
+from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
 from pool.host.egress import Egress
-from pool.launcher import Launcher, LaunchSettings
+from pool.launcher import Launcher
 from pool.observe.logs import LogStore
 from pool.pool import Pool
 
@@ -58,9 +59,11 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             network_fallback=settings.allow_network_fallback,
         ),
         egress,
-        on_slots=lambda instance: pool.slots_changed(instance),
-        on_output=lambda instance, data: pool.output(instance, data),
-        on_running=lambda instance: pool.running(instance),
+        InstanceReports(
+            on_slots=lambda instance: pool.slots_changed(instance),
+            on_output=lambda instance, data: pool.output(instance, data),
+            on_running=lambda instance: pool.running(instance),
+        ),
     )
     records = Records(folder.records, clock)
     pool = Pool(launcher, clock, metrics, logs, settings.memory_budget, records)

@@ -95,7 +95,7 @@ class Runtime:
         uids = usable_range(self.settings.uids, maps_uids)
         if uids != self.settings.uids:
             log.info("the engine has user namespaces: uids %s are used, not %s", uids, self.settings.uids)
-        self.pool_floor.launcher.maps_uids = maps_uids
+        self.pool_floor.launcher.starter.maps_uids = maps_uids
         self.pool_floor.pool.ledger.uids.use(uids)
 
     async def _start_durable(self) -> None:

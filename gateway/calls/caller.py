@@ -19,7 +19,6 @@ from gateway.invoke.fast_call import FastCall, FastPath, Head
 from gateway.invoke.outcome import interruption
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
-from pool.workload import Kind
 from scheduler.calls.model import Claim, NewCall, Request, Result
 from scheduler.calls.running.running import Ended, Run, TaskRun
 from scheduler.calls.store import Store, StoreFull
@@ -29,7 +28,6 @@ LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""
 OWN = (b"x-invocation-id", b"x-hearth-start", b"server-timing", b"content-length")
 """Header fields of an answer that are not kept: what is shown of the call has them."""
-HANDLER, HTTP = Kind.HANDLER, Kind.HTTP  # looked up once: a member of an enum is found by a call
 App = Callable[..., Awaitable[None]]
 
 
@@ -117,18 +115,16 @@ def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
 
 
 def is_plain(call: NewCall, function: Function) -> bool:
-    """Whether a call may go the fast path."""
-    kind, request, size = function.workload.kind, call.request, len(call.body)
+    """Return whether a call may take the fast path."""
+    contract, request, size = function.workload.contract, call.request, len(call.body)
     return (
         size <= LARGEST_PLAIN
         and call.payload is None
         and size <= function.limits.max_body
         and call.overrides.timeout is None
-        and (
-            (request.method == "POST" and not request.sub_path)
-            if kind is HANDLER
-            else (request.method != "HEAD" and kind is HTTP)
-        )
+        and contract.fast_path
+        and request.method != "HEAD"
+        and contract.allows(request.method, request.sub_path)
     )
 
 

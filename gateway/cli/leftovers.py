@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field, replace
 
 from pool.engine.base import Engine, EngineError
+from pool.engine.labels import GATEWAY_LABEL
 from pool.host import firewall
-from pool.launcher import GATEWAY_LABEL
 
 BRIDGE_PREFIX = "hth"
 """What the names of our bridges start with; the first eight characters of the gateway's id follow."""

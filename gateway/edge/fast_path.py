@@ -23,7 +23,6 @@ from gateway.invoke.endpoint import PREFIX
 from gateway.invoke.fast_call import FastCall, FastPath, Head
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
-from pool.workload import Kind
 
 MOST_OF_A_BODY = 64 * 1024
 """Bytes of a request's body; longer ones take the long way, which streams."""
@@ -214,7 +213,7 @@ class FastPathProtocol(ClientProtocol):
         if (
             function is None
             or fast.dispatcher.draining
-            or function.workload.kind is Kind.COMMAND
+            or not function.workload.contract.fast_path
             or len(body) > function.limits.max_body
             or head.closed is not fast.access.closed
         ):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.http.browser_policy import FROM_API
+from pool.contracts import problem_slugs as slugs
 from pool.errors import (
+    AnswerFault,
     CommandFailed,
     EngineLost,
     FunctionBroken,
@@ -23,36 +25,36 @@ from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
 Blame = Literal["caller", "function", "platform"]
 
 TYPES: dict[str, tuple[int, str, Blame]] = {
-    "bad-request": (400, "The request is malformed", "caller"),
+    slugs.BAD_REQUEST: (400, "The request is malformed", "caller"),
     "unauthorized": (401, "No valid key or signature", "caller"),
     "forbidden": (403, "Not allowed", "caller"),
-    "not-found": (404, "Not found", "caller"),
-    "no-such-function": (404, "No such function", "caller"),
+    slugs.NOT_FOUND: (404, "Not found", "caller"),
+    slugs.NO_SUCH_FUNCTION: (404, "No such function", "caller"),
     "method-not-allowed": (405, "This method or path is not allowed", "caller"),
     "head-timeout": (408, "The request's head did not come in time", "caller"),
     "body-timeout": (408, "The request's body did not come in time", "caller"),
     "read-timeout": (408, "The answer was not read in time", "caller"),
     "conflict": (409, "The current state does not allow this", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
-    "invalid-input": (422, "The request's parameters are invalid", "caller"),
+    slugs.INVALID_INPUT: (422, "The request's parameters are invalid", "caller"),
     "key-reused": (422, "The idempotency key was used for another request", "caller"),
-    "queue-full": (429, "The function's queue is full", "caller"),
-    "quota-exceeded": (429, "The key's quota is used up", "caller"),
+    slugs.QUEUE_FULL: (429, "The function's queue is full", "caller"),
+    slugs.QUOTA_EXCEEDED: (429, "The key's quota is used up", "caller"),
     "head-too-large": (431, "The request's head is over the limit", "caller"),
-    "handler-raised": (500, "The handler raised an exception", "function"),
-    "import-failed": (500, "The handler could not be imported", "function"),
+    slugs.HANDLER_RAISED: (500, "The handler raised an exception", "function"),
+    slugs.IMPORT_FAILED: (500, "The handler could not be imported", "function"),
     "internal-error": (500, "The gateway has a fault", "platform"),
-    "instance-died": (502, "The instance died", "function"),
-    "contract-broken": (502, "The function's answer broke the contract", "function"),
-    "command-failed": (502, "The command failed", "function"),
-    "function-failed": (502, "The function could not be set up", "function"),
+    slugs.INSTANCE_DIED: (502, "The instance died", "function"),
+    slugs.CONTRACT_BROKEN: (502, "The function's answer broke the contract", "function"),
+    slugs.COMMAND_FAILED: (502, "The command failed", "function"),
+    slugs.FUNCTION_FAILED: (502, "The function could not be set up", "function"),
     "busy": (503, "No memory for the request at this time", "platform"),
-    "no-capacity": (503, "No capacity in time", "platform"),
-    "engine-down": (503, "The container engine does not answer", "platform"),
+    slugs.NO_CAPACITY: (503, "No capacity in time", "platform"),
+    slugs.ENGINE_DOWN: (503, "The container engine does not answer", "platform"),
     "store-failed": (503, "The store of accepted calls is full or has failed", "platform"),
-    "draining": (503, "The gateway is shutting down", "platform"),
-    "not-kept": (507, "The answer could not be kept", "platform"),
-    "timeout": (504, "The function ran past its timeout", "function"),
+    slugs.DRAINING: (503, "The gateway is shutting down", "platform"),
+    slugs.NOT_KEPT: (507, "The answer could not be kept", "platform"),
+    slugs.TIMEOUT: (504, "The function ran past its timeout", "function"),
 }
 """Every problem: slug to status, title and blame."""
 
@@ -111,27 +113,29 @@ def problem_of(error: Exception) -> Problem:
         case Problem():
             return error
         case QueueFull():
-            return Problem("queue-full", str(error), error.retry_after)
+            return Problem(slugs.QUEUE_FULL, str(error), error.retry_after)
         case EngineAway():
-            return Problem("engine-down", str(error), error.retry_after)
+            return Problem(slugs.ENGINE_DOWN, str(error), error.retry_after)
         case NoCapacity():
-            return Problem("no-capacity", str(error), error.retry_after)
+            return Problem(slugs.NO_CAPACITY, str(error), error.retry_after)
         case Gone():
-            return Problem("no-such-function", str(error))
+            return Problem(slugs.NO_SUCH_FUNCTION, str(error))
         case FunctionBroken(imported=False):
-            return Problem("import-failed", f"{error.kind}: {error}")
+            return Problem(slugs.IMPORT_FAILED, f"{error.kind}: {error}")
         case FunctionBroken():
-            return Problem("instance-died", str(error))
+            return Problem(slugs.INSTANCE_DIED, str(error))
+        case AnswerFault():
+            return Problem(error.slug, str(error))
         case CommandFailed():
-            return Problem("command-failed", str(error))
+            return Problem(slugs.COMMAND_FAILED, str(error))
         case TooLarge() | Nonsense():
-            return Problem("contract-broken", str(error))
+            return Problem(slugs.CONTRACT_BROKEN, str(error))
         case InstanceDied():
-            return Problem("instance-died", str(error))
+            return Problem(slugs.INSTANCE_DIED, str(error))
         case EngineLost():
-            return Problem("engine-down", str(error), 1.0)
+            return Problem(slugs.ENGINE_DOWN, str(error), 1.0)
         case PoolError():
-            return Problem("no-capacity", str(error), 1.0)
+            return Problem(slugs.NO_CAPACITY, str(error), 1.0)
         case KeyReused():
             return Problem(
                 "key-reused", "this Idempotency-Key came with another request within 24 hours; use a new key"

@@ -17,7 +17,8 @@ from gateway.http.problems import Problem, problem_of
 from gateway.invoke.background import BACKGROUND, Background, phases_of
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
 from gateway.invoke.invocation import HandedOver, Invocation
-from gateway.invoke.outcome import Outcomes, check_outcome, exec_seconds_of, interruption
+from gateway.invoke.methods import check_method
+from gateway.invoke.outcome import Outcomes, interruption
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
@@ -27,7 +28,6 @@ from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
-from pool.workload import Kind
 from scheduler.calls.store import LARGEST_KEPT
 from scheduler.dispatch.dispatcher import Dispatcher, Queued
 from scheduler.dispatch.function import Function
@@ -133,19 +133,8 @@ class InvokeEndpoint:
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
-        check_method(function.workload.kind, name, scope["method"], sub_path)
+        check_method(function.workload.contract, name, scope["method"], sub_path)
         return function
-
-
-def check_method(kind: Kind, name: str, method: str, sub_path: bytes) -> None:
-    """Only a function that serves HTTP has paths, and methods beside POST. Raises `Problem`."""
-    if kind is Kind.HTTP:
-        return
-    if sub_path:
-        detail = f"{name} takes no sub-path: POST /invoke/{name}"
-        raise Problem("method-not-allowed", detail, headers=((b"allow", b""),))
-    if method != "POST":
-        raise Problem("method-not-allowed", f"{name} answers POST only", headers=((b"allow", b"POST"),))
 
 
 class _Invocation(Invocation):
@@ -224,7 +213,8 @@ class _Invocation(Invocation):
             call = Call(scope["method"].encode(), target, headers, first)
             if not body.complete:
                 call.more, call.length = body.more, body.length
-            if function.workload.kind is Kind.COMMAND:
+            contract = lease.workload.contract
+            if contract.cgi_variables:
                 call.meta = cgi_variables(scope, name, self.id, body.length)
                 if self.background is not None:
                     call.meta |= self.background.variables()
@@ -232,7 +222,7 @@ class _Invocation(Invocation):
                 await self._call(function, lease, call, body)
                 return
             except NotSent as error:
-                if function.workload.kind is Kind.COMMAND:
+                if not contract.resends:
                     raise
                 if attempts == ATTEMPTS:
                     raise InstanceDied(str(error)) from error
@@ -288,9 +278,8 @@ class _Invocation(Invocation):
                 answer = await exchange
                 body.waiting = False  # it has answered: what the client does not send is not waited for
                 self.exec_seconds = clock.now() - began
-                if function.workload.kind is Kind.HANDLER:
-                    await check_outcome(answer)
-                    lease.exec_seconds = exec_seconds_of(answer)
+                await lease.workload.contract.check_answer(answer)
+                lease.workload.contract.note_answer(lease, answer)
                 await self._respond(function, answer)
             except asyncio.CancelledError:
                 if not deadline.caught():
@@ -315,7 +304,7 @@ class _Invocation(Invocation):
             fatal = Reason.BROKEN
             raise
         except InstanceDied:
-            if self.head_sent or function.workload.kind is not Kind.HANDLER:
+            if self.head_sent or not lease.workload.contract.dies_with_connection:
                 raise
             fatal = Reason.DEAD  # a shim that lives does not close its connection without an answer
             raise InstanceDied(f"the instance died: {await end._obituary(lease.instance)}") from None
@@ -331,11 +320,11 @@ class _Invocation(Invocation):
         send, status = self.send, answer.status
         bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
         told = answer.headers
-        if limits.content_type is not None and function.workload.kind is Kind.COMMAND:
+        if limits.content_type is not None:
             told = [*told, (b"content-type", limits.content_type.encode())]
         headers = response_headers(told, limits.web, typed=status not in (204, 304))
         headers += self.own_headers()
-        if answer.complete and not bodiless and function.workload.kind is not Kind.COMMAND:
+        if answer.complete and not bodiless:
             body = answer.take()
             most, why = self._most_of_an_answer(function)
             if len(body) > most:

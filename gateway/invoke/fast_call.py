@@ -20,7 +20,7 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import Receive, Send
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.invocation import HandedOver, Invocation
-from gateway.invoke.outcome import EXEC, Outcomes, exec_seconds_of
+from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
 from pool.clock import Clock, LazyTimer
@@ -30,7 +30,6 @@ from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Answer
-from pool.workload import Kind
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.errors import Gone, QueueFull
 from scheduler.dispatch.function import Function, Waiter
@@ -271,11 +270,11 @@ class FastCall(Invocation):
                 self._answer.set_result(connection)
             return
         limits, client = self.function.limits, self._client
-        status = connection.status
+        contract, status = lease.workload.contract, connection.status
         if (
             fault is not None
             or not connection.whole
-            or status in (204, 304, 400, 500)
+            or status in contract.long_way_statuses
             or connection.buffered > limits.max_response
             or client.flow.write_paused
         ):
@@ -283,13 +282,9 @@ class FastCall(Invocation):
             return
         fast = client.fast
         self.exec_seconds = fast.clock.now() - self.began
-        headers = connection.headers
-        if self.function.workload.kind is Kind.HANDLER:
-            lease.exec_seconds = exec_seconds_of(connection)
-            if headers and headers[-1][0] == EXEC:
-                headers.pop()  # the one that is never the same
+        contract.note_answer(lease, connection)
         known = response_lines if connection.head_bytes < MOST_TO_REMEMBER else response_lines.__wrapped__
-        lines = known(tuple(headers), limits.web)
+        lines = known(tuple(connection.headers), limits.web)
         body = connection.take()
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)

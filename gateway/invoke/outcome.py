@@ -1,20 +1,11 @@
-"""What came of an invocation: reading it off the shim's answer, and counting it."""
+"""Counts what came of invocations."""
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
-from gateway.http.problems import Problem
 from pool.observe.metrics import Metrics, label_of
-from pool.transport.message import Answer, read_report
 
-PROBLEM_OF_OUTCOME = {
-    b"raised": "handler-raised",
-    b"bad-json": "bad-request",
-    b"bad-result": "contract-broken",
-}
-EXEC = b"x-hearth-exec"
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
 
@@ -24,33 +15,6 @@ KINDS = ("warm", "prewarmed", "cold")
 def interruption(draining: bool) -> tuple[str, str]:
     """Return outcome and blame of an accepted call that was interrupted: cancelled, or ended with the gateway."""
     return ("draining", "platform") if draining else ("cancelled", "none")
-
-
-async def check_outcome(answer: Answer) -> None:
-    """Raise the `Problem` that a handler's shim reports instead of the handler's own answer."""
-    if answer.status not in (400, 500):
-        return
-    outcome = next((value for name, value in answer.headers if name == b"x-hearth-outcome"), None)
-    if outcome is None:
-        return
-    kind, message = await read_report(answer)
-    text = f"{kind}: {message}"
-    raise Problem(PROBLEM_OF_OUTCOME.get(outcome, "contract-broken"), text)
-
-
-def exec_seconds_of(answer: Answer) -> float | None:
-    """How long the handler ran, as its shim says (docs/runtime-protocol.md); None if it does not, or nonsense.
-
-    Unlike the time that the gateway sees, it does not grow when the gateway is busy.
-    """
-    for name, value in reversed(answer.headers):  # a shim's is the last field
-        if name == EXEC:
-            try:
-                seconds = float(value)
-            except ValueError:
-                return None
-            return seconds if 0 <= seconds < math.inf else None
-    return None
 
 
 class Served(Protocol):

@@ -13,10 +13,10 @@ from pool.adoption.records import Record, Records
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
+from pool.engine.labels import GATEWAY_LABEL, container_name, instance_of, is_instance, is_kept
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import uid_of
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, container_name, instance_of, is_instance, is_kept
 from pool.pool import Pool
 from pool.states import Reason, State
 from pool.workload import Workload

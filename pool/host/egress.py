@@ -17,7 +17,7 @@ from pool.engine.base import Engine
 from pool.errors import StartFailed
 from pool.host import firewall, netns
 from pool.supervise import Supervisor
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 
 log = logging.getLogger("hearth.network")
 
@@ -144,7 +144,7 @@ class Egress:
     def removable(self, workloads: Iterable[Workload]) -> bool:
         """Return whether networks may exist although none of these workloads uses one."""
         return bool(self._ready or self._inherited) and not any(
-            w.egress or (w.kind is Kind.HTTP and not can_dial_into_namespaces()) for w in workloads
+            w.egress or (w.contract.dials_in and not can_dial_into_namespaces()) for w in workloads
         )
 
 

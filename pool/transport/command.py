@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, EngineUnreachable, NotRunnable
+from pool.engine.labels import INVOCATION_LABEL
 from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
 from pool.transport.message import Answer, Call
 
@@ -17,8 +18,6 @@ IN_MEMORY = 2**20
 """Bytes of an answer that are kept in memory; a longer one waits in a temporary file for the exit status."""
 PIECE = 64 * 1024
 STDOUT = 1
-INVOCATION_LABEL = "org.hearth.invocation"
-"""Of a command's container: which call it was made for."""
 
 
 async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[str], None]) -> str:

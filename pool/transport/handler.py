@@ -152,6 +152,8 @@ class HandlerLink:
     connections are accepted: 1 until it is specialised. `owner` is the uid that may dial; None: every user.
     """
 
+    exit_status = None
+
     def __init__(
         self,
         folder: Path,

@@ -22,6 +22,8 @@ Dial = Callable[[], Awaitable[socket.socket]]
 class HttpLink:
     """Connections to a server, kept open between calls. A slot is a right to call, `slots` in all."""
 
+    exit_status = None
+
     def __init__(
         self, dial: Dial, slots: int, clock: Clock, on_close: Callable[[], None] | None = None
     ) -> None:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from pool.backoff import jitter
 from pool.clock import Clock
+from pool.contracts import problem_slugs as slugs
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.language.call_overrides import RetryPolicy
 
-PLATFORM_SLUGS = frozenset({"function-failed", "no-such-function"})
+PLATFORM_SLUGS = frozenset({slugs.FUNCTION_FAILED, slugs.NO_SUCH_FUNCTION})
 """Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
-CRASHES = frozenset({"instance-died", "contract-broken", "command-failed"})
-NOT_RUN = frozenset({"queue-full", "quota-exceeded"})
+CRASHES = frozenset({slugs.INSTANCE_DIED, slugs.CONTRACT_BROKEN, slugs.COMMAND_FAILED})
+NOT_RUN = frozenset({slugs.QUEUE_FULL, slugs.QUOTA_EXCEEDED})
 SUCCEEDED = Status.SUCCEEDED  # looked up once: a member of an enum is found by a call
 
 
@@ -39,14 +40,14 @@ def find_failure(result: Result) -> RunFailure | None:
     slug = result.problem
     if slug is None and result.status < 400:
         return None
-    if slug == "not-kept":  # it would not fit the next time either, and the function has done its work
+    if slug == slugs.NOT_KEPT:  # it would not fit the next time either, and the function has done its work
         return RunFailure(frozenset(), ran=True)
     status = str(result.status)
     if slug is None:
         return RunFailure(frozenset({status, "5xx"} if result.status >= 500 else {status}), ran=True)
     if slug in NOT_RUN:
         return RunFailure(frozenset({"429"}), ran=False)
-    if slug == "timeout":
+    if slug == slugs.TIMEOUT:
         return RunFailure(frozenset({"timeout", status}), ran=True)
     if slug in CRASHES:
         return RunFailure(frozenset({"crash", status}), ran=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from pool.workload import Kind
+from pool.contracts.base import Contract
+from pool.contracts.registry import CONTRACTS
 from scheduler.definitions import source_folder
 from scheduler.definitions.brokers import BrokerDefinition, read_brokers
 from scheduler.definitions.container_keys import SHAPE, ContainerKeys
@@ -26,6 +28,15 @@ from scheduler.definitions.triggers import TriggerDefinition, read_triggers
 from scheduler.definitions.workflows import WorkflowDefinition, read_workflows
 
 __all__ = ["Defaults", "Definitions", "DefinitionsError", "Fault", "FunctionDefinition", "Kind", "load"]
+
+
+class Kind(StrEnum):
+    """How a function is declared, as the API says it. Each has a contract of its name."""
+
+    HANDLER = "handler"
+    HTTP = "http"
+    COMMAND = "command"
+
 
 KNOWN_RUNTIMES = frozenset({"python"})
 
@@ -94,10 +105,15 @@ class FunctionDefinition(Defaults):
 
     @property
     def kind(self) -> Kind:
-        """How the function is run, by which of `runtime`, `image` and `port` it has."""
+        """Return how the function is run, by which of `runtime`, `image` and `port` it has."""
         if self.image is None:
             return Kind.HANDLER
         return Kind.HTTP if self.port is not None else Kind.COMMAND
+
+    @property
+    def contract(self) -> Contract:
+        """Return how the gateway speaks with the function's containers."""
+        return CONTRACTS[self.kind]
 
     def shape_is_default(self) -> bool:
         """Whether a prewarmed instance of the runtime can become this function, as far as its keys say.

@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool.contracts.base import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.uids import OWN_USER, SHARED_USER
-from pool.workload import Kind, Order, Workload
+from pool.workload import Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import collect
@@ -25,6 +26,8 @@ from scheduler.dispatch.function import Limits
 
 GENERIC_MEMORY = 128 * 2**20
 """Bytes of a prewarmed instance, until it is specialised."""
+UNKNOWN_TYPE = "application/octet-stream"
+"""Content type of answers that name none, unless the function declares one."""
 FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # noqa: S108  in the container
 """Variables in which programs look up their user: no image has an entry for a container's own uid."""
 
@@ -38,7 +41,7 @@ def limits_of(definition: FunctionDefinition) -> Limits:
         max_body=definition.max_body,
         max_response=definition.max_response,
         web=definition.web,
-        content_type=definition.content_type or "application/octet-stream",
+        content_type=(definition.content_type or UNKNOWN_TYPE) if definition.contract.untyped else None,
     )
 
 
@@ -76,9 +79,8 @@ class WorkloadBuilder:
         `on_build` is called if an image has to be built first, which takes long. Raises `SourceError`,
         `ImageBuildError`, `VolumeRefused` and `EngineError` (`NotFound` where the image is not there).
         """
-        order, own_image = None, True
-        if definition.kind is Kind.HANDLER:
-            assert definition.source is not None
+        contract, order, own_image = definition.contract, None, True
+        if definition.source is not None:
             image = await images.find(RUNTIMES[definition.runtime or "python"])
             source = await asyncio.to_thread(collect, Path(definition.source))
             own_image = source.requirements is not None
@@ -97,7 +99,7 @@ class WorkloadBuilder:
         return Workload(
             function=definition.name,
             version=version,
-            kind=definition.kind,
+            contract=contract,
             container=container_of(definition, image, volumes),
             concurrency=definition.concurrency,
             reuse=definition.reuse,
@@ -105,7 +107,8 @@ class WorkloadBuilder:
             min_instances=definition.min_instances,
             keep_alive=definition.keep_alive,
             freeze_after=definition.freeze_after,
-            freeze_workers=definition.kind is not Kind.HTTP or "freeze_after" in definition.model_fields_set,
+            freeze_workers=contract.freezing is Freezing.ALWAYS
+            or "freeze_after" in definition.model_fields_set,
             max_age=definition.max_age,
             max_invocations=definition.max_invocations,
             order=order,
@@ -136,7 +139,7 @@ def container_of(
         name="",
         image=image.id,
         command=definition.command,
-        env={} if definition.kind is Kind.HANDLER else dict(definition.env),
+        env={} if definition.contract.specialises else dict(definition.env),
         user=user_of(definition),
         own_user_env=names_of_function(image),
         memory=definition.memory,

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 
 from pool.engine.base import ContainerState, Engine, EngineError
+from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL, instance_of, is_kept
 from pool.host.hosts_files import HostsFiles
-from pool.launcher import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_kept
-from pool.transport.command import INVOCATION_LABEL
 
 log = logging.getLogger("hearth.jobs")
 

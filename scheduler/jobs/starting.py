@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 
+from pool.contracts import problem_slugs as slugs
 from pool.engine.base import EngineError, NotFound
 from scheduler.calls.model import Idempotency
 from scheduler.calls.plans import Plans
@@ -61,7 +62,7 @@ class JobStarts:
         """Begin a job that has `count` or `inputs` and counts to `caller`; with a known idempotency key, show the
         job that it was first used for. Raises `NotStarted`, `KeyReused` and `StoreError`."""
         if self.draining():
-            raise NotStarted("draining", "the gateway is shutting down", 5.0)
+            raise NotStarted(slugs.DRAINING, "the gateway is shutting down", 5.0)
         await self._check(definition)
         return await self._jobs.begin(self.new_job(id, name, definition), key, caller)
 
@@ -69,25 +70,25 @@ class JobStarts:
         for function in (definition.function, definition.on_success, definition.on_failure):
             if function is not None and function not in self._registry.declared:
                 raise NotStarted(
-                    "no-such-function", f"there is no function {function!r}; GET /functions lists them"
+                    slugs.NO_SUCH_FUNCTION, f"there is no function {function!r}; GET /functions lists them"
                 )
         if definition.image is None:
             return
         budget = self._registry.memory_budget
         if definition.memory > budget:
             raise NotStarted(
-                "invalid-input",
+                slugs.INVALID_INPUT,
                 f"memory: {format_size(definition.memory)} is over the gateway's whole memory budget, "
                 f"{format_size(budget)} (HEARTH_MEMORY_BUDGET)",
             )
         try:
             await self._registry.find_image(definition.image, definition)
         except NotFound as error:
-            raise NotStarted("not-found", str(error)) from error
+            raise NotStarted(slugs.NOT_FOUND, str(error)) from error
         except VolumeRefused as error:
-            raise NotStarted("invalid-input", str(error)) from error
+            raise NotStarted(slugs.INVALID_INPUT, str(error)) from error
         except EngineError as error:
-            raise NotStarted("engine-down", str(error), 5.0) from error
+            raise NotStarted(slugs.ENGINE_DOWN, str(error), 5.0) from error
 
     def new_job(
         self,

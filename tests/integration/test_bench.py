@@ -23,7 +23,7 @@ from bench.targets import TARGETS
 from bench.wrk import load
 from images.build import ROOT
 from pool.engine.docker import DockerEngine
-from pool.launcher import GATEWAY_LABEL
+from pool.engine.labels import GATEWAY_LABEL
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 
 from gateway.http.answer_headers import response_headers
-from gateway.http.problems import Problem, problem_of
-from gateway.invoke.outcome import check_outcome, exec_seconds_of
-from pool.errors import InstanceDied, Nonsense
+from gateway.http.problems import problem_of
+from pool.contracts.handler import HANDLER, take_exec_seconds
+from pool.errors import AnswerFault, InstanceDied, Nonsense
 from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
@@ -149,10 +149,10 @@ def test_a_report_of_a_shim_becomes_a_problem(
 ) -> None:
     """Never a fault of ours, and never one that cannot be sent."""
     answer = Report(status, outcome, body)
-    seconds = exec_seconds_of(answer)
+    seconds = take_exec_seconds(answer.headers)
     assert seconds is None or 0 <= seconds < float("inf")
-    with pytest.raises((Problem, Nonsense)) as caught:
-        loop.run(check_outcome(answer))
+    with pytest.raises((AnswerFault, Nonsense)) as caught:
+        loop.run(HANDLER.check_answer(answer))
     problem = problem_of(caught.value)
     assert problem.slug in ("handler-raised", "bad-request", "contract-broken")
     told = json.loads(problem.body("1"))

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pool.workload import Kind
 from scheduler.definitions.brokers import BROKER_KINDS, MessageHandling
-from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, Kind, load
 from scheduler.definitions.jobs import KEYS as JOB_KEYS
 from scheduler.definitions.jobs import MOST_TASKS
 from tests.support.wire import LOOK_HARDER

@@ -20,12 +20,13 @@ from gateway.assembly.server import build_edge
 from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
 from pool.clock import LoopClock
+from pool.contracts.handler import HANDLER
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec
 from pool.engine.memory import MemoryEngine
 from pool.instance import Instance
 from pool.states import State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.calls.model import Ending, NewCall, Payload, Request, Result, Status
 from scheduler.definitions.brokers import BrokerDefinition, RedisStream
 from scheduler.definitions.file import Definitions, FunctionDefinition
@@ -238,7 +239,7 @@ class Crowded:
         for name, definition in definitions.functions.items():
             registry.declared[name] = Declared(definition, "ready", version="v" * 64)
             spec = ContainerSpec(name="c", image="sha256:" + "0" * 64, memory=2**20)
-            workload = Workload(function=name, version="v" * 64, kind=Kind.HANDLER, container=spec)
+            workload = Workload(function=name, version="v" * 64, contract=HANDLER, container=spec)
             self.runtime.scheduler_floor.dispatcher.deploy(workload, Limits())
             self.runtime.gateway_floor.outcomes.served(ServedCall(name), 200)
         names = list(definitions.functions)

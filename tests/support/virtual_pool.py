@@ -16,14 +16,16 @@ from typing import Any
 from pool.adoption.adoption import Adoption
 from pool.adoption.records import Records
 from pool.clock import VirtualClock
+from pool.contracts.handler import HANDLER
+from pool.contracts.starter import start_failed
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineError
 from pool.engine.guarded import GuardedEngine
+from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import FunctionBroken, NotSent, StartFailed
 from pool.host.uids import OWN_USER, UID_LABEL, UidRange, with_uid
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL, start_failed
 from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
@@ -32,7 +34,7 @@ from pool.reaper import Reaper
 from pool.states import PENDING, Reason
 from pool.supervise import Supervisor
 from pool.transport.message import Call
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.decisions import pick
 from scheduler.dispatch.dispatcher import Dispatcher, Queued
 from scheduler.dispatch.eviction import KeepAlivePolicy
@@ -305,7 +307,7 @@ class World:
         image = keys.pop("image", IMAGE)
         memory = keys.pop("memory", 128) * MIB
         container = ContainerSpec(name="", image=image, user=OWN_USER, memory=memory)
-        workload = Workload(function=name, version=version, kind=Kind.HANDLER, container=container, **keys)
+        workload = Workload(function=name, version=version, contract=HANDLER, container=container, **keys)
         return self.dispatcher.deploy(workload, limits or Limits())
 
     def prewarm(self, count: int, memory: int = 128, image: str = IMAGE) -> None:

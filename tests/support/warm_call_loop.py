@@ -30,13 +30,14 @@ from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
 from pool.clock import LoopClock
+from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
 from pool.pool import Pool
 from pool.transport.connection import HttpConnection
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Limits
 
@@ -164,7 +165,7 @@ class WarmCall:
         workload = Workload(
             function="hello",
             version="1",
-            kind=Kind.HANDLER,
+            contract=HANDLER,
             container=ContainerSpec(name="", image="image"),
             min_instances=1,
             max_instances=1,

@@ -19,7 +19,8 @@ from gateway.http.forwarding import HeaderList, request_headers, target_of
 from gateway.http.preferences import CALLBACK, Preferences
 from gateway.http.problems import Problem
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
-from gateway.invoke.endpoint import PREFIX, InvokeEndpoint, check_method
+from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
+from gateway.invoke.methods import check_method
 from gateway.memory.reservation import reservation_of
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
@@ -109,7 +110,7 @@ class AcceptEndpoint:
         """The call, on disk. Raises `Problem`, `ClientGone`, and as the store does."""
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))
-        check_method(definition.kind, definition.name, scope["method"], sub_path)
+        check_method(definition.contract, definition.name, scope["method"], sub_path)
         overrides = self._overrides(wish)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)

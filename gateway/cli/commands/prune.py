@@ -14,9 +14,9 @@ from pool.adoption.records import left_warm
 from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
+from pool.engine.labels import container_name
 from pool.host.firewall import FirewallError
 from pool.host.hosts_files import HostsFiles
-from pool.launcher import container_name
 from pool.observe.metrics import Metrics
 
 

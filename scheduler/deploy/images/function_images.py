@@ -21,7 +21,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 from pool.engine.base import Engine, Image, NotFound
-from pool.launcher import GATEWAY_LABEL
+from pool.engine.labels import GATEWAY_LABEL
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.pip_wheels import pip_arguments
 from scheduler.deploy.images.runtimes import PYTHON_LABEL

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 
 from pool.engine.base import ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
-from pool.launcher import GATEWAY_LABEL, LOOK_LABEL
+from pool.engine.labels import GATEWAY_LABEL, LOOK_LABEL
 from pool.transport.command import create_surely
 
 LOOKED_AT_BYTES = 256 * 1024

@@ -16,15 +16,17 @@ from bench.load import main
 from bench.runs import ON_ANY_GATEWAY, SCENARIOS, Choice, missing_programs, reasons_against
 from bench.scenarios import QUICK, rotated
 from pool.clock import LoopClock
+from pool.contracts.handler import HANDLER
+from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.engine.base import ContainerSpec, EngineError, Mount
 from pool.engine.memory import MemoryEngine
 from pool.errors import StartFailed
 from pool.host.egress import Egress
 from pool.instance import Instance
-from pool.launcher import Launcher, LaunchSettings
+from pool.launcher import Launcher
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.definitions.file import load
 
 
@@ -41,14 +43,13 @@ class NoteSpec(MemoryEngine):
 async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
     engine = NoteSpec(LoopClock())
     prototype = ContainerSpec(name="", image="sha256:abc", memory=2**27, env={"A": "b"}, tmp_size=2**20)
-    workload = Workload(function="hello", version="v", kind=Kind.HANDLER, container=prototype)
+    workload = Workload(function="hello", version="v", contract=HANDLER, container=prototype)
     launcher = Launcher(
         engine,
         LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
         Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
-        on_slots=lambda instance: None,
-        on_output=lambda instance, data: None,
+        InstanceReports(on_slots=lambda instance: None, on_output=lambda instance, data: None),
     )
     instance = Instance("i", "sha256:abc", prototype.memory, workload, 0.0)
     with pytest.raises(StartFailed):

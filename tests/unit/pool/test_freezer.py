@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.contracts.http import HTTP
 from pool.engine.base import ContainerSpec, EngineError
 from pool.errors import NotSent
 from pool.freezer import COUNT_EVERY_SECONDS, may_freeze_processes
@@ -19,7 +20,7 @@ from pool.lease import Lease
 from pool.reaper import MOST_AT_ONCE, TICK
 from pool.states import Reason, State
 from pool.transport.message import Call
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.function import Function
 from tests.support.virtual_pool import MIB, FakeLink, World
 
@@ -112,7 +113,7 @@ def test_one_with_workers_is_frozen_only_where_its_definition_says_so(
     workload = Workload(
         function="f",
         version="1",
-        kind=Kind.HTTP,
+        contract=HTTP,
         container=ContainerSpec(name="", image=""),
         freeze_workers=freeze_workers,
     )

@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pool.adoption.reconnect import PATIENCE
+from pool.adoption.reconnect import RECONNECT_SECONDS
 from pool.clock import Clock, LoopClock, VirtualClock
+from pool.contracts.base import Contract
+from pool.contracts.command import COMMAND
+from pool.contracts.handler import HANDLER, user_of
+from pool.contracts.http import HTTP
+from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings
 from pool.engine.base import (
     ContainerSpec,
     EngineDown,
@@ -23,6 +28,7 @@ from pool.engine.base import (
     EngineUnreachable,
     NotRunnable,
 )
+from pool.engine.labels import container_name
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.errors import FunctionBroken, StartFailed
@@ -30,11 +36,11 @@ from pool.host.cgroup import Cgroup
 from pool.host.egress import Egress
 from pool.host.uids import OWN_GID, OWN_USER, UID_LABEL
 from pool.instance import Instance
-from pool.launcher import OBITUARY_WAIT, Launcher, LaunchSettings, container_name, user_of
+from pool.launcher import Launcher
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from pool.transport.message import Call
-from pool.workload import Kind, Order, Workload
+from pool.workload import Order, Workload
 
 MIB = 2**20
 GENERIC = ContainerSpec(name="", image="image", memory=128 * MIB)
@@ -104,16 +110,15 @@ class Bench:
             self.clock,
             LaunchSettings("g", self.folder, self.folder / "hosts", start_timeout),
             Egress(self.engine, "g", self.clock, Supervisor(self.clock, Metrics())),
-            on_slots=lambda _: None,
-            on_output=lambda _, __: None,
+            InstanceReports(on_slots=lambda _: None, on_output=lambda _, __: None),
         )
         return self.launcher
 
-    def workload(self, kind: Kind = Kind.HANDLER, **keys: object) -> Workload:
+    def workload(self, contract: Contract = HANDLER, **keys: object) -> Workload:
         code = self.folder / "code"
         code.write_bytes(b"{}")
         order = Order(b'{"function": "f"}', code)
-        return Workload(function="f", version="1", kind=kind, container=GENERIC, order=order, **keys)  # type: ignore[arg-type]
+        return Workload(function="f", version="1", contract=contract, container=GENERIC, order=order, **keys)  # type: ignore[arg-type]
 
     def instance(self, workload: Workload | None = None) -> Instance:
         made = Instance(f"i{len(self.instances)}", "image", 128 * MIB, workload, 0.0)
@@ -247,15 +252,15 @@ async def test_an_http_image_that_ends_at_once_is_to_blame(bench: Bench) -> None
 
     bench.image("image", ends)
     with pytest.raises(FunctionBroken, match=r"the image ended at once.*; it printed: bad flag"):
-        await bench.launched(bench.workload(Kind.HTTP, port=8000))
+        await bench.launched(bench.workload(HTTP, port=8000))
 
 
 async def test_an_http_image_that_runs_and_is_not_reached_is_not(timed: Bench, clock: VirtualClock) -> None:
     """The engine in memory makes its process ids up: no namespace can be entered."""
     timed.image("image", silent)
     with pytest.raises(StartFailed, match="may not open sockets inside the container's network namespace"):
-        await clock.run(timed.launched(timed.workload(Kind.HTTP, port=8000)))
-    assert clock.now() == OBITUARY_WAIT
+        await clock.run(timed.launched(timed.workload(HTTP, port=8000)))
+    assert clock.now() == END_WAIT_SECONDS
 
 
 # -- specialising --------------------------------------------------------------------------------------------
@@ -374,7 +379,7 @@ async def test_who_is_taken_over_is_what_the_record_says(
     instance = bench.instance(None if generic else bench.workload())
     (bench.folder / instance.id).mkdir()
     bench.image("image", dials_again(bench, instance, Shim(status=status)))
-    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+    instance.container = await bench.engine.create(await bench.launcher.starter.spec_of(instance, GENERIC))
     await bench.engine.start(instance.container)
     if paused:
         await bench.engine.pause(instance.container)
@@ -392,13 +397,15 @@ async def test_who_does_not_dial_or_has_ended_is_not_taken_over(timed: Bench, cl
     timed.image("image", silent)
     instance = timed.instance()
     (timed.folder / instance.id).mkdir()
-    instance.container = await clock.run(timed.engine.create(timed.launcher._named(instance, GENERIC)))
+    instance.container = await clock.run(
+        timed.engine.create(await timed.launcher.starter.spec_of(instance, GENERIC))
+    )
     with pytest.raises(StartFailed, match="its container has ended"):
         await clock.run(timed.launcher.adopt(instance))
     await clock.run(timed.engine.start(instance.container))
-    with pytest.raises(StartFailed, match=f"not idle and reachable within {PATIENCE:g} s"):
+    with pytest.raises(StartFailed, match=f"not idle and reachable within {RECONNECT_SECONDS:g} s"):
         await clock.run(timed.launcher.adopt(instance))
-    assert clock.now() == PATIENCE
+    assert clock.now() == RECONNECT_SECONDS
     timed.engine.fail_next("inspect", EngineError("no answer"))
     with pytest.raises(StartFailed, match="no answer"):
         await clock.run(timed.launcher.adopt(instance))
@@ -408,7 +415,7 @@ async def test_who_ends_when_it_is_asked_is_not_taken_over(bench: Bench) -> None
     instance = bench.instance(bench.workload())
     (bench.folder / instance.id).mkdir()
     bench.image("image", dials_again(bench, instance, Shim(hangs_up=True)))
-    instance.container = await bench.engine.create(bench.launcher._named(instance, GENERIC))
+    instance.container = await bench.engine.create(await bench.launcher.starter.spec_of(instance, GENERIC))
     await bench.engine.start(instance.container)
     with pytest.raises(StartFailed):
         await bench.launcher.adopt(instance)
@@ -420,10 +427,12 @@ async def test_who_ends_when_it_is_asked_is_not_taken_over(bench: Bench) -> None
 async def test_an_obituary_waits_a_moment_for_the_end(timed: Bench, clock: VirtualClock) -> None:
     timed.image("image", silent)
     instance = timed.instance()
-    instance.container = await clock.run(timed.engine.create(timed.launcher._named(instance, GENERIC)))
+    instance.container = await clock.run(
+        timed.engine.create(await timed.launcher.starter.spec_of(instance, GENERIC))
+    )
     await clock.run(timed.engine.start(instance.container))
     assert await clock.run(timed.launcher.obituary(instance)) == "it closed its connection"
-    assert clock.now() == OBITUARY_WAIT
+    assert clock.now() == END_WAIT_SECONDS
 
 
 async def test_an_obituary_says_how_the_process_ended(bench: Bench) -> None:
@@ -491,17 +500,19 @@ class NotedEngine(MemoryEngine):
         return await super().create(spec)
 
 
-@pytest.mark.parametrize("kind", [Kind.HANDLER, Kind.COMMAND])
-async def test_every_kind_of_container_runs_as_the_uid_of_its_instance(bench: Bench, kind: Kind) -> None:
+@pytest.mark.parametrize("contract", [HANDLER, COMMAND])
+async def test_every_kind_of_container_runs_as_the_uid_of_its_instance(
+    bench: Bench, contract: Contract
+) -> None:
     bench.engine = noted = NotedEngine()
     bench.image("image", bench.shim)
     bench.made()
     own = replace(GENERIC, user=OWN_USER, own_user_env={"HOME": "/tmp"})
-    workload = replace(bench.workload(kind), container=own)
-    instance = bench.instance(workload if kind is Kind.COMMAND else None)
+    workload = replace(bench.workload(contract), container=own)
+    instance = bench.instance(workload if contract is COMMAND else None)
     instance.uid = os.getuid() or 70_001
     await bench.launcher.launch(instance, own)
-    if kind is Kind.COMMAND:
+    if contract is COMMAND:
         assert instance.link is not None
         await (await instance.link.connect(Call(b"POST", b"/", []))).close()
     [spec] = noted.created

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.errors import NotSent
 from pool.instance import Instance
 from pool.lease import Lease, start_kind
 from pool.transport.message import Call
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from tests.support.virtual_pool import FakeLink
 
-WORKLOAD = Workload(function="f", version="1", kind=Kind.HANDLER, container=ContainerSpec(name="", image="i"))
+WORKLOAD = Workload(function="f", version="1", contract=HANDLER, container=ContainerSpec(name="", image="i"))
 CALL = Call(b"POST", b"/", [])
 
 

@@ -8,19 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.ledger import GENERIC, Ledger
 from pool.observe.metrics import Metrics
 from pool.states import PENDING, SERVING, TRANSITIONS, IllegalTransition, Reason, State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 
 IMAGES = ("i", "j")
 
 
 def workload(function: str, memory: int) -> Workload:
     container = ContainerSpec(name="", image="i", memory=memory)
-    return Workload(function=function, version="1", kind=Kind.HANDLER, container=container)
+    return Workload(function=function, version="1", contract=HANDLER, container=container)
 
 
 def sums(ledger: Ledger) -> dict[str, object]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
+from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.reaper import SILENCE, TICK
 from pool.states import Reason, State
 from scheduler.dispatch.function import Function

@@ -17,9 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
-from pool.workload import Kind
 from scheduler.definitions import source_folder
-from scheduler.definitions.file import Definitions, load
+from scheduler.definitions.file import Definitions, Kind, load
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = {

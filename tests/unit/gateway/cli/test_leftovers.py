@@ -7,9 +7,9 @@ import pytest
 from gateway.cli import leftovers
 from pool.clock import LoopClock
 from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.labels import GATEWAY_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host import firewall
-from pool.launcher import GATEWAY_LABEL
 
 ONE, OTHER = "11111111-aaaa", "22222222-bbbb"
 

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 
 from pool.adoption.records import left_warm
 from pool.clock import VirtualClock
+from pool.contracts.handler import HANDLER
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.instance import Instance
-from pool.launcher import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.states import Reason, State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.function import Limits, Prewarm
 from tests.support.virtual_pool import IMAGE as IMAGE_NAME
 from tests.support.virtual_pool import MIB, World
@@ -40,7 +41,7 @@ def prewarm(count: int, image: str = IMAGE) -> dict[str, Prewarm]:
 def workload(function: str = "f", version: str = "1", memory: int = 128, **keys: object) -> Workload:
     container = ContainerSpec(name="", image=IMAGE, user=OWN_USER, memory=memory * MIB)
     keys.setdefault("freeze_after", None)
-    return Workload(function=function, version=version, kind=Kind.HANDLER, container=container, **keys)  # type: ignore[arg-type]
+    return Workload(function=function, version=version, contract=HANDLER, container=container, **keys)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

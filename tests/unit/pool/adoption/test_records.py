@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pool.adoption.reconnect import is_as_recorded, read_status
 from pool.adoption.records import FORMAT, Records, left_warm, read
 from pool.clock import VirtualClock
+from pool.contracts.handler import HANDLER, is_as_recorded, read_status
 from pool.engine.base import ContainerSpec
 from pool.errors import StartFailed
 from pool.instance import Instance
-from pool.workload import Kind, Order, Workload
+from pool.workload import Order, Workload
 
 SPEC = ContainerSpec(name="", image="i")
-FUNCTION = Workload(function="f", version="1", kind=Kind.HANDLER, container=SPEC)
+FUNCTION = Workload(function="f", version="1", contract=HANDLER, container=SPEC)
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from pool.clock import VirtualClock
+from pool.contracts.base import Contract
+from pool.contracts.handler import HANDLER
+from pool.contracts.http import HTTP
 from pool.engine.base import ContainerSpec, EngineError
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import StartFailed
@@ -19,7 +22,7 @@ from pool.host.egress import NETWORK_LABEL, RULES_CHECK_SECONDS, Egress
 from pool.host.firewall import FirewallError
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 
 IPTABLES = """\
 #!/bin/sh
@@ -121,9 +124,9 @@ async def names(engine: MemoryEngine) -> list[str]:
     return sorted(network.name for network in await engine.networks({NETWORK_LABEL: "gateway-1"}))
 
 
-def workload(kind: Kind = Kind.HANDLER, egress: bool = False) -> Workload:
+def workload(contract: Contract = HANDLER, egress: bool = False) -> Workload:
     container = ContainerSpec(name="", image="image")
-    return Workload(function="f", version="1", kind=kind, container=container, egress=egress)
+    return Workload(function="f", version="1", contract=contract, container=container, egress=egress)
 
 
 EGRESS, FALLBACK = "hearth-gateway--egress", "hearth-gateway--inside"
@@ -286,7 +289,7 @@ async def test_rules_that_cannot_be_removed_keep_no_gateway_from_stopping(
 
 @pytest.mark.usefixtures("shut_out")
 async def test_when_networks_may_be_removed(command: Command, engine: MemoryEngine, egress: Egress) -> None:
-    plain, out, server = workload(), workload(egress=True), workload(Kind.HTTP)
+    plain, out, server = workload(), workload(egress=True), workload(HTTP)
     assert egress.removable([plain]), "an earlier process may have left some"
     assert not egress.removable([plain, out])
     assert not egress.removable([server])
@@ -304,7 +307,7 @@ async def test_servers_need_no_network_where_namespaces_can_be_entered(
     engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(egress_module.netns, "permitted", lambda: True)
-    assert egress.removable([workload(Kind.HTTP)])
+    assert egress.removable([workload(HTTP)])
 
 
 # -- the rules ----------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pool.engine.base import Mount
-from pool.workload import Kind
 from scheduler.definitions.file import (
     Defaults,
     Definitions,
     DefinitionsError,
     Fault,
     FunctionDefinition,
+    Kind,
     load,
 )
 from scheduler.definitions.language.key_types import RetryKeys

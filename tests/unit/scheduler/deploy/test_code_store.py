@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from pool.clock import LoopClock
+from pool.contracts.handler import HANDLER
+from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.engine.base import ContainerSpec
 from pool.engine.memory import MemoryEngine
 from pool.errors import StartFailed
 from pool.host.egress import Egress
 from pool.instance import Instance
-from pool.launcher import Launcher, LaunchSettings
+from pool.launcher import Launcher
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from pool.workload import Kind, Order, Workload
+from pool.workload import Order, Workload
 from scheduler.definitions.source_folder import SourceCode, SourceError
 from scheduler.deploy.code_store import CodeStore
 
@@ -85,11 +87,10 @@ async def test_code_that_is_gone_is_a_failed_start_of_the_platform(tmp_path: Pat
         LoopClock(),
         LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
         Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
-        on_slots=lambda _: None,
-        on_output=lambda _, __: None,
+        InstanceReports(on_slots=lambda _: None, on_output=lambda _, __: None),
     )
     container = ContainerSpec(name="", image="i")
     order = Order(b'{"function": "f"}', tmp_path / "gone")
-    workload = Workload(function="f", version="1", kind=Kind.HANDLER, container=container, order=order)
+    workload = Workload(function="f", version="1", contract=HANDLER, container=container, order=order)
     with pytest.raises(StartFailed, match=f"code is not in the data folder any more: .*{tmp_path}/gone"):
         await launcher.specialise(Instance("one", "i", 10, workload, 0.0), workload)

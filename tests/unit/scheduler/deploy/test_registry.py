@@ -23,9 +23,9 @@ from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
+from pool.engine.labels import LOOK_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import UidRange
-from pool.launcher import LOOK_LABEL
 from pool.ledger import Ledger
 from pool.workload import Workload
 from scheduler.definitions.file import Definitions, FunctionDefinition, load

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.reaper import expired
 from pool.states import LIVE, Reason, State
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.decisions import Demand, back_off, pick, smooth, smooth_low, wanted_starts
 from tests.support.virtual_pool import FakeLink
 
@@ -152,7 +153,7 @@ def test_what_is_wanted_is_wanted_only_once(demand: Demand) -> None:
 
 def workload(version: str = "1", **keys: object) -> Workload:
     container = ContainerSpec(name="", image="i")
-    return Workload(function="f", version=version, kind=Kind.HANDLER, container=container, **keys)  # type: ignore[arg-type]
+    return Workload(function="f", version=version, contract=HANDLER, container=container, **keys)  # type: ignore[arg-type]
 
 
 def instance(name: str, in_use: int = 0, slots: int = 1, last_used: float = 0.0, **keys: object) -> Instance:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
-from pool.workload import Kind, Workload
+from pool.workload import Workload
 from scheduler.dispatch.eviction import (
     Candidate,
     KeepAlivePolicy,
@@ -45,7 +46,7 @@ def candidate(
     declared = round(size if memory is None else memory) * MIB
     container = ContainerSpec(name="", image="i", memory=declared)
     workload = Workload(
-        function=name, version="1", kind=Kind.HANDLER, container=container, keep_alive=keep_alive
+        function=name, version="1", contract=HANDLER, container=container, keep_alive=keep_alive
     )
     instance = Instance(name, "i", declared, workload, 0.0)
     instance.measured, instance.clock, instance.last_used = round(size * MIB), clock, used

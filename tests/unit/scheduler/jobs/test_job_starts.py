@@ -14,10 +14,9 @@ from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
+from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.hosts_files import HostsFiles
-from pool.launcher import GATEWAY_LABEL, KEPT_LABEL
-from pool.transport.command import INVOCATION_LABEL
 from pool.workload import Keep
 from scheduler.calls.plans import Plans
 from scheduler.calls.targets import Start

@@ -1,12 +1,11 @@
-"""What a shim reports of a failure: read within bounds, since user code shares the shim's process."""
+"""Reports of a shim are read within bounds, since user code shares the shim's process."""
 
 from __future__ import annotations
 
 import pytest
 
-from gateway.http.problems import Problem
-from gateway.invoke.outcome import check_outcome, exec_seconds_of
-from pool.errors import Nonsense
+from pool.contracts.handler import HANDLER, take_exec_seconds
+from pool.errors import AnswerFault, Nonsense
 from pool.transport.message import MOST_OF_A_REPORT, read_report
 
 
@@ -58,15 +57,28 @@ async def test_a_report_without_an_end_is_not_kept() -> None:
 )
 async def test_outcomes_are_problems(outcome: bytes, status: int, slug: str) -> None:
     report = Report(b'{"type":"KeyError","message":"x"}', outcome=outcome, status=status)
-    with pytest.raises(Problem) as caught:
-        await check_outcome(report)
-    assert (caught.value.slug, caught.value.detail) == (slug, "KeyError: x")
+    with pytest.raises(AnswerFault) as caught:
+        await HANDLER.check_answer(report)
+    assert (caught.value.slug, str(caught.value)) == (slug, "KeyError: x")
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"), [(b"0.25", 0.25), (b"-1", None), (b"inf", None), (b"nan", None), (b"soon", None)]
 )
 def test_what_the_shim_says_of_its_time(value: bytes, seconds: float | None) -> None:
-    report = Report(b"")
-    report.headers = [(b"x-hearth-exec", value)]
-    assert exec_seconds_of(report) == seconds
+    headers = [(b"content-type", b"text/plain"), (b"x-hearth-exec", value), (b"content-length", b"1")]
+    assert take_exec_seconds(headers) == seconds
+    assert headers == [(b"content-type", b"text/plain"), (b"content-length", b"1")]
+
+
+def test_an_answer_that_does_not_say_how_long_it_took_is_left_as_it_is() -> None:
+    headers = [(b"content-type", b"text/plain")]
+    assert take_exec_seconds(headers) is None
+    assert headers == [(b"content-type", b"text/plain")]
+
+
+async def test_an_answer_of_the_handler_s_own_is_no_report() -> None:
+    own = Report(b'{"type":"KeyError","message":"x"}')
+    own.headers = []
+    await HANDLER.check_answer(own)
+    assert own.left == 1, "its body was read"

@@ -1,0 +1,1 @@
+"""The ways in which the gateway speaks with containers: one file for each contract."""

@@ -1,0 +1,21 @@
+"""Slugs of problems that more than one floor uses. docs/errors.md explains all of them."""
+
+from __future__ import annotations
+
+BAD_REQUEST = "bad-request"
+COMMAND_FAILED = "command-failed"
+CONTRACT_BROKEN = "contract-broken"
+DRAINING = "draining"
+ENGINE_DOWN = "engine-down"
+FUNCTION_FAILED = "function-failed"
+HANDLER_RAISED = "handler-raised"
+IMPORT_FAILED = "import-failed"
+INSTANCE_DIED = "instance-died"
+INVALID_INPUT = "invalid-input"
+NO_CAPACITY = "no-capacity"
+NO_SUCH_FUNCTION = "no-such-function"
+NOT_FOUND = "not-found"
+NOT_KEPT = "not-kept"
+QUEUE_FULL = "queue-full"
+QUOTA_EXCEEDED = "quota-exceeded"
+TIMEOUT = "timeout"

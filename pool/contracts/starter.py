@@ -1,0 +1,172 @@
+"""The engine's verbs as contracts use them: create, start and watch the container of one instance."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from pool.clock import Clock
+from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError
+from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
+from pool.errors import FunctionBroken, StartFailed
+from pool.host.egress import Egress
+from pool.host.hosts_files import HostsFiles, wants_hosts
+from pool.host.uids import with_uid
+from pool.instance import Instance
+from pool.transport.command import create_surely
+
+END_WAIT_SECONDS = 1.0
+"""Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
+LAST_WORDS_BYTES = 2000
+"""Bounds the output of a container that is quoted in an error: some twenty lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSettings:
+    """Settings of launches: for which gateway, in which folders, how fast."""
+
+    gateway_id: str
+    run_folder: Path
+    """Holds a folder with sockets for each instance."""
+    hosts_folder: Path
+    start_timeout: float = 60.0
+    """Seconds from the start of a container until its program is ready."""
+    parallel_starts: int = 2
+    """Containers that calls may have started at once."""
+    network_fallback: bool = False
+    """True if images may get an internal network where their namespace cannot be entered."""
+    code_size: int = 64 * 2**20
+    """Bytes of the tmpfs for a handler's code."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReports:
+    """Callbacks that are told what happens to an instance."""
+
+    on_slots: Callable[[Instance], None]
+    """Takes an instance whose slots have changed."""
+    on_output: Callable[[Instance, bytes], None]
+    """Takes what an instance has printed."""
+    on_running: Callable[[Instance], None] = lambda instance: None
+    """Takes an instance whose container has just started."""
+
+
+class Starter:
+    """Starts containers for instances and watches how that goes. Contracts launch and reconnect with it."""
+
+    def __init__(
+        self, engine: Engine, clock: Clock, settings: LaunchSettings, egress: Egress, reports: InstanceReports
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.settings = settings
+        self.egress = egress
+        self.reports = reports
+        self.hosts = HostsFiles(settings.hosts_folder)
+        self.call_starts = asyncio.Semaphore(settings.parallel_starts)
+        """Bounds how many containers are started at once for calls that wait for them."""
+        self.maps_uids = False
+        """True if the engine has user namespaces. Files of this host then cannot be given to a container's uid."""
+
+    async def spec_of(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
+        """Return what an instance's container is made from: named, labelled, with its uid, network and hosts file.
+
+        Raises `StartFailed` without a free uid or a safe network, `EngineError`, and OSError.
+        """
+        labels = {GATEWAY_LABEL: self.settings.gateway_id, INSTANCE_LABEL: instance.id}
+        name = container_name(instance.id)
+        spec = with_uid(replace(prototype, name=name, hostname=instance.id, labels=labels), instance.uid)
+        workload = instance.workload
+        if workload is not None and workload.egress:
+            spec = replace(spec, network=await self.egress.ensure())
+        elif workload is not None and workload.contract.dials_in:
+            spec = replace(spec, network=await self.egress.fallback(self.settings.network_fallback))
+        if wants_hosts(spec):
+            mount = self.hosts.mount(instance.id, (instance.id, spec.name))
+            spec = replace(spec, mounts=(*spec.mounts, mount))
+        return spec
+
+    async def start(self, instance: Instance, prototype: ContainerSpec) -> None:
+        """Create and start an instance's container. Sets `container`. Raises as `spec_of` does."""
+        spec = await self.spec_of(instance, prototype)
+        container = await create_surely(self.engine, spec, self.container_setter(instance))
+        await self.engine.start(container)
+        self.reports.on_running(instance)
+
+    @staticmethod
+    def container_setter(instance: Instance) -> Callable[[str], None]:
+        """Return what sets `container` of an instance."""
+
+        def set_container(container: str) -> None:
+            instance.container = container
+
+        return set_container
+
+    def sink_of(self, instance: Instance) -> Callable[[bytes], None]:
+        """Return what takes the output of an instance."""
+        on_output = self.reports.on_output
+        return lambda data: on_output(instance, data)
+
+    async def state_of(self, instance: Instance) -> ContainerState:
+        """Return what the engine says of a running instance. Raises `FunctionBroken` if it has ended."""
+        state = await self.engine.inspect(cast(str, instance.container))
+        if not state.running:
+            raise FunctionBroken(f"the image ended at once{await self.last_words(instance)}")
+        return state
+
+    async def unless_it_ends(self, instance: Instance, ready: Awaitable[None]) -> None:
+        """Wait until `ready` is done, for `start_timeout` at most. The time that the engine takes does not count.
+
+        Raises `FunctionBroken` if the container ends first or the time is over, and what `ready` raises.
+        """
+        waiting = asyncio.ensure_future(ready)
+        dying = asyncio.ensure_future(self.engine.wait(cast(str, instance.container)))
+        try:
+            timeout = self.settings.start_timeout
+            with contextlib.suppress(TimeoutError):
+                async with self.clock.timeout(timeout):
+                    await asyncio.wait((waiting, dying), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+                return
+            if not dying.done():
+                raise FunctionBroken(f"not ready within {timeout:g} s{await self.last_words(instance)}")
+            try:
+                status = dying.result()
+            except EngineError as error:
+                raise start_failed("the engine lost the instance while it was starting", error) from error
+            words = await self.last_words(instance)
+            raise FunctionBroken(f"the instance ended with exit status {status} before it was ready{words}")
+        finally:
+            for task in (waiting, dying):
+                task.cancel()
+            await asyncio.gather(waiting, dying, return_exceptions=True)
+
+    async def raise_if_ended(self, instance: Instance) -> None:
+        """Raise `FunctionBroken` if an instance ends within a moment."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with self.clock.timeout(END_WAIT_SECONDS):
+                status = await self.engine.wait(cast(str, instance.container))
+            words = await self.last_words(instance)
+            raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
+
+    async def last_words(self, instance: Instance) -> str:
+        """Return the end of an instance's output as part of an error, or an empty string if there is none."""
+        if instance.container is None:
+            return ""
+        with contextlib.suppress(EngineError):
+            output = await self.engine.logs(instance.container, LAST_WORDS_BYTES)
+            text = output.decode(errors="replace").strip()
+            return f"; it printed: {text}" if text else ""
+        return ""
+
+
+def start_failed(action: str, error: EngineError) -> StartFailed:
+    """Return an engine's error as one of a start."""
+    failed = StartFailed(f"{action}: {error}")
+    failed.engine_down = isinstance(error, EngineDown)
+    return failed
