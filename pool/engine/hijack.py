@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from typing import cast
 
 from pool.engine.base import EngineUnreachable
 
@@ -36,8 +37,7 @@ class HijackedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has another base
 
     def data_received(self, data: bytes) -> None:
         """Keep output, and stop reading where too much waits."""
