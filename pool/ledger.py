@@ -38,6 +38,8 @@ class Ledger:
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._tally: dict[str, Counter[State]] = defaultdict(Counter)
         """How many instances of a function are in which state."""
+        self._private: set[str] = set()
+        """Functions in the tally that belong to one job each."""
         self.removals: Counter[str] = Counter()
         self.uids = Uids()
         """Uids of instances. Each is held as long as its instance is in the books."""
@@ -116,11 +118,20 @@ class Ledger:
             mine.pop(instance.id, None)
             if not mine:
                 del self._of_function[instance.workload.function]
+                self._forget_private(instance.workload.function)
+
+    def _forget_private(self, function: str) -> None:
+        """Drop the tally of a private function that has no instance: there is another with each job."""
+        if function in self._private:
+            self._private.discard(function)
+            del self._tally[function]
 
     def _count(self, instance: Instance, step: int) -> None:
         """Everything that is summed by state."""
         state = instance.state
         self._tally[instance.function or GENERIC][state] += step
+        if instance.workload is not None and instance.workload.private:
+            self._private.add(instance.workload.function)
         if state is State.STOPPING:
             self.memory_stopping += step * instance.memory
         elif state in PENDING and not instance.slow:
@@ -183,7 +194,7 @@ class Ledger:
         counts = Counter[tuple[str, str]]()
         for function, tally in self._tally.items():
             for state, count in tally.items():
-                counts[label_of(function), state] += count
+                counts[label_of(function, function in self._private), state] += count
         return counts.items()
 
     def __repr__(self) -> str:

@@ -9,6 +9,16 @@ from pathlib import Path
 from pool.contracts.base import Contract
 from pool.engine.base import ContainerSpec
 
+DEFAULT_TENANT = "default"
+"""Owner of every function for which nobody else is named."""
+PRIVATE_MARK = ":"
+"""Part of the name of each job's private function, and of no name that can be declared."""
+
+
+def is_private(name: str) -> bool:
+    """Return whether the name of a function, read from a record or a request, is that of a job's private function."""
+    return PRIVATE_MARK in name
+
 
 class Keep(StrEnum):
     """Which containers of a command stay on the engine when they have ended, stopped."""
@@ -49,10 +59,13 @@ class Workload:
     """How its instances are spoken to."""
     container: ContainerSpec
     """Prototype: name, labels and the socket folder are added for each instance."""
+    tenant: str = DEFAULT_TENANT
+    """Who owns the function."""
+    private: bool = False
+    """The function belongs to one job."""
     concurrency: int = 1
     """Slots of one instance."""
     reuse: bool = True
-    max_instances: int = 16
     min_instances: int = 0
     keep_alive: float = 600.0
     """Seconds that an idle instance stays."""

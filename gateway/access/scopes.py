@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from pool.workload import is_private
+
 Right = Literal["read", "deploy", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
 
@@ -110,11 +112,11 @@ class Scopes:
         return self._any_function
 
     def may_invoke(self, function: str) -> bool:
-        """Whether a function of this name may be called. A job's own, with a colon in it, is of no pattern."""
+        """Return whether a function of this name may be called. No pattern covers a job's private function."""
         return (
             self._any_function
             or function in self._names
-            or (len(function) <= LONGEST_NAME and ":" not in function and self._matches(function))
+            or (len(function) <= LONGEST_NAME and not is_private(function) and self._matches(function))
         )
 
     def _matches(self, function: str) -> bool:

@@ -68,14 +68,14 @@ def build_routes(parts: ApiParts) -> APIRouter:
 
     def function_view(declared: Declared) -> FunctionView:
         name = declared.definition.name
-        function = dispatcher.functions.get(name)
+        revision = dispatcher.revision_for(name)
         return FunctionView(
             name=name,
             kind=declared.definition.kind.value,
             state=declared.state,  # type: ignore[arg-type]
-            fault=declared.fault or (function.last_fault if function else None),
+            fault=declared.fault or (revision.last_fault if revision else None),
             version=declared.version,
-            image=function.workload.container.image if function else None,
+            image=revision.workload.container.image if revision else None,
             labels=declared.definition.labels,
             url=f"/invoke/{name}",
         )
@@ -118,12 +118,13 @@ def build_routes(parts: ApiParts) -> APIRouter:
         return function_view(declared)
 
     def function_pool_view(function: Function) -> FunctionPoolView:
+        revision = function.first_in_need()
         return FunctionPoolView(
             instances=pool.ledger.states(function.name),
             queue_depth=function.waiting,
-            starts=parts.outcomes.starts_of(function.name),
-            max_instances=function.workload.max_instances,
-            exec_ms=None if function.exec_seconds is None else function.exec_seconds * 1000,
+            starts=parts.outcomes.starts_of(function),
+            max_instances=function.max_instances,
+            exec_ms=None if revision.exec_seconds is None else revision.exec_seconds * 1000,
         )
 
     @router.get("/pool", tags=["pool"], summary="Show the pool", response_model=PoolView)

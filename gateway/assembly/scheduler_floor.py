@@ -234,7 +234,7 @@ def queue_depths(dispatcher: Dispatcher) -> Iterator[tuple[tuple[str, ...], floa
     """Return for the metrics how many calls of each function wait for an instance."""
     waiting = Counter[str]()
     for name, function in dispatcher.functions.items():
-        waiting[label_of(name)] += function.waiting
+        waiting[label_of(name, function.private)] += function.waiting
     return (((label,), depth) for label, depth in waiting.items())
 
 

@@ -22,7 +22,7 @@ from pool.transport.message import header_lines
 from scheduler.calls.model import Claim, NewCall, Request, Result
 from scheduler.calls.running.running import Ended, Run, TaskRun
 from scheduler.calls.store import Store, StoreFull
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 
 LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""
@@ -44,14 +44,14 @@ class Caller:
 
     def __call__(self, claim: Claim, ended: Ended) -> Run:
         """Begin a run."""
-        function = self.fast.dispatcher.functions.get(claim.call.function)
-        if function is not None and is_plain(claim.call, function):
+        revision = self.fast.dispatcher.revision_for(claim.call.function)
+        if revision is not None and is_plain(claim.call, revision):
             try:
-                head = head_of(claim, function)
+                head = head_of(claim, revision)
             except Problem:  # the long way finds the same, and answers with it
                 return self.long_way(self._endpoint, claim, ended)
             seat = self._free.pop() if self._free else _Seat(self)
-            seat.take(claim, function, head, ended)
+            seat.take(claim, revision, head, ended)
             return seat
         return self.long_way(self._endpoint, claim, ended)
 
@@ -114,13 +114,14 @@ def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
     }
 
 
-def is_plain(call: NewCall, function: Function) -> bool:
+def is_plain(call: NewCall, revision: Revision) -> bool:
     """Return whether a call may take the fast path."""
-    contract, request, size = function.workload.contract, call.request, len(call.body)
+    contract, request, size = revision.workload.contract, call.request, len(call.body)
     return (
         size <= LARGEST_PLAIN
         and call.payload is None
-        and size <= function.limits.max_body
+        and not revision.function.private
+        and size <= revision.limits.max_body
         and call.overrides.timeout is None
         and contract.fast_path
         and request.method != "HEAD"
@@ -150,11 +151,11 @@ class _Seat:
         self._call: FastCall
         self._rest: Run | None = None
 
-    def take(self, claim: Claim, function: Function, head: Head, ended: Ended) -> None:
+    def take(self, claim: Claim, revision: Revision, head: Head, ended: Ended) -> None:
         """Begin a run."""
         call = claim.call
         self._claim, self._ended = claim, ended
-        self._call = FastCall(self, head, function, call.body, self.fast.clock.now(), call.id)
+        self._call = FastCall(self, head, revision, call.body, self.fast.clock.now(), call.id)
         self._call.take_slot()
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
@@ -184,14 +185,14 @@ class _Seat:
         self._call.take_long_way()  # which ends it
 
 
-def head_of(claim: Claim, function: Function) -> Head:
+def head_of(claim: Claim, revision: Revision) -> Head:
     """The head of the request that a function is sent. Raises `Problem`."""
     call = claim.call
     lines: bytes | None = call.request.prepared
     if lines is None:
         lines = call.request.prepared = _passed(call.request)
     # Of a head nothing but this is asked for: what goes on after a hand-over makes a request of its own.
-    return Head({}, function.name, lines + _told(claim.attempt, call.overrides.context), 0, [], False)
+    return Head({}, revision.name, lines + _told(claim.attempt, call.overrides.context), 0, [], False)
 
 
 def _passed(request: Request) -> bytes:

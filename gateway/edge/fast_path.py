@@ -177,10 +177,9 @@ class FastPathProtocol(ClientProtocol):
         ):
             return None
         name = url[len(PREFIX) :].decode("latin-1")
-        if name not in self.fast.dispatcher.functions:
-            return (
-                None  # not only no such function: a path, a query and all that is encoded are no names either
-            )
+        route = self.fast.dispatcher.routes.get(name)  # a path, a query and all that is encoded are no names
+        if route is None or route.function.private:
+            return None
         length = 0
         for field, value in self.headers:
             if field == b"content-length":
@@ -209,16 +208,18 @@ class FastPathProtocol(ClientProtocol):
         """Begin a call; False if it has to go the long way from the start."""
         self.timer.stop()  # what it was set for is over: a body that was awaited, or a request
         fast = self.fast
-        function = fast.dispatcher.functions.get(head.function)
+        route = fast.dispatcher.routes.get(head.function)
+        if route is None:
+            return False
+        revision = route.only or route.draw()
         if (
-            function is None
-            or fast.dispatcher.draining
-            or not function.workload.contract.fast_path
-            or len(body) > function.limits.max_body
+            fast.dispatcher.draining
+            or not revision.workload.contract.fast_path
+            or len(body) > revision.limits.max_body
             or head.closed is not fast.access.closed
         ):
             return False
-        call = FastCall(self, head, function, body, fast.clock.now())
+        call = FastCall(self, head, revision, body, fast.clock.now())
         self.cycle = self._fast_call = call
         call.begin()
         return True

@@ -28,19 +28,17 @@ from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
+from pool.workload import is_private
 from scheduler.calls.store import LARGEST_KEPT
-from scheduler.dispatch.dispatcher import Dispatcher, Queued
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.dispatch.function import Revision
+from scheduler.dispatch.queued import Queued
 
 log = logging.getLogger("hearth.invoke")
 
 PREFIX = b"/invoke/"
-JOBS_OWN = ":"
-"""What is in the names of functions that jobs have of their own: accepted calls alone reach them."""
 ATTEMPTS = 3
 """Leases that a call may use up before anything of it was sent."""
-
-
 UNWATCHED = 0.02
 """Seconds of waiting for a slot before the client is watched for leaving."""
 
@@ -48,8 +46,8 @@ UNWATCHED = 0.02
 class Faults(Protocol):
     """Who knows why a declared function is not in service."""
 
-    def fault_of(self, function: str) -> str | None:
-        """Why the function is not in service: empty while it is set up, None if it is not declared at all."""
+    def fault_of(self, function: str, private: bool = True) -> str | None:
+        """Return why a function is not in service; empty while it is set up, None if there is none of this name."""
 
 
 class InvokeEndpoint:
@@ -80,11 +78,11 @@ class InvokeEndpoint:
         try:
             await invocation.run()
         except ClientGone:
-            self._outcomes.ended(invocation.name, "client-gone", "caller")
+            self._outcomes.ended(invocation.name, "client-gone", "caller", invocation.private)
         except asyncio.CancelledError:
             if not self._dispatcher.draining:
                 if invocation.background is not None:
-                    self._outcomes.ended(invocation.name, *interruption(draining=False))
+                    self._outcomes.ended(invocation.name, *interruption(draining=False), invocation.private)
                 raise
             detail = "the gateway is shutting down, and the call did not end in time"
             await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))
@@ -106,7 +104,7 @@ class InvokeEndpoint:
             log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
         elif problem.blame != "caller":
             self._refusals.note(invocation.id, invocation.name, problem)
-        self._outcomes.ended(invocation.name, problem.slug, problem.blame)
+        self._outcomes.ended(invocation.name, problem.slug, problem.blame, invocation.private)
         if invocation.background is not None:
             invocation.background.problem = problem
         if invocation.head_sent:
@@ -118,23 +116,25 @@ class InvokeEndpoint:
 
     def _find(
         self, invocation: _Invocation, scope: Mapping[str, Any], name: str, sub_path: bytes
-    ) -> Function:
-        function = self._dispatcher.functions.get(name)
-        fault = self._faults.fault_of(name) if function is None else None
-        if JOBS_OWN in name and invocation.background is None:
-            function = fault = None
-        if function is not None or fault is not None:
+    ) -> Revision:
+        revision = self._dispatcher.revision_for(name)
+        accepted = invocation.background is not None
+        if revision is not None and revision.function.private and not accepted:
+            revision = None  # accepted calls alone reach a job's private function
+        fault = self._faults.fault_of(name, private=accepted) if revision is None else None
+        if revision is not None or fault is not None:
             invocation.name = name  # only what is declared becomes a label: callers cannot make up metrics
+            invocation.private = is_private(name) if revision is None else revision.function.private
         if self._dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-        if function is None:
+        if revision is None:
             if fault == "":
                 raise Problem("no-capacity", f"{name} is still being set up", retry_after=2.0)
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
             raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
-        check_method(function.workload.contract, name, scope["method"], sub_path)
-        return function
+        check_method(revision.workload.contract, name, scope["method"], sub_path)
+        return revision
 
 
 class _Invocation(Invocation):
@@ -147,6 +147,7 @@ class _Invocation(Invocation):
         "_scope",
         "background",
         "head_sent",
+        "private",
         "send",
         "sending",
         "timeout",
@@ -166,6 +167,7 @@ class _Invocation(Invocation):
         self._receive = receive
         self._handed_over = handed_over
         self.send = send
+        self.private = False
         self.head_sent = False
         self.sending = False
         """Whether the client is being waited for to read."""
@@ -183,19 +185,19 @@ class _Invocation(Invocation):
         scope, end, before = self._scope, self._end, self._handed_over
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         name = raw_name.decode("latin-1")
-        function = end._find(self, scope, name, sub_path) if before is None else before.function
+        revision = end._find(self, scope, name, sub_path) if before is None else before.revision
         target = target_of(sub_path, scope["query_string"])
-        self.timeout = function.limits.timeout
+        self.timeout = revision.limits.timeout
         if self.background is not None and self.background.timeout is not None:
             self.timeout = self.background.timeout
         headers = request_headers(scope, self.id.encode(), self.timeout)
         if self.background is not None:
             headers += self.background.headers()
-        body = RequestBody(self._receive, scope, function.limits.max_body)
+        body = RequestBody(self._receive, scope, revision.limits.max_body)
         if before is None:
             await body.read_ahead()
             end._logs.remember(self.id)
-            lease = end._dispatcher.try_lease(function, self.id, self.arrived)
+            lease = end._dispatcher.try_lease(revision, self.id, self.arrived)
         else:  # nothing may be awaited before its lease is in the hands of `_call`
             if before.fault is not None:
                 raise before.fault
@@ -204,7 +206,7 @@ class _Invocation(Invocation):
         attempts = 1
         while True:
             if lease is None:
-                lease = await self._wait(function, body)
+                lease = await self._wait(revision, body)
             self.note_lease(lease)
             background = self.background is not None
             if lease.instance.background is not background:
@@ -219,7 +221,7 @@ class _Invocation(Invocation):
                 if self.background is not None:
                     call.meta |= self.background.variables()
             try:
-                await self._call(function, lease, call, body)
+                await self._call(revision, lease, call, body)
                 return
             except NotSent as error:
                 if not contract.resends:
@@ -228,14 +230,14 @@ class _Invocation(Invocation):
                     raise InstanceDied(str(error)) from error
             attempts += 1
             body.put_back(first)
-            lease = end._dispatcher.try_lease(function, self.id, self.arrived)
+            lease = end._dispatcher.try_lease(revision, self.id, self.arrived)
 
-    async def _wait(self, function: Function, body: RequestBody) -> Lease:
+    async def _wait(self, revision: Revision, body: RequestBody) -> Lease:
         """Wait for a slot. A client that leaves meanwhile frees its place in the queue.
 
         Most waits are shorter than a task is worth: the client is watched from `UNWATCHED` on.
         """
-        queued = Queued(self._end._dispatcher, function, self.id, self.arrived)
+        queued = Queued(self._end._dispatcher, revision, self.id, self.arrived)
         watches: list[asyncio.Task[None]] = []
 
         def client_left(watch: asyncio.Task[None]) -> None:
@@ -255,7 +257,7 @@ class _Invocation(Invocation):
                 watches[0].cancel()
                 await asyncio.wait(watches)
 
-    async def _call(self, function: Function, lease: Lease, call: Call, body: RequestBody) -> None:
+    async def _call(self, revision: Revision, lease: Lease, call: Call, body: RequestBody) -> None:
         """One exchange on a lease; whatever happens, the lease is ended."""
         end, clock = self._end, self._end._clock
         fatal: Reason | None = None
@@ -280,7 +282,7 @@ class _Invocation(Invocation):
                 self.exec_seconds = clock.now() - began
                 await lease.workload.contract.check_answer(answer)
                 lease.workload.contract.note_answer(lease, answer)
-                await self._respond(function, answer)
+                await self._respond(revision, answer)
             except asyncio.CancelledError:
                 if not deadline.caught():
                     if self.background is not None and not end._dispatcher.draining:
@@ -314,9 +316,9 @@ class _Invocation(Invocation):
                 lease.instance.silent_until = clock.now() + self.timeout
             end._dispatcher.release(lease, fatal, used=sent)
 
-    async def _respond(self, function: Function, answer: Answer) -> None:
+    async def _respond(self, revision: Revision, answer: Answer) -> None:
         """Send the answer on: in one piece if it is here, else as it comes, no faster than the client reads."""
-        limits = function.limits
+        limits = revision.limits
         send, status = self.send, answer.status
         bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
         told = answer.headers
@@ -326,7 +328,7 @@ class _Invocation(Invocation):
         headers += self.own_headers()
         if answer.complete and not bodiless:
             body = answer.take()
-            most, why = self._most_of_an_answer(function)
+            most, why = self._most_of_an_answer(revision)
             if len(body) > most:
                 raise TooLarge(f"the answer is over {most} bytes ({why})")
             headers.append((b"content-length", b"%d" % len(body)))
@@ -334,13 +336,13 @@ class _Invocation(Invocation):
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         else:
-            await self._stream(function, answer, headers, bodiless)
+            await self._stream(revision, answer, headers, bodiless)
         self._end._outcomes.served(self, status)
 
     async def _stream(
-        self, function: Function, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool
+        self, revision: Revision, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool
     ) -> None:
-        limit, why = self._most_of_an_answer(function)
+        limit, why = self._most_of_an_answer(revision)
         declared = next((value for name, value in answer.headers if name == b"content-length"), None)
         if declared is not None and not (bodiless and answer.status in (204, 304)):
             if int(declared) > limit and not bodiless:
@@ -360,9 +362,9 @@ class _Invocation(Invocation):
             watch.cancel()
         await self.send({"type": "http.response.body", "body": b""})
 
-    def _most_of_an_answer(self, function: Function) -> tuple[int, str]:
+    def _most_of_an_answer(self, revision: Revision) -> tuple[int, str]:
         """In bytes, and what says so."""
-        most = function.limits.max_response
+        most = revision.limits.max_response
         if self.background is None or most <= LARGEST_KEPT:
             return most, "max_response"
         return LARGEST_KEPT, "no more is kept of an accepted call's"

@@ -32,7 +32,7 @@ from pool.transport.connection import HttpConnection
 from pool.transport.message import Answer
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.errors import Gone, QueueFull
-from scheduler.dispatch.function import Function, Waiter
+from scheduler.dispatch.function import Revision, Waiter
 
 MOST_TO_REMEMBER = 2048
 """Bytes of an answer whose header fields are remembered, at most."""
@@ -151,9 +151,9 @@ class FastCall(Invocation):
         "_waiter",
         "began",
         "disconnected",
-        "function",
         "keep_alive",
         "response_complete",
+        "revision",
     )
     _queued: int
     """Bytes that it holds of the budget; set when it comes into the queue."""
@@ -162,10 +162,10 @@ class FastCall(Invocation):
     response_started = False
 
     def __init__(
-        self, client: Client, head: Head, function: Function, body: bytes, now: float, id: str = ""
+        self, client: Client, head: Head, revision: Revision, body: bytes, now: float, id: str = ""
     ) -> None:
-        super().__init__(now, function.name, id)
-        self.function = function
+        super().__init__(now, revision.name, id)
+        self.revision = revision
         self.began = 0.0
         self.keep_alive = True
         self.disconnected = False
@@ -196,7 +196,7 @@ class FastCall(Invocation):
         fast = self._client.fast
         fast.logs.remember(self.id)
         dispatcher = fast.dispatcher
-        lease = dispatcher.try_lease(self.function, self.id, self.arrived)
+        lease = dispatcher.try_lease(self.revision, self.id, self.arrived)
         if lease is not None:
             self._settle(lease, None)
             return
@@ -208,7 +208,7 @@ class FastCall(Invocation):
                 return
             self._queued, settle = size, self._settle_queued
         try:
-            waiter = dispatcher.enqueue(self.function, self.id, self.arrived, settle)
+            waiter = dispatcher.enqueue(self.revision, self.id, self.arrived, settle)
         except (QueueFull, Gone) as fault:
             self._leave_queue()
             self._hand_over(fault)
@@ -241,11 +241,12 @@ class FastCall(Invocation):
         client = self._client
         if lease.instance.background is not client.background:
             set_policy(lease.instance, client.background)
+        timeout = self.revision.limits.timeout
         request = b"%bx-invocation-id: %b\r\n%b: %.3f\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head.passed,
             self.id.encode(),
             DEADLINE,
-            self.function.limits.timeout,
+            timeout,
             len(self._body),
             self._body,
         )
@@ -255,7 +256,7 @@ class FastCall(Invocation):
             self._hand_over()  # the long way finds the same, and takes another
             return
         self.began = client.fast.clock.now()
-        client.timer.set(self.began + self.function.limits.timeout)
+        client.timer.set(self.began + timeout)
 
     def _answered(self, fault: Exception | None) -> None:
         """The head of the answer is here, or will never be."""
@@ -269,7 +270,7 @@ class FastCall(Invocation):
             elif not self._answer.done():
                 self._answer.set_result(connection)
             return
-        limits, client = self.function.limits, self._client
+        limits, client = self.revision.limits, self._client
         contract, status = lease.workload.contract, connection.status
         if (
             fault is not None
@@ -310,7 +311,7 @@ class FastCall(Invocation):
             self._over = True
             fast = self._client.fast
             self._leave_queue()
-            fast.dispatcher.leave(self.function, waiter)
+            fast.dispatcher.leave(waiter)
             fast.outcomes.ended(self.name, outcome, blame)
             self._admission.ended()
         return not self._over
@@ -318,7 +319,7 @@ class FastCall(Invocation):
     def _hand_over(self, fault: Exception | None = None) -> None:
         """Go on as a task on the long way."""
         self._over = True
-        state = HandedOver(self, self.function, self._body, self._lease, began=self.began)
+        state = HandedOver(self, self.revision, self._body, self._lease, began=self.began)
         if self._lease is None:
             state.fault = fault
         elif self.began and (connection := self._lease.connection) is not None:

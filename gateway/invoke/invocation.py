@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pool.lease import Lease
 from pool.transport.message import Answer
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 
 OWN_LINES = (
     b"x-invocation-id: %b\r\nx-hearth-start: %b\r\n"
@@ -20,6 +20,8 @@ class Invocation:
     """One call. Times in seconds."""
 
     __slots__ = ("arrived", "exec_seconds", "id", "kind", "name", "queue_seconds", "start_seconds")
+    private = False
+    """Its function is a job's own: such calls go the long way only."""
 
     def __init__(self, arrived: float, name: str = "", id: str = "") -> None:
         self.id = id or os.urandom(16).hex()
@@ -65,7 +67,7 @@ class HandedOver:
     """
 
     invocation: Invocation
-    function: Function
+    revision: Revision
     body: bytes
     lease: Lease | None = None
     fault: Exception | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pool.observe.metrics import Metrics, label_of
+from scheduler.dispatch.function import Function
 
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
@@ -21,6 +22,7 @@ class Served(Protocol):
     """An invocation that was answered by its function. Times in seconds."""
 
     name: str
+    private: bool
     kind: str
     queue_seconds: float
     start_seconds: float
@@ -38,20 +40,23 @@ class Outcomes:
         """The function's own answer has been sent."""
         measured = self._of.get(invocation.name)
         if measured is None:
-            measured = self._of[invocation.name] = _Measured(self._metrics, label_of(invocation.name))
+            measured = self._of[invocation.name] = _Measured(
+                self._metrics, label_of(invocation.name, invocation.private)
+            )
         (measured.ok if status < 500 else measured.function_error).value += 1
         measured.starts[invocation.kind].value += 1
         measured.queue.observe(invocation.queue_seconds)
         measured.start.observe(invocation.start_seconds)
         measured.exec.observe(invocation.exec_seconds)
 
-    def ended(self, function: str, outcome: str, blame: str) -> None:
-        """The invocation ended without an answer of its function."""
-        self._metrics.invocations.labels(label_of(function) or UNKNOWN, outcome, blame).value += 1
+    def ended(self, function: str, outcome: str, blame: str, private: bool = False) -> None:
+        """Count an invocation that ended without an answer of its function. `private`: as in `label_of`."""
+        self._metrics.invocations.labels(label_of(function, private) or UNKNOWN, outcome, blame).value += 1
 
-    def starts_of(self, function: str) -> dict[str, int]:
-        """How many answered invocations of a function had which kind of start."""
-        return {kind: self._metrics.starts.value_of(label_of(function), kind) for kind in KINDS}
+    def starts_of(self, function: Function) -> dict[str, int]:
+        """Return how many answered invocations of a function had which kind of start."""
+        label = label_of(function.name, function.private)
+        return {kind: self._metrics.starts.value_of(label, kind) for kind in KINDS}
 
 
 class _Measured:

@@ -33,9 +33,9 @@ JOBS = "(jobs)"
 """Label of all private functions of jobs. With a label for each, the number of labels would grow without bound."""
 
 
-def label_of(function: str) -> str:
-    """Return the label of a function in metrics."""
-    return JOBS if ":" in function else function
+def label_of(function: str, private: bool) -> str:
+    """Return the label of a function in metrics. `private`: it belongs to one job."""
+    return JOBS if private else function
 
 
 class Metrics:

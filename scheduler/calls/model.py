@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pool.workload import is_private
 from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -83,6 +84,11 @@ class NewCall(NamedTuple):
     """Where the body is, if `body` does not hold it: it is large."""
     caller: str = ""
     """Whose bytes these are when it is accepted: the id of a key; empty: somebody without one."""
+
+    @property
+    def private(self) -> bool:
+        """Return whether it is a call of a job's private function."""
+        return is_private(self.function)
 
     @property
     def subject(self) -> str:

@@ -36,8 +36,8 @@ class Plans:
 
     def of(self, function: str) -> FunctionPlan:
         """The plan of a function, as it is now."""
-        plan, deployed = self.declared(function), self._dispatcher.functions.get(function)
-        plan.exec_seconds = deployed.exec_seconds if deployed else None
+        plan, revision = self.declared(function), self._dispatcher.revision_for(function)
+        plan.exec_seconds = revision.exec_seconds if revision else None
         return plan
 
     def declared(self, function: str) -> FunctionPlan:

@@ -49,6 +49,8 @@ class Declared:
     """The fault may pass without a change of the definition."""
     keep: Keep = Keep.NONE
     """Which of its ended containers stay on the engine."""
+    private: bool = False
+    """It belongs to one job."""
 
 
 class Registry:
@@ -123,7 +125,7 @@ class Registry:
     async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
         """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
         that cannot be set up for its image or its engine is tried again."""
-        declared = self.guests[definition.name] = Declared(definition, keep=keep)
+        declared = self.guests[definition.name] = Declared(definition, keep=keep, private=True)
         with ExitStack() as place:
             await self._set_up(declared, ImageLookup(self._engine), place)
         self._begin_to_cure()
@@ -187,7 +189,7 @@ class Registry:
 
         try:
             workload = await self._builder.build(definition, images, building)
-            workload = replace(workload, keep=declared.keep)
+            workload = replace(workload, keep=declared.keep, private=declared.private)
             if workload.container.memory > self.memory_budget:
                 raise SourceError(
                     "its memory is over the gateway's whole memory budget (HEARTH_MEMORY_BUDGET)"
@@ -209,7 +211,7 @@ class Registry:
             declared.fault, declared.curable = None, False
             declared.version, declared.state = workload.version, "ready"
             self._adoption.claim(workload)
-            self._dispatcher.deploy(workload, limits_of(definition))
+            self._dispatcher.deploy(workload, limits_of(definition), definition.max_instances)
         if declared.fault is not None:
             self._adoption.disown(definition.name)
         if (declared.version, declared.fault) != before:
@@ -237,7 +239,7 @@ class Registry:
 
     async def _prune(self) -> None:
         """Remove code and images of versions that are gone, and networks that no function is on."""
-        used = [function.workload for function in self._dispatcher.functions.values()]
+        used = list(self._dispatcher.workloads())
         try:
             await self._builder.prune(used)
             if self._egress.removable(used):
@@ -272,16 +274,19 @@ class Registry:
 
     def image_gone(self, image: str) -> None:
         """The engine no longer has an image: what is made of it is set up again, which builds it or says why not."""
-        for name, function in self._dispatcher.functions.items():
-            declared = self.known(name)
-            if declared is not None and function.workload.container.image == image:
+        for workload in self._dispatcher.workloads():
+            declared = self.known(workload.function)
+            if declared is not None and workload.container.image == image:
                 declared.curable = True
         self._prewarm_gone |= image in self._dispatcher.prewarm
         self._wake.set()
 
-    def fault_of(self, function: str) -> str | None:
-        """Why a declared function is not in service; None if it is not declared, empty while it is set up."""
-        declared = self.known(function)
+    def fault_of(self, function: str, private: bool = True) -> str | None:
+        """Return why a function is not in service, or None if there is no such function; empty while it is set up.
+
+        `private`: jobs' private functions count, too.
+        """
+        declared = self.known(function) if private else self.declared.get(function)
         if declared is None:
             return None
         return declared.fault or ""

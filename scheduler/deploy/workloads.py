@@ -103,7 +103,6 @@ class WorkloadBuilder:
             container=container_of(definition, image, volumes),
             concurrency=definition.concurrency,
             reuse=definition.reuse,
-            max_instances=definition.max_instances,
             min_instances=definition.min_instances,
             keep_alive=definition.keep_alive,
             freeze_after=definition.freeze_after,

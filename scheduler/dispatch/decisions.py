@@ -86,9 +86,9 @@ def smooth_low(average: float | None, sample: float) -> float:
     How long a slot was held also counts what the gateway itself was late by. When the gateway is busy, more
     instances would not help; an average that believed those samples would start them.
     """
-    if average is None or sample < average:
-        return smooth(average, sample, 0.5)
-    return smooth(average, sample, 0.05)
+    if average is None:
+        return sample
+    return average + (0.5 if sample < average else 0.05) * (sample - average)
 
 
 def back_off(failures: int, bounds: tuple[float, float] = BACK_OFF) -> float:

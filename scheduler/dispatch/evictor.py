@@ -16,7 +16,7 @@ from scheduler.dispatch.eviction import (
     within_spare,
 )
 from scheduler.dispatch.fair_share import may_evict
-from scheduler.dispatch.function import Function, Prewarm
+from scheduler.dispatch.function import Function, Prewarm, Revision
 from scheduler.dispatch.upkeep import provisioned
 
 
@@ -74,16 +74,26 @@ class Evictor:
         """Idle instances in order, as many of each function as it has beyond its `min_instances`."""
         ledger = self._pool.ledger
         idle = [
-            Candidate(instance, max(1, function.calls), self._cost(function))
+            Candidate(instance, max(1, revision.function.calls), self._cost(revision))
             for instance in ledger.instances.values()
-            if instance.state in UNUSED and (function := self._functions.get(instance.function or ""))
+            if instance.state in UNUSED and (revision := self._revision_of(instance))
         ]
         theirs = {function for one in idle if (function := self._functions.get(one.instance.function or ""))}
-        spare = {f.name: provisioned(f, ledger) - f.workload.min_instances for f in theirs}
+        spare = {function.name: self._spare(function) for function in theirs}
         return within_spare(in_order(idle, self.policy), spare)
 
-    def _cost(self, function: Function) -> float:
-        """Seconds until the function would have an instance again: specialised, where generic ones are kept."""
-        workload = function.workload
+    def _revision_of(self, instance: Instance) -> Revision | None:
+        function = self._functions.get(instance.function or "")
+        return function.revision_of(instance) if function is not None else None
+
+    def _spare(self, function: Function) -> int:
+        """Return how many instances a function has beyond its `min_instances`."""
+        revisions = function.revisions.values()
+        least = max(revision.workload.min_instances for revision in revisions)
+        return sum(provisioned(revision, self._pool.ledger) for revision in revisions) - least
+
+    def _cost(self, revision: Revision) -> float:
+        """Return the seconds until there would be an instance again: specialised, where generic ones are kept."""
+        workload = revision.workload
         specialised = workload.generic and workload.container.image in self._prewarm
-        return function.specialise_seconds if specialised else function.start_seconds
+        return revision.specialise_seconds if specialised else revision.start_seconds

@@ -1,4 +1,4 @@
-"""A deployed function at run time: what it is, who waits for it, and what was measured of it."""
+"""A function in service and its revisions: what they are, who waits for them, and what was measured of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pool.workload import Workload
 FIRST_START_GUESS = 0.3
 FIRST_SPECIALISE_GUESS = 0.02
 """Seconds; what a start is expected to take until one was measured."""
+DEFAULT_MAX_INSTANCES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a function's calls are admitted and bounded. Times in seconds, sizes in bytes."""
+    """How a revision's calls are admitted and bounded. Times in seconds, sizes in bytes."""
 
     timeout: float = 30.0
     queue_timeout: float = 10.0
@@ -52,25 +53,92 @@ class Waiter:
     deadline: float
     settle: Settle
     """Called once, in the middle of the pass: it may end the lease, but not await."""
+    revision: Revision
+    """In whose queue it is. A revision that is replaced leaves its queue to the next."""
     left: bool = False
     """Whether it wants no slot any more, since it has one, was refused or gave up."""
 
 
 class Function:
-    """One name and its current version."""
+    """A name in service, and what is true of all its revisions together."""
 
-    def __init__(self, workload: Workload, limits: Limits) -> None:
+    __slots__ = ("calls", "max_instances", "memory_since", "name", "private", "revisions", "tenant")
+
+    def __init__(self, workload: Workload, max_instances: int = DEFAULT_MAX_INSTANCES) -> None:
         self.name = workload.function
+        self.tenant = workload.tenant
+        self.private = workload.private
+        """It belongs to one job, whose accepted calls alone reach it."""
+        self.max_instances = max_instances
+        """Instances that all its revisions may have together."""
+        self.revisions: dict[str, Revision] = {}
+        """By version: those that its route leads to, and one that is being tried out."""
+        self.calls = 0
+        """Calls that were served since it last had no instance at all."""
+        self.memory_since = float("-inf")
+        """When it last got memory for an instance, or gave some up for others: its wait for more begins then."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a slot of any revision."""
+        return sum(revision.waiting for revision in self.revisions.values())
+
+    def revision_of(self, instance: Instance) -> Revision | None:
+        """Return the revision that an instance is of, or None if that is not in service any more."""
+        return self.revisions.get(instance.workload.version) if instance.workload is not None else None
+
+    def first_in_need(self) -> Revision:
+        """Return the revision with the caller that has waited longest; where nobody waits, the one in service."""
+        return min(self.revisions.values(), key=Revision.waits_since)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name} {list(self.revisions.values())}>"
+
+
+class Revision:
+    """One immutable state of a function, with its queue and what was measured of it."""
+
+    __slots__ = (
+        "blocked",
+        "enough_for",
+        "exec_seconds",
+        "expiry",
+        "failures",
+        "function",
+        "last_fault",
+        "limits",
+        "look_again",
+        "name",
+        "not_before",
+        "queue",
+        "retired",
+        "single_use",
+        "specialise_seconds",
+        "start_seconds",
+        "stuck",
+        "version",
+        "waiting",
+        "workload",
+    )
+
+    def __init__(
+        self, function: Function, workload: Workload, limits: Limits, before: Revision | None = None
+    ) -> None:
+        """Its starts are expected to take what those of `before` took, until one was measured."""
+        self.function = function
+        self.name = function.name
+        self.version = workload.version
+        self.single_use = workload.single_use
         self.workload = workload
         self.limits = limits
+        self.retired = False
+        """Another revision has taken its place, or the function is gone."""
         self.queue: deque[Waiter] = deque()
         self.waiting = 0
         """Waiters in the queue that still want a slot; given-up ones are only skipped."""
-        self.calls = 0
-        """Calls that were served since it last had no instance at all."""
         self.exec_seconds: float | None = None
-        self.start_seconds = FIRST_START_GUESS
-        self.specialise_seconds = FIRST_SPECIALISE_GUESS
+        self.start_seconds: float = before.start_seconds if before else FIRST_START_GUESS
+        self.specialise_seconds: float = before.specialise_seconds if before else FIRST_SPECIALISE_GUESS
         self.look_again: Timer | None = None
         self.expiry: Timer | None = None
         """Due at the first waiter's deadline, or before."""
@@ -85,16 +153,23 @@ class Function:
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None
-        self.memory_since = float("-inf")
-        """When it last got memory for an instance, or gave some up for others: its wait for more begins then."""
+
+    def renew(self, workload: Workload, limits: Limits) -> None:
+        """Go by what is said of it now, where that makes no new revision; its starts may work again."""
+        self.workload, self.limits = workload, limits
+        self.starts_work()
 
     def instances(self, ledger: Ledger) -> list[Instance]:
-        """Its instances of the current version, in every state."""
-        version = self.workload.version
+        """Return its instances, in every state."""
+        version = self.version
         return [i for i in ledger.of(self.name) if i.workload and i.workload.version == version]
 
+    def room(self, ledger: Ledger) -> int:
+        """Return how many instances its function may have on top of all that count now."""
+        return self.function.max_instances - ledger.count(self.name)
+
     def first_waiter(self) -> Waiter | None:
-        """Who has waited longest and still wants a slot."""
+        """Return who has waited longest and still wants a slot, or None if nobody does."""
         queue = self.queue
         while queue and queue[0].left:
             queue.popleft()
@@ -103,12 +178,29 @@ class Function:
     def waits_since(self) -> float:
         """Return since when it has waited for an instance: not since a time before it got or gave up the latest."""
         first = self.first_waiter()
-        return max(first.arrived, self.memory_since) if first else float("inf")
+        return max(first.arrived, self.function.memory_since) if first else float("inf")
 
     def starts_work(self) -> None:
-        """An instance has started, or another version is to be tried: forget the failures."""
+        """Forget the failures: an instance has started, or it is worth another try."""
         self.failures, self.not_before, self.last_fault, self.blocked = 0, 0.0, None, None
+
+    def take_queue_of(self, before: Revision) -> None:
+        """Let those who wait for another revision wait for this one."""
+        for waiter in before.queue:
+            waiter.revision = self
+        self.queue.extend(before.queue)
+        self.waiting += before.waiting
+        before.retire()
+
+    def retire(self) -> None:
+        """Give up the queue and its timers."""
+        self.retired = True
+        for timer in (self.expiry, self.look_again):
+            if timer is not None:
+                timer.cancel()
+        self.expiry = self.look_again = None
+        self.queue, self.waiting = deque(), 0
 
     def __repr__(self) -> str:
         measured = "unmeasured" if self.exec_seconds is None else f"{self.exec_seconds * 1000:.2f} ms"
-        return f"<Function {self.name} {self.workload.version[:12]} {self.waiting} waiting, {measured}>"
+        return f"<Revision {self.name} {self.version[:12]} {self.waiting} waiting, {measured}>"

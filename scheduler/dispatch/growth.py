@@ -13,7 +13,7 @@ from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
 from scheduler.dispatch.errors import EngineAway, NoCapacity
 from scheduler.dispatch.evictor import Evictor
 from scheduler.dispatch.fair_share import MEMORY_PATIENCE_SECONDS
-from scheduler.dispatch.function import Function, Waiter
+from scheduler.dispatch.function import Function, Revision, Waiter
 from scheduler.dispatch.reclaimer import Reclaimer
 
 WORTH_WAITING = 0.03
@@ -25,7 +25,7 @@ CLAIM_LATE_SECONDS = 0.001
 
 
 class Growth:
-    """Starts and specialises instances for the functions that are `hungry`: somebody waits for them."""
+    """Starts and specialises instances for the revisions that are `hungry`: somebody waits for them."""
 
     def __init__(
         self,
@@ -33,11 +33,11 @@ class Growth:
         clock: Clock,
         cores: int,
         functions: Mapping[str, Function],
-        hungry: Mapping[str, Function],
+        hungry: Mapping[Revision, None],
         evictor: Evictor,
         upkeep_soon: Callable[[], None],
         engine_down: Callable[[], EngineDown | None],
-        refuse: Callable[[Function, Waiter, Exception], None],
+        refuse: Callable[[Waiter, Exception], None],
     ) -> None:
         self.evictor = evictor
         self.memory_was_short = False
@@ -53,12 +53,12 @@ class Growth:
         self._engine_down = engine_down
         self._refuse = refuse
 
-    def run(self, arrived_for: Function | None = None) -> None:
+    def run(self, arrived_for: Revision | None = None) -> None:
         """Start what is needed, for who has waited longest first. A function that waits for memory holds back
         those behind it from taking it: nobody starves."""
         was_short, self.memory_was_short = self.memory_was_short, False
-        for function in self._in_order(arrived_for, was_short):
-            if not self._grow(function):
+        for revision in self._in_order(arrived_for, was_short):
+            if not self._grow(revision):
                 self.memory_was_short = True
                 break
         if not self.memory_was_short:
@@ -68,13 +68,11 @@ class Growth:
         elif self._engine_down() is None:  # else nothing that is given up could be removed
             self._share_memory()
 
-    def _in_order(self, arrived_for: Function | None, memory_is_short: bool) -> Iterable[Function]:
+    def _in_order(self, arrived_for: Revision | None, memory_is_short: bool) -> Iterable[Revision]:
         if len(self._hungry) == 1:
-            return [arrived_for or next(iter(self._hungry.values()))]
+            return [arrived_for or next(iter(self._hungry))]
         return (
-            self.reclaimer.in_order()
-            if memory_is_short
-            else sorted(self._hungry.values(), key=Function.waits_since)
+            self.reclaimer.in_order() if memory_is_short else sorted(self._hungry, key=Revision.waits_since)
         )
 
     def _share_memory(self) -> None:
@@ -90,139 +88,138 @@ class Growth:
         if self.memory_was_short:
             self.run()
 
-    def _grow(self, function: Function) -> bool:
-        """Start or specialise instances for the waiters of one function; False if it lacks memory."""
-        blocked = self.blocked(function)
-        wanted = self._wanted(function)
-        function.enough_for = 0
+    def _grow(self, revision: Revision) -> bool:
+        """Start or specialise instances for the waiters of one revision; False if it lacks memory."""
+        blocked = self.blocked(revision)
+        wanted = self._wanted(revision)
+        revision.enough_for = 0
         for _ in range(wanted):
-            if not (self._specialise_one(function) if blocked else self._start_one(function)):
+            if not (self._specialise_one(revision) if blocked else self._start_one(revision)):
                 return False
-        if blocked is not None and self._nobody_will_serve(function):
-            for waiter in list(function.queue):
-                self._refuse(function, waiter, blocked)
+        if blocked is not None and self._nobody_will_serve(revision):
+            for waiter in list(revision.queue):
+                self._refuse(waiter, blocked)
         if not wanted:
-            function.enough_for = function.waiting  # now, that is: without those who were refused
-        if function.waiting and function.look_again is None:
-            delay = self._expected_start(function)
+            revision.enough_for = revision.waiting  # now, that is: without those who were refused
+        if revision.waiting and revision.look_again is None:
+            delay = self._expected_start(revision)
             due = self._clock.now() + delay
-            first = function.first_waiter()
-            function.look_again = self._clock.call_later(delay, self._look_again, function, first, due)
+            first = revision.first_waiter()
+            revision.look_again = self._clock.call_later(delay, self._look_again, revision, first, due)
         return True
 
-    def _wanted(self, function: Function) -> int:
-        """Return how many instances to start for a function now, if there is memory."""
-        demand = self._demand(function)
-        wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(function)))
-        if self._clock.now() < function.not_before:  # starts fail: try no more than whether they still do
+    def _wanted(self, revision: Revision) -> int:
+        """Return how many instances to start for a revision now, if there is memory."""
+        demand = self._demand(revision)
+        wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(revision)))
+        if self._clock.now() < revision.not_before:  # starts fail: try no more than whether they still do
             wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
         return wanted
 
-    def helps(self, function: Function) -> bool:
-        """Whether one more instance could be started for who waits: else the wait is for the function itself."""
-        room = function.workload.max_instances > self._pool.ledger.count(function.name)
-        return room and not self._slow(function)
+    def helps(self, revision: Revision) -> bool:
+        """Return whether one more instance could be started for who waits, by memory alone."""
+        return revision.room(self._pool.ledger) > 0 and not self._slow(revision)
 
-    def _slow(self, function: Function) -> int:
+    def _slow(self, revision: Revision) -> int:
         """Instances whose own program does not become ready. More of them would not either, most likely."""
-        return sum(i.slow and i.state in PENDING for i in function.instances(self._pool.ledger))
+        return sum(i.slow and i.state in PENDING for i in revision.instances(self._pool.ledger))
 
-    def _look_again(self, function: Function, first: Waiter | None, due: float) -> None:
+    def _look_again(self, revision: Revision, first: Waiter | None, due: float) -> None:
         """A queue that was expected to move has had its time. If its first waiter is still the same one, it is
         stuck; unless it is we who are late: then everything waits, and another instance would help nobody."""
-        function.look_again = None
-        function.enough_for = 0
+        revision.look_again = None
+        revision.enough_for = 0
         late = self._clock.now() - due > WORTH_WAITING
-        function.stuck = first is function.first_waiter() and not late
-        if function.waiting and function.name in self._hungry:
+        revision.stuck = first is revision.first_waiter() and not late
+        if revision.waiting and revision in self._hungry:
             self.run()
-        function.stuck = False
+        revision.stuck = False
 
-    def blocked(self, function: Function) -> NoCapacity | None:
-        """Why no container can be created for a function now, whoever waits; None if it can be tried."""
+    def blocked(self, revision: Revision) -> NoCapacity | None:
+        """Return why no container can be created for a revision now, whoever waits, or None if it can be tried."""
         if (down := self._engine_down()) is not None:
-            return EngineAway(f"no instance of {function.name} can be started: {down}", down.retry_after)
-        left = function.not_before - self._clock.now()
-        return NoCapacity(function.blocked, left) if function.blocked and left > 0 else None
+            return EngineAway(f"no instance of {revision.name} can be started: {down}", down.retry_after)
+        left = revision.not_before - self._clock.now()
+        return NoCapacity(revision.blocked, left) if revision.blocked and left > 0 else None
 
-    def _nobody_will_serve(self, function: Function) -> bool:
-        demand = self._demand(function)
+    def _nobody_will_serve(self, revision: Revision) -> bool:
+        demand = self._demand(revision)
         return not demand.pending and (demand.single_use or not demand.live_slots)
 
-    def _specialise_one(self, function: Function) -> bool:
-        """Give the function a prewarmed instance that needs no room made for it: nothing can be removed either."""
-        workload, ledger = function.workload, self._pool.ledger
+    def _specialise_one(self, revision: Revision) -> bool:
+        """Give the revision a prewarmed instance that needs no room made for it: nothing can be removed either."""
+        workload, ledger = revision.workload, self._pool.ledger
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
                 if workload.container.memory - instance.memory <= ledger.memory_free:
-                    self._give(function, instance)
+                    self._give(revision, instance)
         return True
 
-    def _start_one(self, function: Function) -> bool:
-        workload, ledger = function.workload, self._pool.ledger
-        if not ledger.count(function.name):
-            function.calls = 0  # nothing of it was kept: it begins anew
+    def _start_one(self, revision: Revision) -> bool:
+        workload, ledger = revision.workload, self._pool.ledger
+        if not ledger.count(revision.name):
+            revision.function.calls = 0  # nothing of it was kept: it begins anew
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
                 missing = workload.container.memory - instance.memory
-                if not self.evictor.make_room(missing, spare=instance, taker=function):
+                if not self.evictor.make_room(missing, spare=instance, taker=revision.function):
                     return False
-                self._give(function, instance)
+                self._give(revision, instance)
                 self._upkeep_soon()
                 return True
             if ledger.refilling(workload.container.image):
                 return True  # one is on its way; the pass runs again when it is there
         if ledger.starting >= self._cores:
             return True  # more at once would only make each slower; the pass runs again when one is ready
-        if not self.evictor.make_room(workload.container.memory, taker=function):
+        if not self.evictor.make_room(workload.container.memory, taker=revision.function):
             return False
         self._pool.start(workload)
-        function.memory_since = self._clock.now()
+        revision.function.memory_since = self._clock.now()
         return True
 
-    def _give(self, function: Function, instance: Instance) -> None:
-        """Give a function a prewarmed instance."""
-        self._pool.specialise(instance, function.workload)
-        function.memory_since = self._clock.now()
+    def _give(self, revision: Revision, instance: Instance) -> None:
+        """Give a revision a prewarmed instance."""
+        self._pool.specialise(instance, revision.workload)
+        revision.function.memory_since = self._clock.now()
 
-    def _demand(self, function: Function) -> Demand:
-        workload = function.workload
+    def _demand(self, revision: Revision) -> Demand:
+        workload = revision.workload
         live = pending = 0
-        for instance in function.instances(self._pool.ledger):
+        for instance in revision.instances(self._pool.ledger):
             live += instance.state in LIVE and instance.link is not None and instance.link.alive
             pending += instance.state in PENDING
-        first = function.first_waiter()
-        took = function.exec_seconds
+        first = revision.first_waiter()
+        took = revision.exec_seconds
         # Next to a short call our own lateness counts: then only a queue that does not move tells something.
-        telling = first is not None and (function.stuck or took is None or took > WORTH_WAITING)
+        telling = first is not None and (revision.stuck or took is None or took > WORTH_WAITING)
         return Demand(
-            waiters=function.waiting,
+            waiters=revision.waiting,
             live_slots=live * workload.concurrency,
             pending=pending,
-            room=workload.max_instances - self._pool.ledger.count(function.name),
+            room=revision.room(self._pool.ledger),
             concurrency=workload.concurrency,
             single_use=workload.single_use,
-            exec_seconds=function.exec_seconds,
-            start_seconds=self._expected_start(function),
+            exec_seconds=revision.exec_seconds,
+            start_seconds=self._expected_start(revision),
             oldest_wait=self._clock.now() - first.arrived if first and telling else 0.0,
             cores=self._cores,
         )
 
-    def _expected_start(self, function: Function) -> float:
-        workload = function.workload
+    def _expected_start(self, revision: Revision) -> float:
+        workload = revision.workload
         ready = workload.generic and self._pool.ledger.prewarmed(workload.container.image)
-        return max(WORTH_WAITING, function.specialise_seconds if ready else function.start_seconds)
+        return max(WORTH_WAITING, revision.specialise_seconds if ready else revision.start_seconds)
 
-    def note_start(self, function: Function, instance: Instance) -> None:
+    def note_start(self, revision: Revision, instance: Instance) -> None:
         """An instance has become ready: measure what its start took."""
-        function.starts_work()
+        revision.starts_work()
         instance.clock = self.evictor.clock
         assert instance.ready_at is not None
         if instance.adopted:
             return  # it was started long ago, and nobody measured it
         if instance.born_generic:
             took = instance.ready_at - instance.given_at
-            function.specialise_seconds = smooth(function.specialise_seconds, took)
+            revision.specialise_seconds = smooth(revision.specialise_seconds, took)
         else:
             took = instance.ready_at - instance.created_at
-            function.start_seconds = smooth(function.start_seconds, took)
+            revision.start_seconds = smooth(revision.start_seconds, took)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pool.instance import Instance
 from pool.pool import Pool
@@ -19,7 +19,7 @@ from scheduler.dispatch.fair_share import (
     Unused,
     plan,
 )
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Function, Revision
 from scheduler.dispatch.upkeep import provisioned
 
 PLAN_SECONDS = 0.025
@@ -36,11 +36,11 @@ class Reclaimer:
         self,
         pool: Pool,
         functions: Mapping[str, Function],
-        hungry: Mapping[str, Function],
+        hungry: Mapping[Revision, None],
         evictor: Evictor,
-        wanted: Callable[[Function], int],
+        wanted: Callable[[Revision], int],
     ) -> None:
-        """`wanted`: how many instances of a function could be started now if there were memory."""
+        """`wanted`: how many instances of a revision could be started now if there were memory."""
         self.owed: Mapping[str, frozenset[str]] = {}
         """By function: instances of which one is given up when a call on it ends. Empty nearly always."""
         self._pool = pool
@@ -55,14 +55,10 @@ class Reclaimer:
         """Follow the last plan no more."""
         self.owed, self._planned = {}, ()
 
-    def in_order(self) -> Iterator[Function]:
-        """Give who waits, first who is served first: claimers, then who has waited longest."""
-        first = self._current().claimers
-        yield from [self._hungry[name] for name in first if name in self._hungry]
-        yield from sorted(
-            [function for name, function in self._hungry.items() if name not in first],
-            key=Function.waits_since,
-        )
+    def in_order(self) -> Sequence[Revision]:
+        """Return who waits, first who is served first: claimers, then who has waited longest."""
+        places = {name: place for place, name in enumerate(self._current().claimers)}
+        return sorted(self._hungry, key=lambda r: (places.get(r.name, len(places)), r.waits_since()))
 
     def drain(self) -> None:
         """Drain what goes at once, and note what goes when its call ends."""
@@ -76,7 +72,7 @@ class Reclaimer:
     def next_claim(self) -> float:
         """Return in how many seconds the next function will have waited long enough to claim; infinity if none."""
         now = self._pool.clock.now()
-        left = (f.waits_since() + MEMORY_PATIENCE_SECONDS - now for f in self._hungry.values())
+        left = (f.waits_since() + MEMORY_PATIENCE_SECONDS - now for f in self._hungry)
         return min((seconds for seconds in left if seconds > 0), default=float("inf"))
 
     def collect(self, instance: Instance) -> None:
@@ -112,8 +108,8 @@ class Reclaimer:
         idle = [one.instance for one in self._evictor.evictable()]
         unused = [Unused(i.function, i.memory, now - i.last_used) for i in idle]
         long_idle = {i.id for i in idle if now - i.last_used >= STAY_SECONDS}
-        weighed = heapq.nsmallest(MOST_WEIGHED, self._hungry.values(), key=Function.waits_since)
-        mine: dict[str, list[Instance]] = {function.name: [] for function in weighed}
+        weighed = heapq.nsmallest(MOST_WEIGHED, self._hungry, key=Revision.waits_since)
+        mine: dict[str, list[Instance]] = {revision.name: [] for revision in weighed}
         coming = 0
         for instance in ledger.instances.values():
             workload = instance.workload
@@ -130,26 +126,27 @@ class Reclaimer:
         return Snapshot(ledger.memory_budget, ledger.memory_free, coming, unused, parties)
 
     def _party(self, function: Function, instances: list[Instance], now: float) -> Party:
-        workload = function.workload
+        revision = function.first_in_need()
+        workload = revision.workload
         memory = workload.container.memory
-        wanted = self._wanted(function) if function.waiting else 0
+        wanted = self._wanted(revision) if revision.waiting else 0
         return Party(
             name=function.name,
             instance=memory,
             held=sum(instance.memory for instance in instances),
             promised=workload.min_instances * memory,
             wanted=wanted * memory,
-            waited=now - function.waits_since() if function.waiting else 0.0,
-            may_claim=wanted > 0 and now >= function.not_before,
-            holdings=self._holdings(function, instances, now),
+            waited=now - revision.waits_since() if revision.waiting else 0.0,
+            may_claim=wanted > 0 and now >= revision.not_before,
+            holdings=self._holdings(revision, instances, now),
         )
 
-    def _holdings(self, function: Function, instances: list[Instance], now: float) -> list[Holding]:
+    def _holdings(self, revision: Revision, instances: list[Instance], now: float) -> list[Holding]:
         """What is in use and can be given up. Of single use only what is starting: the rest goes by itself."""
-        workload = function.workload
+        workload = revision.workload
         in_use = [i for i in instances if i.state in (State.STARTING, State.SPECIALISING)]
         if workload.single_use:
-            del in_use[max(0, provisioned(function, self._pool.ledger) - workload.min_instances) :]
+            del in_use[max(0, provisioned(revision, self._pool.ledger) - workload.min_instances) :]
         else:
             in_use += [i for i in instances if i.state is State.BUSY]
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from pool.backoff import jitter
 from pool.clock import Clock
@@ -13,7 +13,8 @@ from pool.ledger import Ledger
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from scheduler.dispatch.decisions import PLATFORM_BACK_OFF, back_off
-from scheduler.dispatch.function import Function, Prewarm
+from scheduler.dispatch.function import Function, Prewarm, Revision
+from scheduler.dispatch.route import Route
 
 log = logging.getLogger("hearth.scheduler")
 
@@ -25,13 +26,19 @@ class Upkeep:
     """Starts one instance ahead at a time, and only while `held` says that no call needs a start."""
 
     def __init__(
-        self, pool: Pool, clock: Clock, functions: Mapping[str, Function], held: Callable[[], bool]
+        self,
+        pool: Pool,
+        clock: Clock,
+        functions: Mapping[str, Function],
+        routes: Mapping[str, Route],
+        held: Callable[[], bool],
     ) -> None:
         self.prewarm: dict[str, Prewarm] = {}
         """By image."""
         self._pool = pool
         self._clock = clock
         self._functions = functions
+        self._routes = routes
         self._held = held
         self._due = False
         self._failures = 0
@@ -50,21 +57,24 @@ class Upkeep:
         if self._held() or ledger.starting or ledger.adopting or ledger.pending:
             return  # the pass that ends this comes back here
         now = self._clock.now()
-        for function in self._functions.values():
-            workload = function.workload
+        for revision in self._in_service():
+            workload = revision.workload
             if not workload.min_instances:
                 continue  # nearly all of them, and there may be thousands
-            if provisioned(function, ledger) < workload.min_instances and now >= function.not_before:
-                room = workload.max_instances - ledger.count(function.name)
-                if room > 0 and ledger.memory_free >= workload.container.memory:
-                    self._pool.start(workload)
-                    return
+            wanted = provisioned(revision, ledger) < workload.min_instances and now >= revision.not_before
+            if wanted and revision.room(ledger) > 0 and ledger.memory_free >= workload.container.memory:
+                self._pool.start(workload)
+                return
         if now < self._not_before:
             return
         for image, target in self.prewarm.items():
             if len(ledger.prewarmed(image)) < target.count and ledger.memory_free >= target.prototype.memory:
                 self._pool.prewarm(target.prototype)
                 return
+
+    def _in_service(self) -> Iterator[Revision]:
+        for route in self._routes.values():
+            yield from route.revisions
 
     def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
         """Keep these prewarm pools (by image) and no others."""
@@ -99,25 +109,26 @@ class Upkeep:
         self._clock.call_later(pause, self.soon)
 
     def is_provisioned(self, instance: Instance) -> bool:
-        """Whether an instance is one of its function's `min_instances`."""
+        """Return whether an instance is one of its function's `min_instances`."""
         function = self._functions.get(instance.function or "")
-        if function is None or function.workload.min_instances == 0:
+        revision = function.revision_of(instance) if function is not None else None
+        if revision is None or revision.workload.min_instances == 0:
             return False
-        return provisioned(function, self._pool.ledger) <= function.workload.min_instances
+        return provisioned(revision, self._pool.ledger) <= revision.workload.min_instances
 
     def settled(self) -> bool:
-        """Whether every function has its `min_instances`, or has failed to get them."""
+        """Return whether every function has its `min_instances`, or has failed to get them."""
         ledger = self._pool.ledger
         return all(
-            sum(1 for i in f.instances(ledger) if i.state in LIVE) >= f.workload.min_instances or f.last_fault
-            for f in self._functions.values()
+            sum(1 for i in r.instances(ledger) if i.state in LIVE) >= r.workload.min_instances or r.last_fault
+            for r in self._in_service()
         )
 
 
-def provisioned(function: Function, ledger: Ledger) -> int:
-    """Instances that count towards `min_instances`: for single use only those that nobody uses yet."""
-    states = PENDING | (UNUSED if function.workload.single_use else LIVE)
-    return sum(1 for instance in function.instances(ledger) if instance.state in states)
+def provisioned(revision: Revision, ledger: Ledger) -> int:
+    """Return the instances that count towards `min_instances`: for single use only those that nobody uses yet."""
+    states = PENDING | (UNUSED if revision.single_use else LIVE)
+    return sum(1 for instance in revision.instances(ledger) if instance.state in states)
 
 
 def engine_was_down(error: PoolError) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pool.workload import PRIVATE_MARK
 from scheduler.calls.model import Status
 from scheduler.definitions.jobs import JobDefinition
 
@@ -110,7 +111,7 @@ class Job:
 
 def own_function(job: str) -> str:
     """Name of the function that a job with an image has: no function of functions.yaml can be called so."""
-    return f"{KIND}:{job}"
+    return f"{KIND}{PRIVATE_MARK}{job}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,7 @@ class PoolMachine(RuleBasedStateMachine):
             workload = instance.workload
             assert workload is not None
             assert instance.state in LIVE
-            current = self.world.dispatcher.functions[workload.function].workload
-            assert workload.version == current.version
+            assert workload.version in self.world.dispatcher.functions[workload.function].revisions
             assert instance.in_use < workload.concurrency
             given = lease(instance, invocation, arrived)
             taken = [lease.connection or lease.held for lease in (given, *self.held)]
@@ -117,8 +116,8 @@ class PoolMachine(RuleBasedStateMachine):
             newest = self.world.launcher.launched[-1]
             if newest.function == name:
                 count = self.world.containers_of(name)
-                if count > function.workload.max_instances:
-                    self.faults.append(f"{count} containers of {name}: {function.workload}")
+                if count > function.max_instances:
+                    self.faults.append(f"{count} containers of {name}: {function}")
 
     @property
     def functions(self) -> list[Any]:
@@ -182,7 +181,8 @@ class PoolMachine(RuleBasedStateMachine):
 
         before = function.waiting
         self.run(come)
-        assert function.waiting <= max(before, function.limits.queue_size)
+        queue_size = self.world.dispatcher.revision_for(function.name).limits.queue_size
+        assert function.waiting <= max(before, queue_size)
 
     @precondition(lambda self: self.waiting)
     @rule(roll=ROLL)
@@ -250,14 +250,15 @@ class PoolMachine(RuleBasedStateMachine):
             workload = instance.workload
             assert workload is not None
             function = self.world.dispatcher.functions[workload.function]
-            assert workload.version == function.workload.version, "of a version that is no longer deployed"
+            assert workload.version in function.revisions, "of a version that is no longer deployed"
             if not may_expire:
                 continue
             assert now - instance.created_at < workload.max_age, "older than its max_age"
             if instance.state is not State.BUSY and now - instance.last_used >= workload.keep_alive:
                 lapsed[workload.function] += 1
         for name, count in lapsed.items():
-            assert count <= self.world.dispatcher.functions[name].workload.min_instances, "idle for too long"
+            workload = self.world.dispatcher.revision_for(name).workload
+            assert count <= workload.min_instances, "idle for too long"
 
     # -- what breaks -----------------------------------------------------------------------------------------
 
@@ -353,7 +354,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.everything_holds()
         ledger = world.pool.ledger
         for function in self.functions:
-            workload = function.workload
+            workload = world.dispatcher.revision_for(function.name).workload
             left = [i for i in ledger.of(function.name) if i.state is not State.STOPPING]
             assert len(left) <= workload.min_instances, f"{left} outlive their keep_alive"
             assert ledger.memory_free < workload.container.memory or len(left) == workload.min_instances

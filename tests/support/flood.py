@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scheduler.dispatch.errors import NoCapacity, QueueFull
-from scheduler.dispatch.function import Function, Limits
+from scheduler.dispatch.function import Limits, Revision
 from tests.support.virtual_pool import World
 
 PATIENT = Limits(queue_timeout=60.0)
@@ -19,7 +19,7 @@ class Flood:
     """Clients that call one function again and again until `stop`."""
 
     world: World
-    function: Function
+    function: Revision
     seconds: Callable[[], float]
     """Returns how long the next call runs."""
     pause: float

@@ -215,6 +215,7 @@ class ServedCall:
     """A call that was answered."""
 
     name: str
+    private: bool = False
     kind: str = "warm"
     queue_seconds: float = 0.001
     start_seconds: float = 0.001
@@ -244,8 +245,9 @@ class Crowded:
             self.runtime.gateway_floor.outcomes.served(ServedCall(name), 200)
         names = list(definitions.functions)
         for number in range(INSTANCES):
-            function = self.runtime.scheduler_floor.dispatcher.functions[names[number % FUNCTIONS]]
-            instance = Instance(f"i{number}", "sha256:0", 2**20, function.workload, 0.0)
+            revision = self.runtime.scheduler_floor.dispatcher.revision_for(names[number % FUNCTIONS])
+            assert revision is not None
+            instance = Instance(f"i{number}", "sha256:0", 2**20, revision.workload, 0.0)
             self.runtime.pool_floor.pool.ledger.add(instance)
             self.runtime.pool_floor.pool.ledger.enter(instance, State.IDLE, 0.0)
         await self.runtime.scheduler_floor.triggers.load()

@@ -36,9 +36,10 @@ from pool.supervise import Supervisor
 from pool.transport.message import Call
 from pool.workload import Workload
 from scheduler.dispatch.decisions import pick
-from scheduler.dispatch.dispatcher import Dispatcher, Queued
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
-from scheduler.dispatch.function import Function, Limits, Prewarm
+from scheduler.dispatch.function import DEFAULT_MAX_INSTANCES, Function, Limits, Prewarm, Revision
+from scheduler.dispatch.queued import Queued
 
 MIB = 2**20
 IMAGE = "python:test"
@@ -218,7 +219,8 @@ class VirtualLauncher:
 class Caller:
     """One invocation: waits for a lease, holds it until it is told to release it."""
 
-    function: Function
+    revision: Revision
+    """That it was admitted to; a later one may serve it."""
     invocation: str
     arrived: float
     deadline: float
@@ -226,6 +228,11 @@ class Caller:
     lease: Lease | None = None
     error: BaseException | None = None
     ended_at: float | None = None
+
+    @property
+    def function(self) -> Function:
+        """The function that is called."""
+        return self.revision.function
 
     @property
     def waits(self) -> bool:
@@ -256,6 +263,7 @@ class World:
         self.launcher = VirtualLauncher(self.guard, self.clock)
         self.logs = LogStore()
         self._ids = itertools.count(1)
+        self._max_instances: dict[str, int] = {}
         self._next_uid = UIDS.first
         self._put_together()
 
@@ -292,7 +300,9 @@ class World:
         adoption.expect(declared)
         for workload in declared.values():
             adoption.claim(workload)
-            self.dispatcher.deploy(workload, Limits())
+            self.dispatcher.deploy(
+                workload, Limits(), self._max_instances.get(workload.function, DEFAULT_MAX_INSTANCES)
+            )
         adoption.claim_generic({image: target.prototype for image, target in prewarm.items()})
         self.dispatcher.set_prewarm(dict(prewarm))
         return adoption
@@ -301,14 +311,15 @@ class World:
 
     def deploy(
         self, name: str = "f", version: str = "1", limits: Limits | None = None, **keys: Any
-    ) -> Function:
-        """Deploy a handler that never freezes; `memory` in MiB, the other keys are those of `Workload`."""
+    ) -> Revision:
+        """Deploy a handler that never freezes; `memory` in MiB, `max_instances`, and the keys of `Workload`."""
+        max_instances = self._max_instances[name] = keys.pop("max_instances", DEFAULT_MAX_INSTANCES)
         keys.setdefault("freeze_after", None)
         image = keys.pop("image", IMAGE)
         memory = keys.pop("memory", 128) * MIB
         container = ContainerSpec(name="", image=image, user=OWN_USER, memory=memory)
         workload = Workload(function=name, version=version, contract=HANDLER, container=container, **keys)
-        return self.dispatcher.deploy(workload, limits or Limits())
+        return self.dispatcher.deploy(workload, limits or Limits(), max_instances)
 
     def prewarm(self, count: int, memory: int = 128, image: str = IMAGE) -> None:
         """Keep so many generic instances."""
@@ -317,11 +328,15 @@ class World:
 
     # -- calls -----------------------------------------------------------------------------------------------
 
-    def arrive(self, function: Function) -> Caller:
-        """An invocation comes."""
+    def arrive(self, called: Function | Revision) -> Caller:
+        """An invocation comes, for the revision that the function's name leads to now."""
         now = self.clock.now()
-        caller = Caller(function, f"i{next(self._ids)}", now, now + function.limits.queue_timeout)
-        caller.lease = self.dispatcher.try_lease(function, caller.invocation, now)
+        revision = self.dispatcher.revision_for(called.name)
+        if revision is None:  # it is gone, and whoever was about to call it finds that out in the queue
+            assert isinstance(called, Revision)
+            revision = called
+        caller = Caller(revision, f"i{next(self._ids)}", now, now + revision.limits.queue_timeout)
+        caller.lease = self.dispatcher.try_lease(revision, caller.invocation, now)
         if caller.lease is not None:
             caller.ended_at = now
             return caller
@@ -330,7 +345,7 @@ class World:
         return caller
 
     async def _wait(self, caller: Caller) -> Lease:
-        queued = Queued(self.dispatcher, caller.function, caller.invocation, caller.arrived)
+        queued = Queued(self.dispatcher, caller.revision, caller.invocation, caller.arrived)
         return await queued.collect()
 
     def _note(self, caller: Caller, task: asyncio.Task[Lease]) -> None:
@@ -343,7 +358,7 @@ class World:
         else:
             caller.lease = task.result()
 
-    async def call(self, function: Function, seconds: float) -> Lease:
+    async def call(self, function: Function | Revision, seconds: float) -> Lease:
         """A whole invocation that executes for so many seconds; its ended lease. Raises what waiting raises."""
         caller = self.arrive(function)
         lease = caller.lease or await self.result_of(caller)
@@ -440,32 +455,35 @@ class World:
 
     def _check_queues(self) -> None:
         functions = self.dispatcher.functions
-        for name, function in functions.items():
-            undone = [waiter for waiter in function.queue if not waiter.left]
-            assert function.waiting == len(undone)
-            assert (name in self.dispatcher._hungry) == bool(undone)
+        assert set(self.dispatcher.routes) == set(functions)
+        for revision in (r for function in functions.values() for r in function.revisions.values()):
+            undone = [waiter for waiter in revision.queue if not waiter.left]
+            assert revision.waiting == len(undone)
+            assert all(waiter.revision is revision for waiter in undone)
+            assert (revision in self.dispatcher._hungry) == bool(undone)
             if undone:
-                free = pick(self.pool.ledger.of(name), function.workload.version)
+                free = pick(self.pool.ledger.of(revision.name), revision.version)
                 assert free is None, f"a waiter waits although {free!r} has a free slot"
-                assert self._moves(function), (
-                    f"nothing is under way for {function!r} and nobody will look again"
+                assert self._moves(revision), (
+                    f"nothing is under way for {revision!r} and nobody will look again"
                 )
-        assert set(self.dispatcher._hungry) <= set(functions)
+        for revision in self.dispatcher._hungry:
+            assert functions[revision.name].revisions[revision.version] is revision
 
-    def _moves(self, function: Function) -> bool:
+    def _moves(self, revision: Revision) -> bool:
         """Whether those who wait have reason to: something is being started or removed, or will be."""
-        ledger, workload = self.pool.ledger, function.workload
+        ledger = self.pool.ledger
         return bool(
-            function.look_again
+            revision.look_again
             or ledger.starting
             or ledger.pending
             or ledger.memory_stopping
-            or ledger.count(function.name) >= workload.max_instances
-            or any(self._lacks_memory(other) for other in self.dispatcher._hungry.values())
+            or revision.room(ledger) <= 0
+            or any(self._lacks_memory(other) for other in self.dispatcher._hungry)
         )
 
-    def _lacks_memory(self, function: Function) -> bool:
-        return self.pool.ledger.memory_free < function.workload.container.memory
+    def _lacks_memory(self, revision: Revision) -> bool:
+        return self.pool.ledger.memory_free < revision.workload.container.memory
 
     def _check_slots(self) -> None:
         for instance in self.pool.ledger.instances.values():

@@ -33,6 +33,7 @@ from pool.clock import LoopClock
 from pool.contracts.handler import HANDLER
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
+from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
 from pool.pool import Pool
@@ -129,7 +130,7 @@ class Launcher:
 
 
 class NoFaults:
-    def fault_of(self, function: str) -> str | None:
+    def fault_of(self, function: str, private: bool = True) -> str | None:
         return None
 
 
@@ -168,10 +169,9 @@ class WarmCall:
             contract=HANDLER,
             container=ContainerSpec(name="", image="image"),
             min_instances=1,
-            max_instances=1,
             concurrency=self._slots,
         )
-        self.dispatcher.deploy(workload, Limits(**limits))
+        self.dispatcher.deploy(workload, Limits(**limits), max_instances=1)
 
     def _connect(self) -> None:
         self.client = Transport()
@@ -214,6 +214,12 @@ class WarmCall:
             await asyncio.sleep(0.01)
         assert isinstance(link, Link)
         self.link = link
+
+    def take_slot(self) -> Lease | None:
+        """Lease a slot for nobody, or return None if none is free."""
+        revision = self.dispatcher.revision_for("hello")
+        assert revision is not None
+        return self.dispatcher.try_lease(revision, "", 0.0)
 
     async def close(self) -> None:
         """Remove the instance, and start no other instead of it."""

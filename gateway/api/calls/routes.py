@@ -26,6 +26,7 @@ from gateway.http.pieces import in_time
 from gateway.http.problems import Problem
 from pool.clock import Clock
 from pool.observe.metrics import Metrics, label_of
+from pool.workload import is_private
 from scheduler.calls import model
 from scheduler.calls.model import Page, Record, Status
 from scheduler.calls.running.worker import Worker
@@ -72,7 +73,7 @@ async def export_backlog(store: Store, metrics: Metrics) -> None:
         counts = await store.counts()
         metrics.async_backlog.clear()
         for (function, status), count in counts.items():
-            metrics.async_backlog.labels(label_of(function), status.value).inc(count)
+            metrics.async_backlog.labels(label_of(function, is_private(function)), status.value).inc(count)
         kept = await store.kept()
         for what in ("used", "unfinished", "largest", "size"):
             metrics.async_bytes.labels(what).set(getattr(kept, what))

@@ -339,7 +339,9 @@ class Worker:
                 if not on_disk:
                     self._waiters.tell(ending.id)  # they look for themselves how it stands
                 elif ending.status is QUEUED:
-                    self._metrics.async_retries.labels(label_of(claim.call.function)).value += 1
+                    self._metrics.async_retries.labels(
+                        label_of(claim.call.function, claim.call.private)
+                    ).value += 1
                 else:
                     self._tell_end(claim, ending)
             except Exception:  # nobody told must raise, and the others are to be told whatever they do
@@ -350,7 +352,9 @@ class Worker:
         self._begin()  # that may be more of them at once
 
     def _tell_end(self, claim: Claim, ending: Ending) -> None:
-        self._metrics.async_ended.labels(label_of(claim.call.function), ending.status).value += 1
+        self._metrics.async_ended.labels(
+            label_of(claim.call.function, claim.call.private), ending.status
+        ).value += 1
         self._waiters.tell(ending.id)
         if ending.follow:
             for tell in self.on_followed:

@@ -21,7 +21,7 @@ from pool.reaper import MOST_AT_ONCE, TICK
 from pool.states import Reason, State
 from pool.transport.message import Call
 from pool.workload import Workload
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import MIB, FakeLink, World
 
 CALL = Call(b"POST", b"/", [])
@@ -36,7 +36,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def served(world: World, function: Function, count: int = 1) -> list[Instance]:
+async def served(world: World, function: Revision, count: int = 1) -> list[Instance]:
     """Instances that have just served a call each."""
     callers = [world.arrive(function) for _ in range(count)]
     await world.clock.advance(5.0)
@@ -58,7 +58,7 @@ def direct(instance: Instance, folder: Path) -> Path:
     return file
 
 
-def lease_of(world: World, function: Function) -> Lease:
+def lease_of(world: World, function: Revision) -> Lease:
     """A call that is leased at once."""
     lease = world.arrive(function).lease
     assert lease is not None

@@ -12,7 +12,7 @@ from pool.freezer import THAW_TIMEOUT
 from pool.instance import Instance
 from pool.states import Reason, State
 from pool.transport.message import Call
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import COLD, World
 
 CALL = Call(b"POST", b"/", [])
@@ -29,7 +29,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def idle(world: World, **keys: object) -> tuple[Function, Instance]:
+async def idle(world: World, **keys: object) -> tuple[Revision, Instance]:
     """A function that is frozen as soon as anybody looks, and its instance."""
     function = world.deploy(freeze_after=0.0, **keys)
     instance = world.pool.start(function.workload)

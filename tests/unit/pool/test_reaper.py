@@ -13,7 +13,7 @@ from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.instance import Instance
 from pool.reaper import SILENCE, TICK
 from pool.states import Reason, State
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import GATEWAY, IMAGE, REMOVE, FakeLink, World
 
 
@@ -24,7 +24,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def idle(world: World, function: Function, count: int = 1) -> list[Instance]:
+async def idle(world: World, function: Revision, count: int = 1) -> list[Instance]:
     callers = [world.arrive(function) for _ in range(count)]
     await world.clock.advance(1.0)
     for caller in callers:

@@ -11,7 +11,7 @@ from pool.engine.base import EngineError
 from pool.engine.guarded import PROBE_TIMEOUT, SUSPICIOUS
 from pool.states import State
 from scheduler.dispatch.errors import EngineAway, NoCapacity
-from scheduler.dispatch.function import Function, Limits
+from scheduler.dispatch.function import Limits, Revision
 from tests.support.virtual_pool import World
 
 
@@ -23,7 +23,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def warm(world: World, function: Function) -> None:
+async def warm(world: World, function: Revision) -> None:
     """Have an instance of the function that has served."""
     await world.clock.run(world.call(function, 0.01))
 

@@ -84,9 +84,7 @@ async def test_a_call_that_is_interrupted_in_the_queue_is_no_fault_of_a_caller(
     floor = AcceptedRuns(tmp_path / "calls.db")
     await floor.start()
     function = floor.edge.dispatcher.functions["hello"]
-    slots = [
-        lease for _ in range(SLOTS) if (lease := floor.edge.dispatcher.try_lease(function, "direct", 0.0))
-    ]
+    slots = [lease for _ in range(SLOTS) if (lease := floor.edge.take_slot())]
     assert len(slots) == SLOTS
     await floor.accept(1)
     floor.worker.notify()

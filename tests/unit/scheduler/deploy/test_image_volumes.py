@@ -229,7 +229,7 @@ async def test_generic_instances_and_their_functions_have_the_mount_too(tmp_path
     function = FunctionDefinition(name="f", runtime="python", source=tmp_path, handler="handler:handle")
     await runtime.start(Definitions(functions={"f": function}, prewarm={"python": 1}))
     [target] = runtime.scheduler_floor.dispatcher.prewarm.values()
-    workload = runtime.scheduler_floor.dispatcher.functions["f"].workload
+    (workload,) = runtime.scheduler_floor.dispatcher.workloads()
     assert target.prototype.volumes == workload.container.volumes == (VolumeMount("/data", 64 * MIB),)
     await runtime.close()
     assert engine.volumes_made == 0

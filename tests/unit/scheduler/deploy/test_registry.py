@@ -35,7 +35,7 @@ from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch import evictor, upkeep
 from scheduler.dispatch.eviction import KeepAlivePolicy
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from scheduler.dispatch.upkeep import provisioned
 
 MANY = 40
@@ -214,7 +214,7 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
     spec = ContainerSpec(name="c", image="")
     async with running(engine, tmp_path) as runtime:
         await runtime.scheduler_floor.registry.apply(Definitions(functions=declared, prewarm={}))
-        before = {name: f.workload for name, f in runtime.scheduler_floor.dispatcher.functions.items()}
+        before = {workload.function: workload for workload in runtime.scheduler_floor.dispatcher.workloads()}
         for name in declared:
             image = before[name].container.image
             await engine.remove_image(image)
@@ -231,8 +231,8 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
         async with asyncio.timeout(10):
             while any(shown[name].fault for name in declared):
                 await asyncio.sleep(0.01)
-        for name, function in runtime.scheduler_floor.dispatcher.functions.items():
-            assert function.workload.container.image != before[name].container.image
+        for workload in runtime.scheduler_floor.dispatcher.workloads():
+            assert workload.container.image != before[workload.function].container.image
 
 
 async def test_the_code_is_that_of_the_registered_version_until_the_next(
@@ -243,7 +243,7 @@ async def test_the_code_is_that_of_the_registered_version_until_the_next(
     async with running(engine, tmp_path) as runtime:
 
         def codes() -> set[bytes]:
-            orders = [f.workload.order for f in runtime.scheduler_floor.dispatcher.functions.values()]
+            orders = [workload.order for workload in runtime.scheduler_floor.dispatcher.workloads()]
             return {b64decode(json.loads(order.read())["files"][0][1]) for order in orders if order}
 
         await runtime.start(Definitions(functions=declared))
@@ -288,7 +288,7 @@ async def test_functions_that_nobody_calls_take_no_part_in_decisions(
 ):
     looked_at: list[str] = []
 
-    def counted(function: Function, ledger: Ledger) -> int:
+    def counted(function: Revision, ledger: Ledger) -> int:
         looked_at.append(function.name)
         return provisioned(function, ledger)
 

@@ -15,7 +15,7 @@ from pool.lease import Lease
 from pool.pool import SLOW_START
 from pool.states import Reason, State
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
-from scheduler.dispatch.function import FIRST_START_GUESS, Function, Limits
+from scheduler.dispatch.function import FIRST_START_GUESS, Limits, Revision
 from scheduler.dispatch.upkeep import UPKEEP_DELAY
 from tests.support.virtual_pool import (
     COLD,
@@ -38,7 +38,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def warm(world: World, function: Function, count: int = 1) -> list[Instance]:
+async def warm(world: World, function: Revision, count: int = 1) -> list[Instance]:
     """So many instances of a function, idle, each served once, in the order of their last use."""
     callers = [world.arrive(function) for _ in range(count)]
     await world.clock.advance(COLD * (count + 1))
@@ -71,7 +71,7 @@ async def test_a_burst_of_200_is_served_by_at_most_max_instances(world: World, s
 
     world.engine.on_create = look
     limits = Limits(queue_timeout=1000.0)
-    world.dispatcher.deploy(function.workload, limits)
+    world.dispatcher.deploy(function.workload, limits, 8)
     leases = await world.clock.run(asyncio.gather(*(world.call(function, seconds) for _ in range(200))))
     assert len({lease.invocation for lease in leases}) == 200
     look()
@@ -204,7 +204,7 @@ async def test_one_start_serves_as_many_waiters_as_it_has_slots(world: World) ->
     assert world.engine.calls["create"] == 1
 
 
-async def clients(world: World, function: Function, seconds: float, until: float) -> None:
+async def clients(world: World, function: Revision, seconds: float, until: float) -> None:
     """16 clients that call one function again and again."""
 
     async def client() -> None:
@@ -447,7 +447,7 @@ async def test_a_shorter_queue_timeout_holds_for_those_who_come_after_others(wor
     patient = world.arrive(function)
     await world.clock.advance(0.5)
     began = world.clock.now()
-    world.dispatcher.deploy(function.workload, Limits(queue_timeout=2.0))
+    world.dispatcher.deploy(function.workload, Limits(queue_timeout=2.0), 1)
     hasty = world.arrive(function)
     await world.clock.advance(10.0)
     assert hasty.ended_at == began + 2.0

@@ -9,7 +9,7 @@ import pytest
 from pool.lease import Lease
 from pool.states import Reason
 from scheduler.dispatch.decisions import smooth_low
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import COLD, World
 
 
@@ -21,7 +21,7 @@ async def world() -> AsyncIterator[World]:
     await made.close()
 
 
-async def held(world: World, function: Function, seconds: float, reported: float | None) -> Lease:
+async def held(world: World, function: Revision, seconds: float, reported: float | None) -> Lease:
     """A lease that was held for so long, and of which the shim says so; not yet released."""
     caller = world.arrive(function)
     if caller.lease is None:
@@ -42,20 +42,20 @@ async def test_the_time_of_a_call_is_the_shims_but_no_more_than_it_was_held(worl
         world.dispatcher.release(await held(world, function, seconds, reported))
         average = smooth_low(average, took)
         assert function.exec_seconds == pytest.approx(average)
-        assert function.calls == number
+        assert function.function.calls == number
 
 
 async def test_what_was_not_called_is_not_measured(world: World) -> None:
     function = world.deploy()
     world.dispatcher.release(await held(world, function, 1.0, None), used=False)
-    assert (function.exec_seconds, function.calls) == (None, 0)
+    assert (function.exec_seconds, function.function.calls) == (None, 0)
 
 
 async def test_a_call_of_an_older_version_says_nothing_of_the_new_one(world: World) -> None:
     lease = await held(world, world.deploy(version="1"), 1.0, None)
     function = world.deploy(version="2")
     world.dispatcher.release(lease)
-    assert (function.exec_seconds, function.calls) == (None, 1)
+    assert (function.exec_seconds, function.function.calls) == (None, 1)
 
 
 async def test_an_instance_that_is_lost_is_replaced_at_once_for_those_who_wait(world: World) -> None:

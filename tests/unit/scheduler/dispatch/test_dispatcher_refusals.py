@@ -8,9 +8,9 @@ import pytest
 
 from pool.host.uids import UidRange
 from scheduler.dispatch.decisions import back_off
-from scheduler.dispatch.dispatcher import Queued
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
+from scheduler.dispatch.queued import Queued
 from tests.support.virtual_pool import COLD, UIDS, World
 
 SHORT = Limits(queue_timeout=0.5)
@@ -154,7 +154,7 @@ async def test_a_slot_that_comes_just_after_its_caller_gave_up_goes_to_the_next(
     assert following.lease is not None
     assert following.lease.instance is holder.lease.instance
     world.dispatcher.release(following.lease)
-    assert function.calls == 2, "nobody has called with the slot in between"
+    assert function.function.calls == 2, "nobody has called with the slot in between"
 
 
 async def test_every_uid_is_in_use(world: World) -> None:

@@ -26,7 +26,7 @@ from scheduler.dispatch.eviction import (
     in_order,
     within_spare,
 )
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import COLD, MIB, World
 
 GDSF, LRU, TTL = KeepAlivePolicy.GDSF, KeepAlivePolicy.LRU, KeepAlivePolicy.TTL
@@ -249,10 +249,10 @@ async def test_what_is_called_no_more_goes_in_the_end(world: World) -> None:
 
 
 async def test_frequency_begins_anew_when_nothing_of_a_function_was_kept(world: World) -> None:
-    function: Function = world.deploy()
+    function: Revision = world.deploy()
     for _ in range(3):
         await world.clock.run(world.call(function, 0.01))
-    assert function.calls == 3
+    assert function.function.calls == 3
     for other in ("a", "b"):
         await world.clock.run(world.call(world.deploy(other), 0.01))
         await world.clock.run(world.call(world.deploy(other), 0.01))
@@ -260,7 +260,7 @@ async def test_frequency_begins_anew_when_nothing_of_a_function_was_kept(world: 
         await world.clock.run(world.call(world.deploy(other), 0.01))
     assert world.pool.ledger.count("f") == 0
     await world.clock.run(world.call(function, 0.01))
-    assert function.calls == 1
+    assert function.function.calls == 1
 
 
 async def test_nothing_is_evicted_while_there_is_room(world: World) -> None:

@@ -17,7 +17,7 @@ from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.hosts_files import HostsFiles
-from pool.workload import Keep
+from pool.workload import Keep, Workload
 from scheduler.calls.plans import Plans
 from scheduler.calls.targets import Start
 from scheduler.definitions.file import Definitions, FunctionDefinition
@@ -54,6 +54,13 @@ async def runtime(engine: MemoryEngine, tmp_path: Path) -> AsyncIterator[Runtime
 
 def own(name: str = "job:1", **keys: object) -> FunctionDefinition:
     return definition_of(name, JobDefinition.model_validate({"image": "busybox", "count": 1, **keys}), 3)
+
+
+def workload_of(runtime: Runtime, function: str) -> Workload:
+    """What a function in service is made of."""
+    revision = runtime.scheduler_floor.dispatcher.revision_for(function)
+    assert revision is not None
+    return revision.workload
 
 
 async def test_what_cannot_be_started_is_named(runtime: Runtime, engine: MemoryEngine) -> None:
@@ -114,10 +121,7 @@ async def test_triggers_start_declared_jobs_with_what_comes_with_them(runtime: R
 async def test_a_jobs_own_function_survives_a_reload_and_is_not_declared(runtime: Runtime) -> None:
     registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
     added = await registry.add(own(), Keep.FAILED)
-    assert (added.state, dispatcher.functions["job:1"].workload.keep) == (
-        "ready",
-        Keep.FAILED,
-    )
+    assert (added.state, workload_of(runtime, "job:1").keep) == ("ready", Keep.FAILED)
     await registry.apply(Definitions(functions=FUNCTIONS))
     assert "job:1" in dispatcher.functions and "job:1" not in registry.declared
     assert registry.fault_of("job:1") == "" and registry.known("job:1") is added
@@ -144,7 +148,7 @@ async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
     async with registry._lock:
         await registry._set_up_all([registry.guests["job:1"], gone], ImageLookup(engine))
     assert "job:1" in dispatcher.functions and "job:2" not in dispatcher.functions
-    registry.image_gone(dispatcher.functions["job:1"].workload.container.image)
+    registry.image_gone(workload_of(runtime, "job:1").container.image)
     assert registry.guests["job:1"].curable
 
 
