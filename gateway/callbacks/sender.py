@@ -55,13 +55,13 @@ class Sender:
             return Attempt(f"{type(error).__name__}: {error}")
 
     async def _send(self, delivery: Delivery) -> Attempt:
-        place = parse_callback(delivery.url)
-        literal = as_ip(place.host)
-        found = await self._resolve(place.host, place.port) if literal is None else [str(literal)]
-        address = self._allowed.usable(place, found)
+        target = parse_callback(delivery.url)
+        literal = as_ip(target.host)
+        found = await self._resolve(target.host, target.port) if literal is None else [str(literal)]
+        address = self._allowed.usable(target, found)
         if address is None:
             # Whose callback it is learns nothing of our network: not even the addresses.
-            return Attempt(f"{place.host} has no address that callbacks may go to")
+            return Attempt(f"{target.host} has no address that callbacks may go to")
         url = httpx.URL(delivery.url)
         headers = {
             "host": url.netloc.decode("ascii"),
@@ -69,7 +69,7 @@ class Sender:
             "user-agent": "Hearth",
             **signed_headers(self._secret, delivery.message, int(self._clock.wall()), delivery.body),
         }
-        extensions = {"sni_hostname": place.host} if place.tls and literal is None else {}
+        extensions = {"sni_hostname": target.host} if target.tls and literal is None else {}
         client = self._open()
         request = client.build_request(
             "POST", url.copy_with(host=address), headers=headers, content=delivery.body, extensions=extensions

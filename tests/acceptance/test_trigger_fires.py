@@ -326,7 +326,7 @@ def test_triggers_are_made_changed_and_removed_over_the_api(gateway: Gateway) ->
     assert publish(gateway, event("mine", "2")) == []
     for name, keys, code, message in (
         ("mine", on("x", "nope"), 422, "there is no function 'nope'"),
-        ("mine", {"schedule": "x", "function": "echo"}, 422, "schedule: 'x' is no cron expression"),
+        ("mine", {"schedule": "x", "function": "echo"}, 422, "schedule: 'x' is not a cron expression"),
         (
             "mine",
             {"webhook": {"signature": "github", "secret_file": "/etc/shadow"}},

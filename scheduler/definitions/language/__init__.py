@@ -1,1 +1,1 @@
-"""Parts that the sections of functions.yaml share: reader, places, types of values, rules, units, faults."""
+"""Parts that all sections of functions.yaml share: reader, positions, key types, rules, units, faults."""

@@ -1,4 +1,4 @@
-"""What accepted calls are run under: the policy of retries, and what one call has of its own."""
+"""Retry policy of accepted calls, and the values that one call overrides of its function's."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from functools import lru_cache
 from typing import Any
 
 FAILURE_KINDS = ("platform", "timeout", "crash", "429", "5xx")
-"""Failures that a policy can name, beside single statuses."""
+"""Kinds of failure that a policy can name, besides single statuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How failed runs are tried again. Times in seconds."""
+    """Rules for repeating failed runs of an accepted call. Times in seconds."""
 
     attempts: int = 3
-    """Runs, the first one included."""
+    """Runs at most, the first one included."""
     backoff: float = 1.0
-    """Pause after the first failure; each further one doubles it."""
+    """Pause after the first failure; each further failure doubles it."""
     max_backoff: float = 300.0
     on: frozenset[str] = frozenset(FAILURE_KINDS)
-    """Which failures are tried again: of `FAILURE_KINDS`, or statuses from 400 to 599."""
+    """Failures that are retried: some of `FAILURE_KINDS`, or statuses from 400 to 599."""
     max_event_age: float = 6 * 3600.0
-    """From accepting a call; then it is given up whatever it failed of."""
+    """Age, counted from acceptance, at which a call is given up whatever its last failure was."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallOverrides:
-    """What one call is run under that its function does not say."""
+    """Values of one accepted call that replace its function's."""
 
     policy: RetryPolicy | None = None
-    """None: the function's."""
+    """None takes the function's policy."""
     timeout: float | None = None
-    """Seconds that a run may take; None: the function's `timeout`."""
+    """Seconds that a run may take; None takes the function's `timeout`."""
     context: tuple[tuple[str, str], ...] = ()
-    """What the function is told beside its request: `("Task-Index", "3")` is the header `X-Hearth-Task-Index`, and
-    for a command the variable `HEARTH_TASK_INDEX`. Values are printable ASCII."""
+    """Facts that the function gets besides the request, in printable ASCII. `("Task-Index", "3")` becomes the header
+    `X-Hearth-Task-Index`, or the variable `HEARTH_TASK_INDEX` of a command."""
     callback: str | None = None
-    """URL that is told of its end; None: the function's `callback`."""
+    """URL that is notified of the call's end; None takes the function's `callback`."""
 
 
 NO_OVERRIDES = CallOverrides()
 
 
 def overrides_to_json(overrides: CallOverrides) -> str:
-    """As text, empty for none; `overrides_from_json` reads it."""
+    """Return overrides as JSON text for the store, or "" if there are none."""
     if overrides is NO_OVERRIDES or overrides == NO_OVERRIDES:
         return ""
     policy = (
@@ -63,7 +63,7 @@ def overrides_to_json(overrides: CallOverrides) -> str:
 
 @lru_cache(maxsize=256)
 def overrides_from_json(text: str) -> CallOverrides:
-    """What `overrides_to_json` has written. Calls of one trigger have the same."""
+    """Return the overrides that `overrides_to_json` wrote. Cached: all calls of one trigger have the same text."""
     if not text:
         return NO_OVERRIDES
     data: dict[str, Any] = json.loads(text)

@@ -1,7 +1,7 @@
-"""Where callbacks may go: a URL's form, an allow-list of hosts, and which addresses of theirs. Pure functions.
+"""Allow-list of callback URLs: the form of a URL, its host, and the addresses of that host. Pure functions.
 
-The gateway stands where callers may not: beside databases, metadata services and its own engine. So a name reaches
-public addresses only, and any other address only if that address, or its network, is listed as such.
+The gateway can reach what callers may not: databases, metadata services, its own engine. So a host name may lead to
+public addresses only. Any other address must be listed itself, or its network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from urllib.parse import urlsplit
 
 SETTING = "HEARTH_CALLBACK_ALLOW"
-LONGEST_URL = 2000
+MAX_URL_CHARACTERS = 2000
+"""Every common browser, proxy and server takes a URL of this length."""
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """NAT64: the last 32 bits are an IPv4 address."""
@@ -25,7 +26,7 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class CallbackTarget:
-    """Where a callback goes: what of its URL decides about that. `host` is a name in lower case or an address."""
+    """The server that a callback URL names. `host` is a name in lower case, or an address."""
 
     host: str
     port: int
@@ -33,15 +34,17 @@ class CallbackTarget:
 
 
 def parse_callback(url: str) -> CallbackTarget:
-    """The place of a URL. Raises ValueError, in words, for one that cannot be a callback's."""
-    if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"must be a URL of at most {LONGEST_URL} printable ASCII characters without spaces")
+    """Return the server that a URL names. Raises ValueError with the reason if it cannot be a callback URL."""
+    if len(url) > MAX_URL_CHARACTERS or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(
+            f"must be a URL of at most {MAX_URL_CHARACTERS} printable ASCII characters without spaces"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
         host = (parts.hostname or "").lower().rstrip(".")
     except ValueError as error:
-        raise ValueError(f"is no URL: {error}") from None
+        raise ValueError(f"is not a URL: {error}") from None
     if parts.scheme not in ("http", "https") or "\\" in url:
         raise ValueError("must begin with https:// or http://")
     if parts.username is not None or parts.password is not None:
@@ -55,7 +58,7 @@ def parse_callback(url: str) -> CallbackTarget:
 
 
 def as_ip(host: str) -> Ip | None:
-    """The address that a host is; None: it is a name."""
+    """Return a host as an IP address, or None if it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -63,7 +66,7 @@ def as_ip(host: str) -> Ip | None:
 
 
 def is_name(host: str) -> bool:
-    """Whether a host is a name, and no other way to write an address: `127.1` and `0x7f000001` are such ways."""
+    """Return whether a host is a name. `127.1` and `0x7f000001` are not: they are other ways to write an address."""
     last = host.rpartition(".")[2]
     return (
         bool(_NAME.fullmatch(host)) and len(host) <= 253 and not last.isdigit() and not last.startswith("0x")
@@ -71,8 +74,11 @@ def is_name(host: str) -> bool:
 
 
 class Allowed:
-    """An allow-list: names (`hooks.example.com`), all below a name (`*.example.com`), all names (`*`), addresses and
-    networks (`10.0.0.7`, `10.0.0.0/24`, `::1`). Raises ValueError for an entry that is none of these."""
+    """An allow-list of hosts. Raises ValueError for an entry of another form.
+
+    Entries are names (`hooks.example.com`), all names below one (`*.example.com`), all names (`*`), addresses and
+    networks (`10.0.0.7`, `10.0.0.0/24`, `::1`).
+    """
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
         self.entries = tuple(entries)
@@ -85,27 +91,28 @@ class Allowed:
                 name = entry.lower().rstrip(".")
                 if name != "*" and not is_name(name.removeprefix("*.")):
                     raise ValueError(
-                        f"{entry!r} is no name like hooks.example.com or *.example.com, no address and no network"
+                        f"{entry!r} is not valid; write a name like hooks.example.com or *.example.com, "
+                        "an address or a network"
                     ) from None
                 self._names.add(name)
 
     def fault_of(self, url: str) -> str | None:
-        """Why a callback may not go to a URL, as far as its text says; None if it may."""
+        """Return why the text of a URL rules it out as a callback, or None if it is allowed."""
         try:
-            place = parse_callback(url)
+            target = parse_callback(url)
         except ValueError as error:
             return f"the callback {error}"
-        ip = as_ip(place.host)
-        if self._has_name(place.host) if ip is None else self._has_address(ip):
+        ip = as_ip(target.host)
+        if self._has_name(target.host) if ip is None else self._has_address(ip):
             return None
         listed = ", ".join(self.entries) or "nothing"
-        return f"a callback to {place.host} is not allowed; {SETTING} has {listed}"
+        return f"a callback to {target.host} is not allowed; {SETTING} has {listed}"
 
-    def usable(self, place: CallbackTarget, addresses: Sequence[str]) -> str | None:
-        """The first of a place's addresses that a connection may be made to; None: there is none."""
+    def usable(self, target: CallbackTarget, addresses: Sequence[str]) -> str | None:
+        """Return the first address of a host that we may connect to, or None if there is none."""
         for text in addresses:
             ip = as_ip(text)
-            if ip is not None and (self._has_address(ip) or (as_ip(place.host) is None and is_public(ip))):
+            if ip is not None and (self._has_address(ip) or (as_ip(target.host) is None and is_public(ip))):
                 return text
         return None
 
@@ -120,15 +127,17 @@ class Allowed:
 
 
 def is_public(ip: Ip) -> bool:
-    """Whether an address is anybody's on the Internet: not loopback, private, link-local, multicast or reserved."""
+    """Return whether an address is public: not loopback, private, link-local, multicast or reserved."""
     inner = embedded(ip)
-    if isinstance(ip, IPv6Address) and ip.is_site_local:  # of old; `is_global` does not know it
+    if (
+        isinstance(ip, IPv6Address) and ip.is_site_local
+    ):  # deprecated by RFC 3879; `is_global` does not know it
         return False
     return all(one.is_global and not one.is_multicast and not one.is_reserved for one in {ip, inner})
 
 
 def embedded(ip: Ip) -> Ip:
-    """The IPv4 address that an IPv6 address leads to, if it is of such a kind; else itself."""
+    """Return the IPv4 address inside an IPv6 address (mapped, 6to4, Teredo, NAT64), else the address itself."""
     if isinstance(ip, IPv4Address):
         return ip
     if ip in _TRANSLATED:

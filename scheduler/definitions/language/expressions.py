@@ -1,4 +1,4 @@
-"""JMESPath expressions of workflows: checked when they are declared, evaluated when a step begins. Pure functions."""
+"""JMESPath expressions of workflows: checked when declared, evaluated when a step begins. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-LONGEST = 4096
-"""Characters of an expression."""
+MAX_EXPRESSION_CHARACTERS = 4096
+"""Bounds the time to parse one; the longest in our examples has about a hundred."""
 _FIRST_ONLY = frozenset(
     {
         "projection",
@@ -23,8 +23,8 @@ _FIRST_ONLY = frozenset(
         "pipe",
     }
 )
-"""Nodes whose first child alone sees what the whole expression is evaluated over."""
-_PASS = frozenset(
+"""Node types in which only the first child is evaluated over the input of the whole expression."""
+_ALL_CHILDREN = frozenset(
     {
         "multi_select_list",
         "multi_select_dict",
@@ -36,37 +36,39 @@ _PASS = frozenset(
         "function_expression",
     }
 )
-"""Nodes all of whose children do."""
+"""Node types in which every child is evaluated over that input."""
 
 
 class ExpressionError(ValueError):
-    """An expression is none, or cannot be evaluated over what there is."""
+    """An expression is not valid JMESPath, or cannot be evaluated over the values given."""
 
 
 @lru_cache(maxsize=4096)
 def compiled(text: str) -> ParsedResult:
-    """The expression. Raises `ExpressionError`."""
-    if len(text) > LONGEST:
-        raise ExpressionError(f"has {len(text)} characters, and {LONGEST} is the most")
+    """Return the parsed expression. Raises `ExpressionError`."""
+    if len(text) > MAX_EXPRESSION_CHARACTERS:
+        raise ExpressionError(
+            f"has {len(text)} characters; shorten it to {MAX_EXPRESSION_CHARACTERS} at most"
+        )
     try:
         return jmespath.compile(text)
     except JMESPathError as error:
-        raise ExpressionError(f"is no JMESPath expression: {_first_line(error)}") from error
+        raise ExpressionError(f"is not a JMESPath expression: {_first_line(error)}") from error
     except RecursionError:
-        raise ExpressionError("is nested too deep") from None
+        raise ExpressionError("is nested too deeply; simplify it") from None
 
 
 def steps_named(text: str, names: frozenset[str]) -> frozenset[str]:
-    """The steps that it looks at as `steps.NAME`. `names` are what else it may begin with, such as `input`.
+    """Return the steps that an expression reads as `steps.NAME`. `names` are its other roots, such as `input`.
 
-    Raises `ExpressionError` for an expression that begins with something else, or takes all steps together: what
-    it needs must be known before.
+    Raises `ExpressionError` for an unknown root, and for `steps` as a whole: the steps that it needs must be known
+    before the run begins.
     """
     return frozenset(_steps(dict(compiled(text).parsed), names))
 
 
 def evaluate(text: str, values: Mapping[str, object]) -> Any:
-    """What it gives over these values. Raises `ExpressionError`."""
+    """Return the value of an expression over these values. Raises `ExpressionError`."""
     try:
         return compiled(text).search(dict(values))
     except (JMESPathError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -74,7 +76,7 @@ def evaluate(text: str, values: Mapping[str, object]) -> Any:
 
 
 def is_true(value: object) -> bool:
-    """Truth as JMESPath has it: null, false and what is empty are not true; 0 is."""
+    """Return whether JMESPath takes a value as true: null, false and empty values are not; 0 is."""
     return value is not None and value is not False and value not in ("", [], {})
 
 
@@ -84,7 +86,7 @@ def _steps(node: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
         yield _leftmost(children[1])
     elif kind == "subexpression" or kind in _FIRST_ONLY:
         yield from _steps(children[0], names)
-    elif kind in _PASS:
+    elif kind in _ALL_CHILDREN:
         for child in children:
             yield from _steps(child, names)
     elif kind == "field" and node["value"] == "steps":
@@ -92,7 +94,7 @@ def _steps(node: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
     elif kind == "field" and node["value"] not in names:
         begins = ", ".join((*sorted(names), "steps.NAME"))
         raise ExpressionError(
-            f"begins with `{node['value']}`, which is not there; it can begin with {begins}"
+            f"begins with `{node['value']}`, which does not exist; it can begin with {begins}"
         )
     elif kind in ("current", "identity"):
         begins = ", ".join((*sorted(names), "steps.NAME"))
@@ -100,7 +102,7 @@ def _steps(node: dict[str, Any], names: frozenset[str]) -> Iterator[str]:
 
 
 def _leftmost(node: dict[str, Any]) -> str:
-    """The field that comes right after `steps`."""
+    """Return the field that follows right after `steps`."""
     while node["type"] != "field":
         if node["type"] != "subexpression" and node["type"] not in _FIRST_ONLY:
             raise ExpressionError("takes `steps` as a whole; name the step, as in steps.NAME.output")
@@ -109,5 +111,5 @@ def _leftmost(node: dict[str, Any]) -> str:
 
 
 def _first_line(error: JMESPathError) -> str:
-    """What the library says, without the expression, which it repeats below with a mark."""
+    """Return the library's message without the expression, which it repeats below with a mark."""
     return str(error).splitlines()[0].removesuffix(", for expression:").removesuffix(":")

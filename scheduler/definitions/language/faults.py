@@ -1,4 +1,4 @@
-"""Faults of a definitions file, with the place of each."""
+"""Faults of a definitions file, each with its position."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-SHOWN = 60
-"""Characters of a faulty value that a message repeats."""
+MAX_SHOWN_CHARACTERS = 60
+"""Longest part of a faulty value that a message repeats, so that it stays on one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong in a file. Line and column count from 1, in characters."""
+    """One error in a file. Line and column count from 1, in characters."""
 
     file: Path
     line: int
@@ -24,7 +24,7 @@ class Fault:
 
 
 class DefinitionsError(Exception):
-    """The definitions file is refused; `faults` are all that is wrong in it, by position."""
+    """A definitions file is refused; `faults` are all its errors, ordered by position."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = sorted(faults, key=lambda fault: (fault.line, fault.column))
@@ -32,7 +32,7 @@ class DefinitionsError(Exception):
 
 
 def shown(value: object) -> str:
-    """A faulty value as a message repeats it: on one line, shortened, text in quotes, in YAML's words."""
+    """Return a faulty value for a message: on one line, shortened, text in quotes, in YAML's words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -42,4 +42,4 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     text = repr(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 4] + "..." + text[-1]
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[: MAX_SHOWN_CHARACTERS - 4] + "..." + text[-1]

@@ -1,4 +1,4 @@
-"""The condition of a trigger: the filter dialects of CloudEvents Subscriptions that need no language of their own."""
+"""Filters of a trigger: the dialects of CloudEvents Subscriptions, without CESQL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from scheduler.definitions.language.faults import shown
 
 DIALECTS = ("exact", "prefix", "suffix", "all", "any", "not")
-MOST_FILTERS = 5000
-"""Filters of one trigger, in all. An event is tried against them in one turn of the event loop: 3 ms."""
-DEEPEST = 16
-"""Filters within one another."""
+MAX_FILTERS = 5000
+"""Filters of one trigger, nested ones included. One turn of the event loop tries an event against all: 3 ms."""
+MAX_FILTER_DEPTH = 16
+"""Levels of filters within one another; `matches` recurses."""
 
 
 def _list(value: object) -> object:
@@ -58,11 +58,11 @@ class Filter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     exact: Attributes | None = None
-    """Each of these attributes is this text."""
+    """Each of these attributes equals its text."""
     prefix: Attributes | None = None
-    """Each of these attributes begins with this text."""
+    """Each of these attributes begins with its text."""
     suffix: Attributes | None = None
-    """Each of these attributes ends with this text."""
+    """Each of these attributes ends with its text."""
     all: Annotated[tuple[Filter, ...], BeforeValidator(_list)] | None = None
     any: Annotated[tuple[Filter, ...], BeforeValidator(_list)] | None = None
     not_: Filter | None = Field(None, alias="not")
@@ -75,19 +75,19 @@ class Filter(BaseModel):
         if isinstance(value, dict) and sum(key in DIALECTS for key in value) > 1:
             raise ValueError(f"must have one of {', '.join(DIALECTS)}; `all` takes several filters together")
         if isinstance(value, dict) and (empty := [key for key in DIALECTS if value.get(key, key) is None]):
-            raise ValueError(f"`{empty[0]}` is empty; write what it looks for")
+            raise ValueError(f"`{empty[0]}` is empty; write the text or the filters to look for")
         return value
 
     @model_validator(mode="after")
     def _not_too_deep(self) -> Self:
-        if depth(self) > DEEPEST:
-            raise ValueError(f"must not hold more than {DEEPEST} filters within one another")
+        if depth(self) > MAX_FILTER_DEPTH:
+            raise ValueError(f"must not hold more than {MAX_FILTER_DEPTH} filters within one another")
         return self
 
 
 def _not_too_many(filters: tuple[Filter, ...]) -> tuple[Filter, ...]:
-    if (many := sum(map(count, filters))) > MOST_FILTERS:
-        raise ValueError(f"must not hold more than {MOST_FILTERS} filters in all, not {many}")
+    if (many := sum(map(count, filters))) > MAX_FILTERS:
+        raise ValueError(f"holds {many} filters, nested ones included; {MAX_FILTERS} are allowed")
     return filters
 
 
@@ -95,19 +95,19 @@ Filters = Annotated[tuple[Filter, ...], BeforeValidator(_list), AfterValidator(_
 
 
 def count(filter: Filter) -> int:
-    """Return how many filters there are, this one and those within it."""
+    """Return how many filters a filter holds, itself included."""
     inner = (*(filter.all or ()), *(filter.any or ()), *((filter.not_,) if filter.not_ else ()))
     return 1 + sum(map(count, inner))
 
 
 def depth(filter: Filter) -> int:
-    """How many filters are within one another, this one included."""
+    """Return how many levels of filters a filter has, itself included."""
     inner = (*(filter.all or ()), *(filter.any or ()), *((filter.not_,) if filter.not_ else ()))
     return 1 + max(map(depth, inner), default=0)
 
 
 def matches(filter: Filter, attributes: Mapping[str, str]) -> bool:
-    """Whether an event with these attributes passes. One that it does not have passes nothing but a `not`."""
+    """Return whether an event with these attributes passes. An attribute that it lacks matches no text."""
     if filter.all is not None:
         return match_all(filter.all, attributes)
     if filter.any is not None:
@@ -123,5 +123,5 @@ def matches(filter: Filter, attributes: Mapping[str, str]) -> bool:
 
 
 def match_all(filters: Iterable[Filter], attributes: Mapping[str, str]) -> bool:
-    """Whether an event passes all of these; it passes none."""
+    """Return whether an event passes all of these filters; True if there are none."""
     return all(matches(filter, attributes) for filter in filters)

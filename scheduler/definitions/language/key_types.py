@@ -1,4 +1,4 @@
-"""Types of the values in functions.yaml, beside durations and sizes: each check says what is allowed."""
+"""Types of the values in functions.yaml, except durations and sizes. Each check says which values are allowed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from scheduler.definitions.language.units import (
 
 TMP = "/tmp"  # noqa: S108 (the container's own)
 RESERVED_PATHS = ("/proc", "/sys", "/dev", "/run/hearth", "/function")
-"""Paths of a container that are the kernel's or Hearth's, with all below them."""
+"""Paths of a container that the kernel or Hearth uses, with everything below them."""
 
 
 def whole(low: int, high: int) -> BeforeValidator:
-    """A whole number from `low` to `high`."""
+    """Return a check for a whole number from `low` to `high`."""
 
     def check(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -40,7 +40,7 @@ def whole(low: int, high: int) -> BeforeValidator:
 
 
 def number(low: float, high: float) -> BeforeValidator:
-    """A number, with or without a fraction, from `low` to `high`."""
+    """Return a check for a number, with or without a fraction, from `low` to `high`."""
 
     def check(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -51,7 +51,7 @@ def number(low: float, high: float) -> BeforeValidator:
 
 
 def text(pattern: str, wanted: str) -> BeforeValidator:
-    """Text that matches the whole of `pattern`; `wanted` completes "must be ..."."""
+    """Return a check for text that matches all of `pattern`; `wanted` completes "must be ..."."""
     compiled = re.compile(pattern)
 
     def check(value: object) -> str:
@@ -62,8 +62,8 @@ def text(pattern: str, wanted: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-MAX_VARIABLE = 100_000
-"""Bytes of one environment variable; the kernel's own limit is 128 KiB with the name."""
+MAX_VARIABLE_BYTES = 100_000
+"""Value of one environment variable; the kernel allows 128 KiB with the name."""
 
 
 def _none_or_count(value: object) -> object:
@@ -74,15 +74,15 @@ def _none_or_count(value: object) -> object:
     return value
 
 
-LONGEST_WAIT = 30 * 86400.0
-"""Seconds; the longest `freeze_after`, that of `keep_alive`."""
+MAX_IDLE_SECONDS = 30 * 86400.0
+"""Longest `freeze_after`; the same as the longest `keep_alive`."""
 
 
 def _never_or_duration(value: object) -> float | None:
     if value == "never":
         return None
     seconds = parse_duration(value)
-    if seconds > LONGEST_WAIT:
+    if seconds > MAX_IDLE_SECONDS:
         raise ValueError(f"must be from 0s to 30d, or never, not {format_duration(seconds)}")
     return seconds
 
@@ -98,13 +98,13 @@ def _switch(value: object) -> bool:
 
 
 def _variable(value: object) -> str:
-    """A value of `env` or `labels`."""
+    """Return a value of `env` or `labels` as text. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise ValueError(f'must be text or a number, not {shown(value)}; quote it, like "true" or ""')
-    if "\0" in value or len(value.encode()) > MAX_VARIABLE:
-        raise ValueError(f"must be text without NUL of at most {MAX_VARIABLE} bytes")
+    if "\0" in value or len(value.encode()) > MAX_VARIABLE_BYTES:
+        raise ValueError(f"must be text without NUL of at most {MAX_VARIABLE_BYTES} bytes")
     return value
 
 
@@ -123,7 +123,7 @@ def _source(value: object) -> Path:
 
 
 def _user(value: object) -> str:
-    """`uid:gid`; a uid alone is its own group, for with no group the engine would take root's."""
+    """Return `uid:gid`. A uid alone gets the group of the same number; the engine would take root's."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if value in ("image", OWN_USER):
@@ -131,7 +131,7 @@ def _user(value: object) -> str:
     match = re.fullmatch(r"([0-9]{1,9})(?::([0-9]{1,9}))?", value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
-            "must be UID or UID:GID in numbers, image for the image's own, or own for a uid that no other "
+            "must be UID or UID:GID in numbers, image for the image's own user, or own for a uid that no other "
             f"container has, not {shown(value)}"
         )
     user, group = int(match[1]), int(match[2] or match[1])
@@ -141,7 +141,7 @@ def _user(value: object) -> str:
 
 
 def container_path(path: str) -> str:
-    """An absolute path of the container where something may be mounted. Raises ValueError for any other."""
+    """Return `path` if something may be mounted at it in a container. Raises ValueError if not."""
     if not path.startswith("/") or any(character in path for character in ":,\0"):
         raise ValueError(f"must be an absolute path without ':' or ',', not {shown(path)}")
     # POSIX gives a leading // a meaning of its own, so normpath keeps it.
@@ -162,9 +162,9 @@ def _writable_path(path: str) -> str:
 
 
 def parse_volume(value: object) -> Mount:
-    """The mount that `HOST:TARGET`, `HOST:TARGET:ro` or `HOST:TARGET:rw` asks for; read-only unless `rw`.
+    """Return the mount of `HOST:TARGET`, `HOST:TARGET:ro` or `HOST:TARGET:rw`; read-only unless `rw`.
 
-    Raises ValueError for anything else.
+    Raises ValueError for any other text.
     """
     if isinstance(value, Mount):
         return value
@@ -238,7 +238,7 @@ Prewarm = dict[str, Annotated[int, whole(0, 1000)]]
 
 
 def _failure(value: object) -> str:
-    """One of `retries.on`."""
+    """Return one item of `retries.on` as text. Raises ValueError."""
     status = value if isinstance(value, int) and not isinstance(value, bool) else None
     if isinstance(value, str) and value.isascii() and value.isdigit():
         status = int(value)
@@ -256,14 +256,14 @@ def _failures(value: object) -> object:
 
 
 class RetryKeys(BaseModel):
-    """How accepted calls that fail are tried again."""
+    """The keys of `retries`: rules for repeating accepted calls that fail."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     attempts: Annotated[int, whole(1, 100)] = 3
-    """Runs of the function, the first one included."""
+    """Runs of the function at most, the first one included."""
     backoff: Annotated[Duration, duration_between("1ms", "24h")] = 1.0
-    """Seconds of pause after the first failure; each further one doubles it."""
+    """Seconds of pause after the first failure; each further failure doubles it."""
     max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 300.0
     on: Annotated[tuple[Annotated[str, BeforeValidator(_failure)], ...], BeforeValidator(_failures)] = (
         FAILURE_KINDS
@@ -271,7 +271,7 @@ class RetryKeys(BaseModel):
 
 
 def is_callback(url: str) -> bool:
-    """Whether a URL has the form that a callback's must have."""
+    """Return whether a URL has the form of a callback URL."""
     try:
         parse_callback(url)
     except ValueError:

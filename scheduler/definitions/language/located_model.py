@@ -1,4 +1,4 @@
-"""Reads a YAML file into models and notes every fault by position: what the sections of functions.yaml share."""
+"""Reader that turns a YAML file into models and records every fault with its position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scheduler.definitions.language.faults import Fault, shown
 from scheduler.definitions.language.located_yaml import KeyPath, read
 
 _RULE = "rule"
-"""Type of the validation error that stands for the rules between keys."""
-_TEXTS = ("env", "labels", "command")
-"""Keys whose values are text, also where they look like numbers."""
+"""Type of pydantic's error for a broken rule between keys."""
+_TEXT_KEYS = ("env", "labels", "command")
+"""Keys with text values, even where a value looks like a number."""
 _MAY_BE_NULL = frozenset({"max_invocations"})
 
 
 class Keys(BaseModel):
-    """Immutable; refuses unknown keys. Durations and sizes are given as text with units."""
+    """The keys of one mapping in functions.yaml. Immutable; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -36,7 +36,7 @@ class Keys(BaseModel):
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys: the key to blame, or "", and a message."""
         return iter(())
 
 
@@ -44,7 +44,7 @@ _Model = TypeVar("_Model", bound=Keys)
 
 
 class Reader:
-    """One file that is read. Notes a fault and goes on."""
+    """One pass over one file. It records a fault and goes on, so that all are reported together."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -54,13 +54,16 @@ class Reader:
     def model(
         self, model: type[_Model], keys: dict[str, Any], own: dict[str, Any], path: KeyPath
     ) -> tuple[_Model | None, set[object]]:
-        """The model of `keys`, or None, and the keys at fault. `own` are those that stand at `path`."""
+        """Return the model of `keys`, or None if it has faults, and the keys at fault.
+
+        `own` are the keys that are written at `path`; the others come from `defaults`.
+        """
         made = None
         faulty: set[object] = {
             key for key, value in keys.items() if value is None and key not in _MAY_BE_NULL
         }
         for key in faulty:
-            self.fault((*path, str(key)), "has no value; write one, or take the key out")
+            self.fault((*path, str(key)), "has no value; write one, or remove the key")
         try:
             made = model.model_validate({key: value for key, value in keys.items() if key not in faulty})
         except ValidationError as error:
@@ -72,58 +75,58 @@ class Reader:
         return made, faulty
 
     def validation_faults(self, error: ValidationError, path: KeyPath) -> set[object]:
-        """Note what pydantic found below `path`; the keys at fault."""
+        """Record the faults that pydantic found below `path`; return the keys at fault."""
         blamed: set[object] = set()
         for detail in error.errors():
-            if detail["type"] != _RULE:  # rules are told one by one, with their keys
+            if detail["type"] != _RULE:  # `model` reports each broken rule with its key
                 where = tuple(part for part in detail["loc"] if part != "[key]")
                 self.fault((*path, *where), message_of(detail))
                 blamed |= set(where[:1])
         return blamed
 
     def mapping(self, root: dict[str, Any], key: str) -> dict[str, Any]:
-        """The mapping at a root key, empty if the key is absent or at fault."""
+        """Return the mapping at a root key; empty if the key is absent or at fault."""
         value = root.get(key, {})
         if isinstance(value, dict):
             return value
-        self.fault((key,), f"must be a mapping, {{}} if it is to be empty, not {shown(value)}")
+        self.fault((key,), f"must be a mapping, or {{}} for an empty one, not {shown(value)}")
         return {}
 
     def known(self, keys: dict[str, Any], allowed: Sequence[str], path: KeyPath) -> dict[str, Any]:
-        """The keys that are allowed here, with text instead of numbers where text is wanted."""
+        """Return the allowed keys, numbers as text where text is wanted. Every other key is a fault."""
         for key in keys:
             if key not in allowed:
                 self.fault((*path, key), no_such("key", key, allowed))
         known = {key: value for key, value in keys.items() if key in allowed}
         return {
-            key: self._as_written(value, (*path, key)) if key in _TEXTS else value
+            key: self._as_written(value, (*path, key)) if key in _TEXT_KEYS else value
             for key, value in known.items()
         }
 
     def _as_written(self, value: object, path: KeyPath) -> object:
-        """`1.10` in `env` is the text 1.10, not the number 1.1."""
+        """Return numbers as the text they are written as: `1.10` in `env` means 1.10, not 1.1."""
         if isinstance(value, dict):
             return {key: self._as_written(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [self._as_written(item, (*path, index)) for index, item in enumerate(value)]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return self.document.place(path).text if is_number else value
+        return self.document.position(path).text if is_number else value
 
     def fault(self, path: KeyPath, message: str) -> None:
-        """Note a fault; within a part that is no YAML it is told already."""
+        """Record a fault at `path`, unless the value there has a fault of its YAML already."""
         if self.document.is_broken(path):
             return
-        place = self.document.place(path)
+        position = self.document.position(path)
         named = ".".join(
             part if re.fullmatch(r"[\w/-]+", str(part)) else shown(part) for part in map(str, path)
         )
         self.faults.append(
-            Fault(self.file, place.line, place.column, f"{named}: {message}" if path else message)
+            Fault(self.file, position.line, position.column, f"{named}: {message}" if path else message)
         )
 
 
 def message_of(detail: ErrorDetails) -> str:
-    """What is wrong with a value, in words of ours."""
+    """Return the message for a fault that pydantic found."""
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     if detail["type"] == "literal_error":
@@ -131,19 +134,19 @@ def message_of(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return "is missing; write it"
     if detail["type"] == "extra_forbidden":
-        return "is no key that is known here; take it out"
+        return "is not a known key here; remove it"
     if detail["type"] in ("dict_type", "model_type"):
         return f"must be a mapping, like {{key: value}}, not {shown(detail['input'])}"
     return detail["msg"]
 
 
 def no_such(what: str, name: str, allowed: Sequence[str]) -> str:
-    """That a name is not known, and which one may be meant."""
+    """Return a message that a name does not exist, with the nearest one or all that do."""
     near = difflib.get_close_matches(name, allowed, n=1)
     advice = f"did you mean `{near[0]}`?" if near else f"allowed: {listed(allowed) or 'none is declared'}"
     return f"there is no {what} {shown(name)}; {advice}"
 
 
 def listed(names: Collection[object]) -> str:
-    """Names as a list in a sentence."""
+    """Return names as a list for a sentence."""
     return ", ".join(map(str, names))

@@ -1,9 +1,8 @@
-"""YAML as plain data, with the place of every value.
+"""YAML as plain data, with the position of every value.
 
-Only what a definitions file needs, so that nothing in it surprises: one document of mappings, lists and
-scalars. A plain scalar is null, true or false, a decimal number, or text: `yes`, `on`, `0755`, `12:30` and
-`2024-01-31` are text, as in YAML 1.2. Duplicate keys, keys that are no text, aliases, merge keys and tags are
-faults.
+It reads only what a definitions file needs, so that nothing surprises: one document of mappings, lists and scalars.
+A plain scalar is null, true or false, a decimal number, or text. `yes`, `on`, `0755`, `12:30` and `2024-01-31` are
+text, as in YAML 1.2. Duplicate keys, keys that are not text, aliases, merge keys and tags are faults.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import yaml
 
 from scheduler.definitions.language.faults import Fault, shown
 
-MAX_FILE = 2**20
-"""Bytes of the largest file that is read."""
+MAX_FILE_BYTES = 2**20
+"""Largest file that is read: room for some thousand functions."""
 MAX_DEPTH = 16
-"""Levels of nesting; a definitions file needs five."""
+"""Levels of nesting at most; a definitions file needs five."""
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -30,11 +29,11 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})?\.[0-9]{1,15}(?:[eE][-+]?[0-9]{1,2})?")
 
 KeyPath = tuple[str | int, ...]
-"""The way from the root to a value: keys of mappings and indices of lists."""
+"""Path from the root to a value: keys of mappings and indices of lists."""
 
 
 class Position(NamedTuple):
-    """Where a value starts, counting from 1, and the text of a scalar as it is written."""
+    """The line and column where a value starts, from 1, and the text of a scalar as it is written."""
 
     line: int
     column: int
@@ -43,76 +42,83 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's data with places. What `broken` names has a fault already, and its value is None."""
+    """The data of a file with positions. Values at the paths in `broken` have a fault already and are None."""
 
     data: object
-    places: Mapping[KeyPath, Position]
+    positions: Mapping[KeyPath, Position]
     faults: tuple[Fault, ...]
     broken: frozenset[KeyPath]
 
-    def place(self, path: KeyPath) -> Position:
-        """Where the value at `path` is, or else the nearest mapping or list that should hold it."""
-        while path and path not in self.places:
+    def position(self, path: KeyPath) -> Position:
+        """Return where the value at `path` is, else the nearest mapping or list that should hold it."""
+        while path and path not in self.positions:
             path = path[:-1]
-        return self.places.get(path, Position(1, 1))
+        return self.positions.get(path, Position(1, 1))
 
     def is_broken(self, path: KeyPath) -> bool:
-        """Whether the value at `path`, or one around it, has a fault already."""
+        """Return whether the value at `path`, or one around it, has a fault already."""
         return any(path[:length] in self.broken for length in range(len(path) + 1))
 
 
 def read(file: Path) -> Document:
-    """Read a file. Never raises: that it is unreadable or no YAML is told by the document's `faults`."""
+    """Read a file. Never raises: if it cannot be read or is not YAML, the document's `faults` say so."""
     try:
         if not file.exists():
-            return _unreadable(file, Position(1, 1), "there is no such file; name another with --functions")
+            return _unreadable(
+                file, Position(1, 1), "this file does not exist; name another with --functions"
+            )
         if not file.is_file():
-            return _unreadable(file, Position(1, 1), "is not a file; a text file in YAML is wanted")
+            return _unreadable(file, Position(1, 1), "is not a file; name a text file in YAML")
         with file.open("rb") as stream:
-            data = stream.read(MAX_FILE + 1)
+            data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return _unreadable(file, Position(1, 1), f"cannot be read: {error.strerror}")
-    if len(data) > MAX_FILE:
-        return _unreadable(file, Position(1, 1), f"is larger than {MAX_FILE} bytes, the most that is read")
+    if len(data) > MAX_FILE_BYTES:
+        return _unreadable(
+            file, Position(1, 1), f"is larger than {MAX_FILE_BYTES} bytes, the most that is read; shorten it"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        place = _place_of_index(data[: error.start].decode(), error.start)
+        position = _position_of_index(data[: error.start].decode(), error.start)
         return _unreadable(
-            file, place, f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+            file, position, f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         )
     return parse(text, file)
 
 
 def parse(text: str, file: Path) -> Document:
-    """Parse YAML text; `file` is only for the faults."""
+    """Parse YAML text; `file` is named in the faults."""
     return _YamlParser(text, file).document()
 
 
-def _unreadable(file: Path, place: Position, message: str) -> Document:
-    return Document(None, {}, (Fault(file, place.line, place.column, message),), frozenset({()}))
+def _unreadable(file: Path, position: Position, message: str) -> Document:
+    return Document(None, {}, (Fault(file, position.line, position.column, message),), frozenset({()}))
 
 
-def _place_of_index(text: str, index: int) -> Position:
+def _position_of_index(text: str, index: int) -> Position:
     before = text[:index]
     return Position(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
 
 
 class _StopError(Exception):
-    """Nothing after this place can be understood."""
+    """The rest of the text cannot be understood."""
 
-    def __init__(self, place: Position, message: str) -> None:
+    def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
-        self.place = place
+        self.position = position
 
 
 class _YamlParser:
-    """Builds the data from PyYAML's events. As aliases are not followed, it costs what the file is long."""
+    """One reading of one text. It builds the data from PyYAML's events.
+
+    Aliases are not followed, so the cost grows with the length of the text only.
+    """
 
     def __init__(self, text: str, file: Path) -> None:
         self.text = text
         self.file = file
-        self.places: dict[KeyPath, Position] = {}
+        self.positions: dict[KeyPath, Position] = {}
         self.faults: list[Fault] = []
         self.broken: set[KeyPath] = set()
 
@@ -121,17 +127,17 @@ class _YamlParser:
         try:
             data = self._root()
         except _StopError as stop:
-            self._fault(stop.place, str(stop))
+            self._fault(stop.position, str(stop))
             self.broken.add(())
-        return Document(data, self.places, tuple(self.faults), frozenset(self.broken))
+        return Document(data, self.positions, tuple(self.faults), frozenset(self.broken))
 
     def _root(self) -> object:
         try:
             self.loader: Any = yaml.SafeLoader(self.text)
         except yaml.reader.ReaderError as error:
-            place = _place_of_index(self.text, error.position)
+            position = _position_of_index(self.text, error.position)
             raise _StopError(
-                place, f"character U+{ord(self.text[error.position]):04X} is not allowed; remove it"
+                position, f"character U+{ord(self.text[error.position]):04X} is not allowed; remove it"
             ) from None
         self._next()
         start = self._next()
@@ -143,66 +149,71 @@ class _YamlParser:
         self._next()
         end = self._next()
         if not isinstance(end, yaml.StreamEndEvent):
-            raise _StopError(_place(end), "a second document starts here; put everything into one document")
+            raise _StopError(
+                _position(end), "a second document starts here; put everything into one document"
+            )
         return data
 
     def _next(self) -> Any:
-        """The next event; PyYAML's types do not tell which kind has which attributes."""
+        """Return the next event. Any: PyYAML's types do not say which kind has which attributes."""
         try:
             return self.loader.get_event()
         except yaml.MarkedYAMLError as error:
-            raise self._no_yaml(error) from None
+            raise self._stop_at(error) from None
         except (ValueError, OverflowError):
-            # PyYAML lets these through for an escape or a %YAML directive with a number out of range.
+            # PyYAML raises these for an escape or a %YAML directive with a number out of range.
             mark = self.loader.get_mark()
             raise _StopError(
                 Position(mark.line + 1, mark.column + 1), "not YAML: a number is out of range here"
             ) from None
 
-    def _no_yaml(self, error: yaml.MarkedYAMLError) -> _StopError:
+    def _stop_at(self, error: yaml.MarkedYAMLError) -> _StopError:
         mark = error.problem_mark or error.context_mark or self.loader.get_mark()
-        place = Position(mark.line + 1, mark.column + 1)
+        position = Position(mark.line + 1, mark.column + 1)
         if self.text[mark.index : mark.index + 1] == "\t":
-            return _StopError(place, "a tab where YAML wants spaces; indent with spaces")
+            return _StopError(position, "a tab cannot indent YAML; indent with spaces")
         problem = f"{error.context}, {error.problem}" if error.context else f"{error.problem}"
-        return _StopError(place, f"not YAML: {problem}")
+        return _StopError(position, f"not YAML: {problem}")
 
     def _value(self, event: Any, path: KeyPath) -> object:
-        place = _place(event)
-        self.places.setdefault(path, place)  # of two values with one key, the first one's is kept
+        position = _position(event)
+        self.positions.setdefault(path, position)  # the first of two values with one key keeps its position
         if len(path) > MAX_DEPTH:
-            raise _StopError(place, f"nested deeper than {MAX_DEPTH} levels; nothing here needs so many")
+            raise _StopError(position, f"nested deeper than {MAX_DEPTH} levels; nothing here needs so many")
         if isinstance(event, yaml.AliasEvent):
             shared = "write the value out, or put what functions share under `defaults`"
-            self._break(path, place, f"aliases (*{event.anchor}) are not supported; {shared}")
+            self._break(path, position, f"aliases (*{event.anchor}) are not supported; {shared}")
             return None
         if event.tag is not None:
-            self._break(path, place, f"tags ({shown(event.tag)}) are not supported; remove it")
+            self._break(path, position, f"tags ({shown(event.tag)}) are not supported; remove it")
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._list(path)
         if not _is_unicode(event.value):
-            self._break(path, place, "half of a surrogate pair is no character; write the character itself")
+            self._break(
+                path, position, "half of a surrogate pair is no character; write the character itself"
+            )
             return None
         return _plain(event.value) if event.style is None else event.value
 
     def _mapping(self, path: KeyPath) -> dict[str, object]:
         mapping: dict[str, object] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
-            key_place = _place(event)
+            key_place = _position(event)
             is_plain = isinstance(event, yaml.ScalarEvent) and event.style is None
             text = event.value if isinstance(event, yaml.ScalarEvent) else "?"
-            # A key's own place is of no use after this; its faults are at the value, so it is read aside.
-            key = _plain(text) if is_plain else self._aside(event, path)
+            # A fault of a key is reported at its value, so the key's own position is not kept.
+            key = _plain(text) if is_plain else self._read_key(event, path)
             value_event = self._next()
             value = self._value(value_event, (*path, text))
             if is_plain and text == "<<":
                 shared = "put what functions share under `defaults`"
-                self._fault(_place(value_event), f"merge keys (<<) are not supported; {shared}")
+                self._fault(_position(value_event), f"merge keys (<<) are not supported; {shared}")
             elif not isinstance(key, str) or not _is_unicode(key):
                 self._fault(
-                    _place(value_event), f'the key of this value is no text; quote it, like "{_safe(text)}":'
+                    _position(value_event),
+                    f'the key of this value is not text; quote it, like "{_safe(text)}":',
                 )
             elif key in mapping:
                 self._fault(key_place, f"the key {shown(key)} is here twice; remove one of the two")
@@ -210,13 +221,13 @@ class _YamlParser:
                 mapping[key] = value
         return mapping
 
-    def _aside(self, event: Any, path: KeyPath) -> object:
-        """Read a key that is no plain scalar. Its parts have faults, but no places that one could ask for."""
+    def _read_key(self, event: Any, path: KeyPath) -> object:
+        """Read a key that is not a plain scalar. Faults in it are recorded, positions of its parts are not."""
         if isinstance(event, yaml.ScalarEvent) and event.tag is None:
             return event.value
-        places = dict(self.places)
+        positions = dict(self.positions)
         key = self._value(event, (*path, "?"))
-        self.places = places
+        self.positions = positions
         return key
 
     def _list(self, path: KeyPath) -> list[object]:
@@ -225,21 +236,21 @@ class _YamlParser:
             values.append(self._value(event, (*path, len(values))))
         return values
 
-    def _break(self, path: KeyPath, place: Position, message: str) -> None:
+    def _break(self, path: KeyPath, position: Position, message: str) -> None:
         self.broken.add(path)
-        self._fault(place, message)
+        self._fault(position, message)
 
-    def _fault(self, place: Position, message: str) -> None:
-        self.faults.append(Fault(self.file, place.line, place.column, message))
+    def _fault(self, position: Position, message: str) -> None:
+        self.faults.append(Fault(self.file, position.line, position.column, message))
 
 
-def _place(event: Any) -> Position:
+def _position(event: Any) -> Position:
     text = event.value if isinstance(event, yaml.ScalarEvent) else ""
     return Position(event.start_mark.line + 1, event.start_mark.column + 1, text)
 
 
 def _plain(text: str) -> object:
-    """The value of a scalar without quotes."""
+    """Return the value of a scalar without quotes."""
     if text in _NULL:
         return None
     if text in _BOOL:

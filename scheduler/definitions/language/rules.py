@@ -1,7 +1,7 @@
-"""Rules between the keys of a function: which belong together, and which shut each other out.
+"""Rules between the keys of a function: keys that need each other, and keys that exclude each other.
 
-Each gives (key to blame, or "" for the function; message). They take values as they are written or as they
-are in the model, and skip those of a wrong type: that fault is told by the key's own type.
+Each yields pairs: the key to blame, or "" for the whole function, and a message. Values come as they are written or
+from the model. A value of a wrong type is skipped: the key's own type reports it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pool.engine.base import Mount
 from scheduler.definitions.language.faults import shown
 
 Blame = tuple[str, str]
+"""Key at fault, or "" for the whole mapping, and the message."""
 
 
 def shared_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
-    """Of keys that every kind of function has."""
+    """Yield the faults between keys that every kind of function has."""
     least, most = keys.get("min_instances"), keys.get("max_instances", 16)
     if isinstance(least, int) and isinstance(most, int) and least > most:
         yield "min_instances", f"is {least}, more than `max_instances`, {most}; lower it or raise the other"
@@ -26,7 +27,7 @@ def shared_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
 
 
 def function_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
-    """Of all keys of a function, by its kind."""
+    """Yield the faults between all keys of a function, by its kind."""
     yield from shared_faults(keys)
     if "runtime" in keys and "image" in keys:
         yield "image", "a function has either `runtime` (Python code) or `image`; remove one of the two"

@@ -1,4 +1,4 @@
-"""When a schedule fires, and how it treats fires that cannot start in time. Pure."""
+"""Timetable of a schedule: when it fires, and how it treats a fire that cannot start in time. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CatchUp = Literal["none", "last", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """When a schedule fires, and what is done where it cannot. `jitter` in seconds: fires stay in order."""
+    """A schedule's times and its rules for missed and overlapping fires. `jitter` in seconds; fires stay in order."""
 
     name: str
     cron: Cron
@@ -23,7 +23,7 @@ class Timetable:
     jitter: float = 0.0
 
     def delay(self, scheduled: float) -> float:
-        """Seconds that the fire of this time is put off: the same however often it is asked."""
+        """Return by how many seconds the fire of this time is put off; always the same for one time."""
         if not self.jitter:
             return 0.0
         following = next(self.cron.after(scheduled), None)
@@ -32,6 +32,6 @@ class Timetable:
         return most * int.from_bytes(digest[:4]) / 2**32
 
     def next(self, considered: float) -> float | None:
-        """When the first fire after this time is due, its delay included; None: never."""
+        """Return when the first fire after this time is due, delay included, or None if it never fires again."""
         scheduled = next(self.cron.after(considered), None)
         return None if scheduled is None else scheduled + self.delay(scheduled)

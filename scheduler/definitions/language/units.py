@@ -41,7 +41,7 @@ _SIZE = re.compile(rf"({_NUMBER})({'|'.join(_BYTES)})")
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a text like `250ms`, `30s`, `10m`, `24h`, `7d` or `1h30m`. Else raises ValueError."""
+    """Return the seconds of a text like `250ms`, `30s`, `10m`, `24h`, `7d` or `1h30m`. Raises ValueError."""
     text = _text_with_unit(value, "{0}s, {0}m or {0}ms", "duration")
     match = _DURATION.fullmatch(text)
     if not text or match is None:
@@ -53,9 +53,9 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """Bytes of a text like `64KiB`, `128MiB`, `1GiB` (powers of 1024), `5MB` (powers of 1000) or `12B`.
+    """Return the bytes of a text like `64KiB`, `128MiB`, `1GiB` (powers of 1024), `5MB` (powers of 1000) or `12B`.
 
-    A fraction of a byte is rounded. Raises ValueError for anything else.
+    A fraction of a byte is rounded. Raises ValueError for any other text.
     """
     text = _text_with_unit(value, "{0}MiB or {0}MB", "size")
     match = _SIZE.fullmatch(text)
@@ -67,7 +67,7 @@ def parse_size(value: object) -> int:
 
 
 def _text_with_unit(value: object, advice: str, kind: str) -> str:
-    """The value, if it is text; raises ValueError with advice for a bare number and for what is no text."""
+    """Return the value as text. Raises ValueError, with advice, for a bare number and for any other type."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
@@ -80,7 +80,7 @@ def _text_with_unit(value: object, advice: str, kind: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """The text that `parse_duration` reads as these seconds, to the microsecond, without days."""
+    """Return the text that `parse_duration` reads as these seconds, to the microsecond."""
     milliseconds = round(seconds * 1000, 3)
     if milliseconds != int(milliseconds):
         return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
@@ -92,7 +92,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(size: int) -> str:
-    """The text that `parse_size` reads as these bytes, in the largest unit that divides them."""
+    """Return the text that `parse_size` reads as these bytes, in the largest unit that divides them."""
     for unit, length in _BYTES.items():
         if size and size % length == 0:
             return f"{size // length}{unit}"
@@ -109,7 +109,7 @@ Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, 
 
 
 def duration_between(low: str, high: str) -> AfterValidator:
-    """For `Annotated[Duration, ...]`: refuse what is shorter than `low` or longer than `high`."""
+    """Return a check for `Annotated[Duration, ...]` that refuses values below `low` or above `high`."""
     shortest, longest = parse_duration(low), parse_duration(high)
 
     def check(seconds: float) -> float:
@@ -121,7 +121,7 @@ def duration_between(low: str, high: str) -> AfterValidator:
 
 
 def size_between(low: str, high: str) -> AfterValidator:
-    """For `Annotated[Size, ...]`: refuse what is smaller than `low` or larger than `high`."""
+    """Return a check for `Annotated[Size, ...]` that refuses values below `low` or above `high`."""
     smallest, largest = parse_size(low), parse_size(high)
 
     def check(size: int) -> int:

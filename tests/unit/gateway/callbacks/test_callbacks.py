@@ -47,8 +47,8 @@ URL = "https://hooks.example.com/done?key=k"
         ("https://a.example/a b", "without spaces"),
         ("https://a.example/\r\nx: y", "without spaces"),
         ("https://ä.example/", "without spaces"),
-        ("https://a.example:99999/", "is no URL"),
-        ("https://[::1/", "is no URL"),
+        ("https://a.example:99999/", "is not a URL"),
+        ("https://[::1/", "is not a URL"),
         ("https://[v1.a.example]/", "must have a host"),
         ("https://a.example\\@b.example/", "must begin with"),
         ("http://127.1/", "must have a host"),
@@ -82,7 +82,7 @@ def test_nothing_is_allowed_but_what_is_listed() -> None:
         assert numbers.fault_of(url) is not None
     assert Allowed(["*"]).fault_of("http://127.0.0.1/") is not None, "an address is no name"
     for entry in ("https://a.example", "a b", "*.*.example", "10.0.0.1/24", ""):
-        with pytest.raises(ValueError, match="no name like"):
+        with pytest.raises(ValueError, match="write a name like"):
             Allowed([entry])
 
 

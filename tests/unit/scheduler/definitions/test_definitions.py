@@ -69,7 +69,7 @@ FAULTY = [
     ("version: 1\nfunctions: §]\n", "not YAML"),
     ("version: 1\nfunctions: {a: {image: x}\n§", "not YAML: while parsing a flow mapping"),
     ('version: 1\nfunctions: {}\nx: "open\n§', "not YAML: while scanning a quoted scalar"),
-    ("version: 1\nfunctions:\n§\tf: {image: x}\n", "a tab where YAML wants spaces"),
+    ("version: 1\nfunctions:\n§\tf: {image: x}\n", "a tab cannot indent YAML"),
     ("version: 1\nfunctions: a§: b\n", "not YAML: mapping values are not allowed here"),
     ("version: 1\nfunctions: {}\n§--- \nversion: 1\n", "a second document starts here"),
     ("version: 1\nfunctions: §\x07\n", "character U+0007 is not allowed"),
@@ -84,9 +84,9 @@ FAULTY = [
     (IMAGE + "    memory: 64MiB\n    §memory: 64MiB\n", "the key 'memory' is here twice"),
     (IMAGE + "    env: {A: 1, §A: 2}\n", "the key 'A' is here twice"),
     (IMAGE + "    env: {A: 1, §'A': 2}\n", "the key 'A' is here twice"),
-    ("version: 1\nfunctions:\n  8: §{image: x}\n", 'the key of this value is no text; quote it, like "8":'),
-    ("version: 1\nfunctions:\n  true: §{image: x}\n", "the key of this value is no text"),
-    ("version: 1\nfunctions:\n  ? [a, b]\n  : §{image: x}\n", "the key of this value is no text"),
+    ("version: 1\nfunctions:\n  8: §{image: x}\n", 'the key of this value is not text; quote it, like "8":'),
+    ("version: 1\nfunctions:\n  true: §{image: x}\n", "the key of this value is not text"),
+    ("version: 1\nfunctions:\n  ? [a, b]\n  : §{image: x}\n", "the key of this value is not text"),
     ("version: 1\nfunctions: {}\ndefaults: &a {}\nprewarm: §*a\n", "aliases (*a) are not supported"),
     (
         "version: 1\nfunctions:\n  f:\n    <<: §{image: x}\n    image: y\n",
@@ -104,8 +104,8 @@ FAULTY = [
     ("version: §'1'\nfunctions: {}\n", "version: must be 1, not '1'"),
     ("version: §true\nfunctions: {}\n", "version: must be 1, not true"),
     ("version: §1.0.0\nfunctions: {}\n", "version: must be 1, not '1.0.0'"),
-    ("version: 1\nfunctions: §[]\n", "functions: must be a mapping, {} if it is to be empty, not a list"),
-    ("version: 1\nfunctions:§\n", "functions: must be a mapping, {} if it is to be empty, not nothing"),
+    ("version: 1\nfunctions: §[]\n", "functions: must be a mapping, or {} for an empty one, not a list"),
+    ("version: 1\nfunctions:§\n", "functions: must be a mapping, or {} for an empty one, not nothing"),
     ("version: 1\nfunctions: {}\ndefaults: §3\n", "defaults: must be a mapping"),
     ("version: 1\nfunctions: {}\nfunction: §{}\n", "there is no key 'function'; did you mean `functions`?"),
     ("version: 1\nfunctions: {}\nzzz: §1\n", "'zzz'; allowed: version, defaults, prewarm, functions"),
@@ -261,7 +261,7 @@ FAULTY = [
         IMAGE + "    retries: {attempts: §0}\n",
         "retries.attempts: must be a whole number from 1 to 100, not 0",
     ),
-    (IMAGE + "    retries: {atempts: §2}\n", "retries.atempts: is no key that is known here; take it out"),
+    (IMAGE + "    retries: {atempts: §2}\n", "retries.atempts: is not a known key here; remove it"),
     (IMAGE + "    retries: {backoff: §1}\n", "retries.backoff: 1 has no unit"),
     (
         IMAGE + "    retries: {on: [crash, §crashes]}\n",
@@ -370,17 +370,17 @@ def test_the_message_is_all_faults_a_line_each(file: Path) -> None:
         load(file)
     assert str(caught.value).splitlines() == [
         f"{file}:1:10: version: must be 1, not 2",
-        f"{file}:2:12: functions: must be a mapping, {{}} if it is to be empty, not a list",
+        f"{file}:2:12: functions: must be a mapping, or {{}} for an empty one, not a list",
     ]
 
 
 @pytest.mark.parametrize(
     ("make", "line", "column", "message"),
     [
-        (lambda file: None, 1, 1, "there is no such file"),
+        (lambda file: None, 1, 1, "this file does not exist"),
         (lambda file: file.mkdir(), 1, 1, "is not a file"),
         (lambda file: os.mkfifo(file), 1, 1, "is not a file"),
-        (lambda file: file.symlink_to(file), 1, 1, "there is no such file"),
+        (lambda file: file.symlink_to(file), 1, 1, "this file does not exist"),
         (lambda file: file.symlink_to("/proc/self/mem"), 1, 1, "cannot be read: "),
         (lambda file: file.write_bytes(b"version: 1\n# \xff\n"), 2, 3, "byte 0xff is not UTF-8"),
         (lambda file: file.write_bytes("# äöü".encode() + b"\xc3"), 1, 6, "byte 0xc3 is not UTF-8"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from scheduler.definitions.language.filters import DEEPEST, Filter, match_all, matches
+from scheduler.definitions.language.filters import MAX_FILTER_DEPTH, Filter, match_all, matches
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import (
     BATCH,
@@ -282,7 +282,7 @@ def nested(levels: int) -> dict[str, Any]:
         {"exact": None},
         {"all": [{"any": None}]},
         {"sql": "true"},
-        nested(DEEPEST + 1),
+        nested(MAX_FILTER_DEPTH + 1),
     ],
     ids=str,
 )
@@ -292,7 +292,7 @@ def test_what_is_no_filter_is_refused(keys: dict[str, Any]) -> None:
 
 
 def test_filters_may_be_as_deep_as_it_says() -> None:
-    assert matches(Filter.model_validate(nested(DEEPEST)), {"a": "b"}) is (DEEPEST % 2 == 1)
+    assert matches(Filter.model_validate(nested(MAX_FILTER_DEPTH)), {"a": "b"}) is (MAX_FILTER_DEPTH % 2 == 1)
 
 
 attributes = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["x", "xy", "yx"]), max_size=3)

@@ -59,9 +59,9 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ('{schedule: "* * * * *", workflow: §v}', "workflow: there is no workflow 'v'; allowed: w"),
         ('{schedule: "* * * * *", job: §j}', "job: there is no job 'j'"),
         ('{schedule: "* * * * *", function: f, workflow: §w}', "workflow: cannot be beside `function`"),
-        ('{schedule: §"* * *", function: f}', "schedule: '* * *' is no cron expression"),
+        ('{schedule: §"* * *", function: f}', "schedule: '* * *' is not a cron expression"),
         ("{schedule: §5, function: f}", "schedule: must be a cron expression"),
-        ('{schedule: "* * * * *", timezone: §Mars, function: f}', "timezone: 'Mars' is no time zone"),
+        ('{schedule: "* * * * *", timezone: §Mars, function: f}', "timezone: 'Mars' is not a time zone"),
         ('{schedule: "* * * * *", overlap: §no, function: f}', "overlap: must be 'skip', 'queue' or 'allow'"),
         (
             '{schedule: "* * * * *", catch_up: §some, function: f}',
@@ -74,7 +74,10 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("{events: {filters: §[]}, function: f}", "filters: must be a list with at least one filter"),
         ("{events: {filters: [§{exct: {a: b}}]}, function: f}", "events.filters.0: must have one of exact"),
         ("{events: {filters: [{exact: {a: §1}}]}, function: f}", "exact.a: must be text that is not empty"),
-        ("{events: {filters: [§{exact: }]}, function: f}", "events.filters.0: `exact` is empty; write what"),
+        (
+            "{events: {filters: [§{exact: }]}, function: f}",
+            "events.filters.0: `exact` is empty; write the text",
+        ),
         (
             "{webhook: {signature: standard, secret_env: §ONLY_A_PREFIX}, function: f}",
             "not base64 of any bytes",

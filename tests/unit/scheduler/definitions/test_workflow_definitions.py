@@ -125,7 +125,7 @@ def test_a_step_that_needs_itself_is_a_circle(tmp_path: Path) -> None:
         ),
         (
             'w: {steps: {a: {function: f, input: "input."}}}',
-            "6:39: workflows.w.steps.a.input: is no JMESPath expression: Expecting: ",
+            "6:39: workflows.w.steps.a.input: is not a JMESPath expression: Expecting: ",
         ),
         (
             "w: {steps: {a: {function: f, when: true}}}",
@@ -141,7 +141,7 @@ def test_a_step_that_needs_itself_is_a_circle(tmp_path: Path) -> None:
         ),
         (
             "w: {steps: {a: {function: f, input: item.x}}}",
-            "6:39: workflows.w.steps.a.input: begins with `item`, which is not there; it can begin with input, "
+            "6:39: workflows.w.steps.a.input: begins with `item`, which does not exist; it can begin with input, "
             "steps.NAME",
         ),
         (

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.definitions.language.expressions import (
-    LONGEST,
+    MAX_EXPRESSION_CHARACTERS,
     ExpressionError,
     evaluate,
     is_true,
@@ -72,10 +72,10 @@ def test_it_is_known_which_steps_an_expression_looks_at(text: str, named: set[st
         ("@", "takes everything together"),
         ("imput.x", "begins with `imput`"),
         ("[*].x", "takes everything together"),
-        ("a.", "is no JMESPath expression"),
-        ("", "is no JMESPath expression"),
-        ("nofunc(", "is no JMESPath expression"),
-        ("a" * (LONGEST + 1), "4097 characters"),
+        ("a.", "is not a JMESPath expression"),
+        ("", "is not a JMESPath expression"),
+        ("nofunc(", "is not a JMESPath expression"),
+        ("a" * (MAX_EXPRESSION_CHARACTERS + 1), "4097 characters"),
         ("!" * 4000 + "a", "nested too deep"),
     ],
 )
