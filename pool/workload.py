@@ -60,7 +60,7 @@ class Workload:
     container: ContainerSpec
     """Prototype: name, labels and the socket folder are added for each instance."""
     tenant: str = DEFAULT_TENANT
-    """Who owns the function."""
+    """Owner of the function."""
     private: bool = False
     """The function belongs to one job."""
     concurrency: int = 1
