@@ -13,7 +13,7 @@ PAGES = ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", ".github/pull_r
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 PATH = re.compile(r"[\w.-]+/(?:[\w.-]+/)*(?:[\w-]+\.\w+)?|[\w-]+\.(?:md|yaml|toml)")
 """A path with a folder, or a file of the root by its ending."""
-CHANGES = ("a new key of functions.yaml", "a new problem", "a new metric", "a new command")
+CHANGES = ("a new key of functions.yaml", "a new problem", "a new metric", "a new contract", "a new command")
 """Changes that the table must have."""
 
 

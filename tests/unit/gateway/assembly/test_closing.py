@@ -31,7 +31,7 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.jobs.jobs import Jobs
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.triggers.schedules import Schedules
-from scheduler.workflows.runs import Runs
+from scheduler.workflows.runs import WorkflowRuns
 
 PARTS: list[tuple[type, str, str]] = [
     (Dispatcher, "close", "dispatcher"),
@@ -40,7 +40,7 @@ PARTS: list[tuple[type, str, str]] = [
     (Deliverer, "close", "deliverer of callbacks"),
     (Sender, "close", "sender of callbacks"),
     (Schedules, "stop", "schedules"),
-    (Runs, "close", "workflow runs"),
+    (WorkflowRuns, "close", "workflow runs"),
     (Worker, "close", "worker"),
     (Jobs, "close", "jobs"),
     (SqliteStore, "close", "store"),

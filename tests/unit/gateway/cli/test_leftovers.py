@@ -25,10 +25,10 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryEngine]
     async def unprotect(bridge: str) -> None:
         bridges.remove(bridge)
 
-    async def available() -> None:
+    async def why_unavailable() -> None:
         return None
 
-    monkeypatch.setattr(firewall, "available", available)
+    monkeypatch.setattr(firewall, "why_unavailable", why_unavailable)
     monkeypatch.setattr(firewall, "protected_bridges", protected)
     monkeypatch.setattr(firewall, "unprotect", unprotect)
     engine = MemoryEngine(LoopClock())
