@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from pool.adoption.records import Records
-from pool.backoff import jitter
+from pool.backoff import Backoff, Retries, jitter
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
@@ -30,8 +30,8 @@ from pool.workload import Workload
 
 log = logging.getLogger("hearth.pool")
 
-REMOVE_RETRY = (0.2, 5.0)
-"""Seconds until a removal that failed is tried again: first, and at most (doubled each time)."""
+REMOVE_RETRY = Backoff(0.2, 5.0)
+"""Pauses until a removal that failed is tried again."""
 INSTANCE_LOG = 64 * 1024
 SLOW_START = 1.0
 """Seconds that a function's own program has, once its container runs, before starts of others wait for it no more."""
@@ -307,25 +307,7 @@ class Pool:
         if start is not None and not start.done():
             start.cancel()
             await asyncio.wait((start,))
-        pause, longest = REMOVE_RETRY
-        while True:
-            try:
-                await self._launcher.destroy(instance)
-                break
-            except Exception as error:  # it may still be running: it counts until it is known to be gone
-                if isinstance(error, EngineDown):  # nothing was asked, and the guard has said so once for all
-                    pause = max(pause, error.retry_after)
-                else:
-                    unforeseen = None if isinstance(error, EngineError) else error
-                    log.warning(
-                        "could not remove %r, trying again within %.1f s: %s",
-                        instance,
-                        pause,
-                        error,
-                        exc_info=unforeseen,
-                    )
-                await self.clock.sleep(pause * jitter())
-                pause = REMOVE_RETRY[0] if isinstance(error, EngineDown) else min(2 * pause, longest)
+        await self._destroy_surely(instance)
         await self.freezer.finished(instance)
         self.ledger.enter(instance, State.GONE, self.clock.now())
         self._metrics.removals.labels(instance.reason).inc()
@@ -334,6 +316,28 @@ class Pool:
         self._removals.pop(instance.id, None)
         if self.listener is not None:
             self.listener.capacity_freed()
+
+    async def _destroy_surely(self, instance: Instance) -> None:
+        """Return when an instance's container is known to be gone: until then it counts, for it may still run."""
+        retries = Retries(REMOVE_RETRY)
+        while True:
+            try:
+                await self._launcher.destroy(instance)
+                return
+            except EngineDown as error:  # nothing was asked, and the guard has logged why
+                retries.succeeded()
+                pause = error.retry_after * jitter()
+            except Exception as error:
+                pause = retries.failed()
+                unforeseen = None if isinstance(error, EngineError) else error
+                log.warning(
+                    "could not remove %r, trying again in %.1f s: %s",
+                    instance,
+                    pause,
+                    error,
+                    exc_info=unforeseen,
+                )
+            await self.clock.sleep(pause)
 
     async def close(self, keep_warm: bool = False) -> int:
         """Remove every instance and wait until all are gone; returns how many were left. `keep_warm`: leave those

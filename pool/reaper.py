@@ -6,15 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from pool.backoff import jitter
+from pool.backoff import Backoff, Retries
 from pool.clock import Clock
-from pool.engine.base import ContainerState, Engine, EngineDown, EngineError
+from pool.engine.base import ContainerEvent, ContainerState, Engine, EngineDown, EngineError
 from pool.engine.labels import GATEWAY_LABEL, KEPT_LABEL, instance_of, is_instance, is_kept
 from pool.freezer import is_due
 from pool.host.uids import uid_of
 from pool.instance import Instance
 from pool.pool import Pool
 from pool.states import LIVE, UNUSED, Reason, State
+from pool.supervise import Supervisor
 
 log = logging.getLogger("hearth.reaper")
 
@@ -26,8 +27,8 @@ TICK = 0.25
 """Seconds between two looks at all instances."""
 SILENCE = 0.3
 """Seconds without any connection after which a handler's instance is dead: a live shim dials again in less."""
-RECONNECT = (0.2, 1.0)
-"""Seconds until the engine's events are asked for again: first, and at most."""
+RECONNECT = Backoff(0.2, 1.0)
+"""Pauses until the engine's events are asked for again."""
 
 
 def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
@@ -63,9 +64,12 @@ class Reaper:
         self._silent_since: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin."""
-        self._tasks = [asyncio.ensure_future(work()) for work in (self._tick, self._listen)]
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to look after the instances."""
+        self._tasks = [
+            supervisor.supervise("reaper", self._tick),
+            supervisor.supervise("engine-events", self._listen),
+        ]
 
     async def close(self) -> None:
         """End; instances stay as they are."""
@@ -76,10 +80,7 @@ class Reaper:
     async def _tick(self) -> None:
         while True:
             await self._clock.sleep(TICK)
-            try:
-                self.reap()
-            except Exception:  # one instance's fault must not end the care of all others
-                log.exception("looking after the instances failed")
+            self.reap()
 
     def reap(self) -> None:
         """Look once at every instance: remove, drain or freeze those whose time has come.
@@ -118,29 +119,27 @@ class Reaper:
         return True
 
     async def _listen(self) -> None:
-        pause, longest = RECONNECT
+        retries = Retries(RECONNECT)
         while True:
+            fault: EngineError | None = None
             try:
-                events = self._engine.events(
-                    self._labels
-                )  # from now on: what dies while we look is among them
+                events = self._engine.events(self._labels)  # from now on: deaths while we look are among them
                 await self._look_at_all()
                 async for event in events:
-                    pause = RECONNECT[0]
-                    if event.action == "die":
-                        self._died(event.id)
-                    elif event.action == "create" and KEPT_LABEL not in event.labels:
-                        self._unless_known(event.id, event.labels)
-            except EngineDown:
-                pass  # the guard has said so
+                    retries.succeeded()
+                    self._take_note(event)
             except EngineError as error:
-                log.warning(
-                    "the engine's events are not to be had, trying again within %.1f s: %s", pause, error
-                )
-            except Exception:
-                log.exception("listening to the engine's events failed, trying again within %.1f s", pause)
-            await self._clock.sleep(pause * jitter())
-            pause = min(2 * pause, longest)
+                fault = error
+            pause = retries.failed()
+            if fault is not None and not isinstance(fault, EngineDown):  # of that the guard has written
+                log.warning("cannot follow the engine's events, trying again in %.1f s: %s", pause, fault)
+            await self._clock.sleep(pause)
+
+    def _take_note(self, event: ContainerEvent) -> None:
+        if event.action == "die":
+            self._died(event.id)
+        elif event.action == "create" and KEPT_LABEL not in event.labels:
+            self._unless_known(event.id, event.labels)
 
     async def _look_at_all(self) -> None:
         """Find what happened while nobody listened: instances that died, containers that nobody waited for."""

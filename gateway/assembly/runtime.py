@@ -84,8 +84,9 @@ class Runtime:
                     )
                 told = True
                 await asyncio.sleep(ENGINE_RETRY_SECONDS)
-        self.scheduler_floor.reaper.start()
-        await self.scheduler_floor.jobs.start()
+        self.scheduler_floor.reaper.start(self.supervisor)
+        self.scheduler_floor.registry.start(self.supervisor)
+        await self.scheduler_floor.jobs.start(self.supervisor)
         self._durable = asyncio.ensure_future(self._start_durable())
         await self.scheduler_floor.registry.apply(definitions)
 
@@ -108,10 +109,10 @@ class Runtime:
             await scheduler.triggers.load()
         except Exception:  # calls go on
             log.exception("The triggers could not be read from the store: none fires")
-        scheduler.worker.start()
-        scheduler.runs.start()
-        scheduler.schedules.start()
-        self.gateway_floor.deliverer.start()
+        scheduler.worker.start(self.supervisor)
+        scheduler.runs.start(self.supervisor)
+        scheduler.schedules.start(self.supervisor)
+        self.gateway_floor.deliverer.start(self.supervisor)
 
     async def _stop_starting(self) -> None:
         if self._durable is not None:

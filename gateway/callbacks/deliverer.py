@@ -12,6 +12,7 @@ from gateway.callbacks.sender import Attempt
 from pool.backoff import jitter
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
 from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.rows.callback_rows import CallbackStore
@@ -42,10 +43,9 @@ class Deliverer:
         self._timer: Timer | None = None
         self._loop: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin, with what an earlier process has left."""
-        self._wake.set()
-        self._loop = asyncio.ensure_future(self._run())
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to deliver, with the callbacks that an earlier process has left."""
+        self._loop = supervisor.supervise("callbacks", self._run)
 
     async def close(self) -> None:
         """Stop. What is under way is delivered again by the next start."""
@@ -62,6 +62,7 @@ class Deliverer:
             self._wake.set()
 
     async def _run(self) -> None:
+        self._wake.set()
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -13,6 +13,7 @@ from pool.clock import Clock
 from pool.engine.base import Engine, EngineError, NotFound
 from pool.host.egress import Egress
 from pool.host.uids import number_of
+from pool.supervise import Supervisor
 from pool.workload import Keep, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, FunctionDefinition
@@ -91,6 +92,10 @@ class Registry:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to try again what could not be set up."""
+        self._retry = supervisor.supervise("registry", self._cure)
+
     async def apply(self, definitions: Definitions) -> None:
         """Bring these definitions into service, and take out what they do not name.
 
@@ -116,11 +121,6 @@ class Registry:
                 self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)
             )
             await self._prune()
-        self._begin_to_cure()
-
-    def _begin_to_cure(self) -> None:
-        if self._retry is None:
-            self._retry = asyncio.ensure_future(self._cure())
 
     async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
         """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
@@ -128,7 +128,6 @@ class Registry:
         declared = self.guests[definition.name] = Declared(definition, keep=keep, private=True)
         with ExitStack() as place:
             await self._set_up(declared, ImageLookup(self._engine), place)
-        self._begin_to_cure()
         return declared
 
     def remove(self, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.workload import Keep
 from scheduler.calls.destinations import call_of, led_too_deep
 from scheduler.calls.followers import collect_follow_ups
@@ -99,9 +100,10 @@ class Jobs:
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Go on with what an earlier process has left. When it returns, the jobs' own functions are in service as far
-        as they can be: so no task is run before."""
+    async def start(self, supervisor: Supervisor) -> None:
+        """Go on with the jobs that an earlier process has left.
+
+        When it returns, the jobs' own functions are in service as far as they can be, so no task is run before."""
         if self.store.exists:
             with suppress(StoreError):
                 for job in await self.store.unfinished():
@@ -111,7 +113,10 @@ class Jobs:
                         await self.store.cancel(job.id, self._clock.wall(), nothing_runs=True)
                     await self._serve(job)
         self.begun()
-        self._loops = [asyncio.ensure_future(self._go_on()), asyncio.ensure_future(self._prune())]
+        self._loops = [
+            supervisor.supervise("jobs", self._go_on),
+            supervisor.supervise("jobs-pruning", self._prune),
+        ]
 
     async def close(self) -> None:
         """Do nothing more; the next start goes on."""
@@ -183,8 +188,11 @@ class Jobs:
                 self._look |= look
                 self._due |= due
                 self._clock.call_later(STORE_RETRY, self._wake.set)
-            except Exception:  # one job's unforeseen fault must not end the care of all others
-                log.exception("looking for jobs failed")
+            except Exception:
+                self._look |= look
+                self._due |= due
+                self._wake.set()  # the loop is started again, and nothing is forgotten
+                raise
 
     async def _look_after(self, id: str) -> None:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 
 from pool.clock import Clock, Timer
+from pool.supervise import Supervisor
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Target
 from scheduler.definitions.language.timetable import Timetable
@@ -44,9 +45,9 @@ class Schedules:
         self._task: asyncio.Task[None] | None = None
         triggers.on_change = self._wake.set
 
-    def start(self) -> None:
-        """Begin, when it is known which triggers there are."""
-        self._task = asyncio.ensure_future(self._run())
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to fire. The loop waits until it is known which triggers there are."""
+        self._task = supervisor.supervise("schedules", self._run)
 
     async def stop(self) -> None:
         """Fire nothing more."""

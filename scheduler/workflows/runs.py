@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
 from scheduler.calls.store import StoreError, StoreFull
@@ -86,9 +87,12 @@ class WorkflowRuns:
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Go on with what an earlier process has left."""
-        self._loops = [asyncio.ensure_future(self._take_up()), asyncio.ensure_future(self._prune())]
+    def start(self, supervisor: Supervisor) -> None:
+        """Go on with the runs that an earlier process has left."""
+        self._loops = [
+            supervisor.supervise("runs", self._take_up),
+            supervisor.supervise("runs-pruning", self._prune),
+        ]
 
     async def close(self) -> None:
         """Decide nothing more: the next start goes on."""

@@ -17,6 +17,7 @@ import uvloop
 from gateway.calls.caller import Caller
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from pool.transport.connection import HttpConnection
 from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
@@ -95,7 +96,7 @@ class AcceptedRuns:
         """Return when the instance is ready and its first calls have been run."""
         await self.edge.start()
         await self.accept(WARM_UP)
-        self.worker.start()
+        self.worker.start(Supervisor(self._clock, self.metrics))
         await self.until_all_have_run()
 
     async def accept(self, count: int) -> None:

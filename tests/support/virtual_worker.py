@@ -12,6 +12,7 @@ from typing import Any
 
 from pool.clock import VirtualClock, wake
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.model import Claim, NewCall, Query, Record, Request, Result, Status
 from scheduler.calls.plans import FunctionPlan
@@ -88,6 +89,7 @@ class World:
         self.metrics = Metrics()
         self.writer = WatchedWriter(self.file)
         self.store = SqliteStore(self.writer, LARGE)
+        self.supervisor = Supervisor(self.clock, self.metrics)
         self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, RETENTION)
         self.worker.run = lambda claim, ended: TaskRun(self.run(claim), ended)
         self.worker.followers.append(Destinations(self.plan_of))
@@ -127,7 +129,7 @@ class World:
 
     async def start(self) -> None:
         """Start the worker, and let it do what there is to do now."""
-        self.worker.start()
+        self.worker.start(self.supervisor)
         await self.settle()
 
     async def kill(self) -> None:

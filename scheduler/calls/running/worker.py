@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics, label_of
+from pool.supervise import Supervisor
 from scheduler.calls.model import Backlog, Claim, Ending, Result, Status
 from scheduler.calls.policy import ending_of, has_expired
 from scheduler.calls.running.fairness import Lane, in_hand, next_to_run, places, share
@@ -109,13 +110,18 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._leasing: asyncio.Future[None] | None = None
         """What the store is asked for, until it is in `_ready` or runs."""
+        self._voided = False
+        """Whether the leases of an earlier process were given back, or there were none: our own never are."""
         self._stopping = False
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin, with what an earlier process has left."""
-        self._loops = [asyncio.ensure_future(self._lease()), asyncio.ensure_future(self._prune())]
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to run calls, with those that an earlier process has left."""
+        self._loops = [
+            supervisor.supervise("calls", self._lease),
+            supervisor.supervise("calls-pruning", self._prune),
+        ]
 
     async def stop(self) -> None:
         """Lease nothing more, and give back what has not begun. What runs goes on."""
@@ -200,21 +206,23 @@ class Worker:
     # -- leasing --------------------------------------------------------------------------------------------
 
     async def _void(self) -> None:
-        """Leases that are in the store before we took any are those of an earlier process, which is dead."""
-        while self._store.exists:
+        """Give back the leases of an earlier process, which is dead: those in the store before we took any."""
+        while self._store.exists and not self._voided:
             try:
                 void = await self._store.void(self._clock.wall())
             except StoreError:  # direct calls go on without it
                 await self._clock.sleep(VOID_RETRY)
                 continue
+            self._voided = True
             if void:
                 self._metrics.async_interrupted.inc(void)
                 log.warning("%d accepted calls were running when the gateway ended; they are run again", void)
-            self._wake.set()
-            return
+        self._voided = True
 
     async def _lease(self) -> None:
         await self._void()
+        if self._store.exists:  # else looking for calls would make the file
+            self._wake.set()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -236,10 +244,6 @@ class Worker:
         try:
             claimed = await self._store.claim(self._clock.wall(), choose)
         except StoreError:
-            self._wake_in(STORE_RETRY)
-            return
-        except Exception:  # whatever it is, it must not be the last time that anything is leased
-            log.exception("accepted calls could not be leased; it is tried again")
             self._wake_in(STORE_RETRY)
             return
         finally:

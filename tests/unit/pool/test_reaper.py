@@ -118,7 +118,7 @@ async def test_who_was_cut_in_mid_call_may_be_silent_for_longer(world: World) ->
 
 async def listening(world: World) -> None:
     """Let the reaper run by itself."""
-    world.reaper.start()
+    world.reaper.start(world.supervisor)
     await world.clock.settle()
 
 
@@ -193,7 +193,7 @@ async def test_a_container_that_is_no_instances_is_removed(world: World) -> None
     await world.clock.run(world.engine.create(ContainerSpec(name="hearth-late", image=IMAGE, labels=labels)))
     other = {GATEWAY_LABEL: "other", INSTANCE_LABEL: "theirs"}
     await world.clock.run(world.engine.create(ContainerSpec(name="theirs", image=IMAGE, labels=other)))
-    world.reaper.start()
+    world.reaper.start(world.supervisor)
     await world.clock.advance(1.0)
     await world.reaper.close()
     assert world.pool.ledger.removals == {Reason.ORPHANED: 1}

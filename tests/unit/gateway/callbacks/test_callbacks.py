@@ -213,7 +213,7 @@ class Receiver:
         world.worker.followers.append(Callbacks(lambda name: world.worker._plan_of(name), Allowed(allowed)))
         made = Deliverer(CallbackStore(world.writer), world.clock, world.metrics, self)
         world.worker.on_followed.append(made.begun)
-        made.start()
+        made.start(world.supervisor)
         return made
 
 

@@ -77,7 +77,7 @@ class JobWorld(World):
         return ()
 
     async def start(self) -> None:
-        await self.jobs.start()
+        await self.jobs.start(self.supervisor)
         await super().start()
 
     async def kill(self) -> None:

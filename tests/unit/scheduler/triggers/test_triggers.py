@@ -68,8 +68,8 @@ class TriggeredWorld(World):
         """Start everything, in the order of the gateway."""
         await self.triggers.load()
         self.triggers.declare(self.declared)
-        self.worker.start()
-        self.schedules.start()
+        self.worker.start(self.supervisor)
+        self.schedules.start(self.supervisor)
         await self.settle()
 
     async def stop(self) -> None:

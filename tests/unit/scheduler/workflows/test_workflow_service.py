@@ -14,6 +14,7 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
 from scheduler.calls.store import KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
@@ -53,6 +54,7 @@ class World:
         self.writer = writer = Writer(self.file)
         self.calls = SqliteStore(writer, self.most_bytes)
         self.metrics = Metrics()
+        self.supervisor = Supervisor(self.clock, self.metrics)
         self.runs = WorkflowRuns(
             RunStore(writer, self.calls.room),
             self.clock,
@@ -159,7 +161,7 @@ async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> 
     assert not world.runs._tasks, "nothing is begun any more"
     await world.calls.close()
     later = World(world.file)
-    later.runs.start()
+    later.runs.start(later.supervisor)
     while not later.told:
         await asyncio.sleep(0.001)
     assert [
@@ -238,7 +240,7 @@ async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
     await world.begin("old")
     await world.runs.cancel("old")
     await world.begin("goes-on")
-    world.runs.start()
+    world.runs.start(world.supervisor)
     await world.quiet()
     assert await world.status("old") is RunStatus.CANCELLED
     await world.clock.advance(RETENTION)
