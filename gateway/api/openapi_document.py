@@ -120,26 +120,27 @@ def document(app: FastAPI, reader: Admission = OPEN) -> dict[str, Any]:
     return found
 
 
-def serve_document(app: FastAPI) -> Documents:
+def serve_document(app: FastAPI) -> None:
     """Have the app answer with our document instead of its own."""
-    documents = Documents(app)
     app.router.routes[:] = [
         route for route in app.router.routes if getattr(route, "path", None) != app.openapi_url
     ]
+    app.state.documents = Documents(app)
+    app.add_api_route(app.openapi_url or "/openapi.json", read_document, include_in_schema=False)
 
-    @app.get(app.openapi_url or "/openapi.json", include_in_schema=False)
-    async def read_document(request: Request) -> Response:
-        served = await documents.of(CURRENT.get())
-        headers = {
-            "etag": served.tag,
-            "cache-control": "private, no-cache",
-            "vary": "Authorization, X-Hearth-Key",
-        }
-        if is_known(request.headers.getlist("if-none-match"), served.tag):
-            return Response(status_code=304, headers=headers)
-        return Response(served.body, headers=headers, media_type="application/json")
 
-    return documents
+async def read_document(request: Request) -> Response:
+    """Answer with the document that the caller may see, or tell it that it has that document already."""
+    documents: Documents = request.app.state.documents
+    served = await documents.of(CURRENT.get())
+    headers = {
+        "etag": served.tag,
+        "cache-control": "private, no-cache",
+        "vary": "Authorization, X-Hearth-Key",
+    }
+    if is_known(request.headers.getlist("if-none-match"), served.tag):
+        return Response(status_code=304, headers=headers)
+    return Response(served.body, headers=headers, media_type="application/json")
 
 
 def is_known(fields: Sequence[str], tag: str) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 
 from gateway.access.access import Access
+from gateway.api.triggers.hooks import Hooks
 from gateway.brokers.manager import Sources
+from gateway.http.pieces import Desk
 from gateway.invoke.outcome import Outcomes
 from pool.clock import Clock
 from pool.launcher import Launcher
@@ -26,6 +28,17 @@ from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.runs import WorkflowRuns
+
+
+@dataclass(frozen=True)
+class Desks:
+    """The desks of one gateway: large work of one kind does not wait for that of another."""
+
+    events: Desk = field(default_factory=Desk)
+    hooks: Desk = field(default_factory=Desk)
+    jobs: Desk = field(default_factory=Desk)
+    triggers: Desk = field(default_factory=Desk)
+    workflows: Desk = field(default_factory=Desk)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +63,14 @@ class ApiParts:
     kept_containers: KeptContainers
     triggers: Triggers
     schedules: Schedules
+    hooks: Hooks
     sources: Sources
+    desks: Desks = field(default_factory=Desks)
     why_not_ready: Callable[[], Awaitable[str | None]]
     """Return why the gateway cannot run functions now, or None if it can."""
 
 
 def api_parts_of(app: FastAPI) -> ApiParts:
     """Return the parts that an app was built with."""
-    parts = app.state.parts
-    assert isinstance(parts, ApiParts)
+    parts: ApiParts = app.state.parts
     return parts

@@ -21,7 +21,7 @@ class Foundation:
     clock: Clock
     metrics: Metrics
     supervisor: Supervisor
-    """WorkflowRuns the background loops of all floors."""
+    """Runs the background loops of all floors."""
     closing: Closing
     """Each builder pushes here how its parts are closed."""
     cores: int

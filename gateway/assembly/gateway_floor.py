@@ -10,6 +10,7 @@ from gateway.access.guard import Guard, is_loopback
 from gateway.access.key_file import KeyFile
 from gateway.api.calls.accept import AcceptEndpoint
 from gateway.api.parts import ApiParts
+from gateway.api.triggers.hooks import Hooks
 from gateway.assembly.foundation import Foundation
 from gateway.assembly.pool_floor import PoolFloor
 from gateway.assembly.scheduler_floor import SchedulerFloor
@@ -154,6 +155,7 @@ def build_api_parts(
         kept_containers=scheduler_floor.kept_containers,
         triggers=scheduler_floor.triggers,
         schedules=scheduler_floor.schedules,
+        hooks=Hooks(scheduler_floor.triggers, foundation.clock),
         sources=gateway_floor.sources,
         why_not_ready=why_not_ready,
     )

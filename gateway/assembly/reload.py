@@ -24,7 +24,7 @@ IGNORED = ("~", ".swp", ".swx", ".tmp", ".pyc")
 
 
 class Watch:
-    """Notes that something has changed. WorkflowRuns until `close`; nothing that changes meanwhile is missed."""
+    """Notes that something has changed. Runs until `close`; nothing that changes meanwhile is missed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""WorkflowRuns a gateway: start-up, serving, and shutting down, from top to bottom."""
+"""Runs a gateway: start-up, serving, and shutting down, from top to bottom."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from fastapi_offline import FastAPIOffline
 from gateway.access.access import CURRENT, Access
 from gateway.access.guard import Guard
 from gateway.api.calls.accept import AcceptEndpoint
-from gateway.api.functions import build_routes
 from gateway.api.openapi_document import serve_document
 from gateway.api.parts import ApiParts
+from gateway.api.routes import include_routes
 from gateway.edge.docs_page import PAGE_FILES, show_docs_page
 from gateway.edge.error_handlers import ERROR_HANDLERS, respond
 from gateway.http.browser_policy import for_browsers
@@ -98,7 +98,7 @@ def build_app(parts: ApiParts) -> FastAPI:
         docs_url=None, redoc_url=None, static_url=PAGE_FILES, title="Hearth", version=__version__
     )
     app.state.parts = parts
-    app.include_router(build_routes(parts))
+    include_routes(app)
     serve_document(app)
     app.add_api_route("/docs", show_docs_page, include_in_schema=False)
     for error, handler in ERROR_HANDLERS.items():

@@ -31,7 +31,7 @@ LARGE_RUN = 4 * 2**20
 to 64 MiB, is in memory meanwhile, and as values several times as large."""
 FAULT = "the gateway has a fault; its log says more"
 MOST_AT_ONCE = 16
-"""WorkflowRuns that are decided about at once: what steps have answered is in memory meanwhile."""
+"""Runs that are decided about at once: what steps have answered is in memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ class WorkflowRuns:
         self._interrupt = interrupt
         self._retention = retention
         self._again: set[str] = set()
-        """WorkflowRuns that something has happened to since they were looked at."""
+        """Runs that something has happened to since they were looked at."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """WorkflowRuns that are being decided about."""
+        """Runs that are being decided about."""
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
         self._large_room = asyncio.Semaphore(1)
         """For runs that keep over `LARGE_RUN`: the small ones do not wait for them."""

@@ -366,6 +366,7 @@ class Crowded:
         gc.unfreeze()
         await self.runtime.gateway_floor.sources.close()
         await self.runtime.scheduler_floor.stores.calls.close()
+        self.data.close()
 
 
 def some_keys() -> list[Key]:

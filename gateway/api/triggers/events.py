@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from gateway.access.access import CURRENT, Access, check_may_start_any
+from gateway.access.access import CURRENT, check_may_start_any
+from gateway.api.dependencies import AccessPart, DesksPart, DispatcherPart, TriggersPart
 from gateway.api.openapi import problem_responses
 from gateway.api.triggers.views import EventsView, started_view
-from gateway.http.pieces import SMALL, Desk, Turn
+from gateway.http.pieces import SMALL, Turn
 from gateway.http.problems import Problem
 from gateway.invoke.body import whole_document
 from scheduler.calls.store import StoreError
@@ -21,7 +21,6 @@ from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http
 
-TAGS: list[str | Enum] = ["triggers"]
 LARGEST_EVENTS = 6 * 2**20
 """Bytes of one event, or of one batch."""
 EVENT = {
@@ -45,6 +44,8 @@ EVENTS: dict[str, Any] = {
 }
 TAKEN = ("bad-request", "body-timeout", "body-too-large", "busy", "store-failed", "no-capacity", "draining")
 
+router = APIRouter(tags=["triggers"])
+
 
 def check_open(triggers: Triggers, dispatcher: Dispatcher) -> None:
     """Raise `Problem` where triggers cannot fire yet, or not any more."""
@@ -67,46 +68,43 @@ def found(looks: Iterable[Fire | None]) -> list[Fire]:
     return [fire for fire in looks if fire is not None]
 
 
-def add_event_routes(router: APIRouter, triggers: Triggers, access: Access, dispatcher: Dispatcher) -> None:
-    """Add the route of one gateway."""
-    desk = Desk()
-
-    @router.post(
-        "/events",
-        tags=TAGS,
-        status_code=202,
-        summary="Publish events",
-        response_description="What they start is on disk",
-        responses=problem_responses(*TAKEN),
-        openapi_extra=EVENTS,
-    )
-    async def publish_events(request: Request) -> EventsView:
-        """Start the action of every trigger whose condition one of these CloudEvents (1.0) meets, and whose functions
-        the caller may invoke. An event with the `source` and `id` of an earlier one starts nothing again."""
-        check_open(triggers, dispatcher)
-        check_may_start_any(triggers.startable())
-        async with whole_document(request, LARGEST_EVENTS, "the most that events may have") as body:
-            headers = request.scope["headers"]
-            try:
-                events = await desk.do(len(body), lambda: of_http(headers, body))
-            except EventFault as error:
-                raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
-            caller, more = CURRENT.get(), max(0, len(events) - 1)
-            if (over_rate := access.charge(caller, more)) is not None:
-                raise over_rate
-            fires: list[Fire] = []
-            turn = Turn()
-            for event in events:
-                looks = triggers.looks(event, allowed=caller.may_invoke)
-                if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
-                    fires += await desk.do(len(event.data), partial(found, looks))
-                    continue
-                for fire in looks:
-                    await turn.rest()
-                    if fire is not None:
-                        fires.append(fire)
-            try:
-                return await carried_out(triggers, fires, len(events), caller.caller)
-            except StoreError:
-                access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
-                raise
+@router.post(
+    "/events",
+    status_code=202,
+    summary="Publish events",
+    response_description="What they start is on disk",
+    responses=problem_responses(*TAKEN),
+    openapi_extra=EVENTS,
+)
+async def publish_events(
+    request: Request, triggers: TriggersPart, dispatcher: DispatcherPart, access: AccessPart, desks: DesksPart
+) -> EventsView:
+    """Start the action of every trigger whose condition one of these CloudEvents (1.0) meets, and whose functions
+    the caller may invoke. An event with the `source` and `id` of an earlier one starts nothing again."""
+    check_open(triggers, dispatcher)
+    check_may_start_any(triggers.startable())
+    async with whole_document(request, LARGEST_EVENTS, "the most that events may have") as body:
+        headers = request.scope["headers"]
+        try:
+            events = await desks.events.do(len(body), lambda: of_http(headers, body))
+        except EventFault as error:
+            raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
+        caller, more = CURRENT.get(), max(0, len(events) - 1)
+        if (over_rate := access.charge(caller, more)) is not None:
+            raise over_rate
+        fires: list[Fire] = []
+        turn = Turn()
+        for event in events:
+            looks = triggers.looks(event, allowed=caller.may_invoke)
+            if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
+                fires += await desks.events.do(len(event.data), partial(found, looks))
+                continue
+            for fire in looks:
+                await turn.rest()
+                if fire is not None:
+                    fires.append(fire)
+        try:
+            return await carried_out(triggers, fires, len(events), caller.caller)
+        except StoreError:
+            access.give_back(caller, more)  # nothing is started, and its sender is told to send it again
+            raise

@@ -1,29 +1,18 @@
-"""The route of webhooks: POST /hooks/NAME, whose messages are signed instead of coming with a key."""
+"""The webhooks of a gateway: whose message it is, whether it is signed rightly, and the event that it becomes."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
-
-from gateway.api.openapi import problem_responses
-from gateway.api.triggers.events import TAGS, TAKEN, carried_out, check_open
 from gateway.api.triggers.signatures import SCHEMES, WrongSignature, signing
-from gateway.api.triggers.views import EventsView
-from gateway.http.pieces import Desk
 from gateway.http.problems import Problem
-from gateway.invoke.body import each_piece
 from pool.clock import Clock
 from scheduler.definitions.triggers import LARGEST_MESSAGE, TriggerDefinition, Webhook
-from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import EventFault
 
@@ -34,12 +23,6 @@ NOBODYS_SECRET = secrets.token_bytes(32)
 LOG_EVERY = 10.0
 """Seconds between two lines about what one webhook refuses: strangers send it."""
 CHALLENGE = (b"www-authenticate", b'Signature realm="hearth"')
-MESSAGE: dict[str, Any] = {
-    "requestBody": {
-        "description": "The message, signed as the trigger's `signature` says",
-        "content": {"*/*": {"schema": {}}},
-    }
-}
 
 
 class HookMessage:
@@ -151,41 +134,3 @@ class Hooks:
         if name not in self._logged or now - self._logged[name] >= LOG_EVERY:
             self._logged[name] = now
             log.warning("webhook %s refuses a message: %s", name, why)
-
-
-def add_hook_routes(router: APIRouter, triggers: Triggers, clock: Clock, dispatcher: Dispatcher) -> None:
-    """Add the route of one gateway."""
-    hooks = Hooks(triggers, clock)
-    desk = Desk()
-
-    def fire_of(definition: TriggerDefinition, webhook: Webhook, event: Event) -> Fire:
-        known_by = hashlib.sha256(event.data).hexdigest() if webhook.once == "body" else event.id
-        return triggers.fire_of(definition, event, "webhook", known_by=known_by)
-
-    @router.post(
-        "/hooks/{trigger}",
-        tags=TAGS,
-        status_code=202,
-        summary="Deliver to a webhook",
-        response_description="What it starts is on disk",
-        responses=problem_responses(*TAKEN, "unauthorized", "conflict"),
-        openapi_extra=MESSAGE,
-    )
-    async def deliver(
-        trigger: Annotated[str, Path(description="Name of a trigger with a `webhook`", examples=["on-push"])],
-        request: Request,
-    ) -> EventsView:
-        """Take a signed message of another system, as an event for this trigger. Its signature is its key."""
-        check_open(triggers, dispatcher)
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]
-        }
-        message = hooks.message(trigger, headers)
-        await each_piece(request, hooks.largest(), "the most that webhooks take", message.add)
-        definition, webhook, event = await desk.do(message.size, lambda: hooks.event_of(message))
-        if trigger in triggers.paused:
-            raise Problem("conflict", f"the trigger {trigger} is paused")
-        if not triggers.passes(webhook.filters or (), event):
-            return await carried_out(triggers, [], 1)
-        fire = await desk.do(message.size, lambda: fire_of(definition, webhook, event))
-        return await carried_out(triggers, [fire], 1)

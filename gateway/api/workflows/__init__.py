@@ -1,1 +1,1 @@
-"""WorkflowRuns of workflows over HTTP, and their pictures."""
+"""Runs of workflows over HTTP, and their pictures."""

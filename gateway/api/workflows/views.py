@@ -57,7 +57,7 @@ class StepView(BaseModel):
     items: ItemCounts | None = Field(
         default=None, description="Of a step with `map` that was begun: its calls, one an item"
     )
-    attempts: int = Field(default=0, description="WorkflowRuns of the function for this step so far")
+    attempts: int = Field(default=0, description="Runs of the function for this step so far")
     started: datetime | None = None
     ended: datetime | None = None
     error: str | None = Field(

@@ -17,7 +17,7 @@ from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_moment, parse_keys, parse_moment
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import ROUTES, parse_scopes, right_for
-from gateway.api.functions import build_routes
+from gateway.api.routes import api_routes
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from gateway.edge.app import build_app
@@ -241,7 +241,7 @@ async def test_the_table_has_exactly_the_routes_that_there_are(tmp_path: Path) -
     app = build_app(runtime.api_parts)
     served = {
         (method, route.path)
-        for route in (*build_routes(runtime.api_parts).routes, *app.routes)
+        for route in (*api_routes(), *app.routes)
         if isinstance(route, APIRoute)
         for method in route.methods
     }

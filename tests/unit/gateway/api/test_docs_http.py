@@ -11,9 +11,9 @@ import pytest
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.api.functions import build_routes
 from gateway.api.openapi import METHODS
 from gateway.api.openapi_document import document
+from gateway.api.routes import api_routes
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from gateway.cli.given_settings import OTHERS
@@ -81,7 +81,7 @@ async def test_exactly_the_routes_are_in_the_table(runtime: Runtime) -> None:
     app = build_app(runtime.api_parts)
     served = {
         f"{method} {route.path}"
-        for route in (*build_routes(runtime.api_parts).routes, *app.routes)
+        for route in (*api_routes(), *app.routes)
         if isinstance(route, APIRoute)
         for method in route.methods
     }

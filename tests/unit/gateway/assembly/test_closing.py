@@ -49,6 +49,7 @@ PARTS: list[tuple[type, str, str]] = [
     (Pool, "close", "instances"),
     (Egress, "remove", "networks"),
     (DataFolder, "clear", "data folder's contents"),
+    (Egress, "close", "watch over the firewall"),
     (GuardedEngine, "close", "engine"),
     (DataFolder, "close", "data folder"),
 ]

@@ -9,21 +9,21 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, Access, Admission, Tenant
 from gateway.access.keys import Key, create
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import parse_scopes
-from gateway.api.triggers.events import add_event_routes
-from gateway.api.triggers.routes import add_trigger_routes
+from gateway.api.parts import ApiParts, Desks
+from gateway.api.triggers import events
+from gateway.api.triggers import routes as triggers_routes
 from gateway.http.problems import Problem, problem_of
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.store.sqlite.calls import SqliteStore
 from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.store.sqlite.writer import Writer
@@ -45,12 +45,19 @@ class World:
         every = {"name": "every", "events": {"filters": [{"prefix": {"type": "some"}}]}, "function": "mine"}
         self.triggers.declare({"every": TriggerDefinition.model_validate(every)})
         self.access = Access(self.clock, Metrics(), keys)
-        router = APIRouter()
-        open = cast(Dispatcher, SimpleNamespace(draining=False))
-        add_trigger_routes(router, self.triggers, Schedules(self.triggers, targets, self.clock), open)
-        add_event_routes(router, self.triggers, self.access, open)
         self.app = FastAPI()
-        self.app.include_router(router)
+        self.app.state.parts = cast(
+            ApiParts,
+            SimpleNamespace(
+                triggers=self.triggers,
+                schedules=Schedules(self.triggers, targets, self.clock),
+                access=self.access,
+                dispatcher=SimpleNamespace(draining=False),
+                desks=Desks(),
+            ),
+        )
+        for module in (triggers_routes, events):
+            self.app.include_router(module.router)
         for fault in (Problem, StoreError):
             self.app.add_exception_handler(fault, problem)
 

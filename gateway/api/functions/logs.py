@@ -1,0 +1,56 @@
+"""The routes of logs: what invocations and instances printed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from fastapi.responses import PlainTextResponse
+
+from gateway.api.dependencies import AllParts, CallsPart, LogsPart
+from gateway.api.functions.instances import NOT_FOUND, InstanceId, find_instance
+from gateway.http.problems import Problem
+from pool.engine.base import EngineError
+from scheduler.calls.store import Store
+
+INSTANCE_LOG_BYTES = 64 * 1024
+"""Bound of an instance's log in an answer: the latest are what somebody looks for."""
+InvocationId = Annotated[str, Path(description="`X-Invocation-Id` of an answer")]
+
+router = APIRouter(tags=["logs"], default_response_class=PlainTextResponse)
+
+
+@router.get("/pool/instances/{id}/logs", summary="Read an instance's log", responses=NOT_FOUND)
+async def read_instance_log(id: InstanceId, parts: AllParts) -> Response:
+    """Read output that belongs to no single invocation: at start, by subprocesses, of an HTTP server.
+
+    The latest 64 KiB.
+    """
+    instance = find_instance(parts.pool, id)
+    try:
+        kept = await parts.launcher.logs(instance, INSTANCE_LOG_BYTES)
+    except EngineError:
+        kept = b""  # its container is going away; what we have read ourselves is still there
+    return Response(kept + parts.pool.instance_log(instance), media_type="text/plain; charset=utf-8")
+
+
+@router.get("/invocations/{id}/logs", summary="Read an invocation's log", responses=NOT_FOUND)
+async def read_invocation_log(id: InvocationId, logs: LogsPart, calls: CallsPart) -> Response:
+    """Read the output of one invocation, also after its instance is gone. Empty if it printed nothing.
+
+    The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
+    """
+    log = logs.read(id)
+    if log is None and calls.exists:
+        log = await kept_log(calls, id)
+    if log is None:
+        raise Problem("not-found", f"no invocation {id!r} is remembered; the latest 10,000 are")
+    return Response(log, media_type="text/plain; charset=utf-8")
+
+
+async def kept_log(calls: Store, id: str) -> bytes | None:
+    """Return what an accepted call had printed when it was recorded last, or None if it was not accepted."""
+    if await calls.show(id) is None:
+        return None
+    result = await calls.result(id)
+    return result.log if result is not None else b""

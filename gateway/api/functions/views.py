@@ -1,0 +1,141 @@
+"""Answers about functions, their instances, and the gateway's health."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from pool.instance import Instance
+from pool.states import State
+from scheduler.deploy.registry import Declared
+from scheduler.dispatch.function import Function, Revision
+
+
+class FunctionView(BaseModel):
+    """A declared function."""
+
+    name: str = Field(examples=["hello"])
+    kind: Literal["handler", "http", "command"]
+    state: Literal["loading", "building", "ready", "failed"] = Field(
+        description="Only a ready one is in service"
+    )
+    fault: str | None = Field(
+        None, description="Why it is not in service, or did not change to its newest version"
+    )
+    version: str | None = Field(None, description="Digest of what shapes it")
+    image: str | None = Field(None, description="Digest of the image its containers are made from")
+    labels: dict[str, str] = Field({}, examples=[{"team": "demo"}])
+    url: str = Field(description="Where it is called", examples=["/invoke/hello"])
+
+
+class InstanceView(BaseModel):
+    """One instance."""
+
+    id: str
+    function: str | None = Field(
+        None, description="Whose it is; null: nobody's yet, it is generic", examples=["hello"]
+    )
+    version: str | None = Field(None, description="The function's version")
+    state: str = Field(
+        description=f"One of {', '.join(str(s) for s in State if s is not State.GONE)}", examples=["idle"]
+    )
+    in_use: int = Field(description="Invocations that run on it")
+    served: int = Field(description="Invocations that it has finished")
+    memory: int = Field(description="Declared, bytes")
+    age: float = Field(description="Seconds since its start began")
+    idle: float = Field(description="Seconds since it was last used")
+    container: str | None = Field(None, description="Its container's id on the engine")
+    reason: str | None = Field(None, description="Why it is being removed", examples=[None])
+
+
+class FunctionPoolView(BaseModel):
+    """The instances of one function."""
+
+    instances: dict[str, int] = Field(description="How many, by state", examples=[{"idle": 1, "busy": 2}])
+    queue_depth: int = Field(description="Invocations that wait for an instance")
+    starts: dict[str, int] = Field(
+        description="Answered invocations by the kind of their start",
+        examples=[{"warm": 41, "prewarmed": 1, "cold": 0}],
+    )
+    max_instances: int
+    exec_ms: float | None = Field(
+        None, description="Measured time of an invocation, smoothed, milliseconds", examples=[0.4]
+    )
+
+
+class PrewarmView(BaseModel):
+    """One prewarm pool."""
+
+    image: str = Field(description="Digest of the runtime's image")
+    wanted: int = Field(description="How many `prewarm` of functions.yaml asks for")
+    ready: int
+    starting: int
+
+
+class PoolView(BaseModel):
+    """Everything that the pool holds."""
+
+    functions: dict[str, FunctionPoolView]
+    prewarm: list[PrewarmView]
+    memory_declared: int = Field(description="Memory that all instances have declared, bytes")
+    memory_budget: int = Field(description="What they may declare together, bytes")
+    removals: dict[str, int] = Field(
+        description="Instances removed since the gateway's start, by reason",
+        examples=[{"idle": 3, "timeout": 1}],
+    )
+
+
+class HealthView(BaseModel):
+    """The health of the gateway: alive, or ready."""
+
+    status: Literal["ok", "not-ready"]
+    why: str | None = Field(
+        default=None, description="What it waits for, when it is not ready", examples=[None]
+    )
+
+
+def function_view(declared: Declared, revision: Revision | None) -> FunctionView:
+    """Return a declared function as the API shows it. `revision` serves it, or is None if nothing does."""
+    definition = declared.definition
+    return FunctionView(
+        name=definition.name,
+        kind=definition.kind.value,
+        state=declared.state,  # type: ignore[arg-type]
+        fault=declared.fault or (revision.last_fault if revision else None),
+        version=declared.version,
+        image=revision.workload.container.image if revision else None,
+        labels=definition.labels,
+        url=f"/invoke/{definition.name}",
+    )
+
+
+def function_pool_view(
+    function: Function, instances: dict[str, int], starts: dict[str, int]
+) -> FunctionPoolView:
+    """Return the instances of a function as the API shows them: how many by state, and its starts by kind."""
+    revision = function.first_in_need()
+    return FunctionPoolView(
+        instances=instances,
+        queue_depth=function.waiting,
+        starts=starts,
+        max_instances=function.max_instances,
+        exec_ms=None if revision.exec_seconds is None else revision.exec_seconds * 1000,
+    )
+
+
+def instance_view(instance: Instance, now: float) -> InstanceView:
+    """Return an instance as the API shows it at `now`, in seconds of the gateway's clock."""
+    return InstanceView(
+        id=instance.id,
+        function=instance.function,
+        version=instance.workload.version if instance.workload else None,
+        state=instance.state.value,
+        in_use=instance.in_use,
+        served=instance.served,
+        memory=instance.memory,
+        age=now - instance.created_at,
+        idle=0.0 if instance.in_use else now - instance.last_used,
+        container=instance.container,
+        reason=instance.reason,
+    )

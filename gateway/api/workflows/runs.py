@@ -1,0 +1,172 @@
+"""The routes of runs of workflows: their status, steps and output, drawing, cancelling and resuming them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from gateway.access.access import CURRENT
+from gateway.api.calls.views import InvocationsView, cursor_of, invocations_response
+from gateway.api.dependencies import CallsPart, DesksPart, RunsPart
+from gateway.api.openapi import problem_responses
+from gateway.api.views import PageCursor, PageLimit, place_of
+from gateway.api.workflows.answers import NOT_DRAWN, PICTURE, answer_of, picture_of
+from gateway.api.workflows.drawing import draw
+from gateway.api.workflows.rights import check_may_start, may_see, sight
+from gateway.api.workflows.views import (
+    RunsView,
+    RunView,
+    RunWithStepsView,
+    run_view,
+    run_with_steps_view,
+)
+from gateway.http.pieces import in_time, page_response
+from gateway.http.problems import Problem
+from scheduler.calls import model
+from scheduler.calls.model import EMPTY_PAGE
+from scheduler.definitions.workflows import WorkflowDefinition
+from scheduler.store.sqlite.rows.run_rows import owner_of
+from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
+from scheduler.workflows.runs import WorkflowRuns
+
+NO_RUN = problem_responses("not-found", "store-failed")
+CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+OUTPUT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "What the run has answered", "content": {"*/*": {"schema": {}}}}
+}
+
+RunId = Annotated[str, Path(description="`id` of a run")]
+StepName = Annotated[str, Path(description="Name of a step")]
+
+router = APIRouter(tags=["workflows"])
+
+
+async def find_run(runs: WorkflowRuns, id: str) -> RunRecord:
+    """Return a run that the caller may see. Raises `Problem`."""
+    record = await runs.store.show(id) if runs.store.exists else None
+    if record is None or not may_see(record.functions):
+        raise Problem("not-found", f"there is no run {id!r}, or it is forgotten already")
+    return record
+
+
+async def find_own_run(runs: WorkflowRuns, id: str) -> RunRecord:
+    """Return a run that the caller may decide about. Raises `Problem`."""
+    record = await find_run(runs, id)
+    check_may_start(record.functions, "decides about this run")
+    return record
+
+
+async def with_its_steps(
+    runs: WorkflowRuns, record: RunRecord
+) -> tuple[RunWithStepsView, WorkflowDefinition]:
+    """Return a run with its steps as the API shows it, and the workflow that it follows. Raises `Problem`."""
+    found = await runs.store.steps(record)
+    if found is None:
+        raise Problem("not-found", f"the run {record.id!r} is forgotten")
+    return run_with_steps_view(record, *found), found[0]
+
+
+@router.get(
+    "/runs",
+    summary="List runs of workflows",
+    response_model=RunsView,
+    responses=problem_responses("store-failed"),
+)
+async def list_runs(
+    runs: RunsPart,
+    workflow: Annotated[str | None, Query(description="Only runs of this workflow")] = None,
+    status: Annotated[RunStatus | None, Query(description="Only runs that stand so")] = None,
+    limit: PageLimit = 50,
+    cursor: PageCursor = None,
+) -> Response:
+    """Runs, newest first."""
+    visible = None if CURRENT.get().sees_all else sight()
+    query = RunQuery(workflow, status, place_of(cursor), limit, visible)
+    page = await runs.store.page(query) if runs.store.exists else EMPTY_PAGE
+    return await page_response("runs", page.records, run_view, cursor=cursor_of(page))
+
+
+@router.get("/runs/{id}", summary="Show a run", responses=NO_RUN)
+async def show_run(id: RunId, runs: RunsPart) -> RunWithStepsView:
+    """Show a run and each of its steps, with their status."""
+    return (await with_its_steps(runs, await find_run(runs, id)))[0]
+
+
+@router.get(
+    "/runs/{id}/output",
+    summary="Read what a run has answered",
+    response_class=Response,
+    responses={**CONFLICT, **OUTPUT},
+)
+async def read_run_output(id: RunId, runs: RunsPart) -> Response:
+    """The run's output, with its content type, when it has succeeded."""
+    record = await find_run(runs, id)
+    output = await runs.store.output(id) if record.status is RunStatus.SUCCEEDED else None
+    if output is None:
+        raise Problem("conflict", f"the run is {record.status}; only one that has succeeded has an output")
+    return answer_of(output, {})
+
+
+@router.get(
+    "/runs/{id}/graph.svg",
+    summary="Draw a run",
+    response_class=Response,
+    responses={**NOT_DRAWN, **PICTURE},
+)
+async def draw_run(id: RunId, runs: RunsPart, desks: DesksPart) -> Response:
+    """Its workflow with the state of each step, as it is now."""
+    record = await find_run(runs, id)
+    shown, definition = await with_its_steps(runs, record)
+    return picture_of(await desks.workflows.in_turn(partial(draw, record.workflow, definition, shown.steps)))
+
+
+@router.get(
+    "/runs/{id}/steps/{step}",
+    summary="List the calls of a step",
+    response_model=InvocationsView,
+    responses=NO_RUN,
+)
+async def list_step_calls(
+    id: RunId,
+    step: StepName,
+    runs: RunsPart,
+    calls: CallsPart,
+    limit: PageLimit = 50,
+    cursor: PageCursor = None,
+) -> Response:
+    """The accepted calls of a step that were begun, newest first; `part` is the number of the item."""
+    record = await find_run(runs, id)
+    owner = owner_of(record.id, step)
+    query = model.Query(before=place_of(cursor), limit=limit, owner=owner)
+    return await invocations_response(await calls.page(query))
+
+
+@router.delete("/runs/{id}", summary="Cancel or forget a run", responses=CONFLICT)
+async def cancel_run(id: RunId, runs: RunsPart) -> RunView:
+    """One that goes on is cancelled: what waits is never called, what runs is interrupted. One that has ended is
+    forgotten, with the calls of its steps."""
+    record = await find_own_run(runs, id)
+    if record.status.ended:
+        await in_time(runs.forget(id), "forgetting the run")
+        return run_view(record)
+    await in_time(runs.cancel(id), "cancelling the run")
+    return run_view(await find_run(runs, id))
+
+
+@router.post(
+    "/runs/{id}/resume",
+    status_code=202,
+    summary="Let a failed run go on",
+    response_description="It goes on",
+    responses=CONFLICT,
+)
+async def resume_run(id: RunId, runs: RunsPart) -> RunView:
+    """A run that has failed or was cancelled goes on where it stopped: what did not succeed is called again, with
+    all its attempts before it, and what did is not."""
+    await find_own_run(runs, id)
+    record = await in_time(runs.resume(id), "resuming the run")
+    if record is not None and record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+        raise Problem("conflict", f"the run is {record.status}; one that has failed or was cancelled goes on")
+    return run_view(await find_run(runs, id))
