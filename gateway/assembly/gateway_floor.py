@@ -18,7 +18,7 @@ from gateway.brokers.direct import Direct
 from gateway.brokers.manager import Sources
 from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
-from gateway.callbacks.signing import kept_secret
+from gateway.callbacks.signing import load_or_create_secret
 from gateway.calls.caller import Caller
 from gateway.edge.app import EdgeParts
 from gateway.invoke.endpoint import InvokeEndpoint
@@ -110,7 +110,7 @@ def callback_secret(foundation: Foundation) -> bytes:
     settings = foundation.settings
     if settings.callback_secret is not None:
         return settings.callback_secret.get_secret_value()
-    return kept_secret(foundation.folder.path) if settings.callback_allow else b""
+    return load_or_create_secret(foundation.folder.path) if settings.callback_allow else b""
 
 
 def build_sources(foundation: Foundation, scheduler_floor: SchedulerFloor) -> Sources:

@@ -1,5 +1,8 @@
-"""Delivers callbacks from the store, and tries again what fails. What is under way when the process ends is delivered
-again by the next: at least once, always with the same id."""
+"""Delivers callbacks from the store, and tries failed ones again.
+
+Callbacks that are being delivered when the process ends are delivered again by the next process. So each is delivered
+at least once, always with the same id.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,18 @@ from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 
 log = logging.getLogger("hearth.callbacks")
 
-MOST_OF_HOST = 4
-"""Callbacks to one host at once: one that hangs holds no other up."""
-MOST_AT_ONCE = 32
-STORE_RETRY = 1.0
-"""Seconds until the store is asked again after it has failed."""
+MAX_PER_HOST = 4
+"""Most callbacks to one host at once. So a host that hangs leaves most of `MAX_AT_ONCE` to others."""
+MAX_AT_ONCE = 32
+"""Most callbacks at once. Each uses a connection, and some KiB of memory for TLS."""
+STORE_RETRY_SECONDS = 1.0
+"""Time until the next query after the store has failed: failures such as a full disk last for seconds."""
 
 Send = Callable[[Delivery], Awaitable[Attempt]]
 
 
 class Deliverer:
-    """One a gateway. `start`, then `close`. `send` must not raise but for cancellation."""
+    """Delivers the callbacks of one gateway. Call `start`, then `close`. `send` may raise only on cancellation."""
 
     def __init__(self, store: CallbackStore, clock: Clock, metrics: Metrics, send: Send) -> None:
         self._store = store
@@ -38,7 +42,7 @@ class Deliverer:
         self._send = send
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._hosts: Counter[str] = Counter()
-        """How many of them go to each host."""
+        """Callbacks under way, by host."""
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -48,7 +52,7 @@ class Deliverer:
         self._loop = supervisor.supervise("callbacks", self._run)
 
     async def close(self) -> None:
-        """Stop. What is under way is delivered again by the next start."""
+        """Stop. The next start delivers again what is under way."""
         if self._timer is not None:
             self._timer.cancel()
         tasks = [*self._under_way.values(), *([self._loop] if self._loop else [])]
@@ -57,7 +61,7 @@ class Deliverer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def begun(self, works: Sequence[object]) -> None:
-        """These are on disk: deliver what of them are callbacks."""
+        """Deliver the callbacks among work that was just stored."""
         if any(isinstance(work, NewCallback) for work in works):
             self._wake.set()
 
@@ -69,13 +73,13 @@ class Deliverer:
             if not self._store.exists:
                 continue
             try:
-                due, next_due = await self._store.due(self._clock.wall(), MOST_OF_HOST)
+                due, next_due = await self._store.due(self._clock.wall(), MAX_PER_HOST)
             except StoreError:
-                self._wake_in(STORE_RETRY)
+                self._wake_in(STORE_RETRY_SECONDS)
                 continue
-            # Hosts that nothing goes to come first: many that hang hold no other up either.
+            # Hosts with the fewest deliveries come first, so that even many hosts that hang delay no other.
             for delivery in sorted(due, key=lambda one: self._hosts[one.host]):
-                if delivery.message not in self._under_way and len(self._under_way) < MOST_AT_ONCE:
+                if delivery.message not in self._under_way and len(self._under_way) < MAX_AT_ONCE:
                     task = asyncio.ensure_future(self._deliver(delivery))
                     self._under_way[delivery.message] = task
                     self._hosts[delivery.host] += 1
@@ -96,14 +100,18 @@ class Deliverer:
             elif attempt.fault is not None:
                 status = CallbackStatus.GIVEN_UP
                 log.warning(
-                    "the callback %s to %s is given up: %s", delivery.message, delivery.host, attempt.fault
+                    "Giving up callback %s to %s after %d attempts: %s",
+                    delivery.message,
+                    delivery.host,
+                    attempts,
+                    attempt.fault,
                 )
             while True:
                 try:
                     await self._store.record(delivery.message, status, attempts, due, attempt.fault)
                     break
                 except StoreError:
-                    await self._clock.sleep(STORE_RETRY)
+                    await self._clock.sleep(STORE_RETRY_SECONDS)
             outcome = "failed" if status is CallbackStatus.PENDING else status.value
             self._metrics.callbacks.labels(outcome).inc()
         finally:

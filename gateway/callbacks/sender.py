@@ -1,5 +1,8 @@
-"""One attempt to deliver a callback: the name is looked up once, and the connection goes to the address that was
-checked. No redirect is followed, no proxy is asked, and of the answer nothing but its status is read."""
+"""One attempt to deliver a callback.
+
+The name is looked up once, and the connection goes to the address that was checked. We follow no redirect, use no
+proxy, and read only the status of the answer.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,24 @@ from pool.clock import Clock
 from scheduler.calls.callbacks import Delivery
 from scheduler.definitions.language.callback_allow import Allowed, as_ip, parse_callback
 
-TIMEOUT = 15.0
-"""Seconds that an attempt may take, the look-up of the name included."""
+ATTEMPT_TIMEOUT_SECONDS = 15.0
+"""Longest attempt, including the look-up of the name. Receivers that need more should answer first and work then."""
 GONE = 410
+"""Status with which a receiver says that it wants no more attempts (Standard Webhooks)."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What came of an attempt. `fault` None: it was delivered; `final`: there is no use in another."""
+    """Result of an attempt. `fault` is None if it was delivered. `final` means that another attempt is useless."""
 
     fault: str | None = None
     final: bool = False
 
 
 class Sender:
-    """Sends callbacks. Connections are not kept: none is used for another name than it was opened for."""
+    """Sends callbacks. It keeps no connections, so that none is used for another name than it was opened for."""
 
     def __init__(self, allowed: Allowed, secret: bytes, clock: Clock, resolve: Resolve | None = None) -> None:
         self._allowed = allowed
@@ -41,16 +45,16 @@ class Sender:
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(self, delivery: Delivery) -> Attempt:
-        """Try once."""
+        """Try once to deliver a callback."""
         if (fault := self._allowed.fault_of(delivery.url)) is not None:
             return Attempt(fault, final=True)
         try:
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS):
                 return await self._send(delivery)
         except TimeoutError:
-            return Attempt(f"no answer within {TIMEOUT:g} s")
+            return Attempt(f"no answer within {ATTEMPT_TIMEOUT_SECONDS:g} s")
         except OSError as error:
-            return Attempt(f"the name cannot be looked up: {error.strerror or error}")
+            return Attempt(f"cannot look up the name: {error.strerror or error}")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return Attempt(f"{type(error).__name__}: {error}")
 
@@ -60,7 +64,7 @@ class Sender:
         found = await self._resolve(target.host, target.port) if literal is None else [str(literal)]
         address = self._allowed.usable(target, found)
         if address is None:
-            # Whose callback it is learns nothing of our network: not even the addresses.
+            # The owner of the callback must not learn about our network, not even its addresses.
             return Attempt(f"{target.host} has no address that callbacks may go to")
         url = httpx.URL(delivery.url)
         headers = {
@@ -88,18 +92,18 @@ class Sender:
                 verify=context,
                 trust_env=False,
                 follow_redirects=False,
-                timeout=TIMEOUT,
+                timeout=ATTEMPT_TIMEOUT_SECONDS,
                 limits=httpx.Limits(max_keepalive_connections=0),
             )
         return self._client
 
     async def close(self) -> None:
-        """Let go of the client."""
+        """Close the client."""
         if self._client is not None:
             await self._client.aclose()
 
 
 async def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a name. Raises OSError."""
+    """Return the addresses of a name. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -1,4 +1,4 @@
-"""The signature of a callback, as Standard Webhooks has it: HMAC-SHA256 over its id, its time and its body."""
+"""Signature of a callback as in Standard Webhooks: HMAC-SHA256 over its id, time and body."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 
 PREFIX = "whsec_"
-SHORTEST, LONGEST = 24, 64
-"""Bytes of a secret."""
-FILE = "callback-secret"
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
+"""Length of a secret, as Standard Webhooks recommends."""
+FILE_NAME = "callback-secret"
 
 
 def parse_secret(text: str) -> bytes:
-    """The secret that a text stands for. Raises ValueError."""
+    """Return the secret in a text. Raises ValueError."""
     try:
         secret = b64decode(text.strip().removeprefix(PREFIX), validate=True)
     except binascii.Error:
         secret = b""
-    if not text.strip().startswith(PREFIX) or not SHORTEST <= len(secret) <= LONGEST:
+    if not text.strip().startswith(PREFIX) or not MIN_SECRET_BYTES <= len(secret) <= MAX_SECRET_BYTES:
         raise ValueError(
-            f"must be {PREFIX} and then {SHORTEST} to {LONGEST} random bytes in base64; make one with: "
+            f"must be {PREFIX} and then {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} random bytes in base64; "
+            "make one with: "
             f"echo {PREFIX}$(head -c 32 /dev/urandom | base64)"
         )
     return secret
 
 
-def kept_secret(folder: Path) -> bytes:
-    """The secret in a data folder, made if there is none; only its owner can read it. Raises OSError."""
-    file = folder / FILE
+def load_or_create_secret(folder: Path) -> bytes:
+    """Return the secret in a data folder, and create it first if necessary.
+
+    Only its owner can read it. Raises OSError.
+    """
+    file = folder / FILE_NAME
     if not file.exists():
         fresh = file.with_suffix(".new")
         fresh.unlink(missing_ok=True)
@@ -46,9 +50,9 @@ def kept_secret(folder: Path) -> bytes:
 
 
 def signed_headers(secret: bytes, message: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """What a receiver checks. `timestamp` is wall time in whole seconds."""
-    told = b"%b.%d.%b" % (message.encode(), timestamp, body)
-    digest = hmac.digest(secret, told, "sha256")
+    """Return the headers that a receiver checks. `timestamp` is wall time in whole seconds."""
+    signed = b"%b.%d.%b" % (message.encode(), timestamp, body)
+    digest = hmac.digest(secret, signed, "sha256")
     return {
         "webhook-id": message,
         "webhook-timestamp": str(timestamp),

@@ -1,1 +1,1 @@
-"""Facts of HTTP that every room of the gateway uses: problems, header fields, preferences."""
+"""HTTP as every room of the gateway uses it: problems, header fields, preferences, large answers in pieces."""

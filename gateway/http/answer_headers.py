@@ -1,8 +1,7 @@
-"""Which header fields of a function's answer a caller sees. Pure functions.
+"""Header fields of a function's answer that a caller sees. Pure functions.
 
-All functions and the API share one origin. So nothing that a function answers may become active content of that
-origin, unless the function is marked `web: true`. A list of what is allowed holds that rule, since browsers learn new
-fields each year.
+All functions and the API share one origin. So no answer may become active content of that origin, unless its function
+is marked `web: true`. A list of allowed fields ensures that, because browsers learn new fields each year.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from gateway.http.forwarding import HOP_BY_HOP, HeaderList, as_servers_read, lis
 from pool.transport.message import header_lines
 
 OCTETS = b"application/octet-stream"
-"""The content type that every browser saves and none shows."""
+"""Content type that every browser saves and none shows."""
 
 UNTYPED = (*FROM_FUNCTION, (b"content-type", OCTETS))
-"""The last fields of an answer whose function gave no content type."""
+"""Last fields of an answer whose function gave no content type."""
 
 NOT_FROM_FUNCTION = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-invocation-id"}
 NOT_FROM_ANY_FUNCTION = (
@@ -35,7 +34,7 @@ NOT_FROM_ANY_FUNCTION = (
     b"x-litespeed-",
     b"x-reproxy",
 )
-"""Beginnings of fields that only Hearth may set, or that a proxy in front of Hearth would take for orders."""
+"""Prefixes of fields that only Hearth may set, or that a proxy in front of Hearth would act on."""
 
 PASSED = frozenset(
     b"""
@@ -48,9 +47,9 @@ PASSED = frozenset(
     traceparent traceresponse tracestate vary warning www-authenticate
     """.split()
 )
-"""Fields that browsers do not act on, or only for the one answer that carries them."""
+"""Fields that browsers ignore, or that affect only the answer that carries them."""
 PASSED_PREFIXES = (b"x-", b"ce-", b"grpc-", b"mcp-", b"ratelimit-")
-"""Beginnings of fields that programs make up for each other."""
+"""Prefixes of fields that programs define for each other."""
 READ_BY_BROWSERS = (
     b"x-content-security-policy",
     b"x-content-type-options",
@@ -63,23 +62,23 @@ READ_BY_BROWSERS = (
     b"x-webkit-csp",
     b"x-xss-protection",
 )
-"""Beginnings of the `x-` fields that browsers read."""
+"""Prefixes of the `x-` fields that browsers read."""
 
-_TOKEN = rb"[!#$%&'+.^_`|~0-9A-Za-z-]+"  # without `*`, which says nothing in a content type
+_TOKEN = rb"[!#$%&'+.^_`|~0-9A-Za-z-]+"  # without `*`, which has no meaning in a content type
 _PARAMETER = rb"[ \t]*(?:(%b)=(%b|\"[^\"\\\x00-\x08\x0a-\x1f\x7f-\xff]*\")[ \t]*)?" % (_TOKEN, _TOKEN)
 _MEDIA_TYPE = re.compile(rb"(%b/%b)[ \t]*((?:;%b)*)" % (_TOKEN, _TOKEN, _PARAMETER))
 _PARAMETERS = re.compile(rb";" + _PARAMETER)
 UNKNOWN_TYPES = frozenset({b"application/unknown", b"unknown/unknown"})
-"""Content types that have browsers find out for themselves, as `*/*` and none do."""
+"""Content types that make browsers guess the type, as `*/*` and a missing type do."""
 REPLACING_TYPE = b"multipart/x-mixed-replace"
-"""A content type whose parts are documents of their own, each with header fields of its own."""
+"""Content type whose parts are separate documents, each with its own header fields."""
 
 _REFERENCE = re.compile(rb"(?:https?:|(?![a-z][a-z0-9+.-]*:))[!-~\x80-\xff]*", re.IGNORECASE)
-"""A reference that is relative, or leads to HTTP: not to `javascript:` or `data:`."""
+"""Matches a reference that is relative or leads to HTTP, and not to `javascript:` or `data:`."""
 _CHALLENGE = re.compile(
     rb"(?:bearer|dpop|signature)\b(?!.*\b(?:basic|digest|negotiate|ntlm)\b).*", re.IGNORECASE
 )
-"""A challenge that no browser asks its user for a password for."""
+"""Matches a challenge for which no browser asks its user for a password."""
 _LINK = rb"<[^<>\"\s]*>(?:[ \t]*;[ \t]*%b=(?:%b|\"[^\"\\]*\"))*" % (_TOKEN, _TOKEN)
 _LINKS = re.compile(rb"%b(?:[ \t]*,[ \t]*%b)*" % (_LINK, _LINK))
 _RELATIONS = re.compile(rb";[ \t]*rel=(?:\"([^\"]*)\"|(%b))" % _TOKEN, re.IGNORECASE)
@@ -91,15 +90,15 @@ INERT_RELATIONS = frozenset(
     version-history via working-copy
     """.split()
 )
-"""Relations of a `Link` that no browser loads anything for; so are those that are URLs."""
+"""Relations of a `Link` for which no browser loads anything. Relations that are URLs are inert too."""
 
 
 def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: bool = True) -> HeaderList:
-    """Return the function's headers as the caller shall see them; the length is added by who knows it.
+    """Return the function's headers as the caller will see them, without the length.
 
-    Names are in lower case. Without `web` the function cannot act for our origin: only fields of a list go through,
-    with one content type that browsers do not look behind, and in a sandbox. Applied again it changes nothing.
-    `typed` says whether it is given a content type, as the last field, if it has none; a 304 must not be.
+    Names are in lower case. Without `web` the function must not act for our origin. So only allowed fields pass, with
+    one content type that browsers trust, and with a sandbox. Applying this twice changes nothing more. With `typed`
+    an answer without a content type gets one, as its last field; a 304 must not get one.
     """
     listed = listed_by_connection(headers)
     kept = [
@@ -119,23 +118,23 @@ def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: b
 
 
 def without_added_type(headers: HeaderList) -> HeaderList:
-    """Return `response_headers` without a content type that the function did not give.
+    """Return `response_headers` without the content type that we added, if we did.
 
-    Such an answer is kept as it came: a workflow finds out for itself what it is.
+    Accepted calls keep the answer as it came: a workflow finds out the type itself.
     """
     return headers[:-1] if tuple(headers[-len(UNTYPED) :]) == UNTYPED else headers
 
 
 @lru_cache(maxsize=512)
 def response_lines(headers: tuple[tuple[bytes, bytes], ...], web: bool) -> bytes:
-    """Return `response_headers` as they go over a connection. Few functions answer with other fields each time."""
+    """Return `response_headers` as text for a connection. Cached: most functions answer with the same fields."""
     return header_lines(response_headers(headers, web))
 
 
 def is_harmless(name: bytes, value: bytes) -> bool:
-    """Return whether a field may be set by a function that is not to act for our origin. `name` is in lower case.
+    """Return whether a function without `web: true` may set this field. `name` is in lower case.
 
-    False for `content-type`, which is never passed on as it is.
+    False for `content-type`, which never passes unchanged.
     """
     if name.startswith(PASSED_PREFIXES):
         return not as_servers_read(name).startswith(READ_BY_BROWSERS)
@@ -149,10 +148,9 @@ def is_harmless(name: bytes, value: bytes) -> bool:
 
 
 def safe_content_type(values: Sequence[bytes]) -> bytes:
-    """Return the content type that an answer is sent with, of the ones it came with.
+    """Return one content type that every reader understands in the same way, from the ones an answer has.
 
-    It is one that every reader understands in the same way. Where there is none, more than one, or one that leaves
-    the type open, it is `application/octet-stream`.
+    Without one, with several, or with one that leaves the type open, it is `application/octet-stream`.
     """
     stripped = {value.strip(b" \t") for value in values}
     found = _MEDIA_TYPE.fullmatch(stripped.pop()) if len(stripped) == 1 else None
@@ -166,7 +164,7 @@ def safe_content_type(values: Sequence[bytes]) -> bytes:
 
 
 def _is_inert_link(value: bytes) -> bool:
-    """Return whether a `Link` only names other resources. One that is not read easily is not inert."""
+    """Return whether a `Link` only names other resources. A link that we cannot parse is not inert."""
     if _LINKS.fullmatch(value) is None:
         return False
     relations = [quoted or plain for quoted, plain in _RELATIONS.findall(value)]

@@ -1,4 +1,4 @@
-"""Header fields that tell browsers to make nothing of our answers, unless an answer says so itself."""
+"""Header fields that forbid browsers to run or embed our answers, unless an answer has its own policy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from starlette.types import Message, Send
 
 POLICY = b"content-security-policy"
 SANDBOX = b"sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""The policy of what a function made: a browser shows it without scripts or loading, in an origin of its own."""
+"""Policy for answers of functions: a browser shows them without scripts, without loading, in a separate origin."""
 DENY_ALL = b"sandbox; default-src 'none'; frame-ancestors 'none'"
-"""The policy of the API's own answers, which are no pages at all."""
+"""Policy for the API's own answers, which are not pages."""
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 FROM_FUNCTION = (NOSNIFF, (POLICY, SANDBOX))
 """Fields of every answer of a function that is not marked `web: true`."""
 FROM_API = (NOSNIFF, (POLICY, DENY_ALL))
-"""Fields of every answer of our own that has no policy of its own."""
+"""Fields of every answer of the API that sets no policy itself."""
 
 
 def for_browsers(send: Send) -> Send:
-    """Return `send` with `FROM_API` added to the answer that goes through it, as far as it is missing."""
+    """Return a `send` that adds the fields of `FROM_API` which an answer lacks."""
 
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""A bound to how long a task may take for a part of its work."""
+"""A time limit for a part of a task's work."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pool.clock import Clock
 
 
 class Deadline:
-    """Cancels the task that made it when its time has come: `asyncio.timeout` at a quarter of its cost.
+    """A time limit that cancels the task which created it. It costs a quarter of `asyncio.timeout`.
 
-    The task waits inside the guarded block whenever the timer can run, so the cancellation always ends up there.
+    A timer runs only while its task waits. A task that waits only inside the guarded block is cancelled only there.
     """
 
     __slots__ = ("_passed", "_task", "_timer")
@@ -26,9 +26,9 @@ class Deadline:
             self._task.cancel()
 
     def caught(self) -> bool:
-        """Whether a cancellation that was caught is the deadline's, and nobody else's as well."""
+        """Return whether a cancellation that the task caught came from this deadline alone."""
         return self._passed and self._task is not None and self._task.uncancel() == 0
 
     def disarm(self) -> None:
-        """The block has ended."""
+        """End the limit. Call it when the block ends."""
         self._timer.cancel()

@@ -1,6 +1,6 @@
-"""Parts of a request that go to a function. `answer_headers` is about its answer. Pure functions.
+"""Parts of a request that go to a function. `answer_headers` does the same for its answer. Pure functions.
 
-Framing is rebuilt on both sides, never passed on (RFC 9110, 7.6.1: hop-by-hop fields; RFC 9112, 6: length or
+Both sides rebuild the framing, and never pass it on (RFC 9110, 7.6.1: hop-by-hop fields; RFC 9112, 6: length or
 chunks, never both).
 """
 
@@ -32,59 +32,61 @@ HOP_BY_HOP = frozenset(
 )
 DEADLINE = b"x-hearth-deadline"
 NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
-NOT_THE_CALLERS = (b"x-hearth", b"x-forwarded", b"x-invocation")
-"""Beginnings of fields that Hearth alone may set."""
+RESERVED_PREFIXES = (b"x-hearth", b"x-forwarded", b"x-invocation")
+"""Prefixes of fields that only Hearth may set."""
 NOT_TO_CGI = frozenset({b"authorization", b"proxy"})
-"""Fields that a command is not told of, beside what no function is."""
+"""Fields that a command does not get, beside those that no function gets."""
 NAME, VALUE = itemgetter(0), itemgetter(1)
-MOST_NAMES = 64
-"""Fields of a request whose names are remembered, at most."""
-NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")
-NOT_IN_A_TARGET = re.compile(rb"[\x00-\x20\x7f]")
+MAX_CACHED_NAMES = 64
+"""Most field names of a request that are cached. It bounds the memory of one entry; clients send about ten."""
+FORBIDDEN_IN_VALUE = re.compile(rb"[\r\n\0]")
+FORBIDDEN_IN_TARGET = re.compile(rb"[\x00-\x20\x7f]")
 
 
 @lru_cache(maxsize=256)
 def _are_passed(names: tuple[bytes, ...]) -> list[bool]:
-    """Return which of a caller's fields go to the function. Few callers send other ones each time.
+    """Return, for each of a caller's fields, whether it goes to the function.
 
-    Many servers, and CGI, take `_` in a name for `-`. So a field with `_` must be neither ours under that reading,
-    nor the same as another field of the request.
+    Cached: most callers send the same ones.
+
+    Many servers, and CGI, read `_` in a name as `-`. Read so, a field with `_` must be neither ours nor the same as
+    another field of the request.
     """
     plain = [as_servers_read(name) for name in names]
     known = frozenset(names)
     return [
         read not in NOT_TO_FUNCTION
-        and not read.startswith(NOT_THE_CALLERS)
+        and not read.startswith(RESERVED_PREFIXES)
         and (read == name or read not in known)
         for name, read in zip(names, plain, strict=True)
     ]
 
 
 def as_servers_read(name: bytes) -> bytes:
-    """Return a field's name as servers read it that take `_` for `-`."""
+    """Return a field's name as read by servers that treat `_` as `-`."""
     return name.replace(b"_", b"-")
 
 
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
-    """What a function is sent: the caller's headers, and Hearth's own of this call. Raises `Problem`."""
+    """Return the headers for a function: the caller's, and Hearth's own of this call. Raises `Problem`."""
     return [*passed_headers(scope), (b"x-invocation-id", invocation), (DEADLINE, b"%.3f" % timeout)]
 
 
 def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
-    """The caller's headers as the function shall see them, and where they came from. Raises `Problem`."""
+    """Return the caller's headers as the function will see them, and `x-forwarded-…` fields. Raises `Problem`."""
     given: Sequence[tuple[bytes, bytes]] = scope["headers"]
     names = tuple(map(NAME, given))
-    known = _are_passed if len(names) <= MOST_NAMES else _are_passed.__wrapped__
+    known = _are_passed if len(names) <= MAX_CACHED_NAMES else _are_passed.__wrapped__
     headers = list(compress(given, known(names)))
-    if NOT_IN_A_VALUE.search(b" ".join(map(VALUE, headers))):
-        raise Problem("bad-request", "a header's value holds a CR, LF or NUL")
+    if FORBIDDEN_IN_VALUE.search(b" ".join(map(VALUE, headers))):
+        raise Problem("bad-request", "a header's value contains CR, LF or NUL; remove them")
     if b"connection" in names and (listed := listed_by_connection(given)):
         headers = [pair for pair in headers if pair[0] == b"host" or as_servers_read(pair[0]) not in listed]
     host = dict(headers).get(b"host", b"")
     if not host:
         if b"host" in names:
             headers = [pair for pair in headers if pair[0] != b"host"]
-        headers.append((b"host", b"localhost"))  # HTTP/1.0 may leave it out; what we send is HTTP/1.1
+        headers.append((b"host", b"localhost"))  # HTTP/1.0 may omit it, but we send HTTP/1.1
     client = scope.get("client")
     headers += (
         (b"x-forwarded-for", client[0].encode() if client else b"unknown"),
@@ -95,7 +97,7 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
 
 
 def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
-    """Return the fields that are meant for the next hop alone, since `Connection` names them."""
+    """Return the names of fields that `Connection` limits to the next hop."""
     return {
         as_servers_read(token.strip().lower())
         for name, value in headers
@@ -105,19 +107,24 @@ def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
 
 
 def target_of(sub_path: bytes, query: bytes) -> bytes:
-    """The request target that the function sees. Raises `Problem` for CR, LF, NUL or white space in it."""
+    """Return the request target that the function sees.
+
+    Raises `Problem` if it contains white space or a control character.
+    """
     target = b"/" + sub_path.lstrip(b"/") if sub_path else b"/"
     if query:
         target += b"?" + query
-    if target != b"/" and NOT_IN_A_TARGET.search(target):
-        raise Problem("bad-request", "the path or query holds white space or a control character; encode it")
+    if target != b"/" and FORBIDDEN_IN_TARGET.search(target):
+        raise Problem(
+            "bad-request", "the path or query contains white space or a control character; encode it"
+        )
     return target
 
 
 def cgi_variables(
     scope: Mapping[str, Any], function: str, invocation: str, length: int | None
 ) -> dict[str, str]:
-    """CGI/1.1 meta-variables (RFC 3875, 4.1) of a call, without `HTTP_AUTHORIZATION` and `HTTP_PROXY`."""
+    """Return the CGI/1.1 meta-variables (RFC 3875, 4.1) of a call, without `HTTP_AUTHORIZATION` and `HTTP_PROXY`."""
     server = scope.get("server") or ("", 0)
     client = scope.get("client") or ("", 0)
     variables = {
@@ -143,7 +150,7 @@ def cgi_variables(
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         if raw_name == b"content-type":
             variables["CONTENT_TYPE"] = raw_value.decode("latin-1")
-        elif name.isidentifier() and not NOT_IN_A_VALUE.search(raw_value):
+        elif name.isidentifier() and not FORBIDDEN_IN_VALUE.search(raw_value):
             value = raw_value.decode("latin-1")
             key = f"HTTP_{name}"
             separator = "; " if raw_name == b"cookie" else ", "

@@ -1,4 +1,4 @@
-"""The Prefer header (RFC 7240), as far as Hearth knows it: `respond-async` and `wait=SECONDS`. Pure functions."""
+"""The Prefer header (RFC 7240). Hearth knows `respond-async` and `wait=SECONDS`. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 CALLBACK = b"x-hearth-callback"
-LONGEST_WAIT = 300.0
-"""Seconds that an answer may be waited for; a longer wish is shortened to this."""
+MAX_WAIT_SECONDS = 300.0
+"""Longest wait for the answer of an accepted call. A longer `wait` is shortened to this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What the client would like. `wait` in seconds; None: not to wait."""
+    """Wishes of a client. `wait` is in seconds, or None not to wait."""
 
     respond_async: bool = False
     wait: float | None = None
     callbacks: tuple[str, ...] = ()
-    """URLs that it asks to be told of the end: all that were given, where one makes sense."""
+    """Every URL given for a callback. Only one is allowed; the reader of these checks that."""
 
     def applied(self) -> bytes:
-        """The value of Preference-Applied."""
+        """Return the value of Preference-Applied."""
         return b"respond-async" if self.wait is None else b"respond-async, wait=%g" % self.wait
 
 
 def preferences(headers: Iterable[tuple[bytes, bytes]]) -> Preferences:
-    """Read them. Others, and those that make no sense, are ignored, as the RFC wants it; of two the first counts."""
+    """Return the preferences in a request's headers. The first of two equal ones counts.
+
+    Unknown and malformed ones are ignored, as the RFC demands.
+    """
     respond_async, wait = False, None
     callbacks: list[str] = []
     for name, value in headers:
@@ -41,5 +44,5 @@ def preferences(headers: Iterable[tuple[bytes, bytes]]) -> Preferences:
                 case "wait" if (
                     wait is None and (text := given.strip().strip('"')).isascii() and text.isdigit()
                 ):
-                    wait = min(float(text), LONGEST_WAIT)
+                    wait = min(float(text), MAX_WAIT_SECONDS)
     return Preferences(respond_async, wait, tuple(callbacks))

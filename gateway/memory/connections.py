@@ -1,7 +1,7 @@
-"""The part of the budget that connections hold: bytes that nobody has asked for, and answers that nobody reads.
+"""The part of the budget that connections use: bytes that nobody has read yet, and answers that clients do not read.
 
-Where there is no room, the connection that has held longest makes some: it is the slowest. A request or an answer
-that moves on at once holds nothing here, and pays nothing.
+If there is no room, the connection that has held its bytes longest must free them: it is the slowest. A request or an
+answer that moves on at once holds nothing here, and costs nothing.
 """
 
 from __future__ import annotations
@@ -11,26 +11,30 @@ from collections.abc import Callable
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 
 Evict = Callable[[], None]
-"""Lets go of what a connection holds, by refusing its request or ending it."""
+"""Frees the bytes of a connection, by refusing its request or closing it."""
 
 
 class ConnectionShare:
-    """The share of all connections in the budget for one purpose; `what` is how the metric calls a refusal."""
+    """Bytes of all connections for one purpose. `what` is the label of a refusal in the metric."""
 
     def __init__(self, budget: BodyBudget, caller: str, what: str) -> None:
         self._budget = budget
         self._caller = caller
         self._what = what
         self._held: dict[object, tuple[int, Evict]] = {}
-        """By connection, in the order in which they began to hold."""
+        """Bytes by connection, oldest first."""
 
     def held_by(self, connection: object) -> int:
-        """Bytes that a connection holds."""
+        """Return how many bytes a connection holds."""
         return self._held[connection][0] if connection in self._held else 0
 
     def hold(self, connection: object, size: int, evict: Evict) -> bool:
-        """Hold `size` bytes in all for a connection; those that have held longest are evicted for it. False if there
-        is no room even so: then it holds nothing."""
+        """Hold `size` bytes in total for a connection, and return whether there was room.
+
+        The oldest are evicted for it.
+
+        If it returns False, the connection holds nothing.
+        """
         before = self.held_by(connection)
         if size <= before:
             self._budget.give_back(self._caller, before - size)
@@ -48,14 +52,14 @@ class ConnectionShare:
         return True
 
     def let_go(self, connection: object) -> None:
-        """Hold nothing for a connection any more."""
+        """Free all bytes of a connection."""
         if connection in self._held:
             size, _ = self._held.pop(connection)
             self._budget.give_back(self._caller, size)
 
 
 class ConnectionMemory:
-    """The shares of the connections of all clients."""
+    """Bytes of all connections, one share for each purpose."""
 
     def __init__(self, budget: BodyBudget) -> None:
         self.unread = ConnectionShare(budget, UNREAD, "unread")

@@ -1,16 +1,16 @@
-"""The memory of one request: reserved before its body is read, given back when the request ends.
+"""Memory of one request: reserved before its body is read, and freed when the request ends.
 
 How to use it, from a request's ASGI scope:
 
-    reservation = reservation_of(scope)      # made by `Edge` for the caller that it admitted
+    reservation = reservation_of(scope)      # `Edge` creates it for the caller that it admitted
     await reservation.grow_to(size)          # before these bytes are read; raises `Problem` 503 `busy` or 413
-    reservation.shrink_to(left)              # as soon as fewer bytes are held
+    reservation.shrink_to(left)              # as soon as fewer bytes are needed
 
-`Edge` gives all of it back at the end of the request. A whole body is reserved by its declared length before the
-first byte is read, so that half-read bodies never wait for each other. One in chunks grows by `PIECE`.
+`Edge` frees all of it at the end of the request. A body with a declared length is reserved whole before its first
+byte is read, so that half-read bodies never wait for each other. A body in chunks grows by `PIECE`.
 
-Whoever writes a body to a file as it comes needs `PIECE` at a time, whatever the body's size: reserve `PIECE`, then
-write what each `await body.more()` gives until it is empty.
+Code that writes a body to a file as it arrives needs only `PIECE`, whatever the body's size: reserve `PIECE`, then
+write the result of each `await body.more()` until it is empty.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from gateway.http.problems import Problem
 from gateway.memory.budget import BodyBudget
 
 RESERVATION = "hearth.reservation"
-"""Key of a request's scope under which its reservation is."""
+"""Key of the reservation in a request's scope."""
 PIECE = 256 * 1024
-"""Bytes that one read of a connection brings at most: uvloop reads 256,000 at once."""
+"""Most bytes that one read of a connection returns: uvloop reads 256,000 at once."""
 FIELD_BYTES = 160
-"""Memory that the objects of one header field take beside its characters: a tuple, two bytes objects, a place in a
-list."""
+"""Memory of the objects of one header field beside its characters: a tuple, two bytes objects, a place in a list."""
 SMALL_REQUEST = 8 * 1024
-"""Memory of a head, or of a small call that waits, that is not counted: a connection's own part has room for it."""
+"""Largest head, or small call that waits, that is not counted. The memory planned for a connection covers it."""
 WAIT_SECONDS = 5.0
-"""Time that a request waits for room: long enough for bodies on their way to end, short for a client's time-out."""
+"""Longest wait of a request for memory: bodies on their way can end, and clients do not time out yet."""
 RETRY_SECONDS = 2.0
-"""Seconds that `Retry-After` says where there was no room."""
+"""`Retry-After` of a request without memory: bodies of others should have ended by then."""
 
 
 class Reservation:
-    """The bytes that one request holds of the budget, on account of `caller`."""
+    """Bytes of the budget that one request holds, on account of `caller`."""
 
     __slots__ = ("_budget", "_caller", "_head", "_pieces", "held")
 
@@ -49,15 +48,15 @@ class Reservation:
         self._head = 0
         self._pieces: list[bytes] = []
         self.held = 0
-        """Bytes, beside those of the head."""
+        """Bytes in use, without those of the head."""
 
     @property
     def most(self) -> int:
-        """Bytes that it can ever have."""
+        """Return the most bytes that it can ever hold."""
         return self._budget.most(self._caller)
 
     def try_grow_to(self, size: int) -> bool:
-        """Hold `size` bytes in all, if there is room at once."""
+        """Grow to `size` bytes if there is room now, and return whether there was."""
         if size > self.held:
             if not self._budget.take(self._caller, size - self.held):
                 return False
@@ -65,8 +64,11 @@ class Reservation:
         return True
 
     async def grow_to(self, size: int) -> None:
-        """Hold `size` bytes in all; waits for them if need be. Raises `Problem`: 413 if the caller can never have so
-        many, 503 `busy` if there was no room in time. It keeps what it held."""
+        """Grow to `size` bytes, and wait for them if necessary.
+
+        Raises `Problem`: 413 if the caller can never hold so many, 503 `busy` if there was no room in time. Bytes
+        that it held before stay reserved.
+        """
         if self.try_grow_to(size):
             return
         if size > self.most:
@@ -80,7 +82,7 @@ class Reservation:
         self.held = size
 
     async def _wait(self, more: int) -> bool:
-        """Return whether `more` bytes came in time. A wait that is cancelled leaves nothing behind."""
+        """Wait for `more` bytes, and return whether they were granted in time. A cancelled wait takes none."""
         granted = asyncio.Event()
         waiter = self._budget.wait(self._caller, more, granted.set)
         try:
@@ -97,15 +99,17 @@ class Reservation:
         return True
 
     def shrink_to(self, size: int) -> None:
-        """Hold at most `size` bytes."""
+        """Free all bytes beyond `size`."""
         if size < self.held:
             more, self.held = self.held - size, size
             self._budget.give_back(self._caller, more)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Be the only request that has so large a document parsed, until the end of the block. Raises `Problem` 503
-        `busy` if others have not ended in time."""
+        """Return a block in which this is the only request whose large document is parsed.
+
+        Raises `Problem` 503 `busy` if others have not ended in time.
+        """
         lock = self._budget.documents
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -119,7 +123,10 @@ class Reservation:
             lock.release()
 
     def take_head(self, size: int) -> bool:
-        """Hold the request's head too, once; False if there is no room for it. A small one is not counted."""
+        """Hold the bytes of the request's head, and return whether there was room. Call it once.
+
+        A small head is not counted.
+        """
         if size > SMALL_REQUEST:
             if not self._budget.take(self._caller, size, in_turn=False):
                 self._budget.on_refused("head")
@@ -128,12 +135,15 @@ class Reservation:
         return True
 
     def drop_at_end(self, pieces: list[bytes]) -> None:
-        """Have what is still in `pieces` dropped by `close`. Who refers to whom goes in circles after a failed call:
-        it would wait for the garbage collector, and nobody would count it."""
+        """Have `close` empty the list `pieces`.
+
+        After a failed call, objects refer to each other in a circle. They would wait uncounted for the garbage
+        collector.
+        """
         self._pieces = pieces
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Free all bytes."""
         self._pieces.clear()
         self.shrink_to(0)
         if self._head:
@@ -142,7 +152,7 @@ class Reservation:
 
 
 def head_bytes(scope: Mapping[str, Any]) -> int:
-    """Memory that a request's header fields and target take."""
+    """Return the memory of a request's header fields and target."""
     return (
         len(scope["raw_path"])
         + sum(len(name) + len(value) + FIELD_BYTES for name, value in scope["headers"])
@@ -151,13 +161,13 @@ def head_bytes(scope: Mapping[str, Any]) -> int:
 
 
 def busy() -> Problem:
-    """The problem of a request for which there is no memory now."""
+    """Return the problem of a request for which there is no memory now."""
     detail = "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later"
     return Problem("busy", detail, RETRY_SECONDS)
 
 
 class _NoLimit(Reservation):
-    """The reservation of what no client sends: whoever made it bounds it."""
+    """Reservation of a request that no client sends. Its creator bounds its size."""
 
     __slots__ = ()
 
@@ -165,14 +175,14 @@ class _NoLimit(Reservation):
         return True
 
     def drop_at_end(self, pieces: list[bytes]) -> None:
-        """It is everybody's, and has no end."""
+        """Do nothing: all such requests share this reservation, and it never ends."""
 
 
 NO_LIMIT = _NoLimit(BodyBudget(0), "")
 
 
 def reservation_of(scope: Mapping[str, Any]) -> Reservation:
-    """Return the reservation of a request. An accepted call that runs has none: its body is not on its way here."""
+    """Return the reservation of a request, or `NO_LIMIT` for an accepted call that runs: its body is in the store."""
     found = scope.get(RESERVATION, NO_LIMIT)
     assert isinstance(found, Reservation)
     return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from gateway.memory.budget import ANSWERS, STRANGERS, UNREAD, BodyBudget, RoomWaiter
+from gateway.memory.budget import ANONYMOUS, ANSWERS, UNREAD, BodyBudget, RoomWaiter
 
 TOTAL = 10_000
-CALLERS = st.sampled_from(["key-a", "key-b", "key-c", STRANGERS, UNREAD, ANSWERS])
+CALLERS = st.sampled_from(["key-a", "key-b", "key-c", ANONYMOUS, UNREAD, ANSWERS])
 SIZES = st.integers(1, TOTAL)
 
 

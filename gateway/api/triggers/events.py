@@ -12,7 +12,7 @@ from gateway.access.access import CURRENT, check_may_start_any
 from gateway.api.dependencies import AccessPart, DesksPart, DispatcherPart, TriggersPart
 from gateway.api.openapi import problem_responses
 from gateway.api.triggers.views import EventsView, started_view
-from gateway.http.pieces import SMALL, Turn
+from gateway.http.pieces import SMALL_BODY_BYTES, Turn
 from gateway.http.problems import Problem
 from gateway.invoke.body import whole_document
 from scheduler.calls.store import StoreError
@@ -96,7 +96,7 @@ async def publish_events(
         turn = Turn()
         for event in events:
             looks = triggers.looks(event, allowed=caller.may_invoke)
-            if len(event.data) > SMALL:  # a workflow's or a job's input is parsed
+            if len(event.data) > SMALL_BODY_BYTES:  # a workflow's or a job's input is parsed
                 fires += await desks.events.do(len(event.data), partial(found, looks))
                 continue
             for fire in looks:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.callbacks.deliverer import MOST_AT_ONCE, MOST_OF_HOST, Deliverer
+from gateway.callbacks.deliverer import MAX_AT_ONCE, MAX_PER_HOST, Deliverer
 from gateway.callbacks.sender import Attempt, Sender
-from gateway.callbacks.signing import kept_secret, parse_secret, signed_headers
+from gateway.callbacks.signing import load_or_create_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
 from scheduler.calls.callbacks import (
     ATTEMPTS,
@@ -103,10 +103,10 @@ def test_a_name_leads_to_no_address_that_is_not_public_unless_it_is_listed(addre
 
 
 def test_secrets_are_made_once_for_their_owner_only(tmp_path: Path) -> None:
-    made = kept_secret(tmp_path)
+    made = load_or_create_secret(tmp_path)
     file = tmp_path / "callback-secret"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert kept_secret(tmp_path) == made == parse_secret(file.read_text()) and len(made) == 32
+    assert load_or_create_secret(tmp_path) == made == parse_secret(file.read_text()) and len(made) == 32
     assert [f.name for f in tmp_path.iterdir()] == [file.name]
     for text in (
         "",
@@ -119,7 +119,7 @@ def test_secrets_are_made_once_for_their_owner_only(tmp_path: Path) -> None:
             parse_secret(text)
     file.write_text("nonsense")
     with pytest.raises(OSError, match="callback-secret must be whsec_"):
-        kept_secret(tmp_path)
+        load_or_create_secret(tmp_path)
 
 
 def test_the_signature_is_that_of_standard_webhooks() -> None:
@@ -176,7 +176,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked_and_no_redire
         assert "169.254" not in (attempt.fault or ""), "it is shown to whoever has asked for the callback"
         assert len(seen) == 3
         attempt = await nowhere(Delivery("msg_2", "http://x.invalid/", "x.invalid", b"{}", 0))
-        assert "cannot be looked up" in (attempt.fault or "")
+        assert "cannot look up the name" in (attempt.fault or "")
         attempt = await nowhere(delivery)
         assert "is not allowed" in (attempt.fault or "") and attempt.final
     finally:
@@ -281,14 +281,14 @@ async def test_a_host_that_hangs_holds_no_other_up(world: World) -> None:
     receiver = Receiver(world)
     receiver.seconds = 100.0
     deliverer = receiver.deliverer(allowed=("*",))
-    for n in range(3 * MOST_OF_HOST):
+    for n in range(3 * MAX_PER_HOST):
         await world.accept(overrides=CallOverrides(callback=f"https://slow.example/{n}"))
     await world.accept(overrides=CallOverrides(callback="https://z.example/"))
     await world.start()
     await world.advance(50)
-    assert receiver.most == {"slow.example": MOST_OF_HOST, "z.example": 1}
+    assert receiver.most == {"slow.example": MAX_PER_HOST, "z.example": 1}
     await world.advance(400)
-    assert receiver.most["slow.example"] == MOST_OF_HOST and len(receiver.seen) == 3 * MOST_OF_HOST + 1
+    assert receiver.most["slow.example"] == MAX_PER_HOST and len(receiver.seen) == 3 * MAX_PER_HOST + 1
     await close(world, deliverer)
 
 
@@ -296,12 +296,12 @@ async def test_many_hosts_that_hang_hold_no_other_up(world: World) -> None:
     receiver = Receiver(world)
     receiver.seconds = 100.0
     deliverer = receiver.deliverer(allowed=("*",))
-    for host in range(MOST_AT_ONCE // MOST_OF_HOST):
-        for n in range(3 * MOST_OF_HOST):
+    for host in range(MAX_AT_ONCE // MAX_PER_HOST):
+        for n in range(3 * MAX_PER_HOST):
             await world.accept(overrides=CallOverrides(callback=f"https://a{host}.example/{n}"))
     await world.start()
     await world.advance(90)
-    assert receiver.running.total() == MOST_AT_ONCE
+    assert receiver.running.total() == MAX_AT_ONCE
     await world.accept(overrides=CallOverrides(callback="https://z.example/"))
     world.worker.notify()
     await world.advance(120)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gateway.http import pieces
-from gateway.http.pieces import MOST_WAITING, SMALL, Desk, in_time, unhurried
+from gateway.http.pieces import MAX_WAITING_BODIES, SMALL_BODY_BYTES, Desk, in_time, unhurried
 from gateway.http.problems import Problem
 from pool.clock import VirtualClock
 from scheduler.calls import waiters
@@ -26,8 +26,8 @@ async def test_small_work_is_done_at_once_and_large_work_one_by_one_in_a_thread(
         at_once -= 1
         return name
 
-    assert await desk.do(SMALL, work) == threading.current_thread().name
-    names = await asyncio.gather(*(desk.do(SMALL + 1, work) for _ in range(MOST_WAITING)))
+    assert await desk.do(SMALL_BODY_BYTES, work) == threading.current_thread().name
+    names = await asyncio.gather(*(desk.do(SMALL_BODY_BYTES + 1, work) for _ in range(MAX_WAITING_BODIES)))
     assert threading.current_thread().name not in names
     assert most == 1
 
@@ -67,7 +67,7 @@ async def test_who_has_waited_long_enough_is_told_and_the_work_goes_on(
         done.set()
         raise ValueError("it went wrong")
 
-    monkeypatch.setattr(pieces, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(pieces, "WORK_TIMEOUT_SECONDS", 0.0)
     with pytest.raises(Problem, match="cancelling the run takes longer than 0 s and continues") as refused:
         await in_time(work(), "cancelling the run")
     assert refused.value.slug == "conflict"
@@ -75,7 +75,7 @@ async def test_who_has_waited_long_enough_is_told_and_the_work_goes_on(
     await done.wait()
     await asyncio.sleep(0)
     assert "it went wrong" in caplog.text
-    monkeypatch.setattr(pieces, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(pieces, "WORK_TIMEOUT_SECONDS", 60.0)
     assert await in_time(asyncio.sleep(0, 7), "x") == 7
 
 

@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.memory.allocator import LOOK_SECONDS, MUCH, SOON_SECONDS, WORTH_TRIMMING, give_back_freed
+from gateway.memory.allocator import (
+    CHECK_SECONDS,
+    FAST_CHECK_SECONDS,
+    LARGE_BYTES,
+    WORTH_TRIMMING_BYTES,
+    give_back_freed,
+)
 from gateway.memory.budget import BodyBudget
 from pool.clock import VirtualClock
 
@@ -46,32 +52,32 @@ async def heap() -> AsyncIterator[Heap]:
 async def test_much_that_goes_is_given_back_in_small_parts(heap: Heap) -> None:
     """All at once would stop whoever allocates for a tenth of a second."""
     assert heap.budget.take("a", 480 * MIB)
-    await heap.wait(LOOK_SECONDS)
+    await heap.wait(CHECK_SECONDS)
     assert heap.trims == []
     held = [heap.budget.held]
     while heap.budget.held:
         heap.budget.give_back("a", 8 * MIB)
-        await heap.wait(SOON_SECONDS)
+        await heap.wait(FAST_CHECK_SECONDS)
     held += heap.trims
     steps = [before - after for before, after in itertools.pairwise(held)]
     assert len(steps) >= 20
-    assert max(steps) <= MUCH + 16 * MIB
+    assert max(steps) <= LARGE_BYTES + 16 * MIB
 
 
 async def test_what_came_and_went_between_two_looks_is_noticed(heap: Heap) -> None:
-    assert heap.budget.take("a", WORTH_TRIMMING)
-    heap.budget.give_back("a", WORTH_TRIMMING)
-    await heap.wait(2 * LOOK_SECONDS)
+    assert heap.budget.take("a", WORTH_TRIMMING_BYTES)
+    heap.budget.give_back("a", WORTH_TRIMMING_BYTES)
+    await heap.wait(2 * CHECK_SECONDS)
     assert heap.trims == [0]
-    await heap.wait(5 * LOOK_SECONDS)
+    await heap.wait(5 * CHECK_SECONDS)
     assert heap.trims == [0]
 
 
 async def test_bodies_that_come_and_go_all_the_time_are_not_trimmed_after_each(heap: Heap) -> None:
     for _ in range(250):
-        assert heap.budget.take("a", MUCH - 1)
-        heap.budget.give_back("a", MUCH - 1)
-        await heap.wait(SOON_SECONDS)
+        assert heap.budget.take("a", LARGE_BYTES - 1)
+        heap.budget.give_back("a", LARGE_BYTES - 1)
+        await heap.wait(FAST_CHECK_SECONDS)
     assert 3 <= len(heap.trims) <= 6
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.http.problems import Problem
 from gateway.memory import reservation as reservations
-from gateway.memory.budget import STRANGERS, BodyBudget
+from gateway.memory.budget import ANONYMOUS, BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, Reservation
 
 MIB = 2**20
@@ -26,8 +26,8 @@ def test_a_key_has_a_quarter_of_an_idle_budget_and_no_more() -> None:
 
 
 def test_callers_without_a_key_have_a_quarter_together_where_keys_exist() -> None:
-    assert BodyBudget(64 * MIB, lambda: True).most(STRANGERS) == 16 * MIB
-    assert BodyBudget(64 * MIB, lambda: False).most(STRANGERS) == 48 * MIB
+    assert BodyBudget(64 * MIB, lambda: True).most(ANONYMOUS) == 16 * MIB
+    assert BodyBudget(64 * MIB, lambda: False).most(ANONYMOUS) == 48 * MIB
 
 
 def test_floods_of_many_callers_leave_room_for_one_more() -> None:

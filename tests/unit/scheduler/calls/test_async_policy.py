@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.preferences import LONGEST_WAIT, Preferences, preferences
+from gateway.http.preferences import MAX_WAIT_SECONDS, Preferences, preferences
 from gateway.http.problems import TYPES
 from scheduler.calls.model import Claim, NewCall, Request, Result, Status
 from scheduler.calls.policy import Verdict, find_failure, has_expired, judge, pause_after
@@ -159,5 +159,5 @@ def test_prefer_is_read_as_rfc_7240_has_it() -> None:
     ):
         assert prefer(*values) == Preferences(True, 5.0)
     assert prefer("respond-async, wait=later").wait is None
-    assert prefer("respond-async, wait=100000").wait == LONGEST_WAIT
+    assert prefer("respond-async, wait=100000").wait == MAX_WAIT_SECONDS
     assert FAILURE_KINDS == ("platform", "timeout", "crash", "429", "5xx")
