@@ -1,4 +1,4 @@
-"""`sources:` of functions.yaml: queues whose messages are events."""
+"""Brokers, from `sources` of functions.yaml: Redis, NATS and MQTT servers whose messages become events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Name = Annotated[str, types.text(r"[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digit
 
 
 def split_url(url: str, schemes: Collection[str]) -> SplitResult:
-    """The parts of a broker's URL. Raises ValueError, without repeating the URL: it may hold a password."""
+    """Return the parts of a broker's URL. Raises ValueError without the URL, which may hold a password."""
     examples = " or ".join(f"{s}:///PATH" if s == "unix" else f"{s}://HOST:PORT" for s in schemes)
     try:
         parts = urlsplit(url)
@@ -42,7 +42,7 @@ def split_url(url: str, schemes: Collection[str]) -> SplitResult:
 
 
 class BrokerKeys(Keys):
-    """What the three kinds share: where the server is, as a URL or as the name of a variable that has it."""
+    """The keys that all kinds of broker share: the server's URL, or the name of a variable that holds it."""
 
     SCHEMES: ClassVar[tuple[str, ...]]
 
@@ -53,40 +53,43 @@ class BrokerKeys(Keys):
 
     @property
     def address(self) -> str:
-        """The URL. With `url_env` it is read from the environment now; empty if it is not there (any more)."""
+        """Return the URL. `url_env` is read from the environment now; "" if the variable is not set."""
         return self.url or os.environ.get(self.url_env or "", "")
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         url, variable = keys.get("url"), keys.get("url_env")
         if url is None and variable is None:
-            yield "", "`url` is missing; write it, or `url_env` with the name of a variable that has it"
+            yield "", "`url` is missing; write it, or `url_env` with the name of a variable that holds it"
         elif url is not None and variable is not None:
-            yield "url_env", "`url` is there too; remove one of the two"
+            yield "url_env", "`url` is written too; remove one of the two"
         elif url is not None:
             yield from _url_faults("url", url, cls.SCHEMES, "")
         elif isinstance(variable, str):
             given = os.environ.get(variable)
             if given is None:
-                yield "url_env", f"the gateway has no variable {shown(variable)}; start it with one"
+                yield (
+                    "url_env",
+                    f"the gateway has no variable {shown(variable)}; set it and start the gateway again",
+                )
             else:
                 yield from _url_faults("url_env", given, cls.SCHEMES, f"the variable {variable} ")
 
 
 class RedisStream(BrokerKeys):
-    """A stream, read as a member of a consumer group."""
+    """A Redis stream, read as a member of a consumer group."""
 
     SCHEMES = ("redis", "rediss", "unix")
 
     stream: Text
     group: Text = "hearth"
     begin: Literal["oldest", "newest"] = "oldest"
-    """Of the entries that are there already, when the group is made: all are read, or none."""
+    """Where a new group begins: with all entries of the stream, or with the next one."""
     field: Text | None = None
-    """The field of an entry that is the event's data; None: all of them, as a JSON object."""
+    """Field of an entry that becomes the event's data; None takes all fields, as a JSON object."""
     claim_after: Annotated[Duration, duration_between("1s", "24h")] = 60.0
-    """Seconds after which what another consumer has not acknowledged is taken over."""
+    """Seconds after which we claim an entry that another consumer has not acknowledged."""
 
 
 class JetStream(BrokerKeys):
@@ -96,12 +99,12 @@ class JetStream(BrokerKeys):
 
     stream: Name
     subject: Text = ">"
-    """Which of the stream's subjects are wanted."""
+    """Filter of the stream's subjects."""
     durable: Name = "hearth"
     ack_wait: Annotated[Duration, duration_between("1s", "24h")] = 30.0
-    """Seconds after which the server gives a message again that was not acknowledged."""
+    """Seconds after which the server delivers again a message that was not acknowledged."""
     begin: Literal["oldest", "newest"] = "oldest"
-    """Of the messages that are there already, when the consumer is made: all are read, or none."""
+    """Where a new consumer begins: with all messages of the stream, or with the next one."""
 
 
 class MqttTopic(BrokerKeys):
@@ -110,11 +113,11 @@ class MqttTopic(BrokerKeys):
     SCHEMES = ("mqtt", "mqtts")
 
     topic: Text
-    """A filter: `+` and `#` stand for levels."""
+    """Topic filter; `+` and `#` match levels."""
     client_id: Name | None = None
-    """Of the session; None: made of the gateway's identity and the source's name."""
+    """Client id of the session; None builds it from the gateway's identity and the broker's name."""
     session: Annotated[Duration, duration_between("1s", "365d")] = 7 * 86400.0
-    """Seconds that the server keeps messages for us while we are away."""
+    """Seconds that the server keeps messages for us while we are disconnected."""
 
 
 BROKER_KINDS: dict[str, tuple[type[BrokerKeys], str]] = {
@@ -122,7 +125,7 @@ BROKER_KINDS: dict[str, tuple[type[BrokerKeys], str]] = {
     "nats": (JetStream, "nats"),
     "mqtt": (MqttTopic, "paho.mqtt"),
 }
-"""By key: what it declares, and the module that an extra of the same name brings."""
+"""By key: the model of its keys, and the module that the extra of the same name installs."""
 
 
 def _is_uri(value: str) -> str:
@@ -134,34 +137,34 @@ def _is_uri(value: str) -> str:
 
 
 class MessageHandling(Keys):
-    """What becomes of a source's messages, whatever its kind."""
+    """The keys, shared by all kinds of broker, that say how messages become events."""
 
     function: types.FunctionName | None = None
-    """Is called with each event; None: the triggers are asked."""
+    """Function that is called with each event; None passes the event to the triggers."""
     type: Text | None = None
-    """Of the events; None: `hearth.KIND.message`."""
+    """`type` of the events; None means `hearth.KIND.message`."""
     source: Annotated[Text, AfterValidator(_is_uri)] | None = None
-    """Of the events; None: the broker's address without credentials."""
+    """`source` of the events; None means the broker's address without credentials."""
     in_hand: Annotated[int, types.whole(1, 1000)] = 32
-    """Messages that are taken and not yet acknowledged, at most."""
+    """Messages that are received and not yet acknowledged, at most."""
 
 
 class BrokerDefinition(MessageHandling):
-    """A queue whose messages are events."""
+    """One broker as functions.yaml declares it under `sources`."""
 
     name: BrokerName
     broker: RedisStream | JetStream | MqttTopic
 
     @property
     def kind(self) -> str:
-        """`redis`, `nats` or `mqtt`."""
+        """Return `redis`, `nats` or `mqtt`."""
         return next(kind for kind, (model, _) in BROKER_KINDS.items() if isinstance(self.broker, model))
 
 
 def read_brokers(
     reader: Reader, given: Mapping[str, object], functions: Collection[str]
 ) -> dict[str, BrokerDefinition]:
-    """The sources at `sources`, without those at fault. `functions` are those that they may call."""
+    """Return the brokers under `sources` that have no fault. `functions` are the names that they may call."""
     read = {name: _read_source(reader, name, keys, functions) for name, keys in given.items()}
     return {name: source for name, source in read.items() if source is not None}
 
@@ -176,14 +179,14 @@ def _read_source(
     keys = reader.known(given, (*BROKER_KINDS, *MessageHandling.model_fields), path)
     brokers = {kind: keys.pop(kind) for kind in BROKER_KINDS if kind in keys}
     if len(brokers) != 1:
-        found = f"{listed(brokers)} are here" if brokers else "none is here"
+        found = f"it has {listed(brokers)}" if brokers else "it has none"
         reader.fault(path, f"must have one of {listed(BROKER_KINDS)}; {found}")
     read = [_read_broker(reader, kind, own, (*path, kind)) for kind, own in brokers.items()]
     called = keys.get("function")
     if isinstance(called, str) and re.fullmatch(types.NAME, called) and called not in functions:
         reader.fault((*path, "function"), no_such("function", called, sorted(functions)))
     if len(read) != 1 or read[0] is None:
-        reader.model(MessageHandling, keys, keys, path)  # what else is wrong with it is told as well
+        reader.model(MessageHandling, keys, keys, path)  # to record the other faults too
         return None
     return reader.model(BrokerDefinition, {**keys, "name": name, "broker": read[0]}, keys, path)[0]
 
@@ -191,8 +194,7 @@ def _read_source(
 def _read_broker(reader: Reader, kind: str, given: object, path: KeyPath) -> BrokerKeys | None:
     model, module = BROKER_KINDS[kind]
     if not _is_installed(module):
-        advice = f"pip install 'hearth-faas[{kind}]'"
-        reader.fault(path, f"needs a package that is not installed; {advice}")
+        reader.fault(path, f"needs a package that is not installed; run pip install 'hearth-faas[{kind}]'")
     if not isinstance(given, dict):
         reader.fault(path, f"must be a mapping with {listed(model.model_fields)}, not {shown(given)}")
         return None
@@ -203,7 +205,7 @@ def _read_broker(reader: Reader, kind: str, given: object, path: KeyPath) -> Bro
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it would be in is not there
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 

@@ -1,4 +1,4 @@
-"""functions.yaml: what a user declares. `load` gives all of it, or all that is wrong with it."""
+"""The definitions file, functions.yaml. `load` returns all that it declares, or raises with all its faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pool.contracts.base import Contract
 from pool.contracts.registry import CONTRACTS
 from scheduler.definitions import source_folder
 from scheduler.definitions.brokers import BrokerDefinition, read_brokers
-from scheduler.definitions.container_keys import SHAPE, ContainerKeys
+from scheduler.definitions.container_keys import FIXED_AT_CREATION, ContainerKeys
 from scheduler.definitions.jobs import JobDefinition, read_jobs
 from scheduler.definitions.language import key_types as types
 from scheduler.definitions.language import rules
@@ -42,52 +42,52 @@ KNOWN_RUNTIMES = frozenset({"python"})
 
 
 class Defaults(ContainerKeys):
-    """The keys that every kind of function has, and that `defaults` may set for all of them."""
+    """The keys that every kind of function has. `defaults` may set them for all functions."""
 
     timeout: Annotated[Duration, duration_between("1ms", "24h")] = 30.0
-    """Seconds that an invocation may execute; then its instance is destroyed."""
+    """Seconds that an invocation may execute; after that its instance is destroyed."""
     queue_timeout: Annotated[Duration, duration_between("0s", "24h")] = 10.0
     """Seconds that an invocation may wait for an instance."""
     queue_size: Annotated[int, types.whole(1, 100_000)] = 1000
-    """Invocations that may wait; the first call of a cold function does."""
+    """Invocations that may wait, the first call of a cold function among them."""
     concurrency: Annotated[int, types.whole(1, 1000)] = 1
-    """Invocations that one instance serves at once."""
+    """Invocations that one instance serves at the same time."""
     min_instances: Annotated[int, types.whole(0, 1000)] = 0
     max_instances: Annotated[int, types.whole(1, 1000)] = 16
     keep_alive: Annotated[Duration, duration_between("0s", "30d")] = 600.0
-    """Seconds that an idle instance stays."""
+    """Seconds that an idle instance is kept."""
     freeze_after: types.NeverOrDuration = 2.0
-    """Seconds after which an idle instance is frozen; None: never."""
+    """Seconds after which an idle instance is frozen, or None for never."""
     max_age: Annotated[Duration, duration_between("1s", "365d")] = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: types.NoneOrCount = None
-    """Invocations after which an instance is recycled."""
+    """Invocations after which an instance is recycled, or None for no limit."""
     reuse: types.Switch = True
-    """False: a fresh container for every invocation."""
+    """False gives every invocation a fresh container."""
     max_body: Annotated[Size, size_between("0B", "1TiB")] = 6 * 2**20
-    """Bytes of a request's body."""
+    """Largest body of a request, bytes."""
     web: types.Switch = False
-    """Its HTML and cookies are for browsers, on our origin."""
+    """True lets its HTML and cookies reach browsers on the gateway's origin."""
     labels: types.Labels = {}
     retries: types.RetryKeys = types.RetryKeys()
-    """Of calls that are accepted to be run later."""
+    """Rules for repeating accepted calls that fail."""
     max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 6 * 3600.0
     """Seconds after which an accepted call that has not succeeded is given up."""
     on_success: types.FunctionName | None = None
     """Function that is called when an accepted call has succeeded."""
     on_failure: types.FunctionName | None = None
-    """Function that is called when an accepted call was given up."""
+    """Function that is called when an accepted call has been given up."""
     callback: types.CallbackUrl | None = None
-    """URL that is told when an accepted call has ended."""
+    """URL that is notified when an accepted call has ended."""
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         return rules.shared_faults(keys)
 
 
 class FunctionDefinition(Defaults):
-    """What a user declares of one function."""
+    """One function as functions.yaml declares it."""
 
     name: types.FunctionName
     runtime: types.Runtime | None = None
@@ -101,11 +101,11 @@ class FunctionDefinition(Defaults):
     """Replaces the image's CMD; its ENTRYPOINT stays."""
     health: types.Health | None = None
     content_type: types.ContentType | None = None
-    """Of a command's output; None is application/octet-stream."""
+    """Content type of a command's output; None means application/octet-stream."""
 
     @property
     def kind(self) -> Kind:
-        """Return how the function is run, by which of `runtime`, `image` and `port` it has."""
+        """Return how the function is run: it follows from its `runtime`, `image` and `port`."""
         if self.image is None:
             return Kind.HANDLER
         return Kind.HTTP if self.port is not None else Kind.COMMAND
@@ -116,35 +116,37 @@ class FunctionDefinition(Defaults):
         return CONTRACTS[self.kind]
 
     def shape_is_default(self) -> bool:
-        """Whether a prewarmed instance of the runtime can become this function, as far as its keys say.
+        """Return whether the keys allow a prewarmed instance of the runtime to become this function.
 
-        A requirements.txt makes an image of the function's own; that shows by the image and not here.
+        A function with a requirements.txt has an image of its own. That is not visible in the keys.
         """
         fields = FunctionDefinition.model_fields
-        return self.kind is Kind.HANDLER and all(getattr(self, key) == fields[key].default for key in SHAPE)
+        return self.kind is Kind.HANDLER and all(
+            getattr(self, key) == fields[key].default for key in FIXED_AT_CREATION
+        )
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         return rules.function_faults(keys)
 
 
 class Definitions(BaseModel):
-    """All that a functions.yaml declares."""
+    """Everything that a functions.yaml declares."""
 
     model_config = ConfigDict(frozen=True)
 
     version: Literal[1] = 1
     defaults: Defaults = Defaults()
-    """Already part of each function."""
+    """The keys under `defaults`; each function has them already."""
     prewarm: types.Prewarm = {}
-    """Generic instances kept ready, by runtime."""
+    """Number of prewarmed instances to keep ready, by runtime."""
     functions: dict[str, FunctionDefinition] = {}
     workflows: dict[str, WorkflowDefinition] = {}
     jobs: dict[str, JobDefinition] = {}
     triggers: dict[str, TriggerDefinition] = {}
     sources: dict[str, BrokerDefinition] = {}
-    """Queues whose messages are events."""
+    """Brokers whose messages become events."""
 
 
 def load(
@@ -156,9 +158,9 @@ def load(
 ) -> Definitions:
     """Read and check a definitions file.
 
-    `runtimes` are those that functions may name. Host folders of `volumes` must be in one of
-    `allowed_volumes`, links resolved; a `callback` must be one that `allowed_callbacks` has. Raises
-    `DefinitionsError`, and nothing else, with every fault of the file by position.
+    Functions may name the `runtimes` given. Host folders of `volumes` must be inside one of `allowed_volumes`, links
+    resolved. A `callback` must be allowed by `allowed_callbacks`. Raises only `DefinitionsError`, with every fault of
+    the file by position.
     """
     return _Loader(path, runtimes, allowed_volumes, allowed_callbacks or Allowed()).load()
 
@@ -169,7 +171,7 @@ _PREWARM = TypeAdapter(types.Prewarm)
 
 
 class _Loader(Reader):
-    """One run of `load`."""
+    """One pass of `load` over one file."""
 
     def __init__(
         self,
@@ -205,7 +207,7 @@ class _Loader(Reader):
         self._volume_faults(own.get("volumes"), ("defaults",))
         self._callback_faults(own.get("callback"), ("defaults",))
         defaults, faulty = self.model(Defaults, own, own, ("defaults",))
-        # A faulty default is told once, and not again for every function.
+        # A faulty default is reported once, not for every function.
         shared = {key: value for key, value in own.items() if key not in faulty}
         given = self.mapping(root, "functions")
         functions = {name: self._function(name, keys, shared) for name, keys in given.items()}
@@ -268,8 +270,8 @@ class _Loader(Reader):
         return self.model(FunctionDefinition, merged, own, path)[0]
 
     def _source(self, folder: str, handler: object, path: KeyPath) -> Path:
-        """The source folder as an absolute path, looked through."""
-        # os.path, for Path's own verbs raise for a name that is too long; links stay as they are.
+        """Return the source folder as an absolute path; record the faults that it has as code."""
+        # os.path: Path's methods raise for a name that is too long. Links are not resolved.
         source = Path(os.path.abspath(self.file.parent / folder))  # noqa: PTH100
         if not os.path.isdir(source):  # noqa: PTH112
             self.fault(

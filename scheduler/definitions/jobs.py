@@ -1,4 +1,4 @@
-"""`jobs:` of functions.yaml, and what POST /jobs takes: many runs of an image or of a deployed function."""
+"""Jobs, from `jobs` of functions.yaml or from POST /jobs: many runs of an image or of a deployed function."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ from scheduler.definitions.language.located_yaml import KeyPath
 from scheduler.definitions.language.units import Duration, duration_between
 from scheduler.json_steps import dumps
 
-MOST_TASKS = 1_000_000
-IMAGE_TIMEOUT = 3600.0
-"""Seconds that a task of an image may take unless the job says otherwise."""
+MAX_TASKS = 1_000_000
+"""Tasks of one job. Only the next few are in the queue at a time, so a job of this size holds up no other work."""
+IMAGE_TIMEOUT_SECONDS = 3600.0
+"""Timeout of a task that runs an image, if the job sets none."""
 
 
 def checked_inputs(value: object) -> tuple[object, ...]:
-    """A list of anything that JSON can say. Raises ValueError for anything else."""
-    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_TASKS:
-        raise ValueError(f"must be a list of 1 to {MOST_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
+    """Return a list of JSON values as a tuple. Raises ValueError for anything else."""
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_TASKS:
+        raise ValueError(f"must be a list of 1 to {MAX_TASKS} inputs, like [1, 2, 3], not {shown(value)}")
     try:
         dumps(value, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"must be a list of what JSON can say: {error}") from None
+        raise ValueError(f"must be a list of JSON values: {error}") from None
     return tuple(value)
 
 
 class JobDefinition(ContainerKeys):
-    """What a job runs, how often, and what is done about failures."""
+    """A job as it is declared: what it runs, how often, and what follows a failure."""
 
     image: types.ImageReference | None = None
-    """Each task is one container of it: input to stdin, stdout is the result."""
+    """Image to run: each task is one container with the input on stdin and the result on stdout."""
     command: types.Command | None = None
     """Replaces the image's CMD; its ENTRYPOINT stays."""
     function: types.FunctionName | None = None
-    """A deployed function instead: each task is one call of it."""
-    count: Annotated[int, types.whole(1, MOST_TASKS)] | None = None
-    """Tasks; each has its index as input."""
+    """Deployed function to call instead: each task is one call."""
+    count: Annotated[int, types.whole(1, MAX_TASKS)] | None = None
+    """Number of tasks; each gets its index as input."""
     inputs: Annotated[tuple[Any, ...], BeforeValidator(checked_inputs)] | None = None
-    """One task for each."""
+    """Inputs, one for each task."""
     parallel: Annotated[int, types.whole(1, 1000)] | None = None
-    """Tasks at once, at most; None: what the machine has room for."""
+    """Tasks that run at once, at most; None lets the machine's room decide."""
     retries: Annotated[int, types.whole(0, 1000)] = 0
     """Further runs of a task that fails."""
     backoff: Annotated[Duration, duration_between("1ms", "24h")] = 0.1
-    """Seconds of pause after a task's first failure; each further one doubles it."""
+    """Seconds of pause after a task's first failure; each further failure doubles it."""
     max_backoff: Annotated[Duration, duration_between("1ms", "24h")] = 2.0
     max_event_age: Annotated[Duration, duration_between("1s", "30d")] = 86400.0
-    """Seconds from a task's turn, after which it is not run again."""
+    """Seconds after a task was queued at which it is not run again."""
     timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None
-    """Seconds that a run may take; None: the function's own, `IMAGE_TIMEOUT` of an image."""
+    """Seconds that a run may take; None takes the function's timeout, or `IMAGE_TIMEOUT_SECONDS` for an image."""
     remove: Literal["all", "succeeded", "none"] = "all"
-    """Which of its ended containers are removed at once."""
+    """Ended containers that are removed at once; the others are kept for inspection."""
     on_success: types.FunctionName | None = None
     """Function that is called when every task has succeeded."""
     on_failure: types.FunctionName | None = None
@@ -66,18 +67,18 @@ class JobDefinition(ContainerKeys):
 
     @property
     def tasks(self) -> int | None:
-        """How many tasks it has; None: whoever starts it says so."""
+        """Return the number of tasks, or None if it is given at the start of the job."""
         return len(self.inputs) if self.inputs is not None else self.count
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         if "image" in keys and "function" in keys:
             yield "function", "a job has either `image` or `function`; remove one of the two"
         elif "image" not in keys and "function" not in keys:
             yield "", "has nothing to run; write `image`, or `function` for a deployed one"
         elif "function" in keys:
-            for key in OF_IMAGES:
+            for key in IMAGE_KEYS:
                 if key in keys:
                     yield key, "belongs to a job with `image`; the function has its own"
         if "count" in keys and "inputs" in keys:
@@ -86,12 +87,12 @@ class JobDefinition(ContainerKeys):
 
 
 KEYS = tuple(JobDefinition.model_fields)
-OF_IMAGES = ("command", "remove", *ContainerKeys.model_fields)
-"""Keys that say what the container of an image is like."""
+IMAGE_KEYS = ("command", "remove", *ContainerKeys.model_fields)
+"""Keys for the container of an image; a deployed function has its own."""
 
 
 def read_jobs(reader: Reader, given: dict[str, Any], functions: Collection[str]) -> dict[str, JobDefinition]:
-    """The jobs of a definitions file, those without a fault. `functions` are the names of its functions."""
+    """Return the jobs of a definitions file that have no fault. `functions` are the names of its functions."""
     read = {name: _read_job(reader, name, keys, functions) for name, keys in given.items()}
     return {name: job for name, job in read.items() if job is not None}
 
@@ -100,7 +101,7 @@ def _read_job(reader: Reader, name: str, keys: object, functions: Collection[str
     path: KeyPath = ("jobs", name)
     if not re.fullmatch(types.NAME, name):
         reader.fault(
-            path, f"{shown(name)} must be 1 to 63 lower-case letters, digits, - or _, a letter first"
+            path, f"{shown(name)} must be 1 to 63 lower-case letters, digits, - or _ with a letter first"
         )
     if not isinstance(keys, dict):
         reader.fault(path, f"must be a mapping with the job's keys, not {shown(keys)}")

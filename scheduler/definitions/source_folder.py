@@ -1,4 +1,4 @@
-"""A function's source folder as bytes."""
+"""Source folder of a function: reading its files, checking them, and their digest."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from pathlib import Path
 
 from scheduler.definitions.language.units import format_size
 
-MAX_SOURCE = 32 * 2**20
-"""Bytes of all files of a source folder together."""
+MAX_SOURCE_BYTES = 32 * 2**20
+"""All files of a source folder together. The gateway holds them in memory while it reads the folder."""
 MAX_FILES = 10_000
+"""Files of one source folder; each is read at every load."""
 SKIPPED = frozenset({"__pycache__", ".git", ".hearth"})
-"""Files and folders of these names, and `*.pyc`, are no part of a function."""
+"""Names of files and folders that do not belong to the code; `*.pyc` does not either."""
 REQUIREMENTS = "requirements.txt"
 
 
 class SourceError(Exception):
-    """A source folder cannot be taken as a function's code; the message says which file and why."""
+    """A source folder cannot be a function's code; the message names the file and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceCode:
-    """The files of a source folder: names (relative, with `/`) and contents, sorted by name."""
+    """The files of one source folder: relative names with `/`, and contents, sorted by name."""
 
     files: tuple[tuple[str, bytes], ...]
 
     @property
     def requirements(self) -> bytes | None:
-        """Content of requirements.txt, or None."""
+        """Return the content of requirements.txt, or None if there is none."""
         return dict(self.files).get(REQUIREMENTS)
 
     def digest(self) -> str:
-        """SHA-256, in hex, of names and contents. Times, modes and owners do not count."""
+        """Return the SHA-256, in hex, of names and contents. Times, modes and owners do not count."""
         return digest_of(part for name, data in self.files for part in (name.encode(), data))
 
 
 def collect(source: Path) -> SourceCode:
-    """Read a source folder.
+    """Read a source folder, without the names in `SKIPPED`.
 
-    Skips what `SKIPPED` names. A link to a file inside the folder is read as that file. Raises `SourceError`
-    for a link that leaves the folder or leads to a folder or to nothing, for what is neither file nor folder
-    (a pipe, a device), for more than `MAX_SOURCE` bytes or `MAX_FILES` files, and for what cannot be read.
+    A link to a file inside the folder is read as that file. Raises `SourceError` for any other link, for a pipe or a
+    device, for more than `MAX_SOURCE_BYTES` or `MAX_FILES`, and for a file that cannot be read.
     """
     files = []
-    room = MAX_SOURCE
+    room = MAX_SOURCE_BYTES
     for name, path in _walk(source):
         try:
             with path.open("rb") as stream:
@@ -62,8 +62,8 @@ def collect(source: Path) -> SourceCode:
 
 
 def check(source: Path) -> None:
-    """Raise the `SourceError` that `collect` would raise, as far as it shows without reading the files."""
-    room = MAX_SOURCE
+    """Raise the `SourceError` that `collect` would raise, if it is visible without reading the files."""
+    room = MAX_SOURCE_BYTES
     for name, path in _walk(source):
         try:
             room -= path.stat().st_size
@@ -77,21 +77,23 @@ def digest_of(parts: Iterable[bytes]) -> str:
     """Return the SHA-256, in hex, of these parts one after the other."""
     digest = hashlib.sha256()
     for part in parts:
-        # With its length ahead, a part cannot lend its end to the next one.
+        # With the lengths, ("ab", "c") and ("a", "bc") have different digests.
         digest.update(len(part).to_bytes(8))
         digest.update(part)
     return digest.hexdigest()
 
 
 def _walk(source: Path) -> Iterator[tuple[str, Path]]:
-    """Names and real paths of all files, sorted by name."""
+    """Return names and real paths of all files, sorted by name."""
     try:
         root = Path(os.path.realpath(source, strict=True))
         found = sorted(_files(root, root, ""))
     except OSError as error:
         raise SourceError(f"{error.filename} cannot be read: {error.strerror}") from error
     if len(found) > MAX_FILES:
-        raise SourceError(f"has {len(found)} files; at most {MAX_FILES} are taken")
+        raise SourceError(
+            f"has {len(found)} files, more than {MAX_FILES}; remove files that the code does not need"
+        )
     return iter(found)
 
 
@@ -136,5 +138,5 @@ def _is_unicode(name: str) -> bool:
 
 
 def _too_large() -> SourceError:
-    advice = "take out what the code does not need"
-    return SourceError(f"is larger than {format_size(MAX_SOURCE)}, the most that is taken; {advice}")
+    advice = "remove files that the code does not need"
+    return SourceError(f"is larger than {format_size(MAX_SOURCE_BYTES)}, the largest size allowed; {advice}")

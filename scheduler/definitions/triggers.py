@@ -1,4 +1,4 @@
-"""`triggers` of functions.yaml: what starts functions, jobs and workflows by itself."""
+"""Triggers, from `triggers` of functions.yaml: schedules, events and webhooks that start things by themselves."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from scheduler.json_steps import dumps
 
 CAUSES = ("schedule", "events", "webhook")
 ACTIONS = ("function", "workflow", "job")
-OF_SCHEDULES = ("timezone", "overlap", "catch_up", "jitter", "input")
-LARGEST_MESSAGE = 2**20
-"""Bytes of a webhook's message, if it says nothing else."""
-LARGEST_INPUT = 256 * 1024
-"""Bytes of `input` as JSON."""
-DEEPEST_INPUT = 100
-"""Lists and mappings of `input` within one another."""
+SCHEDULE_KEYS = ("timezone", "overlap", "catch_up", "jitter", "input")
+DEFAULT_MESSAGE_BYTES = 2**20
+"""Largest message of a webhook without `max_body`."""
+MAX_INPUT_BYTES = 256 * 1024
+"""Largest `input` as JSON: every fire stores a copy."""
+MAX_INPUT_DEPTH = 100
+"""Levels of lists and mappings in `input`; far below Python's limit of recursion, 1000."""
 SECRET_PREFIX = b"whsec_"
-"""Of a secret of Standard Webhooks that is base64 after it."""
+"""Prefix of a Standard Webhooks secret whose rest is base64."""
 
 
 def _expression(value: object) -> str:
@@ -48,11 +48,11 @@ def _json(value: object) -> object:
     try:
         size, depth = len(dumps(value, allow_nan=False)), _depth(value)
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be what JSON can hold: mappings, lists, text, numbers, true, false") from None
-    if depth > DEEPEST_INPUT:
-        raise ValueError(f"must not hold more than {DEEPEST_INPUT} lists and mappings within one another")
-    if size > LARGEST_INPUT:
-        raise ValueError(f"must be at most {LARGEST_INPUT} bytes as JSON, not {size}")
+        raise ValueError("must be a JSON value: mappings, lists, text, numbers, true, false") from None
+    if depth > MAX_INPUT_DEPTH:
+        raise ValueError(f"must not hold more than {MAX_INPUT_DEPTH} lists and mappings within one another")
+    if size > MAX_INPUT_BYTES:
+        raise ValueError(f"must be at most {MAX_INPUT_BYTES} bytes as JSON, not {size}")
     return value
 
 
@@ -79,41 +79,41 @@ TriggerName = Annotated[
 
 
 class EventCause(Keys):
-    """Events that anybody publishes."""
+    """The cause `events`: published events that pass the filters."""
 
     filters: Filters
     """An event must pass all of them."""
 
 
 class Webhook(Keys):
-    """Signed messages of another system, at POST /hooks/NAME."""
+    """The cause `webhook`: signed messages of another system, sent to POST /hooks/NAME."""
 
     signature: Literal["github", "standard"]
-    """How they are signed: X-Hub-Signature-256, or as standardwebhooks.com has it."""
+    """Scheme of the signature: X-Hub-Signature-256, or Standard Webhooks."""
     secret_env: Annotated[str, types.text("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")] | None = None
-    """Variable of the gateway that holds the secret."""
+    """Environment variable of the gateway that holds the secret."""
     secret_file: Annotated[Path, BeforeValidator(_file)] | None = None
     """File that holds the secret. Absolute after `load`."""
-    max_body: Annotated[Size, size_between("1B", "64MiB")] = LARGEST_MESSAGE
-    """Bytes of a message."""
+    max_body: Annotated[Size, size_between("1B", "64MiB")] = DEFAULT_MESSAGE_BYTES
+    """Largest message, bytes."""
     once: Literal["delivery", "body"] = "delivery"
-    """What makes two messages one, which starts once: the id that they are sent with, or what is in them."""
+    """Two messages with the same delivery id, or with the same body, start the action once."""
     filters: Filters | None = None
     """The event that a message becomes must pass all of them."""
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         yield from _exactly_one(keys, ("secret_env", "secret_file"))
 
     def secret(self) -> bytes:
-        """The secret as it is now. Raises ValueError, with what to do about it."""
+        """Read the secret now. Raises ValueError, with advice, if there is none."""
         if self.secret_env is not None:
             secret = os.fsencode(os.environ.get(self.secret_env, "")).strip()
             advice = f"the variable {self.secret_env} is not set; set it where the gateway is started"
         else:
             assert self.secret_file is not None
-            advice = f"the file {self.secret_file} holds no secret"
+            advice = f"the file {self.secret_file} is empty; write the secret into it"
             try:
                 secret = self.secret_file.read_bytes().strip()
             except OSError as error:
@@ -126,7 +126,7 @@ class Webhook(Keys):
 
 
 def standard_key(secret: bytes) -> bytes:
-    """The bytes that Standard Webhooks signs with. Raises ValueError."""
+    """Return the bytes that Standard Webhooks signs with. Raises ValueError."""
     if not secret.startswith(SECRET_PREFIX):
         return secret
     try:
@@ -134,27 +134,25 @@ def standard_key(secret: bytes) -> bytes:
     except ValueError:
         key = b""
     if not key:  # anybody can sign with nothing
-        raise ValueError(
-            "the secret begins with whsec_, and what follows is not base64 of any bytes; copy it again"
-        )
+        raise ValueError("the secret begins with whsec_, but no valid base64 follows; copy it again")
     return key
 
 
 class TriggerDefinition(Keys):
-    """What is declared of one trigger: one cause, and one action."""
+    """One trigger as it is declared: one cause, and one action."""
 
     name: TriggerName
     schedule: Annotated[str, BeforeValidator(_expression)] | None = None
     """Cron expression of five fields, or six with the seconds first."""
     timezone: Annotated[str, BeforeValidator(_zone)] = "UTC"
     overlap: Overlap = "skip"
-    """What becomes of a fire while the start before it has not ended."""
+    """Rule for a fire whose predecessor's action has not ended."""
     catch_up: CatchUp = "last"
-    """Which fires are made up for that fell due while nobody looked."""
+    """Fires to make up for that fell due while no gateway ran."""
     jitter: Annotated[Duration, duration_between("0s", "24h")] = 0.0
     """Seconds that a fire may be put off, so that not everything starts at once."""
     input: Annotated[Any, BeforeValidator(_json)] = None
-    """What a schedule's action is started with, as JSON."""
+    """Input of a schedule's action, a JSON value."""
     events: EventCause | None = None
     webhook: Webhook | None = None
     function: types.FunctionName | None = None
@@ -163,16 +161,16 @@ class TriggerDefinition(Keys):
 
     @property
     def cause(self) -> str:
-        """Which of `CAUSES` it has."""
+        """Return which of `CAUSES` it has."""
         return next(key for key in CAUSES if getattr(self, key) is not None)
 
     @property
     def action(self) -> tuple[str, str]:
-        """Kind and name of what it starts."""
+        """Return the kind and the name of what it starts."""
         return next((key, name) for key in ACTIONS if (name := getattr(self, key)) is not None)
 
     def timetable(self) -> Timetable | None:
-        """When it fires by the clock; None: it does not."""
+        """Return the timetable of a schedule, or None for another cause."""
         if self.schedule is None:
             return None
         cron = Cron(self.schedule, self.timezone)
@@ -180,13 +178,13 @@ class TriggerDefinition(Keys):
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         yield from _exactly_one(keys, CAUSES)
         yield from _exactly_one(keys, ACTIONS)
         if "schedule" not in keys:
             yield from (
-                (key, "is for schedules: it says nothing where `schedule` is missing")
-                for key in OF_SCHEDULES
+                (key, "belongs to a trigger with `schedule`; remove it")
+                for key in SCHEDULE_KEYS
                 if key in keys
             )
 
@@ -197,7 +195,7 @@ _KEYS = tuple(key for key in TriggerDefinition.model_fields if key != "name")
 def read_triggers(
     reader: Reader, given: Mapping[str, Any], names: Mapping[str, Collection[str]]
 ) -> dict[str, TriggerDefinition]:
-    """The sound triggers of a file; `names` are what can be started, by kind. Faults are noted at their positions."""
+    """Return the triggers of a file that have no fault. `names` are the names that can be started, by kind."""
     sound: dict[str, TriggerDefinition] = {}
     for name, keys in given.items():
         path = ("triggers", name)
@@ -241,4 +239,4 @@ def _exactly_one(keys: Mapping[str, Any], wanted: tuple[str, ...]) -> Iterator[r
     if not given:
         yield "", f"must have one of {listed(wanted)}"
     for key in given[1:]:
-        yield key, f"cannot be beside `{given[0]}`: one of {listed(wanted)} is wanted"
+        yield key, f"cannot be beside `{given[0]}`; write one of {listed(wanted)}"

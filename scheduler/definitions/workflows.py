@@ -1,4 +1,4 @@
-"""`workflows:` of functions.yaml: steps, what each needs, and the expressions between them."""
+"""Workflows, from `workflows` of functions.yaml: their steps, needs and expressions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scheduler.definitions.language.located_model import Keys, Reader, listed, n
 from scheduler.definitions.language.located_yaml import KeyPath
 from scheduler.definitions.language.units import Duration, duration_between
 
-MOST_STEPS = 1000
-"""Steps of one workflow."""
-ON_RUN = frozenset({"input"})
-"""What every expression may begin with, beside `steps.NAME`."""
-ON_ITEM = ON_RUN | {"item", "index"}
-"""What `input` may begin with where there is a `map`."""
+MAX_STEPS = 1000
+"""Steps of one workflow. `advance` looks at all of them after each end of a call."""
+RUN_ROOTS = frozenset({"input"})
+"""Names that every expression may begin with, besides `steps.NAME`."""
+ITEM_ROOTS = RUN_ROOTS | {"item", "index"}
+"""Names that `input` may begin with in a step with `map`."""
 
 
 def _names(value: object) -> object:
@@ -53,45 +53,45 @@ class StepDefinition(Keys):
 
     function: types.FunctionName
     needs: Annotated[tuple[StepName, ...], BeforeValidator(_names)] = ()
-    """Steps that must have ended before."""
+    """Steps that must have ended before this one begins."""
     input: Expression | None = None
-    """What the function is called with. None: the item; else the output of what is needed; else the run's input."""
+    """Input of the function. None gives the item of `map`; else the output of `needs`; else the run's input."""
     when: Expression | None = None
-    """The step is skipped if it is not true."""
+    """The step is skipped unless this is true."""
     map: Expression | None = None
-    """A list: the function is called once for each item."""
+    """A list; the function is called once for each item."""
     parallel: Annotated[int, types.whole(1, 1000)] = 8
-    """Items that are begun and have not ended."""
+    """Items in flight at once, at most."""
     retries: types.RetryKeys | None = None
-    """None: the function's."""
+    """None takes the function's."""
     timeout: Annotated[Duration, duration_between("1ms", "24h")] | None = None
-    """Seconds of one run of the function; None: the function's."""
+    """Seconds that one run of the function may take; None takes the function's."""
     may_fail: types.Switch = False
-    """Its failure does not fail the run; its output is null then."""
+    """True lets the run go on after a failure of this step; its output is null then."""
 
     @classmethod
     def rule_faults(cls, keys: Mapping[str, Any]) -> Iterator[rules.Blame]:
-        """What is wrong between these keys."""
+        """Yield the faults between these keys."""
         if "parallel" in keys and "map" not in keys:
             yield "parallel", "is for a step with `map`, which calls its function many times"
 
 
 class WorkflowDefinition(Keys):
-    """What a user declares of one workflow, and what a run keeps of it."""
+    """One workflow as functions.yaml declares it. Each run keeps a copy."""
 
     steps: dict[StepName, StepDefinition]
     output: Expression | None = None
-    """What a run answers. None: the output of the steps that no other needs."""
+    """Output of a run; None takes the output of the steps that no other step needs."""
     on_failure: types.FunctionName | None = None
     """Function that is called when a run has failed."""
 
     def functions(self) -> list[str]:
-        """Every function that a run may call, each once."""
+        """Return every function that a run may call, each once."""
         names = [step.function for step in self.steps.values()]
         return list(dict.fromkeys([*names, self.on_failure] if self.on_failure else names))
 
     def last(self) -> list[str]:
-        """The steps that no other needs."""
+        """Return the steps that no other step needs."""
         needed = {name for step in self.steps.values() for name in step.needs}
         return [name for name in self.steps if name not in needed]
 
@@ -103,7 +103,7 @@ _WORKFLOW_KEYS = tuple(WorkflowDefinition.model_fields)
 def read_workflows(
     reader: Reader, given: Mapping[str, object], functions: Collection[str]
 ) -> dict[str, WorkflowDefinition]:
-    """The workflows of `given`, of which every fault is noted. `functions` are those that there are."""
+    """Return the workflows of `given` that have no fault. `functions` are the names that they may call."""
     found = {}
     for name, keys in given.items():
         path: KeyPath = ("workflows", name)
@@ -117,7 +117,7 @@ def read_workflows(
 
 
 class _Workflow:
-    """One workflow that is read."""
+    """One pass over one workflow's keys."""
 
     def __init__(self, reader: Reader, path: KeyPath, functions: Collection[str]) -> None:
         self._reader = reader
@@ -126,7 +126,7 @@ class _Workflow:
         self._needs: dict[str, tuple[str, ...]] = {}
 
     def read(self, keys: object) -> WorkflowDefinition | None:
-        """The workflow; None if there is a fault in it that leaves nothing to make."""
+        """Return the workflow, or None if it has a fault that leaves nothing to build."""
         if isinstance(keys, list):
             return self._pipeline(keys)
         if not isinstance(keys, dict):
@@ -134,9 +134,9 @@ class _Workflow:
             return None
         own = self._reader.known(keys, _WORKFLOW_KEYS, self._path)
         given = own.get("steps")
-        if not isinstance(given, dict) or not given or len(given) > MOST_STEPS:
+        if not isinstance(given, dict) or not given or len(given) > MAX_STEPS:
             self._fault(
-                ("steps",), f"must be a mapping of 1 to {MOST_STEPS} steps by name, not {shown(given)}"
+                ("steps",), f"must be a mapping of 1 to {MAX_STEPS} steps by name, not {shown(given)}"
             )
             return None
         steps = {name: self._step(name, step, given) for name, step in given.items()}
@@ -145,15 +145,15 @@ class _Workflow:
         if before is not None:
             for name, step in given.items():
                 self._expressions(name, step, before.get(name, frozenset()))
-            self._expression(("output",), own.get("output"), frozenset(given), ON_RUN)
+            self._expression(("output",), own.get("output"), frozenset(given), RUN_ROOTS)
         sound = {name: step for name, step in steps.items() if step is not None}
         made, _ = self._reader.model(WorkflowDefinition, {**own, "steps": sound}, own, self._path)
         return made
 
     def _pipeline(self, functions: list[object]) -> WorkflowDefinition | None:
-        """The short form: each function gets what the one before has answered."""
-        if not 1 <= len(functions) <= MOST_STEPS:
-            self._fault((), f"must hold 1 to {MOST_STEPS} functions, not {len(functions)}")
+        """Read the short form, a list of functions: each gets the answer of the one before."""
+        if not 1 <= len(functions) <= MAX_STEPS:
+            self._fault((), f"must hold 1 to {MAX_STEPS} functions, not {len(functions)}")
         steps: dict[str, StepDefinition] = {}
         for index, function in enumerate(functions):
             if not isinstance(function, str) or not re.fullmatch(types.NAME, function):
@@ -189,7 +189,7 @@ class _Workflow:
             self._fault(path, no_such("function", name, sorted(self._functions)))
 
     def _all_before(self) -> dict[str, frozenset[str]] | None:
-        """Every step that must have ended before each; None: they go in a circle."""
+        """Return the steps that must have ended before each step, or None if they form a circle."""
         before: dict[str, frozenset[str]] = {}
         try:
             for name in TopologicalSorter(self._needs).static_order():
@@ -199,7 +199,10 @@ class _Workflow:
             circle = [str(name) for name in reversed(error.args[1])]  # each needs the one after it
             start = circle[0]
             index = self._needs[start].index(circle[1])
-            self._fault(("steps", start, "needs", index), f"is a circle: {' -> '.join(circle)}")
+            self._fault(
+                ("steps", start, "needs", index),
+                f"is a circle: {' -> '.join(circle)}; remove one of these needs",
+            )
             return None
         return before
 
@@ -207,7 +210,7 @@ class _Workflow:
         if not isinstance(keys, dict):
             return
         for key in ("input", "when", "map"):
-            names = ON_ITEM if key == "input" and "map" in keys else ON_RUN
+            names = ITEM_ROOTS if key == "input" and "map" in keys else RUN_ROOTS
             self._expression(("steps", name, key), keys.get(key), before, names)
 
     def _expression(self, path: KeyPath, text: object, before: frozenset[str], names: frozenset[str]) -> None:
@@ -219,15 +222,15 @@ class _Workflow:
             self._fault(path, str(error))
             return
         for step in sorted(named - before):
-            have = f"there are {listed(sorted(before))}" if before else "it needs none"
-            self._fault(path, f"looks at the step {shown(step)}, which is not among what it needs; {have}")
+            have = f"it needs {listed(sorted(before))}" if before else "it needs no step"
+            self._fault(path, f"reads the step {shown(step)}, which is not in `needs`; {have}")
 
     def _fault(self, path: KeyPath, message: str) -> None:
         self._reader.fault((*self._path, *path), message)
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """A name that is not taken: the same function may come twice."""
+    """Return `name`, numbered if it is taken: a pipeline may have a function twice."""
     number, free = 1, name
     while free in taken:
         number += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pool.workload import Keep
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
+from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.jobs.model import Job
 
 QUEUE_TIMEOUT = 600.0
@@ -27,7 +27,7 @@ def definition_of(name: str, job: JobDefinition, parallel: int) -> FunctionDefin
         name=name,
         image=job.image,
         command=job.command,
-        timeout=job.timeout or IMAGE_TIMEOUT,
+        timeout=job.timeout or IMAGE_TIMEOUT_SECONDS,
         queue_timeout=QUEUE_TIMEOUT,
         max_instances=parallel,
         max_body=LARGEST_INPUT,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.definitions.language.expressions import ExpressionError, evaluate, is_true, steps_named
-from scheduler.definitions.workflows import ON_ITEM, ON_RUN, StepDefinition, WorkflowDefinition
+from scheduler.definitions.workflows import ITEM_ROOTS, RUN_ROOTS, StepDefinition, WorkflowDefinition
 from scheduler.workflows.model import StepStatus
 from scheduler.workflows.values import NOTHING, Body, body_of, value_of
 
@@ -42,7 +42,7 @@ class Facts:
 def looks_at(step: StepDefinition) -> frozenset[str]:
     """The steps whose outputs must be known to begin this one."""
     named: set[str] = set() if step.input or step.map else set(step.needs)
-    for text, names in ((step.input, ON_ITEM), (step.when, ON_RUN), (step.map, ON_RUN)):
+    for text, names in ((step.input, ITEM_ROOTS), (step.when, RUN_ROOTS), (step.map, RUN_ROOTS)):
         named |= steps_named(text, names) if text is not None else frozenset()
     return frozenset(named)
 
@@ -50,7 +50,9 @@ def looks_at(step: StepDefinition) -> frozenset[str]:
 def output_looks_at(definition: WorkflowDefinition) -> frozenset[str]:
     """The steps whose outputs must be known to say what the run answers."""
     return (
-        frozenset(definition.last()) if definition.output is None else steps_named(definition.output, ON_RUN)
+        frozenset(definition.last())
+        if definition.output is None
+        else steps_named(definition.output, RUN_ROOTS)
     )
 
 

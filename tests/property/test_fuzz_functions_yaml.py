@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scheduler.definitions.brokers import BROKER_KINDS, MessageHandling
 from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, Kind, load
 from scheduler.definitions.jobs import KEYS as JOB_KEYS
-from scheduler.definitions.jobs import MOST_TASKS
+from scheduler.definitions.jobs import MAX_TASKS
 from tests.support.wire import LOOK_HARDER
 
 KEYS = sorted(
@@ -187,7 +187,7 @@ def check(file: Path, data: bytes) -> None:
         assert definition.concurrency >= 1
     for job in found.jobs.values():
         assert (job.image is None) != (job.function is None)
-        assert job.tasks is None or 1 <= job.tasks <= MOST_TASKS
+        assert job.tasks is None or 1 <= job.tasks <= MAX_TASKS
         json.dumps(job.inputs)
 
 

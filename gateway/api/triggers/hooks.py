@@ -11,7 +11,7 @@ from contextlib import suppress
 from gateway.api.triggers.signatures import SCHEMES, WrongSignature, signing
 from gateway.http.problems import Problem
 from pool.clock import Clock
-from scheduler.definitions.triggers import LARGEST_MESSAGE, TriggerDefinition, Webhook
+from scheduler.definitions.triggers import DEFAULT_MESSAGE_BYTES, TriggerDefinition, Webhook
 from scheduler.triggers.event import Event
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import EventFault
@@ -85,7 +85,9 @@ class Hooks:
     def largest(self) -> int:
         """Bytes that any of them takes, whatever its name: the limit of one would show that it is there."""
         webhooks = [trigger.webhook for trigger in self._triggers.all.values()]
-        return max((webhook.max_body for webhook in webhooks if webhook is not None), default=LARGEST_MESSAGE)
+        return max(
+            (webhook.max_body for webhook in webhooks if webhook is not None), default=DEFAULT_MESSAGE_BYTES
+        )
 
     def message(self, name: str, headers: Mapping[str, str]) -> HookMessage:
         """Begin to take a message for the webhook of this name, whether there is one or not."""

@@ -11,7 +11,7 @@ from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
 MAX_EXPRESSION_CHARACTERS = 4096
-"""Bounds the time to parse one; the longest in our examples has about a hundred."""
+"""Longest expression; the bound limits the time to parse one."""
 _FIRST_ONLY = frozenset(
     {
         "projection",

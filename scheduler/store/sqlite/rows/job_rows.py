@@ -17,7 +17,7 @@ from typing import Any
 
 from scheduler.calls.model import NewCall, Page, Record, Request, Status
 from scheduler.calls.work import begin
-from scheduler.definitions.jobs import IMAGE_TIMEOUT, JobDefinition
+from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
 from scheduler.jobs.decisions import Stand, next_step, window_of
 from scheduler.jobs.model import (
@@ -235,7 +235,7 @@ def task_call(job: Job, index: int, body: bytes) -> NewCall:
     if definition.function is not None:
         headers.append((b"content-type", b"application/json"))
     elif timeout is None:
-        timeout = IMAGE_TIMEOUT
+        timeout = IMAGE_TIMEOUT_SECONDS
     policy = RetryPolicy(
         attempts=definition.retries + 1,
         backoff=definition.backoff,

@@ -9,7 +9,7 @@ import pytest
 
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, DefinitionsError, load
-from scheduler.definitions.jobs import KEYS, MOST_TASKS, JobDefinition
+from scheduler.definitions.jobs import KEYS, MAX_TASKS, JobDefinition
 from scheduler.jobs.model import JobStatus, TaskState
 
 DOCUMENT = (Path(__file__).parents[4] / "docs" / "jobs.md").read_text()
@@ -103,7 +103,7 @@ def test_states_and_numbers_are_true() -> None:
     sentence = re.search(r"A task is (.*?)\. It is tried", DOCUMENT, re.DOTALL)
     assert sentence is not None
     assert set(re.findall(r"`(\w+)`", sentence[1])) == {state.value for state in TaskState}
-    assert f"1 to {MOST_TASKS}" in DOCUMENT
+    assert f"1 to {MAX_TASKS}" in DOCUMENT
 
 
 def test_the_example_is_sound(file: Path) -> None:

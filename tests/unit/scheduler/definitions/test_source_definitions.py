@@ -54,14 +54,14 @@ def test_the_url_can_come_from_a_variable_and_is_never_shown(
 
 FAULTS = (
     ("  a: §5\n", "must be a mapping with one of redis, nats, mqtt, not 5"),
-    ("  a: §{}\n", "must have one of redis, nats, mqtt; none is here"),
+    ("  a: §{}\n", "must have one of redis, nats, mqtt; it has none"),
     (
         "  a: §{redis: {url: 'redis://h', stream: s}, mqtt: {url: 'mqtt://h', topic: t}}\n",
-        "redis, mqtt are here",
+        "it has redis, mqtt",
     ),
     ("  a: {redis: §7}\n", "must be a mapping with url, url_env, stream,"),
     ("  a: {redis: §{stream: s}}\n", "`url` is missing"),
-    ("  a: {redis: {url: 'redis://h', url_env: §X, stream: s}}\n", "`url` is there too"),
+    ("  a: {redis: {url: 'redis://h', url_env: §X, stream: s}}\n", "`url` is written too"),
     ("  a: {redis: {url_env: §NOBODY_SET_THIS, stream: s}}\n", "has no variable 'NOBODY_SET_THIS'"),
     ("  a: {redis: {url_env: §'a b', stream: s}}\n", "must be the name of an environment variable"),
     ("  a: {redis: {url: §'http://u:secret@h', stream: s}}\n", "must be a URL, redis://HOST:PORT or"),

@@ -107,16 +107,16 @@ def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_folder, "MAX_SOURCE", 8 * 1024)
+    monkeypatch.setattr(source_folder, "MAX_SOURCE_BYTES", 8 * 1024)
     (folder / "large").write_bytes(bytes(8 * 1024 - 4))
     assert len(collect(folder).files) == 3
     (folder / "more").write_bytes(b"x")
-    assert refusal(folder).startswith("is larger than 8KiB, the most that is taken")
+    assert refusal(folder).startswith("is larger than 8KiB, the largest size allowed; remove files")
 
 
 def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_folder, "MAX_FILES", 1)
-    assert refusal(folder) == "has 2 files; at most 1 are taken"
+    assert refusal(folder) == "has 2 files, more than 1; remove files that the code does not need"
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from gateway.api.triggers.views import definition_view
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.units import format_duration
-from scheduler.definitions.triggers import DEEPEST_INPUT, TriggerDefinition, Webhook
+from scheduler.definitions.triggers import MAX_INPUT_DEPTH, TriggerDefinition, Webhook
 
 DOCUMENT = (Path(__file__).parents[4] / "docs" / "triggers.md").read_text()
 KEYS = {name: field for name, field in TriggerDefinition.model_fields.items() if name != "name"}
@@ -69,7 +69,10 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ),
         ('{schedule: "* * * * *", jitter: §10, function: f}', "jitter: 10 has no unit"),
         ('{schedule: "* * * * *", when: §1, function: f}', "when: there is no key 'when'"),
-        ("{events: {filters: [{exact: {a: b}}]}, input: §1, function: f}", "input: is for schedules"),
+        (
+            "{events: {filters: [{exact: {a: b}}]}, input: §1, function: f}",
+            "input: belongs to a trigger with",
+        ),
         ("{events: §{}, function: f}", "events.filters: is missing; write it"),
         ("{events: {filters: §[]}, function: f}", "filters: must be a list with at least one filter"),
         ("{events: {filters: [§{exct: {a: b}}]}, function: f}", "events.filters.0: must have one of exact"),
@@ -80,9 +83,9 @@ def test_every_kind_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ),
         (
             "{webhook: {signature: standard, secret_env: §ONLY_A_PREFIX}, function: f}",
-            "not base64 of any bytes",
+            "no valid base64 follows",
         ),
-        ("{webhook: {signature: standard, secret_env: §NO_BASE64}, function: f}", "not base64 of any bytes"),
+        ("{webhook: {signature: standard, secret_env: §NO_BASE64}, function: f}", "no valid base64 follows"),
         ("{webhook: {signature: §x, secret_env: HOME}, function: f}", "must be 'github' or 'standard'"),
         ("{webhook: §{signature: github}, function: f}", "webhook: must have one of secret_env, secret_file"),
         (
@@ -111,10 +114,10 @@ def test_an_input_that_is_taken_over_the_api_can_be_shown_again() -> None:
         input = json.loads("[" * depth + "]" * depth)
         return TriggerDefinition(name="t", schedule="* * * * *", function="f", input=input)
 
-    definition = of(DEEPEST_INPUT)
+    definition = of(MAX_INPUT_DEPTH)
     assert TriggerDefinition.model_validate({**definition_view(definition), "name": "t"}) == definition
     with pytest.raises(ValidationError, match="more than 100 lists and mappings within one another"):
-        of(DEEPEST_INPUT + 1)
+        of(MAX_INPUT_DEPTH + 1)
 
 
 def test_a_secret_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
