@@ -1,0 +1,129 @@
+"""Every contract keeps the same promises, from the first call over a failure to the next gateway.
+
+The fourth one is a platform that only tests know: one file is enough for the pool and the gateway to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.http.problems import TYPES
+from pool.contracts.base import PLAIN_ENDINGS, Freezing
+from pool.contracts.registry import CONTRACTS
+from pool.freezer import may_freeze
+from pool.states import State
+from pool.transport.connection import HttpConnection
+from tests.support.contract_world import CASES, Case, ContractWorld
+
+
+@pytest.fixture(params=CASES, ids=repr)
+def case(request: pytest.FixtureRequest) -> Case:
+    found: Case = request.param
+    return found
+
+
+@pytest.fixture
+async def world(case: Case, tmp_path: Path) -> AsyncIterator[ContractWorld]:
+    made = ContractWorld(case, tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+def test_every_registered_contract_is_tested_here() -> None:
+    assert set(CONTRACTS) == {case.contract.name for case in CASES} - {"lines"}
+    assert all(contract.name == name for name, contract in CONTRACTS.items())
+
+
+def test_the_facts_of_a_contract_fit_together(case: Case) -> None:
+    contract = case.contract
+    assert contract.long_way_statuses >= PLAIN_ENDINGS
+    assert not (contract.single_use and contract.fast_path), "the fast path needs an open connection"
+    assert not (contract.single_use and contract.freezing is not Freezing.NEVER)
+    assert contract.allows("POST", b"")
+    assert contract.allows("GET", b"path") is (contract.methods is None and contract.sub_paths)
+    assert {case.problem, case.death} <= set(TYPES)
+
+
+async def test_a_call_starts_an_instance_and_the_next_one_finds_it_warm(world: ContractWorld) -> None:
+    first = await world.call("hello")
+    assert (first.status, first.body, first.start) == (200, b"HELLO", b"cold")
+    if world.case.contract.single_use:
+        second = await world.call("again")
+        assert (second.status, second.body, second.start) == (200, b"AGAIN", b"cold")
+        return
+    instance = await world.idle()
+    for body in ("again", "and again"):
+        reply = await world.warm_call(body)
+        assert (reply.status, reply.body, reply.start) == (200, body.upper().encode(), b"warm")
+    assert world.instances == [instance]
+    connection = instance.link.take() if instance.link else None
+    assert isinstance(connection, HttpConnection) or not world.case.contract.fast_path
+
+
+async def test_a_failure_is_the_problem_that_the_contract_says(world: ContractWorld) -> None:
+    await world.call()
+    for attempt in (world.call, world.call if world.case.contract.single_use else world.warm_call):
+        reply = await attempt("fail")
+        assert reply.problem["type"] == f"urn:hearth:problem:{world.case.problem}"
+        assert reply.status == TYPES[world.case.problem][0]
+        assert (await world.call("well")).body == b"WELL", "the next call is served"
+
+
+async def test_an_instance_that_ends_in_a_call_is_a_problem_and_replaced(world: ContractWorld) -> None:
+    await world.call()
+    instances = world.instances
+    reply = await world.call("die")
+    assert reply.problem["type"] == f"urn:hearth:problem:{world.case.death}"
+    if world.case.contract.dies_with_connection:
+        assert "the instance died: " in reply.problem["detail"]
+    if world.case.contract.single_use:
+        assert "exit status 3" in reply.problem["detail"]
+    await world.gone(instances)
+    assert (await world.call("well")).body == b"WELL"
+
+
+async def test_other_methods_and_paths_are_refused_unless_the_contract_takes_them(
+    world: ContractWorld,
+) -> None:
+    contract = world.case.contract
+    reply = await world.call("", "GET", "/invoke/f/some/path?x=1")
+    if contract.allows("GET", b"some/path"):
+        assert (reply.status, reply.body) == (200, b"/some/path?x=1")
+        return
+    assert reply.status == 405
+    assert reply.headers[b"allow"] == b""
+    reply = await world.call("", "DELETE")
+    assert reply.status == 405
+    assert reply.headers[b"allow"] == ", ".join(sorted(contract.methods or ())).encode()
+
+
+async def test_an_idle_instance_is_frozen_where_the_contract_allows_it(world: ContractWorld) -> None:
+    await world.call()
+    if world.case.contract.freezing is Freezing.NEVER:
+        assert not any(may_freeze(instance, float("inf")) for instance in world.instances)
+        return
+    instance = await world.idle()
+    assert may_freeze(instance, float("inf"))
+    world.pool.freezer.freeze(instance)
+    assert instance.state is State.FROZEN
+    reply = await world.call("thawed")
+    assert (reply.body, reply.start) == (b"THAWED", b"warm")
+
+
+async def test_the_next_gateway_reconnects(case: Case, tmp_path: Path) -> None:
+    world = ContractWorld(case, tmp_path)
+    await world.start()
+    await world.call()
+    before = [] if case.contract.single_use else [(await world.idle()).container]
+    after = await world.restarted()
+    try:
+        assert [instance.container for instance in after.instances] == before
+        reply = await after.call("hello again")
+        assert (reply.status, reply.body) == (200, b"HELLO AGAIN")
+        assert reply.start == (b"cold" if case.contract.single_use else b"warm")
+    finally:
+        await after.close()
