@@ -1,1 +1,1 @@
-"""Images that functions run on: finding, building and looking into them."""
+"""Images that functions run on: finding them, building them, and reading their content."""

@@ -1,7 +1,7 @@
-"""Images for handler functions that bring a requirements.txt: the runtime image and their packages on top.
+"""Images for handler functions with a requirements.txt: the runtime image with their packages on top.
 
-The packages are installed by pip on the host into a folder, from wheels only, so that none of their code runs, and
-copied into the image: the build has no network and runs nothing.
+pip installs the packages on the host into a folder, from wheels only, so that none of their code runs. The build
+copies that folder into the image; it has no network and runs nothing.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from scheduler.deploy.images.runtimes import PYTHON_LABEL
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"
-PIP_PATIENCE = 300.0
-"""Seconds that pip has to find and fetch the packages."""
-MOST_PACKAGES = 2**30
-"""Bytes on disk, of the packages as they are fetched and unpacked: a wheel is an archive, and can be a bomb."""
-LOOK_EVERY = 0.1
+PIP_TIMEOUT_SECONDS = 300.0
+"""Time in which pip must find, fetch and unpack the packages."""
+MAX_PACKAGES_BYTES = 2**30
+"""Disk space of the packages while pip fetches and unpacks them: a wheel is an archive, and can be a bomb."""
+SIZE_CHECK_SECONDS = 0.1
+"""Pause between two measurements of that disk space."""
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
 REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*\(?([<>=!~][^/@]*)?")
-"""A package's name, its extras and its versions."""
+"""One package: its name, its extras and its versions."""
 
 
 class ImageBuildError(Exception):
-    """A function's image could not be built; the message is fit to be shown to the function's owner."""
+    """A function's image could not be built. The message may be shown to the function's owner."""
 
 
 async def ensure_requirements_image(
@@ -54,8 +55,8 @@ async def ensure_requirements_image(
 ) -> Image:
     """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
 
-    It is built unless the engine has it already. `work_dir` is an existing folder for the packages meanwhile.
-    Raises `ImageBuildError` for requirements that are refused or not found, and `EngineError`.
+    It is built unless the engine has it. `on_build` is called before a build; `work_dir` holds the packages during
+    it. Raises `ImageBuildError` for requirements that are refused or not found, and `EngineError`.
     """
     check_requirements(requirements)
     digest = hashlib.sha256(requirements + b"\0" + runtime_image.id.encode()).hexdigest()[:16]
@@ -65,7 +66,7 @@ async def ensure_requirements_image(
     on_build()
     python = runtime_image.labels.get(PYTHON_LABEL)
     if python is None:
-        raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}: run make images")
+        raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}; run make images")
     machine = MACHINES.get((await engine.info()).architecture)
     if machine is None:
         raise ImageBuildError("requirements.txt is supported on x86_64 and aarch64 engines only")
@@ -80,21 +81,21 @@ async def ensure_requirements_image(
 async def prune_function_images(engine: Engine, gateway_id: str, keep: set[str]) -> list[str]:
     """Remove the images built for this gateway's functions, except those whose id or a tag is in `keep`.
 
-    Returns the ids that were removed. Raises `EngineError`, for one thing while a container still uses one.
+    Returns the ids that were removed. Raises `EngineError`, also if a container still uses one of them.
     """
     built = await engine.images({GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: ""})
     unused = [image for image in built if image.id not in keep and not keep.intersection(image.tags)]
     for image in unused:
-        # By its id: of an image that is still in use, the engine would take the tag away and say nothing.
+        # By id: asked by tag, the engine untags an image that is still in use, without an error.
         await engine.remove_image(image.id)
     return [image.id for image in unused]
 
 
 def check_requirements(requirements: bytes) -> None:
-    """Raise `ImageBuildError`, with its line, for anything that is not a package's name and versions.
+    """Raise `ImageBuildError`, with the line, for anything but names and versions of packages.
 
-    pip would build what a path or a URL names, even when told to take wheels only: that runs its code on the host.
-    Options could undo what we tell pip.
+    pip builds from a path or a URL even when told to take wheels only. That would run foreign code on the host. An
+    option could undo the arguments that we give to pip.
     """
     text = requirements.decode("utf-8-sig", errors="replace")
     lines = re.sub(r"\\\r?\n", lambda _: "  ", text).splitlines()
@@ -103,9 +104,9 @@ def check_requirements(requirements: bytes) -> None:
         named = re.sub(r"(\s+--hash[= ]\S+)*$", "", stated).split(";")[0].strip()
         if stated and (not REQUIREMENT.fullmatch(named) or re.search(r"\s-", named) or "${" in stated):
             raise ImageBuildError(
-                f"requirements.txt:{number}: {stated!r} is refused: allowed are names with "
-                "versions (Pillow>=11), no options, paths or URLs. "
-                "A package index is chosen by the gateway's own PIP_INDEX_URL."
+                f"requirements.txt:{number}: {stated!r} is refused; write a name with versions, like "
+                "Pillow>=11, and no options, paths or URLs. "
+                "To choose a package index, set PIP_INDEX_URL for the gateway."
             )
 
 
@@ -120,19 +121,17 @@ async def _install(requirements: bytes, folder: Path, target: Path, python: str,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=folder,
-        env={
-            **os.environ,
-            "TMPDIR": str(folder),
-        },  # where pip unpacks: what it leaves when killed goes with it
+        # pip unpacks there; files that it leaves when killed are removed with the folder.
+        env={**os.environ, "TMPDIR": str(folder)},
     )
     output = asyncio.create_task(pip.communicate())
     try:
-        async with asyncio.timeout(PIP_PATIENCE):
+        async with asyncio.timeout(PIP_TIMEOUT_SECONDS):
             while not output.done():
-                await asyncio.wait((output,), timeout=LOOK_EVERY)
+                await asyncio.wait((output,), timeout=SIZE_CHECK_SECONDS)
                 await _check_size(folder)
     except TimeoutError:
-        raise ImageBuildError(f"pip did not finish within {PIP_PATIENCE:.0f} s") from None
+        raise ImageBuildError(f"pip did not finish within {PIP_TIMEOUT_SECONDS:.0f} s") from None
     finally:
         if pip.returncode is None:
             pip.kill()
@@ -142,13 +141,15 @@ async def _install(requirements: bytes, folder: Path, target: Path, python: str,
 
 
 async def _check_size(folder: Path) -> None:
-    """Raise `ImageBuildError` if there is more in a folder than a function may bring."""
-    if await asyncio.to_thread(_size, folder) > MOST_PACKAGES:
-        raise ImageBuildError(f"requirements.txt: the packages are larger than {format_size(MOST_PACKAGES)}")
+    """Raise `ImageBuildError` if the packages in a folder are larger than allowed."""
+    if await asyncio.to_thread(_size, folder) > MAX_PACKAGES_BYTES:
+        raise ImageBuildError(
+            f"requirements.txt: the packages are larger than {format_size(MAX_PACKAGES_BYTES)}"
+        )
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder, as far as they can be seen while somebody writes there."""
+    """Return the bytes of all files below a folder. Files that vanish during the walk do not count."""
     size = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -158,7 +159,7 @@ def _size(folder: Path) -> int:
 
 
 def _reason(output: str) -> str:
-    """What pip says is wrong, without its prefixes and the places where it looked."""
+    """Return pip's error without its prefixes and without the places where it looked."""
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     for line in errors:
         if found := re.match(r"No matching distribution found for (.+)", line):
@@ -168,11 +169,11 @@ def _reason(output: str) -> str:
 
 
 def _context(runtime_image: str, packages: Path, python: str) -> bytes:
-    """The build's context as a tar: the packages, and a Dockerfile that copies them. Blocks."""
-    packages.mkdir(exist_ok=True)  # pip makes no folder when the requirements are none
+    """Return the build's context as a tar: the packages, and a Dockerfile that copies them. Blocks."""
+    packages.mkdir(exist_ok=True)  # pip makes no folder for a requirements.txt without packages
     if python == f"{sys.version_info.major}.{sys.version_info.minor}":
-        # A function's root is read-only: what is not compiled now is compiled at every cold start.
-        # By content, for the copies have other times; the paths in tracebacks are those in the image.
+        # A function's root is read-only: modules that are not compiled now are compiled at every cold start.
+        # By hash, because the copies get other times. The prefixes put the image's paths into tracebacks.
         compileall.compile_dir(
             packages,
             quiet=2,

@@ -1,4 +1,4 @@
-"""A look into an image, by a container that is created from it and never started."""
+"""Reading files of an image, through a container that is created from it and never started."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pool.engine.labels import GATEWAY_LABEL, LOOK_LABEL
 from pool.transport.command import create_surely
 
 LOOKED_AT_BYTES = 256 * 1024
-"""Bytes of a tar that are looked at: several hundred folders, or thousands of users."""
+"""Longest part of a tar that is read: it holds several hundred folders, or thousands of users."""
 
 
 @contextlib.asynccontextmanager
 async def look_into(
     engine: Engine, gateway_id: str, image: Image, volumes: Iterable[str], purpose: str
 ) -> AsyncIterator[str]:
-    """Yield the id of a container of an image that declares volumes at these paths. Raises `EngineError`.
+    """Yield the id of a container made from an image, with mounts at these volumes. Raises `EngineError`.
 
-    One look for each `purpose` at once: the container goes by it.
+    At most one caller may look into an image for one `purpose` at a time: both are in the container's name.
     """
     spec = ContainerSpec(
         name=f"hearth-{purpose}-{gateway_id[:8]}-{image.id.removeprefix('sha256:')[:12]}",
         image=image.id,
         labels={GATEWAY_LABEL: gateway_id, LOOK_LABEL: ""},
-        command=("look",),  # never run: an image without a command cannot be created without
+        command=("look",),  # never run, but the engine refuses a container without any command
         volumes=tuple(VolumeMount(path, 2**20) for path in volumes),
         keep_output=False,
     )
-    await engine.remove(spec.name)  # left by a process that was killed while it looked
+    await engine.remove(spec.name)  # left by a gateway that was killed during its look
     try:
         yield await create_surely(engine, spec, lambda container: None)
     finally:
-        with contextlib.suppress(EngineError):  # else the next look, or the next start, removes it
+        with contextlib.suppress(EngineError):  # the next look or the next start removes it
             await asyncio.shield(engine.remove(spec.name))
 
 
 async def tar_of(engine: Engine, container: str, path: str) -> bytes | None:
-    """Return the beginning of a tar of what is at a path, or None if nothing is. Raises `EngineError`."""
+    """Return the beginning of a tar of the content at a path, or None if there is none. Raises `EngineError`."""
     try:
         return await engine.archive(container, path, LOOKED_AT_BYTES)
     except NotFound:
@@ -47,6 +47,6 @@ async def tar_of(engine: Engine, container: str, path: str) -> bytes | None:
             await engine.inspect(container)
         except NotFound as error:
             raise EngineError(
-                f"somebody removed container {container[:12]} while its image was looked at; it is tried again"
+                f"container {container[:12]} was removed while its image was read; it is tried again"
             ) from error
         return None

@@ -1,4 +1,4 @@
-"""Finding the images that functions name, for one pass over all functions."""
+"""Finding the images that functions name, with one question to the engine for each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pool.engine.base import Engine, EngineError, Image
 
 
 class ImageLookup:
-    """Asks the engine once for each image, however many functions share it, and remembers what it said.
+    """The engine's answers about images during one pass over all functions, each asked for once.
 
-    To be thrown away after the pass: the image behind a reference may change.
+    Discard it after the pass: the image behind a reference may change.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -20,7 +20,7 @@ class ImageLookup:
         self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def find(self, reference: str) -> Image:
-        """The image that the engine has by this name or id. Raises `EngineError`, `NotFound` if it has none."""
+        """Return the image that the engine has by this name or id. Raises `NotFound` or another `EngineError`."""
         async with self._asking[reference]:
             if reference not in self._known:
                 try:
@@ -29,5 +29,5 @@ class ImageLookup:
                     self._known[reference] = error
         found = self._known[reference]
         if isinstance(found, EngineError):
-            raise found.with_traceback(None)  # else it would hold the frames of all who were told
+            raise found.with_traceback(None)  # the traceback would keep the frames of every caller alive
         return found

@@ -1,4 +1,4 @@
-"""Uids of the users that images name."""
+"""Uids of the users that images name, read from their /etc/passwd."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PASSWD = "/etc/passwd"  # noqa: S105  a path
 
 
 def uids_named(name: str, passwd: bytes) -> frozenset[int]:
-    """Return the uids that a file of users gives a name, in all of its lines. What is no number is 0, as engines read
-    it."""
+    """Return the uids that a passwd file gives a name, in all its lines. Text that is not a number counts as 0, as
+    engines read it."""
     found = set[int]()
     for line in passwd.split(b"\n"):
         fields = line.strip().split(b":")
@@ -27,7 +27,7 @@ def uids_named(name: str, passwd: bytes) -> frozenset[int]:
 
 
 def file_in(tar: bytes) -> bytes | None:
-    """Return the file that a tar holds, or None if it holds anything else or is cut off."""
+    """Return the content of the file in a tar, or None if it holds anything else or is cut off."""
     try:
         with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
             entry = archive.next()
@@ -39,7 +39,7 @@ def file_in(tar: bytes) -> bytes | None:
 
 
 class ImageUsers:
-    """Knows the uids that images give the users that they name. It looks once at each image, by its id."""
+    """The uids of the images' users. Each image, by its id, is read once."""
 
     def __init__(self, engine: Engine, gateway_id: str) -> None:
         self._engine = engine
@@ -48,9 +48,9 @@ class ImageUsers:
         self._looking = asyncio.Lock()
 
     async def uids(self, image: Image) -> frozenset[int] | None:
-        """Return the uids that an image's `USER` may stand for, or None if that cannot be found out.
+        """Return the uids that an image's `USER` may mean, or None if they cannot be determined.
 
-        Raises `VolumeRefused`, and `EngineError` if the image cannot be looked at.
+        Raises `VolumeRefused`, and `EngineError` if the image cannot be read.
         """
         name = image.user.partition(":")[0]
         if (number := number_of(name)) is not None or not name:
@@ -61,7 +61,7 @@ class ImageUsers:
         return self._seen[image.id]
 
     def forget_all_but(self, images: Collection[str]) -> None:
-        """Keep only what is known of the images with these ids."""
+        """Forget all images but those with these ids."""
         self._seen = {id: uids for id, uids in self._seen.items() if id in images}
 
     async def _look(self, image: Image, name: str) -> frozenset[int] | None:
@@ -71,6 +71,6 @@ class ImageUsers:
             except BadPath:
                 return None
         if tar is None:
-            return frozenset()  # no such user: the engine starts no container of it
+            return frozenset()  # no such user: the engine refuses to start a container
         passwd = file_in(tar)
         return None if passwd is None else uids_named(name, passwd)

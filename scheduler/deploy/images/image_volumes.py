@@ -1,7 +1,7 @@
-"""Mounts where an image declares volumes, so that nothing in its containers writes to the host's disk.
+"""Mounts for the volumes that an image declares, so that its containers cannot write to the host's disk.
 
-Left alone, the engine makes a volume on the disk, without a limit, for each. It makes none where a tmpfs is mounted.
-A tmpfs is empty, so an image with content at such a path is refused unless the function says what is to be there.
+By default the engine makes an unlimited volume on the disk for each. It makes none where a tmpfs is mounted. A tmpfs
+is empty, so an image with content at such a path is refused, unless the function's keys say what to mount there.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.language.faults import shown
 from scheduler.deploy.images.image_look import LOOKED_AT_BYTES, look_into, tar_of
 
-TMP = "/tmp"  # noqa: S108  a path inside the container, where a tmpfs is in any case
+TMP = "/tmp"  # noqa: S108  a path inside the container; every container has a tmpfs there
 KERNEL_PATHS = ("/proc", "/sys", "/dev")
-MOST_VOLUMES = 32
-"""Volumes of one image: each is a mount in each of its containers. The official images have three at most."""
+MAX_VOLUMES = 32
+"""Volumes of one image; each is a mount in each of its containers. The official images have three at most."""
 REBUILD = "build it with its VOLUME at another absolute path, or without"
 
 
 class VolumeRefused(Exception):
-    """No tmpfs can stand where an image declares a volume; the message says where, why, and what helps."""
+    """No tmpfs can be mounted at a volume of an image. The message says where, why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class VolumeContent:
     """The content of an image at the path of one of its volumes."""
 
     content: str | None = None
-    """The first thing in it that a tmpfs would hide; None if there is nothing."""
+    """First path in it that a tmpfs would hide, or None if it is empty."""
     owner: str | None = None
-    """`uid:gid` of the folder; None if there is no folder."""
+    """`uid:gid` of the folder, or None if there is no folder."""
 
 
 def clean(path: str) -> str | None:
@@ -55,15 +55,17 @@ def paths_of(image: Image) -> tuple[str, ...]:
                 f"its image declares a volume at {shown(declared)}, where nothing may be mounted; {REBUILD}"
             )
         found.append(path)
-    if len(found) > MOST_VOLUMES:
-        raise VolumeRefused(f"its image declares {len(found)} volumes; at most {MOST_VOLUMES} are taken")
+    if len(found) > MAX_VOLUMES:
+        raise VolumeRefused(
+            f"its image declares {len(found)} volumes, and {MAX_VOLUMES} are allowed; build it with fewer"
+        )
     return tuple(path for path in dict.fromkeys(found) if path != TMP)
 
 
 def read_content(tar: bytes, path: str, paths: Collection[str]) -> VolumeContent:
-    """Read what an image has at `path`, by the beginning of a tar of it. `paths` are all volumes of the image.
+    """Return the content of an image at `path`, from the beginning of a tar of it. `paths` are all its volumes.
 
-    Folders that only lead to another volume do not count as content: they are there for its mount.
+    Folders that only lead to another volume do not count: they exist for its mount.
     """
     owner = None
     try:
@@ -77,29 +79,29 @@ def read_content(tar: bytes, path: str, paths: Collection[str]) -> VolumeContent
                 elif not any(_within(other, name) for other in paths):
                     return VolumeContent(name, owner)
     except tarfile.TarError:
-        return VolumeContent(path, owner)  # it goes on behind what was read of it
+        return VolumeContent(path, owner)  # cut off after LOOKED_AT_BYTES: there is more content
     return VolumeContent(None, owner) if len(tar) < LOOKED_AT_BYTES else VolumeContent(path, owner)
 
 
 def mounts_for(
-    paths: Iterable[str], places: Mapping[str, VolumeContent], keys: ContainerKeys
+    paths: Iterable[str], contents: Mapping[str, VolumeContent], keys: ContainerKeys
 ) -> tuple[VolumeMount, ...]:
-    """Return what is mounted for the volumes of an image, with the keys of a function or job.
+    """Return the mounts for the volumes of an image, given the keys of a function or job.
 
-    Raises `VolumeRefused` where that would hide content of the image that no key has given up.
+    Raises `VolumeRefused` if a mount would hide content of the image, and no key mounts anything there.
     """
     given = [*keys.writable, *(mount.target for mount in keys.volumes)]
     mounts = []
     for path in paths:
-        place = places[path]
-        if place.content is not None and not any(_within(path, key) for key in given):
+        found = contents[path]
+        if found.content is not None and not any(_within(path, key) for key in given):
             raise VolumeRefused(
-                f"its image declares a volume at {path} and has content there ({shown(place.content)}), which "
-                f"would be missing; to start with an empty folder, write `writable: {{{path}: 64MiB}}`; "
-                f"to have a folder of the host there, `volumes: [HOST:{path}:rw]`"
+                f"its image declares a volume at {path} and has content there ({shown(found.content)}), which "
+                f"would be hidden; to start with an empty folder, write `writable: {{{path}: 64MiB}}`; "
+                f"to mount a folder of the host there, write `volumes: [HOST:{path}:rw]`"
             )
         if path not in given:
-            mounts.append(VolumeMount(path, keys.tmp_size, place.owner if keys.user == "image" else None))
+            mounts.append(VolumeMount(path, keys.tmp_size, found.owner if keys.user == "image" else None))
     return tuple(mounts)
 
 
@@ -108,7 +110,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 class ImageVolumes:
-    """Knows what images have where they declare volumes. It looks once at each image, by its id."""
+    """The content of images at their volumes. Each image, by its id, is read once."""
 
     def __init__(self, engine: Engine, gateway_id: str) -> None:
         self._engine = engine
@@ -117,9 +119,9 @@ class ImageVolumes:
         self._looking = asyncio.Lock()
 
     async def mounts(self, image: Image, keys: ContainerKeys) -> tuple[VolumeMount, ...]:
-        """Return what is mounted where the image declares volumes: nothing is asked for an image without any.
+        """Return the mounts for an image's volumes. An image without volumes costs no question to the engine.
 
-        Raises `VolumeRefused`, and `EngineError` if the image cannot be looked at.
+        Raises `VolumeRefused`, and `EngineError` if the image cannot be read.
         """
         paths = paths_of(image)
         if not paths:
@@ -130,19 +132,19 @@ class ImageVolumes:
         return mounts_for(paths, self._seen[image.id], keys)
 
     def forget_all_but(self, images: Collection[str]) -> None:
-        """Keep only what is known of the images with these ids."""
-        self._seen = {id: places for id, places in self._seen.items() if id in images}
+        """Forget all images but those with these ids."""
+        self._seen = {id: contents for id, contents in self._seen.items() if id in images}
 
     async def _look(self, image: Image, paths: tuple[str, ...]) -> Mapping[str, VolumeContent]:
         async with look_into(self._engine, self._gateway_id, image, paths, "look") as container:
             made = (await self._engine.inspect(container)).volumes
             if made:
                 raise VolumeRefused(
-                    f"the engine makes a volume on the host's disk for its image, at {made[0]}"
+                    f"the engine makes a volume on the host's disk for its image, at {made[0]}; {REBUILD}"
                 )
-            return {path: await self._place(container, path, paths) for path in paths}
+            return {path: await self._read(container, path, paths) for path in paths}
 
-    async def _place(self, container: str, path: str, paths: tuple[str, ...]) -> VolumeContent:
+    async def _read(self, container: str, path: str, paths: tuple[str, ...]) -> VolumeContent:
         try:
             tar = await tar_of(self._engine, container, path)
         except BadPath as error:

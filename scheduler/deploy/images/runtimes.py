@@ -1,25 +1,25 @@
-"""Names of the images that `make images` builds: the one place that says them.
+"""Names of the images that `make images` builds. They are written nowhere else.
 
-Every image carries the label `INPUTS`, a digest of all that went into it, so that it is built again exactly
-when something has changed.
+Every image carries the label `INPUTS`, a digest of everything that went into it. So it is built again exactly when
+something has changed.
 """
 
 from __future__ import annotations
 
 BASE_IMAGE = "hearth-base:latest"
-"""Python and nothing else; what the runtime and example images stand on."""
+"""Python and nothing else; base of the runtime and example images."""
 
 RUNTIMES = {"python": "hearth-runtime/python:latest"}
-"""Runtime, as `runtime:` in functions.yaml says it, to the image that handlers of it run on."""
+"""By `runtime` of functions.yaml: the image that its handlers run on."""
 
 EXAMPLE_IMAGES = ("hearth-example/busybox:latest", "hearth-example/api:latest")
 """Images that the example functions name; they know nothing of Hearth."""
 
 GATEWAY_IMAGE = "hearth/gateway:latest"
-"""The gateway itself; built by `make gateway-image` only."""
+"""The gateway itself; only `make gateway-image` builds it."""
 
 REQUIRED_IMAGES = (BASE_IMAGE, *RUNTIMES.values(), *EXAMPLE_IMAGES)
-"""What must be on the engine before the example functions can run."""
+"""Images that the engine must have before the example functions can run."""
 
 INPUTS = "org.hearth.inputs"
 """Label: digest of an image's inputs."""

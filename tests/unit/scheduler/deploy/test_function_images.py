@@ -163,7 +163,7 @@ def test_what_could_run_code_on_the_host_is_refused_with_its_line(line: str) -> 
 async def test_a_decompression_bomb_is_stopped_and_leaves_nothing(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(function_images, "MOST_PACKAGES", 2**24)
+    monkeypatch.setattr(function_images, "MAX_PACKAGES_BYTES", 2**24)
     wheel(index, "bomb", more={f"bomb-{number}": bytes(2**24) for number in range(8)})
     assert (index / "bomb-1.0-py3-none-any.whl").stat().st_size < 2**20
     with pytest.raises(ImageBuildError, match="the packages are larger than 16MiB"):

@@ -21,7 +21,7 @@ from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.deploy.images.image_volumes import (
     LOOKED_AT_BYTES,
-    MOST_VOLUMES,
+    MAX_VOLUMES,
     ImageVolumes,
     VolumeContent,
     VolumeRefused,
@@ -86,9 +86,9 @@ def test_a_volume_where_nothing_can_be_mounted_is_refused(path: str) -> None:
 
 
 def test_more_volumes_than_are_taken_are_refused() -> None:
-    assert len(paths_of(image(*(f"/{n}" for n in range(MOST_VOLUMES))))) == MOST_VOLUMES
-    with pytest.raises(VolumeRefused, match="declares 33 volumes; at most 32 are taken"):
-        paths_of(image(*(f"/{n}" for n in range(MOST_VOLUMES + 1))))
+    assert len(paths_of(image(*(f"/{n}" for n in range(MAX_VOLUMES))))) == MAX_VOLUMES
+    with pytest.raises(VolumeRefused, match="declares 33 volumes, and 32 are allowed"):
+        paths_of(image(*(f"/{n}" for n in range(MAX_VOLUMES + 1))))
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_a_key_that_names_the_place_gives_its_content_up() -> None:
     with pytest.raises(VolumeRefused) as refused:
         mounts_for(places, places, ContainerKeys())
     assert str(refused.value) == (
-        "its image declares a volume at /data and has content there ('/data/seed'), which would be missing; "
+        "its image declares a volume at /data and has content there ('/data/seed'), which would be hidden; "
         "to start with an empty folder, write `writable: {/data: 64MiB}`; "
-        "to have a folder of the host there, `volumes: [HOST:/data:rw]`"
+        "to mount a folder of the host there, write `volumes: [HOST:/data:rw]`"
     )
     below = (VolumeMount("/data/x", 64 * MIB),)
     assert mounts_for(places, places, ContainerKeys(writable={"/data": "1MiB"})) == below
@@ -274,7 +274,7 @@ async def test_a_container_that_is_removed_while_it_is_looked_into_says_nothing(
 
     removing = Removed(LoopClock())
     found = removing.add_image("i", volumes=("/data",))
-    with pytest.raises(EngineError, match="somebody removed container") as raised:
+    with pytest.raises(EngineError, match="was removed while its image was read") as raised:
         await ImageVolumes(removing, "0" * 32).mounts(found, ContainerKeys())
     assert not isinstance(raised.value, NotFound)
 
