@@ -226,11 +226,3 @@ class Backlog:
 
     due: int
     next_due: float
-
-
-@dataclass(slots=True)
-class Claimed:
-    """Leases that were taken, and when (wall time) the next call is due that was not; None: none waits."""
-
-    claims: list[Claim] = field(default_factory=list)
-    next_due: float | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.calls.model import (
     Backlog,
-    Claimed,
+    Claim,
     Ending,
     Idempotency,
     NewCall,
@@ -23,8 +23,6 @@ MOST_BYTES = 64 * 2**20
 """Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
 LARGEST_KEPT = 256 * 2**20
 """Bytes of a body that is kept, of a request or an answer, whatever its function allows."""
-Choose = Callable[[Mapping[str, Backlog]], Mapping[str, int]]
-"""How many calls of which function shall be leased, of those that are due. Pure: the store's thread calls it."""
 
 
 class StoreError(Exception):
@@ -86,9 +84,14 @@ class Store(Protocol):
         """Keep all of these, or none: calls, and what else `scheduler.calls.work` knows. Their bytes count to
         `caller`. Raises `StoreFull`."""
 
-    async def claim(self, now: float, choose: Choose) -> Claimed:
-        """Lease calls that are due at `now` to this process; the oldest first, of each function. Fewer than were
-        chosen if their bodies are `MOST_BYTES` or more."""
+    async def backlogs(self, now: float) -> Mapping[str, Backlog]:
+        """Return what waits, by function, and how much of it is due at `now`."""
+
+    async def claim(self, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
+        """Lease so many calls of each function that are due at `now`, the oldest first.
+
+        Returns fewer where others have leased them meanwhile, or where their bodies are `MOST_BYTES` or more.
+        """
 
     async def hand_back(self, ids: Sequence[str]) -> None:
         """Give leases back that nothing was done with: these attempts never were."""

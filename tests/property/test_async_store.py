@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from scheduler.calls.model import (
-    Backlog,
     Claim,
     Ending,
     Idempotency,
@@ -46,8 +45,9 @@ def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
     return NewCall(f"{number:032x}", function, request, body)
 
 
-def everything(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
-    return {name: backlog.due for name, backlog in backlogs.items()}
+async def everything(store: SqliteStore) -> Sequence[Claim]:
+    """Lease all that waits."""
+    return await store.claim(dict.fromkeys(await store.backlogs(1.0), 9), 1.0)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -107,11 +107,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 3))
     def claim(self, most: int) -> None:
-        claimed = self.do(
-            self.store.claim(
-                self.now, lambda backlogs: {name: min(most, b.due) for name, b in backlogs.items()}
-            )
-        )
+        backlogs = self.do(self.store.backlogs(self.now))
+        wanted = {name: min(most, backlog.due) for name, backlog in backlogs.items()}
+        claims = self.do(self.store.claim(wanted, self.now))
         for function in ("f", "g"):
             due = sorted(
                 (known["due"], id)
@@ -120,9 +118,9 @@ class StoreMachine(RuleBasedStateMachine):
                 and known["function"] == function
                 and known["due"] <= self.now
             )
-            got = [c.call.id for c in claimed.claims if c.call.function == function]
+            got = [c.call.id for c in claims if c.call.function == function]
             assert got == [id for _, id in due[:most]], "the oldest first"
-        for claim in claimed.claims:
+        for claim in claims:
             known = self.model[claim.call.id]
             known["status"], known["attempts"] = Status.RUNNING, known["attempts"] + 1
             assert claim.attempt == known["attempts"]
@@ -272,7 +270,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
             await store.accept(call(accepted, body=b"x" * 20_000), float(accepted))
             accepted += 1
     assert 5 < accepted < 30
-    (claim,) = (await store.claim(1e9, lambda _: {"f": 1})).claims
+    (claim,) = await store.claim({"f": 1}, 1e9)
     await store.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 5.0)
     await store.accept(call(1000, body=b"x" * 20_000), 0.0)
     assert await store.show(claim.call.id) is None
@@ -283,7 +281,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
 async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
-    (claim,) = (await store.claim(1.0, everything)).claims
+    (claim,) = await everything(store)
     await store.finish([Ending(claim.call.id, Status.DEAD, 1)], 10.0)
     await store.accept(call(2), 0.0)
     assert await store.prune(10.0, 50.0) == 0
@@ -305,7 +303,7 @@ async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet
 async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
     store = SqliteStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
-    claims: list[Claim] = (await store.claim(1.0, everything)).claims
+    claims = await everything(store)
     await store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
     assert [r.function for r in (await store.page(Query(statuses=(Status.QUEUED,)))).records] == ["g"]
     await store.close()
@@ -350,9 +348,9 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
     again = await store.accept(part._replace(id="other"), 1.0)
     assert (again.id, again.owner, again.part) == (part.id, "job:a", "3"), "the same part is the same call"
     assert [r.part for r in (await store.page(Query(owner="job:a"))).records] == ["4", "3"]
-    claimed = await store.claim(1.0, lambda backlogs: dict.fromkeys(backlogs, 9))
-    assert [claim.call.overrides for claim in claimed.claims if claim.call.part == "3"] == [overrides]
-    assert [claim.call.overrides for claim in claimed.claims if claim.call.part == "4"] == [NO_OVERRIDES]
+    claims = await everything(store)
+    assert [claim.call.overrides for claim in claims if claim.call.part == "3"] == [overrides]
+    assert [claim.call.overrides for claim in claims if claim.call.part == "4"] == [NO_OVERRIDES]
 
     await store.finish([Ending(part.id, Status.DEAD, 1)], 2.0)
     assert await store.redrive(3.0) == 0, "it is its owner's"

@@ -195,8 +195,8 @@ class Gateway:
         await self.check_counted()
 
     async def lease(self) -> None:
-        claimed = await self.calls.claim(self.now, lambda backlogs: dict.fromkeys(backlogs, 2))
-        self.leased += claimed.claims
+        backlogs = await self.calls.backlogs(self.now)
+        self.leased += await self.calls.claim(dict.fromkeys(backlogs, 2), self.now)
 
     async def end_one(self, failing: float) -> None:
         """A call that was leased ends, and this is recorded; or the process dies before that."""

@@ -341,8 +341,7 @@ class Crowded:
         for function, its in {**ids, "f0002": [KEPT, PIECES]}.items():
             left = len(its)
             while left:
-                claimed = await store.claim(1.0, lambda _, f=function, n=left: {f: n})
-                left -= len(claimed.claims)
+                left -= len(await store.claim({function: left}, 1.0))
         payload = await store.begin_payload(PIECES, 64 * PIECE)
         for _ in range(64):
             await store.add_piece(payload, b"x" * PIECE)

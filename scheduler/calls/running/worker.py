@@ -235,26 +235,30 @@ class Worker:
 
     async def _take(self, room: int) -> None:
         """Lease as many calls as there is room for, and begin them."""
-        held = {name: lane.held for name, lane in self._lanes.items()}
-
-        def choose(backlogs: Mapping[str, Backlog]) -> dict[str, int]:
-            waiting = {name: backlog.due for name, backlog in backlogs.items()}
-            return share(waiting, held, {name: self._most(name) for name in waiting}, room)
-
+        now = self._clock.wall()
         try:
-            claimed = await self._store.claim(self._clock.wall(), choose)
+            backlogs = await self._store.backlogs(now)
+            wanted = self._wanted(backlogs, room)
+            claims = await self._store.claim(wanted, now) if wanted else ()
         except StoreError:
             self._wake_in(STORE_RETRY)
             return
         finally:
             self._leasing = None
-        self._held += len(claimed.claims)
-        self._bytes += sum([len(claim.call.body) for claim in claimed.claims])
-        for name, claims in groupby(claimed.claims, key=_function_of):
-            self._fill(name, list(claims))
-        if claimed.next_due is not None:
-            self._wake_in(claimed.next_due - self._clock.wall())
+        self._held += len(claims)
+        self._bytes += sum([len(claim.call.body) for claim in claims])
+        for name, some in groupby(claims, key=_function_of):
+            self._fill(name, list(some))
+        later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due > now]
+        if later:
+            self._wake_in(min(later) - self._clock.wall())
         self._begin()
+
+    def _wanted(self, backlogs: Mapping[str, Backlog], room: int) -> dict[str, int]:
+        """Return how many calls of which function are leased next."""
+        waiting = {name: backlog.due for name, backlog in backlogs.items()}
+        held = {name: lane.held for name, lane in self._lanes.items()}
+        return share(waiting, held, {name: self._most(name) for name in waiting}, room)
 
     def _fill(self, name: str, claims: Sequence[Claim]) -> None:
         lane = self._lanes.get(name)

@@ -10,8 +10,19 @@ from functools import partial
 from typing import TypeVar
 
 from scheduler.calls import shares
-from scheduler.calls.model import Claimed, Ending, Idempotency, NewCall, Page, Query, Record, Result, Status
-from scheduler.calls.store import Choose, StoreError, StoreFull, StoreUse
+from scheduler.calls.model import (
+    Backlog,
+    Claim,
+    Ending,
+    Idempotency,
+    NewCall,
+    Page,
+    Query,
+    Record,
+    Result,
+    Status,
+)
+from scheduler.calls.store import StoreBusy, StoreError, StoreFull, StoreUse
 from scheduler.calls.work import begin
 from scheduler.store.sqlite.rows import (
     batch_rows,
@@ -68,8 +79,15 @@ class SqliteStore:
             raise accepted
         return accepted
 
-    async def claim(self, now: float, choose: Choose) -> Claimed:
-        return await self._writer.do(partial(claim_rows.claim, now=now, choose=choose))
+    async def backlogs(self, now: float) -> Mapping[str, Backlog]:
+        look = partial(claim_rows.backlogs_of, now=now)
+        try:
+            return await self._writer.read(look)
+        except StoreBusy:  # nobody's reads may keep calls from being run
+            return await self._writer.do(look)
+
+    async def claim(self, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
+        return await self._writer.do(partial(claim_rows.claim, wanted=wanted, now=now))
 
     async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
         def operation(db: sqlite3.Connection) -> None:

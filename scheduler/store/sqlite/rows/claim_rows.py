@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from functools import lru_cache
 
-from scheduler.calls.model import Backlog, Claim, Claimed, NewCall, Payload, Request
-from scheduler.calls.store import MOST_BYTES, Choose
+from scheduler.calls.model import Backlog, Claim, NewCall, Payload, Request
+from scheduler.calls.store import MOST_BYTES
 from scheduler.definitions.language.call_overrides import overrides_from_json
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import read_head
@@ -35,7 +36,7 @@ LEASE = (
 
 
 def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
-    """What waits, by function: a look into the index for each function, however long its backlog is."""
+    """Return what waits, by function. A look into the index for each, however long its backlog is."""
     backlogs: dict[str, Backlog] = {}
     after = ""
     while True:
@@ -57,14 +58,12 @@ def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
         backlogs[after] = Backlog(due, next_due)
 
 
-def claim(db: sqlite3.Connection, now: float, choose: Choose) -> Claimed:
-    """Lease those that `choose` wants of the due ones."""
-    claimed = Claimed()
-    for function, count in choose(backlogs := backlogs_of(db, now)).items():
-        claimed.claims += _lease(db, function, count, now)
-    later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due > now]
-    claimed.next_due = min(later, default=None)
-    return claimed
+def claim(db: sqlite3.Connection, wanted: Mapping[str, int], now: float) -> list[Claim]:
+    """Lease so many calls of each function that are due, the oldest first."""
+    claims: list[Claim] = []
+    for function, count in wanted.items():
+        claims += _lease(db, function, count, now)
+    return claims
 
 
 def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> list[Claim]:

@@ -106,8 +106,8 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
         assert [await publish(event("1")), await publish(event("1")), await publish(event("2"))] == [1, 1, 1]
         calls = (await store.page(Query())).records
         assert [call.function for call in calls] == ["f", "f"] and len(notified) == 3
-        claimed = await store.claim(2**40, lambda backlogs: dict.fromkeys(backlogs, 1))
-        call = claimed.claims[0].call
+        claims = await store.claim(dict.fromkeys(await store.backlogs(2**40), 1), 2**40)
+        call = claims[0].call
         assert call.body == b"xx" and call.overrides.context == (("Source", "orders"),)
         assert (b"ce-id", b"1") in call.request.headers and (
             b"content-type",

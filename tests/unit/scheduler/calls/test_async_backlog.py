@@ -13,7 +13,7 @@ from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.fairness import MOST_AHEAD, places
 from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND
 from scheduler.store.sqlite.rows.batch_rows import insert_all
-from scheduler.store.sqlite.rows.claim_rows import claim
+from scheduler.store.sqlite.rows.claim_rows import backlogs_of, claim
 from tests.support.virtual_worker import OK, World
 
 FLOOD = 100_000
@@ -95,7 +95,7 @@ async def test_leasing_and_recording_look_nothing_up_by_reading_everything(world
     def watched(db: sqlite3.Connection) -> list[str]:
         db.execute("ANALYZE")
         db.set_trace_callback(said.append)
-        return [one.call.id for one in claim(db, 1.0, lambda backlogs: dict.fromkeys(backlogs, 64)).claims]
+        return [one.call.id for one in claim(db, dict.fromkeys(backlogs_of(db, 1.0), 64), 1.0)]
 
     ids = await world.writer.do(watched)
     assert len(ids) == 128

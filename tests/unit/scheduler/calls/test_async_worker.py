@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -484,3 +485,20 @@ async def test_what_does_not_fit_into_the_store_ends_its_call_with_a_named_error
     assert (await world.record(small)).status is Status.SUCCEEDED
     assert [run.claim.call.function for run in world.runs].count("told") == 1, "it has failed for who is told"
     assert world.metrics.async_ended.value_of("f", "failed") == 1
+
+
+async def test_what_is_leased_is_decided_on_the_loop_and_not_on_a_thread_of_the_store(world: World) -> None:
+    asked: set[int] = set()
+
+    def plan_of(function: str) -> FunctionPlan:
+        asked.add(threading.get_ident())
+        return FunctionPlan()
+
+    world.plan_of = plan_of  # type: ignore[method-assign]
+    world.put_together()
+    await world.start()
+    await world.accept("f", 2)
+    await world.accept("g", 2)
+    await world.advance(10.0)
+    assert asked == {threading.get_ident()}
+    await world.books_agree()

@@ -297,8 +297,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 async def dead_letters(store: SqliteStore, count: int, now: float) -> None:
     calls = [NewCall(f"{number:032x}", "f", Request(), b"") for number in range(count)]
     await store.begin(calls, now)
-    while (claimed := await store.claim(now, lambda backlogs: dict.fromkeys(backlogs, 500))).claims:
-        await store.finish([Ending(claim.call.id, Status.DEAD, 1) for claim in claimed.claims], now)
+    while claims := await store.claim(dict.fromkeys(await store.backlogs(now), 500), now):
+        await store.finish([Ending(claim.call.id, Status.DEAD, 1) for claim in claims], now)
 
 
 @pytest.mark.parametrize("verb", ["redrive", "purge"])

@@ -105,7 +105,7 @@ class FullStore:
                 return full
 
     async def lease(self) -> list[Claim]:
-        return (await self.store.claim(1e9, lambda backlogs: {"f": 1000})).claims
+        return await self.store.claim({"f": 1000}, 1e9)
 
     async def in_file(self) -> tuple[int, int]:
         """What is counted for all callers, and what a recount comes to."""

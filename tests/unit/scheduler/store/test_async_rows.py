@@ -64,8 +64,8 @@ async def leased(store: SqliteStore, count: int) -> list[str]:
     ids = [f"{number:032x}" for number in range(count)]
     for id in ids:
         await store.accept(NewCall(id, "f", Request(headers=[(b"x", id.encode())]), b"{}"), 0.0)
-    claimed = await store.claim(1.0, lambda backlogs: {"f": count})
-    assert [claim.call.request.headers for claim in claimed.claims] == [[(b"x", id.encode())] for id in ids]
+    claims = await store.claim({"f": count}, 1.0)
+    assert [claim.call.request.headers for claim in claims] == [[(b"x", id.encode())] for id in ids]
     return ids
 
 
@@ -107,7 +107,7 @@ async def test_ends_of_all_kinds_in_one_commit(store: SqliteStore, count: int) -
 async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteStore) -> None:
     [id] = await leased(store, 1)
     await store.finish([Ending(id, Status.QUEUED, 1, PROBLEM, 2.0, "timeout", "why", "function")], 2.0)
-    await store.claim(3.0, lambda backlogs: {"f": 1})
+    await store.claim({"f": 1}, 3.0)
     await store.finish([Ending(id, Status.SUCCEEDED, 1, ANSWER)], 4.0)
     record = await store.show(id)
     assert record is not None and (record.error, record.detail, record.blame) == (None, "", "none")
@@ -130,5 +130,5 @@ async def test_heads_of_an_earlier_version_are_read(store: SqliteStore, tmp_path
         head = json.dumps(["PUT", "a/b", "c=d", "127.0.0.1", [["x", "\xff"]]])
         db.execute("UPDATE requests SET head = ?", (head,))
     db.close()
-    [claim] = (await store.claim(1.0, lambda backlogs: {"f": 1})).claims
+    [claim] = await store.claim({"f": 1}, 1.0)
     assert claim.call.request == Request("PUT", b"a/b", b"c=d", [(b"x", b"\xff")], "127.0.0.1")

@@ -82,9 +82,8 @@ class World:
 
     async def finish(self, status: Status = Status.SUCCEEDED, function: str | None = None) -> NewCall:
         """One call is leased, ends, and is told of."""
-        (claim,) = (
-            await self.calls.claim(self.clock.wall(), lambda backlogs: {function or next(iter(backlogs)): 1})
-        ).claims
+        now = self.clock.wall()
+        (claim,) = await self.calls.claim({function or next(iter(await self.calls.backlogs(now))): 1}, now)
         result = Result(200, [(b"content-type", b"application/json")], b"[1]")
         await self.calls.finish([Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall())
         self.runs.call_ended(claim.call.owner.removeprefix("run:"))
@@ -134,7 +133,7 @@ async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(w
 
 async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
     await world.begin()
-    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    (claim,) = await world.calls.claim({"f": 1}, 0.0)
     await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     database = sqlite3.connect(world.file)
     database.execute(
@@ -154,7 +153,7 @@ async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
 
 async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> None:
     await world.begin()
-    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    (claim,) = await world.calls.claim({"f": 1}, 0.0)
     await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     await world.runs.close()
     world.runs.look_at("r")
@@ -188,7 +187,7 @@ async def test_who_waits_is_told_of_every_end(world: World) -> None:
 
 async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: World) -> None:
     await world.begin()
-    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    (claim,) = await world.calls.claim({"f": 1}, 0.0)
     before = await world.runs.cancel("r")
     assert before is not None and before.status is RunStatus.RUNNING
     assert world.told[-1] == claim.call.id
@@ -207,13 +206,13 @@ async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: 
 async def test_the_function_for_failures_is_called_once_with_what_happened(world: World) -> None:
     await world.begin()
     await world.finish(Status.FAILED)
-    (call,) = (await world.calls.claim(0.0, lambda _: {"told": 1})).claims
+    (call,) = await world.calls.claim({"told": 1}, 0.0)
     assert call.call.function == "told" and call.call.depth == 1
     assert (
         call.call.body == b'{"run_id": "r", "workflow": "two", "error": "step-failed", "detail": "a failed"}'
     )
     await world.begin("deep", depth=8)
-    (claim,) = (await world.calls.claim(0.0, lambda _: {"f": 1})).claims
+    (claim,) = await world.calls.claim({"f": 1}, 0.0)
     await world.calls.finish([Ending(claim.call.id, Status.FAILED, 1)], 0.0)
     world.runs.call_ended("deep/a")
     await world.quiet()
@@ -286,7 +285,7 @@ async def test_others_start_workflows_by_name(world: World) -> None:
 
 async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World) -> None:
     await world.begin()
-    (claim,) = (await world.calls.claim(world.clock.wall(), lambda backlogs: {"f": 1})).claims
+    (claim,) = await world.calls.claim({"f": 1}, world.clock.wall())
     world.let_go.clear()
     cancelling = asyncio.ensure_future(world.runs.cancel("r"))
     while await world.status() is not RunStatus.CANCELLED:
@@ -342,7 +341,7 @@ async def test_a_run_that_is_given_up_is_told_of_like_any_other_end(
     await world.begin()
     monkeypatch.setattr("scheduler.workflows.runs.decide", undecidable)
     await world.finish()
-    (call,) = (await world.calls.claim(0.0, lambda _: {"told": 1})).claims
+    (call,) = await world.calls.claim({"told": 1}, 0.0)
     assert json.loads(call.call.body)["error"] == "not-decided"
     assert [call.call.id] == [work.id for work in followed if isinstance(work, NewCall)]
     assert [(ended.run.id, ended.end.status) for ended in ends] == [("r", RunStatus.FAILED)]
