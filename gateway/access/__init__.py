@@ -1,1 +1,1 @@
-"""Who may call: keys, what each may do, and how much of it. ADR 0011 says why it is built this way."""
+"""Access: keys, their scopes and their limits. ADR 0011 says why it is built this way."""

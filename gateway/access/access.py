@@ -1,6 +1,7 @@
-"""The check at the door: whose key a request carries, whether it may do this, and whether it is within its limits.
+"""The access check of a request: its key, the scopes of the key, and its limits.
 
-Synchronous and cheap: it runs before everything else on each request. Without any key it is one comparison.
+It is synchronous and cheap, because it runs before everything else on each request. Without any key it is one
+comparison.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
+from gateway.access.credential import take_credential
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import LENGTH, Key
 from gateway.access.scopes import right_for
@@ -21,85 +23,84 @@ from pool.observe.metrics import Metrics
 
 log = logging.getLogger("hearth.access")
 
-LOOK_EVERY = 0.25
-"""Seconds between two looks at the key file: so long a revoked key may live. A look is one system call."""
-SCHEME = b"bearer "
-CARRIERS = frozenset({b"authorization", b"x-hearth-key"})
-"""Fields that a key may come in."""
-CONCURRENCY_RETRY = 1.0
-"""Seconds to wait where as many calls run as may at once: when one ends is not known."""
+LOOK_SECONDS = 0.25
+"""Time between two looks at the key file: a revoked key lives no longer than this. A look is one system call."""
+CONCURRENCY_RETRY_SECONDS = 1.0
+"""`Retry-After` for a key that has used up its concurrency. Nobody knows when one of its calls ends."""
 Fault = Literal["missing", "malformed", "unknown", "wrong", "expired"]
-HOW = "send Authorization: Bearer hth_..., or X-Hearth-Key: hth_..."
+HOW_TO_SEND = "send Authorization: Bearer hth_..., or X-Hearth-Key: hth_..."
 FAULTS: dict[Fault, str] = {
-    "missing": f"a key is needed: {HOW}",
-    "malformed": f"the credential is not a key of Hearth: {HOW}",
+    "missing": f"a key is needed: {HOW_TO_SEND}",
+    "malformed": f"the credential is not a key of Hearth: {HOW_TO_SEND}",
     "unknown": "the key is unknown or was revoked; hearth keys list shows the valid ones",
     "wrong": "the key is unknown or was revoked; hearth keys list shows the valid ones",
     "expired": "the key has expired; hearth keys create makes a new one",
 }
 """Faults of a credential, with the detail for its sender. It does not tell how much of the credential was right."""
 REASONS = (*FAULTS, "scope", "rate", "concurrency")
-"""Why a request is refused, as the metric calls it."""
+"""Reasons for a refusal, as the metric calls them."""
 
 
 EVERYTHING, NOTHING = "everything", "nothing"
-"""How much a caller may learn of, in a word. No scope is called so."""
+"""Values of `Admission.sight` beside scopes. No scope has such a name."""
 
 
 class Admission:
-    """A request that is admitted. As it is: by a gateway without keys, where everybody may do everything."""
+    """The rights of one caller whose request is admitted. This class: of everybody, on a gateway without keys."""
 
     __slots__ = ()
 
     @property
     def caller(self) -> str:
-        """Tells callers apart: the id of the key; empty where nobody has one."""
+        """Return the id of the caller's key, which tells callers apart, or "" if there are no keys."""
         return ""
 
     def ended(self) -> None:
-        """The invocation has ended, however it did. To be called once for each that was admitted."""
+        """Count the end of an invocation. Call it once for each one that was admitted, however it ends."""
 
     def may_name(self, function: str) -> bool:
-        """Whether the caller may learn that there is this function."""
+        """Return whether the caller may learn that this function exists."""
         return True
 
     @property
     def sight(self) -> str:
-        """Return what the caller may learn of: who has the same may name the same functions."""
+        """Return a text that is equal for callers who may name the same functions."""
         return EVERYTHING
 
     @property
     def sees_all(self) -> bool:
-        """Return whether the caller may learn of every function: then nobody needs to ask for each."""
+        """Return whether the caller may learn of every function, so that `may_name` need not be asked for each."""
         return self.sight is EVERYTHING
 
     def may_invoke(self, function: str) -> bool:
-        """Whether the caller may call this function, and so decide about calls of it."""
+        """Return whether the caller may call this function, and so decide about calls of it."""
         return True
 
     def may_invoke_any(self, functions: Iterable[str]) -> bool:
-        """Return whether the caller may call one of these functions, or any whatever its name."""
+        """Return whether the caller may call one of these functions, or every function."""
         return True
 
     @property
     def may_deploy(self) -> bool:
-        """Whether the caller may have images run that nobody has declared."""
+        """Return whether the caller may run images that nobody has declared."""
         return True
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Count a body that is on its way, of a request that is not a call. Raises `Problem` 429 if there are as many
-        as the key's concurrency already."""
+        """Count a body that is on its way while the block runs. The request must not be a call.
+
+        Raises `Problem` 429 if as many bodies as the key's concurrency are on their way already.
+        """
         yield
 
 
 class Visit(Admission):
-    """A request without a good key, of a route that needs none."""
+    """The rights of a caller without a valid key, on a route that needs none."""
 
     __slots__ = ()
 
     def may_name(self, function: str) -> bool:
-        """Only who has a key is told what there is."""
+        """Return False: only callers with a key learn which functions exist."""
         return False
 
     @property
@@ -112,14 +113,14 @@ class Visit(Admission):
 
 
 class Tenant(Admission):
-    """A key, and what is being done with it."""
+    """The rights of a key, and its use at this moment."""
 
     __slots__ = ("_sending", "bucket", "key", "running")
 
     def __init__(self, key: Key, now: float) -> None:
         self.key = key
         self.running = 0
-        """Invocations, those that wait included."""
+        """Invocations that run or wait."""
         self._sending = 0
         """Bodies on their way, of requests that are not calls."""
         self.bucket = key.quota.bucket(now)
@@ -129,11 +130,11 @@ class Tenant(Admission):
         return self.key.id
 
     def ended(self) -> None:
-        """One of its invocations has ended."""
+        """Count the end of one of its invocations."""
         self.running -= 1
 
     def may_name(self, function: str) -> bool:
-        """What it may invoke, and everything if it may read."""
+        """Return whether the key may invoke the function, or may read."""
         return self.key.scopes.has("read") or self.key.scopes.may_invoke(function)
 
     @property
@@ -157,7 +158,7 @@ class Tenant(Admission):
         limit = self.key.quota.concurrency
         if limit is not None and self._sending >= limit:
             detail = f"the key {self.key.name} sends {limit} bodies already (its concurrency); wait for one"
-            raise Problem("quota-exceeded", detail, CONCURRENCY_RETRY)
+            raise Problem("quota-exceeded", detail, CONCURRENCY_RETRY_SECONDS)
         self._sending += 1
         try:
             yield
@@ -171,18 +172,20 @@ CURRENT: ContextVar[Admission] = ContextVar("admission", default=OPEN)
 
 
 def check_may_start_any(names: Iterable[str]) -> None:
-    """Raise `Problem` 403 unless the caller may start one of these functions and jobs, or deploy: asked before a body
-    is read that says which it is."""
+    """Raise `Problem` 403 unless the caller may start one of these functions and jobs, or may deploy.
+
+    Call it before reading the body that says which one is to be started.
+    """
     admission = CURRENT.get()
     if not admission.may_deploy and not admission.may_invoke_any(names):
         raise Problem("forbidden", "the key may invoke no function or job here: the request starts nothing")
 
 
 class Access:
-    """Who may do what on one gateway.
+    """The keys of one gateway, and the check of each request against them.
 
-    `configured` are the keys of HEARTH_API_KEYS; those of `file` come after them and follow its changes. `closed`:
-    without any key nobody is admitted, else everybody is. Raises `KeyFileFault`.
+    `configured` are the keys of HEARTH_API_KEYS. The keys of `file` come beside them and follow its changes. If there
+    is no key at all, everybody is admitted, or nobody if `closed`. Raises `KeyFileFault`.
     """
 
     def __init__(
@@ -199,27 +202,28 @@ class Access:
         self._seen = file.signature() if file else None
         self._refusals = {reason: metrics.access_refusals.labels(reason) for reason in REASONS}
         self._tenants: dict[bytes, Tenant] | None = {} if closed else None
-        """By the id; None: no key is configured, everybody is admitted."""
+        """Keys by their id; None if there has been no key, so that everybody is admitted."""
         keys = file.load() if file else []
         if closed or keys or configured:
             self._take_over(keys)
 
     @property
     def keys(self) -> int | None:
-        """How many keys are known; None: none is, and everybody is admitted."""
+        """Return the number of keys, or None if there has been no key, so that everybody is admitted."""
         return None if self._tenants is None else len(self._tenants)
 
     @property
     def closed(self) -> bool:
-        """Whether a key is needed."""
+        """Return whether a request needs a key."""
         return self._tenants is not None
 
     # -- the check ------------------------------------------------------------------------------------------
 
     def admit_call(self, headers: HeaderList, raw_path: bytes) -> Admission | Problem:
-        """Whether an invocation may begin. `raw_path` is `/invoke/NAME` or longer, as it was sent.
+        """Return an admission for an invocation, or the problem that refuses it.
 
-        The credential is taken out of `headers`. What is admitted must be told of its end, once.
+        `raw_path` is `/invoke/NAME` or longer, as it was sent. The credential is taken out of `headers`. The caller
+        must call the admission's `ended` once.
         """
         if self._tenants is None:
             return OPEN
@@ -232,7 +236,7 @@ class Access:
         limit = tenant.key.quota.concurrency
         if limit is not None and tenant.running >= limit:
             detail = f"the key {tenant.key.name} has {limit} calls in progress (its concurrency); wait for one to end"
-            return self._refused("concurrency", Problem("quota-exceeded", detail, CONCURRENCY_RETRY))
+            return self._refused("concurrency", Problem("quota-exceeded", detail, CONCURRENCY_RETRY_SECONDS))
         fault = self._over_rate(tenant)
         if fault is not None:
             return fault
@@ -240,9 +244,9 @@ class Access:
         return tenant
 
     def would_admit(self, headers: HeaderList, raw_path: bytes) -> bool:
-        """Return whether `admit_call` may admit this call, as far as its head and its limit of calls at once say.
+        """Return whether `admit_call` would admit this call by its key, its scopes and its concurrency.
 
-        Nothing is counted.
+        The rate is not looked at, and nothing is counted.
         """
         if self._tenants is None:
             return True
@@ -254,7 +258,10 @@ class Access:
         return tenant.key.scopes.may_invoke(function) and (limit is None or tenant.running < limit)
 
     def admit_request(self, headers: HeaderList, method: str, path: str) -> Admission | Problem:
-        """Whether any other request may be served. The credential is taken out of `headers`."""
+        """Return an admission for a request that is not an invocation, or the problem that refuses it.
+
+        The credential is taken out of `headers`.
+        """
         if self._tenants is None:
             return OPEN
         right = right_for(method, path)
@@ -269,20 +276,23 @@ class Access:
         return self._over_rate(tenant) or tenant
 
     def charge(self, admission: Admission, more: int) -> Problem | None:
-        """Count so many further requests of the caller of one that carries them. They may be more than the key has
-        left: then its next request waits until they are made up for. A problem: it has such already."""
+        """Count `more` further requests that one request carries, against the caller's rate.
+
+        They may be more than the key has left. Then the next request of the key is refused until they are made up
+        for. Return a problem if this is so already.
+        """
         if more == 0 or not isinstance(admission, Tenant) or admission.bucket is None:
             return None
         wait = admission.bucket.owe(more, self._clock.now())
         return None if wait == 0.0 else self._used_up(admission, wait)
 
     def give_back(self, admission: Admission, more: int) -> None:
-        """What was charged was for nothing: nothing of it was done."""
+        """Take back what `charge` counted, because none of it was done."""
         if isinstance(admission, Tenant) and admission.bucket is not None:
             admission.bucket.give_back(more, self._clock.now())
 
     def _find(self, credential: bytes | None) -> Tenant | Fault:
-        """Whose credential it is, or what is wrong with it."""
+        """Return the owner of a credential, or its fault."""
         if credential is None:
             return "missing"
         if len(credential) != LENGTH or not credential.startswith(b"hth_"):
@@ -330,9 +340,9 @@ class Access:
     # -- changes --------------------------------------------------------------------------------------------
 
     async def follow(self) -> None:
-        """Take over every change of the key file, until cancelled. A faulty one is told and not taken over."""
+        """Take over every change of the key file, until cancelled. A faulty file is logged and changes nothing."""
         while self._file is not None:
-            await self._clock.sleep(LOOK_EVERY)
+            await self._clock.sleep(LOOK_SECONDS)
             self.look()
 
     def look(self) -> None:
@@ -362,42 +372,9 @@ class Access:
             tenant = before.get(id)
             if tenant is None:
                 tenant = Tenant(key, now)
-            elif tenant.key != key:  # what runs with it is counted on
+            elif tenant.key != key:  # its running calls stay counted
                 if tenant.key.quota != key.quota:
                     tenant.bucket = key.quota.bucket(now)
                 tenant.key = key
             tenants[id] = tenant
         self._tenants = tenants
-
-
-def take_credential(headers: HeaderList) -> bytes | None:
-    """The credential of a request, taken out of its headers, so that nothing behind this can pass it on.
-
-    X-Hearth-Key goes before Authorization, which then belongs to the function, unless it is a key as well.
-    """
-    own = bearer = None
-    carriers = 0
-    for pair in headers:
-        name = pair[0]
-        if name not in CARRIERS:
-            continue
-        carriers += 1
-        if name == b"authorization":
-            bearer = pair
-        else:
-            own = pair
-    if bearer is not None and carriers == 1:  # as nearly every client sends it
-        headers.remove(bearer)
-    elif carriers:
-        headers[:] = [
-            (name, value)
-            for name, value in headers
-            if name != b"x-hearth-key"
-            and (name != b"authorization" or (own is not None and b"hth_" not in value))
-        ]
-    if own is not None:
-        return own[1].strip()
-    if bearer is None:
-        return None
-    value = bearer[1]
-    return value[len(SCHEME) :].strip() if value[: len(SCHEME)].lower() == SCHEME else b""

@@ -1,8 +1,7 @@
-"""Who may speak to a gateway without keys: programs of this machine, and no web page of somebody else.
+"""The check that keeps other people's web pages from a gateway on loopback. Programs of this machine pass it.
 
-A browser sends requests for any page it shows. Two tricks reach a server on loopback: a page posts to it (CSRF,
-seen by Origin and Sec-Fetch-Site), or a name of the page's own is made to point to 127.0.0.1 (DNS rebinding, seen
-by Host).
+A browser sends requests for any page that it shows. Two tricks reach a server on loopback. A page posts to it (CSRF):
+Origin and Sec-Fetch-Site show that. Or a name of the page's own points to 127.0.0.1 (DNS rebinding): Host shows that.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ _AUTHORITY = re.compile(
 )
 """`uri-host [":" port]` of RFC 9110, 7.2, without what no client needs: percent signs, zones, an empty port."""
 _ORIGIN = re.compile(rb"(https?)://([^/]+)", re.IGNORECASE)
-MOST_REMEMBERED = 64
-"""Host fields that are remembered; a client can make up as many as there are ports."""
+MOST_REMEMBERED_HOSTS = 64
+"""Bound of the Host fields that are remembered: a client can make up one for each port."""
 
 
 class Guard:
-    """Checks Host, Origin and Sec-Fetch-Site where the gateway listens on loopback only."""
+    """The check of Host, Origin and Sec-Fetch-Site. It is active if the gateway listens on loopback only."""
 
     def __init__(self, host: str, allowed_hosts: Iterable[str] = ()) -> None:
         self._active = is_loopback(host)
         self._names = LOOPBACK_NAMES | {_normal(name) for name in (host, *allowed_hosts)}
         self._known: set[bytes] = set()
-        """Host fields that were found right: nearly every request carries the same one."""
+        """Host fields that passed. Nearly every request carries the same one."""
 
     def fault(self, scope: Mapping[str, Any]) -> Problem | None:
-        """Why a request is not served; None if it is."""
+        """Return the problem that refuses a request, or None if it may be served."""
         if not self._active:
             return None
         host = None
@@ -60,7 +59,7 @@ class Guard:
                     f"this gateway does not answer to the Host {(host or b'').decode('latin-1')!r}; "
                     "HEARTH_ALLOWED_HOSTS can add it",
                 )
-            if len(self._known) < MOST_REMEMBERED:
+            if len(self._known) < MOST_REMEMBERED_HOSTS:
                 self._known.add(host)
         for origin in origins:
             if not is_origin_of(origin, host):
@@ -70,19 +69,19 @@ class Guard:
         return None
 
     def _is_visit(self, scope: Mapping[str, Any]) -> bool:
-        """Following a link from elsewhere to a page of ours is fine; calling a function that way is not."""
+        """Return whether a request may come from a link on another site. A call of a function may not."""
         return scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/invoke/")
 
 
 class Authority(NamedTuple):
-    """The host that a request is for: a name in lower case or an address, and a port if it says one."""
+    """The host that a request is for: a name in lower case or an address, and a port or None."""
 
     name: str
     port: int | None
 
 
 def authority_of(field: bytes) -> Authority | None:
-    """Return what a Host field says, or None if it is not written as RFC 9110 has it."""
+    """Return the authority of a Host field, or None if RFC 9110 does not allow the field."""
     found = _AUTHORITY.fullmatch(field)
     if found is None:
         return None
@@ -129,7 +128,7 @@ def _normal(name: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
+    """Return whether only this machine reaches an address that is listened on."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""API keys: how they look, what is kept of them, and the text form of HEARTH_API_KEYS.
+"""API keys: their text, their hash, and the text of HEARTH_API_KEYS.
 
 A key is `hth_`, an id of 8 characters, `_`, and a secret of 32 characters (160 random bits). Only its SHA-256 is
 kept.
@@ -28,30 +28,30 @@ LENGTH = 45
 
 @dataclass(frozen=True)
 class Key:
-    """What is kept of a key. Times are Unix times in seconds."""
+    """A key without its secret, as it is kept. Times are Unix times in seconds."""
 
     id: str
     digest: bytes = field(repr=False)
     """SHA-256 of the key's text."""
     name: str
-    """For people; one key has it at a time."""
+    """For people; no two keys share it."""
     scopes: Scopes
     quota: Quota = UNLIMITED
     expires: float | None = None
     created: float | None = None
 
     def is_of(self, credential: bytes) -> bool:
-        """Whether this is the key, found out in a time that does not depend on how much of it is right."""
+        """Return whether this is the key's text. The time does not depend on how much of it is right."""
         return hmac.compare_digest(hashlib.sha256(credential).digest(), self.digest)
 
     @property
     def hashed(self) -> str:
-        """What may be written into HEARTH_API_KEYS in the key's place."""
+        """Return the text that HEARTH_API_KEYS takes in place of the key."""
         return f"hth_{self.id}:sha256:{self.digest.hex()}"
 
 
 def create(name: str, scopes: Scopes, quota: Quota, expires: float | None, created: float) -> tuple[str, Key]:
-    """A new key: its text, which is nowhere else, and what is to be kept. Raises ValueError for a wrong name."""
+    """Make a new key; return its text, which is kept nowhere, and the key. Raises ValueError for a wrong name."""
     check_name(name)
     id, secret = (
         base64.b32encode(secrets.token_bytes(count)).decode().lower() for count in (ID_BYTES, SECRET_BYTES)
@@ -61,7 +61,7 @@ def create(name: str, scopes: Scopes, quota: Quota, expires: float | None, creat
 
 
 def digest_of(text: str) -> bytes:
-    """What is kept of a key's text."""
+    """Return the SHA-256 of a key's text."""
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -72,11 +72,11 @@ def check_name(name: str) -> None:
 
 
 def parse_keys(text: str) -> list[Key]:
-    """Keys of HEARTH_API_KEYS: entries on lines of their own or between `;`, each a key and words about it.
+    """Return the keys of HEARTH_API_KEYS: entries on their own lines or between `;`, each a key and words about it.
 
     The key is its text (`hth_…`) or its hash (`hth_ID:sha256:…`). The words are scopes, `name=`, `rate=`, `burst=`,
     `concurrency=` and `expires=` (a date, or a moment with its time zone: RFC 3339). Raises ValueError with every
-    fault, and never repeats what is written there.
+    fault. It never repeats the text, which may hold secrets.
     """
     keys: list[Key] = []
     faults: list[str] = []
@@ -128,7 +128,7 @@ def _parse_credential(word: str) -> tuple[bytes, str]:
 
 
 def parse_quota(rate: str | None, burst: str | None, concurrency: str | None) -> Quota:
-    """Limits from text. Raises ValueError."""
+    """Return limits from their texts. Raises ValueError."""
     parsed: Rate | None = None if rate is None else parse_rate(rate)
     return Quota(parsed, _whole("burst", burst), _whole("concurrency", concurrency))
 
@@ -142,7 +142,7 @@ def _whole(what: str, text: str | None) -> int | None:
 
 
 def parse_moment(text: str) -> float:
-    """Unix time of a date (its beginning in UTC) or a moment with a time zone. Raises ValueError."""
+    """Return the Unix time of a date (its beginning in UTC) or of a moment with a time zone. Raises ValueError."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -155,12 +155,12 @@ def parse_moment(text: str) -> float:
 
 
 def format_moment(moment: float) -> str:
-    """RFC 3339, in UTC, to the second."""
+    """Return a Unix time in RFC 3339, in UTC, to the second."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def same(keys: Iterable[Key]) -> list[str]:
-    """What two of these keys have in common that each must have for itself: `id`, `name`."""
+    """Return which of `id` and `name` two of these keys share; each key must have its own."""
     all_keys = list(keys)
     parts: dict[str, Callable[[Key], str]] = {"id": lambda key: key.id, "name": lambda key: key.name}
     return [what for what, of in parts.items() if len({of(key) for key in all_keys}) < len(all_keys)]

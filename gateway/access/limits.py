@@ -1,4 +1,4 @@
-"""How much a key may do: a rate with a burst (a token bucket), and calls at once. Arithmetic on given times."""
+"""Limits of a key: a rate with a burst (a token bucket), and calls at once. Arithmetic on given times."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/([smh])")
 
 @dataclass(frozen=True)
 class Rate:
-    """So many requests in each second, minute or hour (`s`, `m`, `h`)."""
+    """A number of requests in each second, minute or hour (`s`, `m`, `h`)."""
 
     count: int
     period: str
 
     @property
     def per_second(self) -> float:
-        """Requests a second."""
+        """Return the requests a second."""
         return self.count / PERIODS[self.period]
 
     def __str__(self) -> str:
@@ -26,7 +26,7 @@ class Rate:
 
 
 def parse_rate(text: str) -> Rate:
-    """`100/s`, `600/m` or `5000/h`. Raises ValueError."""
+    """Return the rate of a text such as `100/s`, `600/m` or `5000/h`. Raises ValueError."""
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(
@@ -37,7 +37,7 @@ def parse_rate(text: str) -> Rate:
 
 @dataclass(frozen=True)
 class Quota:
-    """The limits of one key; None: there is none. Without `burst`, it is the rate's own count."""
+    """The limits of one key; None means no limit. Without `burst`, the burst is the rate's count."""
 
     rate: Rate | None = None
     burst: int | None = None
@@ -52,7 +52,7 @@ class Quota:
             raise ValueError("a concurrency is a whole number from 1 to 1000000")
 
     def bucket(self, now: float) -> TokenBucket | None:
-        """A full bucket for the rate; None without a rate."""
+        """Return a full bucket for the rate, or None if there is no rate."""
         if self.rate is None:
             return None
         return TokenBucket(self.rate.per_second, float(self.burst or self.rate.count), now)
@@ -62,7 +62,7 @@ UNLIMITED = Quota()
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens, gains `rate` a second, and gives one to each request. Full at first.
+    """A bucket of up to `burst` tokens that gains `rate` a second. Each request takes one. It is full at first.
 
     Times are seconds of one clock that never goes back.
     """
@@ -76,7 +76,7 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take a token: 0.0. Where there is none, nothing is taken: seconds until there will be one."""
+        """Take a token and return 0.0. If there is none, take nothing and return the seconds until there is one."""
         tokens = self._filled(now)
         if tokens < 1.0:
             return (1.0 - tokens) / self._rate
@@ -84,8 +84,10 @@ class TokenBucket:
         return 0.0
 
     def owe(self, count: int, now: float) -> float:
-        """Take so many more for a request that had one, also those that are not there yet: 0.0. Where tokens are owed
-        already, nothing is taken: seconds until none is."""
+        """Take `count` more tokens for a request that had one, even if they are not there yet, and return 0.0.
+
+        If tokens are owed already, take nothing and return the seconds until none is owed.
+        """
         tokens = self._filled(now)
         if tokens < 0.0:
             return -tokens / self._rate
@@ -93,7 +95,7 @@ class TokenBucket:
         return 0.0
 
     def give_back(self, count: int, now: float) -> None:
-        """Have so many again that were taken for nothing."""
+        """Put back `count` tokens that were taken for nothing."""
         self._tokens = min(self._burst, self._filled(now) + count)
 
     def _filled(self, now: float) -> float:

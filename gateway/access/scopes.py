@@ -1,4 +1,4 @@
-"""Scopes of a key: which functions it may invoke, and what else it may do. And which route needs which."""
+"""Scopes of a key: the functions that it may invoke, its other rights, and the scope that each route needs."""
 
 from __future__ import annotations
 
@@ -65,18 +65,17 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/docs/files/{path}", None),
     ("GET", "/openapi.json", None),
 )
-"""Every route beside /invoke: method, path, and the scope that it needs; None: no key at all; `invoke`: any key, and
-the route itself looks whether it may do this with the calls of this function, or this job.
+"""Every route beside /invoke: method, path, and the scope that it needs.
 
-Probes have no keys, webhooks have a signature instead, and neither has a browser that opens the docs page; what the
-page shows of functions needs one.
-A route that is not here needs `admin`: one that was forgotten is closed.
+None means no key: probes have none, webhooks have a signature instead, and a browser that opens the docs page has
+none yet. `invoke` means any key: the route itself checks it against the functions or the job concerned. A route that
+is missing here needs `admin`, so that one that was forgotten is closed.
 """
 
 LONGEST_NAME = 63
-"""Characters of a function's name."""
+"""Bound of the characters of a function's name."""
 MOST_STARS = 2
-"""In one scope: matching takes time that grows with each."""
+"""Bound of the wildcards in one scope: the time of matching grows with each."""
 
 _WORD = re.compile(rf"invoke:[a-z0-9_*-]{{1,{LONGEST_NAME + MOST_STARS}}}|" + "|".join(RIGHTS))
 _MATCHERS = tuple(
@@ -86,9 +85,9 @@ _MATCHERS = tuple(
 
 @dataclass(frozen=True)
 class Scopes:
-    """What a key may do: words `invoke:NAME`, `read`, `deploy`, `admin`. Made by `parse_scopes`.
+    """The rights of a key, as words: `invoke:NAME`, `read`, `deploy`, `admin`. `parse_scopes` makes it.
 
-    In `NAME` a `*` stands for any characters. `admin` includes everything.
+    A `*` in `NAME` matches any characters. `admin` includes everything.
     """
 
     words: tuple[str, ...]
@@ -123,12 +122,12 @@ class Scopes:
         return any(pattern.fullmatch(function) for pattern in self._patterns)
 
     def has(self, right: Right) -> bool:
-        """Whether it includes this right."""
+        """Return whether the scopes include this right."""
         return right in self._rights
 
 
 def parse_scopes(words: Iterable[str]) -> Scopes:
-    """Scopes of words, each kept once. Raises ValueError, without repeating a word: it may be a secret astray."""
+    """Return the scopes of these words, each once. Raises ValueError; it repeats no word, which may be a secret."""
     unique = tuple(dict.fromkeys(words))
     for number, word in enumerate(unique, 1):
         if not _WORD.fullmatch(word) or word.count("*") > MOST_STARS:
@@ -142,7 +141,7 @@ def parse_scopes(words: Iterable[str]) -> Scopes:
 
 
 def right_for(method: str, path: str) -> Right | Literal["invoke"] | None:
-    """The scope that a request needs, of any path but those below /invoke/; None: it needs no key."""
+    """Return the scope that a request needs, or None if it needs no key. Paths below /invoke/ are not for this."""
     for known, pattern, right in _MATCHERS:
         if method == known and pattern.fullmatch(path):
             return right

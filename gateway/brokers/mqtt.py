@@ -26,7 +26,7 @@ KEEP_ALIVE = 20
 FAREWELL = 2.0
 """Seconds that the server gets, when we leave, to read what we acknowledged."""
 NO_TOPIC = "hearth/none"
-"""What we ask to be unsubscribed from, though we never subscribed to it, for the sake of the answer."""
+"""A topic that we never subscribed to. We unsubscribe from it, because we need the answer."""
 UNPROMISED = 1000
 """Messages of QoS 0 that may wait: the server does not hold them back, and nobody has promised them."""
 
@@ -50,15 +50,14 @@ class MqttBroker:
         self._client: Client | None = None
         self._arrived: deque[Message] = deque()
         self._news: asyncio.Future[None] | None = None
-        """Somebody waits for a message, or for the end of the connection."""
+        """Done when a message has come or the connection has ended; None if nobody waits for it."""
         self._lost: str | None = None
         self._unread = False
-        """Whether something was acknowledged that the server may not have read yet."""
+        """True if the server may not have read all acknowledgements yet."""
         self._answer: asyncio.Future[None] | None = None
-        """Somebody waits for the server to have read it."""
+        """Done when the server has read them; None if nobody waits for it."""
         self._ids: dict[int, tuple[bytes, str]] = {}
-        """By the number that the server gave a message that is not acknowledged: its digest, and the id that we gave
-        it."""
+        """Messages that are not acknowledged: the server's number to the message's digest and the id from us."""
         self._on_drop = on_drop
         self.address = without_credentials(self._url)
 
@@ -175,8 +174,10 @@ class MqttBroker:
             wake(self._news)
 
     def _id_of(self, message: MQTTMessage) -> str:
-        """MQTT's own numbers are used again and again, so a message has an id from us. One that comes again while we
-        remember it, has the same."""
+        """Return an id of our own for a message, because MQTT uses its numbers again and again.
+
+        A message that comes again while we remember it keeps its id.
+        """
         if message.qos == 0:
             return uuid.uuid4().hex
         digest = sha256(message.topic.encode() + b"\0" + message.payload).digest()

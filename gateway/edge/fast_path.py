@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from gateway.access.access import CARRIERS, take_credential
+from gateway.access.credential import CARRIERS, take_credential
 from gateway.edge.client_limits import ClientLimits
 from gateway.edge.client_protocol import ClientProtocol
 from gateway.http.forwarding import passed_headers

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.access.access import OPEN, REASONS, Access, Admission, Tenant, take_credential
+from gateway.access.access import OPEN, REASONS, Access, Admission, Tenant
+from gateway.access.credential import take_credential
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_moment, parse_keys, parse_moment
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
