@@ -122,7 +122,8 @@ def build_sources(foundation: Foundation, scheduler_floor: SchedulerFloor) -> So
             return scheduler_floor.triggers.publish
         return Direct(source.name, source.function, functions, calls, foundation.clock)
 
-    sources = Sources(publish_to, foundation.folder.id, foundation.clock, foundation.metrics)
+    clock, metrics, supervisor = foundation.clock, foundation.metrics, foundation.supervisor
+    sources = Sources(publish_to, foundation.folder.id, clock, metrics, supervisor)
     scheduler_floor.registry.on_declared.append(lambda definitions: sources.declare(definitions.sources))
     foundation.closing.push("brokers", sources.close)
     return sources

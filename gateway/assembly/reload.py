@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from watchfiles import awatch
 
+from gateway.assembly.file_polling import POLL_SECONDS, poll_changes
 from gateway.assembly.settings import Settings
+from pool.clock import Clock
+from pool.supervise import Supervisor
 from scheduler.definitions.file import Definitions, DefinitionsError, load
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.deploy.registry import Registry
@@ -24,14 +28,18 @@ IGNORED = ("~", ".swp", ".swx", ".tmp", ".pyc")
 
 
 class Watch:
-    """Notes that something has changed. Runs until `close`; nothing that changes meanwhile is missed."""
+    """A watch over functions.yaml and source folders. Nothing that changes before `close` is missed."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, clock: Clock, supervisor: Supervisor) -> None:
         self._file = file
+        self._clock = clock
+        self._supervisor = supervisor
         self._changed = asyncio.Event()
         self._names: set[str] = set()
         self._folders: frozenset[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._polls = False
+        """True once the kernel has refused to tell of changes."""
 
     async def follow(self, definitions: Definitions) -> None:
         """Watch the file and these definitions' source folders, and no others."""
@@ -45,24 +53,57 @@ class Watch:
         await self.close()
         self._folders = folders
         # The file's own folder is not watched below the file: it may hold anything, in any number.
-        self._tasks = [asyncio.ensure_future(self._note([self._file.parent], recursive=False))]
+        of_file = partial(self._note, [self._file.parent], recursive=False)
+        self._tasks = [self._supervisor.supervise("file-watch", of_file)]
         if folders:
-            self._tasks.append(asyncio.ensure_future(self._note(folders, recursive=True)))
+            of_sources = partial(self._note, folders, recursive=True)
+            self._tasks.append(self._supervisor.supervise("source-watch", of_sources))
 
     async def _note(self, paths: Collection[Path | str], recursive: bool) -> None:
-        def concerns(_: object, path: str) -> bool:
+        """Note every change in `paths`, until cancelled."""
+
+        def concerns(path: str) -> bool:
             if not recursive:
                 return path == str(self._file)
             return "__pycache__" not in path and not path.endswith(IGNORED)
 
-        async for batch in awatch(
-            *paths, watch_filter=concerns, recursive=recursive, debounce=SETTLE_MS, step=LOOK_MS
-        ):
-            self._names |= {Path(path).name for _, path in batch}
-            self._changed.set()
+        if not self._polls:
+            try:
+                async for batch in awatch(
+                    *paths,
+                    watch_filter=lambda _, path: concerns(path),
+                    recursive=recursive,
+                    debounce=SETTLE_MS,
+                    step=LOOK_MS,
+                ):
+                    self._add({path for _, path in batch})
+            except (OSError, RuntimeError) as error:  # watchfiles raises both
+                self._tell_that_it_polls(error)
+        self.expect_change()
+        async for changed in poll_changes(paths, recursive, concerns, self._clock):
+            self._add(changed)
+
+    def _add(self, paths: Collection[str]) -> None:
+        self._names |= {Path(path).name for path in paths}
+        self._changed.set()
+
+    def _tell_that_it_polls(self, error: Exception) -> None:
+        if not self._polls:
+            log.warning(
+                "The kernel does not tell of changed files (%s). Live reload looks for them every %g s instead. "
+                "If a limit is reached, raise it: "
+                "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512",
+                error,
+                POLL_SECONDS,
+            )
+        self._polls = True
+
+    def expect_change(self) -> None:
+        """Have `changed` return at once: something may have changed while nobody watched."""
+        self._add([self._file.name])
 
     async def changed(self) -> set[str]:
-        """Wait for a change; returns the names of what has changed since the last time."""
+        """Wait for a change, and return the names of all files that have changed since the last time."""
         await self._changed.wait()
         self._changed.clear()
         names, self._names = self._names, set()
@@ -74,30 +115,52 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        self._folders = None
 
 
-async def reload_on_change(registry: Registry, settings: Settings, definitions: Definitions) -> None:
-    """Bring every later version of the definitions file into service. A faulty one is told and not taken over."""
-    file = settings.functions.resolve()
-    watch = Watch(file)
-    try:
-        await watch.follow(definitions)
-        while True:
-            names = await watch.changed()
-            try:
-                definitions = await asyncio.to_thread(
-                    load,
-                    file,
-                    allowed_volumes=settings.allowed_volumes,
-                    allowed_callbacks=Allowed(settings.callback_allow),
-                )
-            except DefinitionsError as error:
-                for fault in error.faults:
-                    log.error("%s", fault)
-                log.error("%s is not taken over; what is in service stays", file)
-                continue
-            log.info("%s changed: loading the functions again", ", ".join(sorted(names)))
-            await watch.follow(definitions)
-            await registry.apply(definitions)
-    finally:
-        await watch.close()
+class Reload:
+    """Brings every later version of the definitions file into service. `definitions` is the version in service."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        settings: Settings,
+        definitions: Definitions,
+        clock: Clock,
+        supervisor: Supervisor,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._definitions = definitions
+        self._file = settings.functions.resolve()
+        self._watch = Watch(self._file, clock, supervisor)
+
+    async def run(self) -> None:
+        """Follow the file until cancelled. A faulty version is logged, and the one in service stays."""
+        try:
+            while True:
+                await self._watch.follow(self._definitions)
+                await self._take_over(await self._watch.changed())
+        except Exception:
+            self._watch.expect_change()  # looked at when this loop is started again
+            raise
+        finally:
+            await self._watch.close()
+
+    async def _take_over(self, names: Collection[str]) -> None:
+        try:
+            definitions = await asyncio.to_thread(
+                load,
+                self._file,
+                allowed_volumes=self._settings.allowed_volumes,
+                allowed_callbacks=Allowed(self._settings.callback_allow),
+            )
+        except DefinitionsError as error:
+            for fault in error.faults:
+                log.error("%s", fault)
+            log.error("%s is not taken over; what is in service stays", self._file)
+            return
+        log.info("%s changed: loading the functions again", ", ".join(sorted(names)))
+        self._definitions = definitions
+        await self._watch.follow(definitions)
+        await self._registry.apply(definitions)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from gateway.assembly.memory_bound import CONNECTION_BYTES
-from gateway.assembly.reload import reload_on_change
+from gateway.assembly.reload import Reload
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
@@ -63,27 +63,29 @@ async def serve(
     server = http_server(runtime)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
-    watching = asyncio.ensure_future(reload_on_change(registry, settings, definitions))
-    following = asyncio.ensure_future(access.follow())
-    trimming = asyncio.ensure_future(give_back_freed(bodies, runtime.clock, c_library_trim()))
+    supervise = runtime.supervisor.supervise
+    reload = Reload(registry, settings, definitions, runtime.clock, runtime.supervisor)
+    reloading = supervise("reload", reload.run)
+    following = supervise("keys", access.follow)
+    trimming = supervise(
+        "memory", functools.partial(give_back_freed, bodies, runtime.clock, c_library_trim())
+    )
     stopped = asyncio.ensure_future(stop.wait())
 
     def end_if_failed(task: asyncio.Future[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             stop.set()
 
-    for task in (starting, watching, following):
-        task.add_done_callback(end_if_failed)
+    starting.add_done_callback(end_if_failed)
     try:
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (watching, starting):
+        for task in (reloading, starting):
             task.cancel()
-        results = await asyncio.gather(watching, starting, return_exceptions=True)
+        _, started = await asyncio.gather(reloading, starting, return_exceptions=True)
         await runtime.drain(hurry)
         runtime.scheduler_floor.dispatcher.close()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        if isinstance(started, Exception):
+            raise started
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)

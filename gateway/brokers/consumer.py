@@ -11,9 +11,10 @@ from typing import Literal
 
 from gateway.brokers.broker import Broker, Message
 from gateway.brokers.messages import events_of
-from pool.backoff import jitter
+from pool.backoff import Backoff, Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.triggers.event import Publish
@@ -21,19 +22,14 @@ from scheduler.triggers.wire import EventFault
 
 log = logging.getLogger("hearth.sources")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds until something that failed is tried again: doubled each time, and made a little shorter by chance."""
+RETRY = Backoff(0.25, 30.0)
+"""Pauses until a broker is connected to again, and until the store is offered the messages in hand again."""
 LAG_EVERY = 5.0
 STOP_PATIENCE = 10.0
 """Seconds that what is in hand may take when the source is stopped."""
 
 State = Literal["connecting", "connected", "paused", "stopped"]
 Outcome = Literal["started", "unmatched", "refused", "dropped"]
-
-
-def pause_after(failures: int) -> float:
-    """Seconds until the next try after so many failures in a row."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 60)) * jitter()
 
 
 class Source:
@@ -79,10 +75,10 @@ class Source:
 
     # -- its life -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin; returns at once, wherever the server is."""
+    def start(self, supervisor: Supervisor) -> None:
+        """Begin to take messages. Return at once, also where the broker is away."""
         self._metrics.source_connected.labels(self.name).set(0)
-        self._task = asyncio.ensure_future(self._run())
+        self._task = supervisor.supervise(f"source:{self.name}", self._run)
 
     async def stop(self) -> None:
         """Take nothing more, finish what is in hand, and disconnect."""
@@ -106,8 +102,8 @@ class Source:
         self._metrics.source_messages.labels(self.name, outcome).inc()
 
     async def _run(self) -> None:
-        failures = 0
-        while True:
+        retries = Retries(RETRY)
+        while not self._stopping.is_set():
             try:
                 await self.broker.open()
                 self._enter("connected")
@@ -116,7 +112,7 @@ class Source:
                 while not self._stopping.is_set():
                     messages = await self.broker.take(self.definition.in_hand)
                     await self._hand_over(messages)
-                    failures = 0
+                    retries.succeeded()
                     await self._look_at_lag()
             except Exception as error:  # each library has errors of its own, and all mean the same to us
                 self._note(error)
@@ -125,10 +121,8 @@ class Source:
                     self._enter("connecting")
                 with suppress(Exception):
                     await self.broker.close()
-            if self._stopping.is_set():
-                return
-            failures += 1
-            await self._clock.sleep(pause_after(failures))
+            if not self._stopping.is_set():
+                await self._clock.sleep(retries.failed())
 
     def _enter(self, state: State) -> None:
         self.state = state
@@ -158,7 +152,7 @@ class Source:
     async def _hand_over(self, messages: Sequence[Message]) -> None:
         """Have the events of messages kept, and acknowledge those of which all are."""
         waiting = list(messages)
-        failures, at_once = 0, len(waiting)
+        retries, at_once = Retries(RETRY), len(waiting)
         try:
             while waiting:
                 self.in_hand = len(waiting)
@@ -170,15 +164,16 @@ class Source:
                     await self.broker.acknowledge(done)
                 self._busy = False
                 if len(done) == len(batch):
-                    failures, at_once = 0, len(waiting)
+                    retries.succeeded()
+                    at_once = len(waiting)
                     continue
                 if self._stopping.is_set():
                     return  # what is not acknowledged comes again
                 waiting = [m for m, is_kept in zip(batch, kept, strict=True) if not is_kept] + waiting
                 # One of them is enough to find out whether the store works again.
-                failures, at_once = failures + 1, 1
+                at_once = 1
                 self._enter("paused")
-                await self._clock.sleep(pause_after(failures))
+                await self._clock.sleep(retries.failed())
             self._enter("connected")
         finally:
             self._busy, self.in_hand = False, 0

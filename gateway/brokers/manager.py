@@ -9,6 +9,7 @@ from gateway.brokers.broker import Broker
 from gateway.brokers.consumer import Source
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic, RedisStream
 from scheduler.triggers.event import Publish
 
@@ -23,11 +24,13 @@ class Sources:
         gateway_id: str,
         clock: Clock,
         metrics: Metrics,
+        supervisor: Supervisor,
     ) -> None:
         self._publish_to = publish_to
         self._gateway_id = gateway_id
         self._clock = clock
         self._metrics = metrics
+        self._supervisor = supervisor
         self._declared: dict[str, BrokerDefinition] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -37,13 +40,16 @@ class Sources:
     def declare(self, definitions: Mapping[str, BrokerDefinition]) -> None:
         """Have these sources and no others. What has changed is stopped and started soon; no server is waited for."""
         self._declared = dict(definitions)
-        task = asyncio.ensure_future(self._apply())
+        task = self._supervisor.supervise("sources", self._apply)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
         """Take nothing more, and finish what is in hand."""
         self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._apply()
 
     async def _apply(self) -> None:
@@ -58,7 +64,7 @@ class Sources:
             for name, definition in wanted.items():
                 if name not in self.running:
                     self.running[name] = self._make(definition)
-                    self.running[name].start()
+                    self.running[name].start(self._supervisor)
 
     def _make(self, definition: BrokerDefinition) -> Source:
         def dropped() -> None:
@@ -78,7 +84,7 @@ class Sources:
             case JetStream() as stream:
                 from gateway.brokers.nats import NatsBroker
 
-                return NatsBroker(stream, definition.in_hand)
+                return NatsBroker(stream, definition.in_hand, self._clock)
             case MqttTopic() as topic:
                 from gateway.brokers.mqtt import MqttBroker
 

@@ -16,6 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
+from pool.clock import Clock
 from scheduler.definitions.brokers import JetStream
 
 PREFIX = "ce-"
@@ -30,7 +31,8 @@ class NatsBroker:
     """One stream; the verbs are those of `Broker`. The server gives again what is not acknowledged within the
     consumer's `ack_wait`."""
 
-    def __init__(self, definition: JetStream, in_hand: int) -> None:
+    def __init__(self, definition: JetStream, in_hand: int, clock: Clock) -> None:
+        self._clock = clock
         self._definition = definition
         self._url = definition.address
         self._in_hand = in_hand
@@ -45,7 +47,7 @@ class NatsBroker:
         self._lost, self._why = asyncio.get_running_loop().create_future(), ""
         self._client = Client()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with self._clock.timeout(PATIENCE):
                 await self._client.connect(
                     self._url,
                     name="hearth",

@@ -173,7 +173,7 @@ async def stream(tmp_path: Path) -> AsyncIterator[tuple[NatsServer, JetStreamCon
 
 def nats_broker(server: NatsServer, **keys: object) -> NatsBroker:
     definition = JetStream.model_validate({"url": server.url, "stream": "ORDERS", "ack_wait": "1s", **keys})
-    return NatsBroker(definition, in_hand=2)
+    return NatsBroker(definition, in_hand=2, clock=LoopClock())
 
 
 async def test_nats_gives_again_what_was_not_acknowledged(

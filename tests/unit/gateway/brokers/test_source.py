@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.brokers.broker import Message, without_credentials
-from gateway.brokers.consumer import LAG_EVERY, LONGEST_PAUSE, STOP_PATIENCE, Source, pause_after
+from gateway.brokers.consumer import LAG_EVERY, RETRY, STOP_PATIENCE, Source
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import BrokerDefinition, RedisStream
 from scheduler.triggers.event import Event
@@ -110,15 +111,10 @@ class World:
 @pytest.fixture
 async def world() -> World:
     made = World()
-    made.source.start()
+    made.source.start(Supervisor(made.clock, made.metrics))
     await made.run()
     assert made.source.state == "connected"
     return made
-
-
-def test_pauses_double_and_end_at_the_longest() -> None:
-    assert 0.18 < pause_after(1) <= 0.25 and 0.74 < pause_after(3) <= 1.0
-    assert LONGEST_PAUSE * 0.74 < pause_after(1000) <= LONGEST_PAUSE
 
 
 @pytest.mark.parametrize(
@@ -164,11 +160,11 @@ async def test_a_store_that_fails_is_asked_seldom_and_nothing_is_taken_meanwhile
     await world.run()
     assert (world.source.state, world.source.error, world.kept.tries) == ("paused", "the disk is full", 4)
     await world.run(600)
-    assert world.kept.tries < 4 + 7 + 600 / (LONGEST_PAUSE * 0.75) + 1
+    assert world.kept.tries < 4 + 7 + 600 / (RETRY.longest * 0.75) + 1
     assert len(world.queue.given) == 4 and world.queue.acknowledged == [] and world.queue.opened == 1
     assert world.metrics.source_connected.labels("orders")._value.get() == 1
     world.kept.fails = False
-    await world.run(LONGEST_PAUSE)
+    await world.run(RETRY.longest)
     assert world.source.state == "connected"
     assert sorted(world.queue.acknowledged) == sorted(world.kept.ids) == [str(n) for n in range(9)]
     await world.source.stop()
@@ -192,7 +188,7 @@ async def test_a_lost_connection_is_opened_again_after_growing_pauses(world: Wor
     assert 20 < world.queue.opened < 40 and world.source.error == "nobody answers"
     world.queue.away = False
     world.queue.send("1")
-    await world.run(LONGEST_PAUSE)
+    await world.run(RETRY.longest)
     assert world.source.state == "connected" and world.queue.acknowledged == ["1"]
     tries = world.queue.opened
     world.queue.lose()
@@ -209,7 +205,7 @@ async def test_what_could_not_be_acknowledged_comes_again_with_its_id(world: Wor
     await world.run(600)
     assert 20 < world.queue.opened < 40, "the pauses grow"
     world.queue.acknowledges = True
-    await world.run(LONGEST_PAUSE)
+    await world.run(RETRY.longest)
     assert set(world.kept.ids) == {"1"} and world.queue.acknowledged == ["1"]
     await world.source.stop()
 

@@ -13,6 +13,7 @@ from gateway.brokers.direct import Direct
 from gateway.brokers.manager import Sources
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
+from pool.supervise import Supervisor
 from scheduler.calls.model import Query
 from scheduler.calls.store import StoreFull
 from scheduler.calls.targets import FunctionTarget
@@ -39,7 +40,8 @@ async def sources() -> AsyncIterator[Sources]:
     async def publish(_: Event) -> int:
         raise AssertionError("there are no messages")
 
-    made = Sources(lambda _: publish, "0" * 32, LoopClock(), Metrics())
+    clock, metrics = LoopClock(), Metrics()
+    made = Sources(lambda _: publish, "0" * 32, clock, metrics, Supervisor(clock, metrics))
     yield made
     await made.close()
     assert made.running == {}
