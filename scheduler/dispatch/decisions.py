@@ -1,4 +1,4 @@
-"""Decisions as pure functions of a snapshot: no I/O, no clock, nothing changed. The simulator can run them too."""
+"""Decisions of the assignment pass, as pure functions of a snapshot. A simulator can run them too."""
 
 from __future__ import annotations
 
@@ -6,45 +6,48 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pool.backoff import Backoff
 from pool.instance import Instance
 
-BACK_OFF = (1.0, 60.0)
-"""Seconds until a start ahead is tried again after a failed one: first (doubled each time), and at most."""
-PLATFORM_BACK_OFF = (0.25, 5.0)
-"""The same where the platform was to blame, which the function's owner cannot mend: calls do not start one either."""
+FUNCTION_BACKOFF = Backoff(1.0, 60.0)
+"""Pauses between starts ahead after failures of the function. A call may start an instance meanwhile."""
+PLATFORM_BACKOFF = Backoff(0.25, 5.0)
+"""Pauses between starts after failures of the platform, for calls too. Short: the function's owner cannot help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One function at one moment. Times in seconds."""
+    """A function's need of instances at one moment. Times in seconds."""
 
     waiters: int
     live_slots: int
-    """Slots of its instances that serve, leased or not."""
+    """Slots of its instances in service, leased or free."""
     pending: int
     """Instances that are being started or specialised for it."""
     room: int
-    """Instances that it may have on top of all that count now (`max_instances`)."""
+    """Instances that `max_instances` still allows."""
     concurrency: int
     single_use: bool
     exec_seconds: float | None
-    """Measured time of an invocation; None: no result yet."""
+    """Measured time of an invocation, or None before the first result."""
     start_seconds: float
     """Expected time until an instance that is started now is ready."""
     oldest_wait: float
-    """How long its first waiter has waited in a queue that does not move; 0 in one that does."""
+    """Wait of the first waiter in a queue that does not move; 0 if the queue moves."""
     cores: int
 
 
 def wanted_starts(d: Demand) -> int:
-    """How many instances to start now, on top of those that are pending.
+    """Return how many instances to start now, besides the pending ones.
 
-    An instance is started only when waiting for a busy one is expected to take longer than starting one. The
-    expected wait of the last waiter is that of a queue served at the rate of all slots: waiters × time / slots.
-    While nothing is measured: one start a waiter, for no more instances than cores: their first result comes
-    before another would be ready, or the first waiter has waited longer than that. The first waiter's wait in a
-    queue that does not move is a measurement too: if it is longer than a start takes and nothing is pending, the
-    estimate was wrong, and the slots grow in proportion.
+    An instance is started only if the wait for a busy one is expected to be longer than a start. The last waiter
+    waits as in a queue that all slots serve: waiters × time / slots.
+
+    Before the first measurement each waiter gets a start, up to one instance a core. Their first result arrives
+    before a further instance would be ready, unless the first waiter has already waited longer than that.
+
+    The first waiter's wait in a queue that does not move is a measurement as well. If it exceeds a start, and
+    nothing is pending, the estimate was too low. Then the slots grow in proportion to the wait.
     """
     unserved = d.waiters - d.pending * d.concurrency
     most = min(math.ceil(unserved / d.concurrency), d.room)
@@ -63,8 +66,10 @@ def wanted_starts(d: Demand) -> int:
 
 
 def pick(instances: Iterable[Instance], version: str) -> Instance | None:
-    """The instance whose slot is leased next: the fullest that has one free, then the most recently used, so
-    that the others can expire."""
+    """Return the instance whose slot to lease next, or None if no slot is free.
+
+    It is the fullest one with a free slot, then the most recently used, so that the others can expire.
+    """
     best: Instance | None = None
     for instance in instances:
         workload = instance.workload
@@ -76,22 +81,16 @@ def pick(instances: Iterable[Instance], version: str) -> Instance | None:
 
 
 def smooth(average: float | None, sample: float, weight: float = 0.2) -> float:
-    """Exponentially weighted moving average: the new average after one more sample."""
+    """Return an exponentially weighted moving average after one more sample."""
     return sample if average is None else average + weight * (sample - average)
 
 
 def smooth_low(average: float | None, sample: float) -> float:
-    """A moving average that follows short samples fast and long ones slowly, so that it stays near the lower end.
+    """Return a moving average that follows short samples fast and long ones slowly.
 
-    How long a slot was held also counts what the gateway itself was late by. When the gateway is busy, more
-    instances would not help; an average that believed those samples would start them.
+    The time for which a slot was held includes the gateway's own lateness. More instances do not help a busy
+    gateway, but an average of those samples would start them.
     """
     if average is None:
         return sample
     return average + (0.5 if sample < average else 0.05) * (sample - average)
-
-
-def back_off(failures: int, bounds: tuple[float, float] = BACK_OFF) -> float:
-    """Seconds to wait after so many failures in a row: the first of `bounds`, doubled each time, up to the other."""
-    first, most = bounds
-    return min(most, first * 2.0 ** (failures - 1))

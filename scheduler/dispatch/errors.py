@@ -1,14 +1,14 @@
-"""Why a call was not admitted or got no instance."""
+"""Errors of calls that were not admitted or got no instance."""
 
 from __future__ import annotations
 
 
 class SchedulerError(Exception):
-    """Root of the scheduler's errors."""
+    """Base of the scheduler's errors."""
 
 
 class QueueFull(SchedulerError):
-    """The function's queue has no place left."""
+    """The function's queue is full."""
 
     def __init__(self, function: str, size: int, retry_after: float) -> None:
         super().__init__(f"{size} calls of {function} are waiting already (queue_size); try again later")
@@ -24,8 +24,8 @@ class NoCapacity(SchedulerError):
 
 
 class EngineAway(NoCapacity):
-    """An instance would have to be started, and the container engine does not answer."""
+    """The call needs a new instance, and the container engine does not answer."""
 
 
 class Gone(SchedulerError):
-    """The function was taken out of service while the call waited."""
+    """The function was removed while the call waited."""

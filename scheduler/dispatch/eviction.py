@@ -1,6 +1,6 @@
-"""In which order idle instances are evicted when memory is wanted: pure functions of a snapshot.
+"""Order in which idle instances are evicted for memory: pure functions of a snapshot.
 
-No I/O and no clock of the machine: a simulator can score the very code that runs.
+There is no I/O and no clock, so a simulator can measure the code that runs in production.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ MIB = 2**20
 
 
 class KeepAlivePolicy(StrEnum):
-    """What decides who goes first."""
+    """The rule that picks the instance to evict first."""
 
     GDSF = "gdsf"
-    """The lowest priority: rarely called, cheap to start again, large, not used since others were evicted."""
+    """Lowest priority first: rarely called, cheap to start, large, unused since other evictions."""
     LRU = "lru"
-    """Who was used longest ago."""
+    """Least recently used first."""
     TTL = "ttl"
-    """Whose `keep_alive` ends first."""
+    """Earliest end of `keep_alive` first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An idle instance that may be evicted, and what is known of its function."""
+    """An idle instance that may be evicted, with measurements of its function."""
 
     instance: Instance
     frequency: int
-    """Calls of its function, over all instances, since it last had none."""
+    """Calls of its function on all instances, since it last had no instance."""
     cost: float
-    """Seconds that it would take to have it again."""
+    """Seconds to start it again."""
 
     @property
     def size(self) -> float:
-        """Memory in MiB: as it was measured, else as it was declared; at least 1."""
+        """Return its memory in MiB, at least 1: measured if known, else declared."""
         instance = self.instance
         return max(1.0, (instance.memory if instance.measured is None else instance.measured) / MIB)
 
     @property
     def priority(self) -> float:
-        """GreedyDual-Size-Frequency: the clock at its last use, and on top what keeping it saves for its size."""
+        """Return its GreedyDual-Size-Frequency priority: clock at last use + frequency × cost / size."""
         return self.instance.clock + self.frequency * self.cost / self.size
 
     @property
     def expires(self) -> float:
-        """When its `keep_alive` ends, in the clock's seconds."""
+        """Return when its `keep_alive` ends, in seconds of the clock."""
         workload = self.instance.workload
         return self.instance.last_used + (workload.keep_alive if workload else 0.0)
 
 
-def in_order(candidates: Iterable[Candidate], policy: KeepAlivePolicy) -> list[Candidate]:
-    """The candidates, first to go first; of equals the least recently used."""
+def eviction_order(candidates: Iterable[Candidate], policy: KeepAlivePolicy) -> list[Candidate]:
+    """Return the candidates in the order of eviction; among equals the least recently used goes first."""
     keys = {
         KeepAlivePolicy.GDSF: lambda c: (c.priority, c.instance.last_used),
         KeepAlivePolicy.LRU: lambda c: (c.instance.last_used,),
@@ -63,8 +63,8 @@ def in_order(candidates: Iterable[Candidate], policy: KeepAlivePolicy) -> list[C
     return sorted(candidates, key=keys[policy])
 
 
-def within_spare(candidates: Iterable[Candidate], spare: Mapping[str, int]) -> list[Candidate]:
-    """The first of each function's candidates, as many as it has to spare: the rest are its `min_instances`."""
+def limit_to_spare(candidates: Iterable[Candidate], spare: Mapping[str, int]) -> list[Candidate]:
+    """Return at most `spare` candidates of each function, the first ones; the others are its `min_instances`."""
     left = dict(spare)
     kept = []
     for candidate in candidates:
@@ -78,8 +78,10 @@ def within_spare(candidates: Iterable[Candidate], spare: Mapping[str, int]) -> l
 def choose_victims(
     needed: int, idle: Sequence[Candidate], prewarmed: Iterable[Instance]
 ) -> Sequence[Instance] | None:
-    """Instances to evict so that `needed` bytes become free: idle ones in the given order, then prewarmed ones,
-    oldest first. None if all together are not enough: then nothing is evicted."""
+    """Return the instances to evict to free `needed` bytes, or None if all together are not enough.
+
+    Idle ones go in the given order, then prewarmed ones, oldest first.
+    """
     victims: list[Instance] = []
     for instance in (*(c.instance for c in idle), *sorted(prewarmed, key=lambda i: i.last_used)):
         if needed <= 0:
@@ -89,7 +91,7 @@ def choose_victims(
     return victims if needed <= 0 else None
 
 
-def advanced(clock: float, candidates: Iterable[Candidate], victims: Iterable[Instance]) -> float:
-    """The eviction clock after these were evicted: the highest of their priorities. It never falls."""
+def advance_clock(clock: float, candidates: Iterable[Candidate], victims: Iterable[Instance]) -> float:
+    """Return the eviction clock after these evictions: their highest priority, never less than before."""
     gone = {instance.id for instance in victims}
     return max([clock, *(c.priority for c in candidates if c.instance.id in gone)])

@@ -1,4 +1,4 @@
-"""Makes room in the memory budget, by evicting instances in the order of `scheduler/dispatch/eviction.py`."""
+"""Evictor: makes room in the memory budget, in the order of `scheduler/dispatch/eviction.py`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pool.states import UNUSED, Reason, State
 from scheduler.dispatch.eviction import (
     Candidate,
     KeepAlivePolicy,
-    advanced,
+    advance_clock,
     choose_victims,
-    in_order,
-    within_spare,
+    eviction_order,
+    limit_to_spare,
 )
 from scheduler.dispatch.fair_share import may_evict
 from scheduler.dispatch.function import Function, Prewarm, Revision
@@ -21,7 +21,7 @@ from scheduler.dispatch.upkeep import provisioned
 
 
 class Evictor:
-    """Keeps the eviction order's clock, and evicts: only for want of memory, and only if that helps."""
+    """Evicts instances when memory is short and evicting helps. It keeps the clock of the eviction order."""
 
     def __init__(
         self,
@@ -32,15 +32,15 @@ class Evictor:
     ) -> None:
         self.policy = policy
         self.clock = 0.0
-        """The priority of what was evicted last. Who is used from then on stands above it."""
+        """Priority of the last evicted instance. Every instance that is used later ranks above it."""
         self._pool = pool
         self._functions = functions
         self._prewarm = prewarm
 
     def make_room(self, needed: int, spare: Instance | None = None, taker: Function | None = None) -> bool:
-        """Whether `needed` bytes are free now. If not, enough is evicted so that they will be, where possible.
+        """Return whether `needed` bytes are free now. If not, evict enough instances, if that is possible.
 
-        `taker`: the function that needs them; None: nobody who would hold too much with them.
+        `spare` is not evicted. `taker` is the function that needs the memory; None if no fairness applies.
         """
         ledger = self._pool.ledger
         if needed <= ledger.memory_free:
@@ -52,13 +52,13 @@ class Evictor:
                 idle = self._within_reach(idle, taker, needed)
             generic = [i for i in ledger.instances.values() if i.state is State.PREWARMED and i is not spare]
             victims = choose_victims(missing, idle, generic) or ()
-            self.clock = advanced(self.clock, idle, victims)
+            self.clock = advance_clock(self.clock, idle, victims)
             for victim in victims:
                 self._pool.remove(victim, Reason.EVICTED)
         return False
 
     def _within_reach(self, idle: list[Candidate], taker: Function, needed: int) -> list[Candidate]:
-        """Leave out what was just used, by functions that hold less than the taker then would."""
+        """Return the candidates without those just used by functions that hold less than the taker would."""
         ledger, now = self._pool.ledger, self._pool.clock.now()
         mine = ledger.memory_of(taker.name)
         return [
@@ -71,7 +71,7 @@ class Evictor:
         ]
 
     def evictable(self) -> list[Candidate]:
-        """Idle instances in order, as many of each function as it has beyond its `min_instances`."""
+        """Return the idle instances that may go, in order of eviction, without each function's `min_instances`."""
         ledger = self._pool.ledger
         idle = [
             Candidate(instance, max(1, revision.function.calls), self._cost(revision))
@@ -80,7 +80,7 @@ class Evictor:
         ]
         theirs = {function for one in idle if (function := self._functions.get(one.instance.function or ""))}
         spare = {function.name: self._spare(function) for function in theirs}
-        return within_spare(in_order(idle, self.policy), spare)
+        return limit_to_spare(eviction_order(idle, self.policy), spare)
 
     def _revision_of(self, instance: Instance) -> Revision | None:
         function = self._functions.get(instance.function or "")
@@ -93,7 +93,7 @@ class Evictor:
         return sum(provisioned(revision, self._pool.ledger) for revision in revisions) - least
 
     def _cost(self, revision: Revision) -> float:
-        """Return the seconds until there would be an instance again: specialised, where generic ones are kept."""
+        """Return the seconds to get an instance again: specialised from a prewarmed one if there is a pool."""
         workload = revision.workload
         specialised = workload.generic and workload.container.image in self._prewarm
         return revision.specialise_seconds if specialised else revision.start_seconds

@@ -1,7 +1,7 @@
-"""Who gives up memory for whom while the budget is in use: pure functions of a snapshot.
+"""Fair sharing of the memory budget between functions: pure functions of a snapshot.
 
-No I/O and no clock: a property test and a simulator run the very code that decides. All memory is what instances
-declare, in bytes.
+There is no I/O and no clock, so property tests and a simulator run the code that decides in production. Memory is
+the declared memory of instances, in bytes.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-MEMORY_PATIENCE_SECONDS = 0.25
-"""How long a function waits for memory before others give some up: idle moments come by themselves meanwhile."""
-TURN_PATIENCE_SECONDS = 2.0
-"""How long a function without an instance waits before others give up their only one: so that is rare."""
+CLAIM_AFTER_SECONDS = 0.25
+"""Wait of a function before others give up memory for it. Most instances become idle sooner by themselves."""
+TURN_AFTER_SECONDS = 2.0
+"""Wait of a function without an instance before others give up their only one; long, so that this is rare."""
 TURN_SECONDS = 5.0
-"""How long an instance serves before its function gives it up as its only one. Its start takes 0.2 to 1 s."""
+"""Service of an instance before its function gives it up as its only one. Its start takes 0.2 to 1 s."""
 STAY_SECONDS = 2.0
-"""How long after its last use an idle instance is kept from a function that would then hold more than its own."""
-
-
-MOST_CLAIMERS = 8
-"""For how many functions memory is given up at a time: it bounds what a look costs, and few can start at once."""
+"""Time after its last use in which an idle instance is safe from a function that holds more than its owner."""
+MAX_CLAIMERS = 8
+"""Functions that get memory by one plan. It bounds the cost of a plan, and few instances can start at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class Holding:
     served: float
     """Seconds since it became ready; 0 while it is starting."""
     at_once: bool
-    """Whether to drain it now: it is starting, or it serves several calls and may never be idle. Else it goes at the
-    next end of a call, whichever instance of its function that call ran on."""
+    """True to drain it now: it is starting, or it serves several calls and may never be idle. Otherwise the function
+    gives up the instance on which a call ends next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class Unused:
     function: str | None
     memory: int
     seconds: float
-    """Since its last use."""
+    """Seconds since its last use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +59,13 @@ class Party:
     promised: int = 0
     """Memory of its `min_instances`; it gives up nothing of that."""
     wanted: int = 0
-    """Memory that it would take on top now."""
+    """Further memory that it would take now."""
     waited: float = 0.0
-    """Seconds since its first waiter came, or since it last got or gave up memory if that is later."""
+    """Seconds since its first waiter came, or since it last got or gave up memory if that was later."""
     may_claim: bool = False
-    """Whether it could start an instance now if it had the memory."""
+    """True if it could start an instance now if it had the memory."""
     weight: float = 1.0
-    """Its share as against the shares of others. All are 1 until there are tenants."""
+    """Its share relative to the others' shares. All are 1 until there are tenants."""
     holdings: Sequence[Holding] = ()
 
 
@@ -78,30 +76,31 @@ class Snapshot:
     budget: int
     free: int
     coming: int
-    """Memory that is sure to become free: of instances that are drained or removed, or serve their only call."""
+    """Memory that will become free for sure: instances being drained or removed, or serving their only call."""
     unused: Sequence[Unused]
     parties: Sequence[Party]
 
 
 @dataclass(frozen=True, slots=True)
 class ReclaimPlan:
-    """What is to be given up."""
+    """The memory to give up now and soon, and the functions that get it."""
 
     claimers: Sequence[str] = ()
-    """Functions that are to get memory before all others, in this order."""
+    """Functions that get memory before all others, in this order."""
     drained: Sequence[str] = ()
     """Instances to drain now."""
     owed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By function: instances of which one is to be drained when a call on it ends. Then the plan is made again."""
+    """By function: instances, one of which is drained when a call on it ends. Then a new plan is made."""
 
 
 def shares(budget: int, parties: Iterable[Party]) -> dict[str, float]:
     """Return each function's share of the budget in bytes: max-min fair by weight.
 
-    Nobody has less than it was promised, or more than it holds and wants together. What one leaves, the others share.
+    A share is at least the promised memory, and at most the held and wanted memory together. The others share the
+    memory that a function leaves.
     """
     everyone = list(parties)
-    steps = []  # as the level rises, a share grows from what was promised until its function wants no more
+    steps = []  # a share begins to grow at the promised level, and stops when its function wants no more
     for party in everyone:
         most = max(party.promised, party.held + party.wanted)
         steps.append((party.promised / party.weight, party.weight))
@@ -123,19 +122,19 @@ def shares(budget: int, parties: Iterable[Party]) -> dict[str, float]:
 
 
 def may_evict(idle_seconds: float, owner_holds: int, taker_holds: int, needed: int) -> bool:
-    """Return whether an idle instance goes for a function that needs so much memory.
+    """Return whether an idle instance may be evicted for a function that needs so much memory.
 
-    One that was just used stays, if the taker holds something and would then hold more than the owner does now.
-    Else a flooded function would take the instance of a rarely called one after each of its calls.
+    An instance that was just used stays, if the taker holds memory and would then hold more than the owner does now.
+    Otherwise a flooded function would take the instance of a rarely called one after each of its calls.
     """
     return idle_seconds >= STAY_SECONDS or not taker_holds or taker_holds + needed <= owner_holds
 
 
 def claimers(snapshot: Snapshot, share: Mapping[str, float]) -> list[Party]:
-    """Return the functions that are to get memory before all others, who has waited longest first.
+    """Return the functions that get memory before all others, the longest waiting first.
 
-    A function may claim if it holds nothing, or asks within its share. What others hold of what they were promised
-    must leave it enough.
+    A function may claim if it holds nothing, or asks within its share. The promised memory that others hold must
+    leave it enough.
     """
     kept = {party.name: min(party.promised, party.held) for party in snapshot.parties}
     most = snapshot.budget - sum(kept.values())
@@ -144,7 +143,7 @@ def claimers(snapshot: Snapshot, share: Mapping[str, float]) -> list[Party]:
             party
             for party in snapshot.parties
             if party.may_claim
-            and party.waited >= MEMORY_PATIENCE_SECONDS
+            and party.waited >= CLAIM_AFTER_SECONDS
             and (not party.held or within(party, share))
             and party.held + party.instance <= most + kept[party.name]
         ),
@@ -158,22 +157,22 @@ def within(party: Party, share: Mapping[str, float]) -> bool:
 
 
 def plan(snapshot: Snapshot) -> ReclaimPlan:
-    """Return what has to be given up so that the first claimers get memory for one instance each.
+    """Return the instances to give up so that the first claimers get memory for one instance each.
 
-    Memory that is free or coming counts first, then what can be evicted. A claimer whose turn will come holds back
-    those behind it; until it has waited for `TURN_SECONDS`, only those that ask for more than their share as well.
-    One for whom all together is not enough holds back nobody, and nothing is given up for it.
+    Free and coming memory is used first, then evictable instances. A claimer whose turn will come holds back all
+    claimers behind it once it has waited for `TURN_SECONDS`; before that, only those that exceed their share. A
+    claimer that all memory together cannot satisfy holds back nobody and takes nothing.
     """
     share = shares(snapshot.budget, snapshot.parties)
-    exchange = _EvictionPlan(snapshot, share)
+    dealer = _MemoryDealer(snapshot, share)
     line: list[str] = []
     later: list[str] = []
     for claimer in claimers(snapshot, share):
-        if len(line) == MOST_CLAIMERS:
+        if len(line) == MAX_CLAIMERS:
             break
         if later and not within(claimer, share):
             continue
-        outlook = exchange.serve(claimer)
+        outlook = dealer.serve(claimer)
         if outlook is _Outlook.NOW:
             line.append(claimer.name)
         elif outlook is _Outlook.LATER:
@@ -181,22 +180,22 @@ def plan(snapshot: Snapshot) -> ReclaimPlan:
             if claimer.waited >= TURN_SECONDS:
                 break
     return ReclaimPlan(
-        [*line, *later], exchange.drained, {name: frozenset(ids) for name, ids in exchange.owed.items()}
+        [*line, *later], dealer.drained, {name: frozenset(ids) for name, ids in dealer.owed.items()}
     )
 
 
 class _Outlook(Enum):
-    """What becomes of a claim."""
+    """The prospect of a claim."""
 
     NOW = auto()
     LATER = auto()
-    """Enough will be given up when it has waited longer, or others have had their turn."""
+    """It gets memory when it has waited longer, or others have had their turn."""
     NEVER = auto()
-    """As things are."""
+    """All memory together is not enough for it, unless something changes."""
 
 
-class _EvictionPlan:
-    """The memory while it is dealt out to one claimer after the other."""
+class _MemoryDealer:
+    """The state of the memory while it is dealt to one claimer after the other."""
 
     def __init__(self, snapshot: Snapshot, share: Mapping[str, float]) -> None:
         self.drained: list[str] = []
@@ -214,11 +213,11 @@ class _EvictionPlan:
         }
 
     def serve(self, claimer: Party) -> _Outlook:
-        """Find the memory of one instance for a claimer. Changes nothing where that is not possible now."""
+        """Find memory for one instance of a claimer. Changes nothing if that is not possible now."""
         lacking = claimer.instance - self._room
         evicted = self._choose_unused(claimer, lacking)
         lacking -= sum(one.memory for one in evicted)
-        claim = self._claim_of(claimer, turn=claimer.waited >= TURN_PATIENCE_SECONDS)
+        claim = self._claim_of(claimer, turn=claimer.waited >= TURN_AFTER_SECONDS)
         taken = self._choose_in_use(claim, lacking)
         if taken is None:
             in_time = replace(self._claim_of(claimer, turn=True), served=0.0)
@@ -234,7 +233,7 @@ class _EvictionPlan:
         return _Outlook.NOW
 
     def _claim_of(self, claimer: Party, turn: bool) -> _Claim:
-        """Return what a claimer may ask for. In its turn the others have what its one instance leaves them."""
+        """Return the rights of a claimer. In its turn, the others share the memory that its one instance leaves."""
         left = self._share
         if turn and not claimer.held and claimer.instance > self._share[claimer.name]:
             in_turn = replace(claimer, promised=claimer.instance)
@@ -242,8 +241,8 @@ class _EvictionPlan:
         return _Claim(claimer, self._held[claimer.name], turn, TURN_SECONDS, left)
 
     def _note(self, claim: _Claim, taken: Sequence[tuple[str, Holding]]) -> None:
-        """Record who gives up what. Where calls have to end first, any of a function's instances will do."""
-        anybody = claim.by.waited >= 2 * MEMORY_PATIENCE_SECONDS
+        """Record the instances to give up. If calls must end first, any instance of the function will do."""
+        anybody = claim.by.waited >= 2 * CLAIM_AFTER_SECONDS
         for name, holding in taken:
             if holding.at_once:
                 self.drained.append(holding.id)
@@ -268,7 +267,8 @@ class _EvictionPlan:
         return chosen
 
     def _choose_in_use(self, claim: _Claim, lacking: int) -> list[tuple[str, Holding]] | None:
-        """Choose instances of so much memory, each of the largest holder then; None if all are not enough."""
+        """Return instances of so much memory, each from the largest holder at that moment, or None if all instances
+        are not enough."""
         held, chosen = dict(self._held), list[tuple[str, Holding]]()
         gone: set[str] = set()
         while lacking > 0:
@@ -285,17 +285,17 @@ class _EvictionPlan:
             gone.add(holding.id)
             held[name] -= holding.memory
             lacking -= holding.memory
-        for one in list(chosen):  # a large one may have made smaller ones needless
+        for one in list(chosen):  # a large one may make smaller ones unnecessary
             if one[1].memory <= -lacking:
                 chosen.remove(one)
                 lacking += one[1].memory
         return chosen
 
     def _givable(self, claim: _Claim, name: str, held: int) -> list[Holding]:
-        """Return what a function that holds so much can give up, of which it keeps what it was promised.
+        """Return the instances that a function with `held` bytes can give up; it keeps its promised memory.
 
-        It must hold more than its share, and afterwards as much as the claimer then does. A claimer that holds
-        nothing also gets, in its turn, what has served for long enough.
+        It must hold more than its share, and afterwards still as much as the claimer. In its turn, a claimer without
+        an instance also gets instances that have served long enough.
         """
         giver, claimer = self._givers[name], claim.by
         if giver.party is claimer:
@@ -314,28 +314,28 @@ class _EvictionPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Giver:
-    """A function that has something to give up."""
+    """A function that has instances to give up."""
 
     party: Party
     share: float
     holdings: list[Holding]
-    """What it has not given up yet."""
+    """Instances that it has not given up yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What a claimer may ask for."""
+    """The rights of one claimer."""
 
     by: Party
     holds: int
     turn: bool
-    """Whether it has waited long enough for its turn."""
+    """True once it has waited long enough for its turn."""
     served: float
-    """How long an instance must have served to be given up in a turn, seconds."""
+    """Seconds that an instance must have served before a turn takes it."""
     left: Mapping[str, float]
-    """What the others' shares are while it has its turn."""
+    """Shares of the others during its turn."""
 
 
 def _loss(holding: Holding) -> tuple[bool, int, float]:
-    """Order what a function gives up: what is starting first, the youngest, then where the fewest calls run."""
+    """Return a sort key for giving up: starting instances first, then the fewest calls, then the youngest."""
     return (holding.calls > 0, holding.calls, holding.served)

@@ -12,7 +12,7 @@ from pool.states import LIVE, PENDING
 from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
 from scheduler.dispatch.errors import EngineAway, NoCapacity
 from scheduler.dispatch.evictor import Evictor
-from scheduler.dispatch.fair_share import MEMORY_PATIENCE_SECONDS
+from scheduler.dispatch.fair_share import CLAIM_AFTER_SECONDS
 from scheduler.dispatch.function import Function, Revision, Waiter
 from scheduler.dispatch.reclaimer import Reclaimer
 
@@ -79,7 +79,7 @@ class Growth:
         """Have memory given up for who has waited long enough, and look again when somebody else has."""
         self.reclaimer.drain()
         if self._memory_timer is None:
-            delay = min(MEMORY_PATIENCE_SECONDS, self.reclaimer.next_claim() + CLAIM_LATE_SECONDS)
+            delay = min(CLAIM_AFTER_SECONDS, self.reclaimer.next_claim() + CLAIM_LATE_SECONDS)
             self._memory_timer = self._clock.call_later(delay, self._look_at_memory)
 
     def _look_at_memory(self) -> None:

@@ -1,4 +1,4 @@
-"""Has memory given up for those who wait for it: carries out what `scheduler/dispatch/fair_share.py` decides."""
+"""Reclaimer: drains instances so that waiting functions get memory, as `scheduler/dispatch/fair_share.py` decides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pool.pool import Pool
 from pool.states import LEAVING, PENDING, Reason, State
 from scheduler.dispatch.evictor import Evictor
 from scheduler.dispatch.fair_share import (
-    MEMORY_PATIENCE_SECONDS,
+    CLAIM_AFTER_SECONDS,
     STAY_SECONDS,
     Holding,
     Party,
@@ -22,15 +22,15 @@ from scheduler.dispatch.fair_share import (
 from scheduler.dispatch.function import Function, Revision
 from scheduler.dispatch.upkeep import provisioned
 
-PLAN_SECONDS = 0.025
-"""How long a plan is followed while nothing is started or removed: it is looked at with every call."""
+PLAN_VALID_SECONDS = 0.025
+"""Age up to which a plan is used again if nothing was started or removed. Every call asks for the plan."""
 
-MOST_WEIGHED = 32
-"""Waiting functions without an instance that a plan knows of, those longest first: a plan then takes 2 ms at most."""
+MAX_WAITING_FUNCTIONS = 32
+"""Waiting functions that one plan considers, the longest waiting ones: a plan then takes 2 ms at most."""
 
 
 class Reclaimer:
-    """Drains instances of functions that hold more than their share, once others have waited too long for memory."""
+    """Drains instances of functions above their share, once others have waited too long for memory."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Reclaimer:
         evictor: Evictor,
         wanted: Callable[[Revision], int],
     ) -> None:
-        """`wanted`: how many instances of a revision could be started now if there were memory."""
+        """`wanted` returns how many instances of a revision could start now if there were memory."""
         self.owed: Mapping[str, frozenset[str]] = {}
-        """By function: instances of which one is given up when a call on it ends. Empty nearly always."""
+        """By function: instances, one of which is drained when a call on it ends. Nearly always empty."""
         self._pool = pool
         self._functions = functions
         self._hungry = hungry
@@ -52,16 +52,16 @@ class Reclaimer:
         self._planned: tuple[float, ...] = ()
 
     def forget(self) -> None:
-        """Follow the last plan no more."""
+        """Discard the last plan."""
         self.owed, self._planned = {}, ()
 
     def in_order(self) -> Sequence[Revision]:
-        """Return who waits, first who is served first: claimers, then who has waited longest."""
+        """Return the waiting revisions in the order of service: claimers first, then the longest waiting."""
         places = {name: place for place, name in enumerate(self._current().claimers)}
         return sorted(self._hungry, key=lambda r: (places.get(r.name, len(places)), r.waits_since()))
 
     def drain(self) -> None:
-        """Drain what goes at once, and note what goes when its call ends."""
+        """Drain the instances that go at once, and remember those that go when a call on them ends."""
         current = self._current()
         for id in current.drained:
             self._give_up(self._pool.ledger.instances[id])
@@ -70,13 +70,13 @@ class Reclaimer:
             self._planned = ()
 
     def next_claim(self) -> float:
-        """Return in how many seconds the next function will have waited long enough to claim; infinity if none."""
+        """Return in how many seconds the next function may claim memory; infinity if none waits."""
         now = self._pool.clock.now()
-        left = (f.waits_since() + MEMORY_PATIENCE_SECONDS - now for f in self._hungry)
+        left = (f.waits_since() + CLAIM_AFTER_SECONDS - now for f in self._hungry)
         return min((seconds for seconds in left if seconds > 0), default=float("inf"))
 
     def collect(self, instance: Instance) -> None:
-        """A call on an instance ends: drain it if its function owes memory, and still does."""
+        """Drain an instance whose call ends, if its function owed memory and still does by a fresh plan."""
         if instance.id in self.owed.get(instance.function or "", ()) and instance.state is State.BUSY:
             self.owed = self._make_plan().owed
             if instance.id in self.owed.get(instance.function or "", ()):
@@ -91,10 +91,10 @@ class Reclaimer:
     # -- the snapshot ---------------------------------------------------------------------------------------
 
     def _current(self) -> ReclaimPlan:
-        """Return the plan for now; the last one as long as nothing of weight has changed."""
+        """Return the last plan if it is still valid, else a fresh one."""
         ledger, now = self._pool.ledger, self._pool.clock.now()
         seen = (len(self._hungry), len(ledger.instances), ledger.memory_free, ledger.memory_stopping)
-        if not self._planned or self._planned[1:] != seen or now - self._planned[0] >= PLAN_SECONDS:
+        if not self._planned or self._planned[1:] != seen or now - self._planned[0] >= PLAN_VALID_SECONDS:
             self._plan, self._planned = self._make_plan(), (now, *seen)
         return self._plan
 
@@ -103,12 +103,12 @@ class Reclaimer:
         return plan(self.snapshot())
 
     def snapshot(self) -> Snapshot:
-        """Return who holds and wants how much now."""
+        """Return the memory that each function holds and wants now."""
         ledger, now = self._pool.ledger, self._pool.clock.now()
         idle = [one.instance for one in self._evictor.evictable()]
         unused = [Unused(i.function, i.memory, now - i.last_used) for i in idle]
         long_idle = {i.id for i in idle if now - i.last_used >= STAY_SECONDS}
-        weighed = heapq.nsmallest(MOST_WEIGHED, self._hungry, key=Revision.waits_since)
+        weighed = heapq.nsmallest(MAX_WAITING_FUNCTIONS, self._hungry, key=Revision.waits_since)
         mine: dict[str, list[Instance]] = {revision.name: [] for revision in weighed}
         coming = 0
         for instance in ledger.instances.values():
@@ -142,7 +142,8 @@ class Reclaimer:
         )
 
     def _holdings(self, revision: Revision, instances: list[Instance], now: float) -> list[Holding]:
-        """What is in use and can be given up. Of single use only what is starting: the rest goes by itself."""
+        """Return the instances in use that a function can give up. Single-use ones count while they start: later
+        they free their memory by themselves."""
         workload = revision.workload
         in_use = [i for i in instances if i.state in (State.STARTING, State.SPECIALISING)]
         if workload.single_use:

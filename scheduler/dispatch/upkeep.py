@@ -1,4 +1,4 @@
-"""Upkeep: the instances that are started ahead, which are the prewarm pools and every `min_instances`."""
+"""Upkeep: starts instances ahead of calls, for the prewarm pools and for `min_instances`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.pool import Pool
 from pool.states import LIVE, PENDING, UNUSED, Reason, State
-from scheduler.dispatch.decisions import PLATFORM_BACK_OFF, back_off
+from scheduler.dispatch.decisions import FUNCTION_BACKOFF, PLATFORM_BACKOFF
 from scheduler.dispatch.function import Function, Prewarm, Revision
 from scheduler.dispatch.route import Route
 
 log = logging.getLogger("hearth.scheduler")
 
-UPKEEP_DELAY = 0.05
-"""Seconds without a need for a start before prewarmed and provisioned instances are started: calls come first."""
+UPKEEP_DELAY_SECONDS = 0.05
+"""Pause before an instance is started ahead, so that calls that need a start come first."""
 
 
 class Upkeep:
-    """Starts one instance ahead at a time, and only while `held` says that no call needs a start."""
+    """Starts instances ahead, one at a time. `held` returns True while calls need starts; then it does nothing."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Upkeep:
         held: Callable[[], bool],
     ) -> None:
         self.prewarm: dict[str, Prewarm] = {}
-        """By image."""
+        """Prewarm pools by image."""
         self._pool = pool
         self._clock = clock
         self._functions = functions
@@ -45,22 +45,22 @@ class Upkeep:
         self._not_before = 0.0
 
     def soon(self) -> None:
-        """Look in a moment what is to be started."""
+        """Start the next instance in `UPKEEP_DELAY_SECONDS`, if one is missing."""
         if not self._due:
             self._due = True
-            self._clock.call_later(UPKEEP_DELAY, self._start_one)
+            self._clock.call_later(UPKEEP_DELAY_SECONDS, self._start_one)
 
     def _start_one(self) -> None:
-        """Start one provisioned or prewarmed instance, if nobody waits for a start. Nothing is evicted for it."""
+        """Start one provisioned or prewarmed instance if no call waits for a start. Nothing is evicted for it."""
         self._due = False
         ledger = self._pool.ledger
         if self._held() or ledger.starting or ledger.adopting or ledger.pending:
-            return  # the pass that ends this comes back here
+            return  # the pass that ends this state calls `soon` again
         now = self._clock.now()
         for revision in self._in_service():
             workload = revision.workload
             if not workload.min_instances:
-                continue  # nearly all of them, and there may be thousands
+                continue  # nearly all functions; there may be thousands
             wanted = provisioned(revision, ledger) < workload.min_instances and now >= revision.not_before
             if wanted and revision.room(ledger) > 0 and ledger.memory_free >= workload.container.memory:
                 self._pool.start(workload)
@@ -77,7 +77,7 @@ class Upkeep:
             yield from route.revisions
 
     def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
-        """Keep these prewarm pools (by image) and no others."""
+        """Replace the prewarm pools by these, by image."""
         self.prewarm.clear()
         self.prewarm.update(wanted)
         for instance in list(self._pool.ledger.instances.values()):
@@ -89,23 +89,23 @@ class Upkeep:
         self.soon()
 
     def remove_surplus(self) -> None:
-        """Take away prewarmed instances beyond those that are wanted."""
+        """Remove prewarmed instances beyond the wanted number."""
         for image, target in self.prewarm.items():
             for instance in self._pool.ledger.prewarmed(image)[target.count :]:
                 self._pool.remove(instance, Reason.SURPLUS)
 
     def prewarmed(self) -> None:
-        """A generic instance has started."""
+        """Note that a prewarmed instance has started."""
         self._failures = 0
 
     def prewarming_failed(self, error: PoolError) -> None:
-        """A generic instance did not start: the next is tried later."""
+        """Note that a prewarmed instance did not start, and try again after a pause."""
         if engine_was_down(error):
-            return  # `engine_back` has it tried again
+            return  # `engine_back` tries it again
         self._failures += 1
         pause = pause_after(self._failures, error)
         self._not_before = self._clock.now() + pause
-        log.warning("a prewarmed instance did not start: %s", error)
+        log.warning("A prewarmed instance did not start; trying again in %.1f s: %s", pause, error)
         self._clock.call_later(pause, self.soon)
 
     def is_provisioned(self, instance: Instance) -> bool:
@@ -126,21 +126,21 @@ class Upkeep:
 
 
 def provisioned(revision: Revision, ledger: Ledger) -> int:
-    """Return the instances that count towards `min_instances`: for single use only those that nobody uses yet."""
+    """Return how many instances count towards `min_instances`; single-use ones count until they are used."""
     states = PENDING | (UNUSED if revision.single_use else LIVE)
     return sum(1 for instance in revision.instances(ledger) if instance.state in states)
 
 
 def engine_was_down(error: PoolError) -> bool:
-    """Whether a start failed only because the engine does not answer: it is tried again when it does."""
+    """Return whether a start failed only because the engine did not answer. It is repeated when it answers."""
     return isinstance(error, StartFailed) and error.engine_down
 
 
 def pause_after(failures: int, error: PoolError) -> float:
-    """Seconds until a start is tried again after so many that failed in a row, the last one of `error`.
+    """Return the seconds until a start is tried again, after so many failures in a row, the last one `error`.
 
-    What is broken is tried at its times; what the platform could not do all try again, so not all at once.
+    After a failure of the platform all functions try again, so jitter spreads their starts.
     """
     if isinstance(error, FunctionBroken):
-        return back_off(failures)
-    return back_off(failures, PLATFORM_BACK_OFF) * jitter()
+        return FUNCTION_BACKOFF.pause(failures)
+    return PLATFORM_BACKOFF.pause(failures, jitter())

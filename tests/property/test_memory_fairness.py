@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pool.instance import Instance
 from pool.states import Reason
 from scheduler.dispatch.fair_share import (
-    MEMORY_PATIENCE_SECONDS,
-    TURN_PATIENCE_SECONDS,
+    CLAIM_AFTER_SECONDS,
+    TURN_AFTER_SECONDS,
     TURN_SECONDS,
     Party,
     Snapshot,
@@ -133,7 +133,7 @@ class Witness:
                 continue
             if giver.held > equal[giver.name] - 1 and left >= party.held + party.instance:
                 return
-            if not party.held and party.waited >= TURN_PATIENCE_SECONDS - 1e-6:
+            if not party.held and party.waited >= TURN_AFTER_SECONDS - 1e-6:
                 alone = Party(
                     party.name, party.instance, 0, max(party.promised, party.instance), party.wanted
                 )
@@ -149,9 +149,9 @@ class Witness:
         large = [
             p for p in seen.parties if p.wanted and p.held + p.instance > share[p.name] + 1 and not p.held
         ]
-        bound = MEMORY_PATIENCE_SECONDS + self.longest_call + REMOVE + 2 * COLD + 2 * STEP
+        bound = CLAIM_AFTER_SECONDS + self.longest_call + REMOVE + 2 * COLD + 2 * STEP
         if large:  # it may be in line, and has its turn first
-            bound += TURN_PATIENCE_SECONDS + TURN_SECONDS + self.longest_call + REMOVE + COLD
+            bound += TURN_AFTER_SECONDS + TURN_SECONDS + self.longest_call + REMOVE + COLD
         for party in seen.parties:
             need = party.held + party.instance
             given = sum(

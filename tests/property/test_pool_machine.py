@@ -17,7 +17,7 @@ from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.states import LIVE, Reason, State
-from scheduler.dispatch.decisions import BACK_OFF
+from scheduler.dispatch.decisions import FUNCTION_BACKOFF
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
 from tests.support.virtual_pool import IMAGE, MIB, Caller, FakeLink, World
@@ -345,7 +345,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.collect()
         assert not self.callers, "waiters without an outcome"
         self.release_all()
-        self.run(lambda: world.clock.advance(BACK_OFF[1]))
+        self.run(lambda: world.clock.advance(FUNCTION_BACKOFF.longest))
         for _ in range(4):  # expiry, and then what it has made room for
             self.run(lambda: world.pass_time(0.5))
             self.run(lambda: world.clock.advance(LONGEST_KEEP_ALIVE))

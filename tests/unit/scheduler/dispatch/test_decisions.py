@@ -15,7 +15,7 @@ from pool.instance import Instance
 from pool.reaper import expired
 from pool.states import LIVE, Reason, State
 from pool.workload import Workload
-from scheduler.dispatch.decisions import Demand, back_off, pick, smooth, smooth_low, wanted_starts
+from scheduler.dispatch.decisions import FUNCTION_BACKOFF, Demand, pick, smooth, smooth_low, wanted_starts
 from tests.support.virtual_pool import FakeLink
 
 NOTHING = Demand(
@@ -237,8 +237,8 @@ def test_a_prewarmed_instance_does_not_expire() -> None:
 
 
 def test_back_off_doubles_up_to_a_minute() -> None:
-    assert [back_off(n) for n in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert back_off(100) == 60
+    assert [FUNCTION_BACKOFF.pause(n) for n in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert FUNCTION_BACKOFF.pause(100) == 60
 
 
 @settings(max_examples=50)

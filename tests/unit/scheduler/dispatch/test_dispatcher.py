@@ -16,7 +16,7 @@ from pool.pool import SLOW_START
 from pool.states import Reason, State
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import FIRST_START_GUESS, Limits, Revision
-from scheduler.dispatch.upkeep import UPKEEP_DELAY
+from scheduler.dispatch.upkeep import UPKEEP_DELAY_SECONDS
 from tests.support.virtual_pool import (
     COLD,
     CREATE,
@@ -144,7 +144,7 @@ async def test_a_prewarmed_instance_of_another_image_is_no_use(world: World) -> 
 async def test_who_finds_a_refill_under_way_takes_it(world: World) -> None:
     function = world.deploy(generic=True)
     world.prewarm(1)
-    await world.clock.advance(UPKEEP_DELAY + 0.1)
+    await world.clock.advance(UPKEEP_DELAY_SECONDS + 0.1)
     assert world.pool.ledger.states(None) == {"starting": 1}
     caller = world.arrive(function)
     await world.clock.advance(CREATE + START - 0.1 + SPECIALISE)
@@ -533,7 +533,7 @@ async def test_reuse_false_takes_prewarmed_ones(world: World) -> None:
 
 async def test_refilling_yields_to_calls_and_goes_one_at_a_time(world: World) -> None:
     world.prewarm(3)
-    await world.clock.advance(UPKEEP_DELAY)
+    await world.clock.advance(UPKEEP_DELAY_SECONDS)
     most = 0
     for _ in range(60):
         most = max(most, world.pool.ledger.states(None).get("starting", 0))
@@ -594,7 +594,7 @@ async def test_nothing_is_evicted_for_a_prewarmed_instance(world: World) -> None
 
 async def test_fewer_prewarmed_ones_are_wanted_while_one_is_starting(world: World) -> None:
     world.prewarm(2)
-    await world.clock.advance(UPKEEP_DELAY + COLD + UPKEEP_DELAY + 0.05)
+    await world.clock.advance(UPKEEP_DELAY_SECONDS + COLD + UPKEEP_DELAY_SECONDS + 0.05)
     assert world.pool.ledger.states(None) == {"prewarmed": 1, "starting": 1}
     world.prewarm(1)
     await world.clock.advance(1.0)

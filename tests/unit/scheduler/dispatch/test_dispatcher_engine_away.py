@@ -10,7 +10,7 @@ from pool.engine.base import EngineDown, EngineUnreachable
 from pool.states import State
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.errors import EngineAway, NoCapacity
-from scheduler.dispatch.upkeep import UPKEEP_DELAY
+from scheduler.dispatch.upkeep import UPKEEP_DELAY_SECONDS
 from tests.support.virtual_pool import COLD, CREATE, MIB, SPECIALISE, World
 
 DOWN = EngineDown("the engine does not answer", 2.0)
@@ -172,7 +172,7 @@ async def test_who_is_started_ahead_when_the_engine_goes_away_is_tried_again_whe
         world.prewarm(1)
     else:
         world.deploy("kept", min_instances=1)
-    await world.clock.advance(UPKEEP_DELAY + CREATE / 2)
+    await world.clock.advance(UPKEEP_DELAY_SECONDS + CREATE / 2)
     assert world.pool.ledger.starting
     world.engine.stop()
     with pytest.raises(EngineUnreachable):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool.host.uids import UidRange
-from scheduler.dispatch.decisions import back_off
+from scheduler.dispatch.decisions import FUNCTION_BACKOFF
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
 from scheduler.dispatch.queued import Queued
@@ -131,10 +131,12 @@ async def test_each_failed_start_in_a_row_makes_the_pause_longer(world: World) -
     for failures in (1, 2, 3):
         while function.failures < failures:
             await world.clock.advance(0.01)
-        assert function.not_before - world.clock.now() == pytest.approx(back_off(failures), abs=0.02)
+        assert function.not_before - world.clock.now() == pytest.approx(
+            FUNCTION_BACKOFF.pause(failures), abs=0.02
+        )
         assert function.last_fault == "No module named 'nowhere'"
     world.launcher.broken.clear()
-    await world.clock.advance(back_off(3) + 1.0)
+    await world.clock.advance(FUNCTION_BACKOFF.pause(3) + 1.0)
     assert world.pool.ledger.states("f") == {"idle": 1}
     assert function.failures == 0
 

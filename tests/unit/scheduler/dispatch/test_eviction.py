@@ -21,10 +21,10 @@ from pool.workload import Workload
 from scheduler.dispatch.eviction import (
     Candidate,
     KeepAlivePolicy,
-    advanced,
+    advance_clock,
     choose_victims,
-    in_order,
-    within_spare,
+    eviction_order,
+    limit_to_spare,
 )
 from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import COLD, MIB, World
@@ -66,7 +66,7 @@ def test_frequency_times_cost_by_size() -> None:
     b = candidate("b", frequency=2, cost=2.0, size=50)
     c = candidate("c", frequency=1, cost=0.5, size=400)
     assert (a.priority, b.priority, c.priority) == pytest.approx((0.03, 0.08, 0.00125))
-    assert names(in_order([a, b, c], GDSF)) == ["c", "a", "b"]
+    assert names(eviction_order([a, b, c], GDSF)) == ["c", "a", "b"]
 
 
 def test_the_clock_ages_what_is_not_used() -> None:
@@ -83,9 +83,9 @@ def test_the_clock_ages_what_is_not_used() -> None:
 
     def evict(candidates: list[Candidate]) -> None:
         nonlocal clock
-        victims = choose_victims(MIB, in_order(candidates, GDSF), [])
+        victims = choose_victims(MIB, eviction_order(candidates, GDSF), [])
         assert victims is not None
-        clock = advanced(clock, candidates, victims)
+        clock = advance_clock(clock, candidates, victims)
         gone.extend((victim.id, clock) for victim in victims)
 
     evict([a, b, c])
@@ -105,11 +105,11 @@ def test_when_several_go_the_clock_is_the_highest_of_them() -> None:
     b = candidate("b", frequency=1, cost=4.0, size=1)
     c = candidate("c", frequency=5, cost=1.0, size=5)
     everyone = [a, b, c]
-    victims = choose_victims(7 * MIB, in_order(everyone, GDSF), [])
+    victims = choose_victims(7 * MIB, eviction_order(everyone, GDSF), [])
     assert victims == [c.instance, a.instance]
-    assert advanced(0.0, everyone, victims) == 3.0
-    assert advanced(3.5, everyone, victims) == 3.5, "the clock never falls"
-    assert advanced(2.0, everyone, []) == 2.0
+    assert advance_clock(0.0, everyone, victims) == 3.0
+    assert advance_clock(3.5, everyone, victims) == 3.5, "the clock never falls"
+    assert advance_clock(2.0, everyone, []) == 2.0
 
 
 def test_the_size_is_the_measured_one_else_the_declared() -> None:
@@ -125,17 +125,17 @@ def test_lru_and_ttl() -> None:
     a = candidate("a", frequency=99, used=1.0, keep_alive=600.0)
     b = candidate("b", used=2.0, keep_alive=60.0)
     c = candidate("c", used=3.0, keep_alive=61.0)
-    assert names(in_order([c, b, a], LRU)) == ["a", "b", "c"]
-    assert names(in_order([c, b, a], TTL)) == ["b", "c", "a"]
-    assert names(in_order([c, b, a], GDSF)) == ["b", "c", "a"]
+    assert names(eviction_order([c, b, a], LRU)) == ["a", "b", "c"]
+    assert names(eviction_order([c, b, a], TTL)) == ["b", "c", "a"]
+    assert names(eviction_order([c, b, a], GDSF)) == ["b", "c", "a"]
 
 
 def test_of_each_function_only_what_it_has_to_spare() -> None:
     ones = [candidate("a", used=float(n)) for n in range(3)]
     other = candidate("b", used=9.0)
-    assert within_spare([*ones, other], {"a": 2}) == ones[:2]
-    assert within_spare([*ones, other], {"a": 0, "b": 1}) == [other]
-    assert within_spare(ones, {"a": -1}) == []
+    assert limit_to_spare([*ones, other], {"a": 2}) == ones[:2]
+    assert limit_to_spare([*ones, other], {"a": 0, "b": 1}) == [other]
+    assert limit_to_spare(ones, {"a": -1}) == []
 
 
 # -- what holds for all ---------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_more_frequent_costlier_or_smaller_never_goes_first(
     more, dearer, smaller = better
     worth = candidate("worth", frequency + more, float(cost + dearer), float(max(1, size - smaller)))
     less = candidate("less", frequency, float(cost), float(size))
-    order = names(in_order([worth, *others, less], GDSF))
+    order = names(eviction_order([worth, *others, less], GDSF))
     if worth.priority > less.priority:
         assert order.index("less") < order.index("worth")
     else:
@@ -180,8 +180,8 @@ def test_the_clock_never_falls_and_who_stays_is_worth_no_less_than_who_went(
 ) -> None:
     clock = 0.0
     for wanted in wants:
-        victims = choose_victims(wanted * MIB, in_order(everyone, policy), []) or []
-        after = advanced(clock, everyone, victims)
+        victims = choose_victims(wanted * MIB, eviction_order(everyone, policy), []) or []
+        after = advance_clock(clock, everyone, victims)
         assert after >= clock
         went = [c for c in everyone if c.instance in victims]
         everyone = [c for c in everyone if c.instance not in victims]
@@ -196,7 +196,7 @@ def test_enough_is_evicted_and_not_one_more_idle_before_prewarmed(
     needed: int, idle: list[Candidate], generic: list[Candidate], policy: KeepAlivePolicy
 ) -> None:
     prewarmed = [c.instance for c in generic]
-    ordered = in_order(idle, policy)
+    ordered = eviction_order(idle, policy)
     line = [c.instance for c in ordered] + sorted(prewarmed, key=lambda i: i.last_used)
     victims = choose_victims(needed * MIB, ordered, prewarmed)
     if victims is None:

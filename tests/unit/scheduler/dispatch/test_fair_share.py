@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from scheduler.dispatch.fair_share import (
-    MEMORY_PATIENCE_SECONDS,
-    MOST_CLAIMERS,
+    CLAIM_AFTER_SECONDS,
+    MAX_CLAIMERS,
     STAY_SECONDS,
-    TURN_PATIENCE_SECONDS,
+    TURN_AFTER_SECONDS,
     TURN_SECONDS,
     Holding,
     Party,
@@ -30,7 +30,7 @@ def holder(name: str, count: int, wanted: int = 0, served: float = 60.0, **more:
     return replace(party, **more)  # type: ignore[arg-type]
 
 
-def claimer(name: str, waited: float = MEMORY_PATIENCE_SECONDS, need: int = 1, held: int = 0) -> Party:
+def claimer(name: str, waited: float = CLAIM_AFTER_SECONDS, need: int = 1, held: int = 0) -> Party:
     return Party(name, instance=need, held=held, wanted=need, waited=waited, may_claim=True)
 
 
@@ -81,7 +81,7 @@ def test_after_twice_the_patience_any_that_holds_too_much_may_pay() -> None:
     parties = (holder("a", 5, wanted=3), holder("b", 4, wanted=3))
     one = replace(claimer("c"), wanted=2)
     assert plan(full(*parties, one, budget=9)).owed == {"a": ids("a", 5)}
-    late = replace(one, waited=2 * MEMORY_PATIENCE_SECONDS)
+    late = replace(one, waited=2 * CLAIM_AFTER_SECONDS)
     assert plan(full(*parties, late, budget=9)).owed == {"a": ids("a", 5), "b": ids("b", 4)}
 
 
@@ -129,7 +129,7 @@ def test_what_starts_or_serves_many_at_once_is_drained_now_the_least_loss_first(
 # -- turns ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("waited", [TURN_PATIENCE_SECONDS - 0.1, TURN_PATIENCE_SECONDS])
+@pytest.mark.parametrize("waited", [TURN_AFTER_SECONDS - 0.1, TURN_AFTER_SECONDS])
 @pytest.mark.parametrize("served", [TURN_SECONDS - 0.1, TURN_SECONDS])
 def test_where_not_all_fit_the_only_instance_goes_when_it_has_had_its_turn(
     waited: float, served: float
@@ -137,12 +137,12 @@ def test_where_not_all_fit_the_only_instance_goes_when_it_has_had_its_turn(
     crowd = [holder(name, 1, wanted=3, served=served) for name in "ab"]
     made = plan(full(*crowd, claimer("c", waited=waited), budget=2))
     assert made.claimers == ["c"]
-    assert bool(made.owed) == (waited >= TURN_PATIENCE_SECONDS and served >= TURN_SECONDS)
+    assert bool(made.owed) == (waited >= TURN_AFTER_SECONDS and served >= TURN_SECONDS)
 
 
 def test_a_function_that_is_larger_than_its_share_has_its_turn_too() -> None:
     crowd = holder("a", 8, wanted=8)
-    big = claimer("big", waited=TURN_PATIENCE_SECONDS, need=6)
+    big = claimer("big", waited=TURN_AFTER_SECONDS, need=6)
     assert plan(full(crowd, big)).owed == {"a": ids("a", 8)}
     assert not plan(full(crowd, replace(big, held=6), budget=14)).owed, "it has had it"
     assert not plan(full(replace(crowd, promised=3), big)).claimers, "not all together would be enough"
@@ -165,7 +165,7 @@ def test_a_function_that_can_never_be_given_enough_holds_nobody_back() -> None:
 
 def test_a_look_is_bounded() -> None:
     many = [claimer(f"c{n:03}") for n in range(300)]
-    assert len(plan(full(holder("a", 1000, wanted=8), *many, budget=1000)).claimers) == MOST_CLAIMERS
+    assert len(plan(full(holder("a", 1000, wanted=8), *many, budget=1000)).claimers) == MAX_CLAIMERS
 
 
 # -- idle instances ---------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ import pytest
 from pool.states import Reason
 from scheduler.dispatch.errors import NoCapacity
 from scheduler.dispatch.fair_share import (
-    MEMORY_PATIENCE_SECONDS,
+    CLAIM_AFTER_SECONDS,
     STAY_SECONDS,
-    TURN_PATIENCE_SECONDS,
+    TURN_AFTER_SECONDS,
     TURN_SECONDS,
 )
 from scheduler.dispatch.function import Limits
-from scheduler.dispatch.reclaimer import MOST_WEIGHED
+from scheduler.dispatch.reclaimer import MAX_WAITING_FUNCTIONS
 from tests.support.flood import Flood, Floods
 from tests.support.virtual_pool import COLD, MIB, REMOVE, World
 
@@ -58,7 +58,7 @@ async def test_cold_functions_are_served_while_another_floods_the_budget(
     others = [cold(floods, f"cold{n}") for n in range(4)]
     await world.clock.advance(20.0)
     assert [other.refused for other in others] == [[]] * 4
-    bound = MEMORY_PATIENCE_SECONDS + 0.2 + REMOVE + 3 * COLD  # four starts on two cores
+    bound = CLAIM_AFTER_SECONDS + 0.2 + REMOVE + 3 * COLD  # four starts on two cores
     assert max(max(other.waits) for other in others) < bound
     assert flood.held == 4 * SLOT, "the others want 128 MiB each"
     assert world.pool.ledger.removals == {"fair-share": 4}, "nobody is sent to and fro"
@@ -72,7 +72,7 @@ async def test_the_flood_is_back_when_the_others_have_gone(floods: Floods, world
     await other.stop()
     await world.clock.advance(STAY_SECONDS - 0.6)
     assert other.held == SLOT, "evicted although it was just used"
-    await world.clock.advance(0.6 + MEMORY_PATIENCE_SECONDS + REMOVE + COLD)
+    await world.clock.advance(0.6 + CLAIM_AFTER_SECONDS + REMOVE + COLD)
     assert (other.held, flood.held) == (0, 8 * SLOT)
 
 
@@ -80,7 +80,7 @@ async def test_calls_are_not_cut_short_but_their_end_is_used(floods: Floods, wor
     flood = await full(floods, seconds=3.0)
     other = cold(floods)
     await world.clock.advance(10.0)
-    assert other.waits[0] < MEMORY_PATIENCE_SECONDS + 3.0 + REMOVE + COLD + MOMENT
+    assert other.waits[0] < CLAIM_AFTER_SECONDS + 3.0 + REMOVE + COLD + MOMENT
     assert world.pool.ledger.removals == {"fair-share": 1}
     assert not flood.refused
 
@@ -91,7 +91,7 @@ async def test_what_serves_many_calls_at_once_is_drained_though_it_is_never_idle
     flood = await full(floods, seconds=0.7, clients=900, concurrency=50)
     other = cold(floods)
     await world.clock.advance(5.0)
-    assert other.waits[0] < MEMORY_PATIENCE_SECONDS + 0.7 + REMOVE + COLD + MOMENT
+    assert other.waits[0] < CLAIM_AFTER_SECONDS + 0.7 + REMOVE + COLD + MOMENT
     assert world.pool.ledger.removals == {"fair-share": 1}
     assert flood.held == 7 * SLOT
 
@@ -104,7 +104,7 @@ async def test_with_no_queue_too(floods: Floods, world: World) -> None:
     assert world.pool.ledger.states("flood") == {"busy": 2}
     world.pool.ledger.memory_budget = 2 * SLOT
     caller = world.arrive(world.deploy("cold"))
-    await world.clock.advance(MEMORY_PATIENCE_SECONDS + MOMENT)
+    await world.clock.advance(CLAIM_AFTER_SECONDS + MOMENT)
     assert world.pool.ledger.states("flood") == {"busy": 1, "draining": 1}
     await world.clock.advance(0.9 + REMOVE + COLD)
     assert caller.lease is not None
@@ -129,7 +129,7 @@ async def test_what_is_starting_is_given_up_first(floods: Floods, world: World) 
     assert world.pool.ledger.states("flood") == {"starting": 2}
     other = cold(floods)
     await world.clock.advance(5.0)
-    assert other.waits[0] < MEMORY_PATIENCE_SECONDS + REMOVE + COLD + MOMENT
+    assert other.waits[0] < CLAIM_AFTER_SECONDS + REMOVE + COLD + MOMENT
     assert flood.held == SLOT
 
 
@@ -169,7 +169,7 @@ async def test_one_that_needs_more_than_its_share_takes_turns_with_a_flood(
     before = len(flood.waits)
     await world.clock.advance(60.0)
     assert not big.refused
-    assert max(big.waits) < TURN_PATIENCE_SECONDS + 2 * TURN_SECONDS
+    assert max(big.waits) < TURN_AFTER_SECONDS + 2 * TURN_SECONDS
     assert len(big.waits) > 60 and len(flood.waits) - before > 60 / 0.2
 
 
@@ -225,9 +225,9 @@ async def test_nothing_is_given_up_while_the_engine_is_away(floods: Floods, worl
 
 async def test_a_look_is_bounded_however_many_functions_wait(floods: Floods, world: World) -> None:
     await full(floods)
-    for n in range(10 * MOST_WEIGHED):
+    for n in range(10 * MAX_WAITING_FUNCTIONS):
         world.arrive(world.deploy(f"cold{n}", limits=Limits(queue_timeout=1.0)))
     await world.clock.advance(0.1)
     parties = world.dispatcher._growth.reclaimer.snapshot().parties
-    assert len(parties) == MOST_WEIGHED, "the flood, and those that have waited longest"
+    assert len(parties) == MAX_WAITING_FUNCTIONS, "the flood, and those that have waited longest"
     await world.clock.advance(1.5)
