@@ -33,8 +33,8 @@ from scheduler.deploy.images.runtimes import (
 VERSION_LABEL = "org.opencontainers.image.version"
 ROOT = Path(__file__).resolve().parent.parent
 BUSYBOX_IMAGE, API_IMAGE = EXAMPLE_IMAGES
-REGISTRY_PATIENCE = 10.0
-"""Seconds that a registry has to answer before Debian packages take its place."""
+REGISTRY_TIMEOUT_SECONDS = 10.0
+"""Time for a registry to answer before Debian packages take its place. A machine without one waits this long."""
 
 Show = Callable[[str, float | None], None]
 Files = dict[str, Path]
@@ -42,26 +42,26 @@ Files = dict[str, Path]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one image is made: of which files, and on which other image."""
+    """The inputs of one image: files, and the image that it stands on."""
 
     tag: str
     files: Files
-    """Name in the build context to file; one is the Dockerfile, unless `foundation` has it."""
+    """Files by their name in the build context. One is the Dockerfile, unless `foundation` has it."""
     base: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
-    """The Dockerfile's ARGs."""
+    """Values of the Dockerfile's ARGs."""
     foundation: Foundation | None = None
-    """For an image that stands on no other image of ours."""
+    """Set if the image stands on no other image of ours."""
 
 
 @dataclass(frozen=True)
 class Foundation:
-    """An official image, or what takes its place where no registry answers."""
+    """An official image, and the folder that builds one in its place if no registry answers."""
 
     official: tuple[str, str]
     folder: Path
     python: str | None
-    """Version of Python in the official image, if it is about Python."""
+    """Version of Python in the official image, or None if it has none."""
     made_by: tuple[Path, ...] = field(default=(ROOT / "images/rootfs.py",))
 
 
@@ -70,7 +70,7 @@ class BuildError(Exception):
 
 
 def recipes(with_gateway: bool = False) -> list[Recipe]:
-    """Every image, each after the one that it stands on."""
+    """Return the recipe of every image, each after the one that it stands on."""
     python, busybox = ROOT / "images/base", ROOT / "images/busybox"
     found = [
         Recipe(
@@ -94,7 +94,7 @@ def recipes(with_gateway: bool = False) -> list[Recipe]:
 
 
 def state(engine: EngineApi, recipe: Recipe) -> Literal["present", "missing", "outdated"]:
-    """How the engine's image of this name compares with the recipe."""
+    """Return how the engine's image of this name compares with the recipe."""
     image = engine.image(recipe.tag)
     if image is None:
         return "missing"
@@ -103,7 +103,7 @@ def state(engine: EngineApi, recipe: Recipe) -> Literal["present", "missing", "o
 
 
 def inputs_digest(engine: EngineApi, recipe: Recipe) -> str:
-    """Digest of all that goes into an image: names, bytes, and the image that it stands on."""
+    """Return the digest of all inputs of an image: names, bytes, arguments, and the image that it stands on."""
     digest = hashlib.sha256()
     files = dict(recipe.files)
     if recipe.foundation:
@@ -148,7 +148,7 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
 def _lay_foundation(
     engine: EngineApi, foundation: Foundation, files: Files, folder: Path, show: Show
 ) -> str | None:
-    """Have the official image on the engine or a root file system among the files; returns its Python."""
+    """Get the official image, or add a root file system to the files; return the version of its Python."""
     from images.rootfs import busybox_rootfs, python_rootfs
 
     name, tag = foundation.official
@@ -156,7 +156,7 @@ def _lay_foundation(
     try:
         if engine.image(f"{name}:{tag}") is None:
             show(f"asking a registry for {name}:{tag}", None)
-            engine.pull(name, tag, REGISTRY_PATIENCE, lambda line: show(line, None))
+            engine.pull(name, tag, REGISTRY_TIMEOUT_SECONDS, lambda line: show(line, None))
     except EngineApiError:
         show("no registry answers: taking Debian packages", None)
     else:
@@ -186,7 +186,7 @@ def _folder(folder: Path) -> Files:
 
 
 def _pack(files: Files, target: Path) -> None:
-    """A build context as a tar with neither owners nor times, so that equal inputs give equal layers."""
+    """Write a build context as a tar without owners and times, so that equal inputs give equal layers."""
     with tarfile.open(target, "w") as tar:
         for name, path in sorted(files.items()):
             entry = tarfile.TarInfo(name)
@@ -197,7 +197,7 @@ def _pack(files: Files, target: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run from the command line; returns the exit status."""
+    """Run from the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m images.build", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
@@ -231,7 +231,7 @@ def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> No
             continue
         if earlier := engine.image(recipe.tag):
             superseded.append(earlier["Id"])
-        # Only now: rich takes a tenth of a second to import, and mostly there is nothing to build.
+        # Imported here, because rich takes a tenth of a second and mostly there is nothing to build.
         from deploy.progress import step
         from images.rootfs import RootfsError
 
