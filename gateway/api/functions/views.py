@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from pool.instance import Instance
 from pool.states import State
+from scheduler.definitions.file import Kind
 from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Function, Revision
 
@@ -16,7 +17,7 @@ class FunctionView(BaseModel):
     """A declared function."""
 
     name: str = Field(examples=["hello"])
-    kind: Literal["handler", "http", "command"]
+    kind: str = Field(json_schema_extra={"enum": [kind.value for kind in Kind]})
     state: Literal["loading", "building", "ready", "failed"] = Field(
         description="Only a ready one is in service"
     )
