@@ -13,9 +13,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scheduler.calls.model import NewCall, Query, Request, Status
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.calls.model import Query, Status
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.writer import Writer, open_database
+from scheduler.work import NewCall, Request
 
 ROWS = 1_000_000
 DEAD_EVERY = 10
@@ -45,7 +46,7 @@ def fill(file: Path, rows: int) -> None:
     database.close()
 
 
-async def accepting(store: SqliteStore, until: Callable[[], bool]) -> list[float]:
+async def accepting(store: SqliteCallStore, until: Callable[[], bool]) -> list[float]:
     """Accept calls one after the other; return how long each took, in milliseconds."""
     took: list[float] = []
     while not until():
@@ -55,7 +56,7 @@ async def accepting(store: SqliteStore, until: Callable[[], bool]) -> list[float
     return took
 
 
-async def beside(store: SqliteStore, what: Callable[[], Awaitable[object]], repeat: bool) -> str:
+async def beside(store: SqliteCallStore, what: Callable[[], Awaitable[object]], repeat: bool) -> str:
     """Do something, again and again for some seconds or once, while clients have calls accepted."""
     done = False
     clients = [asyncio.ensure_future(accepting(store, lambda: done)) for _ in range(CLIENTS)]
@@ -83,7 +84,7 @@ async def main(rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "calls.db"
         fill(file, rows)
-        store = SqliteStore(Writer(file), 2**40)
+        store = SqliteCallStore(Writer(file), 2**40)
         lists = {
             "nothing but accepts": lambda: asyncio.sleep(0.05),
             "?function=a&status=dead&limit=1": lambda: store.page(Query("a", (Status.DEAD,), limit=1)),

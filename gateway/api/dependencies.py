@@ -17,14 +17,14 @@ from gateway.brokers.manager import Sources
 from pool.clock import Clock
 from pool.observe.logs import LogStore
 from pool.pool import Pool
+from scheduler.calls.callback_store import CallbackStore
 from scheduler.calls.running.worker import Worker
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.starting import JobStarts
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.runs import WorkflowRuns
@@ -43,7 +43,7 @@ def part(find: Callable[[ApiParts], T]) -> Any:
 
 AllParts = Annotated[ApiParts, part(lambda parts: parts)]
 AccessPart = Annotated[Access, part(lambda parts: parts.access)]
-CallsPart = Annotated[Store, part(lambda parts: parts.calls)]
+CallsPart = Annotated[CallStore, part(lambda parts: parts.calls)]
 ClockPart = Annotated[Clock, part(lambda parts: parts.clock)]
 DesksPart = Annotated[Desks, part(lambda parts: parts.desks)]
 DispatcherPart = Annotated[Dispatcher, part(lambda parts: parts.dispatcher)]

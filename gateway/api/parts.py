@@ -17,14 +17,14 @@ from pool.launcher import Launcher
 from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
 from pool.pool import Pool
+from scheduler.calls.callback_store import CallbackStore
 from scheduler.calls.running.worker import Worker
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.starting import JobStarts
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.runs import WorkflowRuns
@@ -54,7 +54,7 @@ class ApiParts:
     launcher: Launcher
     dispatcher: Dispatcher
     registry: Registry
-    calls: Store
+    calls: CallStore
     callbacks: CallbackStore
     worker: Worker
     runs: WorkflowRuns

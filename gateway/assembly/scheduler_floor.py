@@ -12,10 +12,12 @@ from gateway.assembly.pool_floor import PoolFloor
 from pool.host.hosts_files import HostsFiles
 from pool.observe.metrics import label_of
 from pool.reaper import Reaper
+from scheduler.calls.callback_store import CallbackStore
 from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.plans import Plans
 from scheduler.calls.running.worker import Worker
+from scheduler.calls.store import CallStore
 from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.deploy.code_store import CodeStore
@@ -29,26 +31,29 @@ from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.model import KIND as JOB
 from scheduler.jobs.starting import JobStarts, JobTarget
-from scheduler.store.sqlite.calls import SqliteStore
-from scheduler.store.sqlite.jobs import JobStore
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
-from scheduler.store.sqlite.runs import RunStore
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.jobs.store import JobStore
+from scheduler.store.sqlite.callbacks import SqliteCallbackStore
+from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.jobs import SqliteJobStore
+from scheduler.store.sqlite.runs import SqliteRunStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.secret_names import SecretNames
+from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.triggers import Triggers
 from scheduler.workflows.runs import WorkflowRuns
+from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 
 
 @dataclass(frozen=True)
 class Stores:
-    """All that one gateway keeps in its data base."""
+    """All that one gateway keeps in its database."""
 
     writer: Writer
-    calls: SqliteStore
+    calls: CallStore
     callbacks: CallbackStore
     runs: RunStore
     jobs: JobStore
@@ -166,15 +171,15 @@ def build_stores(foundation: Foundation) -> Stores:
     """Build the stores. All of them are in one file, which does not exist until something is kept."""
     folder = foundation.folder
     writer = Writer(folder.path / "calls.db", folder.fault)
-    calls = SqliteStore(writer, foundation.settings.async_size)
+    calls = SqliteCallStore(writer, foundation.settings.async_size)
     foundation.closing.push("store", calls.close)
     return Stores(
         writer=writer,
         calls=calls,
-        callbacks=CallbackStore(writer),
-        runs=RunStore(writer, calls.room),
-        jobs=JobStore(writer, calls.room),
-        triggers=TriggerStore(writer, calls.room),
+        callbacks=SqliteCallbackStore(writer),
+        runs=SqliteRunStore(writer, calls.room),
+        jobs=SqliteJobStore(writer, calls.room),
+        triggers=SqliteTriggerStore(writer, calls.room),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from pool.clock import Clock
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.triggers.event import Event
@@ -15,7 +15,7 @@ from scheduler.triggers.wire import binary_headers
 class Direct:
     """A `Publish` that starts one target, with the event in binary mode."""
 
-    def __init__(self, source: str, name: str, target: Target, store: Store, clock: Clock) -> None:
+    def __init__(self, source: str, name: str, target: Target, store: CallStore, clock: Clock) -> None:
         self._source = source
         self._name = name
         self._target = target

@@ -16,9 +16,10 @@ from pool.backoff import jitter
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, NewCallback, pause_after
+from scheduler.calls.callback_store import CallbackStore
+from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, pause_after
 from scheduler.calls.store import StoreError
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.work import NewCallback, Work
 
 log = logging.getLogger("hearth.callbacks")
 
@@ -60,7 +61,7 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def begun(self, works: Sequence[object]) -> None:
+    def begun(self, works: Sequence[Work]) -> None:
         """Deliver the callbacks among work that was just stored."""
         if any(isinstance(work, NewCallback) for work in works):
             self._wake.set()

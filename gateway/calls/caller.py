@@ -19,10 +19,11 @@ from gateway.invoke.fast_call import FastCall, FastPath, Head
 from gateway.invoke.outcome import interruption
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
-from scheduler.calls.model import Claim, NewCall, Request, Result
+from scheduler.calls.model import Claim, Result
 from scheduler.calls.running.running import Ended, Run, TaskRun
-from scheduler.calls.store import Store, StoreFull
+from scheduler.calls.store import CallStore, StoreFull
 from scheduler.dispatch.function import Revision
+from scheduler.work import NewCall, Request
 
 LARGEST_PLAIN = 64 * 1024
 """Bytes of a request's body that is sent on in one piece with its head."""
@@ -34,7 +35,7 @@ App = Callable[..., Awaitable[None]]
 class Caller:
     """What a `Worker` runs calls with."""
 
-    def __init__(self, endpoint: InvokeEndpoint, fast: FastPath, store: Store) -> None:
+    def __init__(self, endpoint: InvokeEndpoint, fast: FastPath, store: CallStore) -> None:
         self.fast = fast
         self._store = store
         self._coming: set[int] = set()

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.http.forwarding import HeaderList
-from scheduler.calls.model import Payload
-from scheduler.calls.store import Store, StoreFull
+from scheduler.calls.store import CallStore, StoreFull
 from scheduler.triggers.wire import is_event
+from scheduler.work import Payload
 
 INLINE = 256 * 1024
 """Bytes of a body that is kept in memory until it is whole; with 64 calls at once that is 16 MiB."""
@@ -27,7 +27,7 @@ class KeptBody:
     """One body. `discard` it unless `end` was reached and what refers to it was recorded."""
 
     def __init__(
-        self, store: Store, begin: Begin, coming: set[int] | None = None, direct: bool = False
+        self, store: CallStore, begin: Begin, coming: set[int] | None = None, direct: bool = False
     ) -> None:
         """`coming` are the payloads of other bodies that are waited for if there is no room; None: nothing is waited
         for. `direct` is that of `shares.most_of`."""

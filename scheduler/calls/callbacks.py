@@ -12,6 +12,7 @@ from typing import Protocol
 from scheduler.calls.destinations import told_to_destination
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.work import NewCallback
 
 ATTEMPTS = 12
 """Times that a callback is tried: about half an hour."""
@@ -25,20 +26,6 @@ class CallbackStatus(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     GIVEN_UP = "given_up"
-
-
-@dataclass(frozen=True, slots=True)
-class NewCallback:
-    """A callback to be begun, together with the end of the call that it tells of."""
-
-    invocation: str
-    message: str
-    """Its id: the same in every attempt, so that a receiver knows a repetition."""
-    url: str
-    host: str
-    body: bytes
-    fault: str | None = None
-    """Why it is given up at once; None: it is tried."""
 
 
 @dataclass(frozen=True, slots=True)

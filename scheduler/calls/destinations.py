@@ -9,7 +9,8 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from scheduler.calls.model import Claim, Ending, NewCall, Request, Status
+from scheduler.calls.model import Claim, Ending, Status
+from scheduler.work import NewCall, Request
 
 log = logging.getLogger("hearth.durable")
 

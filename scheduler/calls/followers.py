@@ -6,19 +6,23 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import ParamSpec
 
+from scheduler.work import Work
+
 log = logging.getLogger("hearth.durable")
 P = ParamSpec("P")
 
 
 def collect_follow_ups(
     subject: Callable[[], str],
-    followers: Iterable[Callable[P, Iterable[object]]],
+    followers: Iterable[Callable[P, Iterable[Work]]],
     *ended: P.args,
     **named: P.kwargs,
-) -> tuple[object, ...]:
-    """What all of them say of an end. Nothing if one of them has a fault, which is logged: `subject` has ended all
-    the same."""
-    works: list[object] = []
+) -> tuple[Work, ...]:
+    """Return what all followers say of an end.
+
+    If one of them has a fault, nothing follows and the log says so: `subject` has ended all the same.
+    """
+    works: list[Work] = []
     try:
         for follower in followers:
             if more := follower(*ended, **named):

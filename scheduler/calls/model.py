@@ -6,14 +6,12 @@ What is made for each run is a tuple with names: a frozen dataclass takes four t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from pool.workload import is_private
-from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
+from scheduler.work import HeaderList, NewCall, Payload, Work
 
-HeaderList = list[tuple[bytes, bytes]]
 T = TypeVar("T")
 
 
@@ -40,60 +38,6 @@ class Status(StrEnum):
     def ended(self) -> bool:
         """Whether nothing more happens by itself."""
         return self not in (Status.QUEUED, Status.HELD, Status.RUNNING)
-
-
-@dataclass(slots=True)
-class Request:
-    """A request without its body: how most calls of a function are the same. Nobody changes one that a call has."""
-
-    method: str = "POST"
-    sub_path: bytes = b""
-    """The path below the function, as it was sent; and the query."""
-    query: bytes = b""
-    headers: HeaderList = field(default_factory=list)
-    client: str = ""
-    """Address of whoever sent it."""
-    prepared: Any = field(default=None, compare=False, repr=False)
-    """What who runs calls has made of it, to be used for the next one that has the same."""
-
-
-class Payload(NamedTuple):
-    """A body that lies in pieces in the store."""
-
-    id: int
-    size: int
-    """Bytes."""
-
-
-class NewCall(NamedTuple):
-    """A call to be accepted."""
-
-    id: str
-    function: str
-    request: Request
-    body: bytes
-    depth: int = 0
-    """How many calls led to this one by `on_success` and `on_failure`."""
-    owner: str = ""
-    """`kind:id` of what the call is a part of, such as a job: it is told of the end, keeps the call as long as it is
-    kept itself, and decides whether it is run again. Empty: nobody."""
-    part: str = ""
-    """Which part it is: unique within its owner. The same part is accepted once."""
-    overrides: CallOverrides = NO_OVERRIDES
-    payload: Payload | None = None
-    """Where the body is, if `body` does not hold it: it is large."""
-    caller: str = ""
-    """Whose bytes these are when it is accepted: the id of a key; empty: somebody without one."""
-
-    @property
-    def private(self) -> bool:
-        """Return whether it is a call of a job's private function."""
-        return is_private(self.function)
-
-    @property
-    def subject(self) -> str:
-        """What it is called in the log."""
-        return f"invocation {self.id} of {self.function}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +107,7 @@ class Ending(NamedTuple):
     error: str | None = None
     detail: str = ""
     blame: str = "none"
-    follow: tuple[object, ...] = ()
+    follow: tuple[Work, ...] = ()
     """What is begun together with this record."""
 
 

@@ -11,11 +11,6 @@ RESERVE = 8
 largest events."""
 
 
-RUNS, EVENTS, RESULTS = "/runs", "/events", "/results"
-"""Ends of the names under which a caller has shares of their own: for runs and jobs, for what its events start, and
-for answers while they come. A backlog of calls takes none of these."""
-
-
 def most_of(size: int, direct: bool) -> int:
     """Return the bytes that the store may hold after this is kept. `direct`: somebody sent it to be kept, and no
     schedule, event or run under way did."""

@@ -6,18 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.calls.model import (
-    Backlog,
-    Claim,
-    Ending,
-    Idempotency,
-    NewCall,
-    Page,
-    Query,
-    Record,
-    Result,
-    Status,
-)
+from scheduler.calls.model import Backlog, Claim, Ending, Idempotency, Page, Query, Record, Result, Status
+from scheduler.work import NewCall, Work
 
 MOST_BYTES = 64 * 2**20
 """Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
@@ -59,8 +49,8 @@ class StoreUse:
     """Bytes that it may keep."""
 
 
-class Store(Protocol):
-    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+class CallStore(Protocol):
+    """Accepted calls. Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
     @property
     def exists(self) -> bool:
@@ -80,9 +70,8 @@ class Store(Protocol):
         Raises `KeyReused` and `StoreFull`.
         """
 
-    async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
-        """Keep all of these, or none: calls, and what else `scheduler.calls.work` knows. Their bytes count to
-        `caller`. Raises `StoreFull`."""
+    async def begin(self, works: Sequence[Work], now: float, caller: str = "") -> None:
+        """Begin all of these, or none. Their bytes count to `caller`. Raises `StoreFull`."""
 
     async def backlogs(self, now: float) -> Mapping[str, Backlog]:
         """Return what waits, by function, and how much of it is due at `now`."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.calls.model import HeaderList, NewCall, Request
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
+from scheduler.work import HeaderList, NewCall, Request, Startable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,11 @@ class Target(Protocol):
     def names(self) -> Collection[str]:
         """What there is, now."""
 
-    def work(self, start: Start) -> object:
-        """What `Store.begin` has to keep for this start; `start.name` is one of `names`. Raises ValueError for a body
-        that it cannot be started with."""
+    def work(self, start: Start) -> Startable:
+        """Return what the store has to begin for this start; `start.name` is one of `names`.
+
+        Raises ValueError for a body that it cannot be started with.
+        """
 
     def begun(self, ids: Collection[str]) -> None:
         """The starts with these ids are on disk: go on with them."""
@@ -50,7 +52,7 @@ class FunctionTarget:
     """Functions: each start is an accepted call."""
 
     def __init__(
-        self, names: Callable[[], Collection[str]], notify: Callable[[], None], store: Store
+        self, names: Callable[[], Collection[str]], notify: Callable[[], None], store: CallStore
     ) -> None:
         self.names = names
         self._notify = notify

@@ -19,9 +19,10 @@ from scheduler.calls.model import Idempotency
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.jobs.decisions import outcome
-from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary, NewJob
+from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary
 from scheduler.jobs.own_function import KEPT, own_definition
-from scheduler.store.sqlite.jobs import JobStore
+from scheduler.jobs.store import JobStore
+from scheduler.work import NewJob, Work
 
 log = logging.getLogger("hearth.jobs")
 
@@ -31,8 +32,8 @@ LOOK_AGAIN = 0.05
 """Seconds until it is looked again whether a task that could not be interrupted is recorded."""
 PRUNE_EVERY = 60.0
 
-Follower = Callable[[JobSummary], Iterable[object]]
-"""What follows from the end of a job, for `Store.begin`. Must not raise."""
+Follower = Callable[[JobSummary], Iterable[Work]]
+"""Says what is begun with the record of a job's end. Must not raise."""
 
 
 class OwnFunctions(Protocol):
@@ -78,7 +79,7 @@ class Jobs:
     ) -> None:
         """`retention`: seconds for which a job is remembered when it has ended."""
         self.store = store
-        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Are given what followers have said when it is on disk."""
         self.on_job_ended: list[Follower] = [call_destination]
         """Say what is begun in the commit that records the end of a job. Set before `start`."""
@@ -275,8 +276,8 @@ class Jobs:
                         await self.forget(id)
 
 
-def call_destination(summary: JobSummary) -> Iterable[object]:
-    """A follower: the call of `on_success` or `on_failure`. A job that was cancelled has none."""
+def call_destination(summary: JobSummary) -> Iterable[Work]:
+    """Return the call of `on_success` or `on_failure`. A job that was cancelled has none."""
     job, definition = summary.job, summary.job.definition
     if summary.status is JobStatus.CANCELLED:
         return ()

@@ -60,24 +60,6 @@ Counts = Mapping[TaskState, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job to be begun. The same `id` is begun once."""
-
-    id: str
-    name: str = ""
-    """Its name in functions.yaml; empty: it has none."""
-    definition: JobDefinition
-    """With `count` or `inputs`."""
-    parallel: int
-    each: bytes | None = None
-    """What every task is given, if the definition has no inputs; None: its index."""
-    depth: int = 0
-    """How many starts led to this one."""
-    context: tuple[tuple[str, str], ...] = ()
-    """What its tasks are told besides, see `CallOverrides.context`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A job that was begun. Times are wall times in seconds."""
 

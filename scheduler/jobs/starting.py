@@ -17,8 +17,9 @@ from scheduler.deploy.images.image_volumes import VolumeRefused
 from scheduler.deploy.registry import Registry
 from scheduler.jobs.decisions import fitting_parallel
 from scheduler.jobs.jobs import Jobs
-from scheduler.jobs.model import Job, NewJob
+from scheduler.jobs.model import Job
 from scheduler.json_steps import loads
+from scheduler.work import NewJob
 
 
 class NotStarted(Exception):
@@ -99,7 +100,7 @@ class JobStarts:
         depth: int = 0,
         context: tuple[tuple[str, str], ...] = (),
     ) -> NewJob:
-        """What `Store.begin` keeps of it."""
+        """Return the job to be begun."""
         assert definition.tasks is not None
         parallel = definition.parallel or self._fitting(definition, definition.tasks)
         return NewJob(

@@ -11,9 +11,9 @@ from scheduler.calls.destinations import is_too_deep, led_too_deep
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.jobs.model import JobSummary
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import EventFault, is_event, of_http
+from scheduler.work import Fire
 from scheduler.workflows.runs import EndedRun
 
 log = logging.getLogger("hearth.triggers")

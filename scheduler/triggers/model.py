@@ -5,49 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 
-from scheduler.calls.shares import EVENTS
 from scheduler.triggers.due import ScheduleState
-
-
-class Outcome(StrEnum):
-    """What came of a fire."""
-
-    STARTED = "started"
-    KNOWN = "known"
-    """The same start was made before: an event came again."""
-    SKIPPED = "skipped"
-    """The start before it had not ended."""
-    MISSED = "missed"
-    """It fell due while nobody looked, and is not made up for."""
-    FAILED = "failed"
-    """There is nothing of the name to be started, or it cannot be started with this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fire:
-    """That a trigger has fired. `work` is begun with its record; None: nothing is."""
-
-    trigger: str
-    cause: str
-    """schedule, event, webhook or hand."""
-    outcome: Outcome
-    kind: str
-    target: str
-    """Name of what it starts."""
-    id: str = ""
-    """Of the start."""
-    detail: str = ""
-    scheduled: float | None = None
-    work: object | None = None
-    sender: str | None = None
-    """Id of the key that has sent its cause, empty for somebody without one; None: the trigger fires by itself."""
-
-    @property
-    def caller(self) -> str:
-        """Whom the bytes of what it starts count to."""
-        return f"trigger:{self.trigger}" if self.sender is None else self.sender + EVENTS
+from scheduler.work import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +36,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptTrigger:
     """One trigger in the store. `definition` as JSON, if it was made over the API."""
 
     name: str

@@ -14,8 +14,9 @@ from scheduler.calls.targets import Target
 from scheduler.definitions.language.timetable import Timetable
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.due import LATE, ScheduleState, decide
-from scheduler.triggers.model import Course, Fire, Outcome
+from scheduler.triggers.model import Course
 from scheduler.triggers.triggers import Triggers
+from scheduler.work import Fire, Outcome
 
 log = logging.getLogger("hearth.triggers")
 

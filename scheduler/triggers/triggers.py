@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.calls.model import HeaderList
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.definitions.language.filters import Filter, match_all
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.store.sqlite.triggers import TriggerStore
 from scheduler.triggers.due import ScheduleState
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Course, Fire, Outcome, start_id
+from scheduler.triggers.model import Course, start_id
 from scheduler.triggers.secret_names import SecretNames
+from scheduler.triggers.store import TriggerStore
 from scheduler.triggers.wire import STRUCTURED, binary_headers, structured
+from scheduler.work import Fire, HeaderList, Outcome, Work
 
 log = logging.getLogger("hearth.triggers")
 
@@ -300,7 +300,7 @@ class Triggers:
         outcomes = await self.carry_out(self.fires_of(event))
         return sum(outcome in (Outcome.STARTED, Outcome.KNOWN) for outcome in outcomes)
 
-    def begun(self, works: Iterable[object]) -> None:
+    def begun(self, works: Iterable[Work]) -> None:
         """What somebody had of `fires_of` is on disk, in a commit of his own."""
         fires = [work for work in works if isinstance(work, Fire)]
         self._begun(fires, [fire.outcome for fire in fires])

@@ -14,9 +14,9 @@ from cloudevents.core.exceptions import BaseCloudEventException, CloudEventValid
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from scheduler.calls.model import HeaderList
 from scheduler.json_steps import dumps, loads
 from scheduler.triggers.event import REQUIRED, Event
+from scheduler.work import HeaderList
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"

@@ -8,8 +8,9 @@ from typing import Any
 
 from scheduler.definitions.language.expressions import ExpressionError, evaluate, is_true, steps_named
 from scheduler.definitions.workflows import ITEM_ROOTS, RUN_ROOTS, StepDefinition, WorkflowDefinition
+from scheduler.work import Body
 from scheduler.workflows.model import StepStatus
-from scheduler.workflows.values import NOTHING, Body, body_of, value_of
+from scheduler.workflows.values import NOTHING, body_of, value_of
 
 MOST_ITEMS = 10_000
 """Items of one `map`."""

@@ -8,7 +8,16 @@ from enum import StrEnum
 
 from scheduler.calls.model import Status
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.workflows.values import NOTHING, Body
+from scheduler.work import Body, Work
+from scheduler.workflows.values import NOTHING
+
+KIND = "run"
+"""Kind of the owner of its calls. The owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
+
+
+def owner_of(run: str, step: str) -> str:
+    """Return the owner of a step's calls."""
+    return f"{KIND}:{run}/{step}"
 
 
 class RunStatus(StrEnum):
@@ -62,19 +71,6 @@ WAITS = StepState()
 
 
 @dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to be begun. The same id is begun once."""
-
-    id: str
-    workflow: str
-    definition: WorkflowDefinition
-    """As it is now: a later change of the file does not change the run."""
-    input: Body
-    depth: int = 0
-    """How many calls and runs led to this one."""
-
-
-@dataclass(frozen=True, slots=True)
 class Opened:
     """A step that begins: what each of its calls is sent."""
 
@@ -102,7 +98,7 @@ class RunEnd:
     output: Body = NOTHING
     error: str | None = None
     detail: str = ""
-    follow: tuple[object, ...] = ()
+    follow: tuple[Work, ...] = ()
     """What is begun together with this record."""
 
 

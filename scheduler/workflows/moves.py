@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from scheduler.store.sqlite.runs import RunStore
 from scheduler.workflows.advance import Close, End, More, Open, advance
 from scheduler.workflows.evaluation import (
     LARGEST_TOGETHER,
@@ -28,6 +27,7 @@ from scheduler.workflows.model import (
     StepState,
     StepStatus,
 )
+from scheduler.workflows.store import RunStore
 from scheduler.workflows.values import NOTHING
 
 

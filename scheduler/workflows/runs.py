@@ -17,9 +17,10 @@ from scheduler.calls.model import Idempotency
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.store.sqlite.runs import RunStore
-from scheduler.workflows.model import NewRun, RunEnd, RunProgress, RunRecord, RunStatus
+from scheduler.work import NewRun, Work
+from scheduler.workflows.model import RunEnd, RunProgress, RunRecord, RunStatus
 from scheduler.workflows.moves import decide
+from scheduler.workflows.store import RunStore
 
 log = logging.getLogger("hearth.durable")
 
@@ -44,8 +45,8 @@ class EndedRun:
     end: RunEnd
 
 
-Follower = Callable[[EndedRun], Iterable[object]]
-"""What follows from the end of a run, for `scheduler.calls.work.begin`. Must not raise."""
+Follower = Callable[[EndedRun], Iterable[Work]]
+"""Says what is begun with the record of a run's end. Must not raise."""
 
 
 class WorkflowRuns:
@@ -64,7 +65,7 @@ class WorkflowRuns:
     ) -> None:
         self.store = store
         self.workflows = workflows
-        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Are given what followers have said when it is on disk."""
         self.followers: list[Follower] = []
         """Say what is begun in the commit that records the end of a run. Set before `start`."""

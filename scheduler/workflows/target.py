@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Collection, Iterable
 
 from scheduler.calls.destinations import call_of, led_too_deep
-from scheduler.calls.model import HeaderList, NewCall
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.workflows.model import NewRun, RunStatus
+from scheduler.work import Body, HeaderList, NewCall, NewRun
+from scheduler.workflows.model import RunStatus
 from scheduler.workflows.runs import EndedRun, WorkflowRuns
-from scheduler.workflows.values import Body, value_of
+from scheduler.workflows.values import value_of
 
 
 class WorkflowTarget:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
 from typing import Any
 
 from scheduler.json_steps import dumps, loads
+from scheduler.work import Body
 
 LARGEST = 8 * 2**20
 """Bytes of one body that an expression can look at, and of one that a step is called with."""
@@ -20,14 +20,6 @@ JSON = "application/json"
 _BINARY = {"content_type", "base64"}
 _GUESSED = ("", "application/x-www-form-urlencoded", "multipart/form-data")
 """Types that clients set when they mean none: such a body is JSON if it parses as that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A body and its content type; empty: none."""
-
-    data: bytes
-    content_type: str
 
 
 NOTHING = Body(b"", "")

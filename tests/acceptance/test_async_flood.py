@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from harness import Gateway, eventually, handler
 
-from scheduler.calls.model import NewCall, Request
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer
+from scheduler.work import NewCall, Request
 
 pytestmark = pytest.mark.engine
 

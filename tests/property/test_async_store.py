@@ -15,22 +15,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scheduler.calls.model import (
-    Claim,
-    Ending,
-    Idempotency,
-    NewCall,
-    Payload,
-    Query,
-    Request,
-    Result,
-    Status,
-)
+from scheduler.calls.model import Claim, Ending, Idempotency, Query, Result, Status
 from scheduler.calls.store import KeyReused, StoreError, StoreFull
 from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides, RetryPolicy
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.schema import MIGRATIONS
 from scheduler.store.sqlite.writer import Writer
+from scheduler.work import NewCall, Payload, Request
 from tests.support.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])
@@ -45,7 +36,7 @@ def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
     return NewCall(f"{number:032x}", function, request, body)
 
 
-async def everything(store: SqliteStore) -> Sequence[Claim]:
+async def everything(store: SqliteCallStore) -> Sequence[Claim]:
     """Lease all that waits."""
     return await store.claim(dict.fromkeys(await store.backlogs(1.0), 9), 1.0)
 
@@ -58,7 +49,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
         self.writer = Writer(self.folder / "calls.db")
-        self.store = SqliteStore(self.writer, LARGE)
+        self.store = SqliteCallStore(self.writer, LARGE)
         self.model: dict[str, dict[str, Any]] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.now = 1000.0
@@ -204,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
     def die_and_start_again(self) -> None:
         self.do(self.store.close())
         self.writer = Writer(self.folder / "calls.db")
-        self.store = SqliteStore(self.writer, LARGE)
+        self.store = SqliteCallStore(self.writer, LARGE)
         leased = [known for known in self.model.values() if known["status"] is Status.RUNNING]
         if self.store.exists:
             assert self.do(self.store.void(self.now)) == len(leased)
@@ -244,7 +235,7 @@ def file(tmp_path: Path) -> Path:
 
 
 async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(0), 0.0, Idempotency("me", "k", b"1", 60))
     before = store.commits
     again = store.accept(call(500), 0.0, Idempotency("me", "k", b"2", 60))
@@ -255,7 +246,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
     assert len((await store.page(Query(limit=1000))).records) == 300
     await store.close()
 
-    store = SqliteStore(Writer(file.with_name("other.db")), LARGE)
+    store = SqliteCallStore(Writer(file.with_name("other.db")), LARGE)
     before = store.commits
     await asyncio.gather(*(store.accept(call(n), 0.0) for n in range(300)))
     assert store.commits - before < 30
@@ -263,7 +254,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
 
 
 async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file: Path) -> None:
-    store = SqliteStore(Writer(file), 400_000)
+    store = SqliteCallStore(Writer(file), 400_000)
     accepted = 0
     with pytest.raises(StoreFull):
         while True:
@@ -279,7 +270,7 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
 
 
 async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     (claim,) = await everything(store)
     await store.finish([Ending(claim.call.id, Status.DEAD, 1)], 10.0)
@@ -292,7 +283,7 @@ async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(
 
 
 async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     assert (await store.accept(call(2), 59.0, Idempotency("me", "k", b"1", 60))).id == call(1).id
     assert (await store.accept(call(3), 59.0, Idempotency("you", "k", b"2", 60))).id == call(3).id
@@ -301,7 +292,7 @@ async def test_a_key_is_free_again_when_its_time_is_over_and_callers_do_not_meet
 
 
 async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     claims = await everything(store)
     await store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
@@ -314,7 +305,7 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -
     newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     newer.close()
     before = file.read_bytes()
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     with pytest.raises(StoreError, match="use the newer program, or another data folder"):
         await store.accept(call(1), 0.0)
     await store.close()
@@ -326,21 +317,21 @@ async def test_a_file_of_a_newer_program_is_refused_and_left_alone(file: Path) -
 
 async def test_a_file_that_is_no_database_is_told(file: Path) -> None:
     file.write_bytes(b"no database at all" * 1000)
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     with pytest.raises(StoreError, match="not a database"):
         await store.show("1")
     await store.close()
 
 
 async def test_only_its_owner_can_read_the_file(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     assert {f.stat().st_mode & 0o077 for f in file.parent.iterdir()} == {0}
     await store.close()
 
 
 async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
+    store = SqliteCallStore(Writer(file), LARGE)
     policy = RetryPolicy(attempts=20, on=frozenset({"crash", "500"}))
     overrides = CallOverrides(policy, 1.5, (("Task-Index", "3"),))
     part = call(1)._replace(owner="job:a", part="3", overrides=overrides)
@@ -364,8 +355,8 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
 
 
 async def test_what_nobody_can_begin_leaves_nothing_begun(file: Path) -> None:
-    store = SqliteStore(Writer(file), LARGE)
-    with pytest.raises(TypeError, match="str is nothing that can be begun"):
+    store = SqliteCallStore(Writer(file), LARGE)
+    with pytest.raises(AssertionError, match="a job"):
         await store.begin([call(1), "a job"], 0.0)
     assert (await store.page(Query())).records == []
     await store.close()
@@ -401,7 +392,7 @@ async def test_a_file_of_the_version_before_is_counted_when_it_is_opened(file: P
     before.commit()
     before.close()
     writer = Writer(file)
-    store = SqliteStore(writer, LARGE)
+    store = SqliteCallStore(writer, LARGE)
     assert await writer.do(counted) == await writer.do(recounted) > 10**7
     await writer.do(lambda db: db.execute("UPDATE runs SET ended = 9"))
     assert await store.purge(9.0) == 0

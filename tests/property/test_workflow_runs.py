@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.store.sqlite.calls import SqliteStore
-from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.writer import Writer
+from scheduler.work import NewRun
 from scheduler.workflows.advance import Close, End, More, Open, advance
-from scheduler.workflows.model import WAITS, NewRun, RunStatus, StepState, StepStatus
+from scheduler.workflows.model import WAITS, RunStatus, StepState, StepStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.values import body_of
 from tests.support.store_recount import counted, recounted
@@ -165,8 +166,8 @@ class Gateway:
 
     def put_together(self) -> None:
         self.writer = Writer(self.file)
-        self.calls = SqliteStore(self.writer, 2**30)
-        self.runs = RunStore(self.writer, self.calls.room)
+        self.calls = SqliteCallStore(self.writer, 2**30)
+        self.runs = SqliteRunStore(self.writer, self.calls.room)
 
     async def check_counted(self) -> None:
         """What a run and its calls count with is what is there of them."""

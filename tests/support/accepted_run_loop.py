@@ -21,16 +21,17 @@ from pool.supervise import Supervisor
 from pool.transport.connection import HttpConnection
 from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
-from scheduler.calls.model import NewCall, Request, Status
+from scheduler.calls.model import Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.worker import Worker
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
 from scheduler.triggers.wire import binary_headers
+from scheduler.work import NewCall, Request
 from tests.support.warm_call_loop import ANSWER, Link, Transport, WarmCall
 
 SLOTS = 16
@@ -83,7 +84,7 @@ class AcceptedRuns:
         self.edge = WarmCall(ManySlots, SLOTS)
         self.metrics = Metrics()
         self.writer = Writer(file)
-        self.store = SqliteStore(self.writer, 2**30)
+        self.store = SqliteCallStore(self.writer, 2**30)
         self._clock = LoopClock()
         plan = FunctionPlan(RetryPolicy(attempts=1), SLOTS, exec_seconds=0.000123)
         self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)

@@ -27,7 +27,7 @@ from pool.engine.memory import MemoryEngine
 from pool.instance import Instance
 from pool.states import State
 from pool.workload import Workload
-from scheduler.calls.model import Ending, NewCall, Payload, Request, Result, Status
+from scheduler.calls.model import Ending, Result, Status
 from scheduler.definitions.brokers import BrokerDefinition, RedisStream
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
@@ -35,9 +35,9 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Limits
-from scheduler.jobs.model import JobStatus, NewJob, TaskState
-from scheduler.workflows.model import Changes, Closed, NewRun, RunEnd, RunStatus, StepStatus
-from scheduler.workflows.values import Body
+from scheduler.jobs.model import JobStatus, TaskState
+from scheduler.work import Body, NewCall, NewJob, NewRun, Payload, Request
+from scheduler.workflows.model import Changes, Closed, RunEnd, RunStatus, StepStatus
 
 PIECE = 64 * 1024
 """Bytes of a body that come at once, as a server reads them."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from scheduler.store.sqlite.rows.begin_rows import INPUT_BYTES
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
-from scheduler.store.sqlite.rows.job_rows import INPUT_BYTES
 
 REQUEST = f"{ROW_BYTES} + length(head) + length(requests.body) + length(terms) + coalesce(asked.bytes, 0)"
 RESULT = "length(headers) + length(results.body) + length(log) + coalesce(told.bytes, 0)"

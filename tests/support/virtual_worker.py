@@ -14,12 +14,13 @@ from pool.clock import VirtualClock, wake
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.destinations import Destinations
-from scheduler.calls.model import Claim, NewCall, Query, Record, Request, Result, Status
+from scheduler.calls.model import Claim, Query, Record, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
 from scheduler.calls.running.worker import Worker
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.writer import Joint, Operation, T, U, Writer
+from scheduler.work import NewCall, Request
 
 LARGE = 2**30
 RETENTION = 1000.0
@@ -88,7 +89,7 @@ class World:
         """What one process is. Its worker is to be started."""
         self.metrics = Metrics()
         self.writer = WatchedWriter(self.file)
-        self.store = SqliteStore(self.writer, LARGE)
+        self.store = SqliteCallStore(self.writer, LARGE)
         self.supervisor = Supervisor(self.clock, self.metrics)
         self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, RETENTION)
         self.worker.run = lambda claim, ended: TaskRun(self.run(claim), ended)

@@ -24,14 +24,15 @@ from gateway.invoke.methods import check_method
 from gateway.memory.reservation import reservation_of
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.calls.model import NewCall, Payload, Record, Request
+from scheduler.calls.model import Record
 from scheduler.calls.running.worker import Worker
-from scheduler.calls.store import LARGEST_KEPT, KeyReused, Store, StoreError
+from scheduler.calls.store import LARGEST_KEPT, CallStore, KeyReused, StoreError
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.work import NewCall, Payload, Request
 
 NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
 """What belongs to the request that was accepted, and not to the run."""
@@ -45,7 +46,7 @@ class AcceptEndpoint:
         endpoint: InvokeEndpoint,
         registry: Registry,
         dispatcher: Dispatcher,
-        store: Store,
+        store: CallStore,
         worker: Worker,
         clock: Clock,
         metrics: Metrics,

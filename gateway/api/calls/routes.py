@@ -26,7 +26,7 @@ from gateway.http.pieces import in_time
 from gateway.http.problems import Problem
 from scheduler.calls import model
 from scheduler.calls.model import Page, Record, Status
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 
 STORE = problem_responses("store-failed")
 NOT_FOUND = problem_responses("not-found", "store-failed")
@@ -47,7 +47,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["async"])
 
 
-async def find_call(calls: Store, id: str) -> Record:
+async def find_call(calls: CallStore, id: str) -> Record:
     """Return an accepted call that the caller may see. Raises `Problem`."""
     record = await calls.show(id) if calls.exists else None
     if record is None or not CURRENT.get().may_name(record.function):
@@ -55,7 +55,7 @@ async def find_call(calls: Store, id: str) -> Record:
     return record
 
 
-async def find_own_call(calls: Store, id: str) -> Record:
+async def find_own_call(calls: CallStore, id: str) -> Record:
     """Return an accepted call that the caller may decide about. Raises `Problem`."""
     record = await find_call(calls, id)
     if not CURRENT.get().may_invoke(record.function):
@@ -63,7 +63,7 @@ async def find_own_call(calls: Store, id: str) -> Record:
     return record
 
 
-async def page_of_calls(calls: Store, query: model.Query) -> Response:
+async def page_of_calls(calls: CallStore, query: model.Query) -> Response:
     """Return a page of the accepted calls that the caller may see."""
     if not calls.exists:
         return await invocations_response(Page((), None))

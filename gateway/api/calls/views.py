@@ -12,7 +12,8 @@ from gateway.api.views import NEXT_PAGE, moment
 from gateway.http.answer_headers import response_headers
 from gateway.http.pieces import page_response
 from scheduler.calls.callbacks import CallbackRecord, CallbackStatus
-from scheduler.calls.model import HeaderList, Page, Phases, Record, Result, Status
+from scheduler.calls.model import Page, Phases, Record, Result, Status
+from scheduler.work import HeaderList
 
 
 class PhasesView(BaseModel):

@@ -13,7 +13,7 @@ from gateway.api.dependencies import AllParts
 from gateway.api.functions.views import HealthView
 from pool.observe.metrics import Metrics, label_of
 from pool.workload import is_private
-from scheduler.calls.store import Store, StoreError
+from scheduler.calls.store import CallStore, StoreError
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
@@ -51,7 +51,7 @@ async def read_metrics(parts: AllParts) -> Response:
     return Response(b"".join(text), media_type=CONTENT_TYPE_LATEST)
 
 
-async def export_backlog(calls: Store, metrics: Metrics) -> None:
+async def export_backlog(calls: CallStore, metrics: Metrics) -> None:
     """Set the metrics of accepted calls that wait or run: they are counted when somebody looks."""
     for reason, refused in calls.refusals.items():
         metrics.store_reads_refused.labels(reason).value = refused

@@ -11,7 +11,7 @@ from gateway.api.dependencies import AllParts, CallsPart, LogsPart
 from gateway.api.functions.instances import NOT_FOUND, InstanceId, find_instance
 from gateway.http.problems import Problem
 from pool.engine.base import EngineError
-from scheduler.calls.store import Store
+from scheduler.calls.store import CallStore
 
 INSTANCE_LOG_BYTES = 64 * 1024
 """Bound of an instance's log in an answer: the latest are what somebody looks for."""
@@ -48,7 +48,7 @@ async def read_invocation_log(id: InvocationId, logs: LogsPart, calls: CallsPart
     return Response(log, media_type="text/plain; charset=utf-8")
 
 
-async def kept_log(calls: Store, id: str) -> bytes | None:
+async def kept_log(calls: CallStore, id: str) -> bytes | None:
     """Return what an accepted call had printed when it was recorded last, or None if it was not accepted."""
     if await calls.show(id) is None:
         return None

@@ -15,8 +15,8 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import each_piece
 from scheduler.definitions.triggers import TriggerDefinition, Webhook
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
+from scheduler.work import Fire
 
 MESSAGE: dict[str, Any] = {
     "requestBody": {

@@ -17,9 +17,9 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import whole_document
 from scheduler.calls.store import StoreError
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
 from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http
+from scheduler.work import Fire
 
 LARGEST_EVENTS = 6 * 2**20
 """Bytes of one event, or of one batch."""

@@ -25,9 +25,9 @@ from gateway.http.pieces import json_response, list_response, unhurried
 from gateway.http.problems import Problem
 from gateway.invoke.body import whole_body, whole_document
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
 from scheduler.triggers.model import FireRecord
 from scheduler.triggers.schedules import Schedules
+from scheduler.triggers.store import FIRES_KEPT
 from scheduler.triggers.triggers import Triggers
 
 LARGEST_DEFINITION = 512 * 1024

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from gateway.api.views import moment
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.triggers.model import Fire, FireRecord, Outcome
+from scheduler.triggers.model import FireRecord
+from scheduler.work import Fire, Outcome
 
 PLACES = {"function": "/invocations/{}", "job": "/jobs/{}", "workflow": "/runs/{}"}
 """Where it is seen how a start stands, by kind."""

@@ -8,7 +8,7 @@ from fastapi import Response
 
 from gateway.api.openapi import problem_responses
 from gateway.http.answer_headers import response_headers
-from scheduler.workflows.values import Body
+from scheduler.work import Body
 
 NOT_DRAWN = problem_responses("not-found", "store-failed", "busy")
 PICTURE: dict[int | str, dict[str, Any]] = {

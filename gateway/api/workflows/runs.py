@@ -27,8 +27,7 @@ from gateway.http.problems import Problem
 from scheduler.calls import model
 from scheduler.calls.model import EMPTY_PAGE
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.store.sqlite.rows.run_rows import owner_of
-from scheduler.workflows.model import RunQuery, RunRecord, RunStatus
+from scheduler.workflows.model import RunQuery, RunRecord, RunStatus, owner_of
 from scheduler.workflows.runs import WorkflowRuns
 
 NO_RUN = problem_responses("not-found", "store-failed")

@@ -10,7 +10,8 @@ from itertools import islice
 from pool.clock import Clock, Timer, wake
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Claim, Ending, Result, Status
-from scheduler.calls.store import Store, StoreError, StoreFull
+from scheduler.calls.store import CallStore, StoreError, StoreFull
+from scheduler.work import Work
 
 log = logging.getLogger("hearth.durable")
 
@@ -25,8 +26,8 @@ STORE_RETRY = 1.0
 """Seconds until the store is asked again after it has failed."""
 FAILING = 3
 """Ends that cannot be written one by one, after which the store is taken to fail for all."""
-Follower = Callable[[Claim, Ending], Iterable[object]]
-"""What follows from the end of a call, for `Store.begin`. Must not raise."""
+Follower = Callable[[Claim, Ending], Iterable[Work]]
+"""Says what is begun with the record of a call's end. Must not raise."""
 Run = tuple[Claim, Ending]
 
 
@@ -34,7 +35,9 @@ class Recorder:
     """One a worker. `recorded` is told of every end that was given to it, once, and whether it is on disk. Must not
     raise."""
 
-    def __init__(self, store: Store, clock: Clock, recorded: Callable[[Sequence[Run], bool], None]) -> None:
+    def __init__(
+        self, store: CallStore, clock: Clock, recorded: Callable[[Sequence[Run], bool], None]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._recorded = recorded

@@ -17,9 +17,10 @@ from scheduler.calls.policy import ending_of, has_expired
 from scheduler.calls.running.fairness import Lane, in_hand, next_to_run, places, share
 from scheduler.calls.running.recorder import STORE_RETRY, Follower, Recorder
 from scheduler.calls.running.running import Run, Runner, faulty
-from scheduler.calls.store import MOST_BYTES, Store, StoreError
+from scheduler.calls.store import MOST_BYTES, CallStore, StoreError
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.language.call_overrides import RetryPolicy
+from scheduler.work import Work
 
 log = logging.getLogger("hearth.durable")
 
@@ -71,7 +72,7 @@ class Worker:
 
     def __init__(
         self,
-        store: Store,
+        store: CallStore,
         clock: Clock,
         metrics: Metrics,
         plan_of: Callable[[str], Plan],
@@ -89,7 +90,7 @@ class Worker:
         self._recorder = Recorder(store, clock, self._recorded)
         self.followers: list[Follower] = self._recorder.followers
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
-        self.on_followed: list[Callable[[Sequence[object]], None]] = []
+        self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
         self._lanes: dict[str, Lane] = {}
         """Of the functions that have calls leased."""

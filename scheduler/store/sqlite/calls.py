@@ -1,4 +1,4 @@
-"""The store in one SQLite file (write-ahead log, fsync at each commit). The verbs are those of `Store`."""
+"""The store in one SQLite file (write-ahead log, fsync at each commit). Its verbs are those of `CallStore`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ from functools import partial
 from typing import TypeVar
 
 from scheduler.calls import shares
-from scheduler.calls.model import (
-    Backlog,
-    Claim,
-    Ending,
-    Idempotency,
-    NewCall,
-    Page,
-    Query,
-    Record,
-    Result,
-    Status,
-)
+from scheduler.calls.model import Backlog, Claim, Ending, Idempotency, Page, Query, Record, Result, Status
 from scheduler.calls.store import StoreBusy, StoreError, StoreFull, StoreUse
-from scheduler.calls.work import begin
 from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,
@@ -33,16 +21,18 @@ from scheduler.store.sqlite.rows import (
     piece_rows,
     start_keys,
 )
+from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import AGAIN, FORGETTABLE, FREE
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Operation, Writer
+from scheduler.work import RESULTS, NewCall, Work
 
 T = TypeVar("T")
 PIECES_AT_ONCE = 32
 """Pieces that wait for a commit at once: more of them would make it, and the write-ahead log, too large."""
 
 
-class SqliteStore:
+class SqliteCallStore:
     """Accepted calls in a file. `max_bytes` is how many bytes it may keep, of all that lies in that file."""
 
     def __init__(self, writer: Writer, max_bytes: int) -> None:
@@ -89,12 +79,12 @@ class SqliteStore:
     async def claim(self, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
         return await self._writer.do(partial(claim_rows.claim, wanted=wanted, now=now))
 
-    async def begin(self, works: Sequence[object], now: float, caller: str = "") -> None:
+    async def begin(self, works: Sequence[Work], now: float, caller: str = "") -> None:
         def operation(db: sqlite3.Connection) -> None:
             self.room.make(db)
             number = self.room.caller(db, caller)
             for work in works:
-                begin(work, db, now, number)
+                begin(db, work, now, number)
             self.room.admit(db, number, 0)
 
         await self._writer.do(operation)
@@ -128,7 +118,7 @@ class SqliteStore:
                 (call,),
             ).fetchone()
             # With its call it counts to a run or job; else it can be forgotten as soon as the call has ended.
-            number = caller if owner else self.room.caller(db, name + shares.RESULTS)
+            number = caller if owner else self.room.caller(db, name + RESULTS)
             self.room.admit(db, number, expected)
             return piece_rows.begin(db, number, expected)
 

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from scheduler.calls.model import Idempotency, Page
-from scheduler.calls.shares import RUNS
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.store.sqlite.rows import run_end_rows, run_rows, start_keys
+from scheduler.store.sqlite.rows import begin_rows, run_end_rows, run_rows, start_keys
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
-from scheduler.workflows.model import Changes, NewRun, RunEnd, RunProgress, RunQuery, RunRecord, StepRecord
-from scheduler.workflows.values import Body
+from scheduler.work import RUNS, Body, NewRun
+from scheduler.workflows.model import KIND, Changes, RunEnd, RunProgress, RunQuery, RunRecord, StepRecord
 
 
-class RunStore:
-    """Each verb is atomic and on disk when it returns. All raise `StoreError`."""
+class SqliteRunStore:
+    """Workflow runs in the file of the accepted calls. Its verbs are those of `RunStore`."""
 
     def __init__(self, writer: Writer, room: Room) -> None:
         self._writer = writer
@@ -29,15 +28,12 @@ class RunStore:
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
         return self._writer.file.exists
 
     async def begin(
         self, run: NewRun, now: float, key: Idempotency | None = None, caller: str = ""
     ) -> RunRecord:
-        """Keep a run whose bytes count to `caller`. With a known idempotency key the run of this workflow that it
-        was first used for, unless that is forgotten. Raises `KeyReused` and `StoreFull`."""
-        scope = f"{run_rows.KIND}:{run.workflow}"
+        scope = f"{KIND}:{run.workflow}"
 
         def operation(db: sqlite3.Connection) -> RunRecord:
             if (
@@ -50,7 +46,7 @@ class RunStore:
                 wanted = 2 * (len(run.input.data) + ROW_BYTES)
                 number = self._room.caller(db, caller + RUNS)
                 self._room.admit(db, number, wanted, direct=True)
-                run_rows.insert(run, db, now, number)
+                begin_rows.begin_run(db, run, now, number)
             if key is not None:
                 start_keys.remember(db, scope, key, run.id, now)
             record = run_rows.show(db, run.id)
@@ -60,13 +56,9 @@ class RunStore:
         return await self._writer.do(operation)
 
     async def progress(self, id: str) -> RunProgress | None:
-        """What a run's next moves follow from; None: there is no such run, or it has ended."""
         return await self._writer.do(partial(run_rows.progress, id=id))
 
     async def apply(self, id: str, changes: Changes, revision: int, now: float) -> bool:
-        """Write what was decided of a run, all of it; False: it was ended or resumed by hand meanwhile, and nothing
-        was written. Raises `StoreFull`."""
-
         def operation(db: sqlite3.Connection) -> bool:
             if not run_rows.apply(db, id, changes, revision, now):
                 return False
@@ -79,11 +71,6 @@ class RunStore:
         return await self._writer.do(operation)
 
     async def give_up(self, record: RunRecord, end: RunEnd, now: float) -> bool:
-        """End a run about which nothing can be decided, or of which no more can be kept.
-
-        Returns whether it was as in `record`; else nothing is written. Raises `StoreFull`.
-        """
-
         def operation(db: sqlite3.Connection) -> bool:
             given_up = run_end_rows.give_up(db, record, end, now)
             if given_up and end.follow:
@@ -93,12 +80,9 @@ class RunStore:
         return await self._writer.do(operation)
 
     async def show(self, id: str) -> RunRecord | None:
-        """One run; None: there is none."""
         return await self._writer.read(partial(run_rows.show, id=id))
 
     async def steps(self, record: RunRecord) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
-        """What a run was begun with, and its steps that were begun or have ended; None: it is forgotten."""
-
         def operation(db: sqlite3.Connection) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
             if run_rows.show(db, record.id) is None:
                 return None
@@ -107,37 +91,27 @@ class RunStore:
         return await self._writer.read_many(operation)
 
     async def page(self, query: RunQuery) -> Page[RunRecord]:
-        """Return runs, newest first."""
         return await self._writer.read_many(partial(run_rows.list_runs, query=query))
 
     async def input(self, id: str) -> Body | None:
-        """What a run was begun with."""
         return await self._writer.do(partial(run_rows.body, id=id, which="input"))
 
     async def output(self, id: str) -> Body | None:
-        """What a run has answered; None: nothing (yet)."""
         return await self._writer.read(partial(run_rows.body, id=id, which="output"))
 
     async def answers(self, id: str, step: str, most: int) -> Sequence[Body | None] | None:
-        """What each call of a step has answered, in order, None where it has not succeeded. None altogether: they
-        have over `most` bytes."""
         return await self._writer.do(partial(run_rows.answers, id=id, step=step, most=most))
 
     async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
-        """The number, error and detail of the first call of a step that has failed."""
         return await self._writer.do(partial(run_rows.first_failure, id=id, step=step))
 
     async def unfinished(self) -> Sequence[str]:
-        """The ids of all runs that have not ended, the oldest first."""
         return await self._writer.do(run_rows.unfinished)
 
     async def cancel(self, id: str, now: float) -> tuple[RunRecord | None, Sequence[str]]:
-        """End a run that goes on. What it was, and the ids of its calls that are to be interrupted."""
         return await self._writer.do(partial(run_end_rows.cancel, id=id, now=now))
 
     async def resume(self, id: str) -> RunRecord | None:
-        """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
-
         def operation(db: sqlite3.Connection) -> RunRecord | None:
             record = run_end_rows.resume(db, id)
             if record is not None and record.status.ended:
@@ -147,13 +121,9 @@ class RunStore:
         return await self._writer.do(operation)
 
     async def forget(self, id: str) -> bool:
-        """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it
-        is."""
         return await self._writer.do(partial(run_end_rows.forget, id=id))
 
     async def prune(self, before: float) -> int:
-        """Forget runs that ended before this, and, while the store is over its size, the oldest that have ended. A
-        bounded number at a time; how many they were."""
         return await self._writer.do(
             lambda db: run_end_rows.prune(db, before if self._room.has_room(db) else math.inf)
         )

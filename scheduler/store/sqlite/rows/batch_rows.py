@@ -14,10 +14,10 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from scheduler.calls.model import Ending, NewCall, Payload, Record, Status
-from scheduler.calls.work import begin
+from scheduler.calls.model import Ending, Record, Status
 from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import (
     ROW_BYTES,
     as_kept,
@@ -26,6 +26,7 @@ from scheduler.store.sqlite.rows.call_rows import (
     phases_to_json,
     request_head,
 )
+from scheduler.work import NewCall, Payload
 
 SUCCESS = Status.SUCCEEDED
 SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -129,7 +130,7 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) ->
     for ending in following:
         (caller,) = db.execute("SELECT caller FROM invocations WHERE id = ?", (ending.id,)).fetchone()
         for work in ending.follow:
-            begin(work, db, now, caller)
+            begin(db, work, now, caller)
     return recorded
 
 

@@ -9,21 +9,11 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from scheduler.calls.model import (
-    HeaderList,
-    Idempotency,
-    NewCall,
-    Payload,
-    Phases,
-    Record,
-    Request,
-    Result,
-    Status,
-)
+from scheduler.calls.model import Idempotency, Phases, Record, Result, Status
 from scheduler.calls.store import KeyReused
-from scheduler.calls.work import begin
 from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
+from scheduler.work import HeaderList, NewCall, Payload, Request
 
 COLUMNS = (
     "seq, id, function, status, attempts, accepted, due, started, ended, error, detail, blame, owner, part,"
@@ -159,12 +149,6 @@ def new_record(seq: int, call: NewCall, now: float) -> Record:
         owner=call.owner,
         part=call.part,
     )
-
-
-@begin.register
-def _begin_call(work: NewCall, db: sqlite3.Connection, now: float, caller: int) -> None:
-    if show(db, work.id) is None:  # else it was begun before
-        insert(db, work, now, caller)
 
 
 def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
 
-from scheduler.calls.model import Backlog, Claim, NewCall, Payload, Request
+from scheduler.calls.model import Backlog, Claim
 from scheduler.calls.store import MOST_BYTES
 from scheduler.definitions.language.call_overrides import overrides_from_json
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import read_head
+from scheduler.work import NewCall, Payload, Request
 
 ENOUGH_DUE = 512
 """Calls of one function that are counted as due, at most: more are never leased at once."""

@@ -12,36 +12,25 @@ import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from scheduler.calls.model import NewCall, Page, Record, Request, Status
-from scheduler.calls.work import begin
+from scheduler.calls.model import Page, Record, Status
 from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
 from scheduler.jobs.decisions import Stand, next_step, window_of
-from scheduler.jobs.model import (
-    Counts,
-    Job,
-    JobQuery,
-    JobStatus,
-    NewJob,
-    TaskState,
-    own_function,
-    task_state,
-)
-from scheduler.json_steps import dumps
+from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState, own_function, task_state
+from scheduler.jobs.store import Advanced
 from scheduler.store.sqlite.rows import call_rows
+from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import AGAIN, COLUMNS
 from scheduler.store.sqlite.rows.list_rows import NEWEST
+from scheduler.work import NewCall, Request, Work
 
 log = logging.getLogger("hearth.jobs")
 
 JOB_COLUMNS = (
     "seq, id, name, definition, status, count, parallel, begun, created, ended, depth, context, counts"
 )
-INPUT_BYTES = 32
-"""Bytes that an input counts with beside its own: its row."""
 OWNED = "owner = ? AND owner != ''"
 LAST_PART = ":"
 """Is behind every index, which are digits."""
@@ -54,62 +43,6 @@ NOTED_AT_ONCE = 5000
 """Tasks that one transaction notes to be run again, or whose notes and inputs it forgets: others wait meanwhile."""
 FORGOTTEN_AT_ONCE = 500
 """Tasks that one transaction forgets: those who wait for the next one wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Advanced:
-    """What one step has come to: tasks that were queued, and whether all of them have ended."""
-
-    job: Job
-    queued: int
-    ends: bool
-    counts: Counts | None = None
-    """Of a job that ends: its tasks by state."""
-
-
-@begin.register
-def _begin_job(work: NewJob, db: sqlite3.Connection, now: float, caller: int) -> None:
-    if show(db, work.id) is not None:  # it was begun before
-        return
-    definition = work.definition
-    assert definition.tasks is not None
-    kept = definition.model_dump(mode="json", exclude={"inputs", "volumes"}, exclude_unset=True)
-    if definition.volumes:
-        kept["volumes"] = [
-            f"{mount.source}:{mount.target}:{'ro' if mount.read_only else 'rw'}"
-            for mount in definition.volumes
-        ]
-    as_text = definition.image is not None
-    inputs = [body_of(value, as_text) for value in definition.inputs or ()]
-    text = json.dumps(kept)
-    size = call_rows.ROW_BYTES + len(text) + len(work.each or b"") + sum(len(b) + INPUT_BYTES for b in inputs)
-    seq = db.execute(
-        "INSERT INTO jobs (id, name, definition, status, count, parallel, each, created, depth, context, caller,"
-        " bytes) VALUES (?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            work.id,
-            work.name,
-            text,
-            definition.tasks,
-            work.parallel,
-            work.each,
-            now,
-            work.depth,
-            json.dumps(work.context),
-            caller,
-            size,
-        ),
-    ).lastrowid
-    db.executemany(
-        "INSERT INTO job_inputs VALUES (?, ?, ?)", ((seq, index, body) for index, body in enumerate(inputs))
-    )
-
-
-def body_of(value: object, as_text: bool) -> bytes:
-    """An input as a task's request has it: JSON. `as_text`: text is sent as it is, for commands read no JSON."""
-    if as_text and isinstance(value, str):
-        return value.encode(errors="replace")
-    return dumps(value, ensure_ascii=False, errors="backslashreplace")
 
 
 def show(db: sqlite3.Connection, id: str) -> Job | None:
@@ -273,7 +206,7 @@ def _queue_again(db: sqlite3.Connection, job: Job, number: int, now: float) -> N
 
 
 def end(
-    db: sqlite3.Connection, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[object], now: float
+    db: sqlite3.Connection, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[Work], now: float
 ) -> bool:
     """Record that a job has ended, and begin what follows from it. False: it had ended before."""
     ended = db.execute(
@@ -282,7 +215,7 @@ def end(
     ).rowcount
     if ended:
         for work in follow:
-            begin(work, db, now, caller_of(db, job))
+            begin(db, work, now, caller_of(db, job))
     return bool(ended)
 
 

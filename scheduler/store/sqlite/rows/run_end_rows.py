@@ -5,19 +5,10 @@ from __future__ import annotations
 
 import sqlite3
 
-from scheduler.calls.work import begin
+from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import as_kept
-from scheduler.store.sqlite.rows.run_rows import (
-    FAILED,
-    KIND,
-    OF_STEP,
-    caller_of,
-    definition,
-    let_go,
-    owner_of,
-    show,
-)
-from scheduler.workflows.model import RunEnd, RunRecord, RunStatus, StepStatus
+from scheduler.store.sqlite.rows.run_rows import FAILED, OF_STEP, caller_of, definition, let_go, show
+from scheduler.workflows.model import KIND, RunEnd, RunRecord, RunStatus, StepStatus, owner_of
 
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 UNENDED = "status IN ('queued', 'held', 'running')"
@@ -49,7 +40,7 @@ def give_up(db: sqlite3.Connection, record: RunRecord, end: RunEnd, now: float) 
         )
         let_go(db, OWNED, _owners(record.id), now)
         for work in end.follow:
-            begin(work, db, now, caller_of(db, record))
+            begin(db, work, now, caller_of(db, record))
     return bool(ended)
 
 

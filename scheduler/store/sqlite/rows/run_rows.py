@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from scheduler.calls.model import NewCall, Page, Request, Status
-from scheduler.calls.work import begin
+from scheduler.calls.model import Page, Status
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.rows import call_rows, piece_rows
-from scheduler.store.sqlite.rows.call_rows import AGAIN, ROW_BYTES, as_kept
+from scheduler.store.sqlite.rows.begin_rows import begin
+from scheduler.store.sqlite.rows.call_rows import AGAIN, as_kept
 from scheduler.store.sqlite.rows.list_rows import NEWEST
+from scheduler.work import Body, NewCall, Request
 from scheduler.workflows.model import (
     Changes,
     Closed,
-    NewRun,
     Opened,
     RunProgress,
     RunQuery,
@@ -28,11 +28,9 @@ from scheduler.workflows.model import (
     StepRecord,
     StepState,
     StepStatus,
+    owner_of,
 )
-from scheduler.workflows.values import Body
 
-KIND = "run"
-"""Kind of owner; the owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
 MOST_LOOKED_AT = 1000
 """Runs that one page looks at: the names of a run's functions may be many, and are read to see who may know of it."""
@@ -41,44 +39,6 @@ FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s 
 OF_STEP = "owner = ? AND owner != ''"
 CALLS = f"FROM invocations WHERE {OF_STEP}"
 """Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
-
-
-def owner_of(run: str, step: str) -> str:
-    """The owner of a step's calls."""
-    return f"{KIND}:{run}/{step}"
-
-
-# -- beginning ------------------------------------------------------------------------------------------------
-
-
-@begin.register
-def insert(run: NewRun, db: sqlite3.Connection, now: float, caller: int) -> None:
-    """Begin a run whose bytes count to a caller; one whose id was begun before is left as it is."""
-    functions = json.dumps(run.definition.functions())
-    text = run.definition.model_dump_json(exclude_unset=True)  # rules look at what was set
-    row = db.execute(
-        "INSERT INTO runs (id, workflow, status, functions, started, depth, caller, bytes)"
-        " VALUES (?, ?, 'running', ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        (
-            run.id,
-            run.workflow,
-            functions,
-            now,
-            run.depth,
-            caller,
-            ROW_BYTES + len(text) + len(run.input.data),
-        ),
-    )
-    if row.rowcount:
-        db.execute(
-            "INSERT INTO run_data (seq, definition, input, input_type) VALUES (?, ?, ?, ?)",
-            (
-                row.lastrowid,
-                text,
-                run.input.data,
-                run.input.content_type,
-            ),
-        )
 
 
 # -- reading --------------------------------------------------------------------------------------------------
@@ -273,7 +233,7 @@ def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now:
             (end.output.data, end.output.content_type, record.seq),
         )
         for work in end.follow:
-            begin(work, db, now, caller_of(db, record))
+            begin(db, work, now, caller_of(db, record))
     return True
 
 

@@ -6,48 +6,9 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from scheduler.calls.work import begin
 from scheduler.triggers.due import ScheduleState
-from scheduler.triggers.model import Course, Fire, FireRecord, Kept, Outcome
-
-FIRES_KEPT = 100
-"""Of one trigger: the latest."""
-
-
-def fire(db: sqlite3.Connection, fire: Fire, now: float, caller: int) -> Outcome:
-    """Record a fire, and begin what it starts, whose bytes count to a caller. What was begun before is left as it
-    is, and not recorded again."""
-    if fire.work is not None:
-        before = db.total_changes
-        begin(fire.work, db, now, caller)
-        if db.total_changes == before:
-            return Outcome.KNOWN
-    db.execute(
-        "INSERT INTO fires (trigger_name, at, cause, outcome, kind, target, id, detail, scheduled)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            fire.trigger,
-            now,
-            fire.cause,
-            fire.outcome,
-            fire.kind,
-            fire.target,
-            fire.id,
-            fire.detail,
-            fire.scheduled,
-        ),
-    )
-    db.execute(
-        "DELETE FROM fires WHERE trigger_name = ? AND seq <= (SELECT seq FROM fires WHERE trigger_name = ?"
-        " ORDER BY seq DESC LIMIT 1 OFFSET ?)",
-        (fire.trigger, fire.trigger, FIRES_KEPT),
-    )
-    return fire.outcome
-
-
-@begin.register
-def _begin_fire(work: Fire, db: sqlite3.Connection, now: float, caller: int) -> None:
-    fire(db, work, now, caller)
+from scheduler.triggers.model import Course, FireRecord, KeptTrigger
+from scheduler.work import Outcome
 
 
 def fires(db: sqlite3.Connection, trigger: str, most: int) -> list[FireRecord]:
@@ -104,13 +65,13 @@ def forget(db: sqlite3.Connection, trigger: str) -> None:
     db.execute("DELETE FROM fires WHERE trigger_name = ?", (trigger,))
 
 
-def all_kept(db: sqlite3.Connection) -> list[Kept]:
+def all_kept(db: sqlite3.Connection) -> list[KeptTrigger]:
     """Every trigger that anything is kept of."""
     rows = db.execute(
         "SELECT name, definition, paused, timetable, considered, waiting, latest FROM triggers"
     ).fetchall()
     return [
-        Kept(
+        KeptTrigger(
             name,
             definition,
             bool(paused),

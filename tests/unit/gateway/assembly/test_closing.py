@@ -29,7 +29,7 @@ from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.jobs.jobs import Jobs
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.triggers.schedules import Schedules
 from scheduler.workflows.runs import WorkflowRuns
 
@@ -43,7 +43,7 @@ PARTS: list[tuple[type, str, str]] = [
     (WorkflowRuns, "close", "workflow runs"),
     (Worker, "close", "worker"),
     (Jobs, "close", "jobs"),
-    (SqliteStore, "close", "store"),
+    (SqliteCallStore, "close", "store"),
     (Registry, "close", "registry"),
     (Reaper, "close", "reaper"),
     (Pool, "close", "instances"),

@@ -18,7 +18,7 @@ from scheduler.calls.model import Query
 from scheduler.calls.store import StoreFull
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic, RedisStream
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
 
@@ -100,7 +100,7 @@ def event(id: str, size: int = 2) -> Event:
 
 
 async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Path) -> None:
-    store = SqliteStore(Writer(tmp_path / "calls.db"), 2**20)
+    store = SqliteCallStore(Writer(tmp_path / "calls.db"), 2**20)
     notified: list[None] = []
     target = FunctionTarget(lambda: ["f"], lambda: notified.append(None), store)
     publish = Direct("orders", "f", target, store, LoopClock())

@@ -30,7 +30,7 @@ from scheduler.definitions.language.call_overrides import (
     overrides_to_json,
 )
 from scheduler.definitions.language.callback_allow import Allowed, is_public, parse_callback
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
+from scheduler.store.sqlite.callbacks import SqliteCallbackStore
 from tests.support.virtual_worker import FAILED, RETENTION, World
 
 URL = "https://hooks.example.com/done?key=k"
@@ -211,7 +211,7 @@ class Receiver:
         """Put between the worker of the world and this."""
         world = self.world
         world.worker.followers.append(Callbacks(lambda name: world.worker._plan_of(name), Allowed(allowed)))
-        made = Deliverer(CallbackStore(world.writer), world.clock, world.metrics, self)
+        made = Deliverer(SqliteCallbackStore(world.writer), world.clock, world.metrics, self)
         world.worker.on_followed.append(made.begun)
         made.start(world.supervisor)
         return made
@@ -242,7 +242,7 @@ async def test_a_callback_is_tried_again_until_it_is_delivered_also_by_the_next_
     await world.start()
     await world.advance(60)
     assert len(receiver.seen) == 4 and len({message for _, message in receiver.seen}) == 1
-    record = await CallbackStore(world.writer).of(id)
+    record = await SqliteCallbackStore(world.writer).of(id)
     assert record is not None and (record.status, record.attempts) == (CallbackStatus.DELIVERED, 4)
     await close(world, deliverer)
 
@@ -252,7 +252,7 @@ async def test_a_callback_that_is_never_taken_is_given_up_and_its_call_kept_unti
     deliverer = receiver.deliverer()
     (id,) = await world.accept(overrides=CallOverrides(callback=URL))
     await world.start()
-    store = CallbackStore(world.writer)
+    store = SqliteCallbackStore(world.writer)
     await world.advance(1.2 * RETENTION)
     record = await store.of(id)
     assert record is not None and (record.status, record.fault) == (CallbackStatus.PENDING, "no")
@@ -269,7 +269,7 @@ async def test_who_asks_for_none_has_none_and_what_is_not_allowed_any_more_is_no
     ids += await world.accept(overrides=CallOverrides(callback=URL), owner="job:1", part="1")
     await world.start()
     await world.advance(10)
-    store = CallbackStore(world.writer)
+    store = SqliteCallbackStore(world.writer)
     records = [await store.of(id) for id in ids]
     assert records[1:] == [None, None] and receiver.seen == []
     assert records[0] is not None and records[0].status is CallbackStatus.GIVEN_UP

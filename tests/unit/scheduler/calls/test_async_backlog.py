@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.calls.model import Ending, NewCall, Request, Status
+from scheduler.calls.model import Ending, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.fairness import MOST_AHEAD, places
 from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.rows.claim_rows import backlogs_of, claim
+from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import OK, World
 
 FLOOD = 100_000

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from gateway.http.preferences import MAX_WAIT_SECONDS, Preferences, preferences
 from gateway.http.problems import TYPES
-from scheduler.calls.model import Claim, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Result, Status
 from scheduler.calls.policy import Verdict, find_failure, has_expired, judge, pause_after
 from scheduler.calls.running.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, RetryPolicy
+from scheduler.work import NewCall, Request
 
 
 def answer(status: int) -> Result:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.recorder import FAILING
 from scheduler.calls.running.running import Ended, Run, TaskRun
 from scheduler.definitions.language.call_overrides import RetryPolicy
+from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, World
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.calls.model import Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
 from scheduler.calls.store import MOST_BYTES, StoreError
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
+from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
 
 AWAY = Result(503, [], b"", "engine-down", "it is away", "platform")

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from scheduler.calls.destinations import DEEPEST, LARGEST_TOLD
-from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
 from scheduler.calls.running.worker import STORE_RETRY
 from scheduler.definitions.language.call_overrides import RetryPolicy
+from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, World
 
 AHEAD = FunctionPlan(slots=2, exec_seconds=0.001)

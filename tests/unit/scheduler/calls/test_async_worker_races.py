@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Ending, Result, Status
+from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import World
 
 HALF = "half of a pair: \ud800"
@@ -59,7 +60,7 @@ async def test_what_cannot_be_begun_keeps_no_call_from_its_end(
     (id,) = await world.accept()
     await world.advance(2.0)
     assert await world.status(id) is Status.SUCCEEDED
-    assert "nothing that can be begun" in caplog.text
+    assert "Expected code to be unreachable" in caplog.text
 
 
 async def test_one_that_is_just_being_leased_is_interrupted(world: World) -> None:

@@ -22,9 +22,10 @@ from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.jobs.decisions import AHEAD
 from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
-from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, NewJob, TaskState
-from scheduler.store.sqlite.jobs import JobStore
+from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, TaskState
+from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.rows import job_rows
+from scheduler.work import NewJob
 from tests.support.store_recount import counted, recounted
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
 
@@ -61,7 +62,7 @@ class JobWorld(World):
         self.service = Service()
         self.follow: list[JobSummary] = []
         self.jobs = Jobs(
-            JobStore(self.writer, self.store.room),
+            SqliteJobStore(self.writer, self.store.room),
             self.worker,
             self.service,
             self.clock,

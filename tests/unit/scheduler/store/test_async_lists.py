@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from scheduler.calls.model import Ending, NewCall, Query, Request, Status
+from scheduler.calls.model import Ending, Query, Status
 from scheduler.calls.store import StoreBusy, StoreError
 from scheduler.jobs.model import Job, JobQuery, JobStatus, TaskState
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.readers import Readers, ReadLimits
 from scheduler.store.sqlite.rows import (
     call_rows,
@@ -32,6 +32,7 @@ from scheduler.store.sqlite.rows.list_rows import CLOCK_MARGIN, MOST_LOOKED_AT, 
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.store_file import StoreFile
 from scheduler.store.sqlite.writer import Writer, open_database
+from scheduler.work import NewCall, Request
 from scheduler.workflows.model import RunQuery, RunStatus
 
 ROWS = 12_000
@@ -288,13 +289,13 @@ def test_the_pages_of_a_jobs_tasks_have_every_task_once(
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(Writer(tmp_path / "calls.db"), 2**30)
+async def store(tmp_path: Path) -> AsyncIterator[SqliteCallStore]:
+    made = SqliteCallStore(Writer(tmp_path / "calls.db"), 2**30)
     yield made
     await made.close()
 
 
-async def dead_letters(store: SqliteStore, count: int, now: float) -> None:
+async def dead_letters(store: SqliteCallStore, count: int, now: float) -> None:
     calls = [NewCall(f"{number:032x}", "f", Request(), b"") for number in range(count)]
     await store.begin(calls, now)
     while claims := await store.claim(dict.fromkeys(await store.backlogs(now), 500), now):
@@ -303,7 +304,7 @@ async def dead_letters(store: SqliteStore, count: int, now: float) -> None:
 
 @pytest.mark.parametrize("verb", ["redrive", "purge"])
 async def test_dead_letters_are_done_some_at_a_time_and_calls_are_accepted_between(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, verb: str
+    store: SqliteCallStore, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setattr(dead_rows, "LOOKED_AT_ONCE", 10)
     await dead_letters(store, 100, 5.0)
@@ -319,7 +320,7 @@ async def test_dead_letters_are_done_some_at_a_time_and_calls_are_accepted_betwe
 
 
 async def test_what_dies_again_is_not_redriven_without_end(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteCallStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_rows, "LOOKED_AT_ONCE", 10)
     await dead_letters(store, 25, 7.0)
@@ -330,7 +331,7 @@ async def test_what_dies_again_is_not_redriven_without_end(
 # -- readers ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_read_sees_what_was_on_disk_when_it_was_asked_for(store: SqliteStore) -> None:
+async def test_a_read_sees_what_was_on_disk_when_it_was_asked_for(store: SqliteCallStore) -> None:
     for number in range(50):
         record = await store.accept(NewCall(f"{number:032x}", "f", Request(), b""), 0.0)
         assert await store.show(record.id) == record
@@ -340,7 +341,7 @@ async def test_a_read_sees_what_was_on_disk_when_it_was_asked_for(store: SqliteS
 
 async def test_a_long_read_holds_up_no_writer_and_is_ended(tmp_path: Path) -> None:
     file = tmp_path / "calls.db"
-    store = SqliteStore(Writer(file), 2**30)
+    store = SqliteCallStore(Writer(file), 2**30)
     await store.accept(NewCall(f"{0:032x}", "f", Request(), b""), 0.0)
     readers = Readers(StoreFile(file), ReadLimits(threads=1, run_seconds=1.0))
     endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

@@ -12,26 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.calls.callbacks import CallbackStatus, NewCallback
-from scheduler.calls.model import (
-    Claim,
-    Ending,
-    Idempotency,
-    NewCall,
-    Payload,
-    Query,
-    Request,
-    Result,
-    Status,
-)
+from scheduler.calls.callbacks import CallbackStatus
+from scheduler.calls.model import Claim, Ending, Idempotency, Query, Result, Status
 from scheduler.calls.shares import RESERVE, may_hold, most_of, name_of, share_fault
 from scheduler.calls.store import StoreError, StoreFull
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.callbacks import SqliteCallbackStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.rows import piece_rows
-from scheduler.store.sqlite.rows.callback_rows import CallbackStore
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
-from scheduler.triggers.model import Fire, Outcome
+from scheduler.work import Fire, NewCall, NewCallback, Outcome, Payload, Request
 from tests.support.store_recount import counted, recounted
 
 MIB = 2**20
@@ -88,8 +78,8 @@ class FullStore:
 
     def __init__(self, file: Path, size: int = SIZE) -> None:
         self.writer = Writer(file)
-        self.store = SqliteStore(self.writer, size)
-        self.triggers = TriggerStore(self.writer, self.store.room)
+        self.store = SqliteCallStore(self.writer, size)
+        self.triggers = SqliteTriggerStore(self.writer, self.store.room)
         self.number = 0
 
     def call(self, caller: str = "", body: bytes = BODY) -> NewCall:
@@ -209,7 +199,7 @@ async def test_a_call_counts_while_its_callback_waits(full: FullStore) -> None:
     await full.store.finish([done], 1.0)
     assert (await full.store.kept()).unfinished > 2 * len(BODY)
     assert (await full.in_file())[0] == (await full.in_file())[1]
-    await CallbackStore(full.writer).record("m", CallbackStatus.DELIVERED, 1, 0.0, None)
+    await SqliteCallbackStore(full.writer).record("m", CallbackStatus.DELIVERED, 1, 0.0, None)
     assert (await full.store.kept()).unfinished == 0
 
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.calls.model import Ending, NewCall, Phases, Request, Result, Status
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.calls.model import Ending, Phases, Result, Status
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.rows.batch_rows import SIZES, filled_sizes
 from scheduler.store.sqlite.rows.call_rows import read_head, request_head
 from scheduler.store.sqlite.writer import Writer
+from scheduler.work import NewCall, Request
 
 PART = st.binary(max_size=20).map(lambda part: part.replace(b"\n", b""))
 REQUESTS = st.builds(
@@ -54,13 +55,13 @@ def test_few_statements_take_all_rows_and_hardly_more(rows: int) -> None:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    made = SqliteStore(Writer(tmp_path / "calls.db"), 2**30)
+async def store(tmp_path: Path) -> AsyncIterator[SqliteCallStore]:
+    made = SqliteCallStore(Writer(tmp_path / "calls.db"), 2**30)
     yield made
     await made.close()
 
 
-async def leased(store: SqliteStore, count: int) -> list[str]:
+async def leased(store: SqliteCallStore, count: int) -> list[str]:
     ids = [f"{number:032x}" for number in range(count)]
     for id in ids:
         await store.accept(NewCall(id, "f", Request(headers=[(b"x", id.encode())]), b"{}"), 0.0)
@@ -70,7 +71,7 @@ async def leased(store: SqliteStore, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, 3, 100])
-async def test_ends_of_all_kinds_in_one_commit(store: SqliteStore, count: int) -> None:
+async def test_ends_of_all_kinds_in_one_commit(store: SqliteCallStore, count: int) -> None:
     ids = await leased(store, 3 * count)
     well, badly, again = ids[::3], ids[1::3], ids[2::3]
     endings = [
@@ -104,7 +105,7 @@ async def test_ends_of_all_kinds_in_one_commit(store: SqliteStore, count: int) -
         assert record.error == "crash" and await store.result(id) is None
 
 
-async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteStore) -> None:
+async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteCallStore) -> None:
     [id] = await leased(store, 1)
     await store.finish([Ending(id, Status.QUEUED, 1, PROBLEM, 2.0, "timeout", "why", "function")], 2.0)
     await store.claim({"f": 1}, 3.0)
@@ -114,7 +115,7 @@ async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteS
     assert await store.result(id) == ANSWER._replace(phases=None)
 
 
-async def test_what_is_not_leased_is_not_recorded_and_the_others_are(store: SqliteStore) -> None:
+async def test_what_is_not_leased_is_not_recorded_and_the_others_are(store: SqliteCallStore) -> None:
     ids = await leased(store, 3)
     await store.hand_back([ids[1]])
     endings = [Ending(id, Status.SUCCEEDED, 0, ANSWER) for id in [*ids, "0" * 31 + "9"]]
@@ -124,7 +125,7 @@ async def test_what_is_not_leased_is_not_recorded_and_the_others_are(store: Sqli
     assert record is not None and record.status is Status.QUEUED
 
 
-async def test_heads_of_an_earlier_version_are_read(store: SqliteStore, tmp_path: Path) -> None:
+async def test_heads_of_an_earlier_version_are_read(store: SqliteCallStore, tmp_path: Path) -> None:
     await store.accept(NewCall("0" * 32, "f", Request(), b"{}"), 0.0)
     with sqlite3.connect(tmp_path / "calls.db") as db:
         head = json.dumps(["PUT", "a/b", "c=d", "127.0.0.1", [["x", "\xff"]]])

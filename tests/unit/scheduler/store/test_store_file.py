@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from pool.data_folder import DataFolder
-from scheduler.calls.model import NewCall, Query, Request
+from scheduler.calls.model import Query
 from scheduler.calls.store import StoreError
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.writer import Writer
+from scheduler.work import NewCall, Request
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(folder: Path) -> AsyncIterator[SqliteStore]:
+async def store(folder: Path) -> AsyncIterator[SqliteCallStore]:
     data = DataFolder(folder)
     made = store_in(folder, data)
     yield made
@@ -31,8 +32,8 @@ async def store(folder: Path) -> AsyncIterator[SqliteStore]:
     data.close()
 
 
-def store_in(folder: Path, data: DataFolder | None = None) -> SqliteStore:
-    return SqliteStore(Writer(folder / "calls.db", data.fault if data else None), 2**30)
+def store_in(folder: Path, data: DataFolder | None = None) -> SqliteCallStore:
+    return SqliteCallStore(Writer(folder / "calls.db", data.fault if data else None), 2**30)
 
 
 def call(number: int) -> NewCall:
@@ -64,7 +65,7 @@ def swap_file(folder: Path) -> None:
     ],
 )
 async def test_nothing_is_accepted_when_the_file_is_gone(
-    store: SqliteStore,
+    store: SqliteCallStore,
     folder: Path,
     lose: Callable[[Path], object],
     told: str,
@@ -97,7 +98,7 @@ async def test_a_commit_to_a_file_that_was_deleted_meanwhile_is_not_acknowledged
 
 
 async def test_a_store_that_is_moved_back_goes_on(
-    store: SqliteStore, folder: Path, caplog: pytest.LogCaptureFixture
+    store: SqliteCallStore, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.accept(call(1), 0.0)
     away = folder.rename(folder.with_name("away"))

@@ -20,13 +20,13 @@ from scheduler.calls.store import StoreError
 from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.store.sqlite.rows.trigger_rows import FIRES_KEPT
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.triggers.emitted import Emitted
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Outcome
 from scheduler.triggers.schedules import STORE_RETRY, Schedules
+from scheduler.triggers.store import FIRES_KEPT
 from scheduler.triggers.triggers import LOAD_RETRY, Triggers
+from scheduler.work import Outcome
 from tests.support.virtual_worker import World
 
 PAID = {"filters": [{"exact": {"type": "paid"}}]}
@@ -53,7 +53,7 @@ class TriggeredWorld(World):
         targets: dict[str, Target] = {
             "function": FunctionTarget(lambda: self.functions, self.worker.notify, self.store)
         }
-        store = TriggerStore(self.writer, self.store.room)
+        store = SqliteTriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, self.metrics)
         self.schedules = Schedules(self.triggers, targets, self.clock)
         self.worker.followers.append(Emitted(self.triggers).by_call)

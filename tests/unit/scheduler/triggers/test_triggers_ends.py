@@ -12,18 +12,18 @@ import pytest
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.calls.destinations import DEEPEST
-from scheduler.calls.model import Claim, Ending, NewCall, Request, Result, Status
+from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.jobs.model import Job, JobStatus, JobSummary
-from scheduler.store.sqlite.calls import SqliteStore
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.emitted import Emitted
-from scheduler.triggers.model import Fire
 from scheduler.triggers.triggers import Triggers
+from scheduler.work import Fire, NewCall, Request
 from scheduler.workflows.model import RunEnd, RunRecord, RunStatus
 from scheduler.workflows.runs import EndedRun
 
@@ -32,9 +32,9 @@ from scheduler.workflows.runs import EndedRun
 def emitted(tmp_path: Path) -> Emitted:
     """Followers of a gateway where a failed end of anything calls `mail`."""
     writer = Writer(tmp_path / "calls.db")
-    store = SqliteStore(writer, 2**20)
+    store = SqliteCallStore(writer, 2**20)
     targets = {"function": FunctionTarget(lambda: {"mail"}, lambda: None, store)}
-    triggers = Triggers(TriggerStore(writer, store.room), targets, VirtualClock(), Metrics())
+    triggers = Triggers(SqliteTriggerStore(writer, store.room), targets, VirtualClock(), Metrics())
     filters: list[dict[str, Any]] = [{"suffix": {"type": ".ended"}}, {"exact": {"status": "failed"}}]
     keys = {"name": "tell", "events": {"filters": filters}, "function": "mail"}
     triggers.declare({"tell": TriggerDefinition.model_validate(keys)})

@@ -15,18 +15,20 @@ import pytest
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from scheduler.calls.model import Ending, Idempotency, NewCall, Query, Request, Result, Status
+from scheduler.calls.model import Ending, Idempotency, Query, Result, Status
 from scheduler.calls.store import KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.store.sqlite.calls import SqliteStore
+from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.rows import run_rows
 from scheduler.store.sqlite.rows.run_end_rows import FORGOTTEN_AT_ONCE
-from scheduler.store.sqlite.runs import RunStore
+from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.writer import Writer
-from scheduler.workflows.model import Changes, NewRun, RunProgress, RunRecord, RunStatus, StepStatus
+from scheduler.work import NewCall, NewRun, Request
+from scheduler.workflows.model import Changes, RunProgress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide
 from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, WorkflowRuns
+from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import body_of
 
@@ -52,11 +54,11 @@ class World:
     def __post_init__(self) -> None:
         self.let_go.set()
         self.writer = writer = Writer(self.file)
-        self.calls = SqliteStore(writer, self.most_bytes)
+        self.calls = SqliteCallStore(writer, self.most_bytes)
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.clock, self.metrics)
         self.runs = WorkflowRuns(
-            RunStore(writer, self.calls.room),
+            SqliteRunStore(writer, self.calls.room),
             self.clock,
             self.metrics,
             lambda: {"two": TWO},
@@ -427,7 +429,7 @@ async def test_large_runs_are_decided_about_one_by_one(
 
 
 async def test_a_full_store_takes_no_run(world: World) -> None:
-    full = RunStore(world.writer, SqliteStore(world.writer, 0).room)
+    full = SqliteRunStore(world.writer, SqliteCallStore(world.writer, 0).room)
     run = NewRun("r", "two", TWO, body_of(1))
     with pytest.raises(StoreFull):
         await full.begin(run, world.clock.wall())

@@ -14,6 +14,7 @@ from scheduler.definitions.language.expressions import (
     steps_named,
 )
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
+from scheduler.work import Body
 from scheduler.workflows.evaluation import (
     LARGEST_TOGETHER,
     MOST_ITEMS,
@@ -26,7 +27,7 @@ from scheduler.workflows.evaluation import (
     output_of,
 )
 from scheduler.workflows.model import StepStatus
-from scheduler.workflows.values import JSON, LARGEST, NOTHING, TEXT, Body, body_of, value_of
+from scheduler.workflows.values import JSON, LARGEST, NOTHING, TEXT, body_of, value_of
 
 NAMES = frozenset({"input", "item"})
 JSON_VALUES = st.recursive(

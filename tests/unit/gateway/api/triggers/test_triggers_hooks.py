@@ -19,8 +19,8 @@ from gateway.http.problems import Problem
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.store.sqlite.calls import SqliteStore
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.triggers import Triggers
 
@@ -31,7 +31,7 @@ class World:
     def __init__(self, file: Path) -> None:
         self.clock = VirtualClock()
         writer = Writer(file)
-        store = TriggerStore(writer, SqliteStore(writer, 2**20).room)
+        store = SqliteTriggerStore(writer, SqliteCallStore(writer, 2**20).room)
         self.triggers = Triggers(store, {}, self.clock, Metrics())
         self.declare(push={"secret_env": "HOOK"}, lost={"secret_env": "NOT_SET_7"})
         self.hooks = Hooks(self.triggers, self.clock)

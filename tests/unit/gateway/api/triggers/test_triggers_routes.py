@@ -24,8 +24,8 @@ from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.store.sqlite.calls import SqliteStore
-from scheduler.store.sqlite.triggers import TriggerStore
+from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.triggers import Triggers
@@ -37,10 +37,10 @@ class World:
 
     def __init__(self, file: Path, *keys: Key) -> None:
         self.clock, self.writer = VirtualClock(), Writer(file)
-        self.store = SqliteStore(self.writer, 2**20)
+        self.store = SqliteCallStore(self.writer, 2**20)
         functions = FunctionTarget(lambda: {"mine", "foreign"}, lambda: None, self.store)
         targets = {"function": functions}
-        store = TriggerStore(self.writer, self.store.room)
+        store = SqliteTriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, Metrics())
         every = {"name": "every", "events": {"filters": [{"prefix": {"type": "some"}}]}, "function": "mine"}
         self.triggers.declare({"every": TriggerDefinition.model_validate(every)})

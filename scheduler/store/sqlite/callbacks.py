@@ -1,40 +1,26 @@
-"""The rows of callbacks, and the verbs of their store."""
+"""Callbacks in one SQLite file."""
 
 from __future__ import annotations
 
 import sqlite3
 
-from scheduler.calls.callbacks import CallbackRecord, CallbackStatus, Delivery, NewCallback
-from scheduler.calls.work import begin
+from scheduler.calls.callbacks import CallbackRecord, CallbackStatus, Delivery
 from scheduler.store.sqlite.writer import Writer
 
 PENDING = "status = 'pending'"
 
 
-@begin.register
-def _begin_callback(work: NewCallback, db: sqlite3.Connection, now: float, caller: int) -> None:
-    status = CallbackStatus.PENDING if work.fault is None else CallbackStatus.GIVEN_UP
-    db.execute(
-        "INSERT OR REPLACE INTO callbacks (seq, message, url, host, body, status, due, fault)"
-        " SELECT seq, ?, ?, ?, ?, ?, ?, ? FROM invocations WHERE id = ?",
-        (work.message, work.url, work.host, work.body, status.value, now, work.fault, work.invocation),
-    )
-
-
-class CallbackStore:
-    """Callbacks in the file of the accepted calls. Each verb is on disk when it returns; all raise `StoreError`."""
+class SqliteCallbackStore:
+    """Callbacks in the file of the accepted calls. Its verbs are those of `CallbackStore`."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
         return self._writer.file.exists
 
     async def due(self, now: float, each: int) -> tuple[list[Delivery], float | None]:
-        """Those that are due, at most so many for each host, and when the next is that is not; None: none waits."""
-
         def operation(db: sqlite3.Connection) -> tuple[list[Delivery], float | None]:
             found: list[Delivery] = []
             later: list[float] = []
@@ -57,7 +43,6 @@ class CallbackStore:
     async def record(
         self, message: str, status: CallbackStatus, attempts: int, due: float, fault: str | None
     ) -> None:
-        """Note what came of an attempt. What is delivered is not kept."""
         statement = (
             "UPDATE callbacks SET status = ?, attempts = ?, due = ?, fault = ?,"
             " body = CASE WHEN ? = 'delivered' THEN x'' ELSE body END WHERE message = ?"
@@ -66,8 +51,6 @@ class CallbackStore:
         await self._writer.do(lambda db: db.execute(statement, values))
 
     async def of(self, invocation: str) -> CallbackRecord | None:
-        """How the callback of a call stands; None: it has none (yet)."""
-
         def operation(db: sqlite3.Connection) -> CallbackRecord | None:
             row = db.execute(
                 "SELECT url, callbacks.status, callbacks.attempts, callbacks.due, fault"
