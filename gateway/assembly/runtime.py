@@ -64,7 +64,7 @@ class Runtime:
         self._durable: asyncio.Task[None] | None = None
         """Starts everything that the store has kept."""
         self._engine_seen = False
-        """Whether the engine has told how it makes containers, and which of ours it still holds."""
+        """Set when the engine has told how it makes containers, and which of ours it still holds."""
         self._engine_answered = float("-inf")
 
     async def start(self, definitions: Definitions) -> None:

@@ -136,16 +136,18 @@ def http_server(runtime: Runtime) -> UvicornServer:
 
 
 def most_connections(body_memory: int) -> int:
-    """How many clients may be connected at once: what is left of the file descriptors that we can have is for the
-    engine and the instances, so that clients alone cannot bring calls to a halt. All idle connections together take
-    no more memory than all bodies may (`body_memory`, bytes)."""
+    """Return how many clients may be connected at once.
+
+    A quarter of the file descriptors is left for the engine and the instances, so that clients alone cannot bring
+    calls to a halt. All idle connections together take no more memory than all bodies may (`body_memory`, bytes).
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return min(most * 3 // 4, body_memory // CONNECTION_BYTES)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError with the address in its message."""
+    """Return a listening socket. Raises OSError with the address in its message."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

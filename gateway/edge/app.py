@@ -50,7 +50,7 @@ class Edge:
         self._api = api
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve one request, as ASGI."""
         if scope["type"] != "http":
             return  # no websockets, no lifespan: the server refuses or goes on
         headers, raw_path = scope["headers"], scope["raw_path"]

@@ -1,4 +1,4 @@
-"""What a gateway puts up with from the connections of its clients."""
+"""Limits of a gateway to its clients' connections."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from gateway.memory.connections import ConnectionMemory
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What a gateway puts up with: `patience` in seconds, and open connections of clients at once."""
+    """Limits that all connections of clients share."""
 
-    patience: float
+    timeout_seconds: float
+    """Time for a request's head, and again for the beginning of its body."""
     connections: int
+    """Connections that may be open at once."""
     memory: ConnectionMemory = field(default_factory=lambda: ConnectionMemory(BodyBudget(2**40)))
-    """What they hold of the budget for requests and answers."""
+    """Their part of the memory for requests and answers."""
     slices: SliceQueue = field(default_factory=SliceQueue)
-    """Those whose data is parsed in slices."""
+    """Connections whose data is parsed in slices."""

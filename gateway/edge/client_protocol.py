@@ -1,9 +1,8 @@
-"""uvicorn's HTTP protocol with what it leaves open towards clients that are slow, greedy or do not speak HTTP.
+"""uvicorn's HTTP protocol, with limits for clients that are slow, greedy or do not speak HTTP.
 
-Added are: a time for a request's head and for the beginning of its body, and for a reader that stands still; a
-limit to the head and to the requests that are pipelined; and the rules of RFC 9112 that the parser leaves to us.
-What is refused here never becomes an invocation. A request that comes in one piece pays a few comparisons and no
-timer.
+Added are a time for a request's head and for the beginning of its body, a limit to the head and to pipelined
+requests, and the rules of RFC 9112 that the parser leaves to us. A request that is refused here never becomes an
+invocation. A request that comes in one piece pays a few comparisons and no timer.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from gateway.edge.head_rules import (
     head_without_upgrade,
     too_long,
 )
-from gateway.edge.one_write import OneWriteProtocol
 from gateway.edge.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
+from gateway.edge.slow_reader import SlowReaderProtocol
 from gateway.http.problems import Problem
 from gateway.invoke.body import LATE, READ_AHEAD, Message, Receive
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
@@ -40,36 +39,33 @@ SMALL_BODY = 4 * 1024
 """Bytes of a whole body that wait uncounted for the one turn of the loop until somebody asks for them."""
 MAX_PIPELINED = 64
 """Requests that may wait on one connection for the answer to the one before them."""
-LINGER = 2.0
+LINGER_SECONDS = 2.0
 """Seconds for which we go on reading after a refusal: closed at once, the client might not see why."""
 NO_SCOPE: Any = {}
 """The scope of a request that is over."""
 
 
-class ClientProtocol(OneWriteProtocol):
+class ClientProtocol(SlowReaderProtocol):
     """One connection of a client."""
 
     _reading: HoldableFlow
 
     def __init__(self, limits: ClientLimits, **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
-        self._limits = limits
-        self._late: asyncio.TimerHandle | None = None
+        super().__init__(limits, **uvicorns)
+        self._late_timer: asyncio.TimerHandle | None = None
         """Runs while a head, or the beginning of a body, is awaited."""
-        self._stalled: asyncio.TimerHandle | None = None
-        """Runs while the client does not read what we have written."""
         self._running: RequestResponseCycle | None = None
         """The request that is being answered; `cycle` is the latest to arrive."""
         self._refused = False
         self._in_head = False
         self._head_bytes = 0
-        """Of a head that did not come in one piece."""
+        """Bytes of a head that did not come in one piece."""
         self._head_begin = 0
         """Bytes of the piece in which the latest incomplete head began."""
         self._holds = False
-        """Whether this connection holds a part of the budget for what nobody has asked for yet."""
+        """Set while a part of the budget is held for bytes that nobody has asked for yet."""
         self._body_bytes = 0
-        """Of the latest request's body, read so far."""
+        """Bytes of the latest request's body, read so far."""
         self._aside = b""
         """Data that came and waits to be parsed in slices."""
         self._piece_bytes = 0
@@ -93,9 +89,7 @@ class ClientProtocol(OneWriteProtocol):
         """Called by the loop. The request that runs must learn of it, not only the latest."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        self._in_time()
-        self._moves()
-        self._limits.memory.answers.let_go(self)
+        self._stop_late_timer()
         self._aside = b""
         self._hold(0)
         running = self._running
@@ -135,8 +129,8 @@ class ClientProtocol(OneWriteProtocol):
             if self._head_bytes > MAX_HEAD or len(self.headers) > MOST_FIELDS:
                 self._refuse(too_long().problem)
                 return
-            if self._late is None:
-                self._late = self.loop.call_later(self._limits.patience, self._head_is_late)
+            if self._late_timer is None:
+                self._late_timer = self.loop.call_later(self._limits.timeout_seconds, self._head_is_late)
                 self._head_begin = len(data)
             self._hold(self._unread())
         elif self.cycle is None or self.cycle.response_complete:
@@ -169,21 +163,23 @@ class ClientProtocol(OneWriteProtocol):
     def _await_request(self) -> None:
         if self.timeout_keep_alive_task is None and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
-                self._limits.patience, self.timeout_keep_alive_handler
+                self._limits.timeout_seconds, self.timeout_keep_alive_handler
             )
 
     def _await_body(self) -> None:
         """Read no more of a body before somebody asks for it."""
         if self.cycle.more_body:
             self.flow.pause_reading()
-            if self._late is None and self._body_bytes < READ_AHEAD:
-                self._late = self.loop.call_later(self._limits.patience, self._body_is_late, self.cycle)
+            if self._late_timer is None and self._body_bytes < READ_AHEAD:
+                self._late_timer = self.loop.call_later(
+                    self._limits.timeout_seconds, self._body_is_late, self.cycle
+                )
             self._hold(self._unread())
         elif self._holds or self._body_bytes > SMALL_BODY or self.pipeline:
             self._hold(self._unread())
 
     def timeout_keep_alive_handler(self) -> None:
-        """No request has come for a while. Closing would wait for a client that does not read."""
+        """Called by the loop: no request has come for a while. Closing would wait for a client that does not read."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
@@ -191,68 +187,38 @@ class ClientProtocol(OneWriteProtocol):
 
     # -- time -----------------------------------------------------------------------------------------------
 
-    def _in_time(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+    def _stop_late_timer(self) -> None:
+        if self._late_timer is not None:
+            self._late_timer.cancel()
+            self._late_timer = None
 
     def _head_is_late(self) -> None:
-        self._late = None
+        self._late_timer = None
         self._refuse(
-            Problem("head-timeout", f"the request's head did not come within {self._limits.patience:g} s")
+            Problem(
+                "head-timeout", f"the request's head did not come within {self._limits.timeout_seconds:g} s"
+            )
         )
 
     def _body_is_late(self, cycle: RequestResponseCycle) -> None:
         """Tell whoever reads the body, who answers; if nobody does, refuse it ourselves."""
-        self._late = None
+        self._late_timer = None
         if cycle is not self.cycle or not cycle.more_body or cycle.response_complete:
             return
         if cycle is not self._running or self.flow.read_paused:
-            self._late = self.loop.call_later(self._limits.patience, self._body_is_late, cycle)
+            self._late_timer = self.loop.call_later(self._limits.timeout_seconds, self._body_is_late, cycle)
         elif LATE not in cycle.scope:
             cycle.scope[LATE] = True  # type: ignore[literal-required]
             cycle.message_event.set()
-            self._late = self.loop.call_later(LINGER, self._body_is_late, cycle)
+            self._late_timer = self.loop.call_later(LINGER_SECONDS, self._body_is_late, cycle)
         elif not cycle.response_started:
-            detail = f"the body's beginning did not come within {self._limits.patience:g} s"
+            detail = f"the body's beginning did not come within {self._limits.timeout_seconds:g} s"
             self._refuse(Problem("body-timeout", detail))
-
-    def pause_writing(self) -> None:
-        """Called by the loop: the client reads more slowly than we write."""
-        super().pause_writing()
-        self._watch_reader()
-        waiting = self.transport.get_write_buffer_size()
-        if not self._limits.memory.answers.hold(self, waiting, self.transport.abort):
-            self.transport.abort()
-
-    def resume_writing(self) -> None:
-        """Called by the loop."""
-        super().resume_writing()
-        self._moves()
-        self._limits.memory.answers.let_go(self)
-
-    def _watch_reader(self) -> None:
-        if self._stalled is None:
-            left = self.transport.get_write_buffer_size()
-            self._stalled = self.loop.call_later(3 * self._limits.patience, self._abort_if_still, left)
-
-    def _abort_if_still(self, left: int) -> None:
-        """The client has read nothing at all meanwhile: let go of it, and of what waits for it here."""
-        self._stalled = None
-        if self.transport.get_write_buffer_size() < left:
-            self._watch_reader()
-        else:
-            self.transport.abort()
-
-    def _moves(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
 
     # -- memory ---------------------------------------------------------------------------------------------
 
     def _unread(self) -> int:
-        """Bytes that came and that nobody has asked for: of half a head, of bodies, and of requests that wait."""
+        """Return the bytes that nobody has asked for: of half a head, of bodies, and of requests that wait."""
         size = len(self._aside)
         if self._in_head:
             size += self._head_begin + self._head_bytes + FIELD_BYTES * len(self.headers)
@@ -263,7 +229,7 @@ class ClientProtocol(OneWriteProtocol):
         return size
 
     def _hold(self, size: int) -> None:
-        """Have so many bytes counted; without room for them, refuse what holds them."""
+        """Have so many bytes counted; without room for them, refuse the requests that hold them."""
         if size:
             self._holds = self._limits.memory.unread.hold(self, size, self._make_room)
             if not self._holds:
@@ -273,7 +239,7 @@ class ClientProtocol(OneWriteProtocol):
             self._limits.memory.unread.let_go(self)
 
     def _make_room(self) -> None:
-        """Let go of everything that nobody has asked for. Others have no room, and this has waited longest."""
+        """Let go of everything that nobody has asked for: others have no room, and this has waited longest."""
         self._holds = False
         if self.pipeline:
             self.transport.abort()
@@ -301,7 +267,7 @@ class ClientProtocol(OneWriteProtocol):
     # -- refusing -------------------------------------------------------------------------------------------
 
     def _refuse(self, problem: Problem) -> None:
-        """Read no further request. Those that are whole are answered; the problem is, where it has a place."""
+        """Read no further request. Answer those that are whole, then the problem if it has a place."""
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
@@ -310,7 +276,7 @@ class ClientProtocol(OneWriteProtocol):
         self.headers, self.url, self.scope = [], b"", NO_SCOPE
         self.parser = None  # type: ignore[assignment]  # it keeps the field that is not whole
         self._in_head = False
-        self._in_time()
+        self._stop_late_timer()
         self._unset_keepalive_if_required()
         latest, running = self.cycle, self._running
         if latest is None or latest.response_complete:
@@ -330,13 +296,13 @@ class ClientProtocol(OneWriteProtocol):
             self._hold(self._unread())
 
     def _answer(self, problem: Problem) -> None:
-        """Write the problem and our end of the connection, then read for a while what is still on its way."""
+        """Write the problem and our end of the connection, then read for a while whatever is still on its way."""
         body = problem.body()
         lines = header_lines([*problem.response_headers(body), (b"connection", b"close")])
         self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._late = self.loop.call_later(LINGER, self.transport.abort)
+        self._late_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     # -- the parser's callbacks -----------------------------------------------------------------------------
 
@@ -363,8 +329,8 @@ class ClientProtocol(OneWriteProtocol):
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._in_head = False
-        if self._late is not None:
-            self._in_time()
+        if self._late_timer is not None:
+            self._stop_late_timer()
         if self._piece_bytes > SHORT_HEAD or self._head_bytes:
             if len(self.headers) > MOST_FIELDS:
                 raise too_long()
@@ -382,20 +348,20 @@ class ClientProtocol(OneWriteProtocol):
         self._admit()
 
     def _admit(self) -> None:
-        """The head is in order: begin with the request."""
+        """Begin with the request, whose head is in order."""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
         self._body_bytes += len(body)
-        if self._late is not None and self._body_bytes >= READ_AHEAD:
-            self._in_time()
+        if self._late_timer is not None and self._body_bytes >= READ_AHEAD:
+            self._stop_late_timer()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        if self._late is not None:
-            self._in_time()
+        if self._late_timer is not None:
+            self._stop_late_timer()
         if not self._upgrade:
             super().on_message_complete()
             self._forget_head()
@@ -405,7 +371,7 @@ class ClientProtocol(OneWriteProtocol):
         self.headers, self.scope, self.url = [], NO_SCOPE, b""
 
     def _without_upgrade(self) -> bytes:
-        """The head once more, without the wish for another protocol, which we do not grant.
+        """Return the head once more, without the wish for another protocol, which we do not grant.
 
         The parser takes what follows such a head for that other protocol: the body would be lost, and the next
         request never seen.

@@ -26,7 +26,7 @@ from pool.transport.message import header_lines
 
 MOST_OF_A_BODY = 64 * 1024
 """Bytes of a request's body; longer ones take the long way, which streams."""
-PATIENCE = 0.2
+SMALL_BODY_SECONDS = 0.2
 """Seconds that a small body may take; a slower one takes the long way, which knows what to do about it."""
 LONGEST_HEAD = 4096
 """Bytes of a request's head that is remembered."""
@@ -39,7 +39,7 @@ class FastPathProtocol(ClientProtocol):
 
     background = False
     cycle: Any
-    """What occupies the connection: a cycle of uvicorn's, or a `FastCall`; the newest, if requests are pipelined."""
+    """The request that occupies the connection: a cycle of uvicorn's or a `FastCall`; the newest of several."""
 
     def __init__(self, fast: FastPath, limits: ClientLimits, **uvicorns: Any) -> None:
         super().__init__(limits, **uvicorns)
@@ -54,7 +54,7 @@ class FastPathProtocol(ClientProtocol):
         self._defaults: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
         self._between = True
-        """Whether the parser is between two requests."""
+        """Set while the parser is between two requests."""
         self._begun = 0
         """Requests of which something was in the data that is being read."""
 
@@ -98,7 +98,7 @@ class FastPathProtocol(ClientProtocol):
                 self._read_on()  # it is refused at once
                 return
             # However many pieces follow, they have this time.
-            self.timer.set(self.fast.clock.now() + PATIENCE)
+            self.timer.set(self.fast.clock.now() + SMALL_BODY_SECONDS)
         self._hold(self._unread())
 
     def _unread(self) -> int:
@@ -165,7 +165,7 @@ class FastPathProtocol(ClientProtocol):
         self._await_body()
 
     def _judge(self) -> Head | None:
-        """The head that was just read, if it is one of a call for the fast path."""
+        """Return the head that was just read, or None if the call needs the long way."""
         parser, url = self.parser, self.url
         if (
             parser.get_method() != b"POST"
@@ -205,7 +205,7 @@ class FastPathProtocol(ClientProtocol):
         return Head(scope, name, lines, length, credentials, closed)
 
     def _call(self, head: Head, body: bytes) -> bool:
-        """Begin a call; False if it has to go the long way from the start."""
+        """Begin a call. Return whether it could; if not, it has to go the long way from the start."""
         self.timer.stop()  # what it was set for is over: a body that was awaited, or a request
         fast = self.fast
         route = fast.dispatcher.routes.get(head.function)
@@ -275,7 +275,7 @@ class FastPathProtocol(ClientProtocol):
     # -- what ends it ---------------------------------------------------------------------------------------
 
     def _timer_rings(self) -> None:
-        """The time of the call is over, or nothing was asked for long enough."""
+        """Called by the timer: the time of the call is over, or no request has come for long enough."""
         if self._candidate is not None:
             self._read_on()
         elif self._fast_call is not None:

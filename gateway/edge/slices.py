@@ -36,7 +36,7 @@ def rest_of_declared(cycle: Any, read: int) -> int:
 
 
 class HoldableFlow(FlowControl):
-    """Whether a connection is read. While it is held it is not, and what others wish counts from its release on."""
+    """The reading side of one connection. Held, it reads nothing; wishes of others count from its release on."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         super().__init__(transport)

@@ -123,7 +123,7 @@ async def forwarded(said: list[bytes], read_ahead: int) -> tuple[list[Forwarded]
     config = uvicorn.Config(edge, lifespan="off", ws="none", log_config=None)
     state = ServerState()
     protocol = ClientProtocol(
-        ClientLimits(patience=60.0, connections=10), config=config, server_state=state, app_state={}
+        ClientLimits(timeout_seconds=60.0, connections=10), config=config, server_state=state, app_state={}
     )
     wire = Wire(protocol)
     for piece in said:

@@ -178,7 +178,10 @@ def is_own(value: ast.expr) -> bool:
     return ast.unparse(value) in ("self", "super()")
 
 
-EDGE = [f"gateway/edge/{name}.py" for name in ("client_protocol", "fast_path", "one_write", "slices")]
+EDGE = [
+    f"gateway/edge/{name}.py"
+    for name in ("client_protocol", "fast_path", "one_write", "slices", "slow_reader")
+]
 CALL = "gateway/invoke/fast_call.py"
 
 

@@ -11,7 +11,7 @@ from gateway.access.access import Access, Tenant
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
-from gateway.edge.fast_path import PATIENCE
+from gateway.edge.fast_path import SMALL_BODY_SECONDS
 from gateway.invoke.fast_call import FastCall
 from tests.support.warm_call_loop import ANSWER, REQUEST, WarmCall
 
@@ -137,7 +137,7 @@ async def test_what_comes_behind_a_known_request_is_a_request_of_its_own(call: W
 
 async def test_a_slow_body_is_read_on_by_the_long_way(call: WarmCall) -> None:
     call.protocol.data_received(PLAIN[:-1])
-    await asyncio.sleep(2 * PATIENCE)
+    await asyncio.sleep(2 * SMALL_BODY_SECONDS)
     assert not fast(call)
     call.protocol.data_received(b"!")
     await settle()
@@ -311,7 +311,7 @@ async def test_the_rest_of_a_keep_alive_does_not_end_a_wait(call: WarmCall) -> N
 async def test_a_small_body_that_drips_in_is_left_to_the_long_way(call: WarmCall) -> None:
     call.protocol.data_received(HEAD + b"content-length: 1000\r\n\r\n")
     for _ in range(5):
-        await asyncio.sleep(PATIENCE / 2)
+        await asyncio.sleep(SMALL_BODY_SECONDS / 2)
         call.protocol.data_received(b"x")
     assert not fast(call) and call.protocol.cycle is not None
 
