@@ -9,8 +9,8 @@ import contextlib
 import shutil
 from typing import cast
 
-from pool.adoption.reconnect import Reconnection
 from pool.clock import Clock
+from pool.contracts.reconnect import Reconnection
 from pool.contracts.registry import contract_of
 from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, Starter, start_failed
 from pool.engine.base import ContainerSpec, Engine, EngineError, NotRunnable

@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from pool.adoption.records import Records
 from pool.backoff import Backoff, Retries, jitter
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
@@ -71,6 +70,24 @@ class Launches(Protocol):
     async def destroy(self, instance: Instance) -> None: ...
 
 
+class InstanceRecords(Protocol):
+    """Records of instances, by which the next process of this gateway adopts them."""
+
+    def note(
+        self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
+    ) -> None:
+        """Write everything about an instance. Raises OSError if an older record cannot be taken away."""
+
+    def update(self, id: str, ready: bool, served: int | None = None) -> None:
+        """Change a record, if there is one. Raises as `note` does."""
+
+    def drop(self, id: str) -> None:
+        """Remove a record, if there is one. Raises OSError."""
+
+    def has(self, id: str) -> bool:
+        """Return whether an instance could be adopted."""
+
+
 class Pool:
     """Instances, leases, and the tasks that start and remove them."""
 
@@ -81,7 +98,7 @@ class Pool:
         metrics: Metrics,
         logs: LogStore,
         memory_budget: int,
-        records: Records | None = None,
+        records: InstanceRecords | None = None,
     ) -> None:
         """`records`: where to write what instances become, for the next process; None: it can adopt none."""
         self.ledger = Ledger(memory_budget)

@@ -11,13 +11,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pool.clock import Clock
 from pool.engine.base import Engine
 from pool.errors import StartFailed
 from pool.host import firewall, netns
 from pool.supervise import Supervisor
-from pool.workload import Workload
+
+if TYPE_CHECKING:  # a type only: the host knows nothing of functions
+    from pool.workload import Workload
 
 log = logging.getLogger("hearth.network")
 

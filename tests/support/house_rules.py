@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,14 @@ LINES_OF_A_FUNCTION = 60
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def modules() -> Iterator[tuple[str, str]]:
-    """Yield path, relative to the root, and text of each production module."""
+@cache
+def modules() -> list[tuple[str, str]]:
+    """Return path, relative to the root, and text of each production module."""
+    found = []
     for floor in FLOORS:
         for path in sorted((ROOT / floor).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), path.read_text()
+            found.append((str(path.relative_to(ROOT)), path.read_text()))
+    return found
 
 
 def docstrings(tree: ast.Module) -> Iterator[str]:
@@ -86,6 +90,7 @@ def crowded_folders() -> dict[str, int]:
     return {folder: number for folder, number in sorted(count.items()) if number > MODULES_IN_A_FOLDER}
 
 
+@cache
 def what_is_left() -> dict[str, dict[str, int]]:
     """Return what production code has of each rule's breaches, by file, folder or name."""
     openings, functions, lengths = {}, {}, {}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pool.adoption.reconnect import RECONNECT_SECONDS
 from pool.clock import Clock, LoopClock, VirtualClock
 from pool.contracts.base import Contract
 from pool.contracts.command import COMMAND
 from pool.contracts.handler import HANDLER, user_of
 from pool.contracts.http import HTTP
+from pool.contracts.reconnect import RECONNECT_SECONDS
 from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings
 from pool.engine.base import (
     ContainerSpec,
