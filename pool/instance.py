@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from pool.engine.base import ContainerSpec
 from pool.host.cgroup import Cgroup
 from pool.states import LIVE, State
 from pool.transport.message import Call
@@ -148,3 +149,21 @@ class Instance:
         slots = f" {self.in_use} in use" if self.in_use else ""
         reason = f" ({self.reason})" if self.reason else ""
         return f"<Instance {self.id} {owner} {self.state}{slots}{reason}>"
+
+
+class InstanceRecords(Protocol):
+    """Records of instances, by which the next process of this gateway adopts them."""
+
+    def note(
+        self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
+    ) -> None:
+        """Write everything about an instance. Raises OSError if an older record cannot be taken away."""
+
+    def update(self, id: str, ready: bool, served: int | None = None) -> None:
+        """Change a record, if there is one. Raises as `note` does."""
+
+    def drop(self, id: str) -> None:
+        """Remove a record, if there is one. Raises OSError."""
+
+    def has(self, id: str) -> bool:
+        """Return whether an instance could be adopted."""

@@ -19,7 +19,7 @@ from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze
 from pool.host.uids import OWN_USER
-from pool.instance import Instance
+from pool.instance import Instance, InstanceRecords
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.observe.logs import InstanceLog, LogStore
@@ -68,24 +68,6 @@ class Launches(Protocol):
     async def unpause(self, instance: Instance) -> None: ...
 
     async def destroy(self, instance: Instance) -> None: ...
-
-
-class InstanceRecords(Protocol):
-    """Records of instances, by which the next process of this gateway adopts them."""
-
-    def note(
-        self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
-    ) -> None:
-        """Write everything about an instance. Raises OSError if an older record cannot be taken away."""
-
-    def update(self, id: str, ready: bool, served: int | None = None) -> None:
-        """Change a record, if there is one. Raises as `note` does."""
-
-    def drop(self, id: str) -> None:
-        """Remove a record, if there is one. Raises OSError."""
-
-    def has(self, id: str) -> bool:
-        """Return whether an instance could be adopted."""
 
 
 class Pool:
