@@ -1,5 +1,7 @@
-"""What a run does next. A pure function of its definition and of how its steps stand: asked again, it says the same.
-So it can be asked after every end of a call, and after a crash."""
+"""Next moves of a run: a pure function of its definition and the states of its steps.
+
+The same states give the same moves, so it can be asked after every end of a call, and again after a crash.
+"""
 
 from __future__ import annotations
 
@@ -7,86 +9,86 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
-from scheduler.workflows.model import WAITS, RunStatus, StepState, StepStatus
+from scheduler.workflows.model import PENDING_STEP, RunStatus, StepState, StepStatus
 
 PASSABLE = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
-"""A step that ended so holds back none that needs it."""
+"""Statuses of a step that let the steps that need it begin."""
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
-    """Begin a step: evaluate what it is called with. If that fails, what is to be done else must be asked again."""
+class OpenStep:
+    """Move: begin a step by evaluating its inputs. If that fails, ask again for the moves."""
 
     step: str
 
 
 @dataclass(frozen=True, slots=True)
-class More:
-    """Begin so many further items of a step."""
+class BeginItems:
+    """Move: begin so many further items of a step."""
 
     step: str
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
-    """Record that a step has ended."""
+class CloseStep:
+    """Move: record that a step has ended."""
 
     step: str
     status: StepStatus
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Record that the run has ended."""
+class EndRun:
+    """Move: record that the run has ended."""
 
     status: RunStatus
 
 
-Move = Open | More | Close | End
+Move = OpenStep | BeginItems | CloseStep | EndRun
 
 
 def advance(definition: WorkflowDefinition, steps: Mapping[str, StepState]) -> list[Move]:
-    """What is to be done now; nothing while only calls that run can change anything.
+    """Return the moves to make now; none while the run waits for calls in flight.
 
-    A step begins when all that it needs has ended and none of it has failed. Once a step has failed no other begins
-    and no further item does; what runs goes on to its end, so that a run which is resumed has its results. The run
-    ends when nothing of it runs any more.
+    A step begins when all the steps that it needs have ended and none of them has failed. After a failure no other
+    step and no further item begins. Calls in flight go on to their end, so that a resumed run has their results.
+    The run ends when nothing of it is in flight.
     """
     stopping = any(_fails_run(definition.steps[name], state) for name, state in steps.items())
     moves: list[Move] = []
     for name, step in definition.steps.items():
-        state = steps.get(name, WAITS)
+        state = steps.get(name, PENDING_STEP)
         if state.status is StepStatus.RUNNING:
             move = _of_running(name, step, state, stopping)
         elif state.status is StepStatus.PENDING and stopping:
-            move = Close(name, StepStatus.CANCELLED)
+            move = CloseStep(name, StepStatus.CANCELLED)
         elif state.status is StepStatus.PENDING and all(
-            _is_passable(definition.steps[needed], steps.get(needed, WAITS)) for needed in step.needs
+            _is_passable(definition.steps[needed], steps.get(needed, PENDING_STEP)) for needed in step.needs
         ):
-            move = Open(name)
+            move = OpenStep(name)
         else:
             move = None
         if move is not None:
             moves.append(move)
-    if not moves and all(steps.get(name, WAITS).status.ended for name in definition.steps):
-        moves.append(End(RunStatus.FAILED if stopping else RunStatus.SUCCEEDED))
+    if not moves and all(steps.get(name, PENDING_STEP).status.ended for name in definition.steps):
+        moves.append(EndRun(RunStatus.FAILED if stopping else RunStatus.SUCCEEDED))
     return moves
 
 
 def _of_running(name: str, step: StepDefinition, state: StepState, stopping: bool) -> Move | None:
     if state.waiting and not stopping:
         room = min(step.parallel - state.open, state.waiting)
-        return More(name, room) if room > 0 else None
+        return BeginItems(name, room) if room > 0 else None
     if state.open:
         return None
     if state.failed and not (step.may_fail and step.map is not None):
-        return Close(name, StepStatus.FAILED)
-    return Close(name, StepStatus.CANCELLED if state.waiting else StepStatus.SUCCEEDED)
+        return CloseStep(name, StepStatus.FAILED)
+    return CloseStep(name, StepStatus.CANCELLED if state.waiting else StepStatus.SUCCEEDED)
 
 
 def _fails_run(step: StepDefinition, state: StepState) -> bool:
-    """Whether the run fails of this, also where the step has not ended yet."""
+    """Return whether this step fails the run, even before the step has ended."""
     if step.may_fail:
         return False
     return state.status is StepStatus.FAILED or (state.status is StepStatus.RUNNING and state.failed > 0)

@@ -1,4 +1,4 @@
-"""What the workflows' part of the durable floor speaks of: a run, its steps, and how they stand."""
+"""Model of workflow runs: a run, its steps, their states, and the changes that are stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 from scheduler.calls.model import Status
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import Body, Work
-from scheduler.workflows.values import NOTHING
+from scheduler.workflows.values import EMPTY_BODY
 
 KIND = "run"
 """Kind of the owner of its calls. The owner of a step's calls is `run:RUN/STEP`, and their part the item's number."""
@@ -21,7 +21,7 @@ def owner_of(run: str, step: str) -> str:
 
 
 class RunStatus(StrEnum):
-    """How a run stands."""
+    """Status of a run."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -30,58 +30,58 @@ class RunStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Return whether the run is over; only a resume continues it."""
         return self is not RunStatus.RUNNING
 
 
 class StepStatus(StrEnum):
-    """How a step of a run stands."""
+    """Status of a step of a run."""
 
     PENDING = "pending"
-    """Waits for what it needs."""
+    """Waits for the steps that it needs."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SKIPPED = "skipped"
     """Its `when` was not true."""
     CANCELLED = "cancelled"
-    """The run ended before it did."""
+    """The run ended before this step did."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Return whether the step is over; only a resume of the run continues it."""
         return self not in (StepStatus.PENDING, StepStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """How a step stands. The counts are of its calls: one, or one for each item of a `map`."""
+    """State of a step, with counts of its calls: one call, or one for each item of a `map`."""
 
     status: StepStatus = StepStatus.PENDING
     total: int = 0
     waiting: int = 0
-    """Not begun, or to be begun again. Of a step as it is in the store not more than its `parallel` are counted."""
+    """Calls not begun yet, or to be begun again. The store counts up to `parallel` of them."""
     open: int = 0
-    """Begun and not ended."""
+    """Calls begun and not ended."""
     failed: int = 0
-    """Ended otherwise than succeeded. Of a step as it is in the store not more than 1 is counted."""
+    """Calls that ended without success. The store counts up to 1."""
 
 
-WAITS = StepState()
+PENDING_STEP = StepState()
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A step that begins: what each of its calls is sent."""
+class OpenedStep:
+    """A step that begins, with the input of each of its calls."""
 
     step: str
     bodies: tuple[Body, ...]
     at_once: int
-    """How many of them are begun together with this record."""
+    """Calls that begin in the same transaction, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class ClosedStep:
     """A step that has ended."""
 
     step: str
@@ -92,66 +92,66 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run has ended."""
+    """The end of a run: status, output, and error if it failed."""
 
     status: RunStatus
-    output: Body = NOTHING
+    output: Body = EMPTY_BODY
     error: str | None = None
     detail: str = ""
     follow: tuple[Work, ...] = ()
-    """What is begun together with this record."""
+    """Work to begin in the same transaction."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes of a run."""
+    """The changes of a run that one transaction writes."""
 
-    opened: list[Opened] = field(default_factory=list)
+    opened: list[OpenedStep] = field(default_factory=list)
     more: list[tuple[str, int]] = field(default_factory=list)
-    """So many further items of a step are begun."""
-    closed: list[Closed] = field(default_factory=list)
+    """Step and number of its further items that begin."""
+    closed: list[ClosedStep] = field(default_factory=list)
     end: RunEnd | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is anything to write."""
+        """Return whether there is anything to write."""
         return bool(self.opened or self.more or self.closed or self.end)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How a run stands. Times are wall times in seconds; None: not yet."""
+    """A stored run. Times are wall times in seconds, or None if not reached yet."""
 
     seq: int
-    """Grows with each run."""
+    """Order of creation."""
     id: str
     workflow: str
     status: RunStatus
     functions: tuple[str, ...]
-    """All that it may call."""
+    """All functions that it may call."""
     started: float
     ended: float | None
     error: str | None
     detail: str
     depth: int
     revision: int
-    """Grows when it is cancelled or resumed."""
+    """Counter that grows when the run is cancelled or resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """What a run's next moves follow from."""
+    """The stored facts that the next moves of a run follow from."""
 
     record: RunRecord
     definition: WorkflowDefinition
     steps: Mapping[str, StepState]
-    """Those that were begun or have ended; the others wait."""
+    """Steps that have begun or ended; the others are pending."""
     size: int
-    """Bytes that the run keeps, with its calls and their answers: more than any decision looks at."""
+    """Bytes that the run keeps in the store, with its calls and their answers. An upper bound for reading it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """How a step of a run stands. `calls` counts its calls by status, `invocation` is the id of the only one."""
+    """A stored step of a run. `calls` counts its calls by status; `invocation` is the id if there is only one."""
 
     step: str
     status: StepStatus
@@ -167,11 +167,11 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs are wanted, newest first. `before` is the `seq` that they are older than."""
+    """Query for runs, newest first. `before` is a `seq`; only older runs are returned."""
 
     workflow: str | None = None
     status: RunStatus | None = None
     before: int | None = None
     limit: int = 50
     visible: Callable[[Sequence[str]], bool] | None = None
-    """Whether a run that may call these functions may be shown; a reader's thread asks it. None: all may."""
+    """Predicate on the functions that a run may call; runs on a reader's thread. None shows all runs."""

@@ -1,4 +1,4 @@
-"""Workflows as what can be started by name, and what follows from a run that has failed."""
+"""Workflows as a start target, and the call of `on_failure` after a failed run."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import Body, HeaderList, NewCall, NewRun
 from scheduler.workflows.model import RunStatus
 from scheduler.workflows.runs import EndedRun, WorkflowRuns
-from scheduler.workflows.values import value_of
+from scheduler.workflows.values import body_to_value
 
 
 class WorkflowTarget:
-    """Workflows, for who starts things by name."""
+    """The start target for workflows: begins a run by a workflow's name."""
 
     def __init__(self, runs: WorkflowRuns) -> None:
         self._runs = runs
 
     def names(self) -> Collection[str]:
-        """Those that are declared."""
+        """Return the names of the declared workflows."""
         return self._runs.workflows().keys()
 
     def functions(self, name: str) -> Collection[str]:
-        """All that a run of it may call."""
+        """Return all functions that a run of a workflow may call."""
         return self._runs.workflows()[name].functions()
 
     def work(self, start: Start) -> NewRun:
-        """The run."""
+        """Return the run to begin. Raises ValueError, see `run_of`."""
         return run_of(start, self._runs.workflows()[start.name])
 
     def begun(self, ids: Collection[str]) -> None:
-        """Have the first steps of these runs begin."""
+        """Begin the first steps of these runs, which are stored by now."""
         for id in ids:
             self._runs.look_at(id)
 
     async def running(self, id: str) -> bool:
-        """Whether the run has not ended."""
+        """Return whether the run exists and has not ended."""
         record = await self._runs.store.show(id)
         return record is not None and not record.status.ended
 
 
 def run_of(start: Start, definition: WorkflowDefinition) -> NewRun:
-    """The run that a start asks for. Raises ValueError for a body that expressions could not look at."""
+    """Return the run that a start asks for. Raises ValueError for a body that expressions cannot read."""
     body = Body(start.body, content_type_of(start.headers))
     try:
-        value_of(body)
+        body_to_value(body)
     except ValueError as error:
         raise ValueError(f"the input {error}") from error
     return NewRun(start.id, start.name, definition, body, start.depth)
 
 
 def content_type_of(headers: HeaderList) -> str:
-    """The content type of a request; empty: it has none."""
+    """Return the content type of a request, or "" if it has none."""
     return next((value.decode("latin-1") for name, value in headers if name == b"content-type"), "")
 
 
 def call_of_failure(ended: EndedRun) -> Iterable[NewCall]:
-    """Return the call of `on_failure` when a run has failed. A follower of runs."""
+    """Return the call of `on_failure` if a run has failed. A follower of runs."""
     run, end = ended.run, ended.end
     function = None if ended.definition is None else ended.definition.on_failure
     if function is None or end.status is not RunStatus.FAILED:

@@ -1,7 +1,7 @@
-"""What travels between steps: bodies as values that expressions can look into, and values as bodies. Pure functions.
+"""Conversion between bodies, which functions send and get, and values, which expressions read. Pure functions.
 
-JSON is what it is, text a string, and every other body an object of `content_type` and `base64`; the way back is the
-same, so that a picture that one step has answered is the body that the next is called with.
+A JSON body becomes its value, text a string, and any other body an object of `content_type` and `base64`. The way
+back is the inverse, so a step can pass on a picture that another step has answered.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from typing import Any
 from scheduler.json_steps import dumps, loads
 from scheduler.work import Body
 
-LARGEST = 8 * 2**20
-"""Bytes of one body that an expression can look at, and of one that a step is called with."""
+MAX_BODY_BYTES = 8 * 2**20
+"""Largest body that an expression can read, and largest input of a step."""
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 _BINARY = {"content_type", "base64"}
 _GUESSED = ("", "application/x-www-form-urlencoded", "multipart/form-data")
-"""Types that clients set when they mean none: such a body is JSON if it parses as that."""
+"""Content types that clients set by default. Such a body is JSON if it parses as JSON."""
 
 
-NOTHING = Body(b"", "")
+EMPTY_BODY = Body(b"", "")
 
 
-def value_of(body: Body) -> Any:
-    """What expressions see of a body. Raises ValueError for one that is not what it says, or is too large."""
-    if len(body.data) > LARGEST:
-        raise ValueError(f"has {len(body.data)} bytes, and {LARGEST} is the most that a workflow takes")
+def body_to_value(body: Body) -> Any:
+    """Return a body as a value. Raises ValueError if it is too large, or not of its content type."""
+    if len(body.data) > MAX_BODY_BYTES:
+        raise ValueError(
+            f"has {len(body.data)} bytes, and {MAX_BODY_BYTES} is the most that a workflow takes"
+        )
     if not body.data:
         return None
     kind = body.content_type.partition(";")[0].strip().lower()
@@ -44,10 +46,10 @@ def value_of(body: Body) -> Any:
     return _binary(body.data, body.content_type)
 
 
-def body_of(value: Any) -> Body:
-    """The body that a value is sent as. Raises ValueError for one that cannot be, or is too large."""
+def value_to_body(value: Any) -> Body:
+    """Return a value as a body. Raises ValueError if it cannot be sent or is too large."""
     if value is None:
-        return NOTHING
+        return EMPTY_BODY
     if isinstance(value, str):
         body = Body(value.encode(), TEXT)
     elif isinstance(value, dict) and value.keys() == _BINARY:
@@ -57,8 +59,10 @@ def body_of(value: Any) -> Body:
             body = Body(dumps(value, allow_nan=False, separators=(",", ":")), JSON)
         except (TypeError, RecursionError) as error:
             raise ValueError(f"cannot be written as JSON: {error}") from error
-    if len(body.data) > LARGEST:
-        raise ValueError(f"has {len(body.data)} bytes, and {LARGEST} is the most that a workflow takes")
+    if len(body.data) > MAX_BODY_BYTES:
+        raise ValueError(
+            f"has {len(body.data)} bytes, and {MAX_BODY_BYTES} is the most that a workflow takes"
+        )
     return body
 
 
@@ -66,13 +70,13 @@ def _parsed(data: bytes) -> Any:
     try:
         return loads(data, _no_number)
     except RecursionError:
-        raise ValueError("is JSON that is nested too deep") from None
+        raise ValueError("is JSON that is nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"is no JSON: {error}") from error
+        raise ValueError(f"is not valid JSON: {error}") from error
 
 
 def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _text_or_binary(data: bytes, content_type: str) -> Any:
@@ -89,10 +93,10 @@ def _binary(data: bytes, content_type: str) -> dict[str, str]:
 def _unpacked(value: dict[str, Any]) -> Body:
     kind, text = value["content_type"], value["base64"]
     if not isinstance(kind, str) or not isinstance(text, str):
-        raise ValueError("has a `content_type` or `base64` that is no text")
+        raise ValueError("has a `content_type` or `base64` that is not text")
     if not kind.isascii() or not kind.isprintable():
         raise ValueError("has a `content_type` that no header can hold")
     try:
         return Body(b64decode(text, validate=True), kind)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"has a `base64` that is none: {error}") from error
+        raise ValueError(f"has a `base64` that is not valid base64: {error}") from error

@@ -202,7 +202,7 @@ def test_what_an_expression_does_not_hold_over_fails_its_step(gateway: Gateway) 
     assert run["status"] == "failed"
     assert (run["steps"][0]["error"], run["steps"][0]["detail"]) == (
         "expression-failed",
-        "map: input gives no list",
+        "map: input does not give a list",
     )
     run = ended(gateway, start(gateway, "picky", []))
     assert run["status"] == "succeeded" and gateway.http.get(run["output"]).json() == []

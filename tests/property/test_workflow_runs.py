@@ -19,13 +19,13 @@ from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewRun
-from scheduler.workflows.advance import Close, End, More, Open, advance
-from scheduler.workflows.model import WAITS, RunStatus, StepState, StepStatus
+from scheduler.workflows.advance import BeginItems, CloseStep, EndRun, OpenStep, advance
+from scheduler.workflows.model import PENDING_STEP, RunStatus, StepState, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.values import body_of
+from scheduler.workflows.values import value_to_body
 from tests.support.store_recount import counted, recounted
 
-MOST_ITEMS = 5
+MAX_ITEMS = 5
 SEEDS = st.integers(0, 2**32)
 """Chance from a seed, and not drawn by draw: one run takes thousands."""
 
@@ -52,7 +52,7 @@ def definitions(draw: st.DrawFn) -> WorkflowDefinition:
 def input_of(definition: WorkflowDefinition, chance: random.Random) -> dict[str, object]:
     made: dict[str, object] = {}
     for name in definition.steps:
-        made[name] = list(range(chance.randint(0, MOST_ITEMS)))
+        made[name] = list(range(chance.randint(0, MAX_ITEMS)))
         made[f"{name}_wanted"] = chance.random() < 0.5
     return made
 
@@ -72,19 +72,19 @@ class Model:
         assert moves == advance(self.definition, dict(self.steps)), "asked again, it says the same"
         for move in moves:
             match move:
-                case Open(name):
+                case OpenStep(name):
                     self.open(name)
                     if self.steps[name].status is StepStatus.FAILED:
                         break
-                case More(name, count):
+                case BeginItems(name, count):
                     state = self.steps[name]
                     assert count > 0
                     self.steps[name] = replace(state, waiting=state.waiting - count, open=state.open + count)
-                case Close(name, status):
-                    state = self.steps.get(name, WAITS)
+                case CloseStep(name, status):
+                    state = self.steps.get(name, PENDING_STEP)
                     assert not state.status.ended and not state.open
                     self.steps[name] = StepState(status)
-                case End(status):
+                case EndRun(status):
                     assert self.end is None
                     self.end = status
             self.check()
@@ -102,7 +102,7 @@ class Model:
         if self.chance.random() < 0.2:
             self.steps[name] = StepState(self.chance.choice([StepStatus.SKIPPED, StepStatus.FAILED]))
             return
-        total = self.chance.randint(0, MOST_ITEMS) if step.map is not None else 1
+        total = self.chance.randint(0, MAX_ITEMS) if step.map is not None else 1
         begun = min(total, step.parallel)
         self.steps[name] = StepState(StepStatus.RUNNING, total, total - begun, begun)
 
@@ -236,7 +236,7 @@ def test_no_crash_loses_or_repeats_what_was_recorded(
 
     async def live(folder: str) -> None:
         gateway = Gateway(Path(folder) / "calls.db", chance)
-        run = NewRun("r" * 32, "w", definition, body_of(input_of(definition, chance)))
+        run = NewRun("r" * 32, "w", definition, value_to_body(input_of(definition, chance)))
         await gateway.runs.begin(run, gateway.now)
         status = await gateway.to_the_end(run.id, failing)
         assert status is RunStatus.SUCCEEDED or failing

@@ -37,7 +37,7 @@ from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Limits
 from scheduler.jobs.model import JobStatus, TaskState
 from scheduler.work import Body, NewCall, NewJob, NewRun, Payload, Request
-from scheduler.workflows.model import Changes, Closed, RunEnd, RunStatus, StepStatus
+from scheduler.workflows.model import Changes, ClosedStep, RunEnd, RunStatus, StepStatus
 
 PIECE = 64 * 1024
 """Bytes of a body that come at once, as a server reads them."""
@@ -310,7 +310,7 @@ class Crowded:
             0.0,
         )
         await store.begin([NewRun(f"r{n}", "w00", workflow, INPUT) for n in range(1000)], 0.0)
-        closed = [Closed(step, StepStatus.FAILED, "x", "y" * 200) for step in workflow.steps]
+        closed = [ClosedStep(step, StepStatus.FAILED, "x", "y" * 200) for step in workflow.steps]
         await self.runtime.scheduler_floor.runs.store.apply("r0", Changes(closed=closed), 0, 0.0)
         definition = JobDefinition.model_validate({"function": "f0000", "count": TASKS, "parallel": 1000})
         await store.begin(
@@ -323,7 +323,7 @@ class Crowded:
         runs, jobs = self.runtime.scheduler_floor.runs.store, self.runtime.scheduler_floor.jobs.store
         output = Body(b"x" * (8 * 2**20 - 1), "text/plain")
         await runs.apply("r10", Changes(end=RunEnd(RunStatus.SUCCEEDED, output)), 0, 0.0)
-        failed = Changes(closed=[Closed("s000", StepStatus.FAILED)], end=RunEnd(RunStatus.FAILED))
+        failed = Changes(closed=[ClosedStep("s000", StepStatus.FAILED)], end=RunEnd(RunStatus.FAILED))
         for number in range(3):
             await runs.apply(f"r5{number}", failed, 0, 0.0)
         for number in (20, 21, 22, 30, 31, 32):

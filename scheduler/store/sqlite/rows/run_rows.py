@@ -19,8 +19,8 @@ from scheduler.store.sqlite.rows.list_rows import NEWEST
 from scheduler.work import Body, NewCall, Request
 from scheduler.workflows.model import (
     Changes,
-    Closed,
-    Opened,
+    ClosedStep,
+    OpenedStep,
     RunProgress,
     RunQuery,
     RunRecord,
@@ -237,7 +237,9 @@ def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now:
     return True
 
 
-def _open(db: sqlite3.Connection, run: RunRecord, step: StepDefinition, opened: Opened, now: float) -> None:
+def _open(
+    db: sqlite3.Connection, run: RunRecord, step: StepDefinition, opened: OpenedStep, now: float
+) -> None:
     db.execute(
         "INSERT INTO run_steps (seq, step, status, total, started) VALUES (?, ?, 'running', ?, ?)",
         (run.seq, opened.step, len(opened.bodies), now),
@@ -296,7 +298,7 @@ def _call(run: RunRecord, name: str, step: StepDefinition, number: int, body: Bo
     )
 
 
-def _close(db: sqlite3.Connection, run: RunRecord, closed: Closed, now: float) -> None:
+def _close(db: sqlite3.Connection, run: RunRecord, closed: ClosedStep, now: float) -> None:
     db.execute(
         "INSERT INTO run_steps (seq, step, status, total, started, ended, error, detail)"
         " VALUES (?, ?, ?, 0, ?, ?, ?, ?) ON CONFLICT (seq, step) DO UPDATE"

@@ -30,7 +30,7 @@ from scheduler.workflows.moves import decide
 from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, WorkflowRuns
 from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
-from scheduler.workflows.values import body_of
+from scheduler.workflows.values import value_to_body
 
 RETENTION = 1000.0
 TWO = WorkflowDefinition(
@@ -78,7 +78,7 @@ class World:
             await asyncio.wait(list(self.runs._tasks.values()), timeout=10)
 
     async def begin(self, id: str = "r", depth: int = 0) -> RunRecord:
-        record = await self.runs.begin(NewRun(id, "two", TWO, body_of({"n": 1}), depth))
+        record = await self.runs.begin(NewRun(id, "two", TWO, value_to_body({"n": 1}), depth))
         await self.quiet()
         return record
 
@@ -114,12 +114,12 @@ async def test_a_run_goes_through_its_steps_and_ends(world: World) -> None:
     assert (await world.finish()).body == b'{"n":1}'
     assert (await world.finish()).body == b"[1]"
     assert await world.status() is RunStatus.SUCCEEDED
-    assert await world.runs.store.output("r") == body_of([1])
+    assert await world.runs.store.output("r") == value_to_body([1])
     assert world.metrics.workflow_runs.labels("two", "succeeded").value == 1
 
 
 async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(world: World) -> None:
-    record = await world.runs.begin(NewRun("r", "two", TWO, body_of(1)))
+    record = await world.runs.begin(NewRun("r", "two", TWO, value_to_body(1)))
     looking = world.runs._tasks[record.id]
     again: list[asyncio.Task[None]] = []
 
@@ -252,7 +252,7 @@ async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
 
 async def test_a_full_store_forgets_what_has_ended_and_then_begins_nothing(tmp_path: Path) -> None:
     world = World(tmp_path / "calls.db", most_bytes=600_000)
-    large = body_of("x" * 50_000)
+    large = value_to_body("x" * 50_000)
     for number in range(40):  # twenty times as much as there is room for, if nothing were forgotten
         await world.runs.begin(NewRun(f"r{number}", "two", TWO, large))
         await world.quiet()
@@ -281,7 +281,7 @@ async def test_others_start_workflows_by_name(world: World) -> None:
     await world.finish()
     assert not await target.running(start.id)
     assert not await target.running("none")
-    with pytest.raises(ValueError, match="the input is no JSON"):
+    with pytest.raises(ValueError, match="the input is not valid JSON"):
         target.work(Start("6" * 32, "two", b"{", [(b"content-type", b"application/json")]))
 
 
@@ -308,7 +308,7 @@ async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World)
 
 async def test_an_expression_that_fails_of_half_a_character_fails_the_run(world: World) -> None:
     definition = WorkflowDefinition(steps={"a": StepDefinition(function="f", input="abs(input.x)")})
-    await world.runs.begin(NewRun("r", "two", definition, body_of({"x": "\ud800"})))
+    await world.runs.begin(NewRun("r", "two", definition, value_to_body({"x": "\ud800"})))
     await world.quiet()
     record = await world.runs.store.show("r")
     assert record is not None and record.status is RunStatus.FAILED
@@ -421,7 +421,7 @@ async def test_large_runs_are_decided_about_one_by_one(
             now -= 1
 
     monkeypatch.setattr("scheduler.workflows.runs.decide", watched)
-    large = body_of("x" * size)
+    large = value_to_body("x" * size)
     await asyncio.gather(*(world.runs.begin(NewRun(f"r{n}", "two", TWO, large)) for n in range(count)))
     await world.quiet()
     assert most == at_once
@@ -430,7 +430,7 @@ async def test_large_runs_are_decided_about_one_by_one(
 
 async def test_a_full_store_takes_no_run(world: World) -> None:
     full = SqliteRunStore(world.writer, SqliteCallStore(world.writer, 0).room)
-    run = NewRun("r", "two", TWO, body_of(1))
+    run = NewRun("r", "two", TWO, value_to_body(1))
     with pytest.raises(StoreFull):
         await full.begin(run, world.clock.wall())
     await world.runs.begin(run)
@@ -439,7 +439,7 @@ async def test_a_full_store_takes_no_run(world: World) -> None:
 
 async def test_to_look_at_a_map_costs_the_same_however_many_of_it_have_ended(world: World) -> None:
     step = StepDefinition(function="f", map="input", parallel=2)
-    run = NewRun("r", "two", WorkflowDefinition(steps={"a": step}), body_of(list(range(2000))))
+    run = NewRun("r", "two", WorkflowDefinition(steps={"a": step}), value_to_body(list(range(2000))))
     await world.runs.begin(run)
     await world.quiet()
     costs = []
@@ -482,7 +482,7 @@ async def test_a_large_run_is_forgotten_in_pieces(world: World) -> None:
     items = 2 * FORGOTTEN_AT_ONCE
     definition = WorkflowDefinition(steps={"a": step})
     for id in ("r", "s"):
-        await world.runs.begin(NewRun(id, "two", definition, body_of(list(range(items)))))
+        await world.runs.begin(NewRun(id, "two", definition, value_to_body(list(range(items)))))
         await world.quiet()
         await world.writer.do(lambda db, id=id: end_items(db, items - 2, id))  # type: ignore[misc]
         await world.runs.cancel(id)
@@ -500,7 +500,7 @@ async def test_a_large_run_is_forgotten_in_pieces(world: World) -> None:
 
 async def test_a_key_gives_the_same_run_for_its_time_and_of_its_workflow_only(world: World) -> None:
     async def begun(id: str, digest: bytes = b"1", workflow: str = "two") -> str:
-        run = NewRun(id, workflow, TWO, body_of(1))
+        run = NewRun(id, workflow, TWO, value_to_body(1))
         return (await world.runs.begin(run, Idempotency("me", "k", digest, 60.0))).id
 
     assert [await begun("a"), await begun("b")] == ["a", "a"]
@@ -515,7 +515,7 @@ async def test_a_resumed_step_begins_no_more_items_at_once_than_it_may(world: Wo
     many = StepDefinition(function="f", map="input", parallel=2, may_fail=True)
     definition = WorkflowDefinition(steps={"a": many, "b": StepDefinition(function="g")})
 
-    await world.runs.begin(NewRun("r", "two", definition, body_of(list(range(9)))))
+    await world.runs.begin(NewRun("r", "two", definition, value_to_body(list(range(9)))))
     await world.quiet()
     failed = [(await world.finish(Status.FAILED, "f")).id for _ in range(5)]
     await world.finish(Status.FAILED, "g")
@@ -546,7 +546,7 @@ async def resumed_with_three_held(world: World) -> str:
     definition."""
     many = StepDefinition(function="f", map="input", parallel=1, may_fail=True)
     definition = WorkflowDefinition(steps={"a": many, "b": StepDefinition(function="g")})
-    await world.runs.begin(NewRun("r", "one", definition, body_of([1, 2, 3, 4])))
+    await world.runs.begin(NewRun("r", "one", definition, value_to_body([1, 2, 3, 4])))
     await world.quiet()
     for _ in range(3):
         await world.finish(Status.FAILED, "f")

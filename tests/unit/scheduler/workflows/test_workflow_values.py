@@ -16,18 +16,18 @@ from scheduler.definitions.language.expressions import (
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.work import Body
 from scheduler.workflows.evaluation import (
-    LARGEST_TOGETHER,
-    MOST_ITEMS,
-    Ended,
-    Facts,
+    MAX_ITEMS,
+    MAX_STEP_BYTES,
+    EndedStep,
+    RunFacts,
     StepFault,
-    bodies_of,
-    looks_at,
-    output_looks_at,
-    output_of,
+    evaluate_output,
+    evaluate_step,
+    needed_outputs,
+    outputs_for_result,
 )
 from scheduler.workflows.model import StepStatus
-from scheduler.workflows.values import JSON, LARGEST, NOTHING, TEXT, body_of, value_of
+from scheduler.workflows.values import EMPTY_BODY, JSON, MAX_BODY_BYTES, TEXT, body_to_value, value_to_body
 
 NAMES = frozenset({"input", "item"})
 JSON_VALUES = st.recursive(
@@ -109,21 +109,21 @@ def test_truth_is_that_of_jmespath() -> None:
 
 @given(JSON_VALUES)
 def test_a_value_comes_back_as_it_was(value: object) -> None:
-    assert value_of(body_of(value)) == value
+    assert body_to_value(value_to_body(value)) == value
 
 
 @given(st.text(min_size=1))
 def test_text_travels_as_text(text: str) -> None:
-    assert body_of(text) == Body(text.encode(), TEXT)
-    assert value_of(body_of(text)) == text
+    assert value_to_body(text) == Body(text.encode(), TEXT)
+    assert body_to_value(value_to_body(text)) == text
 
 
 @given(st.binary(min_size=1))
 def test_bytes_travel_with_their_type(data: bytes) -> None:
     body = Body(data, "image/png")
-    value = value_of(body)
+    value = body_to_value(body)
     assert isinstance(value, dict) and value["content_type"] == "image/png"
-    assert body_of(value) == body
+    assert value_to_body(value) == body
 
 
 @pytest.mark.parametrize(
@@ -140,21 +140,21 @@ def test_bytes_travel_with_their_type(data: bytes) -> None:
     ],
 )
 def test_what_a_body_is_to_expressions(body: Body, value: object) -> None:
-    assert value_of(body) == value
+    assert body_to_value(body) == value
 
 
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (Body(b"{", JSON), "is no JSON"),
+        (Body(b"{", JSON), "is not valid JSON"),
         (Body(b"NaN", JSON), "NaN is no number"),
         (Body(b"[" * 100_000, JSON), "nested too deep"),
-        (Body(b"x" * (LARGEST + 1), "image/png"), f"{LARGEST} is the most"),
+        (Body(b"x" * (MAX_BODY_BYTES + 1), "image/png"), f"{MAX_BODY_BYTES} is the most"),
     ],
 )
 def test_a_body_that_is_not_what_it_says_is_refused(body: Body, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        value_of(body)
+        body_to_value(body)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_body_that_is_not_what_it_says_is_refused(body: Body, told: str) -> No
     [
         (float("nan"), "JSON"),
         ("\ud800", "surrogates"),
-        ("x" * (LARGEST + 1), f"{LARGEST} is the most"),
+        ("x" * (MAX_BODY_BYTES + 1), f"{MAX_BODY_BYTES} is the most"),
         ({"content_type": 3, "base64": ""}, "no text"),
         ({"content_type": "a\nb", "base64": ""}, "no header"),
         ({"content_type": "a/b", "base64": "%"}, "is none"),
@@ -170,7 +170,7 @@ def test_a_body_that_is_not_what_it_says_is_refused(body: Body, told: str) -> No
 )
 def test_a_value_that_no_body_can_hold_is_refused(value: object, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        body_of(value)
+        value_to_body(value)
 
 
 # -- what a step is called with -------------------------------------------------------------------------------
@@ -180,86 +180,97 @@ def step(**keys: object) -> StepDefinition:
     return StepDefinition.model_validate({"function": "f", **keys})
 
 
-def ended(*answers: object, is_list: bool = False) -> Ended:
-    return Ended(StepStatus.SUCCEEDED, [None if a is None else body_of(a) for a in answers], is_list)
+def ended(*answers: object, is_list: bool = False) -> EndedStep:
+    return EndedStep(
+        StepStatus.SUCCEEDED, [None if a is None else value_to_body(a) for a in answers], is_list
+    )
 
 
-SKIPPED = Ended(StepStatus.SKIPPED)
-RUN = body_of({"n": 1})
+SKIPPED = EndedStep(StepStatus.SKIPPED)
+RUN = value_to_body({"n": 1})
 
 
 def test_without_expressions_bodies_go_on_as_they_are() -> None:
     page = Body(b"<p>", "text/html")
-    assert bodies_of(step(), Facts(page, {})) == (page,)
-    assert bodies_of(step(needs=["a"]), Facts(RUN, {"a": Ended(StepStatus.SUCCEEDED, [page])})) == (page,)
-    assert bodies_of(step(needs=["a"]), Facts(RUN, {"a": SKIPPED})) == (NOTHING,)
+    assert evaluate_step(step(), RunFacts(page, {})) == (page,)
+    assert evaluate_step(
+        step(needs=["a"]), RunFacts(RUN, {"a": EndedStep(StepStatus.SUCCEEDED, [page])})
+    ) == (page,)
+    assert evaluate_step(step(needs=["a"]), RunFacts(RUN, {"a": SKIPPED})) == (EMPTY_BODY,)
 
 
 def test_several_that_are_needed_come_by_name_and_a_list_as_a_list() -> None:
-    facts = Facts(RUN, {"a": ended(1), "b": ended("x", None, is_list=True), "c": SKIPPED})
-    assert bodies_of(step(needs=["a", "b", "c"]), facts) == (body_of({"a": 1, "b": ["x", None], "c": None}),)
-    assert bodies_of(step(needs=["b"]), facts) == (body_of(["x", None]),)
+    facts = RunFacts(RUN, {"a": ended(1), "b": ended("x", None, is_list=True), "c": SKIPPED})
+    assert evaluate_step(step(needs=["a", "b", "c"]), facts) == (
+        value_to_body({"a": 1, "b": ["x", None], "c": None}),
+    )
+    assert evaluate_step(step(needs=["b"]), facts) == (value_to_body(["x", None]),)
 
 
 def test_a_step_whose_when_is_not_true_is_skipped() -> None:
-    facts = Facts(RUN, {"a": SKIPPED, "b": ended(0)})
-    assert bodies_of(step(when="steps.a.output"), facts) is None
-    assert bodies_of(step(when="steps.a.status == 'skipped'", input="input.n"), facts) == (body_of(1),)
-    assert bodies_of(step(when="steps.b.output", map="input.none"), Facts(RUN, {"b": ended(False)})) is None
+    facts = RunFacts(RUN, {"a": SKIPPED, "b": ended(0)})
+    assert evaluate_step(step(when="steps.a.output"), facts) is None
+    assert evaluate_step(step(when="steps.a.status == 'skipped'", input="input.n"), facts) == (
+        value_to_body(1),
+    )
+    assert (
+        evaluate_step(step(when="steps.b.output", map="input.none"), RunFacts(RUN, {"b": ended(False)}))
+        is None
+    )
 
 
 def test_each_item_is_called_with_its_own_body_in_order() -> None:
-    facts = Facts(body_of({"l": [3, 1, 2], "k": "x"}), {})
-    assert bodies_of(step(map="input.l"), facts) == (body_of(3), body_of(1), body_of(2))
-    mapped = bodies_of(step(map="input.l", input="{i: index, v: item, k: input.k}"), facts)
+    facts = RunFacts(value_to_body({"l": [3, 1, 2], "k": "x"}), {})
+    assert evaluate_step(step(map="input.l"), facts) == (value_to_body(3), value_to_body(1), value_to_body(2))
+    mapped = evaluate_step(step(map="input.l", input="{i: index, v: item, k: input.k}"), facts)
     assert mapped is not None
-    assert [value_of(body) for body in mapped] == [
+    assert [body_to_value(body) for body in mapped] == [
         {"i": i, "v": v, "k": "x"} for i, v in enumerate([3, 1, 2])
     ]
-    assert bodies_of(step(map="input.l[?@ > `9`]"), facts) == ()
+    assert evaluate_step(step(map="input.l[?@ > `9`]"), facts) == ()
 
 
 @pytest.mark.parametrize(
     ("keys", "run", "told"),
     [
-        ({"map": "input.x"}, {"x": 3}, "map: input.x gives no list"),
-        ({"map": "input"}, [0] * (MOST_ITEMS + 1), "10001 items, and 10000 is the most"),
+        ({"map": "input.x"}, {"x": 3}, "map: input.x does not give a list"),
+        ({"map": "input"}, [0] * (MAX_ITEMS + 1), "10001 items, and 10000 is the most"),
         ({"map": "input", "input": "length(item)"}, [3], "length"),
         ({"input": "length(input)"}, 3, "length"),
         ({"when": "length(input)"}, 3, "length"),
-        ({"input": "join('', [input, input])"}, "x" * (LARGEST // 2 + 1), "input has .* is the most"),
+        ({"input": "join('', [input, input])"}, "x" * (MAX_BODY_BYTES // 2 + 1), "input has .* is the most"),
         (
             {"map": "input", "input": "steps.a.output"},
-            [0] * (LARGEST_TOGETHER // LARGEST + 1),
-            f"over {LARGEST_TOGETHER} bytes together",
+            [0] * (MAX_STEP_BYTES // MAX_BODY_BYTES + 1),
+            f"over {MAX_STEP_BYTES} bytes together",
         ),
     ],
 )
 def test_what_cannot_be_called_is_told(keys: dict[str, object], run: object, told: str) -> None:
     with pytest.raises(StepFault, match=told):
-        bodies_of(step(**keys), Facts(body_of(run), {"a": ended("x" * LARGEST)}))
+        evaluate_step(step(**keys), RunFacts(value_to_body(run), {"a": ended("x" * MAX_BODY_BYTES)}))
 
 
 def test_an_answer_that_is_no_json_is_told_with_its_step() -> None:
-    broken = Ended(StepStatus.SUCCEEDED, [Body(b"{", JSON)])
-    with pytest.raises(StepFault, match="the answer of a is no JSON"):
-        bodies_of(step(input="steps.a.output"), Facts(RUN, {"a": broken}))
-    with pytest.raises(StepFault, match="the run's input is no JSON"):
-        bodies_of(step(input="input.x"), Facts(Body(b"{", JSON), {}))
+    broken = EndedStep(StepStatus.SUCCEEDED, [Body(b"{", JSON)])
+    with pytest.raises(StepFault, match="the answer of a is not valid JSON"):
+        evaluate_step(step(input="steps.a.output"), RunFacts(RUN, {"a": broken}))
+    with pytest.raises(StepFault, match="the run's input is not valid JSON"):
+        evaluate_step(step(input="input.x"), RunFacts(Body(b"{", JSON), {}))
 
 
 def test_a_run_answers_what_its_last_steps_answered_or_what_its_expression_says() -> None:
     steps = {"a": step(), "b": step(needs=["a"]), "c": step(needs=["a"])}
-    facts = Facts(RUN, {"a": ended(1), "b": ended(2), "c": ended(3)})
+    facts = RunFacts(RUN, {"a": ended(1), "b": ended(2), "c": ended(3)})
     plain = WorkflowDefinition(steps=steps)
-    assert output_looks_at(plain) == {"b", "c"}
-    assert value_of(output_of(plain, facts)) == {"b": 2, "c": 3}
+    assert outputs_for_result(plain) == {"b", "c"}
+    assert body_to_value(evaluate_output(plain, facts)) == {"b": 2, "c": 3}
     made = WorkflowDefinition(steps=steps, output="[steps.a.output, input.n]")
-    assert output_looks_at(made) == {"a"}
-    assert value_of(output_of(made, facts)) == [1, 1]
+    assert outputs_for_result(made) == {"a"}
+    assert body_to_value(evaluate_output(made, facts)) == [1, 1]
 
 
 def test_only_what_an_expression_looks_at_is_read() -> None:
-    assert looks_at(step(needs=["a", "b"])) == {"a", "b"}
-    assert looks_at(step(needs=["a", "b"], input="steps.a.output", when="steps.b.status")) == {"a", "b"}
-    assert looks_at(step(needs=["a", "b"], map="steps.a.output")) == {"a"}
+    assert needed_outputs(step(needs=["a", "b"])) == {"a", "b"}
+    assert needed_outputs(step(needs=["a", "b"], input="steps.a.output", when="steps.b.status")) == {"a", "b"}
+    assert needed_outputs(step(needs=["a", "b"], map="steps.a.output")) == {"a"}
