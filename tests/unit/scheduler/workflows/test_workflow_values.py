@@ -147,7 +147,7 @@ def test_what_a_body_is_to_expressions(body: Body, value: object) -> None:
     ("body", "told"),
     [
         (Body(b"{", JSON), "is not valid JSON"),
-        (Body(b"NaN", JSON), "NaN is no number"),
+        (Body(b"NaN", JSON), "NaN is not a JSON number"),
         (Body(b"[" * 100_000, JSON), "nested too deep"),
         (Body(b"x" * (MAX_BODY_BYTES + 1), "image/png"), f"{MAX_BODY_BYTES} is the most"),
     ],
@@ -163,9 +163,9 @@ def test_a_body_that_is_not_what_it_says_is_refused(body: Body, told: str) -> No
         (float("nan"), "JSON"),
         ("\ud800", "surrogates"),
         ("x" * (MAX_BODY_BYTES + 1), f"{MAX_BODY_BYTES} is the most"),
-        ({"content_type": 3, "base64": ""}, "no text"),
+        ({"content_type": 3, "base64": ""}, "is not text"),
         ({"content_type": "a\nb", "base64": ""}, "no header"),
-        ({"content_type": "a/b", "base64": "%"}, "is none"),
+        ({"content_type": "a/b", "base64": "%"}, "not valid base64"),
     ],
 )
 def test_a_value_that_no_body_can_hold_is_refused(value: object, told: str) -> None:
