@@ -12,8 +12,8 @@ from fastapi import Depends, Request
 
 from gateway.access.access import Access
 from gateway.api.parts import ApiParts, Desks, api_parts_of
-from gateway.api.triggers.hooks import Hooks
 from gateway.brokers.manager import Sources
+from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
 from pool.observe.logs import LogStore
 from pool.pool import Pool

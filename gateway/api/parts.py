@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 
 from gateway.access.access import Access
-from gateway.api.triggers.hooks import Hooks
 from gateway.brokers.manager import Sources
 from gateway.http.pieces import Desk
 from gateway.invoke.outcome import Outcomes
+from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
 from pool.launcher import Launcher
 from pool.observe.logs import LogStore

@@ -10,7 +10,6 @@ from gateway.access.guard import Guard, is_loopback
 from gateway.access.key_file import KeyFile
 from gateway.api.calls.accept import AcceptEndpoint
 from gateway.api.parts import ApiParts
-from gateway.api.triggers.hooks import Hooks
 from gateway.assembly.foundation import Foundation
 from gateway.assembly.pool_floor import PoolFloor
 from gateway.assembly.scheduler_floor import SchedulerFloor
@@ -25,6 +24,7 @@ from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
+from gateway.webhooks.hooks import Hooks
 from pool.observe.metrics import Metrics
 from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.definitions.language.callback_allow import Allowed

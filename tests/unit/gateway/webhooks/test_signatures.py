@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.triggers.signatures import (
+from gateway.webhooks.signatures import (
     MOST_SIGNATURES,
     SCHEMES,
     TOLERANCE,

@@ -13,9 +13,9 @@ from types import FrameType
 
 import pytest
 
-from gateway.api.triggers.hooks import LOG_EVERY, Hooks
-from gateway.api.triggers.signatures import MOST_SIGNATURES
 from gateway.http.problems import Problem
+from gateway.webhooks.hooks import LOG_EVERY, Hooks
+from gateway.webhooks.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from scheduler.definitions.triggers import TriggerDefinition

@@ -8,8 +8,8 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 
-from gateway.api.triggers.signatures import SCHEMES, WrongSignature, signing
 from gateway.http.problems import Problem
+from gateway.webhooks.signatures import SCHEMES, WrongSignature, signing
 from pool.clock import Clock
 from scheduler.definitions.triggers import DEFAULT_MESSAGE_BYTES, TriggerDefinition, Webhook
 from scheduler.triggers.event import Event

@@ -1,0 +1,1 @@
+"""Webhooks: whose signed message it is that comes in, and the event that it becomes."""
