@@ -216,7 +216,7 @@ def set_invalid_input(route: dict[str, Any]) -> None:
 
 
 def invoke_operation() -> dict[str, Any]:
-    """POST /invoke/{function}."""
+    """Return the operation POST /invoke/{function}."""
     return {
         "tags": ["invoke"],
         "operationId": "invoke",
@@ -233,7 +233,7 @@ def invoke_operation() -> dict[str, Any]:
 
 
 def sub_path_operation(method: str) -> dict[str, Any]:
-    """One method of /invoke/{function}/{path}."""
+    """Return the operation of one method of /invoke/{function}/{path}."""
     unlikely = NOT_FROM_INVOKE | NOT_FROM_SUB_PATHS
     if method not in WITH_BODY:
         unlikely |= ONLY_WITH_BODY
@@ -257,7 +257,7 @@ def sub_path_operation(method: str) -> dict[str, Any]:
 
 
 def function_parameter(declared: Sequence[Shown]) -> dict[str, Any]:
-    """The parameter {function}: a choice of these, or any name where there is none."""
+    """Return the parameter {function}: a choice of these, or any name where there is none."""
     lines = ["Name of the function"]
     lines += [f"- `{shown.name}`: {shown.kind}, {shown.state}" for shown in declared]
     schema: dict[str, Any] = {"type": "string"}
@@ -273,7 +273,7 @@ def function_parameter(declared: Sequence[Shown]) -> dict[str, Any]:
 
 
 def request_body() -> dict[str, Any]:
-    """Any body; JSON is offered first."""
+    """Return the description of any body; JSON is offered first."""
     return {
         "description": "Goes to the function as it is. Its `max_body` is the limit, 6 MiB unless set",
         "content": {
@@ -285,7 +285,7 @@ def request_body() -> dict[str, Any]:
 
 
 def invoke_responses(slugs: Iterable[str]) -> dict[str, Any]:
-    """Every answer of /invoke: the function's own, and these problems."""
+    """Return every answer of /invoke: the function's own, and these problems."""
     responses: dict[str, Any] = {
         "200": {
             "description": "The function's own answer. Its status may be any other too",
@@ -306,7 +306,7 @@ def invoke_responses(slugs: Iterable[str]) -> dict[str, Any]:
 
 
 def problem_responses(*slugs: str, invocation_id: str | None = None) -> dict[int | str, dict[str, Any]]:
-    """Responses by status that say everything about these problems, each with an example.
+    """Return responses by status that say everything about these problems, each with an example.
 
     `invocation_id` is what the examples show as that; None leaves it out.
     """
@@ -319,7 +319,7 @@ def problem_responses(*slugs: str, invocation_id: str | None = None) -> dict[int
 
 
 def problem_response(status: int, slugs: list[str], invocation_id: str | None) -> dict[str, Any]:
-    """The problems of one status."""
+    """Return the response with all problems of one status."""
     examples = {
         slug: {
             "summary": TYPES[slug][1],

@@ -178,13 +178,6 @@ class ClientProtocol(SlowReaderProtocol):
         elif self._holds or self._body_bytes > SMALL_BODY or self.pipeline:
             self._hold(self._unread())
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Called by the loop: no request has come for a while. Closing would wait for a client that does not read."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
-
     # -- time -----------------------------------------------------------------------------------------------
 
     def _stop_late_timer(self) -> None:

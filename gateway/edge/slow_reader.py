@@ -45,6 +45,13 @@ class SlowReaderProtocol(OneWriteProtocol):
         self._stop_stall_timer()
         self._limits.memory.answers.let_go(self)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Called by the loop: no request has come for a while. Closing would wait for a client that does not read."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
     def _watch_reader(self) -> None:
         """Abort the connection unless the client reads something in time."""
         if self._stall_timer is None:

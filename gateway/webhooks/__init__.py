@@ -1,1 +1,1 @@
-"""Webhooks: whose signed message it is that comes in, and the event that it becomes."""
+"""Webhooks: signed messages of other systems that become events."""

@@ -1,4 +1,4 @@
-"""The webhooks of a gateway: whose message it is, whether it is signed rightly, and the event that it becomes."""
+"""The webhooks of a gateway: checks signed messages and makes events of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from scheduler.triggers.wire import EventFault
 log = logging.getLogger("hearth.triggers")
 
 NOBODYS_SECRET = secrets.token_bytes(32)
-"""What a message is checked against that there is no webhook for: as much work, and never right."""
-LOG_EVERY = 10.0
-"""Seconds between two lines about what one webhook refuses: strangers send it."""
+"""Secret for messages to a webhook that does not exist: as much work, and never right."""
+LOG_SECONDS = 10.0
+"""Time between two log lines about refusals of one webhook: strangers decide how many there are."""
 CHALLENGE = (b"www-authenticate", b'Signature realm="hearth"')
 
 
 class HookMessage:
-    """A message on its way to a webhook. It is hashed as it comes; only what a webhook there is may use is kept."""
+    """A message on its way to a webhook. It is hashed as it comes, and kept only if the webhook exists."""
 
     def __init__(
         self,
@@ -58,23 +58,26 @@ class HookMessage:
             self._kept.clear()
 
     def take(self) -> bytes:
-        """Return the body, once: of a message for a webhook that there is, within its limit."""
+        """Return the body, once. It is empty if the webhook does not exist, or the body is over its limit."""
         body = b"".join(self._kept)
         self.drop()
         return body
 
     def drop(self) -> None:
-        """Keep nothing of the body any more. To free many MiB takes some time."""
+        """Keep nothing of the body any more. Freeing many MiB takes some time."""
         self._kept.clear()
 
     def event(self, signature: str, now: float) -> Event:
-        """The event that it becomes if it is signed this way. Raises `WrongSignature` and `EventFault`."""
+        """Return the event that it becomes if it is signed this way. Raises `WrongSignature` and `EventFault`."""
         return SCHEMES[signature](self.name, self._signings[signature], self._headers, self.take, now)
 
 
 class Hooks:
-    """The webhooks of one gateway. Who does not sign with a webhook's secret cannot tell whether there is one: he is
-    answered alike, and after the same work."""
+    """The webhooks of one gateway.
+
+    A sender without a webhook's secret cannot tell whether the webhook exists: both are answered alike, after the
+    same work.
+    """
 
     def __init__(self, triggers: Triggers, clock: Clock) -> None:
         self._triggers = triggers
@@ -83,7 +86,7 @@ class Hooks:
         """When a webhook's refusals were logged last."""
 
     def largest(self) -> int:
-        """Bytes that any of them takes, whatever its name: the limit of one would show that it is there."""
+        """Return the bytes that any webhook takes: the limit of one alone would show that it exists."""
         webhooks = [trigger.webhook for trigger in self._triggers.all.values()]
         return max(
             (webhook.max_body for webhook in webhooks if webhook is not None), default=DEFAULT_MESSAGE_BYTES
@@ -105,7 +108,7 @@ class Hooks:
         return HookMessage(name, definition, signature, headers, signings)
 
     def event_of(self, message: HookMessage) -> tuple[TriggerDefinition, Webhook, Event]:
-        """The trigger of a message that is here whole, and the event that it becomes. Raises `Problem`."""
+        """Return the trigger of a whole message, its webhook, and the event that it becomes. Raises `Problem`."""
         name, definition, now = message.name, message.definition, self._clock.wall()
         webhook = None if definition is None else definition.webhook
         try:
@@ -133,6 +136,6 @@ class Hooks:
     def _tell(self, name: str, why: str) -> None:
         """Log why a message is refused, for its sender is not told."""
         now = self._clock.now()
-        if name not in self._logged or now - self._logged[name] >= LOG_EVERY:
+        if name not in self._logged or now - self._logged[name] >= LOG_SECONDS:
             self._logged[name] = now
             log.warning("webhook %s refuses a message: %s", name, why)

@@ -40,7 +40,9 @@ def signing(signature: str, secret: bytes, headers: Mapping[str, str]) -> hmac.H
 def github_event(
     name: str, signed: hmac.HMAC, headers: Mapping[str, str], body: ReadBody, now: float
 ) -> Event:
-    """A message signed as GitHub does it: HMAC-SHA256 of the body. Raises `WrongSignature` and `EventFault`.
+    """Return the event of a message signed as GitHub does it: HMAC-SHA256 of the body.
+
+    Raises `WrongSignature` and `EventFault`.
 
     Its type is `com.github.` and the event's name, its id that of the delivery: the signature does not cover these.
     """
@@ -61,7 +63,7 @@ def github_event(
 def standard_event(
     name: str, signed: hmac.HMAC, headers: Mapping[str, str], body: ReadBody, now: float
 ) -> Event:
-    """A message signed as Standard Webhooks has it: HMAC-SHA256 of id, timestamp and body.
+    """Return the event of a message signed as Standard Webhooks has it: HMAC-SHA256 of id, timestamp and body.
 
     Raises `WrongSignature` and `EventFault`. A secret that begins with `whsec_` is base64 after that. Any of several
     signatures may be right, so that a secret can be changed; the first `MOST_SIGNATURES` are looked at.

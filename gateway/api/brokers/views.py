@@ -1,4 +1,4 @@
-"""What the API shows of sources."""
+"""Answers about message brokers and their queues."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SourceView(BaseModel):
 
 
 def source_view(source: Source) -> SourceView:
-    """A source as the API shows it."""
+    """Return a queue as the API shows it."""
     definition = source.definition
     return SourceView(
         name=source.name,

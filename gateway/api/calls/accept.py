@@ -35,7 +35,7 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.work import NewCall, Payload, Request
 
 NOT_KEPT = frozenset({b"prefer", b"content-length", b"transfer-encoding", b"expect", b"connection", CALLBACK})
-"""What belongs to the request that was accepted, and not to the run."""
+"""Fields of the accepted request that a run must not see: they were about accepting it."""
 
 
 class AcceptEndpoint:
@@ -64,7 +64,7 @@ class AcceptEndpoint:
     async def __call__(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, wish: Preferences, admission: Admission
     ) -> None:
-        """ASGI. Every answer but the function's own is 202 or a problem."""
+        """Serve one call, as ASGI. Every answer but the function's own is 202 or a problem."""
         try:
             record = await self._accept(scope, receive, wish, admission)
         except ClientGone:
@@ -108,7 +108,7 @@ class AcceptEndpoint:
     async def _accept(
         self, scope: Mapping[str, Any], receive: Receive, wish: Preferences, admission: Admission
     ) -> Record:
-        """The call, on disk. Raises `Problem`, `ClientGone`, and as the store does."""
+        """Return the call when it is on disk. Raises `Problem`, `ClientGone`, and as the store does."""
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))
         check_method(definition.contract, definition.name, scope["method"], sub_path)

@@ -1,4 +1,4 @@
-"""What the API shows of accepted calls."""
+"""Answers about accepted calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PhasesView(BaseModel):
 
 
 class CallbackView(BaseModel):
-    """Whether the URL that asked for it was told of a call's end."""
+    """The callback of a call: whether its URL was told that the call has ended."""
 
     url: str = Field(description="Without its query, which may hold a secret")
     status: CallbackStatus
@@ -77,7 +77,7 @@ class InvocationsView(BaseModel):
 
 
 class CountView(BaseModel):
-    """How many it was done to."""
+    """The number of calls that were changed."""
 
     count: int
 
@@ -91,7 +91,7 @@ def _phases(phases: Phases | None) -> PhasesView | None:
 
 
 def record_view(record: Record) -> InvocationView:
-    """A record as the API shows it."""
+    """Return a record as the API shows it."""
     return InvocationView(
         id=record.id,
         function=record.function,
@@ -127,8 +127,11 @@ _QUEUED = record_view(_NEW).model_dump_json().replace("1970-01-01T00:00:00Z", "%
 
 
 def record_json(record: Record) -> bytes:
-    """`record_view` as JSON. That of a call that was accepted just now, which every 202 carries, is filled in: its
-    model would cost a seventh of accepting a call."""
+    """Return `record_view` as JSON.
+
+    Every 202 carries that of a new call, which fills in a template: its model would cost a seventh of accepting a
+    call.
+    """
     if record.attempts or record.due != record.accepted or record.owner or record.status is not Status.QUEUED:
         return record_view(record).model_dump_json().encode()
     when = moment(record.accepted).isoformat().replace("+00:00", "Z")
@@ -136,7 +139,7 @@ def record_json(record: Record) -> bytes:
 
 
 def callback_view(callback: CallbackRecord) -> CallbackView:
-    """A callback as the API shows it."""
+    """Return a callback as the API shows it."""
     pending = callback.status is CallbackStatus.PENDING
     return CallbackView(
         url=callback.url.partition("?")[0],

@@ -1,4 +1,4 @@
-"""What POST /jobs is sent: a job of functions.yaml by its name, or one that is described there and then."""
+"""The body of POST /jobs: the name of a job of functions.yaml, or a job described there and then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scheduler.json_steps import loads
 LARGEST = 16 * 2**20
 """Bytes of a request that starts a job, its inputs included."""
 OVERRIDES = ("count", "inputs", "parallel", "retries")
-"""What may be said of a job of functions.yaml when it is started."""
+"""Keys that may be given with the name of a job of functions.yaml."""
 ONLY_IN_THE_FILE = "volumes"
 
 SCHEMA: dict[str, Any] = {
@@ -91,7 +91,7 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 
 def job_of(data: Mapping[str, Any], declared: Mapping[str, JobDefinition]) -> tuple[str, JobDefinition]:
-    """Its name, empty if it has none, and what is to be run; it has `count` or `inputs`. Raises `Problem`."""
+    """Return a job's name, or '' if it has none, and its definition with `count` or `inputs`. Raises `Problem`."""
     if "job" not in data:
         if ONLY_IN_THE_FILE in data:
             raise Problem(
@@ -118,7 +118,7 @@ def job_of(data: Mapping[str, Any], declared: Mapping[str, JobDefinition]) -> tu
 
 
 def overridden(known: JobDefinition, given: Mapping[str, Any]) -> JobDefinition:
-    """A declared job with some keys that whoever starts it has given. Raises `Problem`."""
+    """Return a declared job with the keys that its starter has given. Raises `Problem`."""
     new = checked({"function": "any", **given})
     update = {key: getattr(new, key) for key in given}
     if new.tasks is not None:
@@ -127,7 +127,7 @@ def overridden(known: JobDefinition, given: Mapping[str, Any]) -> JobDefinition:
 
 
 def checked(data: Mapping[str, Any]) -> JobDefinition:
-    """A job as it is described. Raises `Problem` with everything that is wrong."""
+    """Return a job as it is described. Raises `Problem` with everything that is wrong."""
     for key in data:
         if key not in KEYS:
             raise Problem("invalid-input", f"{key}: there is no such key; there are {', '.join(KEYS)}")

@@ -1,4 +1,4 @@
-"""What the API shows of jobs."""
+"""Answers about jobs and their tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLE_ID = "0f3a1c5b7d9e4f60a1b2c3d4e5f60718"
 
 
 class TaskCounts(BaseModel):
-    """How many tasks stand so."""
+    """The tasks of a job, counted by status."""
 
     queued: int = Field(description="Those that wait for their turn or for their next run included")
     running: int
@@ -75,7 +75,7 @@ class TasksView(BaseModel):
 
 
 def job_view(job: Job, counts: Counts) -> JobView:
-    """A job as the API shows it."""
+    """Return a job as the API shows it."""
     definition = job.definition
     return JobView(
         id=job.id,
@@ -95,7 +95,7 @@ def job_view(job: Job, counts: Counts) -> JobView:
 
 
 def task_view(record: Record, containers: list[str]) -> TaskView:
-    """A task as the API shows it."""
+    """Return a task as the API shows it."""
     return TaskView(
         index=int(record.part),
         status=task_state(record.status),

@@ -1,4 +1,4 @@
-"""What the API shows of triggers, and takes."""
+"""Answers about triggers, their fires and events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scheduler.triggers.model import FireRecord
 from scheduler.work import Fire, Outcome
 
 PLACES = {"function": "/invocations/{}", "job": "/jobs/{}", "workflow": "/runs/{}"}
-"""Where it is seen how a start stands, by kind."""
+"""Paths that show the status of a started call, job or run, by kind."""
 
 
 class FireView(BaseModel):
@@ -49,7 +49,7 @@ class TriggerWithFiresView(TriggerView):
 
 
 class StartedView(BaseModel):
-    """What a trigger has started, or has not."""
+    """The outcome of one fire: the call, job or run that a trigger has started, if any."""
 
     trigger: str
     outcome: Outcome = Field(description="`known`: the same event had started it before")
@@ -59,14 +59,14 @@ class StartedView(BaseModel):
 
 
 class EventsView(BaseModel):
-    """What came of events."""
+    """The outcome of events that were published."""
 
     events: int = Field(description="How many were taken")
     started: list[StartedView] = Field(description="One for each trigger whose condition an event meets")
 
 
 def fire_view(record: FireRecord) -> FireView:
-    """A kept fire."""
+    """Return a kept fire as the API shows it."""
     return FireView(
         at=moment(record.at),
         cause=record.cause,  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def fire_view(record: FireRecord) -> FireView:
 
 
 def started_view(fire: Fire, outcome: Outcome) -> StartedView:
-    """A fire that was just carried out."""
+    """Return a fire that was just carried out as the API shows it."""
     return StartedView(
         trigger=fire.trigger,
         outcome=outcome,
@@ -90,5 +90,5 @@ def started_view(fire: Fire, outcome: Outcome) -> StartedView:
 
 
 def definition_view(definition: TriggerDefinition) -> dict[str, Any]:
-    """A trigger's keys as they are written."""
+    """Return a trigger's keys as they are written in functions.yaml."""
     return definition.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"name"})

@@ -1,4 +1,4 @@
-"""A workflow as a picture (SVG): its steps, what they need, and how they stand in a run."""
+"""Draws a workflow as a picture (SVG): its steps, what they need, and their status in a run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LOOKS: Mapping[StepStatus, tuple[str, str, str]] = {
     StepStatus.SKIPPED: ("#8a6d1c", "#fbf3d9", "↷"),
     StepStatus.CANCELLED: ("#6b4fa0", "#efe9f9", "⊘"),
 }
-"""Line, fill and sign of a step that stands so. The word stands beside the sign: colour alone tells nothing."""
+"""Line, fill and sign of a step with this status. The word is beside the sign: colour alone tells nothing."""
 
 
 def draw(name: str, definition: WorkflowDefinition, steps: Sequence[StepView] = ()) -> bytes:
-    """The picture; `steps` are those of a run."""
+    """Return the picture of a workflow, or of a run with these `steps`."""
     states = {step.name: step for step in steps}
     texts = {n: _texts(n, step, states.get(n)) for n, step in definition.steps.items()}
     widths = {n: max(NARROWEST, 28 + LETTER * max(map(len, lines))) for n, lines in texts.items()}
@@ -66,7 +66,7 @@ def draw(name: str, definition: WorkflowDefinition, steps: Sequence[StepView] = 
 
 
 def _texts(name: str, step: StepDefinition, state: StepView | None) -> tuple[str, str, str]:
-    """The lines of a box: the step, its function, and how it stands."""
+    """Return the lines of a box: the step, its function, and its status."""
     function = step.function if step.map is None else f"{step.function} · each item"
     if state is None:
         return _cut(name), _cut(function), _cut(f"when {step.when}") if step.when is not None else ""
@@ -112,12 +112,12 @@ def _text(parent: Element, x: float, y: float, text: str, size: int, colour: str
 
 
 def _sound(text: str) -> str:
-    """Without what XML cannot hold; the rest is escaped when it is written."""
+    """Return text without characters that XML cannot hold; the rest is escaped when it is written."""
     return _NO_XML.sub("�", text)
 
 
 def _tip(svg: Element) -> None:
-    """The head of an arrow."""
+    """Add the head of an arrow."""
     marker = {
         "id": "tip",
         "viewBox": "0 0 10 10",
@@ -131,7 +131,7 @@ def _tip(svg: Element) -> None:
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> str:
-    """A line that leaves and arrives level, and is straight where it passes through a column."""
+    """Return a line that leaves and arrives level, and is straight where it passes through a column."""
     (x, y), *rest = points
     parts = [f"M{x:g} {y:g}"]
     for index, (to_x, to_y) in enumerate(rest):

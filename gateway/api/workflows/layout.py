@@ -1,4 +1,4 @@
-"""Where the boxes and lines of a graph go: columns by the longest way from a start, few crossings. Pure functions."""
+"""Places the boxes and lines of a graph: columns by the longest way from a start, few crossings. Pure functions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Layout:
 
 
 def layout(needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], height: float) -> Layout:
-    """Lay out steps, given by what each needs, as boxes of these widths and one height. There is no circle."""
+    """Return the layout of steps as boxes of these widths and one height.
+
+    `needs` names the steps that each step needs; there is no circle.
+    """
     ranks = _ranks(needs)
     columns, ways = _columns(needs, ranks)
     _untangle(columns, ways)
@@ -47,7 +50,7 @@ def layout(needs: Mapping[str, Sequence[str]], widths: Mapping[str, float], heig
 
 
 def _ranks(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """The column of each step: one behind the last of those that it needs."""
+    """Return the column of each step: one behind the last of those that it needs."""
     ranks: dict[str, int] = {}
     left = list(needs)
     while left:
@@ -61,7 +64,7 @@ def _ranks(needs: Mapping[str, Sequence[str]]) -> dict[str, int]:
 def _columns(
     needs: Mapping[str, Sequence[str]], ranks: Mapping[str, int]
 ) -> tuple[list[list[Node]], dict[tuple[str, str], list[Node]]]:
-    """The nodes of each column, and the nodes that each line goes through, both its ends included."""
+    """Return the nodes of each column, and the nodes of each line with both its ends."""
     columns: list[list[Node]] = [[] for _ in range(max(ranks.values()) + 1)]
     for name, rank in ranks.items():
         columns[rank].append(name)
@@ -80,7 +83,7 @@ def _columns(
 
 
 def _untangle(columns: list[list[Node]], ways: Mapping[tuple[str, str], Sequence[Node]]) -> None:
-    """Order each column by where its neighbours are, to and fro."""
+    """Sort each column by the places of its neighbours, to and fro."""
     before: dict[Node, list[Node]] = {}
     after: dict[Node, list[Node]] = {}
     for way in ways.values():
@@ -136,7 +139,7 @@ def _place(
 
 
 def _points(lanes: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
-    """A line from the right end of the first lane, through those between, to the left end of the last."""
+    """Return a line from the right end of the first lane, through those between, to the left end of the last."""
     (_, start, y), *between, (end, _, end_y) = lanes
     passed = [point for left, right, height in between for point in ((left, height), (right, height))]
     return [(start, y), *passed, (end, end_y)]

@@ -1,4 +1,4 @@
-"""What the API shows of workflows and their runs."""
+"""Answers about workflows and their runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WorkflowView(BaseModel):
 
 
 class ItemCounts(BaseModel):
-    """The calls of a step by how they stand."""
+    """The calls of a step, counted by status."""
 
     waiting: int = Field(description="Not begun yet, or begun and queued")
     running: int
@@ -98,7 +98,7 @@ class RunsView(BaseModel):
 
 
 def workflow_view(name: str, definition: WorkflowDefinition) -> WorkflowView:
-    """A workflow as the API shows it."""
+    """Return a workflow as the API shows it."""
     steps = [
         StepDefinitionView(
             name=step_name,
@@ -116,7 +116,7 @@ def workflow_view(name: str, definition: WorkflowDefinition) -> WorkflowView:
 
 
 def run_view(record: RunRecord) -> RunView:
-    """A run as the API shows it."""
+    """Return a run as the API shows it."""
     return RunView(
         id=record.id,
         workflow=record.workflow,
@@ -132,7 +132,7 @@ def run_view(record: RunRecord) -> RunView:
 def run_with_steps_view(
     record: RunRecord, definition: WorkflowDefinition, steps: Iterable[StepRecord]
 ) -> RunWithStepsView:
-    """A run and all its steps, those that wait included."""
+    """Return a run and all its steps as the API shows them, those that wait included."""
     known = {step.step: step for step in steps}
     shown = [step_view(name, step.function, known.get(name)) for name, step in definition.steps.items()]
     for view, step in zip(shown, definition.steps.values(), strict=True):
@@ -142,7 +142,7 @@ def run_with_steps_view(
 
 
 def step_view(name: str, function: str, record: StepRecord | None) -> StepView:
-    """A step as the API shows it; without a record it waits."""
+    """Return a step as the API shows it; without a record it waits."""
     if record is None:
         return StepView(name=name, function=function, status=StepStatus.PENDING)
     begun, succeeded = sum(record.calls.values()), record.calls.get(Status.SUCCEEDED, 0)

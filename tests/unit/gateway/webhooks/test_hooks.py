@@ -14,7 +14,7 @@ from types import FrameType
 import pytest
 
 from gateway.http.problems import Problem
-from gateway.webhooks.hooks import LOG_EVERY, Hooks
+from gateway.webhooks.hooks import LOG_SECONDS, Hooks
 from gateway.webhooks.signatures import MOST_SIGNATURES
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
@@ -96,7 +96,7 @@ async def test_why_is_logged_and_not_more_often_than_strangers_should_write_logs
         "webhook push refuses a message: X-Hub-Signature-256",
         "webhook lost refuses a message: the variable NOT_SET_7",
     ]
-    await world.clock.advance(LOG_EVERY)
+    await world.clock.advance(LOG_SECONDS)
     world.refusal("push")
     assert len(caplog.records) == 3
 
