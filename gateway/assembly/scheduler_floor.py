@@ -38,7 +38,7 @@ from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
-from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.emitted import EmittedEvents
 from scheduler.triggers.schedules import Schedules
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore
@@ -227,10 +227,10 @@ def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry:
 
 def connect_triggers(triggers: Triggers, worker: Worker, runs: WorkflowRuns, jobs: Jobs) -> None:
     """Have the end of a call, a run and a job be an event for the triggers."""
-    emitted = Emitted(triggers)
-    worker.followers.append(emitted.by_call)
-    runs.followers.append(emitted.by_run)
-    jobs.on_job_ended.append(emitted.by_job)
+    emitted = EmittedEvents(triggers)
+    worker.followers.append(emitted.after_call)
+    runs.followers.append(emitted.after_run)
+    jobs.on_job_ended.append(emitted.after_job)
     for owner in (worker, runs, jobs):
         owner.on_followed.append(triggers.begun)
 

@@ -17,8 +17,8 @@ from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.store import StoreError
 from scheduler.definitions.brokers import BrokerDefinition
+from scheduler.triggers.cloud_events import EventFault
 from scheduler.triggers.event import Publish
-from scheduler.triggers.wire import EventFault
 
 log = logging.getLogger("hearth.sources")
 

@@ -8,8 +8,8 @@ from pool.clock import Clock
 from scheduler.calls.store import CallStore
 from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.call_overrides import CallOverrides
+from scheduler.triggers.cloud_events import binary_headers
 from scheduler.triggers.event import Event
-from scheduler.triggers.wire import binary_headers
 
 
 class Direct:

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from gateway.brokers.broker import Message
 from scheduler.definitions.brokers import BrokerDefinition
+from scheduler.triggers.cloud_events import EventFault, is_media_type, parse_http, parse_structured
 from scheduler.triggers.event import REQUIRED, Event
-from scheduler.triggers.wire import EventFault, is_media_type, of_http, of_structured
 
 LARGEST = 6 * 2**20
 """Bytes of a message, as many as POST /events takes: one that could never be kept would stand in the way of all."""
@@ -22,7 +22,7 @@ def events_of(message: Message, definition: BrokerDefinition, address: str) -> l
     if len(message.data) > LARGEST:
         raise EventFault(f"has {len(message.data)} bytes, more than {LARGEST}")
     if message.content_type is None and _is_structured(message.data):
-        return [of_structured(message.data)]
+        return [parse_structured(message.data)]
     headers = [
         (f"ce-{name.lower()}".encode(), quote(value).encode()) for name, value in message.attributes.items()
     ]
@@ -30,7 +30,7 @@ def events_of(message: Message, definition: BrokerDefinition, address: str) -> l
     if message.content_type is not None and (message.attributes or is_media_type(message.content_type)):
         headers.append((b"content-type", message.content_type.encode()))
         if message.content_type.lower().startswith("application/cloudevents"):
-            return of_http(headers, message.data)  # what it lacks is not made up
+            return parse_http(headers, message.data)  # what it lacks is not made up
     defaults = {
         "specversion": "1.0",
         "id": message.id,
@@ -42,7 +42,7 @@ def events_of(message: Message, definition: BrokerDefinition, address: str) -> l
         for name, value in (("subject", message.subject), ("time", message.time))
         if value is not None
     }
-    return of_http(headers, message.data, defaults)
+    return parse_http(headers, message.data, defaults)
 
 
 def _is_structured(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.http.forwarding import HeaderList
 from scheduler.calls.store import CallStore, StoreFull
-from scheduler.triggers.wire import is_event
+from scheduler.triggers.cloud_events import is_event
 from scheduler.work import Payload
 
 INLINE = 256 * 1024

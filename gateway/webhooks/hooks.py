@@ -12,9 +12,9 @@ from gateway.http.problems import Problem
 from gateway.webhooks.signatures import SCHEMES, WrongSignature, signing
 from pool.clock import Clock
 from scheduler.definitions.triggers import DEFAULT_MESSAGE_BYTES, TriggerDefinition, Webhook
+from scheduler.triggers.cloud_events import EventFault
 from scheduler.triggers.event import Event
 from scheduler.triggers.triggers import Triggers
-from scheduler.triggers.wire import EventFault
 
 log = logging.getLogger("hearth.triggers")
 

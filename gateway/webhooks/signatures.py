@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from scheduler.definitions.triggers import standard_key
+from scheduler.triggers.cloud_events import EventFault, parse_binary
 from scheduler.triggers.event import Event
-from scheduler.triggers.wire import EventFault, of_binary
 
 TOLERANCE = 300.0
 """Seconds that a signed timestamp may be away from our clock: an older message may be one that was listened to."""
@@ -103,4 +103,4 @@ def _event(name: str, type: str, id: str, headers: Mapping[str, str], body: byte
     ]
     if (content_type := headers.get("content-type")) is not None:
         fields.append((b"content-type", content_type.encode("latin-1")))
-    return of_binary(fields, body)
+    return parse_binary(fields, body)

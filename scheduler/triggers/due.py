@@ -1,4 +1,4 @@
-"""Which fires of a schedule are due, and what becomes of each: pure functions of what is known and the time."""
+"""Due fires of a schedule, and the decision about each: a pure function of the schedule's state and the time."""
 
 from __future__ import annotations
 
@@ -7,47 +7,49 @@ from itertools import takewhile
 
 from scheduler.definitions.language.timetable import Timetable
 
-MOST_AT_ONCE = 1000
-"""Fires that are made up for after down-time: the latest."""
-MOST_WAITING = 100
-"""Fires that wait for an earlier start to end; further ones are skipped."""
-LATE = 60.0
-"""Seconds after which a fire is missed, whatever held it up."""
+MAX_MADE_UP_FIRES = 1000
+"""Fires that are considered after down-time, the latest ones; each may start a call."""
+MAX_WAITING_FIRES = 100
+"""Fires of one schedule that wait for an earlier action to end; further ones are skipped."""
+LATE_SECONDS = 60.0
+"""Age at which a fire counts as missed, whatever delayed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """What is kept of a schedule: fires up to `considered` have been decided; `waiting` wait for a start to end."""
+    """Stored state of a schedule: fires up to `considered` are decided, `waiting` ones wait for an action to end."""
 
     considered: float
     waiting: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of the fires that are due, each by its scheduled time."""
+class FireDecision:
+    """The decision about all due fires, each named by its scheduled time."""
 
     start: tuple[float, ...]
     skipped: tuple[float, ...]
-    """An earlier start had not ended."""
+    """Skipped because an earlier action had not ended."""
     missed: tuple[float, ...]
-    """Too late, and not to be made up for. Of a long down-time not all are named."""
+    """Too late, and not to be made up for. After a long down-time only the latest are listed."""
     state: ScheduleState
 
 
-def decide(table: Timetable, state: ScheduleState, now: float, watched: float, running: bool) -> Decision:
-    """What is to be done at `now`. What was due before `watched`, when this process began to look, is missed.
+def decide_fires(
+    table: Timetable, state: ScheduleState, now: float, watched: float, running: bool
+) -> FireDecision:
+    """Return the decision at `now`. Fires that were due before `watched`, when this process began, are missed.
 
-    `running`: its latest start has not ended; without meaning where `overlap` is allow.
+    `running` says that the latest action has not ended; it is ignored if `overlap` is allow.
     """
     due = list(
         takewhile(
             lambda at: at + table.delay(at) <= now,
-            table.cron.latest(state.considered, now, MOST_AT_ONCE),
+            table.cron.latest(state.considered, now, MAX_MADE_UP_FIRES),
         )
     )
     considered = due[-1] if due else state.considered
-    begin = max(watched, now - LATE)
+    begin = max(watched, now - LATE_SECONDS)
     late = list(takewhile(lambda at: at + table.delay(at) <= begin, due))
     made_up = {"none": 0, "last": 1, "all": len(late)}[table.catch_up]
     missed = late[: len(late) - made_up]
@@ -57,7 +59,9 @@ def decide(table: Timetable, state: ScheduleState, now: float, watched: float, r
         free = 0 if running else 1
         start, rest = due[:free], due[free:]
         if table.overlap == "queue":
-            waiting, skipped = rest[:MOST_WAITING], rest[MOST_WAITING:]
+            waiting, skipped = rest[:MAX_WAITING_FIRES], rest[MAX_WAITING_FIRES:]
         else:
             skipped = rest
-    return Decision(tuple(start), tuple(skipped), tuple(missed), ScheduleState(considered, tuple(waiting)))
+    return FireDecision(
+        tuple(start), tuple(skipped), tuple(missed), ScheduleState(considered, tuple(waiting))
+    )

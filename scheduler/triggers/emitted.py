@@ -1,5 +1,7 @@
-"""Events of the gateway's own: functions emit them by their answers, runs of workflows and jobs by their ends. What
-they fire is begun in the commit that records the end."""
+"""Events of the gateway itself: answers of functions that are events, and the ends of runs and jobs.
+
+Their fires begin in the transaction that records the end.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +12,34 @@ from collections.abc import Iterable
 from scheduler.calls.destinations import is_too_deep, led_too_deep
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.jobs.model import JobSummary
+from scheduler.triggers.cloud_events import EventFault, is_event, parse_http
 from scheduler.triggers.event import Event
 from scheduler.triggers.triggers import Triggers
-from scheduler.triggers.wire import EventFault, is_event, of_http
 from scheduler.work import Fire
 from scheduler.workflows.runs import EndedRun
 
 log = logging.getLogger("hearth.triggers")
 
-WIDTH = (1000, 30, 1)
-"""Fires of one answer, by how many calls led to it; the last holds for all further ones. Without it an answer of n
-events that fires its own function would be n to the power of `DEEPEST` calls."""
+MAX_FIRES_BY_DEPTH = (1000, 30, 1)
+"""Fires of one answer, by the number of calls that led to it; the last value holds for all greater depths. Without
+this bound, n events that fire their own function would grow to n to the power of `MAX_CALL_DEPTH` calls."""
 RUN_ENDED, JOB_ENDED = "hearth.run.ended", "hearth.job.ended"
 
 
-class Emitted:
-    """Followers of those who record ends."""
+class EmittedEvents:
+    """Followers of calls, runs and jobs: each returns the fires that begin with a recorded end."""
 
     def __init__(self, triggers: Triggers) -> None:
         self._triggers = triggers
 
-    def by_call(self, claim: Claim, ending: Ending) -> Iterable[Fire]:
-        """The fires of every event in the answer of a call, which may leave out `id`, `source` and `specversion`."""
+    def after_call(self, claim: Claim, ending: Ending) -> Iterable[Fire]:
+        """Return the fires of all events in a call's answer. They may omit `id`, `source` and `specversion`."""
         result, call = ending.result, claim.call
         if ending.status is not Status.SUCCEEDED or result is None or not is_event(result.headers):
             return ()
         if result.payload is not None:
             log.warning(
-                "invocation %s of %s: what it emits has %d bytes, and fires nothing: it is too large to be read",
+                "invocation %s of %s: its event fires nothing: %d bytes are too large; emit a smaller event",
                 call.id,
                 call.function,
                 result.size,
@@ -45,17 +47,19 @@ class Emitted:
             return ()
         defaults = {"specversion": "1.0", "id": call.id, "source": f"/functions/{call.function}"}
         try:
-            events = of_http(result.headers, result.body, defaults)
+            events = parse_http(result.headers, result.body, defaults)
         except EventFault as error:
-            log.warning("invocation %s of %s: what it emits is no event: %s", call.id, call.function, error)
+            log.warning(
+                "invocation %s of %s: its answer is not a valid event: %s", call.id, call.function, error
+            )
             return ()
         fires = [fire for event in events for fire in self._triggers.fires_of(event, call.depth + 1)]
         if not fires or is_too_deep(call, "the event that it emits fires nothing"):
             return ()
-        most = WIDTH[min(call.depth, len(WIDTH) - 1)]
+        most = MAX_FIRES_BY_DEPTH[min(call.depth, len(MAX_FIRES_BY_DEPTH) - 1)]
         if len(fires) > most:
             log.warning(
-                "invocation %s of %s: its events would start %d calls, %d may follow at depth %d",
+                "invocation %s of %s: its events would start %d calls; only %d are started at depth %d",
                 call.id,
                 call.function,
                 len(fires),
@@ -64,8 +68,8 @@ class Emitted:
             )
         return fires[:most]
 
-    def by_run(self, ended: EndedRun) -> Iterable[Fire]:
-        """The fires of the end of a run, in whatever way it ended by itself. A resumed one ends once more."""
+    def after_run(self, ended: EndedRun) -> Iterable[Fire]:
+        """Return the fires of a run's end, whatever its status. A resumed run ends again."""
         run, end = ended.run, ended.end
         told: dict[str, str | None] = {"run_id": run.id, "workflow": run.workflow, "status": end.status.value}
         told |= {"error": end.error, "detail": end.detail}
@@ -80,8 +84,8 @@ class Emitted:
         }
         return self._fires(f"run {run.id}", run.depth, Event(attributes, json.dumps(told).encode()))
 
-    def by_job(self, summary: JobSummary) -> Iterable[Fire]:
-        """The fires of the end of a job, in whatever way it ended. One that is tried again ends once more."""
+    def after_job(self, summary: JobSummary) -> Iterable[Fire]:
+        """Return the fires of a job's end, whatever its status. A retried job ends again."""
         job = summary.job
         attributes = {
             "specversion": "1.0",

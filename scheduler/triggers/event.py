@@ -1,4 +1,4 @@
-"""An event as triggers see it: the attributes of CloudEvents 1.0 as text, and its data as bytes."""
+"""Event as triggers see it: the attributes of CloudEvents 1.0 as text, and the data as bytes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ REQUIRED = ("specversion", "id", "source", "type")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event. `attributes` has at least those of `REQUIRED`, all with a value; `time` is text of RFC 3339."""
+    """One event. `attributes` has values for all of `REQUIRED`; `time` is text of RFC 3339."""
 
     attributes: dict[str, str]
     data: bytes = b""
 
     @property
     def id(self) -> str:
-        """Unique for its source: the same of both is the same event."""
+        """Return its id. Two events with the same source and id are the same event."""
         return self.attributes["id"]
 
     @property
     def source(self) -> str:
-        """Where it happened, a URI or a path."""
+        """Return its origin, a URI or a path."""
         return self.attributes["source"]
 
     @property
     def type(self) -> str:
-        """What happened, like `com.example.order.paid`."""
+        """Return its type, like `com.example.order.paid`."""
         return self.attributes["type"]
 
     @property
     def content_type(self) -> str | None:
-        """Media type of `data`; None: it is not said."""
+        """Return the media type of `data`, or None if it is not given."""
         return self.attributes.get("datacontenttype")
 
 
 Publish = Callable[[Event], Awaitable[int]]
-"""Start what an event starts. Returns how many starts that were once they are on disk, those that an earlier delivery
-of the same event has made included: then its sender may forget it. Raises `StoreError`: then it has to send again."""
+"""Start the actions of an event; return their number once they are on disk, so that the sender may forget the event.
+
+Actions that an earlier delivery of the same event started count too. After a `StoreError` the sender must repeat it.
+"""

@@ -1,4 +1,4 @@
-"""What the store keeps of triggers: fires, how a schedule stands, which are paused, which were made over the API."""
+"""Stored records of triggers: their fires, schedules, pauses, and definitions made over the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.work import Outcome
 
 @dataclass(frozen=True, slots=True)
 class FireRecord:
-    """A fire as it is kept; `at` is wall time."""
+    """A stored fire; `at` is wall time."""
 
     at: float
     cause: str
@@ -26,18 +26,18 @@ class FireRecord:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How a schedule stands. `timetable` says what schedule this is about: of a changed one nothing is known."""
+    """Stored progress of a schedule. It is valid for this `timetable` only: a changed schedule begins anew."""
 
     trigger: str
     timetable: str
     state: ScheduleState
     latest: tuple[str, str] | None = None
-    """Kind and id of its latest start."""
+    """Kind and id of the latest action that it started, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptTrigger:
-    """One trigger in the store. `definition` as JSON, if it was made over the API."""
+    """A stored trigger. `definition` is JSON if it was made over the API, else None."""
 
     name: str
     definition: str | None
@@ -46,5 +46,5 @@ class KeptTrigger:
 
 
 def start_id(trigger: str, *cause: str) -> str:
-    """The id of the start that this cause makes by way of this trigger: the same for the same."""
+    """Return the id of the action that this cause starts through this trigger. Equal causes give equal ids."""
     return hashlib.sha256(json.dumps([trigger, *cause]).encode()).hexdigest()[:32]

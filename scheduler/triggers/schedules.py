@@ -1,4 +1,4 @@
-"""Fires schedules when they are due: looks, decides, has it recorded together with what it starts, sleeps."""
+"""Loop that fires schedules when they are due: it decides, stores the fires with their actions, and sleeps."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Target
 from scheduler.definitions.language.timetable import Timetable
 from scheduler.definitions.triggers import TriggerDefinition
-from scheduler.triggers.due import LATE, ScheduleState, decide
+from scheduler.triggers.due import LATE_SECONDS, ScheduleState, decide_fires
 from scheduler.triggers.model import Course
 from scheduler.triggers.triggers import Triggers
 from scheduler.work import Fire, Outcome
 
 log = logging.getLogger("hearth.triggers")
 
-LOOK_AT_LEAST = 30.0
-"""Seconds between two looks: wall time may jump, and a timer does not see it."""
-LOOK_AT_WAITING = 0.5
-"""The same while a fire waits for the start before it to end."""
-STORE_RETRY = 5.0
-"""The same after the store has failed: nothing is decided until it is recorded."""
+MAX_SLEEP_SECONDS = 30.0
+"""Longest sleep: wall time may jump, and a timer does not notice."""
+WAITING_SLEEP_SECONDS = 0.5
+"""Longest sleep while a fire waits for an earlier action to end."""
+STORE_RETRY_SECONDS = 5.0
+"""Sleep after the store has failed. The same fires are decided again."""
 
 
 class Schedules:
-    """One a gateway, over its triggers."""
+    """The schedules among the triggers of one gateway."""
 
     def __init__(self, triggers: Triggers, targets: dict[str, Target], clock: Clock) -> None:
         self._triggers = triggers
         self._targets = targets
         self._clock = clock
         self._watched: dict[str, float] = {}
-        """Since when (wall time) a trigger is looked at."""
+        """Wall time since when this process watches a trigger."""
         self._due: dict[str, tuple[Timetable, float, float | None]] = {}
-        """When a trigger is due next, and what that was worked out of: it is not done at every look."""
+        """Cached next fire of a trigger, with the timetable and the time that it was computed from."""
         self._tables: dict[str, tuple[TriggerDefinition, Timetable | None]] = {}
         self._failing = False
-        """Whether the store could not record the latest fires; it is told once."""
+        """True while the store cannot record fires; it is logged once."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         triggers.on_change = self._wake.set
 
     def start(self, supervisor: Supervisor) -> None:
-        """Begin to fire. The loop waits until it is known which triggers there are."""
+        """Start the loop. It waits until all triggers are known."""
         self._task = supervisor.supervise("schedules", self._run)
 
     async def stop(self) -> None:
-        """Fire nothing more."""
+        """Stop the loop."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     def next_fire(self, definition: TriggerDefinition) -> float | None:
-        """When a trigger fires next, wall time; None: not by the clock, or not while it is paused."""
+        """Return the wall time of a trigger's next fire, or None if it has no schedule or is paused."""
         table = self._table(definition)
         if table is None or definition.name in self._triggers.paused:
             return None
@@ -82,7 +82,7 @@ class Schedules:
                     timer.cancel()
 
     async def _look_at_all(self) -> float | None:
-        """Decide what is due now; seconds until something may be again, None: nothing ever is."""
+        """Decide all due fires. Return the seconds to sleep, or None to sleep until something changes."""
         every, now = self._triggers.all, self._clock.wall()
         found = {
             name: (definition, table)
@@ -98,51 +98,55 @@ class Schedules:
             if self._waits(name) or self._rest(definition, table) <= 0.0
         ]
         looks += [self._triggers.forget_course(name) for name in self._triggers.courses if name not in every]
-        # All at once: what the store is asked for together is one commit.
+        # Concurrently: the store writes what it gets at the same time in one transaction.
         went_well = await asyncio.gather(*map(self._carefully, looks))
         self._failing = not all(went_well)
         if self._failing:
-            return STORE_RETRY
-        rests = (LOOK_AT_WAITING if self._waits(name) else self._rest(*found[name]) for name in found)
+            return STORE_RETRY_SECONDS
+        rests = (WAITING_SLEEP_SECONDS if self._waits(name) else self._rest(*found[name]) for name in found)
         return min(rests, default=None)
 
     async def _carefully(self, look: Coroutine[None, None, None]) -> bool:
-        """Whether it could be done. The fault of one holds back no other."""
+        """Run one look and return whether it succeeded. A failure does not stop the others."""
         try:
             await look
         except StoreError as error:
             if not self._failing:
-                log.warning("schedules wait: what is due cannot be recorded, so it is not started: %s", error)
+                log.warning(
+                    "schedules wait: due fires cannot be recorded, so nothing is started; trying again in %.0f s: %s",
+                    STORE_RETRY_SECONDS,
+                    error,
+                )
             self._failing = True
             return False
         except Exception:
-            log.exception("a trigger could not be looked at")
+            log.exception("a schedule failed; trying again in %.0f s", STORE_RETRY_SECONDS)
             return False
         return True
 
     def _waits(self, name: str) -> bool:
-        """Whether a fire waits for the start before it to end."""
+        """Return whether a fire waits for an earlier action to end."""
         course = self._triggers.courses.get(name)
         return course is not None and bool(course.state.waiting)
 
     def _rest(self, definition: TriggerDefinition, table: Timetable) -> float:
-        """Seconds until there is something to decide about a schedule; 0: there is now."""
+        """Return the seconds until a schedule needs a decision; 0 if it needs one now."""
         course, now = self._triggers.courses.get(definition.name), self._clock.wall()
         if course is None or not self._is_about(course, definition, now):
             return 0.0
         due = self._next(table, course.state.considered)
-        return LOOK_AT_LEAST if due is None else min(max(due - now, 0.0), LOOK_AT_LEAST)
+        return MAX_SLEEP_SECONDS if due is None else min(max(due - now, 0.0), MAX_SLEEP_SECONDS)
 
     def _is_about(self, course: Course, definition: TriggerDefinition, now: float) -> bool:
-        """Whether it says how this schedule stands: not of another timetable, nor of before the clock went back."""
-        return course.timetable == _key(definition) and course.state.considered <= now + LATE
+        """Return whether stored progress is valid: for this timetable, and not from before the clock went back."""
+        return course.timetable == _key(definition) and course.state.considered <= now + LATE_SECONDS
 
     async def _look(self, definition: TriggerDefinition, table: Timetable) -> None:
-        """Decide what is due of one schedule, and have it done. Raises `StoreError`."""
+        """Decide the due fires of one schedule, and start their actions. Raises `StoreError`."""
         name, now = definition.name, self._clock.wall()
         course = self._triggers.courses.get(name)
         if course is None or not self._is_about(course, definition, now):
-            # What waits has fired already: the clock may go back, it stays. Of another timetable it means nothing.
+            # Waiting fires have fired already, so they stay if the clock goes back, but not for a new timetable.
             waiting = course.state.waiting if course and course.timetable == _key(definition) else ()
             fresh = Course(
                 name, _key(definition), ScheduleState(now, waiting), course.latest if course else None
@@ -156,8 +160,8 @@ class Schedules:
             and await target.running(course.latest[1])
         )
         if name in self._triggers.paused:
-            return  # while it was asked what runs
-        decision = decide(table, course.state, now, self._watched[name], running)
+            return  # paused during the await above
+        decision = decide_fires(table, course.state, now, self._watched[name], running)
         fires = [
             *(self._not_started(definition, at, Outcome.MISSED) for at in decision.missed),
             *(self._triggers.scheduled_fire(definition, at) for at in decision.start),
@@ -175,7 +179,7 @@ class Schedules:
         return known[2]
 
     def _table(self, definition: TriggerDefinition) -> Timetable | None:
-        """The timetable of a trigger, made once for each definition."""
+        """Return the timetable of a trigger, made once for each definition."""
         known = self._tables.get(definition.name)
         if known is None or known[0] is not definition:
             known = self._tables[definition.name] = (definition, definition.timetable())

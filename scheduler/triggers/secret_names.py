@@ -1,7 +1,7 @@
-"""Which variables of the gateway a trigger that was made over the API may name for its secret.
+"""Allow-list of environment variables that a trigger made over the API may name for its secret.
 
-Without a list, whoever makes triggers could learn of the gateway's whole environment: which variables there are, and
-by signed messages what is in them. The author of functions.yaml is trusted with it.
+Without it, a caller who makes triggers could explore the gateway's environment: the names of variables, and their
+values by means of signed messages. The author of functions.yaml is trusted and not restricted.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 SETTING = "HEARTH_ALLOWED_SECRETS"
 PREFIX = "HEARTH_SECRET_"
-"""What the variables that may be named by default begin with."""
+"""Prefix of the variables that are allowed by default."""
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?|\*")
 
 
 @dataclass(frozen=True, slots=True)
 class SecretNames:
-    """An allow-list of names. One that ends with `*` allows all that begin so.
+    """An allow-list of variable names. An entry that ends with `*` allows every name with that prefix.
 
-    Raises ValueError for an entry that is no name.
+    Raises ValueError for an entry of another form.
     """
 
     entries: tuple[str, ...] = (f"{PREFIX}*",)
@@ -28,7 +28,7 @@ class SecretNames:
         for entry in self.entries:
             if not _ENTRY.fullmatch(entry):
                 raise ValueError(
-                    f"{entry!r} is neither the name of a variable nor the beginning of names with a * behind"
+                    f"{entry!r} is not valid; write the name of a variable, or a prefix followed by *"
                 )
 
     def allow(self, name: str) -> bool:
@@ -38,10 +38,10 @@ class SecretNames:
         )
 
     def check(self, name: str) -> None:
-        """Raise ValueError, with what to do, unless a variable may be named; whether it is set is not looked at."""
+        """Raise ValueError, with advice, if a variable may not be named. Its value is not looked at."""
         if not self.allow(name):
             raise ValueError(
                 f"{name} is not among the variables that may be named over the API "
-                f"({', '.join(self.entries) or 'none'}); name one of them, have {SETTING} list it, "
+                f"({', '.join(self.entries) or 'none'}); name one of them, add it to {SETTING}, "
                 "or declare the trigger in functions.yaml"
             )

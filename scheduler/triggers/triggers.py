@@ -1,4 +1,4 @@
-"""The triggers of a gateway: which there are, which of them an event fires, and what is started by that."""
+"""The triggers of a gateway: the set of them, the ones that an event fires, and starting their actions."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.definitions.language.filters import Filter, match_all
 from scheduler.definitions.triggers import TriggerDefinition
+from scheduler.triggers.cloud_events import STRUCTURED, binary_headers, structured_body
 from scheduler.triggers.due import ScheduleState
 from scheduler.triggers.event import Event
 from scheduler.triggers.model import Course, start_id
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore
-from scheduler.triggers.wire import STRUCTURED, binary_headers, structured
 from scheduler.work import Fire, HeaderList, Outcome, Work
 
 log = logging.getLogger("hearth.triggers")
 
-LOAD_RETRY = 15.0
-"""Seconds until the store is asked again what it keeps of triggers; each failure is logged."""
+LOAD_RETRY_SECONDS = 15.0
+"""Pause before the stored triggers are read again after a failure. Each failure is logged."""
 EVERY = "*"
-"""In place of a function's name: who may invoke this may invoke all of them."""
+"""Stands for all functions: only a caller who may invoke every function may invoke this."""
 Allowed = Callable[[str], bool]
-"""Whether a function may be invoked by whoever causes this."""
+"""Return whether the causer of an event may invoke a function."""
 
 
 def anybody(function: str) -> bool:
-    """What the gateway itself causes may invoke every function."""
+    """Return True: causes inside the gateway may invoke every function."""
     return True
 
 
 class Triggers:
-    """One a gateway. `targets` are what can be started, by kind; more may come until it is loaded."""
+    """The triggers of one gateway. `targets`, by kind, start actions; they may be added until `load` has run."""
 
     def __init__(
         self,
@@ -57,26 +57,26 @@ class Triggers:
         self._clock = clock
         self._metrics = metrics
         self.declared: dict[str, TriggerDefinition] = {}
-        """Those of functions.yaml."""
+        """Triggers of functions.yaml, by name."""
         self.made: dict[str, TriggerDefinition] = {}
-        """Those that were made over the API."""
+        """Triggers made over the API, by name."""
         self.paused: set[str] = set()
         self.courses: dict[str, Course] = {}
-        """How each schedule stands, as it is in the store."""
+        """Stored progress of each schedule, by trigger."""
         self.on_change: Callable[[], None] = lambda: None
-        """Called whenever there are other triggers than before, or others are paused."""
+        """Called after triggers were added, removed, changed, paused or resumed."""
         self._loaded = asyncio.Event()
         self._declared = asyncio.Event()
 
-    # -- which there are ------------------------------------------------------------------------------------
+    # -- the set of triggers ------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read what the store keeps, however long it takes to be able to."""
+        """Read the stored triggers, and try until the store answers."""
         while self.store.exists:
             try:
                 kept = await self.store.all()
             except StoreError:
-                await self._clock.sleep(LOAD_RETRY)
+                await self._clock.sleep(LOAD_RETRY_SECONDS)
                 continue
             for one in kept:
                 if one.definition is not None:
@@ -91,61 +91,62 @@ class Triggers:
     def _take_over(self, name: str, definition: str) -> None:
         try:
             made = self.made[name] = TriggerDefinition.model_validate(json.loads(definition))
-        except ValueError:  # of another version of this program
+        except ValueError:  # written by another version of this program
             log.error(
-                "trigger %s, made over the API, is not understood any more; it is kept and does nothing", name
+                "trigger %s, made over the API, cannot be read by this version and does nothing; "
+                "make it again, or delete it",
+                name,
             )
             return
         try:
             self.check_secret_name(made)
         except ValueError as error:
-            log.warning("trigger %s, made over the API, takes no messages: %s", name, error)
+            log.warning("trigger %s, made over the API, refuses all messages: %s", name, error)
 
     def declare(self, definitions: Mapping[str, TriggerDefinition]) -> None:
-        """Have these of functions.yaml, and no others of it. What they start is known by now."""
+        """Replace the triggers of functions.yaml. Their targets must be declared before."""
         self.declared = dict(definitions)
         self._declared.set()
         self.on_change()
 
     async def ready(self) -> None:
-        """Return when it is known which triggers there are."""
+        """Wait until all triggers are known, from the store and from functions.yaml."""
         await self._loaded.wait()
         await self._declared.wait()
 
     @property
     def is_ready(self) -> bool:
-        """Whether it is known which triggers there are."""
+        """Return whether all triggers are known, from the store and from functions.yaml."""
         return self._loaded.is_set() and self._declared.is_set()
 
     @property
     def all(self) -> dict[str, TriggerDefinition]:
-        """Every trigger; of two of a name that of the file."""
+        """Return all triggers by name. One of the file replaces one of the API with the same name."""
         return {**self.made, **self.declared}
 
     def fault(self, definition: TriggerDefinition) -> str | None:
-        """Why a trigger cannot start anything now; None: it can."""
+        """Return why a trigger cannot start its action now, or None if it can."""
         kind, name = definition.action
         target = self._targets.get(kind)
         return None if target is not None and name in target.names() else f"there is no {kind} {name!r}"
 
     def check_secret_name(self, definition: TriggerDefinition) -> None:
-        """Raise ValueError, with what to do, if a trigger of the API's names a variable that it may not name."""
+        """Raise ValueError, with advice, if a trigger made over the API names a variable that is not allowed."""
         webhook = definition.webhook
         if webhook is not None and webhook.secret_env is not None and definition.name not in self.declared:
             self._secret_names.check(webhook.secret_env)
 
     def secret(self, definition: TriggerDefinition) -> bytes:
-        """Return what the messages of a trigger with a webhook are signed with, as it is now.
-
-        Raises ValueError, with what to do.
-        """
+        """Return the current secret of a trigger with a webhook. Raises ValueError, with advice, if there is none."""
         assert definition.webhook is not None
         self.check_secret_name(definition)
         return definition.webhook.secret()
 
     def functions(self, definition: TriggerDefinition) -> Collection[str]:
-        """The functions that its action calls; `EVERY` where that is not known any more, as a workflow or a job is
-        gone: to nobody may it belong whom it did not belong to before."""
+        """Return the functions that a trigger's action calls.
+
+        If its workflow or job is gone, return `EVERY`: no caller may gain a right to a trigger by that.
+        """
         kind, name = definition.action
         if kind == "function":
             return (name,)
@@ -153,24 +154,24 @@ class Triggers:
         return (EVERY,) if target is None or name not in target.names() else target.functions(name)
 
     def startable(self) -> Iterator[str]:
-        """Every function that some trigger could call as things are now, and the names of jobs that run an image."""
+        """Yield every function that a trigger could call now, and the names of jobs that run an image."""
         for target in self._targets.values():
             for name in target.names():
                 yield from target.functions(name)
 
     def may_start(self, definition: TriggerDefinition, allowed: Allowed) -> bool:
-        """Whether somebody who may invoke only what is `allowed` may start its action."""
+        """Return whether a caller who may invoke the `allowed` functions may start a trigger's action."""
         return all(map(allowed, self.functions(definition)))
 
     async def make(self, definition: TriggerDefinition) -> None:
-        """Have one that is none of the file's, in place of an earlier one. Raises `StoreError`."""
+        """Store a trigger of the API, in place of an earlier one of its name. Raises `StoreError`."""
         shown = definition.model_dump_json(by_alias=True, exclude_unset=True)
         await self.store.define(definition.name, shown)
         self.made[definition.name] = definition
         self.on_change()
 
     async def unmake(self, name: str) -> None:
-        """Have one no more that was made over the API. Raises `StoreError`."""
+        """Remove a trigger that was made over the API. Raises `StoreError`."""
         await self.store.forget(name)
         self.made.pop(name, None)
         self.paused.discard(name)
@@ -178,13 +179,13 @@ class Triggers:
         self.on_change()
 
     async def pause(self, name: str, paused: bool) -> None:
-        """Let it fire no more, or again: until told otherwise, by whichever process. Raises `StoreError`."""
+        """Pause or resume a trigger. A pause outlives the process. Raises `StoreError`."""
         course = self.courses.get(name)
-        if course is not None:  # what falls due meanwhile is not made up for
+        if course is not None:  # fires that fall due during the pause are not made up for
             course = replace(course, state=ScheduleState(self._clock.wall()))
         before = frozenset(self.paused)
         if paused:
-            self.paused.add(name)  # a fire that is being decided now must not follow the answer to the pause
+            self.paused.add(name)  # at once: no fire may follow the answer to the pause
         try:
             await self.store.pause(name, paused, course)
         except BaseException:
@@ -197,10 +198,10 @@ class Triggers:
             self.paused.discard(name)
         self.on_change()
 
-    # -- what an event fires --------------------------------------------------------------------------------
+    # -- fires of an event --------------------------------------------------------------------------------
 
     def fires_of(self, event: Event, depth: int = 0, allowed: Allowed = anybody) -> list[Fire]:
-        """A fire for each trigger whose condition the event meets and whose action is `allowed`."""
+        """Return a fire for each trigger that the event matches and whose action is `allowed`."""
         return [fire for fire in self.looks(event, depth, allowed) if fire is not None]
 
     def looks(self, event: Event, depth: int = 0, allowed: Allowed = anybody) -> Iterator[Fire | None]:
@@ -215,7 +216,7 @@ class Triggers:
             yield self.fire_of(definition, event, "event", depth) if meets else None
 
     def passes(self, filters: Iterable[Filter], event: Event) -> bool:
-        """Whether an event meets a condition."""
+        """Return whether an event passes all filters."""
         return match_all(filters, event.attributes)
 
     def fire_of(
@@ -226,24 +227,26 @@ class Triggers:
         depth: int = 0,
         known_by: str | None = None,
     ) -> Fire:
-        """The fire of one trigger by this event. The same event gives the same start: the same is one from the same
-        source with the same id, or, if it is `known_by` something else, with the same of that."""
+        """Return the fire of one trigger by this event. The same event gives the same action, which starts once.
+
+        Events are the same if they have the same source and the same id, or the same `known_by` if it is given.
+        """
         if definition.action[0] == "function":
             headers, body = binary_headers(event), event.data
         else:
-            headers, body = [(b"content-type", STRUCTURED.encode())], structured(event)
+            headers, body = [(b"content-type", STRUCTURED.encode())], structured_body(event)
         id = start_id(definition.name, cause, event.source, known_by or event.id)
         return self._fire(definition, cause, id, headers, body, depth=depth)
 
     def scheduled_fire(self, definition: TriggerDefinition, scheduled: float) -> Fire:
-        """The fire of a schedule for this time."""
+        """Return the fire of a schedule for this time."""
         moment = datetime.fromtimestamp(scheduled, UTC).isoformat().replace("+00:00", "Z")
         headers, body = input_of(definition)
         id = start_id(definition.name, "schedule", moment)
         return self._fire(definition, "schedule", id, headers, body, scheduled=scheduled, moment=moment)
 
     def fire_by_hand(self, definition: TriggerDefinition, headers: HeaderList, body: bytes) -> Fire:
-        """A fire that somebody asks for: with this body, or with the trigger's `input` if it is empty."""
+        """Return a fire on request, with this body, or with the trigger's `input` if the body is empty."""
         if not body:
             headers, body = input_of(definition)
         return self._fire(definition, "hand", secrets.token_hex(16), headers, body)
@@ -272,13 +275,15 @@ class Triggers:
                 fault = str(error)
         return Fire(trigger, cause, Outcome.FAILED, kind, name, detail=fault, scheduled=scheduled)
 
-    # -- having it done -------------------------------------------------------------------------------------
+    # -- starting actions -------------------------------------------------------------------------------------
 
     async def carry_out(
         self, fires: Sequence[Fire], course: Course | None = None, sender: str | None = None
     ) -> list[Outcome]:
-        """Start what these fires start, all in one commit; what came of each. `sender` is that of a `Fire`. Raises
-        `StoreError`."""
+        """Start the actions of these fires in one transaction; return the outcome of each.
+
+        `sender` is set on every fire if it is given. Raises `StoreError`.
+        """
         if sender is not None:
             fires = [replace(fire, sender=sender) for fire in fires]
         if not fires and course is None:
@@ -290,18 +295,18 @@ class Triggers:
         return outcomes
 
     async def forget_course(self, name: str) -> None:
-        """Of a schedule that is no more, nothing is made up for should it come back. Raises `StoreError`."""
+        """Forget the progress of a removed schedule: should it come back, it begins anew. Raises `StoreError`."""
         await self.store.fire((), self._clock.wall(), Course(name, "", ScheduleState(0.0)))
         self.courses.pop(name, None)
 
     async def publish(self, event: Event) -> int:
-        """As `scheduler.triggers.event.Publish` says."""
+        """Start the actions of an event, see `scheduler.triggers.event.Publish`."""
         await self.ready()
         outcomes = await self.carry_out(self.fires_of(event))
         return sum(outcome in (Outcome.STARTED, Outcome.KNOWN) for outcome in outcomes)
 
     def begun(self, works: Iterable[Work]) -> None:
-        """What somebody had of `fires_of` is on disk, in a commit of his own."""
+        """Note that fires from `fires_of` are on disk: another part stored them with its own records."""
         fires = [work for work in works if isinstance(work, Fire)]
         self._begun(fires, [fire.outcome for fire in fires])
 
@@ -317,7 +322,7 @@ class Triggers:
 
 
 def input_of(definition: TriggerDefinition) -> tuple[HeaderList, bytes]:
-    """Headers and body of a start with the trigger's `input`; without one the body is empty."""
+    """Return headers and body of an action with the trigger's `input`; the body is empty without one."""
     if definition.input is None:
         return [], b""
     return [(b"content-type", b"application/json")], json.dumps(definition.input).encode()

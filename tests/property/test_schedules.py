@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from scheduler.definitions.language.cron import Cron
 from scheduler.definitions.language.timetable import Timetable
-from scheduler.triggers.due import LATE, MOST_AT_ONCE, MOST_WAITING, Decision, ScheduleState, decide
+from scheduler.triggers.due import (
+    LATE_SECONDS,
+    MAX_MADE_UP_FIRES,
+    MAX_WAITING_FIRES,
+    FireDecision,
+    ScheduleState,
+    decide_fires,
+)
 
 EXPRESSIONS = (
     "* * * * *",
@@ -150,21 +157,21 @@ def minutes(*numbers: int) -> tuple[float, ...]:
     return tuple(START + 60.0 * number for number in numbers)
 
 
-def after_an_hour_away(**more: object) -> Decision:
+def after_an_hour_away(**more: object) -> FireDecision:
     """What is decided by a process that begins to look when the one before it is gone for an hour."""
     now = START + 3600.0 + 1
-    return decide(table(**more), ScheduleState(START), now, now, running=False)
+    return decide_fires(table(**more), ScheduleState(START), now, now, running=False)
 
 
 def test_nothing_is_due_between_two_times() -> None:
     state = ScheduleState(START)
-    assert decide(table(), state, START + 59, START, running=False) == Decision((), (), (), state)
+    assert decide_fires(table(), state, START + 59, START, running=False) == FireDecision((), (), (), state)
 
 
 def test_what_is_due_starts_once() -> None:
-    decision = decide(table(), ScheduleState(START), START + 60, START, running=False)
-    assert decision == Decision(minutes(1), (), (), ScheduleState(START + 60))
-    assert decide(table(), decision.state, START + 60, START, running=False).start == ()
+    decision = decide_fires(table(), ScheduleState(START), START + 60, START, running=False)
+    assert decision == FireDecision(minutes(1), (), (), ScheduleState(START + 60))
+    assert decide_fires(table(), decision.state, START + 60, START, running=False).start == ()
 
 
 def test_of_down_time_none_the_last_or_all_is_made_up_for() -> None:
@@ -183,44 +190,48 @@ def test_who_makes_up_for_all_and_skips_what_overlaps_starts_one() -> None:
 
 def test_a_long_down_time_is_made_up_for_boundedly() -> None:
     now = START + 60.0 * 100_000
-    decision = decide(table(catch_up="all", overlap="allow"), ScheduleState(START), now, now, running=False)
-    assert len(decision.start) == MOST_AT_ONCE and decision.start[-1] == now
+    decision = decide_fires(
+        table(catch_up="all", overlap="allow"), ScheduleState(START), now, now, running=False
+    )
+    assert len(decision.start) == MAX_MADE_UP_FIRES and decision.start[-1] == now
     assert decision.state == ScheduleState(now)
 
 
 def test_what_is_late_for_another_reason_is_missed_too() -> None:
     now = START + 600.0
-    decision = decide(
+    decision = decide_fires(
         table(catch_up="none", overlap="allow"), ScheduleState(START), now, START, running=False
     )
     assert decision.start == minutes(10) and decision.missed == minutes(*range(1, 10))
 
 
 def test_a_fire_that_meets_a_running_start_is_skipped_or_waits_or_starts_beside_it() -> None:
-    def met(overlap: str) -> Decision:
-        return decide(table(overlap=overlap), ScheduleState(START), START + 60, START, running=True)
+    def met(overlap: str) -> FireDecision:
+        return decide_fires(table(overlap=overlap), ScheduleState(START), START + 60, START, running=True)
 
-    assert met("skip") == Decision((), minutes(1), (), ScheduleState(START + 60))
-    assert met("queue") == Decision((), (), (), ScheduleState(START + 60, minutes(1)))
-    assert met("allow") == Decision(minutes(1), (), (), ScheduleState(START + 60))
+    assert met("skip") == FireDecision((), minutes(1), (), ScheduleState(START + 60))
+    assert met("queue") == FireDecision((), (), (), ScheduleState(START + 60, minutes(1)))
+    assert met("allow") == FireDecision(minutes(1), (), (), ScheduleState(START + 60))
 
 
 def test_what_waits_starts_in_order_one_at_a_time() -> None:
     waiting = ScheduleState(START + 120, minutes(1, 2))
-    decision = decide(table(overlap="queue"), waiting, START + 180, START, running=False)
-    assert decision == Decision(minutes(1), (), (), ScheduleState(START + 180, minutes(2, 3)))
+    decision = decide_fires(table(overlap="queue"), waiting, START + 180, START, running=False)
+    assert decision == FireDecision(minutes(1), (), (), ScheduleState(START + 180, minutes(2, 3)))
 
 
 def test_no_more_waits_than_it_says() -> None:
-    waiting = ScheduleState(START + 6000, minutes(*range(1, MOST_WAITING + 1)))
-    now = START + 60.0 * (MOST_WAITING + 1)
-    decision = decide(table(overlap="queue"), waiting, now, START, running=True)
-    assert decision.skipped == (now,) and len(decision.state.waiting) == MOST_WAITING
+    waiting = ScheduleState(START + 6000, minutes(*range(1, MAX_WAITING_FIRES + 1)))
+    now = START + 60.0 * (MAX_WAITING_FIRES + 1)
+    decision = decide_fires(table(overlap="queue"), waiting, now, START, running=True)
+    assert decision.skipped == (now,) and len(decision.state.waiting) == MAX_WAITING_FIRES
 
 
 def test_a_delay_that_is_longer_than_the_pause_makes_nothing_late_out_of_turn() -> None:
     timetable = Timetable("t", Cron("*/20 * * * * *"), "skip", "none", 40.0)
-    decision = decide(timetable, ScheduleState(1752614719.0), 1752614831.65, 1752614719.0, running=False)
+    decision = decide_fires(
+        timetable, ScheduleState(1752614719.0), 1752614831.65, 1752614719.0, running=False
+    )
     decided = sorted([*decision.start, *decision.skipped, *decision.missed])
     assert decided == timetable.cron.latest(1752614719.0, decision.state.considered, 100)
 
@@ -251,7 +262,7 @@ def test_every_time_is_decided_once_and_in_order(
         now += pause / (20 if "*/20" in cron.expression else 1)
         watched = now if restarted else watched
         due = timetable.next(state.considered)
-        decision = decide(timetable, state, now, watched, running)
+        decision = decide_fires(timetable, state, now, watched, running)
         assert decision.state.considered >= state.considered
         if due is not None and due > now:
             assert decision.state.considered == state.considered
@@ -266,7 +277,7 @@ def test_every_time_is_decided_once_and_in_order(
         if overlap == "allow":
             assert decision.skipped == ()
         for at in decision.missed:
-            assert at + timetable.delay(at) <= max(watched, now - LATE)
+            assert at + timetable.delay(at) <= max(watched, now - LATE_SECONDS)
         assert all(at + timetable.delay(at) <= now for at in decision.start)
         started += decision.start
         gone += [*decision.missed, *decision.skipped]
@@ -290,7 +301,7 @@ def test_a_jitter_that_is_longer_than_the_pauses_loses_nothing_and_decides_what_
     state, started = ScheduleState(START), list[float]()
     for hour in range(1, 5):
         now = START + 900.0 * hour
-        decision = decide(timetable, state, now, START, running=False)
+        decision = decide_fires(timetable, state, now, START, running=False)
         started, state = [*started, *decision.start], decision.state
         due = timetable.next(state.considered)
         assert due is not None and due > now

@@ -29,8 +29,8 @@ from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer
+from scheduler.triggers.cloud_events import binary_headers
 from scheduler.triggers.event import Event
-from scheduler.triggers.wire import binary_headers
 from scheduler.work import NewCall, Request
 from tests.support.warm_call_loop import ANSWER, Link, Transport, WarmCall
 

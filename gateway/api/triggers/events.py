@@ -17,8 +17,8 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import whole_document
 from scheduler.calls.store import StoreError
 from scheduler.dispatch.dispatcher import Dispatcher
+from scheduler.triggers.cloud_events import BATCH, STRUCTURED, EventFault, parse_http
 from scheduler.triggers.triggers import Triggers
-from scheduler.triggers.wire import BATCH, STRUCTURED, EventFault, of_http
 from scheduler.work import Fire
 
 LARGEST_EVENTS = 6 * 2**20
@@ -86,7 +86,7 @@ async def publish_events(
     async with whole_document(request, LARGEST_EVENTS, "the most that events may have") as body:
         headers = request.scope["headers"]
         try:
-            events = await desks.events.do(len(body), lambda: of_http(headers, body))
+            events = await desks.events.do(len(body), lambda: parse_http(headers, body))
         except EventFault as error:
             raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
         caller, more = CURRENT.get(), max(0, len(events) - 1)

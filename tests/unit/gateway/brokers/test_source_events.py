@@ -13,8 +13,8 @@ from gateway.brokers.broker import Message
 from gateway.brokers.messages import events_of
 from gateway.brokers.mqtt import message_of
 from scheduler.definitions.brokers import BrokerDefinition, JetStream
+from scheduler.triggers.cloud_events import EventFault
 from scheduler.triggers.event import Event
-from scheduler.triggers.wire import EventFault
 
 STREAM = JetStream(url="nats://h", stream="S")
 SOURCE = BrokerDefinition(name="orders", broker=STREAM)

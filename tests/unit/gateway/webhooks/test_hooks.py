@@ -149,7 +149,7 @@ def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_nam
             world.triggers._take_over(name, json.dumps({"name": name, "function": "f", "webhook": webhook}))
     [line] = caplog.messages
     assert line.startswith(
-        "trigger old, made over the API, takes no messages: HOOK is not among the variables"
+        "trigger old, made over the API, refuses all messages: HOOK is not among the variables"
     )
     assert world.take("new", headers) == "new"
     assert world.refusal("old", b"the secret") == world.refusal("none", b"the secret")

@@ -17,8 +17,8 @@ from gateway.webhooks.signatures import (
     WrongSignature,
     signing,
 )
+from scheduler.triggers.cloud_events import EventFault
 from scheduler.triggers.event import Event
-from scheduler.triggers.wire import EventFault
 
 NOW = 1_700_000_000.0
 KEY = b"0123456789abcdef"

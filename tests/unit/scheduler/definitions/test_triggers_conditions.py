@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scheduler.definitions.language.filters import MAX_FILTER_DEPTH, Filter, match_all, matches
-from scheduler.triggers.event import Event
-from scheduler.triggers.wire import (
+from scheduler.triggers.cloud_events import (
     BATCH,
-    MOST_IN_BATCH,
+    MAX_EVENTS_IN_BATCH,
     STRUCTURED,
     EventFault,
     binary_headers,
     is_event,
-    of_batch,
-    of_binary,
-    of_http,
-    of_structured,
-    structured,
+    parse_batch,
+    parse_binary,
+    parse_http,
+    parse_structured,
+    structured_body,
 )
+from scheduler.triggers.event import Event
 
 PLAIN = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 FIELDS = [(f"ce-{name}".encode(), value.encode()) for name, value in PLAIN.items()]
@@ -40,7 +40,7 @@ def an_event(**more: Any) -> bytes:
 
 
 def test_a_structured_event_has_its_attributes_and_its_data() -> None:
-    event = of_structured(an_event(subject="a.jpg", data={"a": 1}, count=3, flag=True, none=None))
+    event = parse_structured(an_event(subject="a.jpg", data={"a": 1}, count=3, flag=True, none=None))
     assert event.attributes == {
         **PLAIN,
         "subject": "a.jpg",
@@ -53,11 +53,11 @@ def test_a_structured_event_has_its_attributes_and_its_data() -> None:
 
 
 def test_data_may_be_text_or_bytes() -> None:
-    assert of_structured(an_event(datacontenttype="text/plain", data="hé")).data == "hé".encode()
-    assert of_structured(an_event(datacontenttype="application/json", data="hé")).data == b'"h\\u00e9"'
+    assert parse_structured(an_event(datacontenttype="text/plain", data="hé")).data == "hé".encode()
+    assert parse_structured(an_event(datacontenttype="application/json", data="hé")).data == b'"h\\u00e9"'
     encoded = base64.b64encode(b"\0\xff").decode()
-    assert of_structured(an_event(data_base64=encoded)).data == b"\0\xff"
-    assert of_structured(an_event()).data == b""
+    assert parse_structured(an_event(data_base64=encoded)).data == b"\0\xff"
+    assert parse_structured(an_event()).data == b""
 
 
 def test_a_binary_event_has_its_fields_decoded_and_its_body_as_it_is() -> None:
@@ -67,7 +67,7 @@ def test_a_binary_event_has_its_fields_decoded_and_its_body_as_it_is() -> None:
         (b"content-type", b"text/plain"),
         (b"x-other", b"1"),
     ]
-    event = of_binary(fields, b'{"a" :1}')
+    event = parse_binary(fields, b'{"a" :1}')
     assert event == Event({**PLAIN, "subject": "Euro €", "datacontenttype": "text/plain"}, b'{"a" :1}')
 
 
@@ -84,7 +84,7 @@ def test_a_binary_event_has_its_fields_decoded_and_its_body_as_it_is() -> None:
     ],
 )
 def test_a_field_may_stand_in_quotes(field: bytes, subject: str) -> None:
-    event = of_binary([*FIELDS, (b"ce-subject", field)], b"")
+    event = parse_binary([*FIELDS, (b"ce-subject", field)], b"")
     assert event.attributes["subject"] == subject
     assert all(b"\r" not in value and b"\n" not in value for _, value in binary_headers(event))
 
@@ -95,10 +95,11 @@ def test_json_that_is_too_deep_is_a_fault_or_data_at_whatever_depth() -> None:
     for depth in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() + 20):
         data = b"[" * depth + b"]" * depth
         assert (
-            json.loads(structured(Event({**PLAIN, "datacontenttype": "application/json"}, data)))["id"] == "1"
+            json.loads(structured_body(Event({**PLAIN, "datacontenttype": "application/json"}, data)))["id"]
+            == "1"
         )
         try:
-            assert of_structured(an_event()[:-1] + b', "data": ' + data + b"}").data == data
+            assert parse_structured(an_event()[:-1] + b', "data": ' + data + b"}").data == data
             outcomes.add("data")
         except EventFault:
             outcomes.add("fault")
@@ -106,18 +107,18 @@ def test_json_that_is_too_deep_is_a_fault_or_data_at_whatever_depth() -> None:
 
 
 def test_numbers_that_json_has_not_are_no_data_of_an_event_and_kept_as_they_are_elsewhere() -> None:
-    with pytest.raises(EventFault, match="a number that JSON has not"):
-        of_structured(an_event()[:-1] + b', "data": 1e999}')
-    told = json.loads(structured(Event({**PLAIN, "datacontenttype": "application/json"}, b"[NaN]")))
+    with pytest.raises(EventFault, match="a number that JSON does not have"):
+        parse_structured(an_event()[:-1] + b', "data": 1e999}')
+    told = json.loads(structured_body(Event({**PLAIN, "datacontenttype": "application/json"}, b"[NaN]")))
     assert base64.b64decode(told["data_base64"]) == b"[NaN]"
 
 
 def test_a_message_says_what_it_is() -> None:
     structured_type = [(b"content-type", b"application/cloudevents+json; charset=utf-8")]
-    assert of_http(structured_type, an_event())[0].id == "1"
+    assert parse_http(structured_type, an_event())[0].id == "1"
     batch = json.dumps([PLAIN, {**PLAIN, "id": "2"}]).encode()
-    assert [event.id for event in of_http([(b"content-type", BATCH.encode())], batch)] == ["1", "2"]
-    assert of_http(FIELDS, b"x")[0].data == b"x"
+    assert [event.id for event in parse_http([(b"content-type", BATCH.encode())], batch)] == ["1", "2"]
+    assert parse_http(FIELDS, b"x")[0].data == b"x"
     assert is_event(structured_type) and is_event(FIELDS) and is_event([(b"content-type", BATCH.encode())])
     assert not is_event([(b"content-type", b"application/json")])
 
@@ -126,11 +127,11 @@ def test_a_message_says_what_it_is() -> None:
 def test_what_is_needed_must_be_there(name: str) -> None:
     rest = {key: value for key, value in PLAIN.items() if key != name}
     with pytest.raises(EventFault, match=name):
-        of_structured(json.dumps(rest).encode())
+        parse_structured(json.dumps(rest).encode())
     with pytest.raises(EventFault, match=name):
-        of_binary([pair for pair in FIELDS if pair[0] != f"ce-{name}".encode()], b"")
+        parse_binary([pair for pair in FIELDS if pair[0] != f"ce-{name}".encode()], b"")
     with pytest.raises(EventFault, match=name):
-        of_structured(json.dumps({**PLAIN, name: ""}).encode())
+        parse_structured(json.dumps({**PLAIN, name: ""}).encode())
 
 
 @pytest.mark.parametrize(
@@ -161,31 +162,31 @@ def test_what_is_needed_must_be_there(name: str) -> None:
 )
 def test_what_is_no_event_is_refused_with_a_reason(more: dict[str, Any]) -> None:
     with pytest.raises(EventFault, match=r"\w"):
-        of_structured(an_event(**more))
+        parse_structured(an_event(**more))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"null", b"\xff", b"[" * 100_000])
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(EventFault):
-        of_structured(body)
+        parse_structured(body)
 
 
 def test_a_faulty_event_spoils_its_batch_and_is_named() -> None:
     with pytest.raises(EventFault, match=r"event 1: 'id' is missing"):
-        of_batch(json.dumps([PLAIN, {**PLAIN, "id": None}]).encode())
+        parse_batch(json.dumps([PLAIN, {**PLAIN, "id": None}]).encode())
     with pytest.raises(EventFault, match="list"):
-        of_batch(b"{}")
+        parse_batch(b"{}")
     with pytest.raises(EventFault, match="at most 1000"):
-        of_batch(json.dumps([PLAIN] * (MOST_IN_BATCH + 1)).encode())
+        parse_batch(json.dumps([PLAIN] * (MAX_EVENTS_IN_BATCH + 1)).encode())
     with pytest.raises(EventFault, match="cloudevents"):
-        of_http([(b"content-type", b"application/cloudevents+xml")], b"")
+        parse_http([(b"content-type", b"application/cloudevents+xml")], b"")
 
 
 def test_defaults_stand_in_for_what_is_missing_and_each_of_a_batch_has_its_own_id() -> None:
     defaults = {"specversion": "1.0", "id": "call", "source": "/functions/f"}
-    event = of_http([(b"ce-type", b"t")], b"", defaults)[0]
+    event = parse_http([(b"ce-type", b"t")], b"", defaults)[0]
     assert event.attributes == {**defaults, "type": "t"}
-    batch = of_batch(b'[{"type": "a"}, {"type": "b", "id": "own"}, {"type": "c"}]', defaults)
+    batch = parse_batch(b'[{"type": "a"}, {"type": "b", "id": "own"}, {"type": "c"}]', defaults)
     assert [event.id for event in batch] == ["call-0", "own", "call-2"]
 
 
@@ -204,12 +205,12 @@ events = st.builds(
 def test_an_event_that_is_told_in_binary_mode_comes_back_as_it_was(event: Event) -> None:
     headers = binary_headers(event)
     assert all(byte in range(0x20, 0x7F) for _, value in headers for byte in value)
-    assert of_binary(headers, event.data) == event
+    assert parse_binary(headers, event.data) == event
 
 
 @given(events)
 def test_an_event_that_is_told_as_json_comes_back_as_it_was(event: Event) -> None:
-    assert of_structured(structured(event)) == event
+    assert parse_structured(structured_body(event)) == event
 
 
 @given(
@@ -217,10 +218,10 @@ def test_an_event_that_is_told_as_json_comes_back_as_it_was(event: Event) -> Non
 )
 def test_any_object_is_an_event_or_a_fault(given: dict[str, Any]) -> None:
     try:
-        event = of_structured(json.dumps({**PLAIN, **given}).encode())
+        event = parse_structured(json.dumps({**PLAIN, **given}).encode())
     except EventFault:
         return
-    assert of_binary(binary_headers(event), event.data).attributes == event.attributes
+    assert parse_binary(binary_headers(event), event.data).attributes == event.attributes
 
 
 # -- conditions -----------------------------------------------------------------------------------------------
@@ -327,5 +328,5 @@ def test_a_filter_is_written_as_it_was_read() -> None:
 
 
 def test_binary_mode_needs_no_other_type_than_the_event_has() -> None:
-    assert binary_headers(of_binary(FIELDS, b"")) == FIELDS
-    assert STRUCTURED not in str(binary_headers(of_structured(an_event())))
+    assert binary_headers(parse_binary(FIELDS, b"")) == FIELDS
+    assert STRUCTURED not in str(binary_headers(parse_structured(an_event())))

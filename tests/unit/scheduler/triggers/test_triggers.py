@@ -21,11 +21,11 @@ from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
-from scheduler.triggers.emitted import Emitted
+from scheduler.triggers.emitted import EmittedEvents
 from scheduler.triggers.event import Event
-from scheduler.triggers.schedules import STORE_RETRY, Schedules
+from scheduler.triggers.schedules import STORE_RETRY_SECONDS, Schedules
 from scheduler.triggers.store import FIRES_KEPT
-from scheduler.triggers.triggers import LOAD_RETRY, Triggers
+from scheduler.triggers.triggers import LOAD_RETRY_SECONDS, Triggers
 from scheduler.work import Outcome
 from tests.support.virtual_worker import World
 
@@ -56,7 +56,7 @@ class TriggeredWorld(World):
         store = SqliteTriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, self.metrics)
         self.schedules = Schedules(self.triggers, targets, self.clock)
-        self.worker.followers.append(Emitted(self.triggers).by_call)
+        self.worker.followers.append(EmittedEvents(self.triggers).after_call)
         self.worker.on_followed.append(self.triggers.begun)
 
     def declare(self, *definitions: TriggerDefinition) -> None:
@@ -286,7 +286,7 @@ async def test_while_the_store_fails_nothing_is_lost_and_nothing_doubled(world: 
     await world.advance(15)
     assert world.times() == []
     world.mend()
-    await world.advance(2 * STORE_RETRY)
+    await world.advance(2 * STORE_RETRY_SECONDS)
     assert await world.scheduled("t") == [60.0] and len(world.runs) == 1
 
 
@@ -361,7 +361,7 @@ async def test_what_the_store_has_no_room_for_is_not_started_and_waits(
     with pytest.raises(StoreError):
         await world.triggers.carry_out([world.triggers.fire_by_hand(world.declared["t"], [], b"")])
     world.store.room.size = 2**30
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY_SECONDS)
     assert await world.scheduled("t") == [60.0]
 
 
@@ -369,10 +369,10 @@ async def test_nothing_fires_until_the_store_can_say_what_is_kept(world: Trigger
     world.file.write_bytes(b"no database" * 100)
     loading = asyncio.ensure_future(world.triggers.load())
     world.triggers.declare({"paid": trigger("paid", events=PAID)})
-    await world.advance(LOAD_RETRY + 1)
+    await world.advance(LOAD_RETRY_SECONDS + 1)
     assert not loading.done() and not world.triggers.is_ready
     world.file.unlink()
-    await world.advance(LOAD_RETRY)
+    await world.advance(LOAD_RETRY_SECONDS)
     assert loading.done() and world.triggers.is_ready
 
 

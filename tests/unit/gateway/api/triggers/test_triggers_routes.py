@@ -150,7 +150,7 @@ async def test_which_variables_there_are_is_not_told_to_who_makes_triggers(
         (
             422,
             "webhook: NAME is not among the variables that may be named over the API (HEARTH_SECRET_*); "
-            "name one of them, have HEARTH_ALLOWED_SECRETS list it, or declare the trigger in functions.yaml",
+            "name one of them, add it to HEARTH_ALLOWED_SECRETS, or declare the trigger in functions.yaml",
         )
     }
     status, text = await made("HEARTH_SECRET_UNSET")

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 as they come and go: binary, structured, batch. The SDK checks the attributes."""
+"""CloudEvents 1.0 over HTTP: reading and writing binary, structured and batched events. The SDK checks attributes."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ from scheduler.work import HeaderList
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
-MOST_IN_BATCH = 1000
-LONGEST = 2048
-"""Characters of an attribute."""
-MOST_ATTRIBUTES = 32
-LARGEST = 60 * 1024
-"""Bytes of all attributes as fields: they are part of a request's head, which functions read up to 64 KiB of."""
+MAX_EVENTS_IN_BATCH = 1000
+"""Events of one batch; the triggers look at all of them in one turn."""
+MAX_ATTRIBUTE_CHARACTERS = 2048
+"""Longest value of one attribute; it becomes a header."""
+MAX_ATTRIBUTES = 32
+"""Attributes of one event; the specification names ten."""
+MAX_HEADERS_BYTES = 60 * 1024
+"""All attributes of one event as headers. Functions read a request's head of up to 64 KiB."""
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _MEDIA = re.compile(r"[!-.0-~]+/[ -~]+")
 _JSON = re.compile(r"(?:application|text)/(?:[^;]*\+)?json *(?:;.*)?", re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ESCAPED = re.compile(r"\\(.)")
 _SAFE = "".join(character for character in map(chr, range(0x21, 0x7F)) if character not in '"%')
-"""What stands for itself in a field, by the HTTP binding of CloudEvents."""
+"""Characters that a header holds unescaped, by the HTTP binding of CloudEvents."""
 
 
 class EventFault(ValueError):
-    """It is no CloudEvent of version 1.0; says why."""
+    """A message is not a valid CloudEvent of version 1.0; the text says why."""
 
 
 class _Bytes(JSONFormat):
-    """Leaves data as it is: to take it apart is the receiver's."""
+    """Format that leaves the data as bytes: only the receiver parses it."""
 
     def read_data(self, body: bytes, datacontenttype: str | None) -> Any:
         return body
 
 
 def is_event(headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    """Whether a message says that it is one event or several. Every answer of an accepted call is asked."""
-    given = dict(reversed(headers))  # of several fields of a name the first, as `of_http` has it
+    """Return whether the headers of a message declare events. It is asked for every answer of an accepted call."""
+    given = dict(reversed(headers))  # the first of several fields of one name counts, as in `parse_http`
     content_type = given.get(b"content-type", b"application/json")
     return (
         (content_type != b"application/json" and _media(content_type) in (STRUCTURED, BATCH))
@@ -58,14 +60,14 @@ def is_event(headers: Sequence[tuple[bytes, bytes]]) -> bool:
 
 
 def is_media_type(content_type: str) -> bool:
-    """Whether an event may have this as its `datacontenttype`."""
+    """Return whether an event may have this as its `datacontenttype`."""
     return bool(_MEDIA.fullmatch(content_type))
 
 
-def of_http(
+def parse_http(
     headers: Iterable[tuple[bytes, bytes]], body: bytes, defaults: Mapping[str, str] | None = None
 ) -> list[Event]:
-    """The events of a message; names of fields in lower case. `defaults` are attributes that it may leave out.
+    """Return the events of a message. Names of `headers` are in lower case. `defaults` replace missing attributes.
 
     Raises `EventFault`.
     """
@@ -73,18 +75,18 @@ def of_http(
     types = [value for name, value in headers if name == b"content-type"]
     media = _media(types[0]) if types else ""
     if media == BATCH:
-        return of_batch(body, defaults)
+        return parse_batch(body, defaults)
     if media == STRUCTURED:
-        return [of_structured(body, defaults)]
+        return [parse_structured(body, defaults)]
     if media.startswith("application/cloudevents"):
-        raise EventFault(f"{media} is not known here; there are {STRUCTURED} and {BATCH}")
-    return [of_binary(headers, body, defaults)]
+        raise EventFault(f"{media} is not supported; send {STRUCTURED} or {BATCH}")
+    return [parse_binary(headers, body, defaults)]
 
 
-def of_binary(
+def parse_binary(
     headers: Iterable[tuple[bytes, bytes]], body: bytes, defaults: Mapping[str, str] | None = None
 ) -> Event:
-    """The event whose attributes are the `ce-` fields. Raises `EventFault`."""
+    """Return the event whose attributes are the `ce-` headers. Raises `EventFault`."""
     given = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
     fields = {f"ce-{name}": quote(value, safe=_SAFE) for name, value in (defaults or {}).items()}
     fields |= {
@@ -92,7 +94,7 @@ def of_binary(
         for name, value in given.items()
         if name.startswith("ce-") or name == "content-type"
     }
-    for name in REQUIRED:  # the SDK would make some up
+    for name in REQUIRED:  # the SDK would invent values
         if not fields.get(f"ce-{name}"):
             raise EventFault(f"the field ce-{name} is missing")
     try:
@@ -107,21 +109,21 @@ def of_binary(
     return _checked(attributes, body)
 
 
-def of_structured(body: bytes, defaults: Mapping[str, str] | None = None) -> Event:
-    """The event that is one JSON object. Raises `EventFault`."""
+def parse_structured(body: bytes, defaults: Mapping[str, str] | None = None) -> Event:
+    """Return the event in one JSON object. Raises `EventFault`."""
     return _of_object(_json(body), defaults or {})
 
 
-def of_batch(body: bytes, defaults: Mapping[str, str] | None = None) -> list[Event]:
-    """The events of a JSON list, at most `MOST_IN_BATCH`. Raises `EventFault`: one that is faulty spoils all.
+def parse_batch(body: bytes, defaults: Mapping[str, str] | None = None) -> list[Event]:
+    """Return the events of a JSON list, `MAX_EVENTS_IN_BATCH` at most. Each gets a default `id` of its own.
 
-    Each gets a default `id` of its own.
+    Raises `EventFault` if any of them is faulty.
     """
     items = _json(body)
     if not isinstance(items, list):
         raise EventFault("a batch is a JSON list of events")
-    if len(items) > MOST_IN_BATCH:
-        raise EventFault(f"a batch holds at most {MOST_IN_BATCH} events, not {len(items)}")
+    if len(items) > MAX_EVENTS_IN_BATCH:
+        raise EventFault(f"a batch holds at most {MAX_EVENTS_IN_BATCH} events, not {len(items)}")
     events = []
     for number, item in enumerate(items):
         own = dict(defaults or {})
@@ -135,7 +137,7 @@ def of_batch(body: bytes, defaults: Mapping[str, str] | None = None) -> list[Eve
 
 
 def binary_headers(event: Event) -> HeaderList:
-    """The fields that tell an event in binary mode; its data is the body."""
+    """Return the headers of an event in binary mode; its data is the body."""
     headers = [
         (f"ce-{name}".encode(), quote(value, safe=_SAFE).encode())
         for name, value in event.attributes.items()
@@ -146,8 +148,8 @@ def binary_headers(event: Event) -> HeaderList:
     return headers
 
 
-def structured(event: Event) -> bytes:
-    """The event as one JSON object."""
+def structured_body(event: Event) -> bytes:
+    """Return an event in structured mode: one JSON object."""
     shown: dict[str, Any] = dict(event.attributes)
     if event.data:
         try:
@@ -156,7 +158,7 @@ def structured(event: Event) -> bytes:
             else:
                 shown["data"] = event.data.decode()
             return dumps(shown, allow_nan=False)
-        except (ValueError, RecursionError):  # no JSON, or nested too deep to be written again
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply to be written again
             shown.pop("data", None)
             shown["data_base64"] = base64.b64encode(event.data).decode()
     return dumps(shown)
@@ -177,7 +179,7 @@ def _of_object(given: Any, defaults: Mapping[str, str]) -> Event:
         try:
             data = base64.b64decode(encoded, validate=True)
         except (ValueError, TypeError):
-            raise EventFault("`data_base64` is no base64") from None
+            raise EventFault("`data_base64` is not valid base64") from None
     elif inline is not None:
         content_type = attributes.setdefault(
             "datacontenttype", "application/json"
@@ -186,29 +188,33 @@ def _of_object(given: Any, defaults: Mapping[str, str]) -> Event:
         try:
             data = inline.encode(errors="replace") if as_text else dumps(inline, allow_nan=False)
         except (ValueError, RecursionError):
-            raise EventFault("`data` is nested too deep, or holds a number that JSON has not") from None
+            raise EventFault(
+                "`data` is nested too deeply, or holds a number that JSON does not have"
+            ) from None
     return _checked(attributes, data)
 
 
 def _checked(given: Mapping[str, Any], data: bytes) -> Event:
-    """An event of these attributes, all as text. Raises `EventFault`."""
-    if len(given) > MOST_ATTRIBUTES:
-        raise EventFault(f"it has more than {MOST_ATTRIBUTES} attributes")
+    """Return an event with these attributes as text. Raises `EventFault` if one is not valid."""
+    if len(given) > MAX_ATTRIBUTES:
+        raise EventFault(f"it has more than {MAX_ATTRIBUTES} attributes; put the rest into its data")
     attributes: dict[str, str] = {}
     for name, value in given.items():
         if not _NAME.fullmatch(name):
-            raise EventFault(f"{name!r} is no name of an attribute: lower-case letters and digits")
+            raise EventFault(
+                f"{name!r} is not an attribute's name; use 1 to 64 lower-case letters and digits"
+            )
         if isinstance(value, bool):
             value = "true" if value else "false"
         if not isinstance(value, str | int):
             raise EventFault(f"{name!r} must be text, a whole number, true or false")
         attributes[name] = str(value)
-        if len(attributes[name]) > LONGEST:
-            raise EventFault(f"{name!r} is over {LONGEST} characters")
+        if len(attributes[name]) > MAX_ATTRIBUTE_CHARACTERS:
+            raise EventFault(f"{name!r} is over {MAX_ATTRIBUTE_CHARACTERS} characters")
         if any("\ud800" <= character <= "\udfff" for character in attributes[name]):
-            raise EventFault(f"{name!r} holds half a character")
+            raise EventFault(f"{name!r} holds half of a surrogate pair; send the whole character")
     if not is_media_type(attributes.get("datacontenttype", "any/thing")):
-        raise EventFault("'datacontenttype' is no media type")
+        raise EventFault("'datacontenttype' is not a media type; write one like application/json")
     typed: dict[str, Any] = dict(attributes)
     try:
         if "time" in typed:
@@ -217,13 +223,13 @@ def _checked(given: Mapping[str, Any], data: bytes) -> Event:
     except (BaseCloudEventException, ValueError) as error:
         raise EventFault(_told(error)) from None
     event = Event(attributes, data)
-    if sum(len(name) + len(value) + 4 for name, value in binary_headers(event)) > LARGEST:
-        raise EventFault(f"its attributes are over {LARGEST} bytes as header fields")
+    if sum(len(name) + len(value) + 4 for name, value in binary_headers(event)) > MAX_HEADERS_BYTES:
+        raise EventFault(f"its attributes are over {MAX_HEADERS_BYTES} bytes as header fields; shorten them")
     return event
 
 
 def _unquoted(value: str) -> str:
-    """A field's value without the quotes that it may stand in; the SDK leaves them."""
+    """Return a header's value without its quotes; the SDK leaves them in."""
     return _ESCAPED.sub(r"\1", value[1:-1]) if _QUOTED.fullmatch(value) else value
 
 
@@ -237,7 +243,7 @@ def _json(body: bytes) -> Any:
     try:
         return loads(body)
     except (ValueError, RecursionError) as error:
-        raise EventFault(f"it is no JSON: {error}") from None
+        raise EventFault(f"it is not valid JSON: {error}") from None
 
 
 def _is_json(content_type: object) -> bool:
