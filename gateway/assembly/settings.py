@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     )
     log_limit: Size = Field(256 * 1024, description="Output that is kept for each invocation")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least grave level that is logged"
+        "info", description="Least severe level that is logged"
     )
     log_format: Literal["text", "json"] | None = Field(
         None, description="text for people, or json with one object a line"

@@ -1,4 +1,4 @@
-"""The `hearth` command. Each subcommand is a module, imported when it is used: `hearth invoke` starts fast."""
+"""The `hearth` command. A subcommand's module is imported only when it is used, so that each starts fast."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ COMMANDS = {
     "prune": "prune",
     "doctor": "doctor",
 }
-"""Subcommand to its module, in the order of the help."""
+"""Module of each subcommand, in the order of the help."""
 
 
 class Commands(click.Group):
-    """Finds a subcommand in its module."""
+    """A group that imports a subcommand when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All of them, in order."""
+        """Return the names of all subcommands, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """One of them; None if there is no such."""
+        """Return a subcommand, or None if there is none of this name."""
         if name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"gateway.cli.commands.{COMMANDS[name]}"), name)
@@ -55,8 +55,8 @@ def main() -> None:
 
     \b
     Begin with:
-      hearth doctor          what works on this machine, and what is missing
-      hearth init hello      write a function to start from
+      hearth doctor          check this machine
+      hearth init hello      write a first function
       hearth serve           serve the functions of functions.yaml
       hearth invoke hello --data '{"name":"Ada"}'
     """

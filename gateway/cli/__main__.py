@@ -1,4 +1,4 @@
-"""`python -m gateway.cli` is `hearth`."""
+"""Runs `hearth` as `python -m gateway.cli`."""
 
 from gateway.cli import main
 

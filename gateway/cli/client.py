@@ -1,4 +1,4 @@
-"""A client of the gateway's HTTP surface, for the command line and for tools."""
+"""A client of the gateway's HTTP API, for the command line and for tools."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from gateway.access.keys import KEY
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PROBLEM_TYPE = "urn:hearth:problem:"
-"""What the types of Hearth's own problems begin with; a function may answer with problems of its own."""
-PATIENCE = 30.0
-"""Seconds for an answer that no function has to compute."""
+"""Prefix of the types of Hearth's own problems. A function may answer with other problems."""
+ANSWER_TIMEOUT_SECONDS = 30.0
+"""Longest wait for the answer to a GET of the API. No function runs for it."""
 
 
-UPLOAD_PATIENCE = 90.0
-"""The same where a body is sent that may be long."""
+UPLOAD_TIMEOUT_SECONDS = 90.0
+"""Longest wait for the answer to other requests of the API. The gateway gives up after 60 s itself."""
 
 
 class ClientError(Exception):
-    """The gateway could not be asked, or its answer is none of a gateway's."""
+    """The gateway could not be reached, or something else answered. The message says which."""
 
 
 class GatewayAbsent(ClientError):
-    """Nothing answers at the gateway's address."""
+    """No program answers at the gateway's address."""
 
 
 @dataclass
@@ -49,10 +49,10 @@ class Refused(ClientError):
 
 
 class GatewayClient:
-    """Speaks to one gateway. `url` is http://… or https://…, `key` is one of its keys; `ClientError` is raised for
-    what cannot be one. To be closed.
+    """Connection to one gateway. `url` is http://… or https://…, `key` is one of its keys. Must be closed.
 
-    Every verb raises `GatewayAbsent`, `Refused` or `ClientError`.
+    The constructor raises `ClientError` for a malformed url or key. Every verb raises `GatewayAbsent`, `Refused` or
+    `ClientError`.
     """
 
     def __init__(
@@ -60,37 +60,37 @@ class GatewayClient:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url} is not a gateway's address; it looks like {DEFAULT_URL}")
+            raise ClientError(f"{url} is not a gateway's address; use one like {DEFAULT_URL}")
         if key is not None and not KEY.fullmatch(key):
-            raise ClientError("the key that was given is no key of Hearth's; it looks like hth_ID_SECRET")
+            raise ClientError("the given key is not a key of Hearth; use one like hth_ID_SECRET")
         self.url = url.rstrip("/")
         self._key = key
         self._http = httpx.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},
             transport=transport,
-            timeout=httpx.Timeout(PATIENCE, connect=5.0),
-            trust_env=not is_loopback(parts.hostname),  # no proxy leads to this machine's own loopback
+            timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0),
+            trust_env=not is_loopback(parts.hostname),  # a proxy could not reach this machine's loopback
         )
 
     def functions(self) -> list[dict[str, Any]]:
-        """What is deployed."""
+        """Return the deployed functions."""
         return list(self._json("/functions"))
 
     def pool(self) -> dict[str, Any]:
-        """The pool's counts."""
+        """Return the pool's counts."""
         return dict(self._json("/pool"))
 
     def instances(self, function: str | None = None) -> list[dict[str, Any]]:
-        """Every instance, or those of one function."""
+        """Return all instances, or the instances of one function."""
         return list(self._json("/pool/instances", {"function": function} if function else {}))
 
     def triggers(self) -> list[dict[str, Any]]:
-        """What starts functions beside a call."""
+        """Return the triggers."""
         return list(self._json("/triggers"))
 
     def publish(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish one CloudEvent, as JSON has it; what it has started."""
+        """Publish one CloudEvent in its JSON form, and return the fires of the triggers that matched it."""
         with self._translated():
             response = self._http.post(
                 "/events",
@@ -103,15 +103,15 @@ class GatewayClient:
         return dict(response.json())
 
     def invocation_logs(self, invocation: str) -> bytes:
-        """What an invocation printed."""
+        """Return the output that an invocation printed."""
         return self._get(f"/invocations/{quote(invocation, safe='')}/logs").content
 
     def instance_logs(self, instance: str) -> bytes:
-        """What an instance printed that belongs to no single invocation."""
+        """Return the output that an instance printed outside of any single invocation."""
         return self._get(f"/pool/instances/{quote(instance, safe='')}/logs").content
 
     def result(self, invocation: str) -> tuple[str, bytes]:
-        """What an accepted call that has ended was answered: content type and body."""
+        """Return content type and body of the answer to an accepted call that has ended."""
         with self._translated():
             response = self._http.get(f"/invocations/{quote(invocation, safe='')}/result")
         raise_if_refused(response)
@@ -120,10 +120,13 @@ class GatewayClient:
     def ask(
         self, method: str, path: str, body: object = None, params: Mapping[str, str] | None = None
     ) -> Any:
-        """Any other route, with `body` as JSON unless it is None: its answer from JSON, None if it is empty."""
+        """Send a request to any other route, with `body` as JSON unless it is None.
+
+        Return its answer parsed from JSON, or None if it is empty.
+        """
         with self._translated():
             response = self._http.request(
-                method, path, params=params or {}, json=body, timeout=UPLOAD_PATIENCE
+                method, path, params=params or {}, json=body, timeout=UPLOAD_TIMEOUT_SECONDS
             )
         raise_if_refused(response)
         if not response.is_success:
@@ -134,23 +137,29 @@ class GatewayClient:
             raise self._no_gateway(response) from error
 
     def start(self, path: str, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Start something that is kept, a job or a run, with this body; how it stands. Where the answer is lost it is
-        asked for once more, with the same idempotency key: nothing is started twice."""
+        """Start a job or a run with this body, and return its status.
+
+        If the answer is lost, the request is repeated once with the same idempotency key. So nothing starts twice.
+        """
         fields = {**headers, "idempotency-key": secrets.token_hex(16)}
         with self._translated():
             try:
-                response = self._http.post(path, content=content, headers=fields, timeout=UPLOAD_PATIENCE)
+                response = self._http.post(
+                    path, content=content, headers=fields, timeout=UPLOAD_TIMEOUT_SECONDS
+                )
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 raise
             except httpx.TransportError:
-                response = self._http.post(path, content=content, headers=fields, timeout=UPLOAD_PATIENCE)
+                response = self._http.post(
+                    path, content=content, headers=fields, timeout=UPLOAD_TIMEOUT_SECONDS
+                )
         raise_if_refused(response)
         if response.status_code != 202:
             raise self._no_gateway(response)
         return dict(response.json())
 
     def fetch(self, path: str) -> bytes:
-        """The body of any other route that is read."""
+        """Return the body of the answer to a GET of any other route."""
         return self._get(path).content
 
     @contextlib.contextmanager
@@ -162,10 +171,12 @@ class GatewayClient:
         method: str = "POST",
         path: str = "",
     ) -> Iterator[tuple[httpx.Response, Iterator[bytes]]]:
-        """Call a function: its answer's head, and its body as it comes. No limit in time but the function's own.
+        """Call a function, and give the head of its answer and the pieces of its body.
 
-        `path` is what follows the function's name, query included, with or without its slash. An Authorization
-        among `headers` is for the function; the key is sent beside it then.
+        Only its own timeout bounds it.
+
+        `path` follows the function's name, includes the query, and may begin with a slash. `authorization` among
+        `headers` goes to the function; then X-Hearth-Key carries our key.
         """
         sub_path = "/" + path.removeprefix("/") if path else ""
         target = f"/invoke/{quote(function, safe='')}{sub_path}"
@@ -181,12 +192,12 @@ class GatewayClient:
             if is_problem(response):
                 body_read = response.read()
                 raise_if_refused(response)
-                yield response, iter((body_read,))  # a problem of the function's own
+                yield response, iter((body_read,))  # the function's own problem
             else:
                 yield response, response.iter_raw()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close all connections."""
         self._http.close()
 
     def __enter__(self) -> GatewayClient:
@@ -212,7 +223,9 @@ class GatewayClient:
 
     def _no_gateway(self, response: httpx.Response) -> ClientError:
         status = f"{response.status_code} {response.reason_phrase}".strip()
-        return ClientError(f"what answers at {self.url} is no Hearth gateway (it said {status})")
+        return ClientError(
+            f"the server at {self.url} is not a Hearth gateway (it answered {status}); check --url"
+        )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -221,20 +234,20 @@ class GatewayClient:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise GatewayAbsent(f"no gateway answers at {self.url}; start one with `hearth serve`") from error
         except httpx.TimeoutException as error:
-            raise ClientError(f"{self.url} did not answer in time") from error
+            raise ClientError(f"{self.url} did not answer in time; try again") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise ClientError(f"the exchange with {self.url} broke off: {error}") from error
+            raise ClientError(f"the connection to {self.url} failed: {error}") from error
 
 
 def is_problem(response: httpx.Response) -> bool:
-    """Whether it says that it carries a problem."""
+    """Return whether the content type of an error is that of a problem."""
     return response.is_error and response.headers.get("content-type", "").startswith(
         "application/problem+json"
     )
 
 
 def raise_if_refused(response: httpx.Response) -> None:
-    """Raise `Refused` if it carries a problem of Hearth's. Its body has been read."""
+    """Raise `Refused` if the response, whose body was read, contains one of Hearth's problems."""
     try:
         problem = response.json() if is_problem(response) else None
     except ValueError:

@@ -1,11 +1,11 @@
-"""What the subcommands share: the gateway's address, errors, tables."""
+"""Parts that subcommands share: options of the gateway, errors, tables."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -37,10 +37,10 @@ STYLES = {
     "failed": "red",
     "missing": "red",
 }
-"""Colours of the states that tables show."""
+"""Colours of states in tables."""
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """Ends the command with a message on stderr and status 1: the function, the gateway or the engine failed."""
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -48,20 +48,20 @@ class Failure(click.ClickException):
         show_exception(self, file)
 
 
-class Mistake(Failure):
-    """As `Failure`, with status 2: the caller has to change something."""
+class CallerError(CommandError):
+    """Ends the command with a message on stderr and status 2: the caller has to change something."""
 
     exit_code = 2
 
 
 class Gateway:
-    """A block in which a gateway is asked; what goes wrong becomes a `Failure`."""
+    """A block with a client of a gateway. It turns the client's errors into `CommandError` and `CallerError`."""
 
     def __init__(self, url: str, key_file: Path | None = None) -> None:
         try:
             self._client = GatewayClient(url, key=given_key(key_file))
         except ClientError as error:
-            raise Mistake(str(error)) from error
+            raise CallerError(str(error)) from error
 
     def __enter__(self) -> GatewayClient:
         return self._client
@@ -71,23 +71,23 @@ class Gateway:
         if isinstance(error, Refused):
             shown = f"{error}\n  invocation {error.invocation}" if error.invocation else str(error)
             if error.status == 401:
-                shown += "\n  here: --key-file FILE, or HEARTH_API_KEY"
-            raise (Mistake if error.blame == "caller" else Failure)(shown) from error
+                shown += "\n  give hearth a key with --key-file FILE or HEARTH_API_KEY"
+            raise (CallerError if error.blame == "caller" else CommandError)(shown) from error
         if isinstance(error, ClientError):
-            raise Failure(str(error)) from error
+            raise CommandError(str(error)) from error
 
 
 def check_engine_address() -> None:
-    """Raise `Mistake` if DOCKER_HOST is set and is no address."""
+    """Raise `CallerError` if DOCKER_HOST is set to something that is not an address."""
     address = os.environ.get("DOCKER_HOST")
     if address and not address.startswith(ENGINE_SCHEMES):
-        raise Mistake(
-            f"DOCKER_HOST={address} is not an engine's address; it looks like unix:///var/run/docker.sock"
+        raise CallerError(
+            f"DOCKER_HOST={address} is not an engine's address; use one like unix:///var/run/docker.sock"
         )
 
 
 def gateway_options(command: Command) -> Command:
-    """`--url`: which gateway is asked; `--key-file`: with which key. No option takes the key itself."""
+    """Add `--url` and `--key-file` to a command. No option takes the key itself: others can read a command line."""
     url = click.option(
         "--url",
         envvar="HEARTH_URL",
@@ -102,42 +102,55 @@ def gateway_options(command: Command) -> Command:
         show_envvar=True,
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="File with the key to call with; without it HEARTH_API_KEY. (A key on the command line could be "
-        "read by everybody on this machine.)",
+        help="File with the API key. Default: the key in HEARTH_API_KEY.",
     )
     return url(key_file(command))
 
 
 def given_key(file: Path | None) -> str | None:
-    """The key to call with: the file's, else that of HEARTH_API_KEY, else none. Raises `Mistake`."""
+    """Return the key in the file, else the one in HEARTH_API_KEY, or None if neither is given.
+
+    Raises `CallerError`.
+    """
     if file is None:
         return os.environ.get("HEARTH_API_KEY", "").strip() or None
     try:
         return file.read_text().strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Mistake(f"the key file {file} cannot be read: {why}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise CallerError(f"cannot read the key file {file}: {why}") from error
 
 
 def json_option(command: Command) -> Command:
-    """`--json`: JSON instead of a table."""
+    """Add `--json` to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
 
 
 def raw_option(command: Command) -> Command:
-    """`--raw`: bytes go to a terminal as they are."""
+    """Add `--raw` to a command: bytes go to a terminal unchanged."""
     return click.option(
-        "--raw", is_flag=True, help="Also on a terminal, print control characters (colours, say) as they are."
+        "--raw", is_flag=True, help="Print control characters, such as colours, unchanged on a terminal."
     )(command)
 
 
 def print_json(value: object) -> None:
-    """JSON for programs, on stdout."""
+    """Print a value as JSON on stdout."""
     say_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_listing(listed: Sequence[Any], as_json: bool, columns: Mapping[str, Callable[[Any], str]]) -> None:
+    """Print a list of the API as JSON, or as a table.
+
+    `columns` maps each heading to the text of an entry below it.
+    """
+    if as_json:
+        print_json(listed)
+    else:
+        print_table(tuple(columns), [tuple(text(entry) for text in columns.values()) for entry in listed])
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: in colours and fitted to the terminal, or as plain text where it goes elsewhere."""
+    """Print a table on stdout: coloured and fitted to a terminal, or as plain text into a pipe or file."""
     if not sys.stdout.isatty():
         lines = [list(columns), *(list(row) for row in rows)]
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
@@ -145,7 +158,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             say("  ".join(cells).rstrip())
         return
-    # Only now: rich takes a tenth of a second to import.
+    # Imported only here, because rich takes a tenth of a second to import.
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -159,7 +172,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def human_size(size: float) -> str:
-    """Bytes as people read them: 128 MiB, 17.7 GiB."""
+    """Return a number of bytes for people, like 128 MiB or 17.7 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.4g} {unit}"
@@ -168,7 +181,7 @@ def human_size(size: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """Seconds as people read them: 0.4s, 12s, 3m20s, 2h05m, 3d04h."""
+    """Return a number of seconds for people, like 0.4s, 12s, 3m20s, 2h05m or 3d04h."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = int(seconds)

@@ -1,4 +1,4 @@
-"""Settings as people give them: one option each, and what is wrong with them in words."""
+"""Options of commands for settings, and messages about faulty settings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PREFIX = "HEARTH_"
 OTHERS = frozenset({"HEARTH_URL", "HEARTH_API_KEY", "HEARTH_API_KEY_FILE"})
-"""Variables that are no settings of the gateway's: of the commands that ask one."""
+"""Variables of commands that call a gateway. They are not settings of the gateway."""
 SECRET = frozenset({"api_keys", "callback_secret"})
-"""Settings without an option: everybody on the machine can read the options of a process."""
+"""Settings without an option, because everybody on the machine can read the options of a process."""
 METAVARS = {
     "functions": "FILE",
     "data_dir": "FOLDER",
@@ -46,11 +46,14 @@ METAVARS = {
 
 
 class SettingsFault(Exception):
-    """Settings cannot be used; the message says which and why, one on a line."""
+    """Settings are invalid. The message has a line for each: which, why, and what is allowed."""
 
 
 def setting_options(*names: str) -> Callable[[Command], Command]:
-    """An option for each of these settings, or for all that are no secrets. They say nothing unless given."""
+    """Return a decorator that adds an option for each of these settings, or for all but secrets.
+
+    An option that is not given is None.
+    """
 
     def add(command: Command) -> Command:
         for name in reversed(names or tuple(n for n in Settings.model_fields if n not in SECRET)):
@@ -68,7 +71,7 @@ def setting_options(*names: str) -> Callable[[Command], Command]:
 
 
 def settings_from(options: Mapping[str, object]) -> Settings:
-    """Options over variables over defaults. Raises `SettingsFault`."""
+    """Return the settings. An option overrides a variable, which overrides the default. Raises `SettingsFault`."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return Settings(**given)  # type: ignore[arg-type]
@@ -78,7 +81,7 @@ def settings_from(options: Mapping[str, object]) -> Settings:
 
 
 def unknown_variables() -> list[str]:
-    """What to say about variables that look like settings and are none."""
+    """Return a message for each variable that looks like a setting but is none."""
     known = {variable_of(name) for name in Settings.model_fields} | OTHERS
     found = []
     for name in sorted(os.environ):
@@ -86,12 +89,13 @@ def unknown_variables() -> list[str]:
             continue
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
-            found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            hint = f"did you mean {near[0]}?" if near else "hearth serve --help lists them"
+            found.append(f"{name} is not a setting; {hint}")
     return found
 
 
 def fault_of(detail: ErrorDetails, given: Mapping[str, object]) -> str:
-    """One fault: where the value came from, the value, and what is allowed."""
+    """Return the message for one fault: the option or variable, the value, and what is allowed."""
     name = str(detail["loc"][0])
     value = detail["input"]
     context = detail.get("ctx", {})
@@ -114,17 +118,17 @@ def fault_of(detail: ErrorDetails, given: Mapping[str, object]) -> str:
 
 
 def option_of(name: str) -> str:
-    """The option of a setting."""
+    """Return the option of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
 def variable_of(name: str) -> str:
-    """The variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"{PREFIX}{name.upper()}"
 
 
 def default_of(name: str) -> str:
-    """The default of a setting, as one would write it."""
+    """Return the default of a setting as a user would write it."""
     field = Settings.model_fields[name]
     if name == "memory_budget":
         return "75 % of this machine's RAM"

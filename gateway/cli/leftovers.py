@@ -1,4 +1,4 @@
-"""What gateways have left on the engine and in the host's firewall, by the gateway that it belongs to."""
+"""Objects of earlier gateways on the engine and in the host's firewall, by gateway."""
 
 from __future__ import annotations
 
@@ -10,42 +10,46 @@ from pool.engine.labels import GATEWAY_LABEL
 from pool.host import firewall
 
 BRIDGE_PREFIX = "hth"
-"""What the names of our bridges start with; the first eight characters of the gateway's id follow."""
+"""Prefix of the names of our bridges. The first eight characters of the gateway's id follow."""
 ID_SHOWN = 8
+"""Characters of a gateway's id in the name of its bridge, and in tables."""
 
 
 @dataclass
 class Leftovers:
-    """Everything that one gateway has made and that is still there."""
+    """All objects of one gateway that still exist."""
 
     gateway: str
-    """Its id; only the beginning of it where nothing but firewall rules are left."""
+    """Its id, or only the first characters if just firewall rules are left."""
     containers: dict[str, str] = field(default_factory=dict)
-    """Id to name."""
+    """Name by id."""
     networks: list[str] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
-    """Reference to remove it by, to the name that is shown."""
+    """Name to show, by the reference that removes the image."""
     bridges: list[str] = field(default_factory=list)
     """Bridges with firewall rules."""
 
     @property
     def count(self) -> int:
-        """How many things."""
+        """Return the number of objects."""
         return len(self.containers) + len(self.networks) + len(self.images) + len(self.bridges)
 
     def is_of(self, gateway: str) -> bool:
-        """Whether they are of the gateway with this id."""
+        """Return whether they belong to the gateway with this id."""
         return self.gateway[:ID_SHOWN] == gateway[:ID_SHOWN]
 
     def without(self, containers: Collection[str]) -> Leftovers:
-        """The same without these containers (by name); if one of them is there, without what it may stand on, too."""
+        """Return the leftovers without these containers, given by name.
+
+        If one of them exists, networks, images and rules are left out too, because it may need them.
+        """
         rest = {id: name for id, name in self.containers.items() if name not in containers}
         if len(rest) == len(self.containers):
             return self
         return replace(self, containers=rest, networks=[], images={}, bridges=[])
 
     def named(self) -> list[tuple[str, str]]:
-        """All of it as (kind, name)."""
+        """Return kind and name of each object."""
         return [
             *(("container", name) for name in self.containers.values()),
             *(("network", name) for name in self.networks),
@@ -55,7 +59,7 @@ class Leftovers:
 
 
 async def find(engine: Engine) -> list[Leftovers]:
-    """What there is of all gateways, dead or alive. Raises `EngineError`."""
+    """Return the objects of all gateways, dead or alive. Raises `EngineError`."""
     found: dict[str, Leftovers] = {}
 
     def of(gateway: str) -> Leftovers:
@@ -79,18 +83,18 @@ async def find(engine: Engine) -> list[Leftovers]:
 
 
 async def remove(engine: Engine, left: Leftovers) -> list[tuple[str, str | None]]:
-    """Remove all of it; each thing as words, and why it could not be removed (None: it is gone)."""
+    """Remove all objects. Return the name of each, and why it could not be removed, or None if it is gone."""
     done: list[tuple[str, str | None]] = []
 
-    async def attempt(deed: str, removal: Awaitable[None]) -> None:
+    async def attempt(name: str, removal: Awaitable[None]) -> None:
         try:
             await removal
         except (EngineError, firewall.FirewallError) as error:
-            done.append((deed, str(error)))
+            done.append((name, str(error)))
         else:
-            done.append((deed, None))
+            done.append((name, None))
 
-    # In this order: a network goes when no container is on it, and its rules when it is gone.
+    # A network can go only without containers, and its rules must protect the host until then.
     for id, name in left.containers.items():
         await attempt(f"container {name}", engine.remove(id))
     for name in left.networks:

@@ -1,4 +1,4 @@
-"""How log lines look: for people on a terminal, one JSON object a line elsewhere. Always on stderr."""
+"""Format of log lines on stderr: text for people on a terminal, one JSON object a line elsewhere."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import click
 
 from gateway.cli.terminal import visible, visible_json, visible_line
 
-REPEAT_AFTER = 60.0
-"""Seconds in which a message that is the same word for word is not logged again."""
+REPEAT_AFTER_SECONDS = 60.0
+"""Time until the same warning is logged again: often enough to notice that the fault persists."""
 ABORTED_ON_PURPOSE = "ASGI callable returned without completing response"
-"""uvicorn's complaint when a response that failed after its head is cut off: that is how we do it."""
+"""Complaint of uvicorn when we cut off a response that failed after its head."""
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red", "DEBUG": "bright_black"}
 QUIET = ("uvicorn", "uvicorn.error", "asyncio", "watchfiles", "httpx", "httpcore", "aiohttp")
-"""Loggers of others, which speak from warning on only."""
+"""Loggers of libraries. They log only from level warning on."""
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-"""What every record has; all else in it are fields that a caller gave with `extra`."""
+"""Fields that every record has. Any other field was given with `extra`."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time (RFC 3339, UTC), level, logger, message, the caller's fields, exception."""
+    """Writes a record as a JSON object: time (RFC 3339, UTC), level, logger, message, extra fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record on one line."""
+        """Return the record on one line."""
         shown: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -46,14 +46,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level and message; the logger only where it is not ours."""
+    """Writes a record as time, level and message, with the logger's name if it is not ours."""
 
     def __init__(self, colour: bool) -> None:
         super().__init__()
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as people read it; a traceback follows on lines of its own."""
+        """Return the record on one line, and a traceback on lines below it."""
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
         if self._colour:
@@ -65,7 +65,7 @@ class TextFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at that moment: a progress bar puts itself in its place and steps aside for lines."""
+    """Writes to the current `sys.stderr`. A progress bar replaces it, so that lines appear above the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -73,21 +73,21 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-class NoNoise(logging.Filter):
-    """Stops what tells nothing: what we do on purpose, and the same warning every second while the engine is away."""
+class NoiseFilter(logging.Filter):
+    """Drops complaints about what we do on purpose, and warnings that repeat while the engine is away."""
 
     def __init__(self) -> None:
         super().__init__()
         self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it."""
+        """Return whether to log a record."""
         if isinstance(record.msg, str) and ABORTED_ON_PURPOSE in record.msg:
             return False
         if record.levelno != logging.WARNING or record.name.startswith("hearth.invoke"):
             return True
         key = (record.name, record.getMessage())
-        if record.created - self._last.get(key, -REPEAT_AFTER) < REPEAT_AFTER:
+        if record.created - self._last.get(key, -REPEAT_AFTER_SECONDS) < REPEAT_AFTER_SECONDS:
             return False
         if len(self._last) >= 256:
             self._last.clear()
@@ -96,7 +96,7 @@ class NoNoise(logging.Filter):
 
 
 def configure(level: str, form: Literal["text", "json"] | None) -> None:
-    """Send everything that is logged to stderr. `form` None: text on a terminal, else JSON."""
+    """Send all log records to stderr. If `form` is None: as text to a terminal, else as JSON."""
     terminal = sys.stderr.isatty()
     handler = StderrHandler()
     handler.setFormatter(
@@ -104,7 +104,7 @@ def configure(level: str, form: Literal["text", "json"] | None) -> None:
         if (form or ("text" if terminal else "json")) == "json"
         else TextFormatter(colour=terminal)
     )
-    handler.addFilter(NoNoise())
+    handler.addFilter(NoiseFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

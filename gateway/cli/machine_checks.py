@@ -1,6 +1,6 @@
-"""What works on this machine and what is missing: the checks of `hearth doctor`.
+"""Checks of `hearth doctor`: does this machine have what a gateway needs?
 
-What matters is tried out, with a container that lives for a moment, rather than concluded from versions.
+They try things out with a short-lived container, and do not conclude from versions.
 """
 
 from __future__ import annotations
@@ -24,38 +24,41 @@ from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
 
-State = Literal["ok", "warning", "missing"]
+CheckState = Literal["ok", "warning", "missing"]
 
-OLDEST_API = (1, 41)
-"""The engine API of Docker 20.10."""
-LITTLE_SPACE = 2 * 2**30
-"""Bytes of free disk below which images may not find room."""
-LARGE_SHARE = 0.9
-"""Share of the RAM that a memory budget may have before the machine itself runs short."""
+OLDEST_TESTED_API = (1, 41)
+"""Engine API of Docker 20.10, the oldest engine that our tests run on."""
+MIN_FREE_BYTES = 2 * 2**30
+"""Free disk space below which we warn: some images have more than a GiB."""
+MAX_BUDGET_SHARE = 0.9
+"""Share of the RAM above which a memory budget leaves too little for the engine and the gateway."""
 PROBE_LABEL = "org.hearth.doctor"
 PROBE_COMMAND = ("python3", "-c", "import time; time.sleep(60)")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the list."""
+    """Result of one check."""
 
     name: str
-    state: State
+    state: CheckState
     found: str
     next_step: str = ""
-    """What to do; empty if it is ok."""
+    """Advice for the user, empty if the state is ok."""
     vital: bool = False
-    """Functions cannot run when it is missing."""
+    """True if functions cannot run without it."""
 
 
 def can_run_functions(checks: list[Check]) -> bool:
-    """Whether nothing is missing that every function needs."""
+    """Return whether everything is there that all functions need."""
     return not any(check.vital and check.state == "missing" for check in checks)
 
 
 async def examine(settings: Settings, engine: Engine) -> list[Check]:
-    """Every check, in an order in which one explains the next. Never raises for what it finds."""
+    """Return the results of all checks, in an order in which one explains the next.
+
+    Raises nothing for a bad result.
+    """
     checks = [python(), user()]
     try:
         await engine.ping()
@@ -67,7 +70,7 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
                 "engine",
                 "missing",
                 str(error),
-                "start one: make serve, or systemctl start docker",
+                "start an engine: make serve, or systemctl start docker",
                 vital=True,
             ),
             disk("disk of the data folder", settings.data_dir),
@@ -87,44 +90,44 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
 
 
 def python() -> Check:
-    """The interpreter that the gateway runs on; an older one than it needs does not come as far as this."""
+    """Return version and path of the interpreter. A version too old to run the gateway never gets this far."""
     return Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
 
 
 def user() -> Check:
-    """Who the gateway runs as; what depends on it is tried out below."""
+    """Check whether we are root. Other checks try out the rights themselves."""
     if os.geteuid() == 0:
         return Check("user", "ok", "root")
     return Check(
         "user",
         "warning",
         f"uid {os.geteuid()}",
-        "HTTP images without a network, direct limits and network: egress need root (or their capabilities)",
+        "run as root for HTTP images without a network, direct limits and network: egress",
     )
 
 
 def version(info: EngineInfo) -> Check:
-    """The engine's version and its API's."""
+    """Check the version of the engine and of its API."""
     found = f"{info.version}, API {info.api_version}, {info.architecture}, cgroup v{info.cgroup_version}"
-    if tuple(map(int, info.api_version.split("."))) < OLDEST_API:
-        return Check("engine", "warning", found, "engines older than 20.10 are untested; update it")
+    if tuple(map(int, info.api_version.split("."))) < OLDEST_TESTED_API:
+        return Check("engine", "warning", found, "update it; versions before 20.10 are not tested")
     return Check("engine", "ok", found)
 
 
 def live_restore(info: EngineInfo) -> Check:
-    """Whether containers outlive a restart of the engine."""
+    """Check whether containers survive a restart of the engine."""
     if info.live_restore:
-        return Check("live-restore", "ok", "containers outlive a restart of the engine")
+        return Check("live-restore", "ok", "containers survive a restart of the engine")
     return Check(
         "live-restore",
         "warning",
         "a restart of the engine ends every container",
-        'put "live-restore": true into /etc/docker/daemon.json and reload the engine (not on a Swarm)',
+        'add "live-restore": true to /etc/docker/daemon.json and reload the engine (not on a Swarm)',
     )
 
 
 async def images(engine: Engine) -> list[Check]:
-    """The images that `make images` builds. Functions of an image of their own need none of them."""
+    """Check for the images that `make images` builds. Functions with their own image need none of them."""
     absent = []
     for reference in REQUIRED_IMAGES:
         try:
@@ -132,42 +135,49 @@ async def images(engine: Engine) -> list[Check]:
         except NotFound:
             absent.append(reference)
         except EngineError as error:
-            return [Check("images", "missing", str(error), "see the engine's own log", vital=True)]
+            return [Check("images", "missing", str(error), "read the log of the engine", vital=True)]
     if not absent:
         return [Check("images", "ok", ", ".join(REQUIRED_IMAGES))]
     needed = any(reference in RUNTIMES.values() for reference in absent)
-    found = f"not there: {', '.join(absent)}"
-    return [Check("images", "missing" if needed else "warning", found, "make images", vital=needed)]
+    found = f"not found: {', '.join(absent)}"
+    return [
+        Check("images", "missing" if needed else "warning", found, "build them: make images", vital=needed)
+    ]
 
 
 async def probe(engine: Engine, uids: UidRange, user_namespaces: bool) -> list[Check]:
-    """What can be done with a container, by one that lives for a moment, with the last of these uids."""
+    """Start a short-lived container with the last of these uids, and check the operations that need one."""
     try:
-        async with short_lived(engine, uids.last) as pid:
+        async with short_lived_container(engine, uids.last) as pid:
             return [
-                Check("containers", "ok", "one started without a network, and sees a folder of this machine"),
+                Check("containers", "ok", "one started without a network and saw a folder of this machine"),
                 uids_of_containers(uids, user_namespaces),
                 namespaces(netns.can_enter(pid)),
                 limits(cgroup.available(pid)),
                 freezer(pid),
             ]
     except NotFound:
-        tried = Check("containers", "warning", f"not tried: {BASE_IMAGE} is not there", "make images")
+        tried = Check(
+            "containers",
+            "warning",
+            f"not checked: image {BASE_IMAGE} was not found",
+            "build the images: make images",
+        )
     except EngineError as error:
         tried = Check(
             "containers",
             "missing",
             str(error),
-            "the engine must run on this machine and see its folders; in a container, mount the data folder at "
-            f"the same path; its containers must have the uids {uids} (HEARTH_UIDS)",
+            "run the engine on this machine, with access to its folders; if hearth runs in a container, mount the "
+            f"data folder at the same path; let containers have the uids {uids} (HEARTH_UIDS)",
             vital=True,
         )
     return [tried, namespaces(netns.permitted())]
 
 
 @asynccontextmanager
-async def short_lived(engine: Engine, uid: int) -> AsyncIterator[int]:
-    """The process id of a container like those of functions, with a folder of ours. Raises `EngineError`."""
+async def short_lived_container(engine: Engine, uid: int) -> AsyncIterator[int]:
+    """Run a container like one of a function during the block, and give its process id. Raises `EngineError`."""
     with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
         name = f"hearth-doctor-{uuid.uuid4().hex[:8]}"
         spec = ContainerSpec(
@@ -188,34 +198,34 @@ async def short_lived(engine: Engine, uid: int) -> AsyncIterator[int]:
 
 
 def uids_of_containers(uids: UidRange, user_namespaces: bool) -> Check:
-    """What the kernel counts by uid, when a container with one of these could be started."""
-    found = f"each container has one of its own, from {uids}"
+    """Check whether the kernel's limits by uid separate containers, given that one with such a uid could start."""
+    found = f"each container has its own uid from {uids}"
     if not user_namespaces:
         return Check("uids", "ok", found)
     return Check(
         "uids",
         "warning",
-        f"{found}; but message queues, pending signals and inotify count for all containers together",
-        "the kernel counts these for whoever made a user namespace, too: for code that you do not trust, use an "
-        "engine without userns-remap",
+        f"{found}, but containers share the limits of message queues, pending signals and inotify",
+        "use an engine without userns-remap for untrusted code: with it, the kernel also counts these for the "
+        "creator of the user namespace",
     )
 
 
 def socket_folders(uid: int, user_namespaces: bool) -> Check:
-    """The right to give an instance's socket folder to the uid of its container."""
+    """Check whether we may give an instance's socket folder to the uid of its container."""
     name, problem = "socket folders", "open to every user of this machine who knows the id of an instance"
     if user_namespaces:
-        return Check(name, "warning", f"{problem}: the engine maps uids", "let no others use this machine")
+        return Check(name, "warning", f"{problem}: the engine maps uids", "keep other users off this machine")
     try:
         with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
             os.chown(folder, uid, -1)
     except OSError as error:
         return Check(name, "warning", f"{problem}: {error.strerror}", "run the gateway as root")
-    return Check(name, "ok", "each can be read by its own container alone")
+    return Check(name, "ok", "only its own container can read each")
 
 
 def namespaces(possible: bool) -> Check:
-    """Sockets inside a container's network namespace."""
+    """Return the result for sockets inside a container's network namespace."""
     name = "sockets in namespaces"
     if possible:
         return Check(name, "ok", "HTTP images need no network")
@@ -229,19 +239,19 @@ def namespaces(possible: bool) -> Check:
 
 
 def limits(possible: bool) -> Check:
-    """Memory and CPUs of a running container by a write to its cgroup."""
+    """Return the result for setting memory and CPUs of a running container in its cgroup."""
     if possible:
-        return Check("direct limits", "ok", "memory and cpus of a container are set without the engine")
+        return Check("direct limits", "ok", "hearth sets memory and cpus of a container without the engine")
     return Check(
         "direct limits",
         "warning",
-        "cgroups cannot be written: the engine is asked, which takes some 13 ms a call",
+        "cannot write to cgroups, so the engine sets limits, which takes some 13 ms each time",
         "run as root with /sys/fs/cgroup writable",
     )
 
 
 def freezer(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> Check:
-    """The freezer of a process's cgroup (v1: a hierarchy of its own, v2: one file)."""
+    """Check whether we can freeze the cgroup of a process (v1: in a separate hierarchy, v2: by one file)."""
     files = []
     try:
         for line in (proc / str(pid) / "cgroup").read_text().splitlines():
@@ -253,49 +263,52 @@ def freezer(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgr
     except OSError:
         files = []
     if any(os.access(file, os.W_OK) for file in files):
-        return Check("freezer", "ok", "a container is frozen and thawed without the engine")
+        return Check("freezer", "ok", "hearth freezes and thaws a container without the engine")
     return Check(
         "freezer",
         "warning",
-        "cgroups cannot be written: freezing goes over the engine, some 16 ms each way",
+        "cannot write to cgroups, so the engine freezes and thaws, which takes some 16 ms each time",
         "run as root with /sys/fs/cgroup writable",
     )
 
 
 async def egress() -> Check:
-    """The firewall that `network: egress` needs."""
-    why = await firewall.why_unavailable()
-    if why is None:
-        return Check("egress", "ok", "functions with network: egress are kept off this host by rules")
+    """Check the firewall that `network: egress` needs."""
+    reason = await firewall.why_unavailable()
+    if reason is None:
+        return Check("egress", "ok", "firewall rules keep functions with network: egress off this host")
     return Check(
-        "egress", "warning", why, "functions with network: egress are refused until this is put right"
+        "egress", "warning", reason, "fix this to use network: egress; until then such functions are refused"
     )
 
 
 def memory(budget: int, ram: int) -> Check:
-    """The memory budget beside the engine's RAM."""
+    """Check the memory budget against the engine's RAM."""
     found = f"budget {in_gib(budget)} of {in_gib(ram)} RAM"
     if budget < 2**27:
-        step = "HEARTH_MEMORY_BUDGET: give it at least 128MiB, the default of one instance"
+        step = "set HEARTH_MEMORY_BUDGET to at least 128MiB, the default of one instance"
         return Check("memory", "missing", found, step, vital=True)
-    if budget > LARGE_SHARE * ram:
-        step = f"HEARTH_MEMORY_BUDGET={format_size(ram * 3 // 4 // 2**20 * 2**20)} leaves room for the rest"
+    if budget > MAX_BUDGET_SHARE * ram:
+        size = format_size(ram * 3 // 4 // 2**20 * 2**20)
+        step = f"set HEARTH_MEMORY_BUDGET={size}, which leaves memory for the rest of the machine"
         return Check("memory", "warning", found, step)
     return Check("memory", "ok", found)
 
 
 def disk(name: str, folder: Path) -> Check:
-    """Free space where a folder is, or is to be."""
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    """Check the free space for a folder, which need not exist yet."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
     found = f"{in_gib(free)} free at {folder}"
-    if free < LITTLE_SPACE:
-        return Check(name, "warning", found, f"make room: images and logs want {in_gib(LITTLE_SPACE)}")
+    if free < MIN_FREE_BYTES:
+        return Check(
+            name, "warning", found, f"free some space: images and logs need {in_gib(MIN_FREE_BYTES)}"
+        )
     return Check(name, "ok", found)
 
 
 def in_gib(size: int) -> str:
-    """Bytes in GiB, to a tenth."""
+    """Return a number of bytes in GiB, to a tenth."""
     return f"{size / 2**30:.1f} GiB"

@@ -1,7 +1,7 @@
-"""What `hearth init` writes: a function to start from, and its entry in functions.yaml.
+"""First functions that `hearth init` writes, and their entries in functions.yaml.
 
-The file is edited as text, so that comments and formatting stay the user's own; afterwards it is read back, and
-taken only if it says exactly what it said before and the new entry.
+The file is edited as text, so that the user's comments and formatting stay. Then it is parsed again. The new text is
+used only if it has the new entry and differs in nothing else.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES
 Kind = Literal["handler", "http", "command"]
 
 NEW_FILE = """\
-# Functions of this gateway. Every key, with its default: docs/functions-yaml.md
+# Functions of this gateway. All keys and their defaults: docs/functions-yaml.md
 version: 1
 """
-PREWARM = "prewarm: {python: 1}                  # generic instances kept ready, by runtime\n"
+PREWARM = "prewarm: {python: 1}                  # instances kept ready for any function, by runtime\n"
 
 HANDLER = '''\
-"""{name}: called with hearth invoke {name} --data '{{"name":"Ada"}}'"""
+"""{name}: call it with hearth invoke {name} --data '{{"name":"Ada"}}'"""
 
 
 def handle(event, context):
-    # event: the parsed JSON of the request, bytes for any other content type, None without a body.
+    # event: the parsed JSON of the request, bytes for other content types, None without a body.
     # context: invocation_id, function, version, remaining(), method, path, query, headers.
     name = event.get("name", "world") if isinstance(event, dict) else "world"
-    print("greeting", name)  # goes to the invocation's log: hearth logs INVOCATION_ID
+    print("greeting", name)  # in the invocation's log: hearth logs INVOCATION_ID
     return {{"message": f"Hello, {{name}}!"}}  # JSON; or bytes, text, (body, status, headers), a generator
 '''
 
 SERVER = '''\
-"""{name}: an ordinary HTTP server; nothing in it knows Hearth. It has no network and still answers."""
+"""{name}: an ordinary HTTP server that knows nothing about Hearth. It answers although it has no network."""
 
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,7 +62,7 @@ if __name__ == "__main__":
 '''
 
 DOCKERFILE = f"""\
-# Any image that serves HTTP will do; this one is there after `make images`.
+# You can use any image that serves HTTP; `make images` builds this one.
 FROM {BASE_IMAGE}
 COPY server.py /app/server.py
 ENV PYTHONUNBUFFERED=1
@@ -71,22 +71,22 @@ CMD ["python3", "/app/server.py"]
 
 
 class ScaffoldError(Exception):
-    """Nothing was written; the message says why and what to do."""
+    """Nothing was written. The message says why, and what to do."""
 
 
 @dataclass
 class Scaffold:
-    """What is to be written, and how to go on from there."""
+    """Text of a new function: its entry, its files, and the commands to try next."""
 
     entry: list[str]
-    """The lines of the entry, without the indentation of the whole."""
+    """Lines of the entry, without common indentation."""
     files: dict[str, str] = field(default_factory=dict)
-    """File in functions/NAME to its content."""
+    """Content by name of the file in functions/NAME."""
     next_steps: list[str] = field(default_factory=list)
 
 
 def template(name: str, kind: Kind) -> Scaffold:
-    """The function to start from."""
+    """Return a new function of this kind."""
     if kind == "handler":
         return Scaffold(
             [f"{name}:", "  runtime: python", f"  source: functions/{name}", "  handler: handler:handle"],
@@ -96,7 +96,11 @@ def template(name: str, kind: Kind) -> Scaffold:
     if kind == "http":
         image = f"{name}:latest"
         return Scaffold(
-            [f"{name}:", f"  image: {image}", "  port: 8000                        # PORT is set to it"],
+            [
+                f"{name}:",
+                f"  image: {image}",
+                "  port: 8000                        # also in the variable PORT",
+            ],
             {"server.py": SERVER.format(name=name), "Dockerfile": DOCKERFILE},
             [
                 f"docker build --tag {image} functions/{name}",
@@ -115,20 +119,21 @@ def template(name: str, kind: Kind) -> Scaffold:
 
 
 def create(folder: Path, name: str, kind: Kind) -> tuple[list[Path], list[str]]:
-    """Write the function into `folder` and declare it; returns what was written, and the next steps.
+    """Write a function into `folder`, declare it, and return the written files and the commands to try next.
 
-    Raises `ScaffoldError` where the name is none or taken, a file is in the way or functions.yaml cannot be
-    added to, and OSError.
+    Raises `ScaffoldError` if the name is invalid or taken, if a file exists already, or if functions.yaml cannot be
+    edited; and OSError.
     """
     if not re.fullmatch(NAME, name):
         raise ScaffoldError(
-            f"{name!r} cannot be a function's name: 1 to 63 lower-case letters, digits, - or _, a letter first"
+            f"{name!r} is not a valid name of a function; use 1 to 63 lower-case letters, digits, - or _, "
+            "beginning with a letter"
         )
     made = template(name, kind)
     file = folder / "functions.yaml"
     source = folder / "functions" / name
     if made.files and source.exists():
-        raise ScaffoldError(f"{source} is there already; nothing is overwritten. Choose another name")
+        raise ScaffoldError(f"{source} exists already, and nothing is overwritten; choose another name")
     text = declared(file, made.entry, name)
     written = []
     for file_name, content in made.files.items():
@@ -144,7 +149,7 @@ def create(folder: Path, name: str, kind: Kind) -> tuple[list[Path], list[str]]:
 
 
 def declared(file: Path, entry: list[str], name: str) -> str:
-    """The text of functions.yaml with the entry. Raises `ScaffoldError`."""
+    """Return the text of functions.yaml with the entry. Raises `ScaffoldError`."""
     if not file.exists():
         prewarm = PREWARM if "  runtime: python" in entry else ""
         return NEW_FILE + prewarm + "\nfunctions:\n" + "".join(f"  {line}\n" for line in entry)
@@ -153,20 +158,18 @@ def declared(file: Path, entry: list[str], name: str) -> str:
         if name in load(file).functions:
             raise ScaffoldError(f"{file} has a function {name} already; choose another name")
     except DefinitionsError as error:
-        # Volumes that only a setting allows are no business of ours: the reading back below is what decides.
+        # Only `hearth serve` knows which volumes its settings allow, so faults about them do not matter here.
         if any("HEARTH_ALLOWED_VOLUMES" not in fault.message for fault in error.faults):
-            raise ScaffoldError(f"{file} has faults; put them right first:\n{error}") from error
+            raise ScaffoldError(f"{file} has faults; fix them first:\n{error}") from error
     added = with_entry(text, entry)
-    if not says_the_same_and(name, text, added, file):
+    if not differs_only_by(name, text, added, file):
         lines = "\n".join(f"  {line}" for line in entry)
-        raise ScaffoldError(
-            f"{file} is written in a way that no entry can be added to; add it by hand:\n{lines}"
-        )
+        raise ScaffoldError(f"cannot edit {file} because of its format; add this entry yourself:\n{lines}")
     return added
 
 
 def with_entry(text: str, entry: list[str]) -> str:
-    """The text with the entry at the end of its `functions`, indented as the others are."""
+    """Return the text with the entry at the end of `functions`, indented like the others."""
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith(("\n", "\r")):
@@ -188,8 +191,8 @@ def with_entry(text: str, entry: list[str]) -> str:
         indent, at = value.start_mark.column, value.end_mark.line
         if value.end_mark.column and at < len(lines):
             at += 1
-        # A comment or blank line before the next section is that section's.
-        while at and belongs_to_what_follows(lines[at - 1], indent):
+        # A comment or blank line before the next section belongs to that section.
+        while at and belongs_to_next_section(lines[at - 1], indent):
             at -= 1
     shown = [" " * indent + line + newline for line in entry]
     several = isinstance(value, yaml.MappingNode) and len(value.value) > 1
@@ -197,14 +200,14 @@ def with_entry(text: str, entry: list[str]) -> str:
     return "".join([*lines[:at], *([newline] if spaced else []), *shown, *lines[at:]])
 
 
-def belongs_to_what_follows(line: str, indent: int) -> bool:
-    """Whether a line is blank, or a comment less indented than the functions are."""
+def belongs_to_next_section(line: str, indent: int) -> bool:
+    """Return whether a line is blank, or a comment with less indentation than the functions."""
     stripped = line.lstrip()
     return not stripped or (stripped.startswith("#") and len(line) - len(stripped) < indent)
 
 
 def functions_node(text: str) -> tuple[yaml.Node, yaml.Node] | None:
-    """The key `functions` at the root, and its value."""
+    """Return the nodes of the key `functions` at the root and of its value, or None if there is none."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
@@ -213,8 +216,8 @@ def functions_node(text: str) -> tuple[yaml.Node, yaml.Node] | None:
     return next(((key, value) for key, value in pairs if key.value == "functions"), None)
 
 
-def says_the_same_and(name: str, before: str, after: str, file: Path) -> bool:
-    """Whether `after` is `before` with one more function, and nothing else is different."""
+def differs_only_by(name: str, before: str, after: str, file: Path) -> bool:
+    """Return whether `after` has one more function than `before`, called `name`, and no other difference."""
     old: Any = parse(before, file).data
     new = parse(after, file)
     if new.faults or not isinstance(new.data, dict) or not isinstance(old, dict):

@@ -1,6 +1,6 @@
-"""Output of commands, made safe for a terminal: text of functions and callers may hold orders to it.
+"""Output of commands, made safe for a terminal: text of functions and callers may contain control sequences.
 
-Into a pipe or a file everything goes as it is.
+Output into a pipe or a file is unchanged.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import click
 
 _RARE = re.compile(r"[^\n\t -~]")
 _JOINERS = "\u200c\u200d"
-"""Characters that emoji and some scripts need between others."""
+"""Invisible characters that emoji and some scripts need between others."""
 
 
 def visible(text: str) -> str:
-    """Return a text in which everything that could steer a terminal is written out, as `\\x1b`.
+    """Return a text in which every character that could control a terminal is written out, as `\\x1b`.
 
-    These are control characters but for line end and tab, those that turn the direction of writing, and whatever has
-    no shape of its own.
+    These are control characters except line end and tab, characters that change the direction of writing, and all
+    others without a visible shape.
     """
     return _RARE.sub(lambda found: _written_out(found[0]), text)
 
 
 def visible_line(text: str) -> str:
-    """Return `visible` on one line: line ends and tabs are written out too."""
+    """Return `visible` text on one line: line ends and tabs are written out too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def visible_json(text: str) -> str:
-    """Return JSON that means the same, in which everything that could steer a terminal is a JSON escape."""
+    """Return the same JSON, in which every character that could control a terminal is a JSON escape."""
     return _RARE.sub(lambda found: found[0] if _is_harmless(found[0]) else _json_escape(found[0]), text)
 
 
@@ -49,14 +49,14 @@ def say_json(text: str) -> None:
 
 
 def show_exception(error: click.ClickException, file: IO[str] | None) -> None:
-    """Print what ends a command on stderr, or into `file`: `visible` if that is a terminal."""
+    """Print the error that ends a command on stderr, or into `file`: `visible` if that is a terminal."""
     stream = file or sys.stderr
     text = f"Error: {error.format_message()}"
     click.echo(visible(text) if stream.isatty() else _encodable(text), file=stream)
 
 
 class BodyWriter:
-    """Writes bytes to stdout, piece by piece: as they are, but on a terminal `visible`, unless `raw` is asked for."""
+    """Writes bytes to stdout piece by piece. They are unchanged with `raw` or without a terminal, else `visible`."""
 
     def __init__(self, raw: bool = False) -> None:
         self._out = sys.stdout.buffer
@@ -67,11 +67,11 @@ class BodyWriter:
         self._last = b""
 
     def write(self, piece: bytes) -> None:
-        """Write a piece at once, but for a character that it holds the beginning of."""
+        """Write a piece at once. If it ends within a character, the rest of that waits for the next piece."""
         self._write(piece if self._plain else self._shown(piece, final=False))
 
     def end(self) -> None:
-        """Write what is left; on a terminal also the end of a line that was begun."""
+        """Write the rest, and on a terminal a line end if the last line has none."""
         if not self._plain:
             self._write(self._shown(b"", final=True))
         if self._terminal and self._last and not self._last.endswith(b"\n"):
@@ -87,7 +87,7 @@ class BodyWriter:
 
 
 def write_body(data: bytes, raw: bool = False) -> None:
-    """Write bytes that are here whole, as a `BodyWriter` does."""
+    """Write all bytes at once, as a `BodyWriter` does."""
     writer = BodyWriter(raw)
     writer.write(data)
     writer.end()
@@ -107,5 +107,5 @@ def _json_escape(character: str) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Return a text without halves of surrogate pairs, which JSON can name and UTF-8 cannot hold."""
+    """Return a text with halves of surrogate pairs written out: JSON can contain them, UTF-8 cannot."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -282,7 +282,7 @@ def test_prune_removes_what_a_killed_gateway_left_and_asks_first(tmp_path: Path)
         assert all(f"removed container {name}" in done.stdout.decode() for name in names)
         assert gateway.leftovers() == []
         assert bridge not in rules()
-        assert b"Nothing is left" in hearth(*prune).stdout
+        assert b"No leftovers" in hearth(*prune).stdout
     finally:
         gateway._clean_up()
 
@@ -294,7 +294,7 @@ def test_prune_leaves_what_was_kept_warm_unless_told(tmp_path: Path) -> None:
         [container] = gateway.containers()
         gateway.stop()
         done = hearth(*prune)
-        assert (done.returncode, b"1 warm containers are left" in done.stdout) == (0, True)
+        assert (done.returncode, b"1 warm containers stay" in done.stdout) == (0, True)
         assert [c["Id"] for c in gateway.containers()] == [container["Id"]]
         gateway.launch()
         gateway.wait_until_ready()

@@ -80,7 +80,7 @@ def test_a_run_that_fails_ends_with_1_and_is_resumed(gateway: Gateway) -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split()[4] for line in done.stdout.splitlines() if line.startswith(b"say")] == [b"2"]
     again = hearth(gateway, "resume", id)
-    assert again.returncode == 2 and b"the run is succeeded" in again.stderr
+    assert again.returncode == 2 and b"its status is succeeded" in again.stderr
 
 
 def test_input_comes_from_text_a_file_or_stdin_with_its_type(gateway: Gateway, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`hearth doctor`: what works on this machine, and the next step for what does not."""
+"""`hearth doctor`: checks this machine, and names the next step for each fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import click
 
 from gateway.assembly.settings import Settings
-from gateway.cli.common import Mistake, check_engine_address, json_option, print_json, print_table
+from gateway.cli.common import CallerError, check_engine_address, json_option, print_json, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.machine_checks import Check, can_run_functions, examine
 from gateway.cli.terminal import say
@@ -21,9 +21,9 @@ from pool.observe.metrics import Metrics
 @setting_options("data_dir", "memory_budget")
 @json_option
 def doctor(as_json: bool, **options: object) -> None:
-    """Check what a gateway needs on this machine, and say the next step for what is missing.
+    """Check this machine, and say what to do about each fault.
 
-    A container is started for a moment to try things out. The exit status is 0 if functions can run, else 1.
+    This starts a container for a moment. The exit status is 0 if functions can run, else 1.
 
     \b
     Examples:
@@ -34,7 +34,7 @@ def doctor(as_json: bool, **options: object) -> None:
     try:
         settings = settings_from(options)
     except SettingsFault as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
     checks = asyncio.run(run(settings))
     able = can_run_functions(checks)
     if as_json:
@@ -49,7 +49,7 @@ def doctor(as_json: bool, **options: object) -> None:
 
 
 async def run(settings: Settings) -> list[Check]:
-    """All checks, on the engine that a gateway would use."""
+    """Return the results of all checks, with the engine that a gateway would use."""
     engine = DockerEngine(None, Metrics())
     try:
         return await examine(settings, engine)

@@ -1,4 +1,4 @@
-"""`hearth init`: a function to start from."""
+"""`hearth init`: writes a first function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from gateway.cli.common import Failure, Mistake
+from gateway.cli.common import CallerError, CommandError
 from gateway.cli.scaffold import Kind, ScaffoldError, create
 from gateway.cli.terminal import say
 
@@ -19,7 +19,7 @@ from gateway.cli.terminal import say
     type=click.Choice(["handler", "http", "command"]),
     default="handler",
     show_default=True,
-    help="A Python function, an image that serves HTTP, or a command that is run once for each call.",
+    help="A Python function, an image that serves HTTP, or a command that runs once for each call.",
 )
 @click.option(
     "--dir",
@@ -27,12 +27,13 @@ from gateway.cli.terminal import say
     type=click.Path(file_okay=False, path_type=Path),
     default=".",
     show_default=True,
-    help="Where functions.yaml is, or is to be.",
+    help="Folder of functions.yaml. It need not exist.",
 )
 def init(name: str, kind: str, folder: Path) -> None:
-    """Write a function to start from, and add NAME (default: hello) to functions.yaml.
+    """Write a first function and declare it.
 
-    Nothing is overwritten; comments and formatting of an existing functions.yaml stay.
+    NAME is the function's name (default: hello). The command adds it to functions.yaml, whose comments and formatting
+    stay. No file is overwritten.
 
     \b
     Examples:
@@ -44,9 +45,9 @@ def init(name: str, kind: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         written, steps = create(folder, name, cast(Kind, kind))
     except ScaffoldError as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
     except OSError as error:
-        raise Failure(f"{error.filename}: {error.strerror}") from error
+        raise CommandError(f"{error.filename}: {error.strerror}") from error
     for file in written:
         say(f"wrote {file}")
     say("\nNext:")

@@ -1,4 +1,4 @@
-"""`hearth invoke`: call a function."""
+"""`hearth invoke`: calls a function."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import BinaryIO
 import click
 import httpx
 
-from gateway.cli.common import Failure, Gateway, Mistake, gateway_options, raw_option
+from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, raw_option
 from gateway.cli.terminal import BodyWriter, say
 
-PIECE = 64 * 1024
-"""Bytes that are read at once of what is sent."""
+READ_BYTES = 64 * 1024
+"""Most bytes read at once from a file or stdin: the capacity of a pipe on Linux."""
 
 
 @click.command()
@@ -35,11 +35,13 @@ PIECE = 64 * 1024
 @click.option(
     "--content-type",
     metavar="TYPE",
-    help="Type of what is sent. Without it: found out from the text or name.",
+    help="Content type. Default: guessed from the text or the file's name.",
 )
-@click.option("--header", "-H", "headers", metavar="K:V", multiple=True, help="A header; can be repeated.")
+@click.option("--header", "-H", "headers", metavar="K:V", multiple=True, help="Header to send. Repeatable.")
 @click.option("--path", default="", metavar="/SUB", help="Sub-path and query, for functions that serve HTTP.")
-@click.option("--method", "-X", metavar="VERB", help="POST; with --path and nothing to send, GET.")
+@click.option(
+    "--method", "-X", metavar="VERB", help="HTTP method. Default: POST, or GET for --path without a body."
+)
 @click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
 @raw_option
 def invoke(
@@ -56,10 +58,10 @@ def invoke(
     include: bool,
     raw: bool,
 ) -> None:
-    """Call FUNCTION and print what it answers, byte for byte. On a terminal, control characters are written out.
+    """Call FUNCTION and print its answer.
 
-    The exit status is 0 for an answer below 400, 2 where the caller has to change something, and 1 where the
-    function or the platform failed.
+    The answer is printed byte for byte, but control characters are written out on a terminal. The exit status is 0
+    for a status below 400, 2 if you have to change something, and 1 if the function or the platform failed.
 
     \b
     Examples:
@@ -69,7 +71,7 @@ def invoke(
       hearth invoke api --path /notes --method GET
     """
     if sum(given is not None for given in (body, data, file)) > 1:
-        raise click.UsageError("give one of --data, --file and -")
+        raise click.UsageError("give only one of --data, --file and -")
     from_stdin = body == "-" or file == Path("-")
     fields = fields_of(headers)
     kind = content_type or (None if from_stdin else type_of(data, file))
@@ -91,12 +93,12 @@ def invoke(
                 out.write(piece)
             out.end()
     if response.status_code >= 400:
-        ending = Failure if response.status_code >= 500 else Mistake
+        ending = CommandError if response.status_code >= 500 else CallerError
         raise ending(f"{function} answered {response.status_code}")
 
 
 def type_of(data: str | None, file: Path | None) -> str | None:
-    """Content type of what is sent; None if nothing is."""
+    """Return the content type of a text or file to send, or None if nothing is sent."""
     if file is not None:
         return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     if data is None:
@@ -109,26 +111,28 @@ def type_of(data: str | None, file: Path | None) -> str | None:
 
 
 def pieces_of(stream: BinaryIO) -> Iterator[bytes]:
-    """What can be read, as it comes. Not the stream itself: httpx would take a pipe's length for 0."""
-    while piece := stream.read1(PIECE) if isinstance(stream, io.BufferedReader) else stream.read(PIECE):
+    """Yield the bytes of a stream as they arrive. httpx would read the length of a pipe itself as 0."""
+    while piece := (
+        stream.read1(READ_BYTES) if isinstance(stream, io.BufferedReader) else stream.read(READ_BYTES)
+    ):
         yield piece
 
 
 def fields_of(headers: tuple[str, ...]) -> dict[str, str]:
-    """Header fields from `K:V`; names in lower case. Raises `click.UsageError`."""
+    """Return header fields from `K:V`, with names in lower case. Raises `click.UsageError`."""
     fields: dict[str, str] = {}
     for header in headers:
         name, colon, value = header.partition(":")
         if not colon or not name.strip():
-            raise click.UsageError(f"--header {header!r} is not of the form K:V")
+            raise click.UsageError(f"--header {header!r} does not have the form K:V")
         if not (name + value).isascii() or not (name + value).isprintable():
-            raise click.UsageError(f"--header {header!r} holds characters that no header may hold")
+            raise click.UsageError(f"--header {header!r} has invalid characters; use printable ASCII only")
         fields[name.strip().lower()] = value.strip()
     return fields
 
 
 def show_head(response: httpx.Response) -> None:
-    """Status, headers, kind of start and timing, on stderr."""
+    """Print status, headers, kind of start and timing of an answer on stderr."""
     say(f"{response.http_version} {response.status_code} {response.reason_phrase}", err=True)
     for name, value in response.headers.multi_items():
         say(f"{name}: {value}", err=True)
@@ -139,6 +143,6 @@ def show_head(response: httpx.Response) -> None:
 
 
 def timing_of(server_timing: str) -> str:
-    """`queue;dur=0.1, exec;dur=2` in words: queue 0.1 ms, exec 2 ms."""
+    """Return a Server-Timing header for people: `queue 0.1 ms, exec 2 ms` for `queue;dur=0.1, exec;dur=2`."""
     phases = (phase.strip().partition(";dur=") for phase in server_timing.split(",") if phase.strip())
     return ", ".join(f"{name} {duration} ms" for name, _, duration in phases) or "no timing"

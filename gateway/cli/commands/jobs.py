@@ -1,4 +1,4 @@
-"""`hearth jobs`: the batches that a gateway has run or is running."""
+"""`hearth jobs`: lists, shows and changes jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.cli.watch.job_watch import follow, in_words, show_end
 
 
 class ListByDefault(click.Group):
-    """Where no subcommand is named, `list` is meant."""
+    """A group whose subcommand `list` runs if none is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
@@ -21,7 +21,9 @@ class ListByDefault(click.Group):
 
 @click.group(cls=ListByDefault)
 def jobs() -> None:
-    """List, show and cancel jobs: what `hearth run` and POST /jobs have started.
+    """List, show and cancel jobs.
+
+    `hearth run` and POST /jobs start them.
 
     \b
     Examples:
@@ -34,9 +36,9 @@ def jobs() -> None:
 @jobs.command("list")
 @gateway_options
 @json_option
-@click.option("--status", help="Only jobs that stand so: running, succeeded, failed, cancelled.")
+@click.option("--status", help="Only jobs with this status: running, succeeded, failed or cancelled.")
 def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None) -> None:
-    """List the latest jobs, and those that functions.yaml declares.
+    """List the latest jobs, and the jobs that functions.yaml declares.
 
     \b
     Examples:
@@ -62,18 +64,19 @@ def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None
         ],
     )
     if listed["declared"]:
-        say(f"\nDeclared: {', '.join(listed['declared'])}; `hearth run NAME` starts one")
+        say(f"\nDeclared: {', '.join(listed['declared'])}. Start one: hearth run NAME")
 
 
 @jobs.command("show")
 @gateway_options
 @json_option
 @click.argument("id", metavar="ID")
-@click.option("--follow", "wait", is_flag=True, help="Show how it goes until it has ended.")
+@click.option("--follow", "wait", is_flag=True, help="Show its progress until it ends.")
 def show_job(url: str, key_file: Path | None, as_json: bool, id: str, wait: bool) -> None:
-    """Show a job and its tasks: all of a small one, those that have failed of a large one.
+    """Show a job and its tasks.
 
-    With --follow the exit status is 0 only if every task has succeeded.
+    A job with over 50 tasks is shown with its failed tasks only. With --follow the exit status is 0 only if every
+    task has succeeded.
 
     \b
     Examples:
@@ -94,7 +97,9 @@ def show_job(url: str, key_file: Path | None, as_json: bool, id: str, wait: bool
 @json_option
 @click.argument("id", metavar="ID")
 def cancel_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
-    """Cancel a job: tasks that wait are never run, those that run are interrupted.
+    """Cancel a job.
+
+    Waiting tasks never run, and running tasks are interrupted.
 
     \b
     Examples:
@@ -108,7 +113,7 @@ def cancel_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
 @json_option
 @click.argument("id", metavar="ID")
 def retry_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
-    """Run those tasks of a job that has ended again that have not succeeded.
+    """Run the tasks of an ended job again that have not succeeded.
 
     \b
     Examples:
@@ -123,7 +128,7 @@ def retry_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
 @json_option
 @click.argument("id", metavar="ID")
 def forget_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
-    """Forget a job that has ended, with its results and the containers that it has kept.
+    """Delete an ended job, its results and its kept containers.
 
     \b
     Examples:
@@ -133,11 +138,11 @@ def forget_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
 
 
 def change(url: str, key_file: Path | None, as_json: bool, method: str, path: str) -> None:
-    """Do something about a job, and say how it stands."""
+    """Send a request about a job, and print its status afterwards."""
     with Gateway(url, key_file) as gateway:
         job = gateway.ask(method, path)
     if job is None:
-        say("It is forgotten.", err=True)
+        say("The job, its results and its kept containers were deleted.", err=True)
     elif as_json:
         print_json(job)
     else:

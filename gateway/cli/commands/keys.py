@@ -12,26 +12,26 @@ from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import Key, create, format_moment, parse_quota
 from gateway.access.scopes import parse_scopes
 from gateway.assembly.settings import Settings
-from gateway.cli.common import Failure, Mistake, json_option, print_json, print_table
+from gateway.cli.common import CallerError, CommandError, json_option, print_json, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.terminal import say
 from pool.data_folder import FolderUse, look_at
 from scheduler.definitions.language.units import parse_duration
 
 LONGEST_LIFE_SECONDS = 100 * 365 * 86400.0
-"""Most that `--expires` takes: a hundred years, so that the date still has four digits."""
+"""Longest validity of a key: a hundred years, so that the year still has four digits."""
 
 
 @click.group()
 def keys() -> None:
     """Create, list and revoke API keys.
 
-    As soon as there is one, every call needs one. The gateway's data folder keeps their hashes; a running gateway
-    takes changes up within a second. Give the --data-dir that the gateway serves with.
+    As soon as a key exists, every call needs one. The gateway's data folder stores only their hashes. A running
+    gateway applies changes within a second. Give the --data-dir of your gateway.
 
     \b
     Examples:
-      hearth keys create shop --scope 'invoke:shop-*' --rate 100/s --concurrency 20
+      hearth keys create shop --scope 'invoke:shop-*' --rate 100/s
       hearth keys create prometheus --scope read
       hearth keys create ci --scope 'invoke:*' --scope deploy --expires 30d
       hearth keys list
@@ -47,19 +47,17 @@ def keys() -> None:
     metavar="SCOPE",
     multiple=True,
     required=True,
-    help="What it may do: invoke:NAME (* stands for any characters), read, deploy, admin. Can be repeated.",
+    help="Permission: invoke:NAME (* matches any characters), read, deploy or admin. Repeatable.",
 )
-@click.option(
-    "--expires", metavar="DURATION", help="How long it is valid: 12h, 30d. Without it: until revoked."
-)
-@click.option("--rate", metavar="N/s|N/m|N/h", help="The most requests in a second, a minute or an hour.")
-@click.option("--burst", metavar="N", help="The most requests at a stroke. Without it: the N of the rate.")
-@click.option("--concurrency", metavar="N", help="The most calls that run or wait at once.")
-@click.option("--print-only", is_flag=True, help="Do not keep it: print what HEARTH_API_KEYS takes.")
+@click.option("--expires", metavar="DURATION", help="Validity, like 12h or 30d. Default: until revoked.")
+@click.option("--rate", metavar="N/s|N/m|N/h", help="Most requests in a second, minute or hour.")
+@click.option("--burst", metavar="N", help="Most requests at once after a pause. Default: the N of the rate.")
+@click.option("--concurrency", metavar="N", help="Most calls that run or wait at the same time.")
+@click.option("--print-only", is_flag=True, help="Do not store the key; print its entry for HEARTH_API_KEYS.")
 @click.option(
     "--new-folder",
     is_flag=True,
-    help="Keep it for a gateway that is to be started with this data folder later.",
+    help="Store the key although no gateway has used this data folder yet.",
 )
 @setting_options("data_dir")
 def create_key(
@@ -73,14 +71,16 @@ def create_key(
     new_folder: bool,
     data_dir: str | None,
 ) -> None:
-    """Create a key and print it on stdout. It is shown this once: only its hash is kept.
+    """Create a key and print it on stdout. It is never shown again.
 
-    The data folder must be a gateway's, or no gateway would ever read the key; --new-folder takes any other.
+    Only its hash is stored. The data folder must be one that a gateway has used, so that a gateway reads the key;
+    --new-folder allows any other.
 
     \b
     Examples:
       hearth keys create shop --scope 'invoke:shop-*' --rate 100/s
-      hearth keys create me --scope admin > key && export HEARTH_API_KEY_FILE=$PWD/key
+      hearth keys create me --scope admin > key
+      hearth keys create ci --scope 'invoke:*' --expires 30d --print-only
     """
     settings = settings_of(data_dir)
     now = time.time()
@@ -95,13 +95,13 @@ def create_key(
             if not (use.known or new_folder or file(settings).path.exists()):
                 raise ValueError(
                     f"{unknown_folder(settings, 'so none would read the key')}; "
-                    "or add --new-folder to keep the key for a gateway that is to be started with this one"
+                    "or add --new-folder to store the key for a gateway that you start with this folder later"
                 )
             if name in (other.name for other in settings.api_keys):
-                raise ValueError("a key of HEARTH_API_KEYS has this name already")
+                raise ValueError("a key of HEARTH_API_KEYS has this name already; choose another name")
             file(settings).add(key)
             reader = (
-                f"Kept as {name} ({key.id}) in {settings.data_dir}; {reader_of(use)}. It is not shown again."
+                f"Stored as {name} ({key.id}) in {settings.data_dir}. {reader_of(use)} It is not shown again."
             )
     say(text)
     say(reader, err=True)
@@ -111,7 +111,9 @@ def create_key(
 @json_option
 @setting_options("data_dir")
 def list_keys(as_json: bool, data_dir: str | None) -> None:
-    """List the keys of the data folder and of HEARTH_API_KEYS, without their secrets.
+    """List the keys in the data folder and in HEARTH_API_KEYS.
+
+    Their secrets are not shown; only hashes are stored.
 
     \b
     Examples:
@@ -164,9 +166,10 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
 @click.argument("key", metavar="ID|NAME")
 @setting_options("data_dir")
 def revoke_key(key: str, data_dir: str | None) -> None:
-    """End a key. A running gateway refuses it within a second; calls that run with it finish.
+    """Revoke a key.
 
-    After the last key, a running gateway refuses every caller until there is a key or it is restarted.
+    A running gateway refuses it within a second; calls that run with it finish. After the last key was revoked, a
+    running gateway refuses every caller until you create a key or restart it.
 
     \b
     Examples:
@@ -188,43 +191,43 @@ def unknown_folder(settings: Settings, consequence: str) -> str:
     """Return the message for a data folder that no gateway has been started with."""
     return (
         f"no gateway has used the data folder {settings.data_dir.resolve()} yet, {consequence}. "
-        "Give the folder that your gateway serves with as --data-dir (its default is .hearth, where it was started)"
+        "Give your gateway's data folder with --data-dir (default: .hearth in the folder where it was started)"
     )
 
 
 def reader_of(use: FolderUse) -> str:
-    """Return when a gateway takes up a key that was just kept."""
+    """Return a sentence that says when a gateway accepts a key that was just stored."""
     if use.started_ns is not None:
-        return "the running gateway takes it up within a second"
-    return "no gateway runs with this folder now, the next one to be started with it takes it up"
+        return "The running gateway accepts it within a second."
+    return "No gateway runs with this folder now; the next one accepts it."
 
 
 def without_keys(settings: Settings, use: FolderUse) -> str:
-    """Return who may call while the data folder and HEARTH_API_KEYS have no key."""
+    """Return a message that says who may call while the data folder and HEARTH_API_KEYS have no key."""
     everybody = (
-        "every program of this machine may do everything (unless the gateway has keys in HEARTH_API_KEYS)"
+        "every program on this machine may do everything (unless the gateway has keys in HEARTH_API_KEYS)"
     )
     if use.started_ns is not None:
         if file(settings).changed_since(use.started_ns):
             return (
-                "There is no key, and the running gateway refuses every caller: its last key was revoked. "
-                f"Create a key with `hearth keys create`; or restart the gateway, then {everybody}."
+                "There is no key, and the running gateway refuses every caller, because its last key was revoked. "
+                f"Create a key with `hearth keys create`, or restart the gateway: then {everybody}."
             )
         return f"There is no key: {everybody}."
     if not use.known:
         return f"There is no key: {unknown_folder(settings, 'so it has none')}."
     return (
         "There is no key, and no gateway runs with this data folder. "
-        f"If one is started, it listens on a loopback address only and {everybody}."
+        f"If you start one, it listens only on a loopback address, and {everybody}."
     )
 
 
 def settings_of(data_dir: str | None) -> Settings:
-    """Return the settings that concern keys. Raises `Mistake`."""
+    """Return the settings that concern keys. Raises `CallerError`."""
     try:
         return settings_from({"data_dir": data_dir})
     except SettingsFault as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
 
 
 @contextmanager
@@ -233,12 +236,12 @@ def faults_told(settings: Settings) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
     except KeyFileFault as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     except OSError as error:
-        raise Failure(
-            f"the keys of {settings.data_dir} cannot be read or written: {error.strerror}"
+        raise CommandError(
+            f"cannot read or write the keys in {settings.data_dir}: {error.strerror}"
         ) from error
 
 
@@ -251,7 +254,7 @@ def life(text: str) -> float:
     """Return the seconds of a text such as `30d`. Raises ValueError."""
     seconds = parse_duration(text)
     if not 0 < seconds <= LONGEST_LIFE_SECONDS:
-        raise ValueError("a key is good for more than 0s and for 36500d at the most")
+        raise ValueError("--expires must be above 0s and at most 36500d")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""`hearth functions`, `hearth ps` and `hearth logs`: what a gateway holds."""
+"""`hearth functions`, `hearth ps` and `hearth logs`: show functions, instances and their output."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from gateway.cli.common import (
     human_size,
     json_option,
     print_json,
+    print_listing,
     print_table,
     raw_option,
 )
 from gateway.cli.terminal import say, write_body
 
-SHORT = 12
-"""Characters of a digest that are enough to tell versions apart."""
+DIGEST_SHOWN = 12
+"""Characters of a digest in tables. They are enough to tell versions apart."""
 
 
 @click.command()
 @gateway_options
 @json_option
 def functions(url: str, key_file: Path | None, as_json: bool) -> None:
-    """List what is deployed, with its state and faults.
+    """List the deployed functions, their states and faults.
 
     \b
     Examples:
@@ -35,21 +36,16 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
     """
     with Gateway(url, key_file) as gateway:
         listed = gateway.functions()
-    if as_json:
-        print_json(listed)
-        return
-    print_table(
-        ("NAME", "KIND", "STATE", "VERSION", "FAULT"),
-        [
-            (
-                f["name"],
-                f["kind"],
-                f["state"],
-                (f["version"] or "-")[:SHORT],
-                " ".join((f["fault"] or "").split()),
-            )
-            for f in listed
-        ],
+    print_listing(
+        listed,
+        as_json,
+        {
+            "NAME": lambda f: f["name"],
+            "KIND": lambda f: f["kind"],
+            "STATE": lambda f: f["state"],
+            "VERSION": lambda f: (f["version"] or "-")[:DIGEST_SHOWN],
+            "FAULT": lambda f: " ".join((f["fault"] or "").split()),
+        },
     )
 
 
@@ -58,7 +54,7 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
 @json_option
 @click.option("--function", help="Only instances of this function.")
 def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> None:
-    """List the instances, the prewarm pools and the memory in use.
+    """List the instances, prewarm pools and memory in use.
 
     \b
     Examples:
@@ -90,7 +86,7 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
     say()
     for target in pool["prewarm"]:
         starting = f", {target['starting']} starting" if target["starting"] else ""
-        image = target["image"].removeprefix("sha256:")[:SHORT]
+        image = target["image"].removeprefix("sha256:")[:DIGEST_SHOWN]
         say(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
     declared, budget = pool["memory_declared"], pool["memory_budget"]
     say(f"Memory declared: {human_size(declared)} of {human_size(budget)}")
@@ -99,13 +95,13 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
 @click.command()
 @gateway_options
 @click.argument("invocation", required=False, metavar="[INVOCATION_ID]")
-@click.option("--instance", metavar="ID", help="The log of an instance instead; `hearth ps` lists them.")
+@click.option("--instance", metavar="ID", help="Print the log of an instance; `hearth ps` lists them.")
 @raw_option
 def logs(url: str, key_file: Path | None, invocation: str | None, instance: str | None, raw: bool) -> None:
-    """Print what an invocation printed, also after its instance is gone.
+    """Print the output of an invocation or an instance.
 
-    Every answer carries its invocation's id in X-Invocation-Id; `hearth invoke -i` shows it. What belongs to no
-    single invocation is in the log of its instance.
+    The header X-Invocation-Id of every answer has the invocation's id; `hearth invoke -i` shows it. The output stays
+    readable after the instance is gone. The log of an instance has the output outside of any single invocation.
 
     \b
     Examples:
@@ -113,7 +109,7 @@ def logs(url: str, key_file: Path | None, invocation: str | None, instance: str 
       hearth logs --instance be5e875eabc7
     """
     if (invocation is None) == (instance is None):
-        raise click.UsageError("give the id of an invocation, or --instance with that of an instance")
+        raise click.UsageError("give the id of an invocation, or --instance with the id of an instance")
     with Gateway(url, key_file) as gateway:
         found = gateway.invocation_logs(invocation) if invocation else gateway.instance_logs(instance or "")
     write_body(found, raw)

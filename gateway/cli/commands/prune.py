@@ -1,4 +1,4 @@
-"""`hearth prune`: remove what earlier gateways have left on the engine."""
+"""`hearth prune`: removes objects of earlier gateways from the engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
+from gateway.cli.common import CallerError, CommandError, check_engine_address, print_table
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.leftovers import Leftovers, find, remove
 from gateway.cli.terminal import say
@@ -22,21 +22,22 @@ from pool.observe.metrics import Metrics
 
 @click.command()
 @setting_options("data_dir")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Remove without asking.")
 @click.option(
-    "--warm", is_flag=True, help="What a gateway stopped with --keep-warm left for its next start, too."
+    "--warm", is_flag=True, help="Also remove containers that serve --keep-warm left for the next start."
 )
 @click.option(
-    "--all", "everybody", is_flag=True, help="What gateways with other data folders have left, too."
+    "--all", "everybody", is_flag=True, help="Also remove objects of gateways with other data folders."
 )
 def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
-    """Remove what earlier gateways have left on the engine: containers, networks, built images, firewall rules.
+    """Remove leftovers of dead gateways from the engine.
 
-    A gateway removes its own when it stops, and what an earlier self left when it starts: this is for one that
-    was killed and is not to be started again. Images that it built are listed as well; the next start would use
-    them. That a gateway is dead is known for this data folder only, by its lock: one of another folder may be
-    alive, so its things are touched with --all only. What one of this data folder was told to leave by --keep-warm
-    is touched with --warm or --all only.
+    These are containers, networks, built images and firewall rules. A gateway removes its own when it stops, and an
+    earlier process's when it starts. So use this for a gateway that was killed and that you will not start again.
+
+    Only the lock of this data folder shows that its gateway is dead. A gateway with another data folder may be alive,
+    so its objects are removed only with --all. Containers that --keep-warm left are removed only with --warm or
+    --all.
 
     \b
     Examples:
@@ -49,27 +50,27 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
     try:
         path = settings_from({"data_dir": data_dir}).data_dir
     except SettingsFault as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
     folder = alive = None
     try:
         if (path / "identity").exists():
-            folder = DataFolder(path)  # its lock is held meanwhile: no gateway starts in it
+            folder = DataFolder(path)  # holds its lock, so that no gateway starts in it meanwhile
     except DataFolderInUse as error:
-        say(f"Left alone: {error}.", err=True)
+        say(f"Skipping this data folder: {error}.", err=True)
         alive = (path / "identity").read_text().strip()
     except OSError as error:
-        raise Failure(f"the data folder {path} cannot be used: {error.strerror}") from error
+        raise CommandError(f"cannot use the data folder {path}: {error.strerror}") from error
     try:
         asyncio.run(run(folder, alive, yes, warm or everybody, everybody))
     except (EngineError, FirewallError) as error:
-        raise Failure(f"{error}; `hearth doctor` says more") from error
+        raise CommandError(f"{error}; run `hearth doctor` to find the cause") from error
     finally:
         if folder is not None:
             folder.close()
 
 
 async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: bool, everybody: bool) -> None:
-    """List, ask, remove; first of this data folder, then of others."""
+    """List, ask and remove: first the leftovers of this data folder, then those of others."""
     engine = DockerEngine(None, Metrics())
     try:
         found = await find(engine)
@@ -81,30 +82,30 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
             kept = sum(name in names for left in own for name in left.containers.values())
             own = [rest for left in own if (rest := left.without(names)).count]
         if not own and not kept and not (others and everybody):
-            say("Nothing is left of this data folder's gateway.")
+            say("No leftovers of this data folder's gateway.")
         if own:
             show(own)
         if (not own or await settle(engine, own, yes, "Remove this?")) and folder is not None and not kept:
             HostsFiles(folder.hosts).drop_all_but(())
             folder.clear()
         if kept:
-            say(f"{kept} warm containers are left for the gateway's next start; --warm removes them, too.")
+            say(f"{kept} warm containers stay for the gateway's next start; --warm removes them too.")
         if others and everybody:
             show(others)
             click.secho(
                 "Their gateways have other data folders. If one is alive, its running calls will fail.",
                 fg="yellow",
             )
-            await settle(engine, others, yes, "Remove what belongs to them?")
+            await settle(engine, others, yes, "Remove these too?")
         elif others:
             count = sum(left.count for left in others)
-            say(f"{count} things of gateways with other data folders are left alone; --all lists them.")
+            say(f"{count} objects of gateways with other data folders stay; --all lists them.")
     finally:
         await engine.close()
 
 
 def show(left: list[Leftovers]) -> None:
-    """What would be removed."""
+    """Print a table of leftovers."""
     print_table(
         ("GATEWAY", "KIND", "NAME"),
         [(one.gateway[:8], kind, name) for one in left for kind, name in one.named()],
@@ -112,15 +113,15 @@ def show(left: list[Leftovers]) -> None:
 
 
 async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> bool:
-    """Remove, if that is wanted, and say what was removed; whether it was wanted."""
+    """Ask unless `yes`, remove the leftovers, and return whether the user agreed. Raises `CommandError`."""
     if not yes and not click.confirm(question):
         say("Nothing was removed.")
         return False
     faults: list[str] = []
     for one in left:
-        for deed, fault in await remove(engine, one):
-            say(f"removed {deed}" if fault is None else f"could not remove {deed}", err=fault is not None)
+        for name, fault in await remove(engine, one):
+            say(f"removed {name}" if fault is None else f"could not remove {name}", err=fault is not None)
             faults += [fault] if fault else []
     if faults:
-        raise Failure("\n".join(faults))
+        raise CommandError("\n".join(faults))
     return True

@@ -1,4 +1,4 @@
-"""`hearth run`: run an image, a function or a declared job many times."""
+"""`hearth run`: runs an image, a function or a declared job many times."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from typing import Any
 import click
 
 from gateway.cli.client import GatewayClient, Refused
-from gateway.cli.common import Gateway, Mistake, gateway_options, json_option
+from gateway.cli.common import CallerError, Gateway, gateway_options, json_option
 from gateway.cli.terminal import say
 from gateway.cli.watch.job_watch import follow, show_end
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-"""What a job or a function may be called; what has a colon or a slash is an image."""
-NO_SUCH = (403, 404)
-"""Answers after which a name may still be that of something else."""
+"""Matches names of jobs and functions. A name with a colon or a slash is an image."""
+NO_SUCH_STATUSES = (403, 404)
+"""Statuses after which the target may still be something else: it is unknown, or hidden from this key."""
 
 
-class Words(click.Command):
-    """A command whose words go to somebody else, options included. What looks like one of ours misspelt is refused:
-    it would be a word of theirs."""
+class PassThroughCommand(click.Command):
+    """A command that passes unknown options on to another one.
+
+    It refuses those that look like misspelt own options.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [option for parameter in self.params for option in parameter.opts if option.startswith("--")]
@@ -33,41 +35,51 @@ class Words(click.Command):
             near = difflib.get_close_matches(name, own, n=1, cutoff=0.75) if name.startswith("--") else []
             if near and name not in own and name != "--help":
                 raise click.UsageError(
-                    f"there is no option {name}; did you mean {near[0]}? A command's own words go behind --"
+                    f"unknown option {name}; did you mean {near[0]}? "
+                    "To pass it to the command in the container, put -- before it"
                 )
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=Words, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.command(
+    cls=PassThroughCommand,
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
 @gateway_options
 @json_option
 @click.argument("target", metavar="IMAGE|FUNCTION|JOB")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[CMD]...")
-@click.option("--count", type=int, metavar="N", help="Tasks; each is given its index.  [default: 1]")
+@click.option("--count", type=int, metavar="N", help="Number of tasks. Each gets its index.  [default: 1]")
 @click.option(
     "--input",
     "file",
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="JSON lines, a task for each; - is stdin.",
+    help="File with JSON lines, one task for each. - is stdin.",
 )
-@click.option("--retries", type=int, metavar="N", help="Further runs of a task that fails.  [default: 0]")
+@click.option("--retries", type=int, metavar="N", help="Further runs of a failed task.  [default: 0]")
 @click.option(
-    "--parallel", type=int, metavar="N", help="Tasks at once.  [default: what the machine has room for]"
+    "--parallel", type=int, metavar="N", help="Most tasks at once.  [default: as many as the machine can run]"
 )
-@click.option("--memory", metavar="SIZE", help="Of each container, like 100MB.  [default: 128MiB]")
-@click.option("--cpus", type=float, metavar="N", help="Of each container.  [default: 1]")
-@click.option("--cpu-shares", type=int, metavar="N", help="Weight where all want the processor.")
-@click.option("--env", "env", metavar="K=V", multiple=True, help="A variable; can be repeated.")
-@click.option("--network", type=click.Choice(["none", "egress"]), help="egress: a way out.  [default: none]")
-@click.option("--user", metavar="UID[:GID]", help="Who it runs as; image: the image's own user.")
-@click.option("--timeout", metavar="DURATION", help="Of one run, like 10m.  [default: 1h of an image]")
+@click.option("--memory", metavar="SIZE", help="Memory of each container, like 100MB.  [default: 128MiB]")
+@click.option("--cpus", type=float, metavar="N", help="CPUs of each container.  [default: 1]")
+@click.option("--cpu-shares", type=int, metavar="N", help="Weight of each container when CPUs are busy.")
+@click.option("--env", "env", metavar="K=V", multiple=True, help="Environment variable. Repeatable.")
+@click.option(
+    "--network",
+    type=click.Choice(["none", "egress"]),
+    help="Network of each container; egress reaches other machines.  [default: none]",
+)
+@click.option("--user", metavar="UID[:GID]", help="User of each container; `image` is the image's own.")
+@click.option(
+    "--timeout", metavar="DURATION", help="Longest run of a task, like 10m.  [default: 1h for an image]"
+)
 @click.option(
     "--remove",
     type=click.Choice(["all", "succeeded", "none"]),
-    help="Which ended containers are removed.  [default: all]",
+    help="Ended containers to remove.  [default: all]",
 )
-@click.option("--detach", is_flag=True, help="Do not wait for the end: print the job's id.")
+@click.option("--detach", is_flag=True, help="Print the job's id, and do not wait for its end.")
 def run(
     url: str,
     key_file: Path | None,
@@ -79,19 +91,19 @@ def run(
     detach: bool,
     **given: Any,
 ) -> None:
-    """Run an image, a deployed function or a job of functions.yaml as a batch, and show how it goes.
+    """Run an image, function or declared job as a batch.
 
-    A task of an image is one container: its input on stdin, stdout is its result, and an exit status other than 0
-    has failed. It knows HEARTH_TASK_INDEX, HEARTH_TASK_COUNT, HEARTH_ATTEMPT and HEARTH_JOB_ID. The job is on disk
-    and goes on without this command: Ctrl-C ends only the showing.
+    A task of an image is one container. It gets its input on stdin, and its stdout is the result. Any exit status but
+    0 is a failure. Its variables include HEARTH_TASK_INDEX, HEARTH_TASK_COUNT, HEARTH_ATTEMPT and HEARTH_JOB_ID.
 
-    A name without a colon or a slash is a job if there is one, else a function, else an image. The exit status is 0
-    only if every task has succeeded.
+    The gateway stores the job and runs it without this command: Ctrl-C ends only this command. A name without colon
+    and slash is a job of functions.yaml if there is one, else a function, else an image. The exit status is 0 only if
+    every task has succeeded.
 
     \b
     Examples:
-      hearth run hearth-example/busybox:latest sh -c 'echo task $HEARTH_TASK_INDEX' --count 10
-      hearth run busybox:latest ./flaky --count 10 --retries 20 --memory 100MB --cpu-shares 10
+      hearth run hearth-example/busybox:latest env --count 10
+      hearth run busybox:latest ./flaky --count 10 --retries 20 --memory 100MB
       hearth run hello --input names.jsonl --parallel 4
       hearth run nightly --detach
       hearth run busybox:latest -- ls --all
@@ -99,7 +111,7 @@ def run(
     keys: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if file is not None:
         if "count" in keys:
-            raise click.UsageError("give --count or --input; there is a task for each line of the file")
+            raise click.UsageError("give only one of --count and --input; each line of the file is a task")
         keys["inputs"] = list(inputs_of(file))
     if env:
         keys["env"] = dict(pair_of(variable) for variable in env)
@@ -120,7 +132,7 @@ def run(
 
 
 def start(gateway: GatewayClient, target: str, keys: dict[str, Any]) -> dict[str, Any]:
-    """Start what the target names."""
+    """Start a job of the target: of the first kind that exists. Return its status."""
     tried: list[str] = []
     for kind in kinds_of(target, keys):
         body = {kind: target, **keys}
@@ -129,7 +141,7 @@ def start(gateway: GatewayClient, target: str, keys: dict[str, Any]) -> dict[str
         try:
             return gateway.start("/jobs", json.dumps(body).encode(), {"content-type": "application/json"})
         except Refused as error:
-            if kind == "image" or error.status not in NO_SUCH:
+            if kind == "image" or error.status not in NO_SUCH_STATUSES:
                 if tried and error.status == 404:
                     error.detail = f"there is no {' and no '.join(tried)} {target}, and {error.detail}"
                 raise
@@ -138,7 +150,7 @@ def start(gateway: GatewayClient, target: str, keys: dict[str, Any]) -> dict[str
 
 
 def kinds_of(target: str, keys: dict[str, Any]) -> list[str]:
-    """What a target may be, in the order in which that is tried."""
+    """Return the kinds of thing that a target may be, in the order in which to try them."""
     if not NAME.fullmatch(target) or "command" in keys:
         return ["image"]
     if set(keys) <= {"count", "inputs", "parallel", "retries"}:
@@ -151,7 +163,7 @@ def kinds_of(target: str, keys: dict[str, Any]) -> list[str]:
 
 
 def inputs_of(file: Path) -> Iterator[Any]:
-    """The values of a JSON-lines file; empty lines are skipped. Raises `Mistake`."""
+    """Yield the values in a file of JSON lines. Empty lines are skipped. Raises `CallerError`."""
     name = "stdin" if str(file) == "-" else str(file)
     try:
         with click.open_file(str(file), encoding="utf-8") as stream:
@@ -160,15 +172,15 @@ def inputs_of(file: Path) -> Iterator[Any]:
                     try:
                         yield json.loads(line)
                     except ValueError as error:
-                        raise Mistake(f"{name}:{number}: {error}; each line must be JSON") from None
+                        raise CallerError(f"{name}:{number}: {error}; each line must be JSON") from None
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise Mistake(f"{name} cannot be read: {why}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise CallerError(f"cannot read {name}: {why}") from error
 
 
 def pair_of(variable: str) -> tuple[str, str]:
-    """Name and value of K=V. Raises `click.UsageError`."""
+    """Return name and value of K=V. Raises `click.UsageError`."""
     name, equals, value = variable.partition("=")
     if not equals or not name:
-        raise click.UsageError(f"--env {variable!r} is not of the form K=V")
+        raise click.UsageError(f"--env {variable!r} does not have the form K=V")
     return name, value

@@ -1,4 +1,4 @@
-"""`hearth serve`: the gateway itself."""
+"""`hearth serve`: runs a gateway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import serve as serve_gateway
 from gateway.assembly.settings import Settings
 from gateway.cli import log_format
-from gateway.cli.common import Failure, Mistake, check_engine_address, print_table
+from gateway.cli.common import CallerError, CommandError, check_engine_address, print_table
 from gateway.cli.given_settings import (
     SECRET,
     SettingsFault,
@@ -26,7 +26,7 @@ from gateway.cli.given_settings import (
     variable_of,
 )
 from gateway.cli.terminal import say
-from gateway.cli.watch.progress import Progress
+from gateway.cli.watch.progress import SetupProgress
 from pool.data_folder import DataFolder, DataFolderInUse, look_at
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError, load
@@ -40,28 +40,32 @@ TRIES = {
     "http": "curl {url}/invoke/{name}/",
     "command": "printf 'one two three' | curl --data-binary @- {url}/invoke/{name}",
 }
-"""A first call of a function, by its kind."""
+"""Example of a first call, by kind of function."""
 KEY_HEADER = '-H "Authorization: Bearer $HEARTH_API_KEY"'
 
 
 @click.command()
 @setting_options()
 def serve(**options: object) -> None:
-    """Serve the functions of a functions.yaml until SIGTERM or Ctrl-C, then leave nothing behind.
+    """Serve the functions of functions.yaml.
 
-    With --keep-warm, warm containers are left for the next start with the same data folder.
+    SIGTERM or Ctrl-C stops the gateway. Then it removes all its containers and networks. With --keep-warm it leaves
+    warm containers for the next start with the same data folder.
 
-    Options go before HEARTH_ variables, and these before defaults.
+    An option overrides its HEARTH_ variable, which overrides the default.
 
     \b
     Examples:
       hearth serve
-      hearth serve --functions shop/functions.yaml --port 9000 --data-dir shop/.hearth
+      hearth serve --functions shop/functions.yaml --data-dir shop/.hearth
+      hearth serve --port 9000 --keep-warm
       HEARTH_MEMORY_BUDGET=2GiB hearth serve --log-level debug
 
     \b
-    Exit status: 0 after a signal; 1 if the port or the data folder cannot be had; 2 if functions.yaml or a
-    setting is faulty, or there is no key and the address is public, before anything else is touched.
+    Exit status:
+      0  stopped by a signal
+      1  the port or the data folder cannot be used
+      2  a fault in functions.yaml or a setting, or a public address without a key
     """
     settings, definitions = checked(options)
     log_format.configure(settings.log_level, settings.log_format)
@@ -70,24 +74,24 @@ def serve(**options: object) -> None:
     try:
         folder = DataFolder(settings.data_dir)
     except DataFolderInUse as error:
-        raise Failure(str(error)) from error
+        raise CommandError(str(error)) from error
     except OSError as error:
-        raise Failure(
-            f"the data folder {settings.data_dir} cannot be used: {error.strerror}; --data-dir takes another"
+        raise CommandError(
+            f"cannot use the data folder {settings.data_dir}: {error.strerror}; choose another with --data-dir"
         ) from error
     try:
         uvloop.run(run(settings, definitions, folder))
     except OSError as error:
-        log.debug("the gateway ended", exc_info=error)
-        raise Failure(str(error)) from error
+        log.debug("The gateway ended with an error.", exc_info=error)
+        raise CommandError(str(error)) from error
 
 
 def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
-    """Settings and definitions; ends with status 2 if there is a fault in either."""
+    """Return settings and definitions. A fault in either ends the command with status 2."""
     check_engine_address()
     try:
         settings = settings_from(options)
-        for secret in SECRET:  # no process that is started from here needs to know
+        for secret in SECRET:  # processes that we start must not inherit them
             os.environ.pop(variable_of(secret), None)
         check_keys(settings)
         return settings, load(
@@ -96,28 +100,28 @@ def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
             allowed_callbacks=Allowed(settings.callback_allow),
         )
     except (SettingsFault, KeyFileFault) as error:
-        raise Mistake(str(error)) from error
+        raise CallerError(str(error)) from error
     except DefinitionsError as error:
-        say(str(error), err=True)  # as compilers do it: editors jump to FILE:LINE:COLUMN
+        say(str(error), err=True)  # without "Error:", so that editors find FILE:LINE:COLUMN as from compilers
         sys.exit(2)
 
 
 def check_keys(settings: Settings) -> None:
-    """Raise `Mistake` if everybody could call who reaches the address, and `KeyFileFault`."""
+    """Raise `CallerError` if other machines reach the address and there is no key. Also raises `KeyFileFault`."""
     keys = KeyFile(settings.data_dir)
     if keys.load() or settings.api_keys or is_loopback(settings.host):
         return
-    raise Mistake(
-        f"{settings.host} is reached from other machines, and there is no key: everybody could call.\n"
-        f"  Either create one:  hearth keys create NAME --scope admin --data-dir {settings.data_dir}"
+    raise CallerError(
+        f"other machines can reach {settings.host}, and there is no key: everybody could call.\n"
+        f"  Create a key:  hearth keys create NAME --scope admin --data-dir {settings.data_dir}"
         f"{'' if look_at(settings.data_dir).known else ' --new-folder'}\n"
-        "  or let only this machine call:  --host 127.0.0.1"
+        "  or allow only this machine:  --host 127.0.0.1"
     )
 
 
 async def run(settings: Settings, definitions: Definitions, folder: DataFolder) -> None:
-    """Serve, with progress until the functions can be called."""
-    progress = Progress(definitions)
+    """Serve until a signal comes, and show progress until the functions are ready."""
+    progress = SetupProgress(definitions)
     asking: list[asyncio.Task[None]] = []
 
     def made(runtime: Runtime) -> None:
@@ -126,7 +130,7 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
 
     def ready(runtime: Runtime, url: str) -> None:
         progress.close()
-        runtime.scheduler_floor.registry.on_state = tell
+        runtime.scheduler_floor.registry.on_state = log_ready
         print_ready(runtime, url)
 
     try:
@@ -139,36 +143,37 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
 
 
 async def ask_engine(runtime: Runtime) -> None:
-    """Say what to do if the engine does not answer; the gateway goes on trying by itself."""
+    """Log advice if the engine does not answer. The gateway keeps trying by itself."""
     try:
         await runtime.pool_floor.engine.ping()
     except EngineError as error:
         log.warning(
-            "the container engine does not answer (%s); `make serve` starts one, `hearth doctor` says more",
+            "The container engine does not answer: %s. Start one with `make serve`, "
+            "or run `hearth doctor` to find the cause.",
             error,
         )
 
 
-def tell(declared: Declared) -> None:
-    """A function was set up again while serving; that it failed is logged where it is known why."""
+def log_ready(declared: Declared) -> None:
+    """Log that a function was set up again. The registry logs faults itself."""
     if declared.fault is None:
         name, version = declared.definition.name, declared.version
-        log.info("function %s is ready", name, extra={"function": name, "version": version})
+        log.info("Function %s is ready.", name, extra={"function": name, "version": version})
 
 
 def print_ready(runtime: Runtime, url: str) -> None:
-    """Where to go from here, on stdout."""
+    """Print on stdout where the gateway serves, its functions, and a first call."""
     url = reachable(url, runtime.settings.host)
     say(f"Hearth serves on {url}")
     for path, what in (
         ("/docs", "try the functions in a browser"),
-        ("/pool", "what is warm"),
-        ("/metrics", "for Prometheus"),
+        ("/pool", "instances and memory"),
+        ("/metrics", "metrics for Prometheus"),
     ):
         say(f"  {url}{path:<9} {what}")
     declared = list(runtime.scheduler_floor.registry.declared.values())
     if not declared:
-        say(f"\nNo function is declared; `hearth init hello` adds one to {runtime.settings.functions}")
+        say(f"\nNo function is declared. Add one to {runtime.settings.functions}: hearth init hello")
         return
     say()
     print_table(
@@ -187,12 +192,15 @@ def print_ready(runtime: Runtime, url: str) -> None:
     if example := first_call(declared, url, needs_key):
         say(f"\nTry:  {example}")
     if needs_key:
-        say("Calls need a key; `hearth keys create` makes one")
+        say("Calls need a key. Create one with: hearth keys create")
     sys.stdout.flush()
 
 
 def first_call(declared: list[Declared], url: str, needs_key: bool = False) -> str | None:
-    """A line to try that fits a function that is ready: hello if there is one, else the first handler."""
+    """Return a command that calls a ready function, or None if none is ready.
+
+    It calls hello if that exists, else the first handler.
+    """
     ready = [d.definition for d in declared if d.state == "ready"]
     kinds = list(TRIES)
     ready.sort(key=lambda d: (d.name != "hello", kinds.index(d.kind.value)))
@@ -203,12 +211,12 @@ def first_call(declared: list[Declared], url: str, needs_key: bool = False) -> s
 
 
 def reachable(url: str, host: str) -> str:
-    """An address that a client of this machine can use: not the one that means every interface."""
+    """Return an address for clients on this machine. The address that means every interface is not one."""
     port = url.rpartition(":")[2]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{name}:{port}"
 
 
 def first_line(text: str | None) -> str:
-    """The beginning of a fault; `hearth functions` shows all of it."""
+    """Return the first line of a fault. `hearth functions` shows all lines."""
     return (text or "").strip().partition("\n")[0]

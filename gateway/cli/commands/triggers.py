@@ -1,4 +1,4 @@
-"""`hearth triggers`, `sources` and `emit`: what starts functions by itself, and setting it off."""
+"""`hearth triggers`, `sources` and `emit`: show triggers and sources of events, and publish an event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Failure, Gateway, gateway_options, json_option, print_json, print_table
+from gateway.cli.common import (
+    CommandError,
+    Gateway,
+    gateway_options,
+    json_option,
+    print_json,
+    print_listing,
+    print_table,
+)
 from gateway.cli.terminal import say
 
 
@@ -20,7 +28,7 @@ from gateway.cli.terminal import say
 @gateway_options
 @json_option
 def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
-    """List the triggers: what they start, when they fire next, what their last fire came to.
+    """List the triggers, their next and their last fires.
 
     \b
     Examples:
@@ -29,22 +37,17 @@ def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
     """
     with Gateway(url, key_file) as gateway:
         listed = gateway.triggers()
-    if as_json:
-        print_json(listed)
-        return
-    print_table(
-        ("NAME", "CAUSE", "STARTS", "NEXT", "LAST", "FAULT"),
-        [
-            (
-                trigger["name"],
-                trigger["definition"].get("schedule") or trigger["cause"],
-                " ".join(f"{kind} {name}" for kind, name in trigger["action"].items()),
-                "paused" if trigger["paused"] else moment(trigger["next"]),
-                last_of(trigger["last"]),
-                trigger["fault"] or "",
-            )
-            for trigger in listed
-        ],
+    print_listing(
+        listed,
+        as_json,
+        {
+            "NAME": lambda trigger: trigger["name"],
+            "CAUSE": lambda trigger: trigger["definition"].get("schedule") or trigger["cause"],
+            "STARTS": lambda trigger: " ".join(f"{kind} {name}" for kind, name in trigger["action"].items()),
+            "NEXT": lambda trigger: "paused" if trigger["paused"] else local_time(trigger["next"]),
+            "LAST": lambda trigger: last_fire(trigger["last"]),
+            "FAULT": lambda trigger: trigger["fault"] or "",
+        },
     )
 
 
@@ -52,7 +55,9 @@ def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
 @gateway_options
 @json_option
 def sources(url: str, key_file: Path | None, as_json: bool) -> None:
-    """List the sources: whether they are connected, and what became of their messages since they were started.
+    """List the sources of events and counts of their messages.
+
+    A source is a queue of a message broker. Its messages are counted since it was started.
 
     \b
     Examples:
@@ -61,24 +66,22 @@ def sources(url: str, key_file: Path | None, as_json: bool) -> None:
     """
     with Gateway(url, key_file) as gateway:
         listed = gateway.ask("GET", "/sources")
-    if as_json:
-        print_json(listed)
-        return
-    print_table(
-        ("NAME", "KIND", "STATE", "STARTS", "MESSAGES", "LAG", "LAST", "ERROR"),
-        [
-            (
-                source["name"],
-                source["kind"],
-                source["state"],
-                f"function {source['function']}" if source["function"] else "triggers",
-                ", ".join(f"{count} {outcome}" for outcome, count in source["counts"].items()) or "-",
-                "-" if source["lag"] is None else str(source["lag"]),
-                moment(source["last"]),
-                (source["error"] or "") if source["state"] != "connected" else "",  # else it is over
-            )
-            for source in listed
-        ],
+    print_listing(
+        listed,
+        as_json,
+        {
+            "NAME": lambda source: source["name"],
+            "KIND": lambda source: source["kind"],
+            "STATE": lambda source: source["state"],
+            "STARTS": lambda source: f"function {source['function']}" if source["function"] else "triggers",
+            "MESSAGES": lambda source: (
+                ", ".join(f"{count} {outcome}" for outcome, count in source["counts"].items()) or "-"
+            ),
+            "LAG": lambda source: "-" if source["lag"] is None else str(source["lag"]),
+            "LAST": lambda source: local_time(source["last"]),
+            # A connected source has recovered from its last error.
+            "ERROR": lambda source: (source["error"] or "") if source["state"] != "connected" else "",
+        },
     )
 
 
@@ -86,18 +89,20 @@ def sources(url: str, key_file: Path | None, as_json: bool) -> None:
 @gateway_options
 @json_option
 @click.argument("type", metavar="TYPE")
-@click.option("--source", default="/hearth/cli", show_default=True, help="Where it happened.")
-@click.option("--subject", help="What it happened to.")
-@click.option("--id", help="Id of the event; the same once more starts nothing again. Random if not given.")
-@click.option("--data", "-d", metavar="TEXT", help="Its data: JSON, or any text.")
+@click.option("--source", default="/hearth/cli", show_default=True, help="Source of the event.")
+@click.option("--subject", help="Subject of the event, like the name of a file.")
+@click.option(
+    "--id", help="Id of the event. A second event with the same id starts nothing. Default: random."
+)
+@click.option("--data", "-d", metavar="TEXT", help="Data of the event: JSON, or any text.")
 @click.option(
     "--file",
     "-f",
     metavar="PATH",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="Its data from this file; - is stdin.",
+    help="Read the data from this file; - is stdin.",
 )
-@click.option("--content-type", metavar="TYPE", help="Type of the data. Without it: found out from the data.")
+@click.option("--content-type", metavar="TYPE", help="Content type. Default: guessed from the data.")
 def emit(
     url: str,
     key_file: Path | None,
@@ -110,15 +115,17 @@ def emit(
     file: Path | None,
     content_type: str | None,
 ) -> None:
-    """Publish a CloudEvent of TYPE, and print what it has started.
+    """Publish a CloudEvent and print what it started.
+
+    TYPE is the event's type. Triggers match it.
 
     \b
     Examples:
       hearth emit com.example.order.paid --source /shop --data '{"order": 42}'
-      hearth emit com.example.picture.added --subject a.jpg --file a.jpg --content-type image/jpeg
+      hearth emit com.example.picture.added --subject a.jpg --file a.jpg
     """
     if data is not None and file is not None:
-        raise click.UsageError("give one of --data and --file")
+        raise click.UsageError("give only one of --data and --file")
     event = {"specversion": "1.0", "id": id or secrets.token_hex(16), "source": source, "type": type}
     event |= {"time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     if subject is not None:
@@ -133,18 +140,18 @@ def emit(
         print_json(answer)
         return
     if not answer["started"]:
-        say("no trigger's condition is met by it; `hearth triggers` lists them", err=True)
+        say("No trigger matched this event. List the triggers: hearth triggers", err=True)
         return
     print_table(
         ("TRIGGER", "OUTCOME", "ID"),
         [(fire["trigger"], fire["outcome"], fire["id"] or fire["detail"]) for fire in answer["started"]],
     )
     if failed := [fire["trigger"] for fire in answer["started"] if fire["outcome"] == "failed"]:
-        raise Failure(f"nothing was started by {', '.join(failed)}")
+        raise CommandError(f"triggers that matched but failed to start anything: {', '.join(failed)}")
 
 
 def data_of(data: bytes, content_type: str | None) -> dict[str, Any]:
-    """The members that hold an event's data."""
+    """Return the members of an event that hold its data."""
     if content_type is None or content_type.partition(";")[0].endswith("json"):
         try:
             return {"datacontenttype": content_type or "application/json", "data": json.loads(data)}
@@ -153,13 +160,13 @@ def data_of(data: bytes, content_type: str | None) -> dict[str, Any]:
     return {"datacontenttype": content_type, "data_base64": base64.b64encode(data).decode()}
 
 
-def moment(text: str | None) -> str:
-    """A time of the API as this machine's people write it; `-` for none."""
+def local_time(text: str | None) -> str:
+    """Return a time of the API in this machine's time zone, or `-` for None."""
     if text is None:
         return "-"
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def last_of(fire: dict[str, Any] | None) -> str:
-    """The latest fire in words."""
-    return "-" if fire is None else f"{moment(fire['at'])} {fire['outcome']}"
+def last_fire(fire: dict[str, Any] | None) -> str:
+    """Return time and outcome of a fire, or `-` for None."""
+    return "-" if fire is None else f"{local_time(fire['at'])} {fire['outcome']}"

@@ -1,4 +1,4 @@
-"""`hearth workflows`, `start`, `runs`, `resume` and `graph`: workflows and their runs."""
+"""`hearth workflows`, `start`, `runs`, `resume` and `graph`: show and run workflows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import click
 
 from gateway.cli.commands.invoke import type_of
 from gateway.cli.common import (
+    CallerError,
     Gateway,
-    Mistake,
     gateway_options,
     json_option,
     print_json,
+    print_listing,
     print_table,
     raw_option,
 )
@@ -36,12 +37,13 @@ def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
     """
     with Gateway(url, key_file) as gateway:
         listed = gateway.ask("GET", "/workflows")
-    if as_json:
-        print_json(listed)
-        return
-    print_table(
-        ("NAME", "STEPS"),
-        [(workflow["name"], ", ".join(step["name"] for step in workflow["steps"])) for workflow in listed],
+    print_listing(
+        listed,
+        as_json,
+        {
+            "NAME": lambda workflow: workflow["name"],
+            "STEPS": lambda workflow: ", ".join(step["name"] for step in workflow["steps"]),
+        },
     )
 
 
@@ -54,12 +56,12 @@ def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
     "-i",
     "given",
     metavar="JSON|@FILE|-",
-    help="What the run is started with: text, a file's content, or stdin.",
+    help="Input of the run: text, a file, or stdin.",
 )
 @click.option(
-    "--content-type", metavar="TYPE", help="Type of the input. Without it: found out from text or name."
+    "--content-type", metavar="TYPE", help="Content type. Default: guessed from the text or the file's name."
 )
-@click.option("--detach", is_flag=True, help="Do not wait for the end: print the run's id.")
+@click.option("--detach", is_flag=True, help="Print the run's id, and do not wait for its end.")
 @raw_option
 def start(
     url: str,
@@ -71,16 +73,17 @@ def start(
     detach: bool,
     raw: bool,
 ) -> None:
-    """Start a run of WORKFLOW, show how it goes, and print what it answers, byte for byte (but see --raw).
+    """Start a run of WORKFLOW and print its output.
 
-    The run is on disk and goes on without this command: Ctrl-C ends only the showing. The exit status is 0 if the
-    run has succeeded, 1 if it has not, and 2 where the caller has to change something.
+    The output is printed byte for byte, but see --raw. The gateway stores the run and continues it without this
+    command: Ctrl-C ends only this command. The exit status is 0 if the run succeeded, 1 if it failed or was
+    cancelled, and 2 if you have to change something.
 
     \b
     Examples:
       hearth start gallery --input '{"title":"Landscapes"}' > gallery.html
       hearth start resize --input @photo.jpg > small.jpg
-      cat order.json | hearth start shop -i - --content-type application/json --detach
+      hearth start shop --input @order.json --detach
     """
     content, found = input_of(given)
     kind = content_type or found
@@ -108,10 +111,10 @@ def start(
 @click.argument("id", required=False, metavar="[ID]")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option(
-    "--status", metavar="STATUS", help="Only runs that stand so: running, succeeded, failed, cancelled."
+    "--status", metavar="STATUS", help="Only runs with this status: running, succeeded, failed or cancelled."
 )
-@click.option("--follow", "wait", is_flag=True, help="With ID: show how it goes until it has ended.")
-@click.option("--cancel", is_flag=True, help="With ID: cancel it.")
+@click.option("--follow", "wait", is_flag=True, help="With ID: show its progress until it ends.")
+@click.option("--cancel", is_flag=True, help="With ID: cancel this run.")
 def runs(
     url: str,
     key_file: Path | None,
@@ -132,7 +135,7 @@ def runs(
       hearth runs --cancel 6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4
     """
     if id is None and (wait or cancel):
-        raise click.UsageError("give the id of a run with --follow and --cancel; `hearth runs` lists them")
+        raise click.UsageError("--follow and --cancel need the id of a run; list the runs: hearth runs")
     with Gateway(url, key_file) as gateway:
         if id is None:
             query = {key: value for key, value in (("workflow", workflow), ("status", status)) if value}
@@ -141,8 +144,8 @@ def runs(
             return
         run = gateway.ask("GET", place_of(id))
         if cancel:
-            if run["status"] != "running":  # a run that has ended would be forgotten
-                raise Mistake(f"the run is {run['status']} already")
+            if run["status"] != "running":  # DELETE would forget an ended run
+                raise CallerError(f"cannot cancel run {id}: its status is {run['status']}")
             gateway.ask("DELETE", place_of(id))
         run = follow(gateway, id) if wait else gateway.ask("GET", place_of(id))
     show(run, as_json)
@@ -154,11 +157,11 @@ def runs(
 @gateway_options
 @json_option
 @click.argument("id", metavar="ID")
-@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@click.option("--detach", is_flag=True, help="Do not wait for its end.")
 def resume(url: str, key_file: Path | None, as_json: bool, id: str, detach: bool) -> None:
-    """Let a run that has failed or was cancelled go on, and show how it goes.
+    """Continue a run that failed or was cancelled.
 
-    What did not succeed is called again with all its attempts, what did is not.
+    Steps that have not succeeded run again with all their attempts. Steps that have succeeded do not.
 
     \b
     Examples:
@@ -175,18 +178,18 @@ def resume(url: str, key_file: Path | None, as_json: bool, id: str, detach: bool
 @click.command()
 @gateway_options
 @click.argument("workflow", required=False, metavar="[WORKFLOW]")
-@click.option("--run", "run_id", metavar="ID", help="Draw this run, with the state of its steps.")
+@click.option("--run", "run_id", metavar="ID", help="Draw this run with the states of its steps.")
 @click.option(
     "--output",
     "-o",
     metavar="FILE.svg",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write it; without it, to stdout.",
+    help="File to write. Default: stdout.",
 )
 def graph(
     url: str, key_file: Path | None, workflow: str | None, run_id: str | None, output: Path | None
 ) -> None:
-    """Draw WORKFLOW, or a run of one, as SVG.
+    """Draw a workflow or a run as SVG.
 
     \b
     Examples:
@@ -204,16 +207,16 @@ def graph(
     try:
         output.write_bytes(picture)
     except OSError as error:
-        raise Mistake(f"{output} cannot be written: {error.strerror}") from error
+        raise CallerError(f"cannot write {output}: {error.strerror}") from error
 
 
 def place_of(run: str) -> str:
-    """Where a run is, by its id."""
+    """Return the path of a run in the API."""
     return f"/runs/{quote(run, safe='')}"
 
 
 def input_of(given: str | None) -> tuple[bytes, str | None]:
-    """What a run is started with, and its type as far as that shows. Raises `Mistake`."""
+    """Return the input of a run, and its content type or None if that is unknown. Raises `CallerError`."""
     if given is None:
         return b"", None
     if given == "-":
@@ -224,11 +227,11 @@ def input_of(given: str | None) -> tuple[bytes, str | None]:
     try:
         return file.read_bytes(), type_of(None, file)
     except OSError as error:
-        raise Mistake(f"{file} cannot be read: {error.strerror}") from error
+        raise CallerError(f"cannot read {file}: {error.strerror}") from error
 
 
 def list_runs(listed: dict[str, Any], as_json: bool) -> None:
-    """A page of runs, newest first."""
+    """Print a page of runs, newest first."""
     if as_json:
         print_json(listed)
         return
@@ -249,7 +252,7 @@ def list_runs(listed: dict[str, Any], as_json: bool) -> None:
 
 
 def show(run: dict[str, Any], as_json: bool) -> None:
-    """One run."""
+    """Print one run."""
     if as_json:
         print_json(run)
     else:
@@ -257,6 +260,6 @@ def show(run: dict[str, Any], as_json: bool) -> None:
 
 
 def end_with(run: dict[str, Any]) -> None:
-    """End the command as the run has ended."""
+    """End the command with status 1 unless the run has succeeded."""
     if run["status"] != "succeeded":
         click.get_current_context().exit(1)

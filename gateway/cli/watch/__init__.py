@@ -1,1 +1,1 @@
-"""Showing on a terminal how something in a gateway goes on."""
+"""Progress of jobs, runs and set-up, shown on a terminal."""

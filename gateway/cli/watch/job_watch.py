@@ -1,4 +1,4 @@
-"""How a job goes, on a terminal: a bar while it runs, a table of its tasks at the end."""
+"""Progress of a job: a bar while it runs, and a table of its tasks at the end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from gateway.cli.common import human_seconds, print_json, print_table
 from gateway.cli.terminal import say
 from gateway.cli.watch.watching import Watched, short_line, watch
 
-MOST_SHOWN = 50
-"""Tasks in the table at the end."""
-LONGEST_TEXT = 80
+MAX_TASKS_SHOWN = 50
+"""Most tasks in the table at the end, so that it fits a screen or two."""
+MAX_RESULT_CHARS = 80
+"""Most characters of a result in the table, so that a row takes two lines at most."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
 def follow(gateway: GatewayClient, job: dict[str, Any]) -> dict[str, Any]:
-    """Show how a job goes until it has ended; the job then. Ctrl-C ends the command, and not the job."""
+    """Show the progress of a job until it ends, and return it. Ctrl-C ends the command, and not the job."""
     id = job["id"]
     watched = Watched(
         kind="job",
@@ -34,12 +35,12 @@ def follow(gateway: GatewayClient, job: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def shown(job: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on stderr if that is a terminal, else one line: gives what updates it."""
+    """Show a bar on stderr if that is a terminal, else one line. Give the function that updates it."""
     if not sys.stderr.isatty():
         say(f"job {job['id']}: {job['count']} tasks, {job['parallel']} at once", err=True)
         yield lambda job: None
         return
-    # Only now: rich takes a tenth of a second to import.
+    # Imported only here, because rich takes a tenth of a second to import.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -65,7 +66,7 @@ def shown(job: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def in_words(job: dict[str, Any], markup: bool = False) -> str:
-    """How many tasks stand how; states without any left out."""
+    """Return how many tasks are in each status, without statuses that no task has."""
     colours = {"succeeded": "green", "failed": "red", "running": "cyan"}
     parts = []
     for state, number in job["tasks"].items():
@@ -77,10 +78,10 @@ def in_words(job: dict[str, Any], markup: bool = False) -> str:
 
 
 def show_end(gateway: GatewayClient, job: dict[str, Any], as_json: bool) -> None:
-    """The tasks of a job: all of a small one, of a large one those that have failed; then how it stands."""
+    """Print the tasks of a job, or only failed ones of a large job, and then its status."""
     id = job["id"]
-    failed_only = job["count"] > MOST_SHOWN
-    query = {"limit": str(MOST_SHOWN), **({"status": "failed"} if failed_only else {})}
+    failed_only = job["count"] > MAX_TASKS_SHOWN
+    query = {"limit": str(MAX_TASKS_SHOWN), **({"status": "failed"} if failed_only else {})}
     tasks = gateway.ask("GET", f"/jobs/{id}/tasks", params=query)["tasks"]
     if as_json:
         print_json({**job, "listed": tasks})
@@ -101,11 +102,11 @@ def show_end(gateway: GatewayClient, job: dict[str, Any], as_json: bool) -> None
         )
     say(f"job {id} {job['status']}: {in_words(job)}", err=True)
     if job["status"] in ("failed", "cancelled"):
-        say(f"  run those again that have not succeeded: hearth jobs retry {id}", err=True)
+        say(f"  run the tasks again that have not succeeded: hearth jobs retry {id}", err=True)
 
 
 def took(task: dict[str, Any]) -> str:
-    """How long a task's latest run took."""
+    """Return the duration of a task's latest run, or `-` if it has not ended."""
     if not task["started"] or not task["ended"]:
         return "-"
     begin, end = (datetime.fromisoformat(task[key]) for key in ("started", "ended"))
@@ -113,12 +114,12 @@ def took(task: dict[str, Any]) -> str:
 
 
 def outcome_of(gateway: GatewayClient, task: dict[str, Any]) -> str:
-    """What a task has brought, on one short line: the beginning of its result, or what it failed of."""
+    """Return the beginning of a task's result, or the cause of its failure, on one short line."""
     text = task["detail"] or task["error"] or ""
     if task["status"] == "succeeded":
         try:
             _, body = gateway.result(task["invocation"])
         except Refused as error:
             return error.detail
-        text = body[: 4 * LONGEST_TEXT].decode(errors="replace")
-    return short_line(text, LONGEST_TEXT)
+        text = body[: 4 * MAX_RESULT_CHARS].decode(errors="replace")
+    return short_line(text, MAX_RESULT_CHARS)

@@ -1,4 +1,4 @@
-"""What is shown while functions are being set up: a bar on a terminal, log lines elsewhere."""
+"""Progress while functions are set up: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scheduler.deploy.registry import Declared
 log = logging.getLogger("hearth")
 
 
-class Progress:
-    """From now until `close`: which functions are not settled yet. Without functions nothing is shown."""
+class SetupProgress:
+    """Shows from now until `close` which functions are not set up yet. Without functions it shows nothing."""
 
     def __init__(self, definitions: Definitions) -> None:
         self._open = {name: has_own_image(definition) for name, definition in definitions.functions.items()}
@@ -23,20 +23,20 @@ class Progress:
             self._show_bar(len(self._open))
 
     def settled(self, declared: Declared) -> None:
-        """A function is ready or has failed; why it failed is logged where it is known."""
+        """Note that a function is ready or has failed. The registry logs its fault."""
         name = declared.definition.name
         self._open.pop(name, None)
         self._update()
         if declared.fault is None:
-            log.debug("function %s is ready", name, extra={"function": name, "version": declared.version})
+            log.debug("Function %s is ready.", name, extra={"function": name, "version": declared.version})
 
     def close(self) -> None:
-        """Show nothing more; safe to call twice."""
+        """Remove the bar. Safe to call twice."""
         self._stop()
         self._stop = self._update = nothing
 
     def _show_bar(self, total: int) -> None:
-        # Only now: rich takes a tenth of a second to import.
+        # Imported only here, because rich takes a tenth of a second to import.
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
@@ -60,15 +60,15 @@ class Progress:
         self._stop, self._update = bar.stop, update
 
     def _description(self) -> str:
-        names = [f"{name} (its image)" if own else name for name, own in self._open.items()]
+        names = [f"{name} (building its image)" if own else name for name, own in self._open.items()]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return f"setting up {shown}" if names else "starting instances"
 
 
 def nothing() -> None:
-    """No bar is shown."""
+    """Do nothing, because no bar is shown."""
 
 
 def has_own_image(definition: FunctionDefinition) -> bool:
-    """Whether an image is built for it, which may take long."""
+    """Return whether an image is built for this function, which may take long."""
     return definition.source is not None and (definition.source / "requirements.txt").is_file()

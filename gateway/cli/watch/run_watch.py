@@ -1,4 +1,4 @@
-"""How a run of a workflow goes: a table of its steps that changes on a terminal, a line for each change elsewhere."""
+"""Progress of a workflow's run: a live table of its steps on a terminal, a line for each change elsewhere."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gateway.cli.terminal import say, visible_line
 from gateway.cli.watch.watching import Watched, short_line, watch
 
 COLUMNS = ("STEP", "FUNCTION", "STATUS", "ITEMS", "ATTEMPTS", "TOOK", "DETAIL")
-LONGEST_DETAIL = 60
+MAX_DETAIL_CHARS = 60
+"""Most characters of a fault in the table, so that a row takes two lines at most."""
 
 
 def follow(gateway: GatewayClient, id: str) -> dict[str, Any]:
-    """Show how a run goes until it has ended; the run then. Ctrl-C ends the command, and not the run."""
+    """Show the progress of a run until it ends, and return it. Ctrl-C ends the command, and not the run."""
     watched = Watched(
         kind="run",
         place=f"/runs/{quote(id, safe='')}",
@@ -33,7 +34,7 @@ def follow(gateway: GatewayClient, id: str) -> dict[str, Any]:
 
 @contextmanager
 def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a run on stderr: gives what shows it again."""
+    """Show a run on stderr, and give the function that updates it."""
     if not sys.stderr.isatty():
         known: dict[str, str] = {}
 
@@ -48,7 +49,7 @@ def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
         tell(run)
         yield tell
         return
-    # Only now: rich takes a tenth of a second to import.
+    # Imported only here, because rich takes a tenth of a second to import.
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
@@ -68,7 +69,7 @@ def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def rows_of(run: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The steps of a run, a row each."""
+    """Return a row of the table for each step of a run."""
     return [
         (
             step["name"],
@@ -84,13 +85,13 @@ def rows_of(run: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def items_of(step: dict[str, Any]) -> str:
-    """How many of a step's items are done, as 3/6; empty if it has none."""
+    """Return how many of a step's items have ended, as `3/6`, or an empty text for a step without items."""
     counts = step["items"]
     return f"{counts['succeeded'] + counts['failed']}/{sum(counts.values())}" if counts else ""
 
 
 def took(timed: dict[str, Any]) -> str:
-    """How long something has taken, so far if it goes on."""
+    """Return the duration of a step or a run, until now if it has not ended, or `-` if it has not started."""
     if not timed["started"]:
         return "-"
     begin = datetime.fromisoformat(timed["started"])
@@ -99,20 +100,20 @@ def took(timed: dict[str, Any]) -> str:
 
 
 def detail_of(step: dict[str, Any]) -> str:
-    """What a step failed of, on one short line."""
+    """Return the cause of a step's failure on one short line."""
     text = step["detail"] or step["error"] or ""
-    return short_line(text, LONGEST_DETAIL)
+    return short_line(text, MAX_DETAIL_CHARS)
 
 
 def show_end(run: dict[str, Any]) -> None:
-    """The steps of a run, and how it stands."""
+    """Print the steps of a run and its status."""
     print_table(COLUMNS, rows_of(run))
     say_end(run)
 
 
 def say_end(run: dict[str, Any]) -> None:
-    """How a run stands, and what can be done about it, on stderr."""
+    """Print the status of a run, and the next step if it failed, on stderr."""
     why = f": {run['detail']}" if run["detail"] else ""
     say(f"run {run['id']} {run['status']} ({took(run)}){why}", err=True)
     if run["status"] in ("failed", "cancelled"):
-        say(f"  let it go on from there: hearth resume {run['id']}", err=True)
+        say(f"  continue from there: hearth resume {run['id']}", err=True)

@@ -1,4 +1,4 @@
-"""Looking at something that goes on in a gateway until it has ended, also while the gateway starts again."""
+"""Follows a job or a run in a gateway until it ends, also across a restart of the gateway."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.cli.client import ClientError, GatewayClient, Refused
-from gateway.cli.common import Failure
+from gateway.cli.common import CommandError
 from gateway.cli.terminal import say, visible_line
 
-POLL = (0.1, 1.0)
-"""Seconds between two looks: first, and at most."""
-GATEWAY_PATIENCE = 60.0
-"""Seconds for which a gateway may be away, as one is that starts again."""
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 1.0
+"""Time between two requests for the status. It grows, so that short ones end quickly and long ones cost little."""
+GATEWAY_AWAY_SECONDS = 60.0
+"""Longest absence of a gateway, which may be restarting. Then the command gives up."""
 INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
+"""Exit status after Ctrl-C: 128 and the number of SIGINT, as in shells."""
 
 Shown = Callable[[dict[str, Any]], AbstractContextManager[Callable[[dict[str, Any]], None]]]
-"""Shows how something stands; the block's value shows it again."""
+"""Shows a status. The value of its block updates it."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What is looked at: its kind in a word, where it is, and the commands that show, follow and cancel it."""
+    """A job or a run that a command follows."""
 
     kind: str
+    """`job` or `run`."""
     place: str
+    """Its path in the API."""
     show: str
+    """Command that shows it."""
     follow: str
+    """Command that follows it."""
     cancel: str
+    """Command that cancels it."""
 
 
 def watch(
@@ -42,28 +47,31 @@ def watch(
     goes_on: Callable[[dict[str, Any]], bool],
     shown: Shown,
 ) -> dict[str, Any]:
-    """Show how it goes until it has ended; how it stands then. Ctrl-C ends the command, and nothing else.
+    """Show the progress of a job or run until it ends, and return its last status. Ctrl-C ends only the command.
 
-    `now` is how it stands. Raises `Failure` if the gateway stays away.
+    `now` is its present status. Raises `CommandError` if the gateway stays away.
     """
-    pause, away = POLL[0], 0.0
+    pause, away = FIRST_POLL_SECONDS, 0.0
     try:
         with shown(now) as show:
             while goes_on(now):
                 time.sleep(pause)
-                pause = min(pause * 1.3, POLL[1])
+                pause = min(pause * 1.3, LONGEST_POLL_SECONDS)
                 try:
                     now, away = gateway.ask("GET", watched.place), 0.0
                 except Refused:
                     raise
                 except ClientError as error:
                     away += pause
-                    if away > GATEWAY_PATIENCE:
-                        raise Failure(f"{error}\n  The {watched.kind} is on disk: {watched.show}") from error
+                    if away > GATEWAY_AWAY_SECONDS:
+                        raise CommandError(
+                            f"{error}\n  the {watched.kind} is stored; look again later: {watched.show}"
+                        ) from error
                 show(now)
     except KeyboardInterrupt:
-        say(f"\nThe {watched.kind} goes on. See it:  {watched.follow}", err=True)
-        say(f"              Cancel it:  {watched.cancel}", err=True)
+        say(f"\nThe {watched.kind} continues without this command.", err=True)
+        say(f"  Follow it:  {watched.follow}", err=True)
+        say(f"  Cancel it:  {watched.cancel}", err=True)
         sys.exit(INTERRUPTED)
     return now
 

@@ -96,7 +96,8 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     fake = FakeGateway()
     client = functools.partial(GatewayClient, transport=httpx.MockTransport(fake))
     monkeypatch.setattr(common, "GatewayClient", client)
-    monkeypatch.setattr(watching, "POLL", (0.0, 0.0))
+    monkeypatch.setattr(watching, "FIRST_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "LONGEST_POLL_SECONDS", 0.0)
     return fake
 
 
@@ -205,10 +206,10 @@ def test_inputs_come_as_json_lines(gateway: FakeGateway, tmp_path: Path) -> None
     ("arguments", "words"),
     [
         (("busybox", "--conut", "3"), "did you mean --count?"),
-        (("busybox", "--input", "-", "--count", "3"), "--count or --input"),
-        (("busybox", "--input", "absent.jsonl"), "absent.jsonl cannot be read: No such file"),
+        (("busybox", "--input", "-", "--count", "3"), "only one of --count and --input"),
+        (("busybox", "--input", "absent.jsonl"), "cannot read absent.jsonl: No such file"),
         (("busybox", "--input", "-"), "stdin:2: "),
-        (("busybox", "--env", "A"), "not of the form K=V"),
+        (("busybox", "--env", "A"), "does not have the form K=V"),
         ((), "Missing argument"),
     ],
 )
@@ -226,7 +227,7 @@ def test_a_gateway_that_is_away_for_a_while_is_waited_for(
     gateway.away = 3
     assert run("run", "busybox:latest").exit_code == 0
     gateway.stands, gateway.away = [job("running"), job("running")], 1
-    monkeypatch.setattr(watching, "GATEWAY_PATIENCE", -1.0)
+    monkeypatch.setattr(watching, "GATEWAY_AWAY_SECONDS", -1.0)
     result = run("run", "busybox:latest")
     assert result.exit_code == 1 and f"hearth jobs show {ID}" in result.stderr
 
@@ -272,7 +273,7 @@ def test_help_has_examples(command: tuple[str, ...]) -> None:
 def test_a_result_is_one_short_line_that_steers_no_terminal(gateway: FakeGateway) -> None:
     shown: Callable[[dict[str, Any]], str] = functools.partial(job_watch.outcome_of, None)  # type: ignore[arg-type]
     assert shown(task(0, "failed", detail="\x1b[31mred\nsecond")) == r"\x1b[31mred"
-    assert len(shown(task(0, "failed", detail="x" * 500))) == job_watch.LONGEST_TEXT
+    assert len(shown(task(0, "failed", detail="x" * 500))) == job_watch.MAX_RESULT_CHARS
     assert job_watch.took(task(0, "running", ended=None)) == "-"
 
 
@@ -282,5 +283,5 @@ def test_a_start_whose_answer_is_lost_is_asked_for_once_more_with_the_same_key(g
     assert len(gateway.keys) == 2 and len(set(gateway.keys)) == 1
     gateway.stands, gateway.lost = [job("succeeded", succeeded=2)], 2
     failed = run("run", "hello", "--count", "2")
-    assert failed.exit_code == 1 and "broke off" in failed.output
+    assert failed.exit_code == 1 and "the connection to" in failed.output
     assert len(set(gateway.keys)) == 2, "another start has another key"

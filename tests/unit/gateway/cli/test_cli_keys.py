@@ -94,8 +94,8 @@ def test_a_key_is_created_shown_once_listed_and_revoked(data: Path) -> None:
         (("me", "--scope", "read", "--burst", "3"), "a burst needs a rate"),
         (("me", "--scope", "read", "--concurrency", "0"), "a concurrency is"),
         (("me", "--scope", "read", "--expires", "soon"), "'soon' is not a duration"),
-        (("me", "--scope", "read", "--expires", "0s"), "a key is good for more than 0s"),
-        (("me", "--scope", "read", "--expires", "99999d"), "36500d at the most"),
+        (("me", "--scope", "read", "--expires", "0s"), "--expires must be above 0s"),
+        (("me", "--scope", "read", "--expires", "99999d"), "at most 36500d"),
         (("taken", "--scope", "read"), "a key with this name exists already"),
         (("given", "--scope", "read"), "a key of HEARTH_API_KEYS has this name"),
     ],
@@ -162,7 +162,7 @@ def test_a_key_goes_to_no_folder_that_no_gateway_reads(tmp_path: Path) -> None:
     assert f"no gateway has used the data folder {other} yet, so none would read the key" in refused.stderr
     assert "--data-dir" in refused.stderr and "--new-folder" in refused.stderr
     made = run(*words, "--new-folder")
-    assert made.exit_code == 0 and "no gateway runs with this folder now" in made.stderr
+    assert made.exit_code == 0 and "No gateway runs with this folder now" in made.stderr
     assert [key.name for key in KeyFile(other).load()] == ["me"]
     second = run("keys", "create", "you", "--scope", "read", "--data-dir", other)
     assert second.exit_code == 0, "the folder was meant"
@@ -181,7 +181,7 @@ def test_who_may_call_without_a_key_is_said_as_the_gateway_has_it(data: Path) ->
     """The gateway in this process is made as a gateway makes it: its folder, then its keys."""
     list_words = ("keys", "list", "--data-dir", data)
     create_words = ("keys", "create", "me", "--scope", "read", "--data-dir", data)
-    open_to_all, refuses = "every program of this machine may do everything", "refuses every caller"
+    open_to_all, refuses = "every program on this machine may do everything", "refuses every caller"
 
     stopped = run(*list_words).stdout
     assert "no gateway runs with this data folder" in stopped and open_to_all in stopped
@@ -191,7 +191,7 @@ def test_who_may_call_without_a_key_is_said_as_the_gateway_has_it(data: Path) ->
         said = run(*list_words).stdout
         assert not access.closed and said.startswith(f"There is no key: {open_to_all}")
         made = run(*create_words)
-        assert made.exit_code == 0 and "the running gateway takes it up within a second" in made.stderr
+        assert made.exit_code == 0 and "The running gateway accepts it within a second" in made.stderr
         if keys_before:
             access.look()
         revoked = run("keys", "revoke", "me", "--data-dir", data)
@@ -321,7 +321,7 @@ def test_an_authorization_for_the_function_goes_beside_the_key(asked: list[httpx
 def test_what_is_no_key_is_not_sent_and_not_repeated(asked: list[httpx.Request], key: str) -> None:
     result = run("functions", HEARTH_API_KEY=key)
     assert result.exit_code == 2
-    assert "is no key of Hearth's" in result.stderr and "secret77" not in result.stderr
+    assert "is not a key of Hearth" in result.stderr and "secret77" not in result.stderr
     assert asked == []
 
 
@@ -329,7 +329,7 @@ def test_a_key_file_that_cannot_be_read(asked: list[httpx.Request], tmp_path: Pa
     result = run("functions", "--key-file", tmp_path / "none")
     assert (result.exit_code, "No such file" in result.stderr) == (2, True)
     (tmp_path / "binary").write_bytes(b"\xff")
-    assert "it is no text" in run("functions", "--key-file", tmp_path / "binary").stderr
+    assert "it is not text" in run("functions", "--key-file", tmp_path / "binary").stderr
     assert asked == []
 
 
