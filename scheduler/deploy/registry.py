@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pool.adoption.adoption import Adoption
 from pool.clock import Clock
@@ -23,6 +24,7 @@ from scheduler.deploy.images.function_images import ImageBuildError
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_volumes import VolumeRefused
 from scheduler.deploy.images.runtimes import REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.trials import Trial, TrialFault, Trials
 from scheduler.deploy.workloads import WorkloadBuilder, limits_of
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Prewarm
@@ -31,6 +33,10 @@ log = logging.getLogger("hearth.registry")
 
 TRY_AGAIN = 5.0
 """Seconds until a function whose image was missing, or whose engine was away, is set up again."""
+OLD_SERVES = "the version before it stays in service"
+"""Ends the fault of a function whose new revision does not work."""
+LOGGED_LINES = 12
+"""Lines of an instance's output that the log has of a failed import: the end of its traceback."""
 SET_UP_AT_ONCE = 8
 """Functions whose code is read at the same time."""
 
@@ -52,6 +58,13 @@ class Declared:
     """Which of its ended containers stay on the engine."""
     private: bool = False
     """It belongs to one job."""
+
+    @classmethod
+    def after(cls, before: Declared | None, definition: FunctionDefinition) -> Declared:
+        """Return a function as it is declared now. What was in service before it stays so meanwhile."""
+        if before is None or before.version is None:
+            return cls(definition)
+        return cls(definition, "ready", before.fault, before.version)
 
 
 class Registry:
@@ -83,6 +96,7 @@ class Registry:
         self._adoption = adoption
         self._clock = clock
         self._builder = builder
+        self._trials = Trials(dispatcher, clock)
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
         self._prewarm_gone = False
@@ -100,16 +114,16 @@ class Registry:
         """Bring these definitions into service, and take out what they do not name.
 
         Returns when every function is ready or failed. Functions are set up side by side; one that takes long
-        (its image is built) or fails holds back no other.
+        (its image is built) or fails holds back no other. One that is in service already gets its new revision when
+        that has been tried out, maybe later: `tried_out` waits for it.
         """
         async with self._lock:
             for name in [name for name in self.declared if name not in definitions.functions]:
                 del self.declared[name]
+                self._trials.drop(name)
                 self._dispatcher.withdraw(name)
             for name, definition in definitions.functions.items():
-                before = self.declared.get(name)
-                version = before.version if before else None  # which stays in service meanwhile
-                self.declared[name] = Declared(definition, "ready" if version else "loading", version=version)
+                self.declared[name] = Declared.after(self.declared.get(name), definition)
             self._adoption.expect(definitions.functions.keys())
             self._prewarm = dict(definitions.prewarm)
             self.definitions = definitions
@@ -133,7 +147,12 @@ class Registry:
     def remove(self, name: str) -> None:
         """Take a function out of service that was added; harmless for one that is not there."""
         if self.guests.pop(name, None) is not None:
+            self._trials.drop(name)
             self._dispatcher.withdraw(name)
+
+    async def tried_out(self) -> None:
+        """Wait until no new revision is being tried out."""
+        await self._trials.finished()
 
     async def find_image(self, reference: str, keys: ContainerKeys) -> None:
         """Return if containers with these keys can be made of an image.
@@ -207,14 +226,47 @@ class Registry:
         else:
             if self.known(definition.name) is not declared:
                 return  # it was removed meanwhile
-            declared.fault, declared.curable = None, False
-            declared.version, declared.state = workload.version, "ready"
-            self._adoption.claim(workload)
-            self._dispatcher.deploy(workload, limits_of(definition), definition.max_instances)
+            declared.curable = False
+            if self._trials.needed(workload):
+                self._try_out(declared, workload)
+                return
+            self._trials.drop(definition.name)
+            self._put_in_service(declared, workload)
         if declared.fault is not None:
             self._adoption.disown(definition.name)
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
+
+    def _put_in_service(self, declared: Declared, workload: Workload) -> None:
+        declared.fault, declared.curable = None, False
+        declared.version, declared.state = workload.version, "ready"
+        self._adoption.claim(workload)
+        definition = declared.definition
+        self._dispatcher.deploy(workload, limits_of(definition), definition.max_instances)
+
+    def _try_out(self, declared: Declared, workload: Workload) -> None:
+        """Have a revision put into service once an instance of it has become ready."""
+        declared.state = "ready"  # by the revision in service
+        ended = partial(self._tried, declared, workload)
+        self._trials.begin(Trial(workload, limits_of(declared.definition), ended))
+
+    def _tried(self, declared: Declared, workload: Workload, fault: TrialFault | None) -> None:
+        """Put a revision into service that works, or say why it does not."""
+        name, before = declared.definition.name, (declared.version, declared.fault)
+        if self.known(name) is not declared:
+            return  # it is being set up anew
+        if fault is None:
+            self._put_in_service(declared, workload)
+        else:
+            declared.fault, declared.curable = f"{fault.message}; {OLD_SERVES}", fault.may_pass
+            if declared.fault != before[1]:
+                lines = [f"  {line}" for line in fault.printed.splitlines()[-LOGGED_LINES:]]
+                log.warning("\n".join([f"function {name}: {declared.fault}", *lines]))
+        if (declared.version, declared.fault) != before:
+            self.on_state(declared)
+        if not any(self._trials.workloads()):
+            self._littered = True  # code and images of the revision that is gone now
+            self._wake.set()
 
     async def _check_user(
         self, definition: FunctionDefinition, workload: Workload, images: ImageLookup
@@ -238,7 +290,7 @@ class Registry:
 
     async def _prune(self) -> None:
         """Remove code and images of versions that are gone, and networks that no function is on."""
-        used = list(self._dispatcher.workloads())
+        used = [*self._dispatcher.workloads(), *self._trials.workloads()]
         try:
             await self._builder.prune(used)
             if self._egress.removable(used):
@@ -260,11 +312,11 @@ class Registry:
             if sick:
                 async with self._lock:
                     await self._set_up_all([d for d in sick if d.curable], images)
-            if len(self._dispatcher.prewarm) < len(self._prewarm) or self._prewarm_gone:
-                self._prewarm_gone = False
-                await self._set_prewarm(images)
-            if self._littered:
-                async with self._lock:
+            async with self._lock:  # else a pool could be set that a later file has taken away
+                if len(self._dispatcher.prewarm) < len(self._prewarm) or self._prewarm_gone:
+                    self._prewarm_gone = False
+                    await self._set_prewarm(images)
+                if self._littered:
                     await self._prune()
 
     def try_again(self) -> None:
@@ -302,6 +354,7 @@ class Registry:
 
     async def close(self) -> None:
         """Stop trying."""
+        await self._trials.close()
         if self._retry is not None:
             self._retry.cancel()
             await asyncio.gather(self._retry, return_exceptions=True)

@@ -46,6 +46,7 @@ class Dispatcher:
         engine_down: Callable[[], EngineDown | None] = lambda: None,
     ) -> None:
         self.pool = pool
+        self.cores = cores
         self.functions: dict[str, Function] = {}
         self.routes: dict[str, Route] = {}
         """By name: where its calls go. For now a function's own name only, and to one revision."""
@@ -164,23 +165,8 @@ class Dispatcher:
             if waiter.deadline > now:
                 revision.expiry = self._clock.call_later(waiter.deadline - now, self._expire_due, revision)
                 break
-            self._refuse(waiter, NoCapacity(self._why_no_capacity(revision)))
+            self._refuse(waiter, NoCapacity(self._growth.why_none(revision)))
         self._growth.run()
-
-    def _why_no_capacity(self, revision: Revision) -> str:
-        why = "every instance is busy"
-        if self._memory_is_short(revision):
-            why = "the gateway's memory budget is in use"
-        elif self.pool.ledger.count(revision.name) == 0:
-            why = "no instance could be started"
-        elif not any(i.state in LIVE for i in self.pool.ledger.of(revision.name)):
-            why = "its instances have not become ready yet"
-        waited = revision.limits.queue_timeout
-        return f"no instance of {revision.name} within {waited:g} s (queue_timeout): {why}"
-
-    def _memory_is_short(self, revision: Revision) -> bool:
-        ledger = self.pool.ledger
-        return ledger.memory_free < revision.workload.container.memory and revision.room(ledger) > 0
 
     def _leave(self, waiter: Waiter) -> None:
         """Note that a waiter is in the queue no more (which skips it when its turn comes)."""
@@ -213,10 +199,12 @@ class Dispatcher:
         before = self.revision_for(name)
         if before is not None and before.version == workload.version:
             revision = before
-            revision.renew(workload, limits)
+            self._drop_trials(function)
         else:
-            revision = Revision(function, workload, limits, before)
+            tried = function.revisions.get(workload.version)
+            revision = tried or Revision(function, workload, limits, before)
             self._replace(before, revision)
+        revision.renew(workload, limits)
         self.pool.renew(workload)
         self._shorten_waits(revision)
         self._run()
@@ -225,6 +213,8 @@ class Dispatcher:
     def _replace(self, before: Revision | None, revision: Revision) -> None:
         """Put a revision in the place of another (None: there is no other)."""
         function = revision.function
+        self._drop_trials(function, but=revision)
+        revision.trial = False
         function.revisions = {revision.version: revision}
         self.routes[function.name] = Route((revision, 1.0))
         if before is not None:
@@ -233,6 +223,33 @@ class Dispatcher:
                 del self._hungry[before]
                 self._hungry[revision] = None
             self._retire(function.name, keep=revision.version)
+
+    def try_out(self, workload: Workload, limits: Limits) -> Revision:
+        """Return a new revision of a function in service. No call goes to it, but its queue can be waited in.
+
+        `deploy` puts it into service, `abandon` takes it away; so does another one.
+        """
+        function = self.functions[workload.function]
+        self._drop_trials(function)
+        revision = Revision(function, workload, limits, self.revision_for(function.name))
+        revision.trial = True
+        function.revisions[revision.version] = revision
+        return revision
+
+    def abandon(self, revision: Revision) -> None:
+        """Take a revision away that was tried out; harmless if it is in service or gone."""
+        if revision.trial and not revision.retired:
+            self._drop_trials(revision.function)
+            self._run()
+
+    def _drop_trials(self, function: Function, but: Revision | None = None) -> None:
+        for revision in [r for r in function.revisions.values() if r.trial and r is not but]:
+            del function.revisions[revision.version]
+            for waiter in list(revision.queue):
+                self._refuse(waiter, Gone(f"another revision of {function.name} is tried out"))
+            revision.retire()
+            for instance in revision.instances(self.pool.ledger):
+                self.pool.drain(instance, Reason.REPLACED)
 
     def _shorten_waits(self, revision: Revision) -> None:
         """Have nobody wait longer than the `queue_timeout` of now: so the queue stays in order of deadlines."""

@@ -116,6 +116,7 @@ class Revision:
         "specialise_seconds",
         "start_seconds",
         "stuck",
+        "trial",
         "version",
         "waiting",
         "workload",
@@ -133,6 +134,8 @@ class Revision:
         self.limits = limits
         self.retired = False
         """Another revision has taken its place, or the function is gone."""
+        self.trial = False
+        """It is being tried out: no call goes to it yet."""
         self.queue: deque[Waiter] = deque()
         self.waiting = 0
         """Waiters in the queue that still want a slot; given-up ones are only skipped."""
@@ -165,8 +168,17 @@ class Revision:
         return [i for i in ledger.of(self.name) if i.workload and i.workload.version == version]
 
     def room(self, ledger: Ledger) -> int:
-        """Return how many instances its function may have on top of all that count now."""
-        return self.function.max_instances - ledger.count(self.name)
+        """Return how many instances it may have on top of all of its function that count now.
+
+        One place is kept for a revision that is being tried out and has none.
+        """
+        others = (other for other in self.function.revisions.values() if other is not self)
+        kept = sum(other.wants_a_place(ledger) for other in others)
+        return self.function.max_instances - ledger.count(self.name) - kept
+
+    def wants_a_place(self, ledger: Ledger) -> bool:
+        """Return whether it is being tried out and has no instance yet."""
+        return self.trial and self.waiting > 0 and not self.instances(ledger)
 
     def first_waiter(self) -> Waiter | None:
         """Return who has waited longest and still wants a slot, or None if nobody does."""

@@ -8,7 +8,7 @@ from pool.clock import Clock, Timer
 from pool.engine.base import EngineDown
 from pool.instance import Instance
 from pool.pool import Pool
-from pool.states import LIVE, PENDING
+from pool.states import LEAVING, LIVE, PENDING, UNUSED, Reason
 from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
 from scheduler.dispatch.errors import EngineAway, NoCapacity
 from scheduler.dispatch.evictor import Evictor
@@ -91,10 +91,18 @@ class Growth:
     def _grow(self, revision: Revision) -> bool:
         """Start or specialise instances for the waiters of one revision; False if it lacks memory."""
         blocked = self.blocked(revision)
+        if (
+            blocked is None
+            and revision.wants_a_place(self._pool.ledger)
+            and revision.room(self._pool.ledger) <= 0
+        ):
+            self._give_up_one(revision.function)
         wanted = self._wanted(revision)
         revision.enough_for = 0
         for _ in range(wanted):
             if not (self._specialise_one(revision) if blocked else self._start_one(revision)):
+                if revision.trial and not self._pool.ledger.memory_stopping:
+                    self._give_up_one(revision.function)
                 return False
         if blocked is not None and self._nobody_will_serve(revision):
             for waiter in list(revision.queue):
@@ -107,6 +115,15 @@ class Growth:
             first = revision.first_waiter()
             revision.look_again = self._clock.call_later(delay, self._look_again, revision, first, due)
         return True
+
+    def _give_up_one(self, function: Function) -> None:
+        """Drain one instance in service for a revision that is tried out, unless one is leaving already."""
+        mine = list(self._pool.ledger.of(function.name))
+        if mine and not any(instance.state in LEAVING for instance in mine):
+            least = min(
+                mine, key=lambda i: (i.state not in UNUSED, i.state not in LIVE, i.in_use, i.last_used)
+            )
+            self._pool.drain(least, Reason.REPLACED)
 
     def _wanted(self, revision: Revision) -> int:
         """Return how many instances to start for a revision now, if there is memory."""
@@ -141,6 +158,19 @@ class Growth:
             return EngineAway(f"no instance of {revision.name} can be started: {down}", down.retry_after)
         left = revision.not_before - self._clock.now()
         return NoCapacity(revision.blocked, left) if revision.blocked and left > 0 else None
+
+    def why_none(self, revision: Revision) -> str:
+        """Return why a caller has waited for a slot in vain."""
+        ledger, room = self._pool.ledger, revision.room(self._pool.ledger)
+        why = "every instance is busy"
+        if ledger.memory_free < revision.workload.container.memory and room > 0:
+            why = "the gateway's memory budget is in use"
+        elif ledger.count(revision.name) == 0:
+            why = "no instance could be started"
+        elif not any(i.state in LIVE for i in ledger.of(revision.name)):
+            why = "its instances have not become ready yet"
+        waited = revision.limits.queue_timeout
+        return f"no instance of {revision.name} within {waited:g} s (queue_timeout): {why}"
 
     def _nobody_will_serve(self, revision: Revision) -> bool:
         demand = self._demand(revision)

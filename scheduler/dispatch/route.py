@@ -12,7 +12,7 @@ from scheduler.dispatch.function import Function, Revision
 class Route:
     """The revisions that a name leads to, each with its share of the calls. It never changes: another replaces it."""
 
-    __slots__ = ("_bounds", "only", "revisions")
+    __slots__ = ("_bounds", "function", "only", "revisions")
 
     def __init__(self, *weighted: tuple[Revision, float]) -> None:
         """Weights are relative to each other; a revision of weight 0 is left out. Raises ValueError if none is left,
@@ -23,16 +23,13 @@ class Route:
         if not kept:
             raise ValueError("a route leads to no revision")
         self.revisions = tuple(revision for revision, _ in kept)
+        self.function: Function = kept[0][0].function
+        """That all its revisions are of."""
         self.only: Revision | None = self.revisions[0] if len(kept) == 1 else None
         """The revision of a route that has just one: no draw is needed for it."""
         total = sum(weight for _, weight in kept)
         bounds = accumulate(weight / total for _, weight in kept)
         self._bounds = (*list(bounds)[:-1], math.inf)  # sums of fractions may end just below 1
-
-    @property
-    def function(self) -> Function:
-        """The function that its revisions are of."""
-        return self.revisions[0].function
 
     def draw(self) -> Revision:
         """Return a revision by chance."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from harness import Gateway, eventually, handler
 
@@ -74,14 +76,45 @@ def test_a_faulty_file_keeps_what_is_in_service(gateway: Gateway):
     eventually(lambda: gateway.call("changing", 0).json().get("number") == 3)
 
 
-def test_code_that_cannot_be_imported_says_so_until_it_is_mended(gateway: Gateway):
+def test_a_save_that_breaks_the_code_fails_no_call_and_is_shown_until_it_is_mended(gateway: Gateway):
     gateway.call("changing", 0)
-    gateway.write("changing/handler.py", "import not_there\n")
-    answer = eventually(lambda: (r := gateway.call("changing", 0)).status_code != 200 and r)
+    old = gateway.http.get("/functions/changing").json()["version"]
+    mended = threading.Event()
+
+    def load() -> list[httpx.Response]:
+        answers = []
+        while not mended.is_set():
+            answers.append(gateway.call("changing", 0.01))
+        return answers
+
+    with ThreadPoolExecutor(4) as threads:
+        loads = [threads.submit(load) for _ in range(4)]
+        try:
+            gateway.write("changing/handler.py", "def handle(event, context) return 1\n")
+            shown = eventually(lambda: (f := gateway.http.get("/functions/changing").json())["fault"] and f)
+            assert (shown["state"], shown["version"]) == ("ready", old)
+            assert "SyntaxError: " in shown["fault"] and "(handler.py, line 1)" in shown["fault"]
+            assert gateway.http.get("/readyz").status_code == 200
+            assert gateway.call("changing", 0).json()["version"] == old
+            gateway.write("changing/handler.py", version(4))
+            eventually(lambda: gateway.call("changing", 0).json()["number"] == 4)
+        finally:
+            mended.set()
+    answers = [answer for load in loads for answer in load.result()]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["number"] for answer in answers} <= {1, 4}
+    assert gateway.http.get("/functions/changing").json()["fault"] is None
+    assert gateway.log.count("function changing: SyntaxError") == 1
+    assert "    def handle(event, context) return 1" in gateway.log, "the traceback's last lines are not told"
+
+
+def test_new_code_that_cannot_be_imported_says_so_until_it_is_mended(gateway: Gateway):
+    gateway.declare({"steady": handler(STEADY), "fresh": handler("import not_there\n")})
+    answer = eventually(lambda: (r := gateway.call("fresh", 0)).status_code != 404 and r)
     assert answer.status_code == 500
     assert "not_there" in answer.json()["detail"]
-    gateway.write("changing/handler.py", version(4))
-    eventually(lambda: (r := gateway.call("changing", 0)).status_code == 200 and r.json()["number"] == 4)
+    gateway.write("fresh/handler.py", version(4))
+    eventually(lambda: (r := gateway.call("fresh", 0)).status_code == 200 and r.json()["number"] == 4)
 
 
 def test_a_removed_function_is_gone_and_a_new_one_is_there(gateway: Gateway):

@@ -134,7 +134,7 @@ class WitnessEngine(MemoryEngine):
 
 
 class VirtualLauncher:
-    """Launches on the engine in memory. What is in `broken` (function names) cannot be imported."""
+    """Launches on the engine in memory. What is in `broken` (`name` or `name@version`) cannot be imported."""
 
     def __init__(self, engine: Engine, clock: VirtualClock) -> None:
         self._engine = engine
@@ -142,7 +142,9 @@ class VirtualLauncher:
         self.pool: Pool | None = None
         self.broken: set[str] = set()
         self.endless: set[str] = set()
-        """Functions whose import does not come to its end."""
+        """Functions, or versions of them, whose import does not come to its end."""
+        self.die_at_import = 0
+        """Instances that end while they import their handler, from now on."""
         self.owners: dict[str, str | None] = {}
         """Instance id to the function that its container was ever meant for."""
         self.launched: list[Instance] = []
@@ -199,8 +201,12 @@ class VirtualLauncher:
 
     async def specialise(self, instance: Instance, workload: Workload) -> None:
         self.owners[instance.id] = workload.function
-        await self._clock.sleep(3600 if workload.function in self.endless else SPECIALISE)
-        if workload.function in self.broken:
+        if self.die_at_import:
+            self.die_at_import -= 1
+            raise FunctionBroken("the instance ended while it imported the handler")
+        names = {workload.function, f"{workload.function}@{workload.version}"}
+        await self._clock.sleep(3600 if names & self.endless else SPECIALISE)
+        if names & self.broken:
             raise FunctionBroken("No module named 'nowhere'", "ModuleNotFoundError", imported=False)
         link = instance.link
         assert isinstance(link, FakeLink)
@@ -314,12 +320,17 @@ class World:
     ) -> Revision:
         """Deploy a handler that never freezes; `memory` in MiB, `max_instances`, and the keys of `Workload`."""
         max_instances = self._max_instances[name] = keys.pop("max_instances", DEFAULT_MAX_INSTANCES)
+        workload = self.workload(name, version, **keys)
+        return self.dispatcher.deploy(workload, limits or Limits(), max_instances)
+
+    def workload(self, name: str = "f", version: str = "1", **keys: Any) -> Workload:
+        """Return a version of a handler that never freezes: `memory` in MiB, other keys as of `Workload`."""
         keys.setdefault("freeze_after", None)
+        keys.setdefault("contract", HANDLER)
         image = keys.pop("image", IMAGE)
         memory = keys.pop("memory", 128) * MIB
         container = ContainerSpec(name="", image=image, user=OWN_USER, memory=memory)
-        workload = Workload(function=name, version=version, contract=HANDLER, container=container, **keys)
-        return self.dispatcher.deploy(workload, limits or Limits(), max_instances)
+        return Workload(function=name, version=version, container=container, **keys)
 
     def prewarm(self, count: int, memory: int = 128, image: str = IMAGE) -> None:
         """Keep so many generic instances."""

@@ -22,7 +22,7 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, Engine, EngineUnreachable, Image, NotFound
+from pool.engine.base import ContainerSpec, Engine, EngineError, EngineUnreachable, Image, NotFound
 from pool.engine.labels import LOOK_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import UidRange
@@ -37,6 +37,7 @@ from scheduler.dispatch import evictor, upkeep
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.dispatch.function import Revision
 from scheduler.dispatch.upkeep import provisioned
+from tests.support.memory_shim import run_shim
 
 MANY = 40
 COST = 6_000
@@ -46,7 +47,7 @@ COST = 6_000
 @pytest.fixture
 def engine() -> MemoryEngine:
     made = MemoryEngine(LoopClock())
-    made.add_image(RUNTIMES["python"])
+    made.add_image(RUNTIMES["python"], program=run_shim)
     return made
 
 
@@ -207,13 +208,13 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
     images = iter(("built-1", "built-2"))
 
     async def build(runtime_image: Image, *_: object) -> Image:
-        return engine.add_image(next(images))
+        return engine.add_image(next(images), program=run_shim)
 
     monkeypatch.setattr(workloads, "ensure_requirements_image", lambda _engine, *rest: build(*rest))
     declared = functions(tmp_path, "built", requirements="some") | functions(tmp_path, "plain")
     spec = ContainerSpec(name="c", image="")
     async with running(engine, tmp_path) as runtime:
-        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared, prewarm={}))
+        await runtime.start(Definitions(functions=declared))
         before = {workload.function: workload for workload in runtime.scheduler_floor.dispatcher.workloads()}
         for name in declared:
             image = before[name].container.image
@@ -226,11 +227,12 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
                 await asyncio.sleep(0.01)
         assert "run `make images`" in (shown["plain"].fault or "")
         assert shown["plain"].state == "ready", "its instances go on"
-        engine.add_image(RUNTIMES["python"], {"org": "new"})
+        engine.add_image(RUNTIMES["python"], {"org": "new"}, program=run_shim)
         runtime.scheduler_floor.registry.try_again()
         async with asyncio.timeout(10):
             while any(shown[name].fault for name in declared):
                 await asyncio.sleep(0.01)
+        await runtime.scheduler_floor.registry.tried_out()
         for workload in runtime.scheduler_floor.dispatcher.workloads():
             assert workload.container.image != before[workload.function].container.image
 
@@ -250,10 +252,104 @@ async def test_the_code_is_that_of_the_registered_version_until_the_next(
         registered = handler.read_bytes()
         handler.write_text("def handle(event, context): return 2")
         assert codes() == {registered}
-        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
+        registry = runtime.scheduler_floor.registry
+        await registry.apply(Definitions(functions=declared))
+        await registry.tried_out()
         assert codes() == {handler.read_bytes()} != {registered}
+        async with asyncio.timeout(10):
+            while len(list(runtime.folder.code.iterdir())) > 1:
+                await asyncio.sleep(0.01)
         assert len(list(runtime.folder.code.iterdir())) == 1, "the older version's code is of no use any more"
     assert not runtime.folder.code.exists()
+
+
+BROKEN = "def handle(event, context) return 1"
+"""A syntax error."""
+
+
+async def test_a_save_that_breaks_the_code_changes_nothing_and_is_told_once(
+    engine: MemoryEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    declared = functions(tmp_path, "one")
+    handler = tmp_path / "plain/handler.py"
+    async with running(engine, tmp_path) as runtime:
+        registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
+        await runtime.start(Definitions(functions=declared))
+        working = dispatcher.revision_for("one")
+        code = len(list(runtime.folder.code.iterdir()))
+        handler.write_text(BROKEN)
+        for _ in range(2):
+            await registry.apply(Definitions(functions=declared))
+            await registry.tried_out()
+            shown = registry.declared["one"]
+            assert dispatcher.revision_for("one") is working
+            assert (shown.state, shown.version) == ("ready", working and working.version)
+            assert shown.fault == (
+                "SyntaxError: expected ':' (handler.py, line 1); the version before it stays in service"
+            )
+            assert await runtime.why_not_ready() is None
+        told = [record.getMessage() for record in caplog.records if "SyntaxError" in record.getMessage()]
+        assert len(told) == 1
+        assert "function one: SyntaxError" in told[0] and f"    {BROKEN}" in told[0], "without its traceback"
+        handler.write_text("def handle(event, context): return 3")
+        await registry.apply(Definitions(functions=declared))
+        await registry.tried_out()
+        assert registry.declared["one"].fault is None
+        assert dispatcher.revision_for("one") is not working
+        async with asyncio.timeout(10):
+            while len(list(runtime.folder.code.iterdir())) > code:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_trial_for_which_the_engine_is_away_is_made_again(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = functions(tmp_path, "one")
+    async with running(engine, tmp_path) as runtime:
+        registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
+        await runtime.start(Definitions(functions=declared))
+        working = dispatcher.revision_for("one")
+        (tmp_path / "plain/handler.py").write_text("def handle(event, context): return 2")
+        engine.fail_next("create", EngineError("no space left on device"))
+        await registry.apply(Definitions(functions=declared))
+        await registry.tried_out()
+        shown = registry.declared["one"]
+        assert "no space left" in (shown.fault or "") and dispatcher.revision_for("one") is working
+        registry.try_again()
+        async with asyncio.timeout(10):
+            while shown.fault is not None:
+                await asyncio.sleep(0.01)
+        assert dispatcher.revision_for("one") is not working
+
+
+async def test_a_prewarm_pool_that_was_taken_away_is_not_set_again_by_a_cure_under_way(
+    engine: MemoryEngine, tmp_path: Path
+) -> None:
+    async with running(engine, tmp_path) as runtime:
+        registry, dispatcher = runtime.scheduler_floor.registry, runtime.scheduler_floor.dispatcher
+        await runtime.start(Definitions(prewarm={"python": 1}))
+        image = next(iter(dispatcher.prewarm))
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        find = engine.image
+
+        async def slow(reference: str) -> Image:
+            if not asked.is_set():
+                asked.set()
+                await go_on.wait()
+            return await find(reference)
+
+        engine.image = slow  # type: ignore[method-assign]
+        registry.image_gone(image)  # the cure finds out what has become of it
+        async with asyncio.timeout(10):
+            await asked.wait()
+            applied = asyncio.ensure_future(registry.apply(Definitions()))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            go_on.set()
+            await applied
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+        assert dispatcher.prewarm == {}
 
 
 async def test_what_a_function_costs_that_nobody_calls(engine: MemoryEngine, tmp_path: Path):
