@@ -25,7 +25,6 @@ from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
 from gateway.memory.budget import BodyBudget
 from gateway.webhooks.hooks import Hooks
-from pool.observe.metrics import Metrics
 from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.triggers.event import Publish
@@ -58,7 +57,7 @@ def build_gateway_floor(
     calls = scheduler_floor.stores.calls
     keys, key_file = settings.api_keys, KeyFile(foundation.folder.path)
     access = Access(clock, metrics, keys, key_file, closed=not is_loopback(settings.host))
-    bodies = build_body_budget(settings.body_memory, access, metrics)
+    bodies = build_body_budget(foundation, access)
     guard = Guard(settings.host, settings.allowed_hosts)
     outcomes = Outcomes(metrics)
     allowed = Allowed(settings.callback_allow)
@@ -79,13 +78,14 @@ def build_gateway_floor(
     )
 
 
-def build_body_budget(total: int, access: Access, metrics: Metrics) -> BodyBudget:
-    """Build the budget of `total` bytes for requests and answers, with its metrics."""
+def build_body_budget(foundation: Foundation, access: Access) -> BodyBudget:
+    """Build the budget for requests and answers, with its metrics."""
+    metrics = foundation.metrics
 
     def count(what: str) -> None:
         metrics.busy.labels(what).value += 1
 
-    budget = BodyBudget(total, lambda: access.closed, count)
+    budget = BodyBudget(foundation.settings.body_memory, lambda: access.closed, count, foundation.clock)
     metrics.body_memory.read = lambda: (((holder,), held) for holder, held in budget.by_holder().items())
     metrics.body_memory_limit.read = lambda: [((), budget.total)]
     return budget

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -91,7 +90,7 @@ class Removal:
     async def remove_instances(self) -> None:
         """Remove every instance, or leave those that the next start can adopt."""
         try:
-            async with asyncio.timeout(REMOVAL_TIMEOUT_SECONDS):
+            async with self._pool.clock.timeout(REMOVAL_TIMEOUT_SECONDS):
                 left = await self._pool.close(self._keep_warm)
         except TimeoutError:
             self._networks_stay = True
@@ -111,7 +110,7 @@ class Removal:
         if self._networks_stay:
             return
         try:
-            async with asyncio.timeout(REMOVAL_TIMEOUT_SECONDS):
+            async with self._pool.clock.timeout(REMOVAL_TIMEOUT_SECONDS):
                 await self._egress.remove()
         except (EngineError, TimeoutError) as error:
             log.warning(

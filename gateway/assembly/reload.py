@@ -53,11 +53,10 @@ class Watch:
         await self.close()
         self._folders = folders
         # The file's own folder is not watched below the file: it may hold anything, in any number.
-        of_file = partial(self._note, [self._file.parent], recursive=False)
-        self._tasks = [self._supervisor.supervise("file-watch", of_file)]
+        supervise = self._supervisor.supervise
+        self._tasks = [supervise("file-watch", partial(self._note, [self._file.parent], recursive=False))]
         if folders:
-            of_sources = partial(self._note, folders, recursive=True)
-            self._tasks.append(self._supervisor.supervise("source-watch", of_sources))
+            self._tasks.append(supervise("source-watch", partial(self._note, folders, recursive=True)))
 
     async def _note(self, paths: Collection[Path | str], recursive: bool) -> None:
         """Note every change in `paths`, until cancelled."""

@@ -12,6 +12,7 @@ from gateway.assembly.gateway_floor import build_api_parts, build_gateway_floor
 from gateway.assembly.pool_floor import build_pool_floor
 from gateway.assembly.scheduler_floor import build_scheduler_floor
 from gateway.assembly.settings import Settings
+from pool.backoff import Backoff, Retries
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineError
@@ -22,8 +23,8 @@ from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
 
-ENGINE_RETRY_SECONDS = 1.0
-"""Pause between two attempts to reach an engine that does not answer at the start."""
+ENGINE_RETRY = Backoff(0.5, 2.0)
+"""Pauses between two attempts to reach an engine that does not answer at the start."""
 DRAIN_POLL_SECONDS = 0.05
 """Pause between two looks at how many calls still run."""
 ENGINE_TRUST_SECONDS = 1.0
@@ -69,21 +70,18 @@ class Runtime:
 
     async def start(self, definitions: Definitions) -> None:
         """Adopt or remove everything that an earlier process left, and bring the functions into service."""
-        told = False
+        retries = Retries(ENGINE_RETRY)
         while not self._engine_seen:
             try:
                 await self._learn_of_engine()
                 await self.pool_floor.adoption.look()
                 self._engine_seen = True
             except EngineError as error:
-                if not told:
+                if not retries.failures:
                     log.warning(
-                        "the engine does not answer, trying again every %g s: %s",
-                        ENGINE_RETRY_SECONDS,
-                        error,
+                        "The engine does not answer. The gateway tries again until it does: %s", error
                     )
-                told = True
-                await asyncio.sleep(ENGINE_RETRY_SECONDS)
+                await self.clock.sleep(retries.failed())
         self.scheduler_floor.reaper.start(self.supervisor)
         self.scheduler_floor.registry.start(self.supervisor)
         await self.scheduler_floor.jobs.start(self.supervisor)

@@ -153,6 +153,7 @@ def build_registry(foundation: Foundation, pool_floor: PoolFloor, dispatcher: Di
     settings, folder, engine = foundation.settings, foundation.folder, pool_floor.engine
     builder = WorkloadBuilder(
         engine=engine,
+        clock=foundation.clock,
         code=CodeStore(folder.code),
         volumes=ImageVolumes(engine, folder.id),
         users=ImageUsers(engine, folder.id),

@@ -28,6 +28,9 @@ from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
 
+READY_LOOK_SECONDS = 0.05
+"""Pause between two looks whether a starting gateway is ready."""
+
 
 class UvicornServer(uvicorn.Server):
     """uvicorn without its signal handling: ours drains first."""
@@ -168,7 +171,7 @@ async def start(
     loading = asyncio.ensure_future(runtime.start(definitions))
     try:
         while await runtime.why_not_ready() and not (loading.done() and loading.exception()):
-            await asyncio.sleep(0.05)
+            await runtime.clock.sleep(READY_LOOK_SECONDS)
         if not loading.done() or loading.exception() is None:
             on_ready(runtime, url)
         await loading

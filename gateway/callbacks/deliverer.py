@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.callbacks.sender import Attempt
-from pool.backoff import jitter
+from pool.backoff import Retries, jitter
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.callback_store import CallbackStore
 from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, pause_after
-from scheduler.calls.store import StoreError
+from scheduler.calls.store import STORE_RETRY, StoreError
 from scheduler.work import NewCallback, Work
 
 log = logging.getLogger("hearth.callbacks")
@@ -27,8 +27,6 @@ MAX_PER_HOST = 4
 """Most callbacks to one host at once. So a host that hangs leaves most of `MAX_AT_ONCE` to others."""
 MAX_AT_ONCE = 32
 """Most callbacks at once. Each uses a connection, and some KiB of memory for TLS."""
-STORE_RETRY_SECONDS = 1.0
-"""Time until the next query after the store has failed: failures such as a full disk last for seconds."""
 
 Send = Callable[[Delivery], Awaitable[Attempt]]
 
@@ -68,6 +66,7 @@ class Deliverer:
 
     async def _run(self) -> None:
         self._wake.set()
+        retries = Retries(STORE_RETRY)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -76,8 +75,9 @@ class Deliverer:
             try:
                 due, next_due = await self._store.due(self._clock.wall(), MAX_PER_HOST)
             except StoreError:
-                self._wake_in(STORE_RETRY_SECONDS)
+                self._wake_in(retries.failed())
                 continue
+            retries.succeeded()
             # Hosts with the fewest deliveries come first, so that even many hosts that hang delay no other.
             for delivery in sorted(due, key=lambda one: self._hosts[one.host]):
                 if delivery.message not in self._under_way and len(self._under_way) < MAX_AT_ONCE:
@@ -92,9 +92,16 @@ class Deliverer:
             self._timer.cancel()
         self._timer = self._clock.call_later(seconds, self._wake.set)
 
+    async def _try_to_send(self, delivery: Delivery) -> Attempt:
+        try:
+            return await self._send(delivery)
+        except Exception as error:  # else it would be due again at once, and for ever
+            log.exception("sending the callback %s failed", delivery.message)
+            return Attempt(f"{type(error).__name__}: {error}")
+
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            attempt = await self._send(delivery)
+            attempt = await self._try_to_send(delivery)
             attempts, due, status = delivery.attempts + 1, 0.0, CallbackStatus.DELIVERED
             if attempt.fault is not None and not attempt.final and attempts < ATTEMPTS:
                 due, status = self._clock.wall() + pause_after(attempts) * jitter(), CallbackStatus.PENDING
@@ -107,12 +114,13 @@ class Deliverer:
                     attempts,
                     attempt.fault,
                 )
+            retries = Retries(STORE_RETRY)
             while True:
                 try:
                     await self._store.record(delivery.message, status, attempts, due, attempt.fault)
                     break
                 except StoreError:
-                    await self._clock.sleep(STORE_RETRY_SECONDS)
+                    await self._clock.sleep(retries.failed())
             outcome = "failed" if status is CallbackStatus.PENDING else status.value
             self._metrics.callbacks.labels(outcome).inc()
         finally:

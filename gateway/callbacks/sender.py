@@ -49,7 +49,7 @@ class Sender:
         if (fault := self._allowed.fault_of(delivery.url)) is not None:
             return Attempt(fault, final=True)
         try:
-            async with asyncio.timeout(ATTEMPT_TIMEOUT_SECONDS):
+            async with self._clock.timeout(ATTEMPT_TIMEOUT_SECONDS):
                 return await self._send(delivery)
         except TimeoutError:
             return Attempt(f"no answer within {ATTEMPT_TIMEOUT_SECONDS:g} s")

@@ -67,7 +67,9 @@ class Caller:
     async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
         background = Background(call.id, claim.attempt, call.overrides.timeout, call.overrides.context)
-        answer = KeptBody(self._store, partial(self._store.begin_payload, call.id), self._coming)
+        answer = KeptBody(
+            self._store, partial(self._store.begin_payload, call.id), self.fast.clock, self._coming
+        )
         pieces = None if call.payload is None else self._store.pieces(call.payload.id)
         exchange = _Exchange(call.body, pieces, answer)
         try:

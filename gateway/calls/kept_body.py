@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.http.forwarding import HeaderList
+from pool.clock import Clock
 from scheduler.calls.store import CallStore, StoreFull
 from scheduler.triggers.cloud_events import is_event
 from scheduler.work import Payload
@@ -27,11 +27,17 @@ class KeptBody:
     """One body. `discard` it unless `end` was reached and what refers to it was recorded."""
 
     def __init__(
-        self, store: CallStore, begin: Begin, coming: set[int] | None = None, direct: bool = False
+        self,
+        store: CallStore,
+        begin: Begin,
+        clock: Clock,
+        coming: set[int] | None = None,
+        direct: bool = False,
     ) -> None:
         """`coming` are the payloads of other bodies that are waited for if there is no room; None: nothing is waited
         for. `direct` is that of `shares.most_of`."""
         self._store = store
+        self._clock = clock
         self._begin_payload = begin
         self._coming = coming
         self._direct = direct
@@ -91,7 +97,7 @@ class KeptBody:
             except StoreFull:
                 if not left or not self._coming:
                     raise
-            await asyncio.sleep(TRY_AGAIN_SECONDS)
+            await self._clock.sleep(TRY_AGAIN_SECONDS)
 
     async def _flush(self, payload: int) -> None:
         data, self._waiting, self._buffered = b"".join(self._waiting), [], 0

@@ -11,12 +11,14 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Response
 from pydantic import BaseModel
 
 from gateway.http.problems import Problem
+from pool.clock import Clock, next_turn
 
 log = logging.getLogger("hearth")
 
@@ -84,7 +86,7 @@ def _json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-async def in_time(work: Coroutine[Any, Any, T], what: str) -> T:
+async def in_time(work: Coroutine[Any, Any, T], what: str, clock: Clock) -> T:
     """Return the result of an operation that may wait for others.
 
     If it takes too long, it goes on without its caller.
@@ -92,8 +94,10 @@ async def in_time(work: Coroutine[Any, Any, T], what: str) -> T:
     Raises `Problem` 409 in that case, and whatever the operation raises.
     """
     task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait((task,), timeout=WORK_TIMEOUT_SECONDS)
-    if done:
+    with suppress(TimeoutError):
+        async with clock.timeout(WORK_TIMEOUT_SECONDS):
+            await asyncio.wait((task,))
+    if task.done():
         return task.result()
     _LATE.add(task)
     task.add_done_callback(_ended_late)
@@ -118,7 +122,7 @@ class Turn:
     async def rest(self) -> None:
         """Let the event loop run if this turn has lasted `TURN_SECONDS`."""
         if time.perf_counter() >= self._until:
-            await asyncio.sleep(0)
+            await next_turn()
             self._until = time.perf_counter() + TURN_SECONDS
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from gateway.access.access import CURRENT
 from gateway.http.problems import Problem
 from gateway.memory.reservation import PIECE, reservation_of
+from pool.clock import Clock
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -130,6 +131,11 @@ class RequestBody:
             self.complete = not message.get("more_body", False)
         raise Problem("body-too-large", f"the body is over {self.limit} bytes ({self.limited_by})")
 
+    @property
+    def clock(self) -> Clock:
+        """Return the gateway's clock."""
+        return self._reservation.clock
+
     def take(self) -> bytes:
         """What was read and not yet taken."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -222,7 +228,7 @@ async def each_piece(request: Request, limit: int, limited_by: str, use: Callabl
 async def read_whole(body: RequestBody, use: Callable[[bytes], None] | None = None) -> None:
     """Read a body to its end, within `PATIENCE`; it stays there unless it is used as it comes. Raises `Problem`."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with body.clock.timeout(PATIENCE):
             await body.read_ahead(body.limit + 1, use)
     except TimeoutError:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pool.clock import Clock, LoopClock
+
 ANONYMOUS = ""
 """Caller of every request without a key."""
 UNREAD = ":unread"
@@ -47,7 +49,10 @@ class BodyBudget:
         total: int,
         closed: Callable[[], bool] = lambda: True,
         on_refused: Callable[[str], object] = lambda what: None,
+        clock: Clock | None = None,
     ) -> None:
+        self.clock: Clock = clock or LoopClock()
+        """Times the waits for room."""
         self.total = total
         self.held = 0
         self.peak = 0

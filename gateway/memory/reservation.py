@@ -22,6 +22,7 @@ from typing import Any
 
 from gateway.http.problems import Problem
 from gateway.memory.budget import BodyBudget
+from pool.clock import Clock
 
 RESERVATION = "hearth.reservation"
 """Key of the reservation in a request's scope."""
@@ -49,6 +50,11 @@ class Reservation:
         self._pieces: list[bytes] = []
         self.held = 0
         """Bytes in use, without those of the head."""
+
+    @property
+    def clock(self) -> Clock:
+        """Return the gateway's clock."""
+        return self._budget.clock
 
     @property
     def most(self) -> int:
@@ -86,7 +92,7 @@ class Reservation:
         granted = asyncio.Event()
         waiter = self._budget.wait(self._caller, more, granted.set)
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with self._budget.clock.timeout(WAIT_SECONDS):
                 await granted.wait()
         except TimeoutError:
             return not waiter.waiting
@@ -112,7 +118,7 @@ class Reservation:
         """
         lock = self._budget.documents
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with self._budget.clock.timeout(WAIT_SECONDS):
                 await lock.acquire()
         except TimeoutError:
             self._budget.on_refused("document")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,7 +205,7 @@ class DockerEngine:
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
         # The engine replays what happened since the call, so nothing is missed while the connection is made.
-        return self._events(labels, time.time())
+        return self._events(labels, self._clock.wall())
 
     async def image(self, reference: str) -> Image:
         with self._verb("image", f"find image {reference}"):
@@ -285,7 +284,7 @@ class DockerEngine:
 
     @contextmanager
     def _verb(self, verb: str, deed: str) -> Iterator[None]:
-        with measured(self._metrics, verb, time.monotonic), self._translated(deed):
+        with measured(self._metrics, verb, self._clock.now), self._translated(deed):
             yield
 
     @contextmanager

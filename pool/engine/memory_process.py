@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pool.clock import Clock
+from pool.clock import Clock, next_turn
 from pool.engine.base import ContainerSpec, ContainerState, EngineError
 
 KILLED = 128 + 9
@@ -87,7 +87,7 @@ class Process:
         for pipe in list(container.watchers):
             await pipe.put(stream, data)
         if not container.watchers:
-            await asyncio.sleep(0)  # one that writes for ever lets others run
+            await next_turn()  # one that writes for ever lets others run
 
 
 Program = Callable[[Process], Awaitable[int]]

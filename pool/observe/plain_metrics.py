@@ -7,7 +7,6 @@ text: a thousand functions have 68,000 lines, for which prometheus_client needs 
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,6 +15,8 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from pool.clock import next_turn
 
 ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 """Escapes of characters in the value of a label, as Prometheus wants them."""
@@ -52,12 +53,12 @@ class MetricRegistry(CollectorRegistry):
         """Yield `text` in pieces, and let the loop run between them. Labels that appear meanwhile may be missing."""
         for collector in list(self._collector_to_names):
             yield generate_latest(_One(collector))
-            await asyncio.sleep(0)
+            await next_turn()
         for metric in self._plain:
             lines = metric.lines()
             while piece := list(islice(lines, LINES_AT_ONCE)):
                 yield "".join(piece).encode()
-                await asyncio.sleep(0)
+                await next_turn()
 
 
 class _One:

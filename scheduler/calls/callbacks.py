@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from pool.backoff import Backoff
 from scheduler.calls.destinations import told_to_destination
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.definitions.language.callback_allow import Allowed
@@ -16,8 +17,8 @@ from scheduler.work import NewCallback
 
 ATTEMPTS = 12
 """Times that a callback is tried: about half an hour."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 900.0
-"""Seconds before the second attempt, and before any other; each pause is twice the one before it."""
+CALLBACK_RETRY = Backoff(1.0, 900.0)
+"""Pauses between two attempts of a callback."""
 
 
 class CallbackStatus(StrEnum):
@@ -79,5 +80,5 @@ class Callbacks:
 
 
 def pause_after(attempts: int) -> float:
-    """Seconds until the next attempt after so many."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempts - 1, 60))
+    """Return the seconds until the next attempt after `attempts` attempts."""
+    return CALLBACK_RETRY.pause(attempts)

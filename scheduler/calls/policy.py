@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pool.backoff import jitter
+from pool.backoff import Backoff, jitter
 from pool.clock import Clock
 from pool.contracts import problem_slugs as slugs
 from scheduler.calls.model import Claim, Ending, Result, Status
@@ -86,8 +86,8 @@ def judge(
 
 
 def pause_after(attempt: int, policy: RetryPolicy) -> float:
-    """Seconds until the next run after so many: exponential, bounded."""
-    return min(policy.max_backoff, policy.backoff * 2.0 ** min(attempt - 1, 60))
+    """Return the seconds until the next run after `attempt` runs."""
+    return Backoff(policy.backoff, policy.max_backoff).pause(attempt)
 
 
 def has_expired(policy: RetryPolicy, since: float, now: float) -> bool:

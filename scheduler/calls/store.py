@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pool.backoff import Backoff
 from scheduler.calls.model import Backlog, Claim, Ending, Idempotency, Page, Query, Record, Result, Status
 from scheduler.work import NewCall, Work
 
@@ -13,6 +14,10 @@ MOST_BYTES = 64 * 2**20
 """Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
 LARGEST_KEPT = 256 * 2**20
 """Bytes of a body that is kept, of a request or an answer, whatever its function allows."""
+
+
+STORE_RETRY = Backoff(0.5, 2.0)
+"""Pauses until the store is asked again after it has failed. The longest bounds how late its recovery is noticed."""
 
 
 class StoreError(Exception):

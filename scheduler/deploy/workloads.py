@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from pool.clock import Clock
 from pool.contracts.base import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.uids import OWN_USER, SHARED_USER
@@ -62,6 +63,7 @@ class WorkloadBuilder:
     """Makes workloads of definitions, for one gateway."""
 
     engine: Engine
+    clock: Clock
     code: CodeStore
     volumes: ImageVolumes
     users: ImageUsers
@@ -87,7 +89,13 @@ class WorkloadBuilder:
             if source.requirements is not None:
                 self.work_folder.mkdir(parents=True, exist_ok=True)
                 image = await ensure_requirements_image(
-                    self.engine, image, source.requirements, self.gateway_id, self.work_folder, on_build
+                    self.engine,
+                    image,
+                    source.requirements,
+                    self.gateway_id,
+                    self.work_folder,
+                    self.clock,
+                    on_build,
                 )
             version = version_digest(definition, source, image.id)
             files = await asyncio.to_thread(self.code.keep, source)

@@ -7,8 +7,10 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
+from pool.backoff import Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -16,7 +18,7 @@ from pool.workload import Keep
 from scheduler.calls.destinations import call_of, led_too_deep
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
-from scheduler.calls.store import StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.jobs.decisions import outcome
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary
@@ -26,8 +28,6 @@ from scheduler.work import NewJob, Work
 
 log = logging.getLogger("hearth.jobs")
 
-STORE_RETRY = 1.0
-"""Seconds until the store is asked again after it has failed."""
 LOOK_AGAIN = 0.05
 """Seconds until it is looked again whether a task that could not be interrupted is recorded."""
 PRUNE_EVERY = 60.0
@@ -97,6 +97,9 @@ class Jobs:
         """Jobs of which something has changed."""
         self._wake = asyncio.Event()
         self._interrupting: dict[str, asyncio.Task[None]] = {}
+        self._supervisor: Supervisor
+        """Set by `start`."""
+        self._store_retries = Retries(STORE_RETRY)
         self._loops: list[asyncio.Task[None]] = []
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -114,6 +117,7 @@ class Jobs:
                         await self.store.cancel(job.id, self._clock.wall(), nothing_runs=True)
                     await self._serve(job)
         self.begun()
+        self._supervisor = supervisor
         self._loops = [
             supervisor.supervise("jobs", self._go_on),
             supervisor.supervise("jobs-pruning", self._prune),
@@ -188,19 +192,21 @@ class Jobs:
             except StoreError:
                 self._look |= look
                 self._due |= due
-                self._clock.call_later(STORE_RETRY, self._wake.set)
+                self._clock.call_later(self._store_retries.failed(), self._wake.set)
             except Exception:
                 self._look |= look
                 self._due |= due
                 self._wake.set()  # the loop is started again, and nothing is forgotten
                 raise
+            else:
+                self._store_retries.succeeded()
 
     async def _look_after(self, id: str) -> None:
         try:
             await self._advance(id)
         except StoreFull:  # the others may need no room
             self._due.add(id)
-            self._clock.call_later(STORE_RETRY, self._wake.set)
+            self._clock.call_later(STORE_RETRY.first, self._wake.set)
         except StoreError:
             raise
         except Exception:  # the same, and the others are looked after now
@@ -225,7 +231,9 @@ class Jobs:
         if advanced.counts is not None:
             await self._end(job, advanced.counts)
         elif job.status is JobStatus.CANCELLING and id not in self._interrupting:
-            self._interrupting[id] = asyncio.ensure_future(self._interrupt(id))
+            interrupting = self._supervisor.supervise("jobs-interrupting", partial(self._interrupt, id))
+            self._interrupting[id] = interrupting
+            interrupting.add_done_callback(lambda _: self._interrupted(id))
 
     async def _end(self, job: Job, tasks: Counts) -> None:
         now = self._clock.wall()
@@ -242,24 +250,27 @@ class Jobs:
             self._functions.remove(job.function)
 
     async def _interrupt(self, id: str) -> None:
-        """Interrupt the tasks of a job that was cancelled, until none runs. One that is just being recorded may be
-        queued once more by that: it is looked again until it has ended."""
-        try:
-            while True:
-                try:
-                    found = await self.store.cancel(id, self._clock.wall())
-                except StoreError:
-                    await self._clock.sleep(STORE_RETRY)
-                    continue
-                running = [] if found is None else found[1]
-                if not running:
-                    return
-                interrupted = await asyncio.gather(*map(self._worker.cancel, running))
-                if not any(interrupted):
-                    await self._clock.sleep(LOOK_AGAIN)
-        finally:
-            del self._interrupting[id]
-            self.note(id)
+        """Interrupt the tasks of a job that was cancelled, until none runs.
+
+        Recording the end of a task may queue it once more, so all are looked at until they have ended.
+        """
+        retries = Retries(STORE_RETRY)
+        while True:
+            try:
+                found = await self.store.cancel(id, self._clock.wall())
+            except StoreError:
+                await self._clock.sleep(retries.failed())
+                continue
+            running = [] if found is None else found[1]
+            if not running:
+                return
+            interrupted = await asyncio.gather(*map(self._worker.cancel, running))
+            if not any(interrupted):
+                await self._clock.sleep(LOOK_AGAIN)
+
+    def _interrupted(self, id: str) -> None:
+        del self._interrupting[id]
+        self.note(id)
 
     # -- retention ------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 
+from pool.backoff import Backoff, Retries
 from pool.clock import Clock, Timer
 from pool.supervise import Supervisor
 from scheduler.calls.store import StoreError
@@ -24,8 +25,8 @@ MAX_SLEEP_SECONDS = 30.0
 """Longest sleep: wall time may jump, and a timer does not notice."""
 WAITING_SLEEP_SECONDS = 0.5
 """Longest sleep while a fire waits for an earlier action to end."""
-STORE_RETRY_SECONDS = 5.0
-"""Sleep after the store has failed. The same fires are decided again."""
+RECORD_RETRY = Backoff(1.0, 5.0)
+"""Sleeps after the store has failed. The same fires are decided again."""
 
 
 class Schedules:
@@ -42,6 +43,7 @@ class Schedules:
         self._tables: dict[str, tuple[TriggerDefinition, Timetable | None]] = {}
         self._failing = False
         """True while the store cannot record fires; it is logged once."""
+        self._retries = Retries(RECORD_RETRY)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         triggers.on_change = self._wake.set
@@ -102,7 +104,8 @@ class Schedules:
         went_well = await asyncio.gather(*map(self._carefully, looks))
         self._failing = not all(went_well)
         if self._failing:
-            return STORE_RETRY_SECONDS
+            return self._retries.failed()
+        self._retries.succeeded()
         rests = (WAITING_SLEEP_SECONDS if self._waits(name) else self._rest(*found[name]) for name in found)
         return min(rests, default=None)
 
@@ -113,14 +116,14 @@ class Schedules:
         except StoreError as error:
             if not self._failing:
                 log.warning(
-                    "schedules wait: due fires cannot be recorded, so nothing is started; trying again in %.0f s: %s",
-                    STORE_RETRY_SECONDS,
+                    "schedules wait: due fires cannot be recorded, so none starts; trying again within %.0f s: %s",
+                    RECORD_RETRY.longest,
                     error,
                 )
             self._failing = True
             return False
         except Exception:
-            log.exception("a schedule failed; trying again in %.0f s", STORE_RETRY_SECONDS)
+            log.exception("a schedule failed; trying again within %.0f s", RECORD_RETRY.longest)
             return False
         return True
 

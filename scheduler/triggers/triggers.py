@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pool.backoff import Backoff, Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from scheduler.calls.store import StoreError
@@ -27,8 +28,8 @@ from scheduler.work import Fire, HeaderList, Outcome, Work
 
 log = logging.getLogger("hearth.triggers")
 
-LOAD_RETRY_SECONDS = 15.0
-"""Pause before the stored triggers are read again after a failure. Each failure is logged."""
+LOAD_RETRY = Backoff(1.0, 15.0)
+"""Pauses before the stored triggers are read again after a failure. Each failure is logged."""
 EVERY = "*"
 """Stands for all functions: only a caller who may invoke every function may invoke this."""
 Allowed = Callable[[str], bool]
@@ -72,11 +73,12 @@ class Triggers:
 
     async def load(self) -> None:
         """Read the stored triggers, and try until the store answers."""
+        retries = Retries(LOAD_RETRY)
         while self.store.exists:
             try:
                 kept = await self.store.all()
             except StoreError:
-                await self._clock.sleep(LOAD_RETRY_SECONDS)
+                await self._clock.sleep(retries.failed())
                 continue
             for one in kept:
                 if one.definition is not None:

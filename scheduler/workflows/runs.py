@@ -9,12 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
+from pool.backoff import Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
-from scheduler.calls.store import StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import NewRun, Work
@@ -24,8 +25,6 @@ from scheduler.workflows.store import RunStore
 
 log = logging.getLogger("hearth.durable")
 
-STORE_RETRY = 1.0
-"""Seconds until the store is asked again after it has failed."""
 PRUNE_EVERY = 60.0
 LARGE_RUN = 4 * 2**20
 """Bytes that a run keeps from which on it is decided about alone, beside small ones: what its steps have answered, up
@@ -104,12 +103,14 @@ class WorkflowRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_up(self) -> None:
+        """Go on with all unfinished runs, as soon as the store can say which they are."""
+        retries = Retries(STORE_RETRY)
         while self.store.exists:
             with suppress(StoreError):
                 for id in await self.store.unfinished():
                     self.look_at(id)
                 return
-            await self._clock.sleep(STORE_RETRY)
+            await self._clock.sleep(retries.failed())
 
     async def _prune(self) -> None:
         while True:
@@ -185,6 +186,7 @@ class WorkflowRuns:
             self._tasks[id] = asyncio.ensure_future(self._go_on(id))
 
     async def _go_on(self, id: str) -> None:
+        retries = Retries(STORE_RETRY)
         try:
             while id in self._again:
                 self._again.discard(id)
@@ -192,11 +194,9 @@ class WorkflowRuns:
                     await self._step_or_give_up(id)
                 except StoreError:
                     self._again.add(id)
-                    await self._clock.sleep(STORE_RETRY)
+                    await self._clock.sleep(retries.failed())
         finally:
-            del self._tasks[
-                id
-            ]  # here, and not when the task is seen to be done: nothing may be told in between
+            del self._tasks[id]  # not when the task is seen to be done: something may be told in between
 
     async def _step_or_give_up(self, id: str) -> None:
         """Do what a run does next, or end it where that is impossible. Raises `StoreError`."""

@@ -14,6 +14,7 @@ from wheelhouse import only_index, wheel
 
 from deploy.engine_api import EngineApi
 from images import build
+from pool.clock import LoopClock
 from pool.engine.docker import DockerEngine
 from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
 from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
@@ -114,7 +115,9 @@ async def test_a_function_image_imports_its_requirements(
     wheel(only_index(tmp_path / "index", monkeypatch), "pureone")
     gateway = test_label["org.hearth.test"]
     runtime = await docker_engine.image(RUNTIMES["python"])
-    image = await ensure_requirements_image(docker_engine, runtime, b"pureone\n", gateway, tmp_path)
+    image = await ensure_requirements_image(
+        docker_engine, runtime, b"pureone\n", gateway, tmp_path, LoopClock()
+    )
     try:
         program = "import sys; sys.path.insert(0, '/opt/deps'); import pureone; print(pureone.ANSWER)"
         assert await run(docker, test_label, image.id, "-c", program, entrypoint="python3") == "42\n"

@@ -12,6 +12,7 @@ import pytest
 from harness import BASE_IMAGE, BUSYBOX_IMAGE, EngineView, Gateway, eventually
 from wheelhouse import only_index, wheel
 
+from pool.clock import LoopClock
 from pool.engine.docker import DockerEngine
 from pool.host.uids import DEFAULT_UIDS
 from pool.observe.metrics import Metrics
@@ -188,7 +189,9 @@ async def test_images_built_for_requirements_keep_the_volumes_of_their_runtime(
     [session] = test_label.values()
     for name, fault in (("runtime", None), ("packages", "has content there ('/opt/deps/")):
         runtime = await docker_engine.image(images[name])
-        built = await ensure_requirements_image(docker_engine, runtime, b"spam", session, tmp_path)
+        built = await ensure_requirements_image(
+            docker_engine, runtime, b"spam", session, tmp_path, LoopClock()
+        )
         try:
             assert no_volume() == set()
             volumes = ImageVolumes(docker_engine, session)

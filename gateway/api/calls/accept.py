@@ -123,7 +123,9 @@ class AcceptEndpoint:
         key = key_of(headers)
         path, query = (part.decode("latin-1") for part in (sub_path, scope["query_string"]))
         digest = None if key is None else RequestDigest(headers, [scope["method"], path, query])
-        kept = KeptBody(self._store, partial(self._store.begin_body, admission.caller), direct=True)
+        kept = KeptBody(
+            self._store, partial(self._store.begin_body, admission.caller), self._clock, direct=True
+        )
         deadline = Deadline(self._clock, definition.timeout)
         try:
             data, payload = await _read(body, kept, digest)

@@ -138,7 +138,7 @@ async def cancel_invocation(
     await find_own_call(calls, id)
     record = await calls.cancel(id, clock.wall())
     running = record is not None and record.status is Status.RUNNING
-    if running and not await in_time(worker.cancel(id), "interrupting the call"):
+    if running and not await in_time(worker.cancel(id), "interrupting the call", clock):
         # It may have failed just now, and wait for its next run.
         record = await calls.cancel(id, clock.wall())
     after = await find_call(calls, id)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT, check_may_start_any
 from gateway.api.calls.views import cursor_of
-from gateway.api.dependencies import DesksPart, JobsPart, JobStartsPart, KeptContainersPart
+from gateway.api.dependencies import ClockPart, DesksPart, JobsPart, JobStartsPart, KeptContainersPart
 from gateway.api.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
 from gateway.api.jobs.rights import check_may_follow, check_may_run, is_named, may_name, may_see
 from gateway.api.jobs.views import JobsView, JobView, TasksView, job_view, task_view
@@ -202,10 +202,10 @@ async def retry_job(id: JobId, jobs: JobsPart, starts: JobStartsPart) -> JobView
     response_description="It is forgotten",
     responses=CONFLICT,
 )
-async def forget_job(id: JobId, jobs: JobsPart) -> Response:
+async def forget_job(id: JobId, jobs: JobsPart, clock: ClockPart) -> Response:
     """With its tasks, their results and the containers that it has kept. Only a job that has ended."""
     job = await find_own_job(jobs, id)
     if not job.status.ended:
         raise Problem("conflict", f"the job is {job.status}; cancel it first: POST /jobs/{id}/cancel")
-    await in_time(jobs.forget(id), "forgetting the job")
+    await in_time(jobs.forget(id), "forgetting the job", clock)
     return Response(status_code=204)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
@@ -24,6 +23,7 @@ from gateway.api.views import moment
 from gateway.http.pieces import json_response, list_response, unhurried
 from gateway.http.problems import Problem
 from gateway.invoke.body import whole_body, whole_document
+from pool.clock import next_turn
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.model import FireRecord
 from scheduler.triggers.schedules import Schedules
@@ -124,7 +124,7 @@ async def trigger_response(
     store = triggers.store
     fires = await store.fires(definition.name, FIRES_KEPT) if store.exists else []
     shown_as = trigger_view(triggers, schedules, definition, fires[0] if fires else None)
-    await asyncio.sleep(0)  # a condition may have thousands of filters: to show them takes two turns
+    await next_turn()  # a condition may have thousands of filters: to show them takes two turns
     # Its parts were checked as they were made.
     whole = TriggerWithFiresView.model_construct(**dict(shown_as), fires=[*map(fire_view, fires)])
     return json_response(whole.model_dump_json(by_alias=True).encode())

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
 from gateway.api.calls.views import InvocationsView, cursor_of, invocations_response
-from gateway.api.dependencies import CallsPart, DesksPart, RunsPart
+from gateway.api.dependencies import CallsPart, ClockPart, DesksPart, RunsPart
 from gateway.api.openapi import problem_responses
 from gateway.api.views import PageCursor, PageLimit, place_of
 from gateway.api.workflows.answers import NOT_DRAWN, PICTURE, answer_of, picture_of
@@ -143,14 +143,14 @@ async def list_step_calls(
 
 
 @router.delete("/runs/{id}", summary="Cancel or forget a run", responses=CONFLICT)
-async def cancel_run(id: RunId, runs: RunsPart) -> RunView:
+async def cancel_run(id: RunId, runs: RunsPart, clock: ClockPart) -> RunView:
     """One that goes on is cancelled: what waits is never called, what runs is interrupted. One that has ended is
     forgotten, with the calls of its steps."""
     record = await find_own_run(runs, id)
     if record.status.ended:
-        await in_time(runs.forget(id), "forgetting the run")
+        await in_time(runs.forget(id), "forgetting the run", clock)
         return run_view(record)
-    await in_time(runs.cancel(id), "cancelling the run")
+    await in_time(runs.cancel(id), "cancelling the run", clock)
     return run_view(await find_run(runs, id))
 
 
@@ -161,11 +161,11 @@ async def cancel_run(id: RunId, runs: RunsPart) -> RunView:
     response_description="It goes on",
     responses=CONFLICT,
 )
-async def resume_run(id: RunId, runs: RunsPart) -> RunView:
+async def resume_run(id: RunId, runs: RunsPart, clock: ClockPart) -> RunView:
     """A run that has failed or was cancelled goes on where it stopped: what did not succeed is called again, with
     all its attempts before it, and what did is not."""
     await find_own_run(runs, id)
-    record = await in_time(runs.resume(id), "resuming the run")
+    record = await in_time(runs.resume(id), "resuming the run", clock)
     if record is not None and record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
         raise Problem("conflict", f"the run is {record.status}; one that has failed or was cancelled goes on")
     return run_view(await find_run(runs, id))

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
+from pool.backoff import Retries
 from pool.clock import Clock, Timer, wake
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Claim, Ending, Result, Status
-from scheduler.calls.store import CallStore, StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, CallStore, StoreError, StoreFull
 from scheduler.work import Work
 
 log = logging.getLogger("hearth.durable")
@@ -22,8 +23,6 @@ MANY = 8
 more than one of ten."""
 GATHER = 0.02
 """Seconds that ends wait for others then."""
-STORE_RETRY = 1.0
-"""Seconds until the store is asked again after it has failed."""
 FAILING = 3
 """Ends that cannot be written one by one, after which the store is taken to fail for all."""
 Follower = Callable[[Claim, Ending], Iterable[Work]]
@@ -49,6 +48,7 @@ class Recorder:
         """Set when it has done with those that are being written."""
         self._failed: dict[str, Run] = {}
         """Those that it could not write: it is asked again after a pause, behind those that have come since."""
+        self._retries = Retries(STORE_RETRY)
         self._retry: Timer | None = None
         self._task: asyncio.Task[None] | None = None
         self._pause: asyncio.Future[None] | None = None
@@ -122,7 +122,7 @@ class Recorder:
         finally:
             self._task = None
             if self._failed and not self._closing and self._retry is None:
-                self._retry = self._clock.call_later(STORE_RETRY, self._try_again)
+                self._retry = self._clock.call_later(self._retries.failed(), self._try_again)
 
     async def _record(self, runs: Sequence[Run]) -> None:
         try:
@@ -137,6 +137,7 @@ class Recorder:
             else:
                 await self._without_what_is_at_fault(*runs[0], fault)
         else:
+            self._retries.succeeded()
             self._recorded(runs, True)
 
     async def _one_by_one(self, runs: Sequence[Run]) -> None:

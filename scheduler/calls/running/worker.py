@@ -9,15 +9,16 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Protocol
 
+from pool.backoff import Backoff, Retries
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics, label_of
 from pool.supervise import Supervisor
 from scheduler.calls.model import Backlog, Claim, Ending, Result, Status
 from scheduler.calls.policy import ending_of, has_expired
 from scheduler.calls.running.fairness import Lane, in_hand, next_to_run, places, share
-from scheduler.calls.running.recorder import STORE_RETRY, Follower, Recorder
+from scheduler.calls.running.recorder import Follower, Recorder
 from scheduler.calls.running.running import Run, Runner, faulty
-from scheduler.calls.store import MOST_BYTES, CallStore, StoreError
+from scheduler.calls.store import MOST_BYTES, STORE_RETRY, CallStore, StoreError
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.work import Work
@@ -31,8 +32,8 @@ MOST_IN_HAND = 1024
 LARGE_RESULT = 16 * 1024
 """Bytes of an answer and its log that are counted until they are recorded. No run begins while they are `MOST_BYTES`
 or more together; smaller ones are 16 MiB at most, as there are `MOST_IN_HAND`."""
-VOID_RETRY = 15.0
-"""Seconds until the store is asked again at the start, when it has never worked: each failure is logged."""
+VOID_RETRY = Backoff(1.0, 15.0)
+"""Pauses until the store is asked again at the start, when it has never worked: the store logs each failure."""
 PRUNE_EVERY = 60.0
 QUEUED = Status.QUEUED  # looked up once: a member of an enum is found by a call
 
@@ -111,6 +112,7 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._leasing: asyncio.Future[None] | None = None
         """What the store is asked for, until it is in `_ready` or runs."""
+        self._retries = Retries(STORE_RETRY)
         self._voided = False
         """Whether the leases of an earlier process were given back, or there were none: our own never are."""
         self._stopping = False
@@ -208,11 +210,12 @@ class Worker:
 
     async def _void(self) -> None:
         """Give back the leases of an earlier process, which is dead: those in the store before we took any."""
+        retries = Retries(VOID_RETRY)
         while self._store.exists and not self._voided:
             try:
                 void = await self._store.void(self._clock.wall())
             except StoreError:  # direct calls go on without it
-                await self._clock.sleep(VOID_RETRY)
+                await self._clock.sleep(retries.failed())
                 continue
             self._voided = True
             if void:
@@ -242,10 +245,11 @@ class Worker:
             wanted = self._wanted(backlogs, room)
             claims = await self._store.claim(wanted, now) if wanted else ()
         except StoreError:
-            self._wake_in(STORE_RETRY)
+            self._wake_in(self._retries.failed())
             return
         finally:
             self._leasing = None
+        self._retries.succeeded()
         self._held += len(claims)
         self._bytes += sum([len(claim.call.body) for claim in claims])
         for name, some in groupby(claims, key=_function_of):

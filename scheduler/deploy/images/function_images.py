@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
+from pool.clock import Clock
 from pool.engine.base import Engine, Image, NotFound
 from pool.engine.labels import GATEWAY_LABEL
 from scheduler.definitions.language.units import format_size
@@ -51,6 +52,7 @@ async def ensure_requirements_image(
     requirements: bytes,
     gateway_id: str,
     work_dir: Path,
+    clock: Clock,
     on_build: Callable[[], None] = lambda: None,
 ) -> Image:
     """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
@@ -72,7 +74,7 @@ async def ensure_requirements_image(
         raise ImageBuildError("requirements.txt is supported on x86_64 and aarch64 engines only")
     with tempfile.TemporaryDirectory(dir=work_dir, prefix="packages-") as folder:
         packages = Path(folder) / "packages"
-        await _install(requirements, Path(folder), packages, python, machine)
+        await _install(requirements, packages, python, machine, clock)
         context = await asyncio.to_thread(_context, runtime_image.id, packages, python)
     labels = {GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: digest}
     return await engine.build(context, tag, labels)
@@ -110,8 +112,9 @@ def check_requirements(requirements: bytes) -> None:
             )
 
 
-async def _install(requirements: bytes, folder: Path, target: Path, python: str, machine: str) -> None:
+async def _install(requirements: bytes, target: Path, python: str, machine: str, clock: Clock) -> None:
     """Fetch and unpack the packages into `target`."""
+    folder = target.parent
     file = folder / "requirements.txt"
     await asyncio.to_thread(file.write_bytes, requirements)
     pip = await asyncio.create_subprocess_exec(
@@ -126,9 +129,11 @@ async def _install(requirements: bytes, folder: Path, target: Path, python: str,
     )
     output = asyncio.create_task(pip.communicate())
     try:
-        async with asyncio.timeout(PIP_TIMEOUT_SECONDS):
+        async with clock.timeout(PIP_TIMEOUT_SECONDS):
             while not output.done():
-                await asyncio.wait((output,), timeout=SIZE_CHECK_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with clock.timeout(SIZE_CHECK_SECONDS):
+                        await asyncio.wait((output,))
                 await _check_size(folder)
     except TimeoutError:
         raise ImageBuildError(f"pip did not finish within {PIP_TIMEOUT_SECONDS:.0f} s") from None

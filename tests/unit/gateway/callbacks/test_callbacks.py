@@ -17,7 +17,7 @@ from gateway.callbacks.signing import load_or_create_secret, parse_secret, signe
 from pool.clock import LoopClock
 from scheduler.calls.callbacks import (
     ATTEMPTS,
-    LONGEST_PAUSE,
+    CALLBACK_RETRY,
     Callbacks,
     CallbackStatus,
     Delivery,
@@ -137,7 +137,7 @@ def test_terms_remember_their_callback() -> None:
 
 def test_pauses_grow_up_to_a_bound() -> None:
     assert [pause_after(n) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
-    assert pause_after(ATTEMPTS) == pause_after(10**6) == LONGEST_PAUSE
+    assert pause_after(ATTEMPTS) == pause_after(10**6) == CALLBACK_RETRY.longest
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked_and_no_redirect_is_followed() -> None:

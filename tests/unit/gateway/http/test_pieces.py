@@ -58,25 +58,25 @@ async def test_a_refusal_keeps_nothing_of_what_was_parsed() -> None:
 
 
 async def test_who_has_waited_long_enough_is_told_and_the_work_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    free, done = asyncio.Event(), asyncio.Event()
+    clock, free, done = VirtualClock(), asyncio.Event(), asyncio.Event()
 
     async def work() -> int:
         await free.wait()
         done.set()
         raise ValueError("it went wrong")
 
-    monkeypatch.setattr(pieces, "WORK_TIMEOUT_SECONDS", 0.0)
-    with pytest.raises(Problem, match="cancelling the run takes longer than 0 s and continues") as refused:
-        await in_time(work(), "cancelling the run")
+    told = f"cancelling the run takes longer than {pieces.WORK_TIMEOUT_SECONDS:g} s and continues"
+    with pytest.raises(Problem, match=told) as refused:
+        await clock.run(in_time(work(), "cancelling the run", clock))
+    assert clock.now() == pieces.WORK_TIMEOUT_SECONDS
     assert refused.value.slug == "conflict"
     free.set()
     await done.wait()
     await asyncio.sleep(0)
     assert "it went wrong" in caplog.text
-    monkeypatch.setattr(pieces, "WORK_TIMEOUT_SECONDS", 60.0)
-    assert await in_time(asyncio.sleep(0, 7), "x") == 7
+    assert await clock.run(in_time(asyncio.sleep(0, 7), "x", clock)) == 7
 
 
 async def test_the_loop_turns_between_the_pieces_of_a_list(monkeypatch: pytest.MonkeyPatch) -> None:

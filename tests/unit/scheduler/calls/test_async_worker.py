@@ -12,8 +12,8 @@ import pytest
 
 from scheduler.calls.model import Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
-from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, STORE_RETRY, VOID_RETRY
-from scheduler.calls.store import MOST_BYTES, StoreError
+from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, VOID_RETRY
+from scheduler.calls.store import MOST_BYTES, STORE_RETRY, StoreError
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
@@ -286,10 +286,10 @@ async def test_a_store_that_cannot_lease_is_asked_again(world: World) -> None:
     await world.advance(1.0)
     world.fault("UPDATE")
     [id] = await world.accept()
-    await world.advance(STORE_RETRY * 3.5)
+    await world.advance(STORE_RETRY.longest * 3.5)
     assert len(world.runs) == 1
     world.mend()
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY.longest)
     assert len(world.runs) == 2
     await world.advance(1.0)
     assert await world.status(id) is Status.SUCCEEDED
@@ -303,11 +303,11 @@ async def test_what_came_of_a_run_is_recorded_when_the_store_can(world: World) -
     [id] = await world.accept(owner="job:1")
     await world.settle()
     world.fault("UPDATE")
-    await world.advance(10 * STORE_RETRY)
+    await world.advance(10 * STORE_RETRY.longest)
     assert await world.status(id) is Status.RUNNING
     assert not told
     world.mend()
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY.longest)
     record = await world.record(id)
     assert (record.status, record.attempts) == (Status.SUCCEEDED, 1)
     assert told == ["1"]
@@ -339,10 +339,10 @@ async def test_a_store_that_fails_at_the_start_is_tried_again(world: World) -> N
     await world.kill()
     world.fault("UPDATE")
     await world.start()
-    await world.advance(2 * VOID_RETRY)
+    await world.advance(2 * VOID_RETRY.longest)
     assert len(world.runs) == 1
     world.mend()
-    await world.advance(VOID_RETRY + 1.0)
+    await world.advance(VOID_RETRY.longest + 1.0)
     assert await world.status(id) is Status.SUCCEEDED
     assert [run.claim.attempt for run in world.runs] == [1, 2]
 

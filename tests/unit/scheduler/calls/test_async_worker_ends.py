@@ -16,7 +16,7 @@ from scheduler.calls.destinations import DEEPEST, LARGEST_TOLD
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
-from scheduler.calls.running.worker import STORE_RETRY
+from scheduler.calls.store import STORE_RETRY
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, World
@@ -112,7 +112,7 @@ async def test_one_whose_run_is_over_but_not_recorded_keeps_what_it_brought(worl
     await world.advance(1.5)
     assert not await world.worker.cancel(id)
     world.mend()
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY.longest)
     assert await world.status(id) is Status.SUCCEEDED
 
 
@@ -122,11 +122,11 @@ async def test_a_cancellation_is_recorded_when_the_store_can(world: World) -> No
     await world.start()
     world.fault("UPDATE")
     cancels = [asyncio.ensure_future(world.worker.cancel(id)) for id in (running, ready)]
-    await world.advance(2.5 * STORE_RETRY)
+    await world.advance(2.5 * STORE_RETRY.longest)
     assert not any(cancel.done() for cancel in cancels)
     assert world.interrupted == [running]
     world.mend()
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY.longest)
     assert [cancel.result() for cancel in cancels] == [True, True]
     assert [await world.status(id) for id in (running, ready)] == [Status.CANCELLED] * 2
     assert len(world.runs) == 1
@@ -350,7 +350,7 @@ async def test_a_destination_is_accepted_in_the_commit_that_records_its_cause(wo
     assert await world.status(id) is Status.RUNNING
     assert not await world.calls_of("glad")
     world.mend()
-    await world.advance(STORE_RETRY)
+    await world.advance(STORE_RETRY.longest)
     assert await world.status(id) is Status.SUCCEEDED
     assert len(await world.calls_of("glad")) == 1
     await world.advance(1.0)

@@ -62,8 +62,12 @@ async def test_builds_once_and_copies_the_packages(
 ) -> None:
     wheel(index, "pureone")
     wheel(index, "native", "cp311-abi3-manylinux_2_28_x86_64")
-    image = await ensure_requirements_image(engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path)
-    again = await ensure_requirements_image(engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path)
+    image = await ensure_requirements_image(
+        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path, LoopClock()
+    )
+    again = await ensure_requirements_image(
+        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path, LoopClock()
+    )
     assert again == image
     assert len(engine.contexts) == 1
     assert image.tags[0].startswith("hearth-built/01234567:")
@@ -80,14 +84,14 @@ async def test_another_machines_wheel_is_not_taken(
 ) -> None:
     wheel(index, "native", "cp311-abi3-manylinux_2_28_aarch64")
     with pytest.raises(ImageBuildError, match="No matching distribution found for native"):
-        await ensure_requirements_image(engine, runtime, b"native\n", GATEWAY, tmp_path)
+        await ensure_requirements_image(engine, runtime, b"native\n", GATEWAY, tmp_path, LoopClock())
 
 
 async def test_an_unknown_package_is_named(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageBuildError) as raised:
-        await ensure_requirements_image(engine, runtime, b"pilow\n", GATEWAY, tmp_path)
+        await ensure_requirements_image(engine, runtime, b"pilow\n", GATEWAY, tmp_path, LoopClock())
     assert str(raised.value) == "requirements.txt: No matching distribution found for pilow"
     assert engine.contexts == []
 
@@ -98,7 +102,7 @@ async def test_other_requirements_and_another_runtime_are_other_images(
     wheel(index, "pureone")
     newer = engine.add_image("runtime:newer", {"org.hearth.python": "3.11"})
     tags = {
-        (await ensure_requirements_image(engine, base, text, GATEWAY, tmp_path)).tags
+        (await ensure_requirements_image(engine, base, text, GATEWAY, tmp_path, LoopClock())).tags
         for base, text in ((runtime, b"pureone\n"), (runtime, b"pureone==1.0\n"), (newer, b"pureone\n"))
     }
     assert len(tags) == 3
@@ -108,9 +112,11 @@ async def test_prune_keeps_what_is_used_and_what_others_built(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
 ) -> None:
     wheel(index, "pureone")
-    old = await ensure_requirements_image(engine, runtime, b"pureone\n", GATEWAY, tmp_path)
-    used = await ensure_requirements_image(engine, runtime, b"pureone==1.0\n", GATEWAY, tmp_path)
-    foreign = await ensure_requirements_image(engine, runtime, b"pureone\n", "fedcba98", tmp_path)
+    old = await ensure_requirements_image(engine, runtime, b"pureone\n", GATEWAY, tmp_path, LoopClock())
+    used = await ensure_requirements_image(engine, runtime, b"pureone==1.0\n", GATEWAY, tmp_path, LoopClock())
+    foreign = await ensure_requirements_image(
+        engine, runtime, b"pureone\n", "fedcba98", tmp_path, LoopClock()
+    )
     assert await prune_function_images(engine, GATEWAY, {used.id}) == [old.id]
     left = await engine.images({"org.hearth.requirements": ""})
     assert {image.id for image in left} == {used.id, foreign.id}
@@ -167,7 +173,7 @@ async def test_a_decompression_bomb_is_stopped_and_leaves_nothing(
     wheel(index, "bomb", more={f"bomb-{number}": bytes(2**24) for number in range(8)})
     assert (index / "bomb-1.0-py3-none-any.whl").stat().st_size < 2**20
     with pytest.raises(ImageBuildError, match="the packages are larger than 16MiB"):
-        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
     assert engine.contexts == []
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
@@ -178,7 +184,7 @@ async def test_a_path_that_leaves_the_wheel_is_not_written(
 ) -> None:
     wheel(index, "bomb", more={name: b"x"})
     with pytest.raises(ImageBuildError):
-        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
     assert not list(tmp_path.parent.rglob("escaped")) and not Path("/escaped").exists()
     assert engine.contexts == []
 
@@ -189,7 +195,7 @@ async def test_a_link_in_a_wheel_is_no_link(
     link = zipfile.ZipInfo("linked")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     wheel(index, "bomb", more={link: b"/etc/shadow"})
-    await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path)
+    await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
     with tarfile.open(fileobj=io.BytesIO(engine.contexts[0])) as tar:
         assert all(entry.isfile() or entry.isdir() for entry in tar)
         linked = tar.extractfile("packages/linked")

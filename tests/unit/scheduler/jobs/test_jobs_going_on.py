@@ -17,11 +17,11 @@ from pool.workload import Keep
 from scheduler.calls.destinations import DEEPEST
 from scheduler.calls.model import Idempotency, Result, Status
 from scheduler.calls.plans import FunctionPlan
-from scheduler.calls.store import KeyReused, StoreBusy, StoreFull
+from scheduler.calls.store import STORE_RETRY, KeyReused, StoreBusy, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.jobs.decisions import AHEAD
-from scheduler.jobs.jobs import PRUNE_EVERY, STORE_RETRY, Jobs
+from scheduler.jobs.jobs import PRUNE_EVERY, Jobs
 from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, TaskState
 from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.rows import job_rows
@@ -294,7 +294,7 @@ async def test_a_store_that_fails_for_a_while_delays_a_job_and_no_more(world: Jo
     await world.begin(parallel=1, count=3)
     await world.settle()
     world.fault("UPDATE")
-    await world.advance(10 * STORE_RETRY)
+    await world.advance(10 * STORE_RETRY.longest)
     assert len(world.runs) == 1
     world.mend()
     await world.advance(30.0)

@@ -23,9 +23,9 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.triggers.emitted import EmittedEvents
 from scheduler.triggers.event import Event
-from scheduler.triggers.schedules import STORE_RETRY_SECONDS, Schedules
+from scheduler.triggers.schedules import RECORD_RETRY, Schedules
 from scheduler.triggers.store import FIRES_KEPT
-from scheduler.triggers.triggers import LOAD_RETRY_SECONDS, Triggers
+from scheduler.triggers.triggers import LOAD_RETRY, Triggers
 from scheduler.work import Outcome
 from tests.support.virtual_worker import World
 
@@ -286,7 +286,7 @@ async def test_while_the_store_fails_nothing_is_lost_and_nothing_doubled(world: 
     await world.advance(15)
     assert world.times() == []
     world.mend()
-    await world.advance(2 * STORE_RETRY_SECONDS)
+    await world.advance(2 * RECORD_RETRY.longest)
     assert await world.scheduled("t") == [60.0] and len(world.runs) == 1
 
 
@@ -361,7 +361,7 @@ async def test_what_the_store_has_no_room_for_is_not_started_and_waits(
     with pytest.raises(StoreError):
         await world.triggers.carry_out([world.triggers.fire_by_hand(world.declared["t"], [], b"")])
     world.store.room.size = 2**30
-    await world.advance(STORE_RETRY_SECONDS)
+    await world.advance(RECORD_RETRY.longest)
     assert await world.scheduled("t") == [60.0]
 
 
@@ -369,10 +369,10 @@ async def test_nothing_fires_until_the_store_can_say_what_is_kept(world: Trigger
     world.file.write_bytes(b"no database" * 100)
     loading = asyncio.ensure_future(world.triggers.load())
     world.triggers.declare({"paid": trigger("paid", events=PAID)})
-    await world.advance(LOAD_RETRY_SECONDS + 1)
+    await world.advance(LOAD_RETRY.longest + 1)
     assert not loading.done() and not world.triggers.is_ready
     world.file.unlink()
-    await world.advance(LOAD_RETRY_SECONDS)
+    await world.advance(LOAD_RETRY.longest)
     assert loading.done() and world.triggers.is_ready
 
 

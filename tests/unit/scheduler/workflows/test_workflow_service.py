@@ -16,7 +16,7 @@ from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.model import Ending, Idempotency, Query, Result, Status
-from scheduler.calls.store import KeyReused, StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.calls import SqliteCallStore
@@ -27,7 +27,7 @@ from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewCall, NewRun, Request
 from scheduler.workflows.model import Changes, RunProgress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, STORE_RETRY, EndedRun, WorkflowRuns
+from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, EndedRun, WorkflowRuns
 from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import value_to_body
@@ -146,7 +146,7 @@ async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
         await asyncio.sleep(0.001)
     database.execute("DROP TRIGGER broken")
     database.close()
-    await world.clock.advance(STORE_RETRY)
+    await world.clock.advance(STORE_RETRY.longest)
     await world.quiet()
     assert [
         record.function for record in (await world.calls.page(Query(statuses=(Status.QUEUED,)))).records
@@ -386,7 +386,7 @@ async def test_a_run_that_cannot_be_given_up_now_is_later(
     while world.clock.next_due() is None:
         await asyncio.sleep(0.001)
     assert await world.status() is RunStatus.RUNNING
-    await world.clock.advance(STORE_RETRY)
+    await world.clock.advance(STORE_RETRY.longest)
     await world.quiet()
     assert await world.status() is RunStatus.FAILED
 

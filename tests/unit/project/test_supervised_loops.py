@@ -1,0 +1,146 @@
+"""Every background loop of the three floors runs under the supervisor, or says here why it need not."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[3]
+FLOORS = ("gateway", "scheduler", "pool")
+EXEMPT = ("pool/supervise.py", "pool/clock.py", "gateway/cli/")
+"""The supervisor itself, virtual time, and commands, which are processes of their own."""
+
+TASKS: dict[str, str] = {
+    "gateway/assembly/runtime.py:Runtime.start": "it only starts supervised loops, and logs its own failure",
+    "gateway/assembly/server.py:serve": "their end is the end of the gateway",
+    "gateway/assembly/server.py:start": "awaited by the same function",
+    "gateway/brokers/nats.py:NatsBroker.take": "awaited by the same function",
+    "gateway/callbacks/deliverer.py:Deliverer._run": "one delivery; every failure is recorded, and tried again",
+    "gateway/http/pieces.py:in_time": "work of one request; its failure is logged if the request has ended",
+    "gateway/invoke/endpoint.py:_Invocation._next": "awaited by the request",
+    "gateway/invoke/endpoint.py:_Invocation._stream": "awaited by the request",
+    "gateway/invoke/endpoint.py:_Invocation._wait.watch_client": "awaited by the request",
+    "pool/contracts/starter.py:Starter.unless_it_ends": "awaited by the same function",
+    "pool/engine/docker_api.py:gather_bounded": "awaited by the same function",
+    "pool/engine/guarded.py:GuardedEngine._doubt": "one ping within a time limit; the next slow verb asks again",
+    "pool/engine/memory_process.py:MemoryContainer.start": "a container of the engine in memory",
+    "pool/freezer.py:Freezer.freeze": "of one instance; every failure ends in a removal",
+    "pool/freezer.py:Freezer.thaw": "of one instance; every failure ends in a removal",
+    "pool/pool.py:Pool._spawn_start": "of one instance; every failure ends in a removal",
+    "pool/pool.py:Pool.remove": "of one instance; it tries until the container is gone",
+    "pool/transport/command.py:CommandRun.exchange": "awaited by the call",
+    "pool/transport/command.py:create_surely": "awaited by the same function",
+    "pool/transport/connection.py:HttpConnection._unless_done": "awaited by the call",
+    "scheduler/calls/running/recorder.py:Recorder._go_on": "one batch of ends; every failure is put off or left out",
+    "scheduler/calls/running/running.py:TaskRun.__init__": "one run of a call; every failure is its result",
+    "scheduler/calls/running/worker.py:Worker._lease": "awaited by the supervised loop",
+    "scheduler/deploy/images/function_images.py:_install": "awaited by the same function",
+    "scheduler/deploy/registry.py:Registry._set_up_all": "awaited by the same function",
+    "scheduler/deploy/trials.py:Trials.begin": "one trial of a revision; every failure is told",
+    "scheduler/jobs/jobs.py:Jobs._serve": "awaited by each who needs the function",
+    "scheduler/store/sqlite/calls.py:SqliteCallStore.discard": "one removal; the next start makes up for it",
+    "scheduler/workflows/runs.py:WorkflowRuns.look_at": "one step of a run; every failure ends the run",
+}
+"""By file and function: why its tasks need no supervisor."""
+LOOPS: dict[str, str] = {
+    "gateway/assembly/file_polling.py:poll_changes": "part of the loops file-watch and source-watch",
+    "gateway/callbacks/deliverer.py:Deliverer._deliver": "asks the store until the end of one callback is recorded",
+    "pool/engine/hijack.py:HijackedConnection.read": "ends with its connection",
+    "pool/pool.py:Pool._destroy_surely": "ends when one container is gone",
+    "pool/transport/command.py:CommandRun._feed": "ends with the body of its call",
+    "pool/transport/connection.py:HttpConnection._exchange_streaming": "ends with the body of its call",
+}
+"""By file and function: why its endless loop needs no supervisor."""
+
+
+class Module(NamedTuple):
+    """A module of the three floors."""
+
+    name: str
+    tree: ast.Module
+
+
+def modules() -> Iterator[Module]:
+    for floor in FLOORS:
+        for file in sorted((ROOT / floor).rglob("*.py")):
+            name = str(file.relative_to(ROOT))
+            if not name.startswith(EXEMPT):
+                yield Module(name, ast.parse(file.read_text()))
+
+
+def functions(
+    tree: ast.AST, prefix: str = ""
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield every function with its qualified name."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{prefix}{node.name}"
+            if not isinstance(node, ast.ClassDef):
+                yield name, node
+            yield from functions(node, f"{name}.")
+
+
+def own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a function without those of the functions in it."""
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            yield from own_nodes(node)
+
+
+def makes_tasks(function: ast.AST) -> bool:
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("ensure_future", "create_task")
+        for node in own_nodes(function)
+    )
+
+
+def is_endless(function: ast.AST) -> bool:
+    """Return whether a coroutine has a loop with no end of its own."""
+    return isinstance(function, ast.AsyncFunctionDef) and any(
+        isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value
+        for node in own_nodes(function)
+    )
+
+
+def supervised(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of the functions that are given to a supervisor."""
+    for call in ast.walk(tree):
+        if (
+            isinstance(call, ast.Call)
+            and ast.unparse(call.func).endswith("supervise")
+            and len(call.args) == 2
+        ):
+            work = call.args[1]
+            if isinstance(work, ast.Call):  # functools.partial
+                work = work.args[0]
+            yield work.attr if isinstance(work, ast.Attribute) else ast.unparse(work)
+
+
+def test_every_task_is_supervised_or_bound_to_something_that_ends() -> None:
+    found = {
+        f"{module.name}:{name}"
+        for module in modules()
+        for name, function in functions(module.tree)
+        if makes_tasks(function)
+    }
+    assert found - TASKS.keys() == set(), "give it to Supervisor.supervise, or say here why not"
+    assert TASKS.keys() - found == set(), "no longer needed here"
+
+
+def test_every_endless_loop_is_supervised() -> None:
+    everything = list(modules())
+    under = {name for module in everything for name in supervised(module.tree)}
+    found = {
+        f"{module.name}:{name}"
+        for module in everything
+        for name, function in functions(module.tree)
+        if is_endless(function) and name.rpartition(".")[2] not in under
+    }
+    assert found - LOOPS.keys() == set(), "give it to Supervisor.supervise, or say here why not"
+    assert LOOPS.keys() - found == set(), "no longer needed here"
+    assert len(under) >= 15, "the loops of a gateway are found"
