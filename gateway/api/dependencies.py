@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 
 from gateway.access.access import Access
 from gateway.api.parts import ApiParts, Desks, api_parts_of
-from gateway.brokers.manager import Sources
+from gateway.brokers.manager import BrokerManager
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
 from pool.observe.logs import LogStore
@@ -51,12 +51,12 @@ HooksPart = Annotated[Hooks, part(lambda parts: parts.hooks)]
 JobsPart = Annotated[Jobs, part(lambda parts: parts.jobs)]
 JobStartsPart = Annotated[JobStarts, part(lambda parts: parts.job_starts)]
 KeptContainersPart = Annotated[KeptContainers, part(lambda parts: parts.kept_containers)]
+BrokersPart = Annotated[BrokerManager, part(lambda parts: parts.brokers)]
 CallbacksPart = Annotated[CallbackStore, part(lambda parts: parts.callbacks)]
 LogsPart = Annotated[LogStore, part(lambda parts: parts.logs)]
 PoolPart = Annotated[Pool, part(lambda parts: parts.pool)]
 RegistryPart = Annotated[Registry, part(lambda parts: parts.registry)]
 RunsPart = Annotated[WorkflowRuns, part(lambda parts: parts.runs)]
 SchedulesPart = Annotated[Schedules, part(lambda parts: parts.schedules)]
-SourcesPart = Annotated[Sources, part(lambda parts: parts.sources)]
 TriggersPart = Annotated[Triggers, part(lambda parts: parts.triggers)]
 WorkerPart = Annotated[Worker, part(lambda parts: parts.worker)]

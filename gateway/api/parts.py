@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fastapi import FastAPI
 
 from gateway.access.access import Access
-from gateway.brokers.manager import Sources
+from gateway.brokers.manager import BrokerManager
 from gateway.http.pieces import Desk
 from gateway.invoke.outcome import Outcomes
 from gateway.webhooks.hooks import Hooks
@@ -64,7 +64,7 @@ class ApiParts:
     triggers: Triggers
     schedules: Schedules
     hooks: Hooks
-    sources: Sources
+    brokers: BrokerManager
     desks: Desks = field(default_factory=Desks)
     why_not_ready: Callable[[], Awaitable[str | None]]
     """Return why the gateway cannot run functions now, or None if it can."""

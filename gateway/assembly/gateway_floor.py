@@ -13,8 +13,8 @@ from gateway.api.parts import ApiParts
 from gateway.assembly.foundation import Foundation
 from gateway.assembly.pool_floor import PoolFloor
 from gateway.assembly.scheduler_floor import SchedulerFloor
-from gateway.brokers.direct import Direct
-from gateway.brokers.manager import Sources
+from gateway.brokers.direct import DirectPublish
+from gateway.brokers.manager import BrokerManager
 from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import load_or_create_secret
@@ -41,7 +41,7 @@ class GatewayFloor:
     """Serves warm calls ahead of `edge`, for the protocol of the clients' connections."""
     edge: EdgeParts
     deliverer: Deliverer
-    sources: Sources
+    brokers: BrokerManager
 
 
 def build_gateway_floor(
@@ -74,7 +74,7 @@ def build_gateway_floor(
         fast=fast,
         edge=EdgeParts(guard, access, bodies, invoke, accept),
         deliverer=build_deliverer(foundation, scheduler_floor, allowed),
-        sources=build_sources(foundation, scheduler_floor),
+        brokers=build_brokers(foundation, scheduler_floor),
     )
 
 
@@ -113,20 +113,20 @@ def callback_secret(foundation: Foundation) -> bytes:
     return load_or_create_secret(foundation.folder.path) if settings.callback_allow else b""
 
 
-def build_sources(foundation: Foundation, scheduler_floor: SchedulerFloor) -> Sources:
+def build_brokers(foundation: Foundation, scheduler_floor: SchedulerFloor) -> BrokerManager:
     """Build the connections to message brokers, which follow the definitions file."""
     calls, functions = scheduler_floor.stores.calls, scheduler_floor.targets["function"]
 
     def publish_to(source: BrokerDefinition) -> Publish:
         if source.function is None:
             return scheduler_floor.triggers.publish
-        return Direct(source.name, source.function, functions, calls, foundation.clock)
+        return DirectPublish(source.name, source.function, functions, calls, foundation.clock)
 
     clock, metrics, supervisor = foundation.clock, foundation.metrics, foundation.supervisor
-    sources = Sources(publish_to, foundation.folder.id, clock, metrics, supervisor)
-    scheduler_floor.registry.on_declared.append(lambda definitions: sources.declare(definitions.sources))
-    foundation.closing.push("brokers", sources.close)
-    return sources
+    brokers = BrokerManager(publish_to, foundation.folder.id, clock, metrics, supervisor)
+    scheduler_floor.registry.on_declared.append(lambda definitions: brokers.declare(definitions.sources))
+    foundation.closing.push("brokers", brokers.close)
+    return brokers
 
 
 def build_api_parts(
@@ -157,6 +157,6 @@ def build_api_parts(
         triggers=scheduler_floor.triggers,
         schedules=scheduler_floor.schedules,
         hooks=Hooks(scheduler_floor.triggers, foundation.clock),
-        sources=gateway_floor.sources,
+        brokers=gateway_floor.brokers,
         why_not_ready=why_not_ready,
     )

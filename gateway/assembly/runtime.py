@@ -146,7 +146,7 @@ class Runtime:
         """Accept nothing new, and wait until every call has ended: `drain_timeout` at most, or until `hurry`."""
         scheduler = self.scheduler_floor
         scheduler.dispatcher.draining = True
-        await self.gateway_floor.sources.close()
+        await self.gateway_floor.brokers.close()
         await self._stop_starting()
         await scheduler.schedules.stop()
         await scheduler.worker.stop()

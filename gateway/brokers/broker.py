@@ -1,4 +1,4 @@
-"""What a source needs of a message broker. Each kind is a module of its own, imported when one is declared."""
+"""A connection to a message broker. Each kind is a module of its own, imported when a definition names it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-PATIENCE = 10.0
-"""Seconds that a server gets to answer."""
-QUIET = 5.0
-"""Seconds that `Broker.take` waits for a first message."""
+ANSWER_SECONDS = 10.0
+"""Time that a server gets to answer: after that the connection is opened again."""
+QUIET_SECONDS = 5.0
+"""Time that `Broker.take` waits for a first message before it returns none."""
+
+
+class LostConnection(Exception):
+    """The server has gone, does not answer, or refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,44 +22,44 @@ class Message:
     """One message as its broker gave it."""
 
     id: str
-    """The same again when the message is delivered again."""
+    """The same for every delivery of one message."""
     data: bytes
     content_type: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Of CloudEvents, where the message carries them beside its data."""
+    """Attributes of a CloudEvent that the message carries beside its data."""
     subject: str | None = None
     time: str | None = None
-    """When it was published (RFC 3339)."""
+    """Time at which it was published (RFC 3339)."""
     fault: str | None = None
-    """Why there is no data in it that could be an event."""
+    """The reason why it has no data that could be an event, or None."""
     receipt: Any = None
-    """What the broker acknowledges it by."""
+    """Handle by which the broker acknowledges it."""
 
 
 class Broker(Protocol):
     """A connection to a queue, opened again after each failure. Every verb may raise what its library raises."""
 
     address: str
-    """Where the messages come from, as a URI without credentials."""
+    """Place of the queue, as a URI without credentials."""
 
     async def open(self) -> None:
         """Connect, and have the server know us. Messages that were not acknowledged before come again."""
 
     async def take(self, most: int) -> Sequence[Message]:
-        """The next messages, at most so many; none if there were none for a while. May be cancelled."""
+        """Return the next messages, at most so many, or none if none came for a while. It may be cancelled."""
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """They are kept: the server may forget them."""
+        """Tell the server that these are kept: it may forget them."""
 
     async def lag(self) -> int | None:
-        """How many messages the server has for us that we have not taken; None: it does not say."""
+        """Return how many messages the server has for us that we have not taken, or None if it does not say."""
 
     async def close(self) -> None:
         """Disconnect; harmless if nothing is open."""
 
 
 def without_credentials(url: str, path: str = "") -> str:
-    """A broker's URL without user, password and options, with `path` after its own."""
+    """Return a broker's URL without user, password and options, with `path` after its own."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""

@@ -1,4 +1,4 @@
-"""One source: takes messages, has their events kept, acknowledges them. And again, whatever breaks meanwhile."""
+"""Consumes the messages of one broker: takes them, has their events kept, acknowledges them, and starts again."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ log = logging.getLogger("hearth.sources")
 
 RETRY = Backoff(0.25, 30.0)
 """Pauses until a broker is connected to again, and until the store is offered the messages in hand again."""
-LAG_EVERY = 5.0
-STOP_PATIENCE = 10.0
-"""Seconds that what is in hand may take when the source is stopped."""
+LAG_SECONDS = 5.0
+"""Time between two questions how many messages wait on the server: each is a round trip."""
+STOP_SECONDS = 10.0
+"""Time that messages in hand get when the consumer stops. After that they come again from the server."""
 
-State = Literal["connecting", "connected", "paused", "stopped"]
-Outcome = Literal["started", "unmatched", "refused", "dropped"]
+ConsumerState = Literal["connecting", "connected", "paused", "stopped"]
+MessageOutcome = Literal["started", "unmatched", "refused", "dropped"]
 
 
-class Source:
-    """One a definition. `publish` returns when an event is on disk; a message is acknowledged after that.
+class Consumer:
+    """The consumer of one declared broker. A message is acknowledged when `publish` has its events on disk.
 
-    While the store fails, nothing more is taken, and what is in hand is offered to it again after pauses.
+    While the store fails, nothing more is taken. Messages in hand are offered to it again after pauses.
     """
 
     def __init__(
@@ -51,20 +52,20 @@ class Source:
         self._publish = publish
         self._clock = clock
         self._metrics = metrics
-        self.state: State = "connecting"
+        self.state: ConsumerState = "connecting"
         self.in_hand = 0
         self.lag: int | None = None
         self.counts: Counter[str] = Counter()
-        """Messages by what became of them."""
+        """Messages by their outcome."""
         self.last_at: float | None = None
-        """Wall time at which a message was dealt with last."""
+        """Wall time at which a message was handled last."""
         self.error: str | None = None
-        """What went wrong last."""
+        """The latest fault, also if it is over."""
         self.error_at: float | None = None
-        """Wall time of it."""
+        """Wall time of that fault."""
         self._lag_at = 0.0
         self._busy = False
-        """Between taking messages and acknowledging them, where a cancellation would have them run twice."""
+        """Set between taking and acknowledging messages, where a cancellation would have them run twice."""
         self._logged: str | None = None
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,13 +82,13 @@ class Source:
         self._task = supervisor.supervise(f"source:{self.name}", self._run)
 
     async def stop(self) -> None:
-        """Take nothing more, finish what is in hand, and disconnect."""
+        """Take nothing more, finish the messages in hand, and disconnect."""
         self._stopping.set()
         if self._task is None:
             return
         if not self._busy:
             self._task.cancel()
-        timer = self._clock.call_later(STOP_PATIENCE, self._task.cancel)
+        timer = self._clock.call_later(STOP_SECONDS, self._task.cancel)
         await asyncio.gather(self._task, return_exceptions=True)
         timer.cancel()
         self._enter("stopped")
@@ -95,7 +96,7 @@ class Source:
             with suppress(KeyError):
                 gauge.remove(self.name)
 
-    def count(self, outcome: Outcome) -> None:
+    def count(self, outcome: MessageOutcome) -> None:
         """Count a message."""
         self.counts[outcome] += 1
         self.last_at = self._clock.wall()
@@ -124,7 +125,7 @@ class Source:
             if not self._stopping.is_set():
                 await self._clock.sleep(retries.failed())
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ConsumerState) -> None:
         self.state = state
         self._metrics.source_connected.labels(self.name).set(state in ("connected", "paused"))
 
@@ -138,7 +139,7 @@ class Source:
     async def _look_at_lag(self) -> None:
         if self._clock.now() < self._lag_at:
             return
-        self._lag_at = self._clock.now() + LAG_EVERY
+        self._lag_at = self._clock.now() + LAG_SECONDS
         try:
             self.lag = await self.broker.lag()
         except Exception as error:  # we may not be allowed to ask; if the connection is lost, `take` tells
@@ -147,10 +148,10 @@ class Source:
         if self.lag is not None:
             self._metrics.source_lag.labels(self.name).set(self.lag)
 
-    # -- what is in hand ------------------------------------------------------------------------------------
+    # -- messages in hand ------------------------------------------------------------------------------------
 
     async def _hand_over(self, messages: Sequence[Message]) -> None:
-        """Have the events of messages kept, and acknowledge those of which all are."""
+        """Have the events of messages kept, and acknowledge each message with all its events kept."""
         waiting = list(messages)
         retries, at_once = Retries(RETRY), len(waiting)
         try:
@@ -168,7 +169,7 @@ class Source:
                     at_once = len(waiting)
                     continue
                 if self._stopping.is_set():
-                    return  # what is not acknowledged comes again
+                    return  # messages that are not acknowledged come again
                 waiting = [m for m, is_kept in zip(batch, kept, strict=True) if not is_kept] + waiting
                 # One of them is enough to find out whether the store works again.
                 at_once = 1
@@ -179,7 +180,7 @@ class Source:
             self._busy, self.in_hand = False, 0
 
     async def _keep(self, message: Message) -> bool:
-        """Whether a message may be acknowledged: what it starts is on disk, or it can never start anything."""
+        """Return whether a message may be acknowledged: its events are on disk, or it can never start anything."""
         try:
             events = events_of(message, self.definition, self.broker.address)
         except EventFault as fault:

@@ -1,4 +1,4 @@
-"""`function:` of a source: each event is a call of one function, whatever the triggers are."""
+"""Calls one function with each event of a broker (the key `function`), whatever the triggers are."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scheduler.triggers.cloud_events import binary_headers
 from scheduler.triggers.event import Event
 
 
-class Direct:
-    """A `Publish` that starts one target, with the event in binary mode."""
+class DirectPublish:
+    """A `Publish` that starts one function, with the event in binary mode."""
 
     def __init__(self, source: str, name: str, target: Target, store: CallStore, clock: Clock) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Every source of a gateway: what functions.yaml declares now, and what of it is connected."""
+"""Manages the brokers that functions.yaml declares: a consumer for each, started and stopped as the file changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from gateway.brokers.broker import Broker
-from gateway.brokers.consumer import Source
+from gateway.brokers.consumer import Consumer
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -14,9 +14,11 @@ from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic
 from scheduler.triggers.event import Publish
 
 
-class Sources:
-    """Starts and stops sources. `publish_to` says who is told of a source's events; `gateway_id`, the same after a
-    restart, is what brokers know us by."""
+class BrokerManager:
+    """Starts and stops the consumers of one gateway.
+
+    `publish_to` returns where a broker's events go. Brokers know us by `gateway_id`, which a restart keeps.
+    """
 
     def __init__(
         self,
@@ -35,17 +37,18 @@ class Sources:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
-        self.running: dict[str, Source] = {}
+        self.running: dict[str, Consumer] = {}
+        """Consumers by the name of their definition."""
 
     def declare(self, definitions: Mapping[str, BrokerDefinition]) -> None:
-        """Have these sources and no others. What has changed is stopped and started soon; no server is waited for."""
+        """Have a consumer for each of these and no others. Changes happen soon; no server is waited for."""
         self._declared = dict(definitions)
         task = self._supervisor.supervise("sources", self._apply)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Take nothing more, and finish what is in hand."""
+        """Take nothing more, and finish the messages in hand."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -56,26 +59,26 @@ class Sources:
         async with self._lock:
             wanted = {} if self._closed else self._declared
             changed = [
-                source for name, source in self.running.items() if wanted.get(name) != source.definition
+                consumer for name, consumer in self.running.items() if wanted.get(name) != consumer.definition
             ]
-            await asyncio.gather(*(source.stop() for source in changed))
-            for source in changed:
-                del self.running[source.name]
+            await asyncio.gather(*(consumer.stop() for consumer in changed))
+            for consumer in changed:
+                del self.running[consumer.name]
             for name, definition in wanted.items():
                 if name not in self.running:
                     self.running[name] = self._make(definition)
                     self.running[name].start(self._supervisor)
 
-    def _make(self, definition: BrokerDefinition) -> Source:
+    def _make(self, definition: BrokerDefinition) -> Consumer:
         def dropped() -> None:
-            source.count("dropped")
+            consumer.count("dropped")
 
         broker = self._broker(definition, dropped)
-        source = Source(definition, broker, self._publish_to(definition), self._clock, self._metrics)
-        return source
+        consumer = Consumer(definition, broker, self._publish_to(definition), self._clock, self._metrics)
+        return consumer
 
     def _broker(self, definition: BrokerDefinition, dropped: Callable[[], None]) -> Broker:
-        """The library of a kind is an extra, and takes memory: it is imported when the first source needs it."""
+        """Return a broker of this kind. Its library is an extra and takes memory, so it is imported only here."""
         match definition.broker:
             case RedisStream() as stream:
                 from gateway.brokers.redis import RedisBroker

@@ -1,4 +1,4 @@
-"""What event a message is: the CloudEvent that it holds, or one that is made of it."""
+"""Makes events of messages: the CloudEvent that a message holds, or one that is made of it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.triggers.cloud_events import EventFault, is_media_type, parse_http, parse_structured
 from scheduler.triggers.event import REQUIRED, Event
 
-LARGEST = 6 * 2**20
-"""Bytes of a message, as many as POST /events takes: one that could never be kept would stand in the way of all."""
+LARGEST_MESSAGE_BYTES = 6 * 2**20
+"""Limit of a message, as of POST /events: one that can never be kept would hold up all behind it."""
 
 
 def events_of(message: Message, definition: BrokerDefinition, address: str) -> list[Event]:
-    """The events of a message: several where it is a batch. Raises `EventFault` for one that says that it is a
-    CloudEvent and is none, for one without data, and for one that is too large."""
+    """Return the events of a message, several if it is a batch.
+
+    Raises `EventFault` for a message that claims to be a CloudEvent and is not, that has no data, or is too large.
+    """
     if message.fault is not None:
         raise EventFault(message.fault)
-    if len(message.data) > LARGEST:
-        raise EventFault(f"has {len(message.data)} bytes, more than {LARGEST}")
+    if len(message.data) > LARGEST_MESSAGE_BYTES:
+        raise EventFault(f"has {len(message.data)} bytes, more than {LARGEST_MESSAGE_BYTES}")
     if message.content_type is None and _is_structured(message.data):
         return [parse_structured(message.data)]
     headers = [
         (f"ce-{name.lower()}".encode(), quote(value).encode()) for name, value in message.attributes.items()
     ]
-    # What is no media type, like `json`, is left out: the message does not say that it is a CloudEvent.
+    # A content type that is no media type, like `json`, is left out: the message does not claim to be a CloudEvent.
     if message.content_type is not None and (message.attributes or is_media_type(message.content_type)):
         headers.append((b"content-type", message.content_type.encode()))
         if message.content_type.lower().startswith("application/cloudevents"):
-            return parse_http(headers, message.data)  # what it lacks is not made up
+            return parse_http(headers, message.data)  # attributes that it lacks are not made up
     defaults = {
         "specversion": "1.0",
         "id": message.id,
@@ -46,7 +48,7 @@ def events_of(message: Message, definition: BrokerDefinition, address: str) -> l
 
 
 def _is_structured(data: bytes) -> bool:
-    """Whether it is the JSON of a CloudEvent, though nobody says so."""
+    """Return whether data is the JSON of a CloudEvent, though no content type says so."""
     if not data.lstrip().startswith(b"{") or b'"specversion"' not in data:
         return False
     try:

@@ -1,4 +1,4 @@
-"""MQTT 5: a source subscribes with QoS 1 in a session that the server keeps. The client has a thread of its own."""
+"""MQTT 5: subscribes with QoS 1 in a session that the server keeps. The client has a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -17,27 +17,22 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import ANSWER_SECONDS, QUIET_SECONDS, LostConnection, Message, without_credentials
 from pool.clock import Clock, wake
 from scheduler.definitions.brokers import MqttTopic, split_url
 
-KEEP_ALIVE = 20
-"""Seconds without a packet until the server is asked whether it is still there."""
-FAREWELL = 2.0
-"""Seconds that the server gets, when we leave, to read what we acknowledged."""
+KEEP_ALIVE_SECONDS = 20
+"""Time without a packet until the server is asked whether it is still there."""
+FAREWELL_SECONDS = 2.0
+"""Time that the server gets to read our last acknowledgements when we leave."""
 NO_TOPIC = "hearth/none"
 """A topic that we never subscribed to. We unsubscribe from it, because we need the answer."""
-UNPROMISED = 1000
+MOST_UNPROMISED = 1000
 """Messages of QoS 0 that may wait: the server does not hold them back, and nobody has promised them."""
 
 
-class LostConnection(Exception):
-    """The server has gone, does not answer, or refuses."""
-
-
 class MqttBroker:
-    """One subscription; the verbs are those of `Broker`. The server gives again what was not acknowledged when we
-    connect again."""
+    """A `Broker` with one subscription. Messages that were not acknowledged come again when we connect again."""
 
     def __init__(
         self, definition: MqttTopic, client_id: str, in_hand: int, clock: Clock, on_drop: Callable[[], None]
@@ -57,7 +52,7 @@ class MqttBroker:
         self._answer: asyncio.Future[None] | None = None
         """Done when the server has read them; None if nobody waits for it."""
         self._ids: dict[int, tuple[bytes, str]] = {}
-        """Messages that are not acknowledged: the server's number to the message's digest and the id from us."""
+        """Messages that are not acknowledged, by the server's number: the message's digest, and its id from us."""
         self._on_drop = on_drop
         self.address = without_credentials(self._url)
 
@@ -66,7 +61,35 @@ class MqttBroker:
         self._lost = None
         self._unread = False
         parts = split_url(self._url, self._definition.SCHEMES)
-        client = self._client = Client(
+        secure = parts.scheme == "mqtts"
+        client = self._client = self._new_client(parts, secure)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._have_told(client, answered)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = int(self._definition.session)
+        properties.ReceiveMaximum = self._in_hand
+        await asyncio.to_thread(
+            client.connect,
+            str(parts.hostname),
+            parts.port or (8883 if secure else 1883),
+            KEEP_ALIVE_SECONDS,
+            clean_start=False,
+            properties=properties,
+        )
+        client.loop_start()
+        timer = self._clock.call_later(
+            ANSWER_SECONDS, self._disconnected, client, "no answer in time", answered
+        )
+        try:
+            await answered
+        finally:
+            timer.cancel()
+        if self._lost is not None:
+            raise LostConnection(self._lost)
+
+    def _new_client(self, parts: SplitResult, secure: bool) -> Client:
+        """Return a client that is not connected yet, with the credentials of the URL."""
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -75,11 +98,13 @@ class MqttBroker:
         )
         if parts.username is not None:
             client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
-        secure = parts.scheme == "mqtts"
         if secure:
             client.tls_set_context(ssl.create_default_context())
+        return client
+
+    def _have_told(self, client: Client, answered: asyncio.Future[None]) -> None:
+        """Have the client's thread tell the event loop what happens. `answered` is done when we are subscribed."""
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[None] = loop.create_future()
 
         def told(callback: Callable[..., None], *args: Any) -> None:
             loop.call_soon_threadsafe(callback, *args)
@@ -106,27 +131,8 @@ class MqttBroker:
         client.on_unsubscribe = on_unsubscribe
         client.on_message = on_message
         client.on_disconnect = on_disconnect
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = int(self._definition.session)
-        properties.ReceiveMaximum = self._in_hand
-        await asyncio.to_thread(
-            client.connect,
-            str(parts.hostname),
-            parts.port or (8883 if secure else 1883),
-            KEEP_ALIVE,
-            clean_start=False,
-            properties=properties,
-        )
-        client.loop_start()
-        timer = self._clock.call_later(PATIENCE, self._disconnected, client, "no answer in time", answered)
-        try:
-            await answered
-        finally:
-            timer.cancel()
-        if self._lost is not None:
-            raise LostConnection(self._lost)
 
-    # -- what the client's thread tells ---------------------------------------------------------------------
+    # -- told by the client's thread ---------------------------------------------------------------------
 
     def _connected(self, resumed: bool, refused: bool, reason: str, answered: asyncio.Future[None]) -> None:
         if refused or self._client is None:
@@ -163,7 +169,7 @@ class MqttBroker:
     def _take_in(self, client: Client, message: MQTTMessage) -> None:
         if client is not self._client:
             return
-        if message.qos == 0 and len(self._arrived) >= UNPROMISED:
+        if message.qos == 0 and len(self._arrived) >= MOST_UNPROMISED:
             self._on_drop()
             return
         self._arrived.append(message_of(message, self._id_of(message)))
@@ -186,12 +192,12 @@ class MqttBroker:
             known = self._ids[message.mid] = (digest, uuid.uuid4().hex)
         return known[1]
 
-    # -- what the source asks for ---------------------------------------------------------------------------
+    # -- asked for by the consumer ---------------------------------------------------------------------------
 
     async def take(self, most: int) -> Sequence[Message]:
         if not self._arrived and self._lost is None:
             self._news = asyncio.get_running_loop().create_future()
-            timer = self._clock.call_later(QUIET, self._tell)
+            timer = self._clock.call_later(QUIET_SECONDS, self._tell)
             try:
                 await self._news
             finally:
@@ -224,10 +230,12 @@ class MqttBroker:
             await asyncio.to_thread(client.loop_stop)
 
     async def _be_read(self, client: Client) -> None:
-        """Return when the server has read all acknowledgements: it answers in order. One that is just sending would
-        find out that we have gone before it reads what we said last, and give all that again."""
+        """Return when the server has read all acknowledgements: it answers in order.
+
+        A server that is just sending would else notice first that we have gone, and give those messages again.
+        """
         self._answer = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(FAREWELL, self._answered)
+        timer = self._clock.call_later(FAREWELL_SECONDS, self._answered)
         try:
             client.unsubscribe(NO_TOPIC)
             await self._answer
@@ -237,15 +245,17 @@ class MqttBroker:
 
 
 def message_of(message: MQTTMessage, id: str) -> Message:
-    """A message with its topic as the subject. User properties are attributes of a CloudEvent if they say so (the
-    protocol binding for MQTT)."""
+    """Return a message with its topic as the subject.
+
+    User properties are attributes of a CloudEvent if one of them is `specversion` (the protocol binding for MQTT).
+    """
     properties = message.properties
     pairs: list[tuple[str, str]] = getattr(properties, "UserProperty", [])
     return Message(
         id=id,
         data=bytes(message.payload),
         content_type=getattr(properties, "ContentType", None),
-        # Others have properties of their own beside those; what cannot be the name of an attribute is such a one.
+        # Publishers add properties of their own. One that cannot name an attribute is left out.
         attributes={name: value for name, value in pairs if name.isascii() and name.isalnum()}
         if any(name == "specversion" for name, _ in pairs)
         else {},

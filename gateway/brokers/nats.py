@@ -1,4 +1,4 @@
-"""NATS JetStream: a source pulls as a durable consumer of a stream."""
+"""NATS JetStream: pulls messages as a durable consumer of a stream."""
 
 from __future__ import annotations
 
@@ -15,21 +15,16 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import ANSWER_SECONDS, QUIET_SECONDS, LostConnection, Message, without_credentials
 from pool.clock import Clock
 from scheduler.definitions.brokers import JetStream
 
-PREFIX = "ce-"
-"""Of headers that are attributes of a CloudEvent (its protocol binding for NATS)."""
-
-
-class LostConnection(Exception):
-    """The server has gone, or does not answer."""
+ATTRIBUTE_PREFIX = "ce-"
+"""Begins the names of headers that are attributes of a CloudEvent (its protocol binding for NATS)."""
 
 
 class NatsBroker:
-    """One stream; the verbs are those of `Broker`. The server gives again what is not acknowledged within the
-    consumer's `ack_wait`."""
+    """A `Broker` that pulls one stream. Messages that are not acknowledged within `ack_wait` come again."""
 
     def __init__(self, definition: JetStream, in_hand: int, clock: Clock) -> None:
         self._clock = clock
@@ -47,22 +42,22 @@ class NatsBroker:
         self._lost, self._why = asyncio.get_running_loop().create_future(), ""
         self._client = Client()
         try:
-            async with self._clock.timeout(PATIENCE):
+            async with self._clock.timeout(ANSWER_SECONDS):
                 await self._client.connect(
                     self._url,
                     name="hearth",
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
-                    connect_timeout=int(PATIENCE) // 2,
-                    ping_interval=int(PATIENCE),
+                    connect_timeout=int(ANSWER_SECONDS) // 2,
+                    ping_interval=int(ANSWER_SECONDS),
                     max_outstanding_pings=1,
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
                 )
         except nats.errors.NoServersError:
             raise LostConnection(self._why or "no server answers") from None
-        self._stream = self._client.jetstream(timeout=PATIENCE)
+        self._stream = self._client.jetstream(timeout=ANSWER_SECONDS)
         consumer = await self._consumer(self._stream)
         policy = consumer.config.ack_policy
         if consumer.config.deliver_subject or policy != AckPolicy.EXPLICIT:
@@ -75,7 +70,7 @@ class NatsBroker:
         )
 
     async def _consumer(self, stream: JetStreamContext) -> ConsumerInfo:
-        """The durable consumer; made if it is not there. What somebody else has set it up with stays."""
+        """Return the durable consumer, and make it if it is not there. The settings of an existing one stay."""
         definition = self._definition
         with suppress(NotFoundError):
             known: ConsumerInfo = await stream.consumer_info(definition.stream, definition.durable)
@@ -104,7 +99,7 @@ class NatsBroker:
 
     async def take(self, most: int) -> Sequence[Message]:
         assert self._subscription is not None and self._lost is not None
-        fetching = asyncio.ensure_future(self._subscription.fetch(most, QUIET))
+        fetching = asyncio.ensure_future(self._subscription.fetch(most, QUIET_SECONDS))
         try:
             await asyncio.wait((fetching, self._lost), return_when=asyncio.FIRST_COMPLETED)
             if self._lost.done():
@@ -117,7 +112,7 @@ class NatsBroker:
             await asyncio.gather(fetching, return_exceptions=True)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        await asyncio.gather(*(message.receipt.ack_sync(PATIENCE) for message in messages))
+        await asyncio.gather(*(message.receipt.ack_sync(ANSWER_SECONDS) for message in messages))
 
     async def lag(self) -> int | None:
         assert self._stream is not None
@@ -132,7 +127,7 @@ class NatsBroker:
 
 
 def message_of(message: Msg) -> Message:
-    """A message of a stream. Sequence numbers begin anew with a stream that is made anew, times do not."""
+    """Return a message of a stream. Its id has the time: sequence numbers begin anew with a new stream."""
     metadata = message.metadata
     time = metadata.timestamp.astimezone(UTC)
     headers = {name.lower(): value for name, value in (message.headers or {}).items()}
@@ -141,7 +136,9 @@ def message_of(message: Msg) -> Message:
         data=message.data,
         content_type=headers.get("content-type"),
         attributes={
-            name.removeprefix(PREFIX): value for name, value in headers.items() if name.startswith(PREFIX)
+            name.removeprefix(ATTRIBUTE_PREFIX): value
+            for name, value in headers.items()
+            if name.startswith(ATTRIBUTE_PREFIX)
         },
         subject=message.subject,
         time=time.isoformat(timespec="milliseconds"),

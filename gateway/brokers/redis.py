@@ -1,4 +1,4 @@
-"""Redis Streams: a source is a consumer of a group, named after the gateway."""
+"""Redis Streams: reads as a consumer of a group, named after the gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
-from gateway.brokers.broker import PATIENCE, QUIET, Message, without_credentials
+from gateway.brokers.broker import ANSWER_SECONDS, QUIET_SECONDS, Message, without_credentials
 from pool.clock import Clock
 from scheduler.definitions.brokers import RedisStream
 
@@ -23,8 +23,10 @@ START = "0-0"
 
 
 class RedisBroker:
-    """One stream; the verbs are those of `Broker`. First comes what we were given before and did not acknowledge,
-    then what dead consumers did not, then what is new."""
+    """A `Broker` that reads one stream.
+
+    Entries that we were given before and did not acknowledge come first, then those of dead consumers, then new ones.
+    """
 
     def __init__(self, definition: RedisStream, consumer: str, clock: Clock) -> None:
         self._definition = definition
@@ -33,7 +35,7 @@ class RedisBroker:
         self._clock = clock
         self._client: Redis | None = None
         self._own: str | None = START
-        """After which entry we look for what we were given before; None: there is no more."""
+        """The entry after which we look for entries that we were given before, or None if there are no more."""
         self._claim_from = START
         self._claim_at = 0.0
         self.address = without_credentials(self._url, definition.stream)
@@ -46,8 +48,8 @@ class RedisBroker:
     async def open(self) -> None:
         self._client = Redis.from_url(
             self._url,
-            socket_connect_timeout=PATIENCE,
-            socket_timeout=QUIET + PATIENCE,
+            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=QUIET_SECONDS + ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 0),
             client_name="hearth",
         )
@@ -70,8 +72,10 @@ class RedisBroker:
             self._own = None
         if self._clock.now() >= self._claim_at and (entries := await self._claim(most)):
             return await self._messages(entries)
-        quiet = min(QUIET, self._claim_at - self._clock.now())
-        return await self._messages(await self._read(NEW, most, max(1, int(quiet * 1000))))  # 0 is for ever
+        quiet = min(QUIET_SECONDS, self._claim_at - self._clock.now())
+        return await self._messages(
+            await self._read(NEW, most, max(1, int(quiet * 1000)))
+        )  # 0 would wait without end
 
     async def _read(self, after: str, most: int, block: int | None = None) -> list[Entry]:
         definition = self._definition
@@ -85,7 +89,7 @@ class RedisBroker:
         return answer[0][1] if answer else []
 
     async def _claim(self, most: int) -> list[Entry]:
-        """What other consumers hold for too long: they are likely dead."""
+        """Return entries that other consumers have held for too long: those are likely dead."""
         definition = self._definition
         cursor, entries, *_ = await self._redis.xautoclaim(
             definition.stream,
@@ -122,7 +126,7 @@ class RedisBroker:
 
 
 def message_of(id: bytes, fields: dict[bytes, bytes], field: str | None) -> Message:
-    """An entry of a stream. Its id begins with the milliseconds at which it was added."""
+    """Return the message of an entry, whose id begins with the milliseconds at which it was added."""
     name = id.decode()
     milliseconds = int(name.partition("-")[0])
     time = None
@@ -137,7 +141,7 @@ def message_of(id: bytes, fields: dict[bytes, bytes], field: str | None) -> Mess
 
 
 def _as_object(fields: dict[bytes, bytes]) -> dict[str, str]:
-    """Fields as text; one that is no text is `NAME_base64`."""
+    """Return fields as text. One that is not text is named `NAME_base64`."""
     shown: dict[str, str] = {}
     for key, value in fields.items():
         name = key.decode(errors="backslashreplace")

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from gateway.brokers import mqtt as mqtt_source
 from gateway.brokers import nats as nats_source
-from gateway.brokers.broker import PATIENCE, Broker, Message
+from gateway.brokers.broker import ANSWER_SECONDS, Broker, Message
 from gateway.brokers.mqtt import MqttBroker
 from gateway.brokers.nats import NatsBroker
 from gateway.brokers.redis import RedisBroker
@@ -320,14 +320,14 @@ async def test_mqtt_gives_nothing_again_that_was_acknowledged_just_before_leavin
 async def test_mqtt_is_left_in_time_where_the_server_does_not_answer(
     mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt_source, "FAREWELL", 0.1)
+    monkeypatch.setattr(mqtt_source, "FAREWELL_SECONDS", 0.1)
     broker = mqtt_broker(mosquitto)
     await broker.open()
     await published(mosquitto, b"1")
     messages = await taken(broker, 1)
     mosquitto.freeze()
     await broker.acknowledge(messages)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(ANSWER_SECONDS):
         await broker.close()
 
 

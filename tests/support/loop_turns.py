@@ -257,7 +257,7 @@ class Crowded:
         await self._keep_ended_calls()
         self._print(INSTANCES // 100)
         stream = RedisStream(url="redis://127.0.0.1:1", stream="orders")
-        self.runtime.gateway_floor.sources.declare(
+        self.runtime.gateway_floor.brokers.declare(
             {
                 f"s{n}": BrokerDefinition.model_validate({"name": f"s{n}", "broker": stream})
                 for n in range(SOURCES)
@@ -363,7 +363,7 @@ class Crowded:
 
     async def close(self) -> None:
         gc.unfreeze()
-        await self.runtime.gateway_floor.sources.close()
+        await self.runtime.gateway_floor.brokers.close()
         await self.runtime.scheduler_floor.stores.calls.close()
         self.data.close()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from gateway.api.brokers.views import SourceView, source_view
-from gateway.api.dependencies import SourcesPart
+from gateway.api.dependencies import BrokersPart
 from gateway.api.openapi import problem_responses
 from gateway.http.pieces import list_response
 from gateway.http.problems import Problem
@@ -18,15 +18,15 @@ router = APIRouter(tags=["triggers"])
 
 
 @router.get("/sources", summary="List the sources", response_model=list[SourceView])
-async def list_sources(sources: SourcesPart) -> Response:
+async def list_sources(brokers: BrokersPart) -> Response:
     """The queues of functions.yaml whose messages are events: whether they are connected, and what came."""
-    return await list_response(sources.running.values(), source_view)
+    return await list_response(brokers.running.values(), source_view)
 
 
 @router.get("/sources/{name}", summary="Show a source", responses=problem_responses("not-found"))
-async def show_source(name: BrokerName, sources: SourcesPart) -> SourceView:
+async def show_source(name: BrokerName, brokers: BrokersPart) -> SourceView:
     """One queue."""
-    source = sources.running.get(name)
-    if source is None:
+    consumer = brokers.running.get(name)
+    if consumer is None:
         raise Problem("not-found", f"there is no source {name!r}; GET /sources lists them")
-    return source_view(source)
+    return source_view(consumer)

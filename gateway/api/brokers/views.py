@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from gateway.api.views import moment
-from gateway.brokers.consumer import Source, State
+from gateway.brokers.consumer import Consumer, ConsumerState
 
 
 class SourceView(BaseModel):
@@ -21,7 +21,7 @@ class SourceView(BaseModel):
         examples=["redis://127.0.0.1:6379/0/orders"],
     )
     function: str | None = Field(description="What is called with each event; null: the triggers are asked")
-    state: State = Field(
+    state: ConsumerState = Field(
         description="`paused`: the store does not take what is in hand, and nothing more is taken"
     )
     in_hand: int = Field(description="Messages that are taken and not yet acknowledged")
@@ -37,19 +37,19 @@ class SourceView(BaseModel):
     error_at: datetime | None
 
 
-def source_view(source: Source) -> SourceView:
+def source_view(consumer: Consumer) -> SourceView:
     """Return a queue as the API shows it."""
-    definition = source.definition
+    definition = consumer.definition
     return SourceView(
-        name=source.name,
+        name=consumer.name,
         kind=definition.kind,  # type: ignore[arg-type]
-        address=source.broker.address,
+        address=consumer.broker.address,
         function=definition.function,
-        state=source.state,
-        in_hand=source.in_hand,
-        lag=source.lag,
-        counts=dict(source.counts),
-        last=None if source.last_at is None else moment(source.last_at),
-        error=source.error,
-        error_at=None if source.error_at is None else moment(source.error_at),
+        state=consumer.state,
+        in_hand=consumer.in_hand,
+        lag=consumer.lag,
+        counts=dict(consumer.counts),
+        last=None if consumer.last_at is None else moment(consumer.last_at),
+        error=consumer.error,
+        error_at=None if consumer.error_at is None else moment(consumer.error_at),
     )

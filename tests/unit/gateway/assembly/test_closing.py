@@ -13,7 +13,7 @@ import pytest
 from gateway.assembly.closing import Closing
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
-from gateway.brokers.manager import Sources
+from gateway.brokers.manager import BrokerManager
 from gateway.callbacks.deliverer import Deliverer
 from gateway.callbacks.sender import Sender
 from pool.clock import LoopClock
@@ -36,7 +36,7 @@ from scheduler.workflows.runs import WorkflowRuns
 PARTS: list[tuple[type, str, str]] = [
     (Dispatcher, "close", "dispatcher"),
     (Runtime, "_stop_starting", "start of durable work"),
-    (Sources, "close", "brokers"),
+    (BrokerManager, "close", "brokers"),
     (Deliverer, "close", "deliverer of callbacks"),
     (Sender, "close", "sender of callbacks"),
     (Schedules, "stop", "schedules"),

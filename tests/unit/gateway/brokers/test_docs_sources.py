@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.api.brokers.views import SourceView
-from gateway.brokers.consumer import Outcome, State
+from gateway.brokers.consumer import ConsumerState, MessageOutcome
 from scheduler.definitions.brokers import BrokerKeys, JetStream, MessageHandling, MqttTopic, RedisStream
 from scheduler.definitions.file import load
 
@@ -62,8 +62,8 @@ def test_each_key_is_documented_with_its_default(first: str, model: BaseModel, k
 
 
 def test_outcomes_and_states_are_those_that_there_are() -> None:
-    assert set(table("outcome")) == set(get_args(Outcome))
-    assert set(table("state")) == set(get_args(State))
+    assert set(table("outcome")) == set(get_args(MessageOutcome))
+    assert set(table("state")) == set(get_args(ConsumerState))
 
 
 def test_the_examples_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

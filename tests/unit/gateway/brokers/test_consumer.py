@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.brokers.broker import Message, without_credentials
-from gateway.brokers.consumer import LAG_EVERY, RETRY, STOP_PATIENCE, Source
+from gateway.brokers.consumer import LAG_SECONDS, RETRY, STOP_SECONDS, Consumer
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -102,7 +102,7 @@ class World:
         definition = BrokerDefinition(
             name="orders", broker=RedisStream(url="redis://h", stream="orders"), in_hand=in_hand
         )
-        self.source = Source(definition, self.queue, self.kept, self.clock, self.metrics)
+        self.source = Consumer(definition, self.queue, self.kept, self.clock, self.metrics)
 
     async def run(self, seconds: float = 0.0) -> None:
         await self.clock.advance(seconds)
@@ -215,7 +215,7 @@ async def test_the_lag_is_asked_for_now_and_then(world: World) -> None:
     await world.run()
     assert world.source.lag == 0
     world.kept.open.clear()
-    await world.run(LAG_EVERY)
+    await world.run(LAG_SECONDS)
     world.queue.send(*"23456789")
     await world.run()
     world.kept.open.set()
@@ -249,7 +249,7 @@ async def test_a_store_that_hangs_does_not_hold_the_stop_up_for_ever(world: Worl
     await world.run()
     before = world.clock.now()
     await world.clock.run(world.source.stop())
-    assert world.clock.now() - before == STOP_PATIENCE
+    assert world.clock.now() - before == STOP_SECONDS
     assert world.queue.acknowledged == [] and not world.queue.is_open
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.api.brokers.views import source_view
-from gateway.brokers.direct import Direct
-from gateway.brokers.manager import Sources
+from gateway.brokers.direct import DirectPublish
+from gateway.brokers.manager import BrokerManager
 from pool.clock import LoopClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -36,12 +36,12 @@ def definition(name: str, **keys: object) -> BrokerDefinition:
 
 
 @pytest.fixture
-async def sources() -> AsyncIterator[Sources]:
+async def sources() -> AsyncIterator[BrokerManager]:
     async def publish(_: Event) -> int:
         raise AssertionError("there are no messages")
 
     clock, metrics = LoopClock(), Metrics()
-    made = Sources(lambda _: publish, "0" * 32, clock, metrics, Supervisor(clock, metrics))
+    made = BrokerManager(lambda _: publish, "0" * 32, clock, metrics, Supervisor(clock, metrics))
     yield made
     await made.close()
     assert made.running == {}
@@ -53,7 +53,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_server_that_is_away_is_no_fault_but_shown(sources: Sources) -> None:
+async def test_a_server_that_is_away_is_no_fault_but_shown(sources: BrokerManager) -> None:
     sources.declare({name: definition(name) for name in ("redis", "nats", "mqtt")})
     await until(lambda: len([s for s in sources.running.values() if s.error]) == 3)
     shown = [source_view(source) for source in sources.running.values()]
@@ -67,7 +67,7 @@ async def test_a_server_that_is_away_is_no_fault_but_shown(sources: Sources) -> 
     assert "secret" not in str(shown)
 
 
-async def test_only_what_has_changed_is_made_anew(sources: Sources) -> None:
+async def test_only_what_has_changed_is_made_anew(sources: BrokerManager) -> None:
     running = sources.running
     sources.declare({name: definition(name) for name in ("redis", "nats", "mqtt")})
     await until(lambda: len(running) == 3)
@@ -78,7 +78,7 @@ async def test_only_what_has_changed_is_made_anew(sources: Sources) -> None:
     assert (before["nats"].state, before["mqtt"].state) == ("stopped", "stopped")
 
 
-async def test_what_is_declared_after_the_end_is_not_started(sources: Sources) -> None:
+async def test_what_is_declared_after_the_end_is_not_started(sources: BrokerManager) -> None:
     await sources.close()
     sources.declare({"redis": definition("redis")})
     await sources.close()
@@ -103,7 +103,7 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
     store = SqliteCallStore(Writer(tmp_path / "calls.db"), 2**20)
     notified: list[None] = []
     target = FunctionTarget(lambda: ["f"], lambda: notified.append(None), store)
-    publish = Direct("orders", "f", target, store, LoopClock())
+    publish = DirectPublish("orders", "f", target, store, LoopClock())
     try:
         assert [await publish(event("1")), await publish(event("1")), await publish(event("2"))] == [1, 1, 1]
         calls = (await store.page(Query())).records
