@@ -34,6 +34,7 @@ class Lease:
         "invocation",
         "kind",
         "seconds",
+        "silent",
         "since",
         "workload",
     )
@@ -50,6 +51,8 @@ class Lease:
         """How long it was held; known when it has ended."""
         self.exec_seconds: float | None = None
         """How long the call ran in the instance, as the instance says; None if it does not say."""
+        self.silent = False
+        """True if the instance says that no output of it waits to be read."""
         self.kind = start_kind(instance, arrived)
         self.connection: Connection | None = None
         self.held: Connection | None = None
@@ -85,7 +88,8 @@ class Lease:
         self.seconds = now - self.since
         link = self.instance.link
         if link is not None:
-            link.drain_log()
+            if not self.silent:
+                link.drain_log()
             taken = self.connection or self.held
             if taken is not None:
                 link.give(taken)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pool.host.uids import Uids
 from pool.instance import Instance
 from pool.observe.metrics import Metrics, label_of
-from pool.states import LEAVING, PENDING, SERVING, Reason, State, check
+from pool.states import LEAVING, PENDING, SERVING_STEPS, Reason, State, check
 from pool.workload import Workload
 
 GENERIC = "(prewarm)"
@@ -56,14 +56,14 @@ class Ledger:
 
     def enter(self, instance: Instance, state: State, now: float) -> None:
         """Move an instance to another state. Raises `IllegalTransition`, and then nothing has changed."""
-        check(instance.state, state)
-        if state in SERVING and instance.state in SERVING:  # at every call: but for the tally no sum changes
-            assert instance.workload is not None
-            tally = self._tally[instance.workload.function]
-            tally[instance.state] -= 1
+        before = instance.state
+        if (before, state) in SERVING_STEPS:
+            tally = self._tally[instance.workload.function]  # type: ignore[union-attr]  # whoever serves has one
+            tally[before] -= 1
             tally[state] += 1
             instance.state, instance.state_since = state, now
             return
+        check(before, state)
         self._count(instance, -1)
         instance.state = state
         instance.state_since = now

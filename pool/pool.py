@@ -24,7 +24,7 @@ from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.observe.logs import InstanceLog, LogStore
 from pool.observe.metrics import Metrics
-from pool.states import LIVE, PENDING, UNUSED, Reason, State
+from pool.states import GOING, LIVE, PENDING, UNUSED, Reason, State
 from pool.workload import Workload
 
 log = logging.getLogger("hearth.pool")
@@ -246,9 +246,9 @@ class Pool:
         instance.in_use -= 1
         instance.served += used
         instance.last_used = now
-        if instance.state in (State.STOPPING, State.GONE):
+        if instance.state in GOING:
             return
-        if used and fatal is None:
+        if lease.workload.wears_out and used and fatal is None:
             fatal = worn_out(lease.workload, instance.served)
         if instance.in_use == 0:
             self._current[instance.id] = None

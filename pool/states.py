@@ -57,6 +57,10 @@ LIVE = UNUSED | {S.BUSY}
 """Serves, or could."""
 SERVING = LIVE | {S.DRAINING}
 """Serves, could, or has something to finish."""
+SERVING_STEPS = frozenset((before, after) for before in SERVING for after in TRANSITIONS[before] & SERVING)
+"""Transitions of every call. They change no sum but how many instances are in which state."""
+GOING = frozenset({S.STOPPING, S.GONE})
+"""Its removal has begun."""
 LEAVING = frozenset({S.DRAINING, S.STOPPING, S.GONE})
 """Serves no further call; its memory comes back."""
 

@@ -92,6 +92,9 @@ class Workload:
     """Command only."""
     single_use: bool = field(init=False)
     """Whether an instance serves one invocation and is then destroyed."""
+    wears_out: bool = field(init=False)
+    """True if the number of calls that an instance has served can end it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "single_use", not self.reuse or self.contract.single_use)
+        object.__setattr__(self, "wears_out", self.single_use or self.max_invocations is not None)

@@ -206,18 +206,20 @@ class FastPathProtocol(ClientProtocol):
 
     def _call(self, head: Head, body: bytes) -> bool:
         """Begin a call. Return whether it could; if not, it has to go the long way from the start."""
-        self.timer.stop()  # what it was set for is over: a body that was awaited, or a request
         fast = self.fast
-        route = fast.dispatcher.routes.get(head.function)
+        dispatcher = fast.dispatcher
+        route = dispatcher.routes.get(head.function)
         if route is None:
+            self.timer.stop()  # what it was set for is over: a body that was awaited, or a request
             return False
         revision = route.only or route.draw()
         if (
-            fast.dispatcher.draining
+            dispatcher.draining
             or not revision.workload.contract.fast_path
             or len(body) > revision.limits.max_body
             or head.closed is not fast.access.closed
         ):
+            self.timer.stop()
             return False
         call = FastCall(self, head, revision, body, fast.clock.now())
         self.cycle = self._fast_call = call

@@ -181,14 +181,15 @@ class FastCall(Invocation):
         """Whether it was answered, handed over or left by its client."""
 
     def begin(self) -> None:
-        """Take a slot that is free, or wait for one, if it is admitted at all."""
+        """Take a slot that is free, or wait for one, if the call is admitted at all."""
         fast, head = self._client.fast, self._head
-        admission = fast.access.admit_call(head.credentials.copy(), head.scope["raw_path"])
-        if isinstance(admission, Problem):
-            self._over = True
-            self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
-            return
-        self._admission = admission
+        if head.closed:  # as the gateway is; where it is open, everybody is admitted
+            admission = fast.access.admit_call(head.credentials.copy(), head.scope["raw_path"])
+            if isinstance(admission, Problem):
+                self._over = True
+                self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
+                return
+            self._admission = admission
         self.take_slot()
 
     def take_slot(self) -> None:
@@ -200,6 +201,7 @@ class FastCall(Invocation):
         if lease is not None:
             self._settle(lease, None)
             return
+        self._client.timer.stop()  # whatever it was set for is over
         self._queued, settle = 0, self._settle
         if not self._client.background and (size := len(self._body) + self._head.held) > SMALL_REQUEST:
             if not fast.bodies.take(self._admission.caller, size, in_turn=False):
@@ -234,8 +236,8 @@ class FastCall(Invocation):
             return
         self._lease = lease
         self.note_lease(lease)
-        connection = lease.connection
-        if not isinstance(connection, HttpConnection):
+        connection: HttpConnection | None = lease.connection  # type: ignore[assignment]  # by `Contract.fast_path`
+        if connection is None:
             self._hand_over()  # it has to be opened, or the instance is being thawed over the engine
             return
         client = self._client
@@ -260,10 +262,8 @@ class FastCall(Invocation):
 
     def _answered(self, fault: Exception | None) -> None:
         """The head of the answer is here, or will never be."""
-        lease = self._lease
-        assert lease is not None
-        connection = lease.connection
-        assert isinstance(connection, HttpConnection)
+        lease: Lease = self._lease  # type: ignore[assignment]  # it was sent over its connection
+        connection: HttpConnection = lease.connection  # type: ignore[assignment]
         if self._answer is not None:  # handed over before
             if fault is not None and not self._answer.done():
                 self._answer.set_exception(fault)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 
+from gateway.invoke.ids import new_id
 from pool.lease import Lease
 from pool.transport.message import Answer
 from scheduler.dispatch.function import Revision
@@ -24,7 +24,7 @@ class Invocation:
     """Its function is a job's own: such calls go the long way only."""
 
     def __init__(self, arrived: float, name: str = "", id: str = "") -> None:
-        self.id = id or os.urandom(16).hex()
+        self.id = id or new_id()
         self.name = name
         """The function's; empty until it is known that there is such a function."""
         self.arrived = arrived

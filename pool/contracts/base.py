@@ -103,7 +103,7 @@ class Contract(ABC):
         return
 
     def note_answer(self, lease: Lease, answer: Answer) -> None:
-        """Note on the lease what an answer says of its call, such as `exec_seconds`. Called once for each answer.
+        """Note on the lease what an answer says of its call: `exec_seconds`, `silent`. Called once for each answer.
 
         Header fields that say it may be removed from the answer.
         """

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SOCKETS = "/run/hearth"
 CODE = "/function"
 EXEC = b"x-hearth-exec"
+SILENT = (b"x-hearth-silent", b"1")
+"""Field of a shim that has no output waiting. Without it, as from older shims, somebody has to look."""
 OUTCOME = b"x-hearth-outcome"
 SLUGS = {
     b"raised": slugs.HANDLER_RAISED,
@@ -122,8 +124,10 @@ class HandlerContract(Contract):
             raise AnswerFault(SLUGS.get(outcome, slugs.CONTRACT_BROKEN), f"{kind}: {message}")
 
     def note_answer(self, lease: Lease, answer: Answer) -> None:
-        """Take from the answer how long the handler ran."""
-        lease.exec_seconds = take_exec_seconds(answer.headers)
+        """Take from the answer how long the handler ran, and whether its output waits to be read."""
+        headers = answer.headers
+        lease.exec_seconds = take_exec_seconds(headers)
+        lease.silent = SILENT in headers
 
 
 HANDLER = HandlerContract()
@@ -200,11 +204,13 @@ def take_exec_seconds(headers: list[tuple[bytes, bytes]]) -> float | None:
     What is left is then the same for most calls of a function. Unlike the time that the gateway measures, this one
     does not grow while the gateway is busy.
     """
-    for at in range(len(headers) - 1, -1, -1):  # a shim's is the last field, or the last but one
-        if headers[at][0] == EXEC:
-            try:
-                seconds = float(headers.pop(at)[1])
-            except ValueError:
-                return None
-            return seconds if 0 <= seconds < math.inf else None
-    return None
+    at = len(headers) - 1
+    while at >= 0 and headers[at][0] != EXEC:  # it is the last field; of older shims the last but one
+        at -= 1
+    if at < 0:
+        return None
+    try:
+        seconds = float(headers.pop(at)[1])
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None

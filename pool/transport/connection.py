@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -16,15 +16,18 @@ import httptools
 from pool.errors import InstanceDied, Nonsense, NotSent
 from pool.transport import kernel
 from pool.transport.message import Answer, Call, header_lines
+from pool.transport.piecewise import send_in_pieces
 
 HIGH_WATER = 64 * 1024
-"""Bytes of an answer that may wait here for a slow reader before the instance is made to wait."""
+"""Bounds the bytes of an answer that wait here for a slow reader before the instance is made to wait."""
 MAX_HEAD = 64 * 1024
-"""Bytes of an answer's head."""
+"""Bounds the bytes of an answer's head, as most servers do."""
 SLICE, TINY = 4 * 1024, 64
-"""Bytes of an answer that are parsed before others have their turn, if they hold more than `TINY` chunks: a chunk of
-one byte costs us far more than it costs the instance, and a whole read of them would hold all other calls up."""
+"""Bytes of an answer that are parsed before others have their turn, if they hold more than `TINY` chunks. A chunk of
+one byte costs us far more than it costs the instance, and a whole read of them would hold up all other calls."""
 OnAnswer = Callable[[Exception | None], None]
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""Header fields that tell where an answer ends."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -41,33 +44,35 @@ class HttpConnection(asyncio.Protocol):
         self._on_open = on_open
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._can_write: asyncio.Future[None] | None = None
         self._on_answer: OnAnswer | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self.can_write: asyncio.Future[None] | None = None
+        """Set while the instance reads more slowly than it is sent to: done when it has caught up."""
         self.open = False
         self.busy = False
         self.idle_since = 0.0
-        self._parser = httptools.HttpResponseParser(self)
-        self._reset()
-
-    def _reset(self) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
+        # Every exchange leaves these as they are here, or the connection is closed after it.
         self._chunks: deque[bytes] = deque()
         self.buffered = 0
         """Bytes of the answer's body that are here and not taken."""
         self._paused = False
-        self._head_done = False
-        self.head_bytes = 0
-        """Bytes that came until the head was here: no less than it has."""
-        self._framed = self._chunked = False
         self._keep_alive = True
         self._skip_body = False
         self._failure: Exception | None = None
         self._pieces = 0
+        """Chunks and fields that were parsed; only differences count."""
         self._rest: bytes | memoryview = b""
         """Read, and not parsed yet; nothing more is read meanwhile."""
+        self._expect_answer()
+
+    def _expect_answer(self) -> None:
+        """Forget the answer before; called for each exchange."""
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_bytes = 0
+        """Bytes that came until the head was here: no less than it has."""
+        self.complete = self._head_done = self._framed = self._chunked = False
 
     # -- a call ---------------------------------------------------------------------------------------------
 
@@ -90,11 +95,11 @@ class HttpConnection(asyncio.Protocol):
         transport = self._begin(on_answer)
         self._skip_body = call.method == b"HEAD"
         lines = [call.method, b" ", call.target, b" HTTP/1.1\r\n", header_lines(call.headers)]
-        if call.more is None:
-            lines += (b"content-length: %d\r\n\r\n" % len(call.first), call.first)
-            transport.write(b"".join(lines))
-            return await waiter
-        return await self._exchange_streaming(call, lines, transport, waiter)
+        if call.more is not None:
+            return await send_in_pieces(self, transport, b"".join(lines), call, waiter)
+        lines += (b"content-length: %d\r\n\r\n" % len(call.first), call.first)
+        transport.write(b"".join(lines))
+        return await waiter
 
     def send(self, request: bytes, on_answer: OnAnswer) -> None:
         """Send a request that is whole and final, any method but HEAD; `exchange` without a task that waits.
@@ -108,76 +113,21 @@ class HttpConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or not self.open or transport.is_closing():
             raise NotSent("the instance closed its connection")
-        self._reset()
+        self._expect_answer()
         self.busy = True
         self._on_answer = on_answer
         return transport
 
-    async def _exchange_streaming(
-        self, call: Call, lines: list[bytes], transport: asyncio.Transport, waiter: asyncio.Future[Answer]
-    ) -> Answer:
-        """The body comes in pieces. Sending stops when the instance has answered or is gone."""
-        assert call.more is not None
-        chunked = call.length is None
-        if call.length is None:
-            lines.append(b"transfer-encoding: chunked\r\n\r\n")
-        else:
-            lines.append(b"content-length: %d\r\n\r\n" % call.length)
-        transport.write(b"".join(lines))
-        piece, left = call.first, call.length
-        try:
-            while True:
-                if waiter.done() or not self.open:  # it answered before it had read everything, or has closed
-                    self._keep_alive = False
-                    return await waiter
-                if piece:
-                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    left = None if left is None else left - len(piece)
-                if left == 0:
-                    return await waiter
-                if self._can_write is not None:
-                    await asyncio.wait((self._can_write, waiter), return_when=asyncio.FIRST_COMPLETED)
-                following = await self._unless_done(call.more(), waiter)
-                if following is None:
-                    self._keep_alive = False
-                    return await waiter
-                if not following:
-                    break
-                piece = following
-        except BaseException:
-            self._give_up(waiter)
-            raise
-        if not chunked:
-            self._give_up(waiter)
-            raise InstanceDied("the body ended before its declared length")
-        if self.open:
-            transport.write(b"0\r\n\r\n")
-        return await waiter
-
-    def _give_up(self, waiter: asyncio.Future[Answer]) -> None:
-        """Close at once. The caller learns of the request's fault and does not ask what becomes of the answer."""
-        self.abort()
-        if not waiter.cancel() and not waiter.cancelled():
-            waiter.exception()
-
-    async def _unless_done(self, reading: Awaitable[bytes], waiter: asyncio.Future[Answer]) -> bytes | None:
-        """The next piece of the body; None if the answer is here first, or will never be."""
-        task = asyncio.ensure_future(reading)
-        try:
-            await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
-
     def take(self) -> bytes:
-        """What of the answer's body has arrived, without waiting."""
+        """Return what of the answer's body has arrived, without waiting."""
         chunks = self._chunks
         if not chunks:
             return b""
-        data = chunks.popleft() if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        if len(chunks) == 1:
+            data = chunks.popleft()
+        else:
+            data = b"".join(chunks)
+            chunks.clear()
         self.buffered = 0
         if self._paused and self._transport is not None:
             self._paused = False
@@ -188,7 +138,7 @@ class HttpConnection(asyncio.Protocol):
         return data
 
     async def read(self) -> bytes:
-        """Next piece of the answer's body; empty at its end. Raises `InstanceDied` or `Nonsense`."""
+        """Return the next piece of the answer's body; empty at its end. Raises `InstanceDied` or `Nonsense`."""
         while not self._chunks:
             if self._failure is not None:
                 raise self._failure
@@ -203,24 +153,34 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is all here, and so clean that another call may follow when it is taken."""
+        """Return whether the answer is all here, and so clean that another call may follow when it is taken."""
         return self.open and self.complete and self._keep_alive and self._failure is None
 
     @property
     def reusable(self) -> bool:
-        """Whether the exchange ended so cleanly that another call may follow."""
+        """Return whether the exchange ended so cleanly that another call may follow."""
         return self.whole and not self._chunks
 
     def finish(self) -> bool:
-        """End the exchange, if there was one; returns whether the connection is kept."""
-        keep = self.reusable if self.busy else self.open
-        self.busy = False
+        """End the exchange, if there was one; return whether the connection is kept."""
+        if not self.open:
+            keep = False
+        elif self.busy:  # as `reusable`, which would be two more calls for each of ours
+            keep = self.complete and self._keep_alive and self._failure is None and not self._chunks
+            self.busy = False
+        else:
+            keep = True
         if not keep:
+            self.busy = False
             self.abort()
         return keep
 
+    def spoil(self) -> None:
+        """Let no call follow on this connection."""
+        self._keep_alive = False
+
     def peer_pid(self) -> int:
-        """The process at the other end of a unix socket, in our own numbers; 0 if it is not to be seen from here."""
+        """Return the id of the process at the other end of a unix socket, or 0 if we cannot see it."""
         return kernel.peer_pid(self._transport) if self._transport is not None else 0
 
     def abort(self) -> None:
@@ -232,14 +192,14 @@ class HttpConnection(asyncio.Protocol):
     # -- asyncio.Protocol -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
+        """Take the transport."""
         self._transport = cast(asyncio.Transport, transport)
         self.open = True
         if self._on_open is not None:
             self._on_open(self)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Parse what has come, and tell whoever waits for it."""
         if not self.busy or self.complete:
             self.abort()  # nobody asked: whatever this is, no later caller may read it
         elif len(data) > SLICE and (self._chunked or not self._head_done):
@@ -290,16 +250,17 @@ class HttpConnection(asyncio.Protocol):
             self._keep_alive = False  # `on_headers_complete` has told that the instance switched protocols
 
     def _look(self) -> None:
-        """Tell who waits what has come of the bytes that were parsed."""
+        """Tell whoever waits what has come of the bytes that were parsed."""
         if self._failure is not None:
             return
-        if not self._head_done and self.head_bytes > MAX_HEAD:
-            self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
-        elif self._head_done:
+        if self._head_done:
             self._wake()
+        elif self.head_bytes > MAX_HEAD:
+            self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
 
     def _wake(self) -> None:
-        self._answer(None)
+        if self._on_answer is not None:
+            self._answer(None)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
@@ -316,10 +277,10 @@ class HttpConnection(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> None:
-        """Called by the loop: the other side has closed; so do we."""
+        """Close, as the other side has."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop. If what failed was a write, the instance may have answered all the same, and closed."""
+        """End the exchange. If a write failed, the instance may have answered all the same, and closed."""
         transport, self._transport = self._transport, None
         self.open = self._keep_alive = self._paused = False
         asked = self.busy and not self.complete and self._failure is None
@@ -327,8 +288,8 @@ class HttpConnection(asyncio.Protocol):
             self._rest = b"".join((self._rest, kernel.unread(transport)))
         else:
             self._rest = b""
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
+        if self.can_write is not None and not self.can_write.done():
+            self.can_write.set_result(None)
         if self._rest:
             self._parse_slices()
         self._conclude()
@@ -336,7 +297,7 @@ class HttpConnection(asyncio.Protocol):
             self._on_lost(self)
 
     def _conclude(self) -> None:
-        """The connection is lost: when all that came over it is parsed, that is the end of the exchange."""
+        """End the exchange of a connection that is lost, once all that came over it is parsed."""
         if self._rest or not self.busy or self.complete or self._failure is not None:
             return
         if self._head_done and not self._framed:
@@ -346,36 +307,36 @@ class HttpConnection(asyncio.Protocol):
             self._fail(InstanceDied("the instance closed the connection before its answer was whole"))
 
     def pause_writing(self) -> None:
-        """Called by the loop: the instance reads more slowly than the client sends."""
-        if self._can_write is None or self._can_write.done():
-            self._can_write = asyncio.get_running_loop().create_future()
+        """Have whoever sends wait: the instance reads more slowly than the client sends."""
+        if self.can_write is None or self.can_write.done():
+            self.can_write = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """Called by the loop."""
-        if self._can_write is not None and not self._can_write.done():
-            self._can_write.set_result(None)
-        self._can_write = None
+        """Have whoever sends go on."""
+        if self.can_write is not None and not self.can_write.done():
+            self.can_write.set_result(None)
+        self.can_write = None
 
     # -- httptools callbacks --------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Called by the parser; a second message within one exchange is one too many."""
+        """Let no call follow a second message within one exchange."""
         if self.complete:
             self._keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser; also for trailers, and for an answer too many: both are dropped."""
+        """Keep a field of the head. Trailers, and the fields of an answer too many, are dropped."""
         if self._head_done:
             self._pieces += 1
             return
-        lower = name.lower()
-        if lower in (b"content-length", b"transfer-encoding"):
+        name = name.lower()
+        if name in FRAMING:
             self._framed = True
-            self._chunked = lower == b"transfer-encoding"
-        self.headers.append((lower, value))
+            self._chunked = name == b"transfer-encoding"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
+        """Take the head of the answer; after a 1xx another one follows."""
         if self.complete:
             return
         status = self._parser.get_status_code()
@@ -398,7 +359,7 @@ class HttpConnection(asyncio.Protocol):
             self._keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
+        """Keep a piece of the body, and have the instance wait if too many wait here."""
         if self.complete:
             return
         self._pieces += 1
@@ -409,6 +370,6 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Called by the parser."""
+        """Note the end of the answer."""
         if self._head_done:
             self.complete = True

@@ -5,6 +5,7 @@ The fourth one is a platform that only tests know: one file is enough for the po
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pool.contracts.registry import CONTRACTS
 from pool.freezer import may_freeze
 from pool.states import State
 from pool.transport.connection import HttpConnection
+from pool.transport.handler import READ_SIZE
 from tests.support.contract_world import CASES, Case, ContractWorld
 
 
@@ -127,3 +129,31 @@ async def test_the_next_gateway_reconnects(case: Case, tmp_path: Path) -> None:
         assert reply.start == (b"cold" if case.contract.single_use else b"warm")
     finally:
         await after.close()
+
+
+async def test_a_silent_call_costs_no_look_for_output_and_what_is_printed_is_the_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[socket.socket] = []
+    receive = socket.socket.recv
+
+    def counted(sock: socket.socket, size: int) -> bytes:
+        if size == READ_SIZE:  # the loop reads other sizes
+            looks.append(sock)
+        return receive(sock, size)
+
+    world = ContractWorld(CASES[0], tmp_path)
+    await world.start()
+    try:
+        await world.call()
+        await world.idle()
+        monkeypatch.setattr(socket.socket, "recv", counted)
+        for _ in range(20):
+            assert (await world.warm_call()).start == b"warm"
+        await world.call("long way")
+        assert looks == [], "a recv of the log socket for each"
+        reply = await world.warm_call("print")
+        assert world.logs.read(reply.headers[b"x-invocation-id"].decode()) == b"printed\n"
+        assert looks
+    finally:
+        await world.close()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.callgrind import compile_first, instructions
 
 LOOP = "tests.support.warm_call_loop"
-MOST_INSTRUCTIONS = {"same": 165_000, "changing": 260_000}
+MOST_INSTRUCTIONS = {"same": 132_000, "changing": 230_000}
 """Of a warm call from the bytes of the request to those of the response, HTTP included, the kernel and the loop's
 sockets not: with the head of the call before it, and with another one. Builds of Python differ."""
 

@@ -63,6 +63,8 @@ def handle(event, context):
         raise ValueError("asked to")
     if text == "die":
         os._exit(3)
+    if text == "print":
+        print("printed")
     return text.upper()
 """
 

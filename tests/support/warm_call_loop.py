@@ -47,9 +47,10 @@ REQUEST = (
     b"content-type: application/json\r\n%bcontent-length: 14\r\n\r\n" + b'{"name":"Ada"}'
 )
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 25\r\nX-Hearth-Exec: 0.000123\r\n\r\n"
-    b'{"message":"Hello, Ada!"}'
+    b"HTTP/1.1 200 \r\nContent-Type: application/json\r\nContent-Length: 25\r\nX-Hearth-Silent: 1\r\n"
+    b'X-Hearth-Exec: 0.000123\r\n\r\n{"message":"Hello, Ada!"}'
 )
+"""As the Python shim writes it; `tests/contract/test_contracts.py` compares."""
 
 
 class Transport:

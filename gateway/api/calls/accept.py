@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from gateway.http.preferences import CALLBACK, Preferences
 from gateway.http.problems import Problem
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
+from gateway.invoke.ids import new_id
 from gateway.invoke.methods import check_method
 from gateway.memory.reservation import reservation_of
 from pool.clock import Clock
@@ -145,7 +145,7 @@ class AcceptEndpoint:
             scope["method"], sub_path, scope["query_string"], headers, client[0] if client else ""
         )
         call = NewCall(
-            id=secrets.token_hex(16),
+            id=new_id(),
             function=definition.name,
             request=request,
             body=data,

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.warm_call_loop import ANSWER
+
 SHIM = Path(__file__).parents[3] / "runtimes" / "python" / "shim.py"
 PATIENCE = 10.0
 
@@ -501,7 +503,7 @@ def test_headers_of_the_gateway_are_dropped(deploy: Deploy) -> None:
             ]
     """)
     reply = slot.call()
-    own = [pair for pair in reply.headers if pair[0] != "X-Hearth-Exec"]
+    own = [pair for pair in reply.headers if pair[0] not in ("X-Hearth-Exec", "X-Hearth-Silent")]
     assert own == [
         ("Content-Type", TEXT),
         ("Set-Cookie", "a=1"),
@@ -519,6 +521,50 @@ def test_it_says_how_long_the_handler_ran(deploy: Deploy) -> None:
     """)
     assert 0 <= float(dict(slot.call(b"0").headers)["X-Hearth-Exec"]) < 0.1
     assert float(dict(slot.call(b"0.1").headers)["X-Hearth-Exec"]) >= 0.1
+
+
+def test_an_answer_has_the_fields_that_the_cost_of_a_warm_call_is_counted_with(deploy: Deploy) -> None:
+    reply = deploy("def handle(event, context): return {'message': 'Hello, Ada!'}").call()
+    head, _, body = ANSWER.partition(b"\r\n\r\n")
+    expected = [line.partition(": ")[0] for line in head.decode().split("\r\n")[1:]]
+    assert [name for name, _ in reply.headers] == expected
+    assert reply.body == body
+
+
+PRINTS = """
+    import os, subprocess, sys
+    def handle(event, context):
+        if event == "print":
+            print("printed")
+        elif event == "half":
+            sys.stdout.write("printed")
+        elif event == "descriptor":
+            os.write(1, b"printed")
+        elif event == "child":
+            subprocess.run(["sh", "-c", "echo printed >&2"])
+"""
+
+
+@pytest.mark.parametrize("way", ["print", "half", "descriptor", "child"])
+def test_it_says_whether_output_waits_to_be_read(deploy: Deploy, host: Host, way: str) -> None:
+    slot = deploy(PRINTS)
+    assert slot.call().header("X-Hearth-Silent") == "1"
+    assert slot.call(json.dumps(way).encode()).header("X-Hearth-Silent") is None
+    assert slot.call().header("X-Hearth-Silent") is None, "it waits still"
+    assert host.read_log().strip() == b"printed"
+    assert slot.call().header("X-Hearth-Silent") == "1"
+
+
+def test_a_socket_that_cannot_tell_what_waits_is_not_called_silent(deploy: Deploy) -> None:
+    """As with gVisor: the gateway looks."""
+    slot = deploy("""
+        import fcntl
+        def refuse(*_):
+            raise OSError(25, "Inappropriate ioctl for device")
+        fcntl.ioctl = refuse
+        def handle(event, context): return 1
+    """)
+    assert slot.call().header("X-Hearth-Silent") is None
 
 
 def test_head_has_no_body(deploy: Deploy) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pool.contracts.handler import HANDLER, take_exec_seconds
+from pool.engine.base import ContainerSpec
 from pool.errors import AnswerFault, Nonsense
+from pool.instance import Instance
+from pool.lease import Lease
 from pool.transport.message import MOST_OF_A_REPORT, read_report
+from pool.workload import Workload
 
 
 class Report:
@@ -75,6 +79,24 @@ def test_an_answer_that_does_not_say_how_long_it_took_is_left_as_it_is() -> None
     headers = [(b"content-type", b"text/plain")]
     assert take_exec_seconds(headers) is None
     assert headers == [(b"content-type", b"text/plain")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "silent"),
+    [
+        ([(b"content-length", b"1"), (b"x-hearth-silent", b"1"), (b"x-hearth-exec", b"0.5")], True),
+        ([(b"content-length", b"1"), (b"x-hearth-exec", b"0.5")], False),
+        ([(b"x-hearth-exec", b"0.5"), (b"content-length", b"1")], False),  # as shims before 0.2 answer
+    ],
+)
+def test_only_a_shim_that_says_so_is_silent(fields: list[tuple[bytes, bytes]], silent: bool) -> None:
+    container = ContainerSpec(name="", image="image")
+    workload = Workload(function="f", version="1", contract=HANDLER, container=container)
+    lease = Lease(Instance("i", "image", 1, workload, 0.0), workload, "1", 0.0, 0.0)
+    report = Report(b"")
+    report.headers = fields
+    HANDLER.note_answer(lease, report)
+    assert (lease.exec_seconds, lease.silent) == (0.5, silent)
 
 
 async def test_an_answer_of_the_handler_s_own_is_no_report() -> None:

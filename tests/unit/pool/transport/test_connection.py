@@ -376,7 +376,7 @@ async def test_a_sender_that_was_held_up_goes_on_when_it_is_read(line: Line) -> 
         return 256 * 1024 * b"x" if sent <= 20 else b""
 
     calling = asyncio.ensure_future(line.connection.exchange(Call(b"POST", b"/", [], b"", more)))
-    while line.connection._can_write is None:
+    while line.connection.can_write is None:
         await asyncio.sleep(0)
     held_up_at = sent
     read = bytearray()
