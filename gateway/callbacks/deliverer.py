@@ -17,7 +17,7 @@ from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.callback_store import CallbackStore
-from scheduler.calls.callbacks import ATTEMPTS, CallbackStatus, Delivery, pause_after
+from scheduler.calls.callbacks import CALLBACK_RETRY, MAX_ATTEMPTS, CallbackStatus, Delivery
 from scheduler.calls.store import STORE_RETRY, StoreError
 from scheduler.work import NewCallback, Work
 
@@ -103,8 +103,9 @@ class Deliverer:
         try:
             attempt = await self._try_to_send(delivery)
             attempts, due, status = delivery.attempts + 1, 0.0, CallbackStatus.DELIVERED
-            if attempt.fault is not None and not attempt.final and attempts < ATTEMPTS:
-                due, status = self._clock.wall() + pause_after(attempts) * jitter(), CallbackStatus.PENDING
+            if attempt.fault is not None and not attempt.final and attempts < MAX_ATTEMPTS:
+                due = self._clock.wall() + CALLBACK_RETRY.pause(attempts, jitter())
+                status = CallbackStatus.PENDING
             elif attempt.fault is not None:
                 status = CallbackStatus.GIVEN_UP
                 log.warning(

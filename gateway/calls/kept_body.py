@@ -35,7 +35,7 @@ class KeptBody:
         direct: bool = False,
     ) -> None:
         """`coming` are the payloads of other bodies that are waited for if there is no room; None: nothing is waited
-        for. `direct` is that of `shares.most_of`."""
+        for. `direct` is that of `shares.usable_bytes`."""
         self._store = store
         self._clock = clock
         self._begin_payload = begin

@@ -1,4 +1,4 @@
-"""Callbacks: an accepted call's end is POSTed to a URL. What begins one, and when it is tried again."""
+"""Callbacks: the end of an accepted call is sent to a URL. Beginning one, its record, and its retries."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from enum import StrEnum
 from typing import Protocol
 
 from pool.backoff import Backoff
-from scheduler.calls.destinations import told_to_destination
+from scheduler.calls.destinations import destination_body
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.work import NewCallback
 
-ATTEMPTS = 12
-"""Times that a callback is tried: about half an hour."""
+MAX_ATTEMPTS = 12
+"""Attempts to deliver one callback, within about half an hour."""
 CALLBACK_RETRY = Backoff(1.0, 900.0)
-"""Pauses between two attempts of a callback."""
+"""Pauses between the attempts."""
 
 
 class CallbackStatus(StrEnum):
-    """How a callback stands."""
+    """Status of a callback."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -38,12 +38,12 @@ class Delivery:
     host: str
     body: bytes
     attempts: int
-    """Those that were made before."""
+    """Attempts made before this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackRecord:
-    """How a callback stands. `due` is wall time; `fault` is what the latest attempt failed of."""
+    """A stored callback. `due` is wall time; `fault` is the error of the latest attempt, or None."""
 
     url: str
     status: CallbackStatus
@@ -52,33 +52,28 @@ class CallbackRecord:
     fault: str | None
 
 
-class Calling(Protocol):
-    """What is declared of a function that matters here."""
+class CallbackPlan(Protocol):
+    """The part of a function's plan that names its callback."""
 
     @property
     def callback(self) -> str | None: ...
 
 
 class Callbacks:
-    """A follower of the worker. A call that was cancelled, or is a part of something, has no callback."""
+    """A follower of the worker. A cancelled call has no callback, nor has a part of a run or job."""
 
-    def __init__(self, plan_of: Callable[[str], Calling], allowed: Allowed) -> None:
+    def __init__(self, plan_of: Callable[[str], CallbackPlan], allowed: Allowed) -> None:
         self._plan_of = plan_of
         self._allowed = allowed
 
     def __call__(self, claim: Claim, ending: Ending) -> Iterable[NewCallback]:
-        """The callback of the call's own, else its function's."""
+        """Return the callback of the call, or of its function, if there is one."""
         call = claim.call
         url = call.overrides.callback or self._plan_of(call.function).callback
         if not url or ending.status is Status.CANCELLED or call.owner:
             return ()
-        # What was allowed when the call was accepted may not be any more.
+        # The allow-list may have changed since the call was accepted.
         fault = self._allowed.fault_of(url)
         host = url.split("/", 3)[2]
-        body = json.dumps(told_to_destination(claim, ending)).encode()
+        body = json.dumps(destination_body(claim, ending)).encode()
         return (NewCallback(ending.id, f"msg_{secrets.token_hex(12)}", url, host, body, fault),)
-
-
-def pause_after(attempts: int) -> float:
-    """Return the seconds until the next attempt after `attempts` attempts."""
-    return CALLBACK_RETRY.pause(attempts)

@@ -1,4 +1,4 @@
-"""`on_success` and `on_failure`: the function that is called when an accepted call has ended."""
+"""Destinations, `on_success` and `on_failure`: the function that is called when an accepted call has ended."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scheduler.work import NewCall, Request
 
 log = logging.getLogger("hearth.durable")
 
-DEEPEST = 8
-"""Calls that may follow from one another: a circle ends."""
+MAX_CALL_DEPTH = 8
+"""Calls that may follow from one another. It ends a circle of destinations or events."""
 SUCCEEDED = Status.SUCCEEDED
-LARGEST_TOLD = 256 * 1024
-"""Bytes of an answer that a destination is told; of a larger one, where it is."""
+MAX_TOLD_BYTES = 256 * 1024
+"""Largest answer that a destination gets in its body; for a larger one it gets the URL."""
 
 
-class Destined(Protocol):
-    """What is declared of a function that matters here."""
+class DestinationPlan(Protocol):
+    """The part of a function's plan that names its destinations."""
 
     @property
     def on_success(self) -> str | None: ...
@@ -31,13 +31,13 @@ class Destined(Protocol):
 
 
 class Destinations:
-    """A follower of the worker. A call that was cancelled, or is a part of something, has no destination."""
+    """A follower of the worker. A cancelled call has no destination, nor has a part of a run or job."""
 
-    def __init__(self, plan_of: Callable[[str], Destined]) -> None:
+    def __init__(self, plan_of: Callable[[str], DestinationPlan]) -> None:
         self._plan_of = plan_of
 
     def __call__(self, claim: Claim, ending: Ending) -> Iterable[NewCall]:
-        """The call of the function's destination, if it has one for this ending."""
+        """Return the call of the function's destination for this ending, if it has one."""
         call, status = claim.call, ending.status
         plan = self._plan_of(call.function)
         destination = plan.on_success if status is SUCCEEDED else plan.on_failure
@@ -45,12 +45,12 @@ class Destinations:
             return ()
         if is_too_deep(call, f"{destination} is not called"):
             return ()
-        told = told_to_destination(claim, ending)
-        return (call_of(destination, told, secrets.token_hex(16), call.depth + 1),)
+        told = destination_body(claim, ending)
+        return (call_with_json(destination, told, secrets.token_hex(16), call.depth + 1),)
 
 
-def call_of(function: str, told: object, id: str, depth: int) -> NewCall:
-    """The call of a function that is told something, as JSON."""
+def call_with_json(function: str, told: object, id: str, depth: int) -> NewCall:
+    """Return a call of a function with a JSON body."""
     body = json.dumps(told).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return NewCall(
@@ -64,26 +64,26 @@ def call_of(function: str, told: object, id: str, depth: int) -> NewCall:
 
 def is_too_deep(call: NewCall, consequence: str) -> bool:
     """Whether nothing may follow from a call any more; it is logged with what does not happen."""
-    return led_too_deep(call.subject, call.depth, consequence)
+    return chain_too_deep(call.subject, call.depth, consequence)
 
 
-def led_too_deep(what: str, depth: int, consequence: str) -> bool:
-    """The same of anything that so many calls have led to."""
-    if depth < DEEPEST:
+def chain_too_deep(what: str, depth: int, consequence: str) -> bool:
+    """Return whether too many calls led to something, and log the consequence if so."""
+    if depth < MAX_CALL_DEPTH:
         return False
-    log.warning("%s: %s, %d calls led here already", what, consequence, depth)
+    log.warning("%s: %s, %d calls led here already; look for a circle", what, consequence, depth)
     return True
 
 
-def told_to_destination(claim: Claim, ending: Ending) -> dict[str, object]:
-    """What a destination function is called with, as JSON."""
+def destination_body(claim: Claim, ending: Ending) -> dict[str, object]:
+    """Return the body of a destination's call, to be written as JSON."""
     result = ending.result
     answer: dict[str, object] | None = None
     if result is not None:
         answer = {"status": result.status}
         types = [value.decode("latin-1") for name, value in result.headers if name == b"content-type"]
         answer["content_type"] = types[0] if types else None
-        if result.size > LARGEST_TOLD:
+        if result.size > MAX_TOLD_BYTES:
             answer["url"] = f"/invocations/{ending.id}/result"
         else:
             try:

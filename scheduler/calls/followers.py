@@ -1,4 +1,7 @@
-"""Followers: they say what is begun in the commit that records the end of a call, of a run, of a job."""
+"""Followers: functions that return the work to begin in the transaction that records an end.
+
+The end is that of a call, a run or a job. So the work begins exactly if the end is recorded.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ def collect_follow_ups(
     *ended: P.args,
     **named: P.kwargs,
 ) -> tuple[Work, ...]:
-    """Return what all followers say of an end.
+    """Return the work of all followers of an end.
 
-    If one of them has a fault, nothing follows and the log says so: `subject` has ended all the same.
+    If one of them raises, log it for `subject` and return no work: the end is recorded all the same.
     """
     works: list[Work] = []
     try:
@@ -29,5 +32,7 @@ def collect_follow_ups(
                 works += more
         return tuple(works)
     except Exception:
-        log.exception("%s: nothing follows from its end", subject())
+        log.exception(
+            "%s: a follower of its end failed; no callback, destination or event follows", subject()
+        )
         return ()

@@ -1,4 +1,4 @@
-"""What is declared, as far as it matters to accepted calls. Also of functions that are not declared (any more)."""
+"""Plans: the declared values of functions that accepted calls need. Undeclared functions have a default plan."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from scheduler.deploy.registry import Registry
 from scheduler.dispatch.dispatcher import Dispatcher
 
 DEFAULT = RetryPolicy()
-MOST_KNOWN = 4096
-"""Functions whose plans are remembered."""
+MAX_PLANS = 4096
+"""Functions whose plans are cached."""
 
 
 @dataclass(slots=True)
 class FunctionPlan:
-    """`slots`: calls that it can serve at once. `exec_seconds`: how long one takes; None: not known."""
+    """The plan of one function. `slots` is the calls that it serves at once; `exec_seconds` is None if not known."""
 
     policy: RetryPolicy = DEFAULT
     slots: int = 1
@@ -27,7 +27,7 @@ class FunctionPlan:
 
 
 class Plans:
-    """Looks a function's plan up. It is asked several times for each call: a plan is made once of each definition."""
+    """The plans of all functions. A plan is made once for each definition: each call asks several times."""
 
     def __init__(self, registry: Registry, dispatcher: Dispatcher) -> None:
         self._registry = registry
@@ -35,20 +35,20 @@ class Plans:
         self._known: dict[str, tuple[FunctionDefinition, FunctionPlan]] = {}
 
     def of(self, function: str) -> FunctionPlan:
-        """The plan of a function, as it is now."""
+        """Return the plan of a function, with its current execution time."""
         plan, revision = self.declared(function), self._dispatcher.revision_for(function)
         plan.exec_seconds = revision.exec_seconds if revision else None
         return plan
 
     def declared(self, function: str) -> FunctionPlan:
-        """The same for who does not ask how long a call takes."""
+        """Return the plan of a function; its execution time may be out of date."""
         declared = self._registry.known(function)
         if declared is None:
             return FunctionPlan()
         definition, known = declared.definition, self._known.get(function)
         if known is not None and known[0] is definition:
             return known[1]
-        if len(self._known) > MOST_KNOWN:
+        if len(self._known) > MAX_PLANS:
             self._known.clear()
         plan = self._made(definition)
         self._known[function] = definition, plan

@@ -1,4 +1,4 @@
-"""What is done about a run: kept, tried again, or given up. Functions of what came of it."""
+"""Decision after a run of an accepted call: succeeded, retried, or given up. Functions of the run's result."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.language.call_overrides import RetryPolicy
 
 PLATFORM_SLUGS = frozenset({slugs.FUNCTION_FAILED, slugs.NO_SUCH_FUNCTION})
-"""Problems that are not the platform's fault, but come before anything is sent to the function, and may be mended."""
+"""Problems that count as failures of the platform: nothing was sent to the function, and they may go away."""
 CRASHES = frozenset({slugs.INSTANCE_DIED, slugs.CONTRACT_BROKEN, slugs.COMMAND_FAILED})
 NOT_RUN = frozenset({slugs.QUEUE_FULL, slugs.QUOTA_EXCEEDED})
-SUCCEEDED = Status.SUCCEEDED  # looked up once: a member of an enum is found by a call
+SUCCEEDED = Status.SUCCEEDED  # once: each access to a member of an enum costs a call
 
 
 class Verdict(NamedTuple):
-    """How a call stands after a run. `due` is when it is run again, if it is QUEUED; wall time."""
+    """Status of a call after a run. `due` is the wall time of the next run if it is QUEUED."""
 
     status: Status
     failures: int
@@ -28,19 +28,21 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """How a run failed: any of these names in a policy's `on` has it tried again."""
+    """The failure of a run. It is retried if the policy's `on` has any of these names."""
 
     names: frozenset[str]
     ran: bool
-    """Whether the function may have done anything: only such runs use up the policy's attempts."""
+    """True if the function may have run: only such runs use up the policy's attempts."""
 
 
 def find_failure(result: Result) -> RunFailure | None:
-    """How a run failed; None: it did not."""
+    """Return the failure of a run, or None if it succeeded."""
     slug = result.problem
     if slug is None and result.status < 400:
         return None
-    if slug == slugs.NOT_KEPT:  # it would not fit the next time either, and the function has done its work
+    if (
+        slug == slugs.NOT_KEPT
+    ):  # the answer would not fit next time either, and the function has done its work
         return RunFailure(frozenset(), ran=True)
     status = str(result.status)
     if slug is None:
@@ -66,10 +68,10 @@ def judge(
     now: float,
     jitter: float,
 ) -> Verdict:
-    """What becomes of a call after a run. `failures` are those before it; `jitter`, 0 to 1, shortens the pause.
+    """Return the verdict on a call after a run. `failures` counts earlier ones; `jitter`, 0 to 1, shortens the pause.
 
-    A run that never reached its function uses up no attempt: an engine that is down for an hour costs calls an hour,
-    and none of them its life, unless that is more than their `max_event_age`.
+    A run that never reached its function uses up no attempt. So an engine that is down for an hour delays calls, but
+    ends none before its `max_event_age`.
     """
     failure = find_failure(result)
     if failure is None:
@@ -91,13 +93,13 @@ def pause_after(attempt: int, policy: RetryPolicy) -> float:
 
 
 def has_expired(policy: RetryPolicy, since: float, now: float) -> bool:
-    """Whether it is too late to run a call at all."""
+    """Return whether it is too late to run a call at all."""
     return now >= since + policy.max_event_age
 
 
 def ending_of(claim: Claim, policy: RetryPolicy, result: Result, clock: Clock) -> Ending:
-    """Return what is recorded of a call whose run has brought this."""
-    if find_failure(result) is None:  # as most: nothing is to be decided
+    """Return the ending to record for a call after a run with this result."""
+    if find_failure(result) is None:  # most runs: there is nothing to decide
         return Ending(claim.call.id, SUCCEEDED, claim.failures, result)
     verdict = judge(
         policy,

@@ -1,32 +1,34 @@
-"""Who may keep how much in the store of accepted calls. Pure functions of byte counts.
+"""Shares of callers in the store of accepted calls. Pure functions of byte counts.
 
-The store has one size. Direct accepts leave an eighth of it to what follows from them and to schedules and events.
-One caller may hold as much as is then still free: alone it gets half, of two that fill it each gets a third. So
-there is always room left for who comes next, without a setting that somebody has to get right."""
+The store has one size. Direct accepts leave an eighth of it free for schedules, events and runs under way. One
+caller may hold as much as it leaves free for all others: alone it gets half, and two that fill the store get a third
+each. So there is always room for the next caller, without a setting.
+"""
 
 from __future__ import annotations
 
-RESERVE = 8
-"""Part of the store that direct accepts leave free, as one in so many: with 1 GiB it is 128 MiB, some twenty of the
-largest events."""
+RESERVE_DIVISOR = 8
+"""Direct accepts leave one part in so many of the store free: 128 MiB of 1 GiB, some twenty of the largest events."""
 
 
-def most_of(size: int, direct: bool) -> int:
-    """Return the bytes that the store may hold after this is kept. `direct`: somebody sent it to be kept, and no
-    schedule, event or run under way did."""
-    return size - size // RESERVE if direct else size
+def usable_bytes(size: int, direct: bool) -> int:
+    """Return the bytes that the store may hold once the new work is stored.
+
+    `direct` work was sent by a caller; other work comes from a schedule, an event or a run under way.
+    """
+    return size - size // RESERVE_DIVISOR if direct else size
 
 
 def may_hold(size: int, held: int, held_by_all: int, wanted: int) -> bool:
-    """Return whether a caller may hold `wanted` bytes more: not more than is left free for all others.
+    """Return whether a caller may hold `wanted` bytes more: in all no more than it leaves free for all others.
 
-    `held` is what it holds with what cannot be forgotten yet, `held_by_all` the same of all callers, it included.
+    `held` counts its work that cannot be forgotten yet; `held_by_all` counts that of all callers, its own included.
     """
     return held + wanted <= size - held_by_all - wanted
 
 
-def name_of(caller: str) -> str:
-    """Return how a message calls a caller: a key's id, what starts things by itself, or nobody in particular."""
+def describe_caller(caller: str) -> str:
+    """Return a caller's name for a message: a key by its id, a trigger, or all callers without a key."""
     kind, colon, name = caller.partition(":")
     if colon:
         return f"the {kind} {name}"
@@ -36,19 +38,21 @@ def name_of(caller: str) -> str:
 
 
 def share_fault(caller: str, size: int, held: int, held_by_all: int) -> str:
-    """Return what a caller is told whose share is full."""
+    """Return the message for a caller that has used up its share."""
     left = max(0, size - held_by_all)
     return (
-        f"the store keeps no more of {name_of(caller)}: what has not ended of it has {held} bytes already, and "
-        f"{left} bytes are left for all others. Wait until some of it has ended, cancel some, or enlarge "
+        f"the store keeps no more of {describe_caller(caller)}: its unfinished work has {held} bytes already, and "
+        f"{left} bytes are left for all others; wait until some of it has ended, cancel some, or raise "
         "HEARTH_ASYNC_SIZE"
     )
 
 
 def size_fault(size: int, used: int, direct: bool) -> str:
-    """Return what is told when the whole store is full."""
-    reserve = f", of which {size // RESERVE} are for schedules, events and runs under way" if direct else ""
+    """Return the message for a caller when the whole store is full."""
+    reserve = (
+        f", of which {size // RESERVE_DIVISOR} are for schedules, events and runs under way" if direct else ""
+    )
     return (
-        f"the store holds {used} of its {size} bytes{reserve}, and what has ended and can be forgotten is not "
-        "enough: wait until calls have ended, or enlarge HEARTH_ASYNC_SIZE"
+        f"the store holds {used} of its {size} bytes{reserve}, and too little of it has ended and can be "
+        "forgotten; wait until calls have ended, or raise HEARTH_ASYNC_SIZE"
     )

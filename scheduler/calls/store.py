@@ -101,7 +101,7 @@ class CallStore(Protocol):
         """The same for the body of a call that a caller wants to have accepted. Raises `StoreFull`."""
 
     async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
-        """Keep the next piece of it. `direct` is that of `shares.most_of`. Raises `StoreFull`."""
+        """Keep the next piece of it. `direct` is that of `shares.usable_bytes`. Raises `StoreFull`."""
 
     def discard(self, payload: int) -> None:
         """Have one go that nothing refers to, as soon as the store comes to it."""

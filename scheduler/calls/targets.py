@@ -1,4 +1,4 @@
-"""What can be started by name, whoever starts it: a function, and what else says that it is a target."""
+"""Start targets: kinds of things that can be started by name, such as functions, workflows and jobs."""
 
 from __future__ import annotations
 
@@ -13,43 +13,45 @@ from scheduler.work import HeaderList, NewCall, Request, Startable
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """That something is to be started. The same `id` is begun once: made of what caused it, it makes a repetition
-    harmless. 32 hexadecimal digits."""
+    """A request to start something. The same `id`, 32 hexadecimal digits, starts once.
+
+    An id that is derived from the cause makes a repetition harmless.
+    """
 
     id: str
     name: str
     body: bytes
     headers: HeaderList
-    """Of the request, without its length."""
+    """Headers of the request, without content-length."""
     overrides: CallOverrides = NO_OVERRIDES
     depth: int = 0
-    """How many starts led to this one."""
+    """Number of starts that led to this one."""
 
 
 class Target(Protocol):
-    """One kind of what can be started."""
+    """One kind of thing that can be started."""
 
     def names(self) -> Collection[str]:
-        """What there is, now."""
+        """Return the names that can be started now."""
 
     def work(self, start: Start) -> Startable:
-        """Return what the store has to begin for this start; `start.name` is one of `names`.
+        """Return the work to store for this start; `start.name` is one of `names`.
 
-        Raises ValueError for a body that it cannot be started with.
+        Raises ValueError if the body does not suit.
         """
 
     def begun(self, ids: Collection[str]) -> None:
-        """The starts with these ids are on disk: go on with them."""
+        """Go on with the starts of these ids, which are on disk."""
 
     def functions(self, name: str) -> Collection[str]:
-        """The functions that it calls: who starts it must be allowed to invoke them."""
+        """Return the functions that it calls. A caller needs the right to invoke all of them."""
 
     async def running(self, id: str) -> bool:
-        """Whether what was started with this `Start.id` has not ended. Raises `StoreError`."""
+        """Return whether the thing started as `id` has not ended. Raises `StoreError`."""
 
 
 class FunctionTarget:
-    """Functions: each start is an accepted call."""
+    """The start target for functions: each start is an accepted call."""
 
     def __init__(
         self, names: Callable[[], Collection[str]], notify: Callable[[], None], store: CallStore
@@ -59,20 +61,20 @@ class FunctionTarget:
         self._store = store
 
     def begun(self, ids: Collection[str]) -> None:
-        """Have the calls run."""
+        """Run the calls."""
         self._notify()
 
     def functions(self, name: str) -> Collection[str]:
-        """Itself."""
+        """Return the function itself."""
         return (name,)
 
     async def running(self, id: str) -> bool:
-        """Whether the call waits, also for a further attempt, or runs."""
+        """Return whether the call waits, runs, or waits for a retry."""
         record = await self._store.show(id)
         return record is not None and not record.status.ended
 
     def work(self, start: Start) -> NewCall:
-        """The call."""
+        """Return the call to accept."""
         headers = [*start.headers, (b"content-length", b"%d" % len(start.body))]
         return NewCall(
             id=start.id,

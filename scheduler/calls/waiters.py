@@ -1,4 +1,4 @@
-"""Those who wait for the end of something that is kept: of a call, of a run."""
+"""Waiters for the end of stored things, such as calls and runs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from contextlib import contextmanager
 
 from pool.clock import Clock, wake
 
-MOST_WAITING = 10_000
-"""Callers that wait for ends of one kind, at most. Each holds a connection and a few KiB."""
+MAX_WAITERS = 10_000
+"""Callers that may wait for ends of one kind. Each holds a connection and a few KiB."""
 
 
 class Waiters:
-    """Who waits for what, by its id. Its length is how much is waited for."""
+    """The waiters of one gateway, by the id that they wait for. `len` is the number of ids."""
 
     def __init__(self, clock: Clock) -> None:
         self.total = 0
-        """How many wait."""
+        """Number of waiters."""
         self._clock = clock
         self._of: dict[str, set[asyncio.Future[None]]] = {}
 
     @contextmanager
     def waiting(self, id: str, seconds: float | None = None) -> Iterator[asyncio.Future[None]]:
-        """A future that is done when the end is told, or after so many seconds, if any are said. Only ends that are
-        told within the block are seen: what may have ended before is looked at inside it."""
+        """Yield a future that is done when the end is told, or after `seconds` unless they are None.
+
+        It notices ends that are told within the block only. Check inside the block for an earlier end.
+        """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiters = self._of.setdefault(id, set())
         waiters.add(ended)
@@ -42,11 +44,11 @@ class Waiters:
 
     @property
     def full(self) -> bool:
-        """Return whether so many wait that nobody else may."""
-        return self.total >= MOST_WAITING
+        """Return whether the limit of waiters is reached."""
+        return self.total >= MAX_WAITERS
 
     def tell(self, id: str) -> None:
-        """It has ended."""
+        """Wake the waiters for this id, which has ended."""
         for waiter in self._of.get(id, ()):
             wake(waiter)
 

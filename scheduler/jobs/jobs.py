@@ -1,4 +1,4 @@
-"""Has jobs go on: whenever a task has ended, and for each unfinished job at the start, by its next step."""
+"""Jobs of a gateway: begins them, queues their next tasks when others end, and records their ends."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from pool.workload import Keep
-from scheduler.calls.destinations import call_of, led_too_deep
+from scheduler.calls.destinations import call_with_json, chain_too_deep
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
 from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.jobs.decisions import outcome
+from scheduler.jobs.decisions import final_status
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary
-from scheduler.jobs.own_function import KEPT, own_definition
+from scheduler.jobs.own_function import KEEP_BY_REMOVE, own_definition
 from scheduler.jobs.store import JobStore
 from scheduler.work import NewJob, Work
 
 log = logging.getLogger("hearth.jobs")
 
-LOOK_AGAIN = 0.05
-"""Seconds until it is looked again whether a task that could not be interrupted is recorded."""
-PRUNE_EVERY = 60.0
+INTERRUPT_RETRY_SECONDS = 0.05
+"""Pause before a cancelled job looks again for running tasks, if it could interrupt none."""
+PRUNE_EVERY_SECONDS = 60.0
 
 Follower = Callable[[JobSummary], Iterable[Work]]
-"""Says what is begun with the record of a job's end. Must not raise."""
+"""Return the work to begin in the transaction that records a job's end. Must not raise."""
 
 
 class OwnFunctions(Protocol):
-    """Brings functions into service that no definitions file names."""
+    """The registry of private functions, which functions.yaml does not name."""
 
     async def add(self, definition: FunctionDefinition, keep: Keep) -> object:
-        """Until it is removed. One that cannot be set up now is tried again by itself."""
+        """Bring a function into service until it is removed. If its set-up fails, it is tried again."""
 
     def remove(self, name: str) -> None:
-        """Take it out of service; harmless for one that is not there."""
+        """Take a function out of service; harmless if it does not exist."""
 
 
 class Keeper(Protocol):
-    """Has an eye on the containers that jobs have kept."""
+    """The containers that jobs have kept; `scheduler.jobs.kept_containers.KeptContainers`."""
 
     async def clear(self, function: str) -> None:
-        """Remove those of a function."""
+        """Remove the kept containers of a function."""
 
     async def clear_all_but(self, functions: Collection[str]) -> None:
-        """Remove those of all other functions."""
+        """Remove the kept containers of all other functions."""
 
 
 class TaskQueue(Protocol):
-    """Who carries out the tasks; `scheduler.calls.running.worker.Worker`."""
+    """The worker that runs the tasks; `scheduler.calls.running.worker.Worker`."""
 
     def notify(self) -> None: ...
 
@@ -65,7 +65,7 @@ class TaskQueue(Protocol):
 
 
 class Jobs:
-    """One a gateway."""
+    """The jobs of one gateway."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class Jobs:
         retention: float,
         keeper: Keeper,
     ) -> None:
-        """`retention`: seconds for which a job is remembered when it has ended."""
+        """`retention` is how long an ended job is kept, in seconds."""
         self.store = store
         self.on_followed: list[Callable[[Sequence[Work]], None]] = []
-        """Are given what followers have said when it is on disk."""
+        """Called with the work of the followers once it is on disk."""
         self.on_job_ended: list[Follower] = [call_destination]
-        """Say what is begun in the commit that records the end of a job. Set before `start`."""
+        """Followers of jobs. Add to it before `start` only."""
         self._worker = worker
         self._functions = functions
         self._clock = clock
@@ -90,11 +90,11 @@ class Jobs:
         self._retention = retention
         self._keeper = keeper
         self._in_service: dict[str, asyncio.Future[object]] = {}
-        """Functions that jobs have of their own; done when one has been set up."""
+        """Set-up of each private function in service; done when it is set up."""
         self._look = False
-        """Whether jobs may have been begun that we do not know of."""
+        """True if there may be new jobs in the store."""
         self._due: set[str] = set()
-        """Jobs of which something has changed."""
+        """Jobs that have changed since the loop looked at them."""
         self._wake = asyncio.Event()
         self._interrupting: dict[str, asyncio.Task[None]] = {}
         self._supervisor: Supervisor
@@ -105,15 +105,16 @@ class Jobs:
     # -- its life -------------------------------------------------------------------------------------------
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Go on with the jobs that an earlier process has left.
+        """Continue the jobs of an earlier process.
 
-        When it returns, the jobs' own functions are in service as far as they can be, so no task is run before."""
+        The jobs' private functions are set up when it returns, unless that failed. So no task runs before.
+        """
         if self.store.exists:
             with suppress(StoreError):
                 for job in await self.store.unfinished():
                     if (
                         job.status is JobStatus.CANCELLING
-                    ):  # else what ran would be run again, and then interrupted
+                    ):  # otherwise tasks that ran would start again, only to be interrupted
                         await self.store.cancel(job.id, self._clock.wall(), nothing_runs=True)
                     await self._serve(job)
         self.begun()
@@ -124,18 +125,21 @@ class Jobs:
         ]
 
     async def close(self) -> None:
-        """Do nothing more; the next start goes on."""
+        """Stop all loops. The next start continues the jobs."""
         tasks: list[asyncio.Future[Any]] = [*self._loops, *self._interrupting.values()]
         tasks += self._in_service.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- what may be asked of it ----------------------------------------------------------------------------
+    # -- public verbs ----------------------------------------------------------------------------
 
     async def begin(self, work: NewJob, key: Idempotency | None = None, caller: str = "") -> Job:
-        """Keep a job whose bytes count to `caller`: its tasks will be run. With a known idempotency key the job that
-        it was first used for. Raises `KeyReused` and `StoreError`."""
+        """Store a job, whose bytes count to `caller`, and run its tasks. Return it.
+
+        With a known idempotency key, return the job that the key was first used for. Raises `KeyReused` and
+        `StoreError`.
+        """
         job = await self.store.begin(work, self._clock.wall(), key, caller)
         if job.id == work.id:  # an earlier one is in service already, or has ended
             await self._serve(job)
@@ -143,38 +147,42 @@ class Jobs:
         return job
 
     async def cancel(self, id: str) -> Job | None:
-        """Let no further task of a job run, and interrupt those that do, which may take a moment longer than this.
-        The job as it was; None: there is none. Raises `StoreError`."""
+        """Start no further task of a job, and interrupt its running ones soon after.
+
+        Returns the job as it was before, or None if there is none. Raises `StoreError`.
+        """
         found = await self.store.cancel(id, self._clock.wall())
         self.note(id)
         return None if found is None else found[0]
 
     async def retry(self, id: str) -> Job | None:
-        """Run those tasks of a job that has failed or was cancelled once more that have not succeeded. The job as it
-        was; None: there is none. Raises `StoreError`."""
+        """Run the tasks of a failed or cancelled job again that have not succeeded.
+
+        Returns the job as it was before, or None if there is none. Raises `StoreError`.
+        """
         job = await self.store.retry(id)
         self.begun()
         return job
 
     async def forget(self, id: str) -> None:
-        """Forget a job that has ended, with its tasks and the containers that it has kept. Raises `StoreError`."""
+        """Forget an ended job, with its tasks and its kept containers. Raises `StoreError`."""
         found = await self.store.show(id)
         while await self.store.forget(id):
             await self._clock.sleep(0)
-        if found is not None and KEPT[found[0].definition.remove] is not Keep.NONE:
+        if found is not None and KEEP_BY_REMOVE[found[0].definition.remove] is not Keep.NONE:
             await self._keeper.clear(found[0].function)
 
     def begun(self, ids: Collection[str] = ()) -> None:
-        """A job may have been begun by somebody else."""
+        """Look for jobs that another part has stored."""
         self._look = True
         self._wake.set()
 
     def note(self, id: str) -> None:
-        """Something has changed of a job: a task has ended."""
+        """Note that a job has changed, for example by the end of a task."""
         self._due.add(id)
         self._wake.set()
 
-    # -- going on -------------------------------------------------------------------------------------------
+    # -- continuing jobs -------------------------------------------------------------------------------------------
 
     async def _go_on(self) -> None:
         while True:
@@ -196,7 +204,7 @@ class Jobs:
             except Exception:
                 self._look |= look
                 self._due |= due
-                self._wake.set()  # the loop is started again, and nothing is forgotten
+                self._wake.set()  # the supervisor starts the loop again; nothing is lost
                 raise
             else:
                 self._store_retries.succeeded()
@@ -204,20 +212,20 @@ class Jobs:
     async def _look_after(self, id: str) -> None:
         try:
             await self._advance(id)
-        except StoreFull:  # the others may need no room
+        except StoreFull:  # other jobs may need no space
             self._due.add(id)
             self._clock.call_later(STORE_RETRY.first, self._wake.set)
         except StoreError:
             raise
-        except Exception:  # the same, and the others are looked after now
-            log.exception("looking after job %s failed", id)
+        except Exception:  # the other jobs go on
+            log.exception("job %s cannot go on; it is tried again when one of its tasks ends", id)
 
     async def _serve(self, job: Job) -> None:
-        """Bring a job's own function into service."""
+        """Bring a job's private function into service, if it has one."""
         if job.definition.function is not None:
             return
         if (serving := self._in_service.get(job.function)) is None:
-            adding = self._functions.add(own_definition(job), KEPT[job.definition.remove])
+            adding = self._functions.add(own_definition(job), KEEP_BY_REMOVE[job.definition.remove])
             serving = self._in_service[job.function] = asyncio.ensure_future(adding)
         await asyncio.shield(serving)
 
@@ -237,7 +245,7 @@ class Jobs:
 
     async def _end(self, job: Job, tasks: Counts) -> None:
         now = self._clock.wall()
-        status = outcome(tasks, job.count, job.status is JobStatus.CANCELLING)
+        status = final_status(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
         follow = collect_follow_ups(lambda: f"job {job.id}", self.on_job_ended, summary)
         if await self.store.end(job, status, tasks, follow, now):
@@ -250,7 +258,7 @@ class Jobs:
             self._functions.remove(job.function)
 
     async def _interrupt(self, id: str) -> None:
-        """Interrupt the tasks of a job that was cancelled, until none runs.
+        """Interrupt the tasks of a cancelled job, until none runs.
 
         Recording the end of a task may queue it once more, so all are looked at until they have ended.
         """
@@ -266,7 +274,7 @@ class Jobs:
                 return
             interrupted = await asyncio.gather(*map(self._worker.cancel, running))
             if not any(interrupted):
-                await self._clock.sleep(LOOK_AGAIN)
+                await self._clock.sleep(INTERRUPT_RETRY_SECONDS)
 
     def _interrupted(self, id: str) -> None:
         del self._interrupting[id]
@@ -278,7 +286,7 @@ class Jobs:
         with suppress(StoreError):
             await self._keeper.clear_all_but(await self.store.functions() if self.store.exists else ())
         while True:
-            await self._clock.sleep(PRUNE_EVERY)
+            await self._clock.sleep(PRUNE_EVERY_SECONDS)
             with suppress(StoreError):
                 while self.store.exists and (
                     outdated := await self.store.outdated(self._clock.wall() - self._retention)
@@ -288,11 +296,11 @@ class Jobs:
 
 
 def call_destination(summary: JobSummary) -> Iterable[Work]:
-    """Return the call of `on_success` or `on_failure`. A job that was cancelled has none."""
+    """Return the call of a job's `on_success` or `on_failure`; a cancelled job has none."""
     job, definition = summary.job, summary.job.definition
     if summary.status is JobStatus.CANCELLED:
         return ()
     name = definition.on_success if summary.status is JobStatus.SUCCEEDED else definition.on_failure
-    if name is None or led_too_deep(f"job {job.id}", job.depth, f"{name} is not called"):
+    if name is None or chain_too_deep(f"job {job.id}", job.depth, f"{name} is not called"):
         return ()
-    return (call_of(name, summary.to_json(), secrets.token_hex(16), job.depth + 1),)
+    return (call_with_json(name, summary.to_json(), secrets.token_hex(16), job.depth + 1),)

@@ -1,4 +1,4 @@
-"""Containers of jobs that were told to keep them: stopped, labelled with the job's function, nobody's instance."""
+"""Stopped containers that jobs keep for inspection. Each carries the label of its job's function."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pool.host.hosts_files import HostsFiles
 
 log = logging.getLogger("hearth.jobs")
 
-REMOVED_AT_ONCE = 4
+MAX_REMOVALS_AT_ONCE = 4
+"""Removals side by side, so that starts of instances still get their turn on the engine."""
 
 
 class KeptContainers:
-    """Those of one gateway."""
+    """Stopped job containers that one gateway has kept."""
 
     def __init__(self, engine: Engine, gateway_id: str, hosts: HostsFiles) -> None:
         self._engine = engine
@@ -24,8 +25,7 @@ class KeptContainers:
         self._hosts = hosts
 
     async def of(self, function: str) -> Mapping[str, list[str]]:
-        """Ids of those of a function, by the id of the call that each was made for; none where the engine does not
-        say."""
+        """Return the ids of a function's kept containers, by the id of their call; none if the engine fails."""
         found: dict[str, list[str]] = {}
         try:
             containers = await self._find(function)
@@ -36,26 +36,30 @@ class KeptContainers:
         return found
 
     async def clear(self, function: str) -> None:
-        """Remove those of a function. What cannot be removed now is when the gateway starts next."""
+        """Remove the kept containers of a function. After a failure the next start of the gateway removes them."""
         try:
             await self._remove(await self._find(function))
         except EngineError as error:
-            log.warning("containers that were kept of %s are left: %s", function, error)
+            log.warning(
+                "kept containers of %s are not removed; the next start tries again: %s", function, error
+            )
 
     async def clear_all_but(self, functions: Collection[str]) -> None:
-        """Remove those of functions that no job has (any more)."""
+        """Remove the kept containers of all functions but these: their jobs are forgotten."""
         try:
             kept = await self._find("")
             await self._remove(c for c in kept if c.labels[KEPT_LABEL] not in functions)
         except EngineError as error:
-            log.info("containers that were kept of jobs that are forgotten are left: %s", error)
+            log.info(
+                "kept containers of forgotten jobs are not removed; the next start tries again: %s", error
+            )
 
     async def _find(self, function: str) -> list[ContainerState]:
         labels = {GATEWAY_LABEL: self._gateway_id, KEPT_LABEL: function}
         return [container for container in await self._engine.containers(labels) if is_kept(container)]
 
     async def _remove(self, containers: Iterable[ContainerState]) -> None:
-        room = asyncio.Semaphore(REMOVED_AT_ONCE)
+        room = asyncio.Semaphore(MAX_REMOVALS_AT_ONCE)
 
         async def remove(container: ContainerState) -> None:
             async with room:

@@ -1,4 +1,4 @@
-"""What a job is and how it stands."""
+"""Model of jobs: a job, its status, its tasks' states, and queries for jobs."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from scheduler.calls.model import Status
 from scheduler.definitions.jobs import JobDefinition
 
 KIND = "job"
-"""Kind of the owner of its tasks."""
+"""Kind in the owner of its tasks, `job:ID`."""
 
 
 class JobStatus(StrEnum):
-    """How a job stands."""
+    """Status of a job."""
 
     RUNNING = "running"
     CANCELLING = "cancelling"
-    """It was cancelled, and some of its tasks are still being interrupted."""
+    """Cancelled, but some of its tasks are still being interrupted."""
     SUCCEEDED = "succeeded"
-    """Every task has."""
+    """Every task has succeeded."""
     FAILED = "failed"
-    """Every task has ended, and not every one has succeeded."""
+    """Every task has ended, and at least one without success."""
     CANCELLED = "cancelled"
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Return whether the job is over; only a retry continues it."""
         return self not in (JobStatus.RUNNING, JobStatus.CANCELLING)
 
 
 class TaskState(StrEnum):
-    """How a task stands, in fewer words than an accepted call has."""
+    """State of a task: fewer values than the status of an accepted call."""
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Every run that it may have has failed."""
+    """All its runs have failed."""
     CANCELLED = "cancelled"
 
     @property
     def statuses(self) -> tuple[Status, ...]:
-        """Those of an accepted call that are meant."""
+        """Return the statuses of an accepted call that mean this state."""
         return tuple(status for status in Status if task_state(status) is self)
 
 
 def task_state(status: Status) -> TaskState:
-    """How a task stands whose call stands so."""
+    """Return the state of a task whose call has this status."""
     if status in (Status.FAILED, Status.TIMED_OUT, Status.EXPIRED, Status.DEAD):
         return TaskState.FAILED
     return TaskState.QUEUED if status is Status.HELD else TaskState(status.value)
@@ -61,7 +61,7 @@ Counts = Mapping[TaskState, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job that was begun. Times are wall times in seconds."""
+    """A stored job. Times are wall times in seconds."""
 
     seq: int
     id: str
@@ -72,33 +72,33 @@ class Job:
     count: int
     parallel: int
     begun: int
-    """Tasks that were queued so far, those with the smallest indices."""
+    """Number of tasks queued so far, the ones with the smallest indices."""
     created: float
     ended: float | None
     depth: int = 0
     context: tuple[tuple[str, str], ...] = ()
     counts: Counts | None = None
-    """Of its tasks, when it has ended."""
+    """Counts of its tasks once it has ended, else None."""
 
     @property
     def owner(self) -> str:
-        """What its tasks say that they belong to."""
+        """Return the owner that its tasks name."""
         return f"{KIND}:{self.id}"
 
     @property
     def function(self) -> str:
-        """What its tasks are calls of: a deployed function, or one of its own that nobody else can call."""
+        """Return the function that its tasks call: a deployed one, or a private one that nobody else can call."""
         return self.definition.function or own_function(self.id)
 
 
 def own_function(job: str) -> str:
-    """Name of the function that a job with an image has: no function of functions.yaml can be called so."""
+    """Return the name of the private function of a job with an image. It is not valid in functions.yaml."""
     return f"{KIND}{PRIVATE_MARK}{job}"
 
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """A job that has ended, for whoever is told."""
+    """A job that has ended, as its followers get it."""
 
     job: Job
     status: JobStatus
@@ -106,7 +106,7 @@ class JobSummary:
     counts: Counts
 
     def to_json(self) -> dict[str, object]:
-        """As the data of an event, or the body of a call."""
+        """Return it as the data of an event or the body of a call."""
         job, definition = self.job, self.job.definition
         return {
             "id": job.id,
@@ -124,10 +124,10 @@ class JobSummary:
 
 @dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Which jobs are wanted, newest first. `before` is the `seq` that they are older than."""
+    """Query for jobs, newest first. `before` is a `seq`; only older jobs are returned."""
 
     status: JobStatus | None = None
     before: int | None = None
     limit: int = 50
     visible: Callable[[Job], bool] | None = None
-    """Whether a job may be shown; a reader's thread asks it. None: all may."""
+    """Predicate on jobs to show; runs on a reader's thread. None shows all jobs."""

@@ -1,4 +1,4 @@
-"""The function that a job with an image has of its own, for as long as it runs."""
+"""Private function of a job with an image, in service as long as the job runs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.jobs.model import Job
 
-QUEUE_TIMEOUT = 600.0
-"""Seconds that a task waits for memory before it gives its place to others."""
-LARGEST_INPUT = 64 * 2**20
-KEPT = {"all": Keep.NONE, "succeeded": Keep.FAILED, "none": Keep.ALL}
-"""By what a job says of its ended containers: which `remove` leaves."""
+QUEUE_TIMEOUT_SECONDS = 600.0
+"""Time that a task waits for memory before it gives its place in the queue to others."""
+MAX_INPUT_BYTES = 64 * 2**20
+"""Largest input of one task."""
+KEEP_BY_REMOVE = {"all": Keep.NONE, "succeeded": Keep.FAILED, "none": Keep.ALL}
+"""By the job's `remove`: the ended containers that are kept."""
 
 
 def own_definition(job: Job) -> FunctionDefinition:
-    """What would be declared of it, under a name that nothing can be declared by."""
-    return definition_of(job.function, job.definition, job.parallel)
+    """Return the definition of a job's private function."""
+    return command_definition(job.function, job.definition, job.parallel)
 
 
-def definition_of(name: str, job: JobDefinition, parallel: int) -> FunctionDefinition:
-    """A command that runs in as many containers at once as the job has tasks at once. Nothing is checked again."""
+def command_definition(name: str, job: JobDefinition, parallel: int) -> FunctionDefinition:
+    """Return a command with one instance for each task that runs at once. The job's keys were checked before."""
     given = {key: getattr(job, key) for key in ContainerKeys.model_fields}
     return FunctionDefinition.model_construct(
         name=name,
         image=job.image,
         command=job.command,
         timeout=job.timeout or IMAGE_TIMEOUT_SECONDS,
-        queue_timeout=QUEUE_TIMEOUT,
+        queue_timeout=QUEUE_TIMEOUT_SECONDS,
         max_instances=parallel,
-        max_body=LARGEST_INPUT,
+        max_body=MAX_INPUT_BYTES,
         **given,
     )

@@ -1,4 +1,4 @@
-"""What must be so before a job is kept; and jobs as something that triggers can start."""
+"""Starting jobs: checks before a job is stored, and jobs as a start target of triggers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scheduler.definitions.jobs import JobDefinition, checked_inputs
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.image_volumes import VolumeRefused
 from scheduler.deploy.registry import Registry
-from scheduler.jobs.decisions import fitting_parallel
+from scheduler.jobs.decisions import default_parallel
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.model import Job
 from scheduler.json_steps import loads
@@ -23,7 +23,7 @@ from scheduler.work import NewJob
 
 
 class NotStarted(Exception):
-    """A job cannot be started; `slug` names the kind of problem that it is."""
+    """A job cannot be started; `slug` names the problem."""
 
     def __init__(self, slug: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class NotStarted(Exception):
 
 
 class JobStarts:
-    """Starts jobs on one gateway."""
+    """Starts the jobs of one gateway."""
 
     def __init__(
         self, jobs: Jobs, registry: Registry, plans: Plans, cores: int, draining: Callable[[], bool]
@@ -42,14 +42,14 @@ class JobStarts:
         self._plans = plans
         self._cores = cores
         self.draining = draining
-        """Whether the gateway is about to end."""
+        """Returns whether the gateway is shutting down."""
 
     def declared(self) -> Mapping[str, JobDefinition]:
-        """The jobs of functions.yaml."""
+        """Return the jobs of functions.yaml, by name."""
         return self._registry.definitions.jobs
 
     def names(self) -> Iterable[str]:
-        """Every function that is declared, and every job: a job starts one of them, or an image."""
+        """Return the names of all declared functions and jobs."""
         return chain(self._registry.declared, self._registry.definitions.jobs)
 
     async def start(
@@ -60,8 +60,11 @@ class JobStarts:
         key: Idempotency | None = None,
         caller: str = "",
     ) -> Job:
-        """Begin a job that has `count` or `inputs` and counts to `caller`; with a known idempotency key, show the
-        job that it was first used for. Raises `NotStarted`, `KeyReused` and `StoreError`."""
+        """Begin a job that has `count` or `inputs`; its bytes count to `caller`. Return it.
+
+        With a known idempotency key, return the job that the key was first used for. Raises `NotStarted`,
+        `KeyReused` and `StoreError`.
+        """
         if self.draining():
             raise NotStarted(slugs.DRAINING, "the gateway is shutting down", 5.0)
         await self._check(definition)
@@ -80,7 +83,7 @@ class JobStarts:
             raise NotStarted(
                 slugs.INVALID_INPUT,
                 f"memory: {format_size(definition.memory)} is over the gateway's whole memory budget, "
-                f"{format_size(budget)} (HEARTH_MEMORY_BUDGET)",
+                f"{format_size(budget)}; lower it, or raise HEARTH_MEMORY_BUDGET",
             )
         try:
             await self._registry.find_image(definition.image, definition)
@@ -100,7 +103,7 @@ class JobStarts:
         depth: int = 0,
         context: tuple[tuple[str, str], ...] = (),
     ) -> NewJob:
-        """Return the job to be begun."""
+        """Return the job to begin."""
         assert definition.tasks is not None
         parallel = definition.parallel or self._fitting(definition, definition.tasks)
         return NewJob(
@@ -117,12 +120,15 @@ class JobStarts:
         if definition.function is not None:
             plan = self._plans.of(definition.function)
             return places(plan.slots, plan.exec_seconds)
-        return fitting_parallel(count, self._cores, self._registry.memory_budget // definition.memory)
+        return default_parallel(count, self._cores, self._registry.memory_budget // definition.memory)
 
 
 class JobTarget:
-    """The jobs of functions.yaml, for triggers. A body that comes with the start is every task's input, where the job
-    has a `count`; where it has neither `count` nor `inputs`, a JSON list has one input for each task."""
+    """The start target for the jobs of functions.yaml.
+
+    The body of a start is the input of every task if the job has a `count`. If it has neither `count` nor `inputs`,
+    the body is a JSON list with one input for each task.
+    """
 
     def __init__(self, starts: JobStarts, jobs: Jobs) -> None:
         self._starts = starts
@@ -130,20 +136,20 @@ class JobTarget:
         self.begun = jobs.begun
 
     def names(self) -> Collection[str]:
-        """What there is, now."""
+        """Return the names of the declared jobs."""
         return self._starts.declared().keys()
 
     def functions(self, name: str) -> Collection[str]:
-        """The function that its tasks call; an image is called by the job's own name."""
+        """Return the function that a job's tasks call, or the job's own name if it runs an image."""
         return (self._starts.declared()[name].function or name,)
 
     async def running(self, id: str) -> bool:
-        """Whether the job has not ended."""
+        """Return whether the job exists and has not ended."""
         found = await self._store.show(id)
         return found is not None and not found[0].status.ended
 
     def work(self, start: Start) -> NewJob:
-        """The job. Raises ValueError for a body that says no tasks."""
+        """Return the job to begin. Raises ValueError if the body must give the inputs and does not."""
         definition, each = self._starts.declared()[start.name], None
         if definition.tasks is None:
             try:
@@ -151,7 +157,7 @@ class JobTarget:
             except (ValueError, RecursionError):
                 inputs = None
             if not isinstance(inputs, list):
-                raise ValueError(f"the job {start.name} is started with a JSON list of inputs")
+                raise ValueError(f"the job {start.name} needs a JSON list of inputs as its body")
             definition = definition.model_copy(update={"inputs": checked_inputs(inputs)})
         elif definition.count is not None and start.body:
             each = start.body

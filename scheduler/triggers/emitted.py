@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterable
 
-from scheduler.calls.destinations import is_too_deep, led_too_deep
+from scheduler.calls.destinations import chain_too_deep, is_too_deep
 from scheduler.calls.model import Claim, Ending, Status
 from scheduler.jobs.model import JobSummary
 from scheduler.triggers.cloud_events import EventFault, is_event, parse_http
@@ -102,4 +102,4 @@ class EmittedEvents:
 
     def _fires(self, ended: str, depth: int, event: Event) -> Iterable[Fire]:
         fires = self._triggers.fires_of(event, depth + 1)
-        return () if fires and led_too_deep(ended, depth, "its end fires nothing") else fires
+        return () if fires and chain_too_deep(ended, depth, "its end fires nothing") else fires

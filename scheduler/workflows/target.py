@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable
 
-from scheduler.calls.destinations import call_of, led_too_deep
+from scheduler.calls.destinations import call_with_json, chain_too_deep
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import Body, HeaderList, NewCall, NewRun
@@ -64,7 +64,7 @@ def call_of_failure(ended: EndedRun) -> Iterable[NewCall]:
     function = None if ended.definition is None else ended.definition.on_failure
     if function is None or end.status is not RunStatus.FAILED:
         return ()
-    if led_too_deep(f"run {run.id}", run.depth, f"{function} is not called"):
+    if chain_too_deep(f"run {run.id}", run.depth, f"{function} is not called"):
         return ()
     told = {"run_id": run.id, "workflow": run.workflow, "error": end.error, "detail": end.detail}
-    return (call_of(function, told, secrets.token_hex(16), run.depth + 1),)
+    return (call_with_json(function, told, secrets.token_hex(16), run.depth + 1),)

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.calls.model import Status
-from scheduler.jobs.decisions import AHEAD, Stand, fitting_parallel, next_step, outcome, window_of
+from scheduler.jobs.decisions import (
+    QUEUED_AHEAD,
+    JobProgress,
+    default_parallel,
+    final_status,
+    next_tasks,
+    open_window,
+)
 from scheduler.jobs.model import JobStatus, TaskState, task_state
 
 
@@ -16,7 +23,7 @@ def test_a_job_begins_each_task_once_keeps_within_its_window_and_ends(
 ):
     begun, open, again, retried = 0, 0, 0, 0
     for _ in range(4 * count + 10):
-        step = next_step(Stand(count=count, begun=begun, again=again, open=open, window=window))
+        step = next_tasks(JobProgress(count=count, begun=begun, again=again, open=open, window=window))
         begun, open, again = begun + step.fresh, open + step.fresh + step.again, again - step.again
         assert begun <= count and again >= 0
         assert open <= window
@@ -27,7 +34,7 @@ def test_a_job_begins_each_task_once_keeps_within_its_window_and_ends(
                 continue
             return
         assert open > 0, "while there is something to do, something is open"
-        unchanged = next_step(Stand(count=count, begun=begun, again=again, open=open, window=window))
+        unchanged = next_tasks(JobProgress(count=count, begun=begun, again=again, open=open, window=window))
         assert not unchanged.ends and unchanged.fresh == unchanged.again == 0, "a step is done once"
         open -= data.draw(st.integers(1, open))
     raise AssertionError("it did not end")
@@ -37,16 +44,16 @@ def test_a_job_begins_each_task_once_keeps_within_its_window_and_ends(
 def test_a_cancelled_job_begins_nothing_and_ends_with_its_last_task(
     count: int, begun: int, open: int
 ) -> None:
-    step = next_step(Stand(count=count, begun=begun, again=0, open=open, window=9, cancelling=True))
+    step = next_tasks(JobProgress(count=count, begun=begun, again=0, open=open, window=9, cancelling=True))
     assert (step.fresh, step.again, step.ends) == (0, 0, open == 0)
 
 
 def test_how_it_has_ended() -> None:
     done = {TaskState.SUCCEEDED: 3}
-    assert outcome(done, 3, cancelling=False) is JobStatus.SUCCEEDED
-    assert outcome(done, 3, cancelling=True) is JobStatus.SUCCEEDED, "there was nothing left to cancel"
-    assert outcome(done | {TaskState.FAILED: 1}, 4, cancelling=False) is JobStatus.FAILED
-    assert outcome(done | {TaskState.CANCELLED: 1}, 4, cancelling=True) is JobStatus.CANCELLED
+    assert final_status(done, 3, cancelling=False) is JobStatus.SUCCEEDED
+    assert final_status(done, 3, cancelling=True) is JobStatus.SUCCEEDED, "there was nothing left to cancel"
+    assert final_status(done | {TaskState.FAILED: 1}, 4, cancelling=False) is JobStatus.FAILED
+    assert final_status(done | {TaskState.CANCELLED: 1}, 4, cancelling=True) is JobStatus.CANCELLED
 
 
 def test_how_a_task_stands() -> None:
@@ -57,8 +64,8 @@ def test_how_a_task_stands() -> None:
 
 @given(st.integers(1, 10**6), st.integers(1, 64), st.integers(0, 1000))
 def test_parallel_fits(count: int, cores: int, places: int) -> None:
-    assert 1 <= fitting_parallel(count, cores, places) <= min(count, 2 * cores, max(places, 1))
+    assert 1 <= default_parallel(count, cores, places) <= min(count, 2 * cores, max(places, 1))
 
 
 def test_only_a_job_whose_own_function_bounds_it_queues_ahead() -> None:
-    assert (window_of(3, own_function=True), window_of(3, own_function=False)) == (3 + AHEAD, 3)
+    assert (open_window(3, own_function=True), open_window(3, own_function=False)) == (3 + QUEUED_AHEAD, 3)

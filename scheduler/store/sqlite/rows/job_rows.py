@@ -17,7 +17,7 @@ from typing import Any
 from scheduler.calls.model import Page, Record, Status
 from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
-from scheduler.jobs.decisions import Stand, next_step, window_of
+from scheduler.jobs.decisions import JobProgress, next_tasks, open_window
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState, own_function, task_state
 from scheduler.jobs.store import Advanced
 from scheduler.store.sqlite.rows import call_rows
@@ -123,12 +123,12 @@ def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
     (pending,) = db.execute(
         f"SELECT count(*) FROM invocations WHERE {OWNED} AND status IN ('queued', 'running')", (job.owner,)
     ).fetchone()
-    window = window_of(job.parallel, job.definition.function is None)
+    window = open_window(job.parallel, job.definition.function is None)
     (again,) = db.execute(
         "SELECT count(*) FROM (SELECT 1 FROM job_again WHERE job = ? LIMIT ?)", (job.seq, window)
     ).fetchone()
-    step = next_step(
-        Stand(
+    step = next_tasks(
+        JobProgress(
             count=job.count,
             begun=job.begun,
             again=again,

@@ -58,13 +58,13 @@ class Room:
     def make(self, db: sqlite3.Connection, wanted: int = 0, direct: bool = False) -> bool:
         """Forget the oldest of what has ended until so many bytes more fit.
 
-        Raises `StoreFull` where that is not enough. `direct` is that of `shares.most_of`. Returns whether it has
+        Raises `StoreFull` where that is not enough. `direct` is that of `shares.usable_bytes`. Returns whether it has
         looked: where there was much room, the next that want a little of it are not looked at.
         """
         if 0 < wanted < self._unlooked - OVERHEAD:
             self._unlooked -= 2 * wanted + OVERHEAD
             return False
-        most = shares.most_of(self.size, direct)
+        most = shares.usable_bytes(self.size, direct)
         calls = 1
         for _ in range(MOST_ROUNDS):
             used = self.used(db)
@@ -78,7 +78,7 @@ class Room:
                 raise StoreFull(shares.size_fault(self.size, used, direct))
         else:
             raise StoreFull(shares.size_fault(self.size, used, direct))
-        self._unlooked = (shares.most_of(self.size, direct=True) - used - wanted) // UNLOOKED
+        self._unlooked = (shares.usable_bytes(self.size, direct=True) - used - wanted) // UNLOOKED
         return True
 
     def has_room(self, db: sqlite3.Connection) -> bool:

@@ -16,12 +16,11 @@ from gateway.callbacks.sender import Attempt, Sender
 from gateway.callbacks.signing import load_or_create_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
 from scheduler.calls.callbacks import (
-    ATTEMPTS,
     CALLBACK_RETRY,
+    MAX_ATTEMPTS,
     Callbacks,
     CallbackStatus,
     Delivery,
-    pause_after,
 )
 from scheduler.definitions.language.call_overrides import (
     CallOverrides,
@@ -136,8 +135,8 @@ def test_terms_remember_their_callback() -> None:
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
-    assert [pause_after(n) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
-    assert pause_after(ATTEMPTS) == pause_after(10**6) == CALLBACK_RETRY.longest
+    assert [CALLBACK_RETRY.pause(n) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    assert CALLBACK_RETRY.pause(MAX_ATTEMPTS) == CALLBACK_RETRY.pause(10**6) == CALLBACK_RETRY.longest
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked_and_no_redirect_is_followed() -> None:
@@ -257,7 +256,7 @@ async def test_a_callback_that_is_never_taken_is_given_up_and_its_call_kept_unti
     record = await store.of(id)
     assert record is not None and (record.status, record.fault) == (CallbackStatus.PENDING, "no")
     await world.advance(2 * 3600)
-    assert len(receiver.seen) == ATTEMPTS
+    assert len(receiver.seen) == MAX_ATTEMPTS
     assert await world.store.show(id) is None, "forgotten at last"
     await close(world, deliverer)
 

@@ -101,7 +101,7 @@ async def test_the_loop_turns_between_the_pieces_of_a_list(monkeypatch: pytest.M
 
 
 def test_only_so_many_wait_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiters, "MOST_WAITING", 2)
+    monkeypatch.setattr(waiters, "MAX_WAITERS", 2)
 
     async def main() -> None:
         some = Waiters(VirtualClock())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.calls.destinations import DEEPEST, LARGEST_TOLD
+from scheduler.calls.destinations import MAX_CALL_DEPTH, MAX_TOLD_BYTES
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
@@ -21,7 +21,7 @@ from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.work import NewCall, Request
 from tests.support.virtual_worker import FAILED, OK, World
 
-AHEAD = FunctionPlan(slots=2, exec_seconds=0.001)
+QUEUED_AHEAD = FunctionPlan(slots=2, exec_seconds=0.001)
 """One place, and some calls are leased ahead."""
 
 
@@ -53,7 +53,7 @@ async def test_one_that_runs_is_interrupted(world: World) -> None:
 
 
 async def test_one_that_is_leased_but_does_not_run_yet_never_does(world: World) -> None:
-    world.plans["f"] = AHEAD
+    world.plans["f"] = QUEUED_AHEAD
     first, second, third = await world.accept("f", 3)
     await world.start()
     assert await world.status(second) is Status.RUNNING, "as far as the store knows"
@@ -117,7 +117,7 @@ async def test_one_whose_run_is_over_but_not_recorded_keeps_what_it_brought(worl
 
 
 async def test_a_cancellation_is_recorded_when_the_store_can(world: World) -> None:
-    world.plans["f"] = AHEAD
+    world.plans["f"] = QUEUED_AHEAD
     running, ready = await world.accept("f", 2)
     await world.start()
     world.fault("UPDATE")
@@ -205,7 +205,7 @@ async def test_who_waits_may_leave(world: World) -> None:
 
 @pytest.mark.parametrize("place", ["running", "ready"])
 async def test_who_waits_is_told_of_a_cancellation(world: World, place: str) -> None:
-    world.plans["f"] = AHEAD
+    world.plans["f"] = QUEUED_AHEAD
     running, ready = await world.accept("f", 2)
     id = {"running": running, "ready": ready}[place]
     waiting = await waits(world, id, 60.0)
@@ -284,8 +284,8 @@ async def test_what_a_destination_is_told(
             Result(200, [], b"\xff\x00"),
             {"status": 200, "content_type": None, "body_base64": base64.b64encode(b"\xff\x00").decode()},
         ),
-        (Result(200, [], b"x" * LARGEST_TOLD), {"status": 200, "body": "x" * LARGEST_TOLD}),
-        (Result(200, [], b"x" * (LARGEST_TOLD + 1)), {"status": 200, "url": "/invocations/{id}/result"}),
+        (Result(200, [], b"x" * MAX_TOLD_BYTES), {"status": 200, "body": "x" * MAX_TOLD_BYTES}),
+        (Result(200, [], b"x" * (MAX_TOLD_BYTES + 1)), {"status": 200, "url": "/invocations/{id}/result"}),
     ],
     ids=["text", "nothing", "bytes", "largest", "larger"],
 )
@@ -334,9 +334,9 @@ async def test_a_circle_of_destinations_ends(world: World, caplog: pytest.LogCap
     await world.start()
     await world.accept()
     await world.advance(60.0)
-    assert [run.claim.call.depth for run in world.runs] == list(range(DEEPEST + 1))
-    assert [run.claim.call.function for run in world.runs] == ["f", "g"] * (DEEPEST // 2) + ["f"]
-    assert f"g is not called, {DEEPEST} calls led here already" in caplog.text
+    assert [run.claim.call.depth for run in world.runs] == list(range(MAX_CALL_DEPTH + 1))
+    assert [run.claim.call.function for run in world.runs] == ["f", "g"] * (MAX_CALL_DEPTH // 2) + ["f"]
+    assert f"g is not called, {MAX_CALL_DEPTH} calls led here already" in caplog.text
 
 
 async def test_a_destination_is_accepted_in_the_commit_that_records_its_cause(world: World) -> None:

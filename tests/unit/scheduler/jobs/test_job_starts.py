@@ -25,7 +25,7 @@ from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.language.call_overrides import CallOverrides
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.jobs.kept_containers import KeptContainers
-from scheduler.jobs.own_function import definition_of
+from scheduler.jobs.own_function import command_definition
 from scheduler.jobs.starting import NotStarted
 
 OF_IMAGE = JobDefinition(image="busybox", count=7)
@@ -53,7 +53,7 @@ async def runtime(engine: MemoryEngine, tmp_path: Path) -> AsyncIterator[Runtime
 
 
 def own(name: str = "job:1", **keys: object) -> FunctionDefinition:
-    return definition_of(name, JobDefinition.model_validate({"image": "busybox", "count": 1, **keys}), 3)
+    return command_definition(name, JobDefinition.model_validate({"image": "busybox", "count": 1, **keys}), 3)
 
 
 def workload_of(runtime: Runtime, function: str) -> Workload:

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from pool.workload import Keep
-from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.destinations import MAX_CALL_DEPTH
 from scheduler.calls.model import Idempotency, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.store import STORE_RETRY, KeyReused, StoreBusy, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.jobs.decisions import AHEAD
-from scheduler.jobs.jobs import PRUNE_EVERY, Jobs
+from scheduler.jobs.decisions import QUEUED_AHEAD
+from scheduler.jobs.jobs import PRUNE_EVERY_SECONDS, Jobs
 from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, TaskState
 from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.rows import job_rows
@@ -222,7 +222,7 @@ async def test_a_jobs_own_function_is_there_before_its_tasks_run_and_goes_with_i
     await world.jobs.begin(NewJob(id="own", definition=definition, parallel=1))
     assert world.service.functions == {"job:own": Keep.FAILED}
     await world.advance(0.5)
-    assert len(await world.calls_of("job:own")) == 3 <= 1 + AHEAD, "what may not run yet can be queued"
+    assert len(await world.calls_of("job:own")) == 3 <= 1 + QUEUED_AHEAD, "what may not run yet can be queued"
     await world.kill()
     assert world.service.functions == {}
     await world.start()
@@ -317,7 +317,7 @@ async def test_the_end_is_told_in_one_commit_to_a_function(world: JobWorld) -> N
     ]
     assert await world.calls_of("never") == []
     deep = JobDefinition(function="f", count=1, on_success="never")
-    await world.jobs.begin(NewJob(id="deep", definition=deep, parallel=1, depth=DEEPEST))
+    await world.jobs.begin(NewJob(id="deep", definition=deep, parallel=1, depth=MAX_CALL_DEPTH))
     await world.advance(10.0)
     assert (await world.job("deep")).status is JobStatus.SUCCEEDED
     assert await world.calls_of("never") == []
@@ -338,7 +338,7 @@ async def test_jobs_are_forgotten_with_their_tasks_when_they_are_old(world: JobW
     await world.begin(id="old", count=3)
     await world.advance(RETENTION / 2)
     await world.begin(id="young", count=3)
-    await world.advance(RETENTION / 2 + 2 * PRUNE_EVERY)
+    await world.advance(RETENTION / 2 + 2 * PRUNE_EVERY_SECONDS)
     assert await world.jobs.store.show("old") is None
     assert (await world.job("young")).status is JobStatus.SUCCEEDED
     assert len(await world.calls_of("f")) == 3
@@ -360,7 +360,7 @@ async def test_a_full_store_takes_no_job(world: JobWorld) -> None:
     with pytest.raises(StoreFull):
         await world.begin(id="more", count=1)
     assert (await world.job()).status is JobStatus.SUCCEEDED
-    await world.advance(PRUNE_EVERY)
+    await world.advance(PRUNE_EVERY_SECONDS)
     assert await world.jobs.store.show("j") is None, "what has ended makes room, the oldest first"
     assert not await world.calls_of("f")
 
@@ -415,7 +415,7 @@ async def test_a_job_that_is_not_understood_holds_back_no_other(
     await world.writer.do(lambda db: db.execute(spoilt))
     await world.advance(2.0)
     assert {(await world.job(f"{number}")).status for number in range(8)} == {JobStatus.SUCCEEDED}
-    assert "looking after job odd failed" in caplog.text
+    assert "job odd cannot go on" in caplog.text
     world.answers["f"] = deque([FAILED])
     await world.begin(id="again", count=1)
     await world.advance(2.0)

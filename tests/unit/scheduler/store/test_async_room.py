@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scheduler.calls.callbacks import CallbackStatus
 from scheduler.calls.model import Claim, Ending, Idempotency, Query, Result, Status
-from scheduler.calls.shares import RESERVE, may_hold, most_of, name_of, share_fault
+from scheduler.calls.shares import RESERVE_DIVISOR, describe_caller, may_hold, share_fault, usable_bytes
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.store.sqlite.callbacks import SqliteCallbackStore
 from scheduler.store.sqlite.calls import SqliteCallStore
@@ -52,8 +52,8 @@ def test_one_alone_may_hold_half_and_no_more(wanted: int) -> None:
 
 
 def test_direct_accepts_leave_a_reserve_to_what_starts_by_itself() -> None:
-    assert most_of(SIZE, direct=True) == SIZE - SIZE // RESERVE
-    assert most_of(SIZE, direct=False) == SIZE
+    assert usable_bytes(SIZE, direct=True) == SIZE - SIZE // RESERVE_DIVISOR
+    assert usable_bytes(SIZE, direct=False) == SIZE
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_direct_accepts_leave_a_reserve_to_what_starts_by_itself() -> None:
     ],
 )
 def test_who_is_refused_learns_whose_share_it_is_and_what_to_do(caller: str, name: str) -> None:
-    assert name_of(caller) == name
+    assert describe_caller(caller) == name
     told = share_fault(caller, SIZE, 5, 7)
-    assert f"no more of {name}: what has not ended of it has 5 bytes" in told
+    assert f"no more of {name}: its unfinished work has 5 bytes" in told
     assert f"{SIZE - 7} bytes are left" in told and "HEARTH_ASYNC_SIZE" in told
 
 
@@ -143,7 +143,7 @@ async def test_the_reserve_is_left_however_many_keys_fill_their_shares(full: Ful
     for number in range(30):
         await full.fill(f"key{number}", b"x" * 50_000)
     kept = await full.store.kept()
-    assert kept.used <= SIZE - SIZE // RESERVE + 100_000
+    assert kept.used <= SIZE - SIZE // RESERVE_DIVISOR + 100_000
     await full.store.begin([full.call(body=b"x" * 10_000)], 0.0, "trigger:nightly")
 
 

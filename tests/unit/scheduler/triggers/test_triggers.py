@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.access.scopes import parse_scopes
-from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.destinations import MAX_CALL_DEPTH
 from scheduler.calls.model import Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.store import StoreError
@@ -511,8 +511,8 @@ async def test_a_circle_of_events_ends(world: TriggeredWorld) -> None:
     await world.start()
     await world.accept("f")
     await world.advance(100)
-    assert len(world.runs) == DEEPEST + 1
-    assert [run.claim.call.depth for run in world.runs] == list(range(DEEPEST + 1))
+    assert len(world.runs) == MAX_CALL_DEPTH + 1
+    assert [run.claim.call.depth for run in world.runs] == list(range(MAX_CALL_DEPTH + 1))
     assert all(record.status is Status.SUCCEEDED for record in await world.calls_of("f"))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
-from scheduler.calls.destinations import DEEPEST
+from scheduler.calls.destinations import MAX_CALL_DEPTH
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.jobs import JobDefinition
@@ -112,9 +112,11 @@ def test_a_job_that_is_tried_again_ends_once_more(emitted: EmittedEvents) -> Non
 
 
 def test_what_is_too_deep_fires_nothing(emitted: EmittedEvents, caplog: pytest.LogCaptureFixture) -> None:
-    assert call(emitted.after_run(ended_run(RunStatus.FAILED, depth=DEEPEST - 1))).depth == DEEPEST
-    assert not emitted.after_run(ended_run(RunStatus.FAILED, depth=DEEPEST))
-    assert not emitted.after_job(ended_job(JobStatus.FAILED, depth=DEEPEST))
+    assert (
+        call(emitted.after_run(ended_run(RunStatus.FAILED, depth=MAX_CALL_DEPTH - 1))).depth == MAX_CALL_DEPTH
+    )
+    assert not emitted.after_run(ended_run(RunStatus.FAILED, depth=MAX_CALL_DEPTH))
+    assert not emitted.after_job(ended_job(JobStatus.FAILED, depth=MAX_CALL_DEPTH))
     assert caplog.text.count("fires nothing") == 2
 
 
