@@ -54,6 +54,7 @@ BEFORE_THE_CODE = {
         "collections",
         "copyreg",
         "enum",
+        "fcntl",
     ),
     *("functools", "importlib", "importlib._bootstrap", "importlib._bootstrap_external", "itertools", "json"),
     *(
