@@ -13,27 +13,27 @@ from pool.workload import Workload
 
 
 class Link(Protocol):
-    """The way to an instance: made by the launcher, used through leases."""
+    """Connections to one instance. Its contract makes it, leases use it."""
 
     @property
     def alive(self) -> bool:
-        """False when the connections say that the instance is dead."""
+        """Return False if the connections show that the instance is dead."""
 
     @property
     def exit_status(self) -> int | None:
-        """Exit status of a container that has ended by itself, or None if it has not or nobody knows."""
+        """Return the exit status of a container that ended by itself, or None if it did not or nobody knows."""
 
     def free_slots(self, in_use: int) -> int:
-        """How many more invocations it can take now, when `in_use` are running."""
+        """Return how many more calls it can take now, while `in_use` are running."""
 
     def take(self) -> Any:
-        """A connection that can be used at once, or None."""
+        """Return a connection that can be used at once, or None."""
 
     async def connect(self, call: Call) -> Any:
-        """A connection for this call. Raises `NotSent`."""
+        """Return a connection for this call. Raises `NotSent`."""
 
     def give(self, connection: Any) -> None:
-        """Take a connection back after its call; one that is not clean is closed."""
+        """Take a connection back after its call, and close it unless it is clean."""
 
     def drain_log(self) -> None:
         """Read what the instance has printed until now."""
@@ -93,46 +93,46 @@ class Instance:
         self.workload = workload
         self.born_generic = workload is None
         self.adopted = False
-        """Whether an earlier gateway process has started it: it counts as one that has served."""
+        """True if an earlier gateway process started it. It then counts as one that has served."""
         self.state = state
         self.state_since = now
         self.created_at = now
         self.ready_at: float | None = None
-        """When it became ready for its function (not when it was prewarmed)."""
+        """Time when it became ready for its function, not when it was prewarmed."""
         self.given_at = now
-        """When it was given to its function."""
+        """Time when it was given to its function."""
         self.last_used = now
         self.in_use = 0
         self.served = 0
         self.silent_until = 0.0
-        """Until when it may be without a connection: one was closed in mid-call, and it dials again after it."""
+        """Time until which it may have no connection: one was closed during a call, and it dials again after that."""
         self.slow = False
-        """Its container runs, but its function's own program takes long to become ready (`Ledger.note_slow`)."""
+        """True if its container runs, but the function's program takes long to become ready (`Ledger.note_slow`)."""
         self.container: str | None = None
         self.uid: int | None = None
-        """The uid that its container has to itself; None: it has none, or shares one."""
+        """Uid that only its container has, or None if it shares one."""
         self.background: bool | None = None
-        """Whether the latest call is one that nobody waits for, as far as `cpu_policy` goes; None: none was begun."""
+        """True if nobody waits for the latest call that `cpu_policy` knows of, or None before the first."""
         self.cgroup: Cgroup | None = None
-        """Where its limits and its freezer are; None: not to be reached from here."""
+        """Control group with its limits and its freezer, or None if we cannot reach it."""
         self.freezable = True
-        """False after a failure to freeze it: it is tried no more."""
+        """False once freezing it has failed: it is not tried again."""
         self.counted_at = float("-inf")
-        """When it was last found to have workers of its own, for which it is left running."""
+        """Time when its processes were last counted, for workers that must not be frozen."""
         self.pausing: asyncio.Future[bool] | None = None
-        """Set while it is frozen over the engine; whether that has worked."""
+        """Set while it is frozen over the engine; the result is True if that worked."""
         self.thawing: asyncio.Future[bool] | None = None
-        """What its calls wait for before anything is sent; whether it runs again. None: nothing to wait for."""
+        """Set while it thaws, and its calls wait for it; the result is True if it runs again."""
         self.measured: int | None = None
-        """Memory that it was seen to use, bytes, without what the kernel would give back; None: not measured."""
+        """Bytes that it was seen to use, without those that the kernel could reclaim, or None if not measured."""
         self.measured_at = float("-inf")
         self.clock = 0.0
-        """The eviction order's clock when it was last used (`scheduler/dispatch/eviction.py`)."""
+        """Value of the eviction clock when it was last used (`scheduler/dispatch/eviction.py`)."""
         self.link: Link | None = None
         self.reason: str | None = None
 
     def free_slots(self) -> int:
-        """Invocations that it can take now: 0 unless it is idle or busy."""
+        """Return how many calls it can take now: 0 unless it is idle or busy."""
         if self.state not in LIVE or self.link is None or self.workload is None:
             return 0
         if self.workload.single_use and (self.served or self.in_use):
@@ -141,7 +141,7 @@ class Instance:
 
     @property
     def function(self) -> str | None:
-        """Name of the function that it has become, if any."""
+        """Return the name of its function, or None if it has none yet."""
         return self.workload.function if self.workload else None
 
     def __repr__(self) -> str:

@@ -12,17 +12,17 @@ from pool.workload import Workload
 
 
 class Connection(Protocol):
-    """What carries one call at a time."""
+    """A connection to an instance that carries one call at a time."""
 
     async def exchange(self, call: Call) -> Answer: ...
 
     @property
     def reusable(self) -> bool:
-        """Whether the last exchange ended so cleanly that another call may follow."""
+        """Return whether the last exchange ended so cleanly that another call may follow."""
 
 
 class Lease:
-    """Held by whoever calls the instance, and ended exactly once, through the pool."""
+    """The right of one call to one slot. Whoever calls holds it, and ends it exactly once through the pool."""
 
     __slots__ = (
         "arrived",
@@ -48,15 +48,15 @@ class Lease:
         self.arrived = arrived
         self.since = now
         self.seconds = 0.0
-        """How long it was held; known when it has ended."""
+        """Seconds that it was held; known when it has ended."""
         self.exec_seconds: float | None = None
-        """How long the call ran in the instance, as the instance says; None if it does not say."""
+        """Seconds that the call ran, as the instance says, or None if it does not say."""
         self.silent = False
         """True if the instance says that no output of it waits to be read."""
         self.kind = start_kind(instance, arrived)
         self.connection: Connection | None = None
         self.held: Connection | None = None
-        """Taken, but not to be used before the instance has thawed."""
+        """Connection that was taken but may not be used before the instance has thawed."""
         self.ended = False
 
     def take(self) -> None:
@@ -69,7 +69,7 @@ class Lease:
             self.held = link.take()
 
     async def connect(self, call: Call) -> Connection:
-        """The connection to call over, when the instance runs, opened if need be. Raises `NotSent`."""
+        """Return a connection to an instance that runs; open one if none is open. Raises `NotSent`."""
         if self.connection is None:
             thawing = self.instance.thawing
             if thawing is not None and not await asyncio.shield(thawing):
@@ -96,8 +96,11 @@ class Lease:
 
 
 def start_kind(instance: Instance, arrived: float) -> str:
-    """`warm`: it has served before, or was adopted. `prewarmed`: it was started before the call came. `cold`: because
-    of calls."""
+    """Return how the instance came to serve a call.
+
+    `warm`: it has served before, or was adopted. `prewarmed`: it was started before the call came. `cold`: it was
+    started because of calls.
+    """
     if instance.served or instance.in_use or instance.adopted:
         return "warm"
     if instance.born_generic or (instance.ready_at is not None and instance.ready_at <= arrived):

@@ -15,7 +15,7 @@ from pool.states import LEAVING, PENDING, SERVING_STEPS, Reason, State, check
 from pool.workload import Workload
 
 GENERIC = "(prewarm)"
-"""What stands for the function's name where an instance has none yet."""
+"""Key of instances without a function, where others have its name."""
 
 
 class Ledger:
@@ -37,7 +37,7 @@ class Ledger:
         self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._tally: dict[str, Counter[State]] = defaultdict(Counter)
-        """How many instances of a function are in which state."""
+        """Instances of each function, counted by state."""
         self._private: set[str] = set()
         """Functions in the tally that belong to one job each."""
         self.removals: Counter[str] = Counter()
@@ -97,7 +97,7 @@ class Ledger:
         self._count(instance, +1)
 
     def note_slow(self, instance: Instance) -> None:
-        """What an instance waits for is its function's own program: no start of others has to wait for that."""
+        """Note that an instance waits for its function's own program: starts of others do not wait for that."""
         self._count(instance, -1)
         instance.slow = True
         self._count(instance, +1)
@@ -127,7 +127,7 @@ class Ledger:
             del self._tally[function]
 
     def _count(self, instance: Instance, step: int) -> None:
-        """Everything that is summed by state."""
+        """Add an instance to every sum by state, or with `step` -1 take it off."""
         state = instance.state
         self._tally[instance.function or GENERIC][state] += step
         if instance.workload is not None and instance.workload.private:
@@ -147,12 +147,12 @@ class Ledger:
     # -- questions ------------------------------------------------------------------------------------------
 
     def of(self, function: str) -> Iterable[Instance]:
-        """Instances of a function, of all its versions, in every state."""
+        """Return the instances of a function, of all its versions, in every state."""
         mine = self._of_function.get(function)
         return mine.values() if mine else ()
 
     def count(self, function: str) -> int:
-        """How many instances of a function count against its `max_instances`."""
+        """Return how many instances of a function count against its `max_instances`."""
         mine = self._of_function.get(function)
         return len(mine) if mine else 0
 
@@ -161,11 +161,11 @@ class Ledger:
         return sum(i.memory for i in self.of(function) if i.state not in LEAVING)
 
     def prewarmed(self, image: str) -> list[Instance]:
-        """Generic instances of an image that are ready, oldest first."""
+        """Return the generic instances of an image that are ready, oldest first."""
         return list(self._prewarmed.get(image, {}).values())
 
     def refilling(self, image: str) -> int:
-        """Generic instances of an image that are being started or adopted."""
+        """Return how many generic instances of an image are being started or adopted."""
         return sum(
             1
             for i in self.instances.values()
@@ -174,11 +174,11 @@ class Ledger:
 
     @property
     def memory_free(self) -> int:
-        """Bytes that may be declared now."""
+        """Return how many bytes may be declared now."""
         return self.memory_budget - self.memory_declared
 
     def states(self, function: str | None) -> dict[str, int]:
-        """How many instances of a function (None: generic ones) are in which state; states without any left out."""
+        """Return how many instances of a function (None: generic ones) are in each state that has any."""
         tally = self._tally.get(function or GENERIC) or Counter()
         return {str(state): n for state in State if (n := tally.get(state, 0))}
 

@@ -1,4 +1,4 @@
-"""What an instance can become: a function version, as far as the pool needs to know it."""
+"""Workloads: function versions, as far as the pool needs to know them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def is_private(name: str) -> bool:
 
 
 class Keep(StrEnum):
-    """Which containers of a command stay on the engine when they have ended, stopped."""
+    """A choice which stopped containers of a command stay on the engine."""
 
     NONE = "none"
     FAILED = "failed"
-    """Those with an exit status other than 0."""
+    """Containers with an exit status other than 0 stay."""
     ALL = "all"
 
     def keeps(self, exit_status: int | None) -> bool:
-        """Whether a container stays; None: it had to be ended, and never does."""
+        """Return whether a container with this exit status stays. One that had to be ended has None, and goes."""
         if exit_status is None:
             return False
         return self is Keep.ALL or (self is Keep.FAILED and exit_status != 0)
@@ -37,7 +37,7 @@ class Keep(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a shim is sent, once, to become a function version: docs/runtime-protocol.md."""
+    """The message that turns a shim into a function version: docs/runtime-protocol.md."""
 
     head: bytes
     """The message, a JSON object, but for its `files`."""
@@ -45,7 +45,7 @@ class Order:
     """A file with the value of `files`: the code. It is read for each instance, and not held in memory."""
 
     def read(self) -> bytes:
-        """The whole message. Blocks; raises OSError."""
+        """Return the whole message. Blocks; raises OSError."""
         return b'%b, "files": %b}' % (self.head.removesuffix(b"}"), self.files.read_bytes())
 
 
@@ -56,7 +56,7 @@ class Workload:
     function: str
     version: str
     contract: Contract
-    """How its instances are spoken to."""
+    """The way to launch, call and understand its instances."""
     container: ContainerSpec
     """Prototype: name, labels and the socket folder are added for each instance."""
     tenant: str = DEFAULT_TENANT
@@ -72,7 +72,7 @@ class Workload:
     freeze_after: float | None = 2.0
     """Seconds after which an idle instance is frozen; None: never."""
     freeze_workers: bool = True
-    """Whether an instance with more than one process is frozen, too."""
+    """True if instances with more than one process are frozen as well."""
     max_age: float = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None
@@ -91,7 +91,7 @@ class Workload:
     keep: Keep = Keep.NONE
     """Command only."""
     single_use: bool = field(init=False)
-    """Whether an instance serves one invocation and is then destroyed."""
+    """True if an instance serves one call and is then destroyed."""
     wears_out: bool = field(init=False)
     """True if the number of calls that an instance has served can end it."""
 

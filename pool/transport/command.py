@@ -14,15 +14,17 @@ from pool.engine.labels import INVOCATION_LABEL
 from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
 from pool.transport.message import Answer, Call
 
-IN_MEMORY = 2**20
-"""Bytes of an answer that are kept in memory; a longer one waits in a temporary file for the exit status."""
-PIECE = 64 * 1024
+MAX_IN_MEMORY_BYTES = 2**20
+"""Bounds an answer in memory, in bytes. A longer one waits in a temporary file for the exit status."""
+PIECE_BYTES = 64 * 1024
 STDOUT = 1
 
 
 async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[str], None]) -> str:
-    """Create a container and tell `created` its id, even if we are cancelled meanwhile: the engine creates it all
-    the same, and it has to be removed. Raises `EngineError`."""
+    """Create a container and tell `created` its id, also if we are cancelled meanwhile. Raises `EngineError`.
+
+    The engine creates it all the same, and it has to be removed.
+    """
     creating = asyncio.ensure_future(engine.create(spec))
     try:
         container = await asyncio.shield(creating)
@@ -61,8 +63,10 @@ class CommandStreams:
 
 
 class CommandLink:
-    """The right to run one container of an image. Nothing exists on the engine before a call needs it, since
-    the call's meta-variables are part of the container's environment."""
+    """The right to run one container of an image.
+
+    The container is created for its call, since the call's meta-variables are part of its environment.
+    """
 
     def __init__(
         self,
@@ -83,20 +87,20 @@ class CommandLink:
 
     @property
     def exit_status(self) -> int | None:
-        """How the container has ended; None: it has not, or not by itself."""
+        """Return the exit status of the container, or None if it has not ended by itself."""
         return None if self._run is None else self._run.exit_status
 
     @property
     def alive(self) -> bool:
-        """There is no process between calls that could be dead."""
+        """Return True: between calls there is no process that could be dead."""
         return True
 
     def free_slots(self, in_use: int) -> int:
-        """One, once."""
+        """Return 1 before the first call, and 0 after it."""
         return 0 if in_use or self._run else 1
 
     def take(self) -> None:
-        """Never ready at once."""
+        """Return None: no connection is open before `connect`."""
         return
 
     async def connect(self, call: Call) -> CommandRun:
@@ -122,10 +126,10 @@ class CommandLink:
         return self._run
 
     def give(self, connection: CommandRun) -> None:
-        """The container is not used again; the pool destroys it."""
+        """Do nothing: the pool destroys the container."""
 
     def drain_log(self) -> None:
-        """Nothing to do: stderr is read before the answer is complete."""
+        """Do nothing: stderr is read before the answer is complete."""
 
     async def close(self) -> None:
         """Let go of the streams."""
@@ -149,18 +153,19 @@ class CommandRun:
         self._streams = streams
         self._limit = limit
         self._log = log
-        self._output: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by close()
+        self._output: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
         self._size = 0
         self.exit_status: int | None = None
-        """None until it has ended by itself."""
+        """Exit status, or None until it has ended by itself."""
         self.status = 200
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
         self._left = 0
 
     async def exchange(self, call: Call) -> Answer:
-        """Feed the body, collect the output and wait for the exit status. The command's end ends it, however much
-        of the body is left; so does a body that breaks off.
+        """Feed the body, collect the output and wait for the exit status.
+
+        The end of the command ends it, however much of the body is left. So does a body that breaks off.
 
         Raises `CommandFailed` for a status other than 0, `TooLarge` for output over the limit, `EngineLost`, and what
         the body raises.
@@ -224,19 +229,19 @@ class CommandRun:
         return f"the command ended with exit status {status}"
 
     def take(self) -> bytes:
-        """The next piece of the output."""
-        data = self._output.read(PIECE)
+        """Return the next piece of the output."""
+        data = self._output.read(PIECE_BYTES)
         self._left -= len(data)
         self.complete = self._left <= 0
         return data
 
     async def read(self) -> bytes:
-        """The next piece of the output; empty at its end."""
+        """Return the next piece of the output; empty at its end."""
         return self.take()
 
     @property
     def reusable(self) -> bool:
-        """Never: one container, one call."""
+        """Return False: one container serves one call."""
         return False
 
     async def close(self) -> None:

@@ -21,18 +21,17 @@ from pool.transport.message import Call
 LOG_SOCKET, CALLS_SOCKET = "log.sock", "calls.sock"
 READ_SIZE = 64 * 1024
 LOG_BYTES_PER_TICK = 512 * 1024
-LOG_TICK = 0.1
-"""An instance's output is read at most at LOG_BYTES_PER_TICK every LOG_TICK seconds: who prints faster waits,
-and nobody else does."""
+LOG_TICK_SECONDS = 0.1
+"""Bounds how much output of an instance is read in each tick: only an instance that prints faster waits."""
 DRAIN_BYTES = 512 * 1024
-"""Read at once at the end of a call, at most: twice what the kernel lets wait in a socket by default."""
+"""Bounds the output that is read at the end of a call: twice what the kernel lets wait in a socket by default."""
 
 
 def listen(folder: Path, name: str) -> socket.socket:
-    """A listening unix socket `name` in `folder`, open to every user of the container.
+    """Return a listening unix socket `name` in `folder`, open to every user of the container.
 
-    The path is bound through the folder's file descriptor: a socket's path may have 107 bytes at most, a data
-    folder can lie deeper.
+    It is bound through the folder's file descriptor: a path may have 107 bytes at most, and data folders can lie
+    deeper.
     """
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -92,7 +91,7 @@ class LogTap:
         self._read_once()
         if self._read_this_tick >= LOG_BYTES_PER_TICK and self._connection is not None:
             self._loop.remove_reader(self._connection.fileno())
-            self._resume = self._clock.call_later(LOG_TICK, self._next_tick)
+            self._resume = self._clock.call_later(LOG_TICK_SECONDS, self._next_tick)
 
     def _next_tick(self) -> None:
         self._resume = None
@@ -113,16 +112,16 @@ class LogTap:
             self._drop_connection()
             return 0
         now = self._clock.now()
-        if now - self._tick >= LOG_TICK:
+        if now - self._tick >= LOG_TICK_SECONDS:
             self._tick, self._read_this_tick = now, 0
         self._read_this_tick += len(data)
         self._sink(data)
         return len(data)
 
     def drain(self) -> None:
-        """Read what has arrived: what a call printed is in the socket before the end of its answer is.
+        """Read all output that has arrived. Output of a call arrives before the end of its answer.
 
-        All that the kernel holds, whatever the rate: what were left there would be taken for the next call's.
+        The rate is not bounded here: output that stayed would be taken for that of the next call.
         """
         left = DRAIN_BYTES
         while left > 0 and (read := self._read_once()) == READ_SIZE:
@@ -167,7 +166,7 @@ class HandlerLink:
         self._owner = owner
         self.slots = 1
         self.peer = 0
-        """Process id of whoever dialled last, as we see it; 0 if there is none or it is not to be seen."""
+        """Id of the process that dialled last, or 0 if there is none or we cannot see it."""
         self._on_change = on_change
         self._sink = sink
         self._free: list[HttpConnection] = []
@@ -177,7 +176,7 @@ class HandlerLink:
         self._connected = asyncio.Event()
 
     async def open(self) -> None:
-        """Make the folder and listen in it; before the container starts. Raises OSError."""
+        """Make the folder and listen in it, before the container starts. Raises OSError."""
         self.folder.mkdir(parents=True, mode=0o755)
         with contextlib.suppress(PermissionError):  # other users of this machine cannot list the folders
             self.folder.parent.chmod(0o711)
@@ -185,8 +184,10 @@ class HandlerLink:
         await self._listen()
 
     async def reopen(self) -> None:
-        """Listen again in the folder of a running container, in place of a process that is gone. Raises OSError:
-        in another folder than the one that is mounted nobody would dial."""
+        """Listen again in the folder of a running container, in place of a process that is gone. Raises OSError.
+
+        Only the folder that is mounted helps: nobody dials in another one.
+        """
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} is gone")
         for name in (LOG_SOCKET, CALLS_SOCKET):
@@ -227,23 +228,23 @@ class HandlerLink:
 
     @property
     def alive(self) -> bool:
-        """Whether any connection is open."""
+        """Return whether any connection is open."""
         return bool(self._all)
 
     def free_slots(self, in_use: int) -> int:
-        """Open connections that carry no call."""
+        """Return how many open connections carry no call."""
         return len(self._free)
 
     def take(self) -> HttpConnection | None:
-        """A free connection, or None."""
+        """Return a free connection, or None."""
         return self._free.pop() if self._free else None
 
     async def connect(self, call: Call) -> HttpConnection:
-        """Never opens one: only the shim dials. Raises `NotSent`."""
+        """Raise `NotSent`: only the shim dials."""
         raise NotSent("the instance has no open connection")
 
     def give(self, connection: HttpConnection) -> None:
-        """Take a connection back after its call; if it is not clean it is closed, and the shim dials again."""
+        """Take a connection back after its call. One that is not clean is closed, and the shim dials again."""
         if connection.finish() and connection in self._all:
             self._free.append(connection)
 
@@ -253,7 +254,7 @@ class HandlerLink:
             self._log.drain()
 
     async def close(self) -> None:
-        """Close everything; the folder stays, and with it the way of the next process to the instance."""
+        """Close everything but the folder, in which the next process can listen again."""
         if self._server is not None:
             self._server.close()
             self._server = None

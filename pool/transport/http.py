@@ -11,9 +11,9 @@ from pool.errors import NotSent
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
 
-IDLE_LIMIT = 1.5
-"""Seconds after which an idle connection is not used again: shorter than what servers allow (gunicorn: 2), so
-that it is never the server that closes it just as it is used."""
+IDLE_LIMIT_SECONDS = 1.5
+"""Bounds the age of an idle connection that is used again. Servers wait longer (gunicorn: 2 s), so that none closes a
+connection just as it is used."""
 
 Dial = Callable[[], Awaitable[socket.socket]]
 """Opens a connected, non-blocking socket to the server; raises OSError."""
@@ -41,19 +41,19 @@ class HttpLink:
 
     @property
     def alive(self) -> bool:
-        """The connections say nothing about life: the server may close them at will."""
+        """Return True: a server may close connections at will, so they say nothing."""
         return True
 
     def free_slots(self, in_use: int) -> int:
-        """Calls that it may be given on top of those that run."""
+        """Return how many calls it may be given on top of those that run."""
         return self._slots - in_use
 
     def take(self) -> HttpConnection | None:
-        """An open connection that was used a moment ago, or None: then `connect`."""
+        """Return an open connection that was used a moment ago, or None."""
         now = self._clock.now()
         while self._free:
             connection = self._free.pop()
-            if connection.open and now - connection.idle_since < IDLE_LIMIT:
+            if connection.open and now - connection.idle_since < IDLE_LIMIT_SECONDS:
                 return connection
             connection.abort()
         return None
@@ -77,7 +77,7 @@ class HttpLink:
             self._free.append(connection)
 
     def drain_log(self) -> None:
-        """A server's output cannot be attributed to a call: the engine keeps it."""
+        """Do nothing: the engine keeps a server's output, which belongs to no single call."""
 
     async def close(self) -> None:
         """Close every connection."""

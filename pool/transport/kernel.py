@@ -1,4 +1,4 @@
-"""What the kernel knows of a connection and its transport does not: who is at the other end, what is unread."""
+"""Facts about a connection that only the kernel knows: the process at the other end, and unread bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import struct
 import termios
 
 PEER = struct.Struct("3i")
-"""What SO_PEERCRED gives: process, user and group."""
+"""Result of SO_PEERCRED: process, user and group."""
 COUNT = struct.Struct("i")
-"""What FIONREAD gives."""
+"""Result of FIONREAD: bytes that wait to be read."""
 
 
 def peer_pid(transport: asyncio.BaseTransport) -> int:
-    """The process at the other end of a unix socket, in our own numbers; 0 if it is not to be seen from here."""
+    """Return the id of the process at the other end of a unix socket, or 0 if we cannot see it."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return 0
@@ -25,9 +25,9 @@ def peer_pid(transport: asyncio.BaseTransport) -> int:
 
 
 def unread(transport: asyncio.BaseTransport) -> bytes:
-    """What had arrived on a connection before it was lost; its transport is not closed yet, but reads no more.
+    """Return the bytes that arrived on a connection before it was lost; its transport reads no more.
 
-    No more than the kernel holds at this moment: the other end may be able to send for ever.
+    Only bytes that the kernel holds now are read, since the other end might never stop.
     """
     sock = transport.get_extra_info("socket")
     if sock is None:

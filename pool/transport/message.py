@@ -10,11 +10,11 @@ from pool.errors import Nonsense
 
 Headers = Sequence[tuple[bytes, bytes]]
 ReadBody = Callable[[], Awaitable[bytes]]
-"""Next piece of a body; empty at its end."""
+"""Returns the next piece of a body; empty at its end."""
 
 
 def header_lines(headers: Headers) -> bytes:
-    """Header fields as they go over a connection."""
+    """Return header fields as they go over a connection."""
     return b"\r\n".join([*map(b": ".join, headers), b""])
 
 
@@ -54,27 +54,29 @@ class Answer(Protocol):
     headers: list[tuple[bytes, bytes]]
 
     def take(self) -> bytes:
-        """What of the body has arrived, without waiting."""
+        """Return what of the body has arrived, without waiting."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything has arrived (it may still have to be taken)."""
+        """Return whether everything has arrived. It may still have to be taken."""
 
     async def read(self) -> bytes:
-        """Next piece of the body; empty at its end. Raises `InstanceDied` if it ends too early."""
+        """Return the next piece of the body; empty at its end. Raises `InstanceDied` if it ends too early."""
 
 
-MOST_OF_A_REPORT = 64 * 1024
-"""Bytes: user code shares its process with the shim, and could report for ever."""
+MAX_REPORT_BYTES = 64 * 1024
+"""Bounds a report in bytes: user code shares its process with the shim, and could write without an end."""
 
 
 async def read_said(answer: Answer) -> Any:
-    """What a shim says on its own behalf, as JSON. Raises ValueError if it is none, `Nonsense` if it is too long, and
-    what `Answer.read` raises."""
+    """Return the JSON that a shim answers on its own behalf.
+
+    Raises ValueError if it is not JSON, `Nonsense` if it is too long, and what `Answer.read` raises.
+    """
     body = bytearray()
     while piece := await answer.read():
         body += piece
-        if len(body) > MOST_OF_A_REPORT:
+        if len(body) > MAX_REPORT_BYTES:
             raise Nonsense("the report of the handler's shim does not end")
     try:
         return json.loads(body)
@@ -83,7 +85,7 @@ async def read_said(answer: Answer) -> Any:
 
 
 async def read_report(answer: Answer) -> tuple[str, str]:
-    """What a shim says of a failure, as type and message (docs/runtime-protocol.md).
+    """Return type and message of a failure that a shim reports (docs/runtime-protocol.md).
 
     Raises `Nonsense` if it is too long or not to be read, and what `Answer.read` raises.
     """

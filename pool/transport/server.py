@@ -1,4 +1,4 @@
-"""Reaching a server inside a container: into its network namespace, or else at its address."""
+"""The way to a server inside a container: into its network namespace, or else at its address."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pool.host import netns
 from pool.transport.http import HttpLink
 from pool.transport.message import Call
 
-DIAL_TIMEOUT = 2.0
+DIAL_TIMEOUT_SECONDS = 2.0
 LOOKS = Backoff(0.004, 0.05)
 """Pauses between two looks whether a server is ready."""
 
 
 class Server:
-    """Where an instance's server listens. Raises `StartFailed` if there is no way to it."""
+    """The address of an instance's server. Raises `StartFailed` if there is no way to it."""
 
     def __init__(self, state: ContainerState, port: int, fallback: bool, clock: Clock) -> None:
         self._clock = clock
@@ -38,14 +38,14 @@ class Server:
             )
 
     async def dial(self) -> socket.socket:
-        """A connected, non-blocking socket to the server. Raises OSError."""
+        """Return a connected, non-blocking socket to the server. Raises OSError."""
         if self._namespace is not None:
-            async with self._clock.timeout(DIAL_TIMEOUT):
+            async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
                 return await self._namespace.dial("127.0.0.1", self._port)
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
-            async with self._clock.timeout(DIAL_TIMEOUT):
+            async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(sock, (self._address, self._port))
         except BaseException:
             sock.close()
@@ -65,7 +65,7 @@ class Server:
             if health is None:
                 return True
             call = Call(b"GET", health.encode(), [(b"host", b"localhost"), (b"user-agent", b"hearth-health")])
-            async with self._clock.timeout(DIAL_TIMEOUT):
+            async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
                 answer = await connection.exchange(call)
             return answer.status < 400
         except (PoolError, TimeoutError):

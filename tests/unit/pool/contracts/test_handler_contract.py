@@ -9,7 +9,7 @@ from pool.engine.base import ContainerSpec
 from pool.errors import AnswerFault, Nonsense
 from pool.instance import Instance
 from pool.lease import Lease
-from pool.transport.message import MOST_OF_A_REPORT, read_report
+from pool.transport.message import MAX_REPORT_BYTES, read_report
 from pool.workload import Workload
 
 
@@ -48,7 +48,7 @@ async def test_a_report_without_an_end_is_not_kept() -> None:
     endless = Report(b"x" * 1024, times=10**9)
     with pytest.raises(Nonsense, match="does not end"):
         await read_report(endless)
-    assert 10**9 - endless.left <= MOST_OF_A_REPORT // 1024 + 1
+    assert 10**9 - endless.left <= MAX_REPORT_BYTES // 1024 + 1
 
 
 @pytest.mark.parametrize(

@@ -320,9 +320,9 @@ async def test_who_prints_without_end_is_read_at_a_bounded_rate(
         more = await all_that_is_read() - received
         assert 256 * 1024 <= more <= 256 * 1024 + handler.READ_SIZE
         received += more
-        await bench.clock.advance(0.9 * handler.LOG_TICK)
+        await bench.clock.advance(0.9 * handler.LOG_TICK_SECONDS)
         assert await all_that_is_read() == received, "nothing more is read within the tick"
-        await bench.clock.advance(0.1 * handler.LOG_TICK)
+        await bench.clock.advance(0.1 * handler.LOG_TICK_SECONDS)
     received = await all_that_is_read()
     for _ in range(5):
         bench.link.drain_log()  # as after every call: what the kernel holds, and no more

@@ -12,7 +12,7 @@ import pytest
 from pool.clock import VirtualClock
 from pool.errors import InstanceDied, NotSent
 from pool.transport.connection import HttpConnection
-from pool.transport.http import IDLE_LIMIT, HttpLink
+from pool.transport.http import IDLE_LIMIT_SECONDS, HttpLink
 from pool.transport.message import Call
 
 CALL = Call(b"GET", b"/", [(b"host", b"localhost")])
@@ -114,9 +114,9 @@ async def test_an_idle_connection_is_not_used_after_the_limit(
     link: HttpLink, server: Server, clock: VirtualClock
 ) -> None:
     assert await call(link) == b"1"
-    await clock.advance(IDLE_LIMIT - 0.1)
+    await clock.advance(IDLE_LIMIT_SECONDS - 0.1)
     assert await call(link) == b"1"
-    await clock.advance(IDLE_LIMIT)
+    await clock.advance(IDLE_LIMIT_SECONDS)
     assert await call(link) == b"2"
     await asyncio.sleep(0.01)
     assert not link._all - set(link._free)

@@ -10,7 +10,7 @@ import pytest
 from pool.clock import LoopClock, VirtualClock
 from pool.engine.base import ContainerState
 from pool.errors import StartFailed
-from pool.transport.server import DIAL_TIMEOUT, Server
+from pool.transport.server import DIAL_TIMEOUT_SECONDS, Server
 
 NOBODY = 2**22 + 1
 """No process has this id: it is over the most that the kernel gives."""
@@ -92,12 +92,12 @@ async def test_a_health_that_does_not_answer_is_asked_again(
     health.statuses = [200]
     ready = asyncio.ensure_future(Server(state(inside="127.0.0.1"), port, True, clock).ready("/up"))
     await asyncio.wait_for(asked.wait(), 5)
-    await clock.advance(DIAL_TIMEOUT)
+    await clock.advance(DIAL_TIMEOUT_SECONDS)
     async with asyncio.timeout(5):
         while not ready.done():  # the pause before it is asked again is virtual, its sockets are real
             await clock.advance(0.1)
             await asyncio.sleep(0.001)
-    assert clock.now() >= DIAL_TIMEOUT
+    assert clock.now() >= DIAL_TIMEOUT_SECONDS
     assert health.asked == [b"/up"]
     listening.close()
     await listening.wait_closed()
