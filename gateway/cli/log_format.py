@@ -18,6 +18,8 @@ REPEAT_AFTER_SECONDS = 60.0
 ABORTED_ON_PURPOSE = "ASGI callable returned without completing response"
 """Complaint of uvicorn when we cut off a response that failed after its head."""
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red", "DEBUG": "bright_black"}
+PRINTED = "  | "
+"""Begins each line that a function has printed, so that it cannot pass for a line of the log."""
 QUIET = ("uvicorn", "uvicorn.error", "asyncio", "watchfiles", "httpx", "httpcore", "aiohttp")
 """Loggers of libraries. They log only from level warning on."""
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -53,7 +55,7 @@ class TextFormatter(logging.Formatter):
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record on one line, and a traceback on lines below it."""
+        """Return the record on one line. Lines below have what a function has printed, marked, and a traceback."""
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
         if self._colour:
@@ -61,6 +63,8 @@ class TextFormatter(logging.Formatter):
             level = click.style(level, fg=COLOURS.get(record.levelname))
         origin = "" if record.name.startswith("hearth") else f"{record.name}: "
         line = f"{moment} {level} {origin}{visible_line(record.getMessage())}"
+        printed = visible(getattr(record, "printed", "")).splitlines()
+        line = "\n".join([line, *(f"{PRINTED}{part}" for part in printed)])
         return f"{line}\n{visible(self.formatException(record.exc_info))}" if record.exc_info else line
 
 

@@ -57,7 +57,7 @@ class Plans:
     def _made(self, definition: FunctionDefinition) -> FunctionPlan:
         retries = definition.retries
         slots = definition.max_instances * definition.concurrency
-        if definition.name in self._registry.guests:
+        if definition.name in self._registry.private_functions:
             # Half of them is all: nobody calls it directly. What has no memory would take places only to wait.
             slots = 2 * min(slots, max(1, self._registry.memory_budget // definition.memory))
         return FunctionPlan(

@@ -1,1 +1,1 @@
-"""From a definition to a function in service."""
+"""From a definition to a revision in service: code, image and workload, the registry, and trials of new revisions."""

@@ -1,4 +1,4 @@
-"""The registry: what is declared, what of it is in service, and why the rest is not."""
+"""The registry: which functions are declared, which of them are in service, and why the rest are not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from scheduler.dispatch.function import Prewarm
 
 log = logging.getLogger("hearth.registry")
 
-TRY_AGAIN = 5.0
-"""Seconds until a function whose image was missing, or whose engine was away, is set up again."""
+RETRY_SECONDS = 5.0
+"""Time until a function whose image was missing, or whose engine was away, is set up again."""
 OLD_SERVES = "the version before it stays in service"
 """Ends the fault of a function whose new revision does not work."""
 LOGGED_LINES = 12
@@ -80,12 +80,12 @@ class Registry:
         builder: WorkloadBuilder,
     ) -> None:
         self.declared: dict[str, Declared] = {}
-        self.guests: dict[str, Declared] = {}
-        """What is in service beside that, until it is removed: functions that jobs have of their own."""
+        self.private_functions: dict[str, Declared] = {}
+        """Private functions of jobs, which are in service until their job ends."""
         self.definitions = Definitions()
-        """What was applied last."""
+        """The definitions that were applied last."""
         self.loaded = False
-        """Whether a definitions file has been applied."""
+        """A definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
         """Called whenever a declared function gets another version or another fault."""
         self.on_declared: list[Callable[[Definitions], None]] = []
@@ -100,9 +100,9 @@ class Registry:
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
         self._prewarm_gone = False
-        """Whether the image of a prewarm pool was found to be no longer there."""
+        """The image of a prewarm pool was found to be no longer there."""
         self._littered = False
-        """Whether something is left to be removed that was in use when its function went."""
+        """Code, images or networks are left to be removed: they were in use when their function went."""
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
@@ -139,14 +139,14 @@ class Registry:
     async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
         """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
         that cannot be set up for its image or its engine is tried again."""
-        declared = self.guests[definition.name] = Declared(definition, keep=keep, private=True)
+        declared = self.private_functions[definition.name] = Declared(definition, keep=keep, private=True)
         with ExitStack() as place:
             await self._set_up(declared, ImageLookup(self._engine), place)
         return declared
 
     def remove(self, name: str) -> None:
         """Take a function out of service that was added; harmless for one that is not there."""
-        if self.guests.pop(name, None) is not None:
+        if self.private_functions.pop(name, None) is not None:
             self._trials.drop(name)
             self._dispatcher.withdraw(name)
 
@@ -165,8 +165,8 @@ class Registry:
             raise NotFound(fault_of(error, reference)) from error
 
     def known(self, name: str) -> Declared | None:
-        """What is known of a function, declared or added."""
-        return self.declared.get(name) or self.guests.get(name)
+        """Return a function that was declared or added, or None if there is none of this name."""
+        return self.declared.get(name) or self.private_functions.get(name)
 
     async def _set_prewarm(self, images: ImageLookup) -> None:
         wanted: dict[str, Prewarm] = {}
@@ -260,8 +260,13 @@ class Registry:
         else:
             declared.fault, declared.curable = f"{fault.message}; {OLD_SERVES}", fault.may_pass
             if declared.fault != before[1]:
-                lines = [f"  {line}" for line in fault.printed.splitlines()[-LOGGED_LINES:]]
-                log.warning("\n".join([f"function {name}: {declared.fault}", *lines]))
+                lines = fault.printed.splitlines()[-LOGGED_LINES:]
+                log.warning(
+                    "function %s: %s",
+                    name,
+                    declared.fault,
+                    extra={"function": name, "printed": "\n".join(lines)},
+                )
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
         if not any(self._trials.workloads()):
@@ -298,16 +303,16 @@ class Registry:
             self._littered = False
         except EngineError as error:  # an instance that drains may still use it
             self._littered = True
-            log.info("what nothing uses any more could not be removed yet: %s", error)
+            log.info("Unused images or networks not removed yet, trying again later: %s", error)
 
     async def _cure(self) -> None:
-        """Try again what may have become possible: the image is there now, the engine is back."""
+        """Set up again whatever may work by now: the image is there, the engine is back."""
         while True:
-            timer = self._clock.call_later(TRY_AGAIN, self._wake.set)
+            timer = self._clock.call_later(RETRY_SECONDS, self._wake.set)
             await self._wake.wait()
             timer.cancel()
             self._wake.clear()
-            sick = [d for d in (*self.declared.values(), *self.guests.values()) if d.curable]
+            sick = [d for d in (*self.declared.values(), *self.private_functions.values()) if d.curable]
             images = ImageLookup(self._engine)
             if sick:
                 async with self._lock:
@@ -320,11 +325,11 @@ class Registry:
                     await self._prune()
 
     def try_again(self) -> None:
-        """What could not be set up may be possible now."""
+        """Set up again soon what could not be set up before."""
         self._wake.set()
 
     def image_gone(self, image: str) -> None:
-        """The engine no longer has an image: what is made of it is set up again, which builds it or says why not."""
+        """Set up again the functions of an image that the engine no longer has, which builds it or says why not."""
         for workload in self._dispatcher.workloads():
             declared = self.known(workload.function)
             if declared is not None and workload.container.image == image:
@@ -348,12 +353,12 @@ class Registry:
         return self._dispatcher.pool.ledger.memory_budget
 
     def settled(self) -> bool:
-        """Whether every function is in service (with its `min_instances`), has failed, or has its image built."""
+        """Return whether each function is in service with its `min_instances`, has failed, or has its image built."""
         loading = any(d.state == "loading" for d in self.declared.values())
         return self.loaded and not loading and self._dispatcher.settled()
 
     async def close(self) -> None:
-        """Stop trying."""
+        """End all trials and retries."""
         await self._trials.close()
         if self._retry is not None:
             self._retry.cancel()
@@ -361,7 +366,7 @@ class Registry:
 
 
 def fault_of(error: Exception, image: str) -> str:
-    """An error in words that say what to do."""
+    """Return an error in words that say what to do."""
     if isinstance(error, NotFound):
         advice = "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
         return f"the engine has no image {image}; {advice}"

@@ -20,7 +20,7 @@ from scheduler.dispatch.queued import Queued
 log = logging.getLogger("hearth.registry")
 
 TRIAL_WAIT_SECONDS = 300.0
-"""How long a trial waits for memory and a place, far longer than a call would. Then it is begun again later."""
+"""Seconds that a trial waits for memory and a place, far longer than a call would. Then it is begun again later."""
 ATTEMPTS = 3
 SUDDEN_END_SECONDS = 10.0
 """An instance that ends sooner than this without a report of its import may have been killed by somebody else."""

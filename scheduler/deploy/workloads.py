@@ -177,7 +177,7 @@ def names_of_function(image: Image) -> dict[str, str]:
 
 
 def order_head(definition: FunctionDefinition, version: str, log_limit: int) -> bytes:
-    """What a shim is sent to become the function, but for the code."""
+    """Return the message that makes a shim the function, without the code."""
     message = {
         "function": definition.name,
         "version": version,

@@ -35,7 +35,7 @@ from scheduler.dispatch.upkeep import Upkeep, engine_was_down, pause_after
 
 
 class Dispatcher:
-    """Gives slots to invocations, and decides what is started and evicted for it."""
+    """Gives slots to invocations, and decides which instances are started and evicted for them."""
 
     def __init__(
         self,
@@ -102,8 +102,7 @@ class Dispatcher:
         if revision.waiting >= limits.queue_size:
             raise QueueFull(name, limits.queue_size, max(1.0, revision.exec_seconds or 1.0))
         waiter = Waiter(invocation, arrived, now + limits.queue_timeout, settle, revision)
-        revision.queue.append(waiter)
-        revision.waiting += 1
+        revision.add(waiter)
         self._hungry[revision] = None
         if revision.expiry is None:
             revision.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, revision)
@@ -169,15 +168,10 @@ class Dispatcher:
         self._growth.run()
 
     def _leave(self, waiter: Waiter) -> None:
-        """Note that a waiter is in the queue no more (which skips it when its turn comes)."""
-        waiter.left = True
+        """Take a waiter out of its queue."""
         revision = waiter.revision
-        revision.waiting -= 1
+        revision.remove(waiter)
         if not revision.waiting:
-            revision.queue.clear()
-            if revision.expiry is not None:
-                revision.expiry.cancel()
-                revision.expiry = None
             self._hungry.pop(revision, None)
             self._upkeep.soon()
 
@@ -301,11 +295,11 @@ class Dispatcher:
         return self._upkeep.prewarm
 
     def is_provisioned(self, instance: Instance) -> bool:
-        """Whether an instance is one of its function's `min_instances`."""
+        """Return whether an instance is one of its function's `min_instances`."""
         return self._upkeep.is_provisioned(instance)
 
     def settled(self) -> bool:
-        """Whether every function has its `min_instances`, or has failed to get them."""
+        """Return whether every function has its `min_instances`, or has failed to get them."""
         return self._upkeep.settled()
 
     # -- what the pool reports ------------------------------------------------------------------------------

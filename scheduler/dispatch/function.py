@@ -15,13 +15,14 @@ from pool.workload import Workload
 
 FIRST_START_GUESS = 0.3
 FIRST_SPECIALISE_GUESS = 0.02
-"""Seconds; what a start is expected to take until one was measured."""
+"""Seconds that a start is expected to take until one was measured."""
 DEFAULT_MAX_INSTANCES = 16
+"""Instances of a function that says nothing of it: docs/functions-yaml.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a revision's calls are admitted and bounded. Times in seconds, sizes in bytes."""
+    """Bounds of a revision's calls. Times in seconds, sizes in bytes."""
 
     timeout: float = 30.0
     queue_timeout: float = 10.0
@@ -41,7 +42,7 @@ class Prewarm:
 
 
 Settle = Callable[[Lease | None, Exception | None], None]
-"""Takes what a waiter gets: a lease, or why there is none."""
+"""Takes the outcome of a wait: a lease, or the reason why there is none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +57,11 @@ class Waiter:
     revision: Revision
     """In whose queue it is. A revision that is replaced leaves its queue to the next."""
     left: bool = False
-    """Whether it wants no slot any more, since it has one, was refused or gave up."""
+    """It wants no slot any more, since it has one, was refused or gave up."""
+
+
+NO_QUEUE: deque[Waiter] = deque(maxlen=0)
+"""Queue of all revisions that nobody waits for: an empty one of its own would take 700 bytes. It holds nothing."""
 
 
 class Function:
@@ -136,9 +141,9 @@ class Revision:
         """Another revision has taken its place, or the function is gone."""
         self.trial = False
         """It is being tried out: no call goes to it yet."""
-        self.queue: deque[Waiter] = deque()
+        self.queue = NO_QUEUE
         self.waiting = 0
-        """Waiters in the queue that still want a slot; given-up ones are only skipped."""
+        """Waiters in the queue that still want a slot. The others are skipped when their turn comes."""
         self.exec_seconds: float | None = None
         self.start_seconds: float = before.start_seconds if before else FIRST_START_GUESS
         self.specialise_seconds: float = before.specialise_seconds if before else FIRST_SPECIALISE_GUESS
@@ -146,7 +151,7 @@ class Revision:
         self.expiry: Timer | None = None
         """Due at the first waiter's deadline, or before."""
         self.stuck = False
-        """Whether its queue was just found not to move."""
+        """Its queue was just found not to move."""
         self.enough_for = 0
         """Up to how many waiters it was decided lately that nothing (more) needs to be started."""
         self.not_before = 0.0
@@ -200,9 +205,27 @@ class Revision:
         """Let those who wait for another revision wait for this one."""
         for waiter in before.queue:
             waiter.revision = self
-        self.queue.extend(before.queue)
-        self.waiting += before.waiting
+        if before.waiting:
+            self.queue = deque([*self.queue, *before.queue])
+            self.waiting += before.waiting
         before.retire()
+
+    def add(self, waiter: Waiter) -> None:
+        """Put a waiter at the end of the queue."""
+        if not self.waiting:
+            self.queue = deque()
+        self.queue.append(waiter)
+        self.waiting += 1
+
+    def remove(self, waiter: Waiter) -> None:
+        """Note that a waiter is in the queue no more, which skips it when its turn comes."""
+        waiter.left = True
+        self.waiting -= 1
+        if not self.waiting:
+            self.queue = NO_QUEUE
+            if self.expiry is not None:
+                self.expiry.cancel()
+                self.expiry = None
 
     def retire(self) -> None:
         """Give up the queue and its timers."""
@@ -211,7 +234,7 @@ class Revision:
             if timer is not None:
                 timer.cancel()
         self.expiry = self.look_again = None
-        self.queue, self.waiting = deque(), 0
+        self.queue, self.waiting = NO_QUEUE, 0
 
     def __repr__(self) -> str:
         measured = "unmeasured" if self.exec_seconds is None else f"{self.exec_seconds * 1000:.2f} ms"

@@ -21,7 +21,7 @@ WORTH_WAITING = 0.03
 which a queue that is expected to move is looked at again."""
 
 CLAIM_LATE_SECONDS = 0.001
-"""How long after the end of a function's patience its claim is looked at: just before would be of no use."""
+"""Seconds from the end of a function's patience to the look at its claim: just before would be of no use."""
 
 
 class Growth:
@@ -41,7 +41,7 @@ class Growth:
     ) -> None:
         self.evictor = evictor
         self.memory_was_short = False
-        """Whether somebody waits for memory, and others behind it."""
+        """Somebody waits for memory, and others behind it."""
         self.reclaimer = Reclaimer(pool, functions, hungry, evictor, self._wanted)
         self._memory_timer: Timer | None = None
         """Set while somebody waits for memory."""

@@ -24,7 +24,7 @@ class Route:
             raise ValueError("a route leads to no revision")
         self.revisions = tuple(revision for revision, _ in kept)
         self.function: Function = kept[0][0].function
-        """That all its revisions are of."""
+        """The function of all its revisions."""
         self.only: Revision | None = self.revisions[0] if len(kept) == 1 else None
         """The revision of a route that has just one: no draw is needed for it."""
         total = sum(weight for _, weight in kept)

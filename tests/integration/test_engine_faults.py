@@ -13,7 +13,7 @@ import pytest
 from harness import BASE_IMAGE, EngineView, Gateway, eventually, handler, server
 from own_engine import OwnEngine, Proxy
 
-from scheduler.deploy.registry import TRY_AGAIN
+from scheduler.deploy.registry import RETRY_SECONDS
 
 RUNTIME_IMAGE = "hearth-runtime/python:latest"
 AT_ONCE = 1.0
@@ -277,5 +277,7 @@ def test_an_image_that_was_deleted_is_missed_and_found_again(engine: OwnEngine, 
             eventually(lambda: gateway.http.get("/functions/cold").json()["fault"] == explained, RECOVERY)
         finally:
             engine.load(RUNTIME_IMAGE)
-        eventually(lambda: gateway.call("cold", {}).status_code == 200, TRY_AGAIN + RECOVERY)
-        eventually(lambda: gateway.http.get("/functions/cold").json()["fault"] is None, TRY_AGAIN + RECOVERY)
+        eventually(lambda: gateway.call("cold", {}).status_code == 200, RETRY_SECONDS + RECOVERY)
+        eventually(
+            lambda: gateway.http.get("/functions/cold").json()["fault"] is None, RETRY_SECONDS + RECOVERY
+        )

@@ -105,7 +105,7 @@ def test_a_save_that_breaks_the_code_fails_no_call_and_is_shown_until_it_is_mend
     assert {answer.json()["number"] for answer in answers} <= {1, 4}
     assert gateway.http.get("/functions/changing").json()["fault"] is None
     assert gateway.log.count("function changing: SyntaxError") == 1
-    assert "    def handle(event, context) return 1" in gateway.log, "the traceback's last lines are not told"
+    assert "    def handle(event, context) return 1" in gateway.log, "the traceback's end is not told"
 
 
 def test_new_code_that_cannot_be_imported_says_so_until_it_is_mended(gateway: Gateway):

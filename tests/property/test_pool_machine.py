@@ -17,6 +17,7 @@ from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.states import LIVE, Reason, State
+from scheduler.deploy.trials import Trial, TrialFault, Trials
 from scheduler.dispatch.decisions import FUNCTION_BACKOFF
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
@@ -67,6 +68,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.versions = 0
         self.eviction_clock = 0.0
         self.world = self.run(self.make)
+        self.trials = Trials(self.world.dispatcher, self.world.clock)
         self.witness_leases()
         self.world.engine.on_create = self.witness_create
 
@@ -123,6 +125,10 @@ class PoolMachine(RuleBasedStateMachine):
     def functions(self) -> list[Any]:
         return list(self.world.dispatcher.functions.values())
 
+    def queued(self, function: Any) -> int:
+        """Return how many calls wait, without the place of a trial."""
+        return sum(revision.waiting for revision in function.revisions.values() if not revision.trial)
+
     @property
     def waiting(self) -> list[Caller]:
         return [caller for caller in self.callers if caller.waits]
@@ -151,10 +157,31 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), keys=workload_keys(), limits=LIMITS)
     def deploy(self, name: str, keys: dict[str, Any], limits: Limits) -> None:
         self.versions += 1
+        self.trials.drop(name)
         self.run(lambda: self.world.deploy(name, str(self.versions), limits, **keys))
+
+    @precondition(lambda self: self.functions)
+    @rule(roll=ROLL, keys=workload_keys(), limits=LIMITS, works=st.booleans())
+    def try_out(self, roll: int, keys: dict[str, Any], limits: Limits, works: bool) -> None:
+        """A save: the new version serves once an instance of it is ready; until then, or else, the one before."""
+        name = self.one_of(self.functions, roll).name
+        self.versions += 1
+        version, keys = str(self.versions), dict(keys)
+        most = keys.pop("max_instances")
+        workload = self.world.workload(name, version, **keys)
+        if not works:
+            self.world.launcher.broken.add(f"{name}@{version}")
+
+        def ended(fault: TrialFault | None) -> None:
+            assert works or fault is not None
+            if fault is None:
+                self.world.dispatcher.deploy(workload, limits, most)
+
+        self.run(lambda: self.trials.begin(Trial(workload, limits, ended)))
 
     @rule(name=st.sampled_from(NAMES))
     def withdraw(self, name: str) -> None:
+        self.trials.drop(name)
         self.run(lambda: self.world.dispatcher.withdraw(name))
         assert not any(caller.function.name == name for caller in self.waiting)
 
@@ -179,10 +206,10 @@ class PoolMachine(RuleBasedStateMachine):
         def come() -> None:
             self.callers += [self.world.arrive(function) for _ in range(count)]
 
-        before = function.waiting
+        before = self.queued(function)
         self.run(come)
         queue_size = self.world.dispatcher.revision_for(function.name).limits.queue_size
-        assert function.waiting <= max(before, queue_size)
+        assert self.queued(function) <= max(before, queue_size)
 
     @precondition(lambda self: self.waiting)
     @rule(roll=ROLL)
@@ -315,7 +342,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert instance.in_use == per_instance.get(instance.id, 0), "a slot without an owner"
         for function in self.functions:
             mine = [c for c in self.waiting if c.function is function]
-            assert function.waiting == len(mine)
+            assert self.queued(function) == len(mine)
 
     def teardown(self) -> None:
         try:
@@ -333,6 +360,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def everything_ends(self) -> None:
         """When nobody calls any more, only what is to be kept ready is left; then nothing."""
+        self.run(self.trials.close)
         world = self.world
         world.engine.heal()
         world.engine.resume()

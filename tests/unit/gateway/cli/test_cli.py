@@ -594,6 +594,15 @@ def test_what_a_function_says_is_one_line_of_the_log_and_steers_no_terminal(mess
     assert log_format.TextFormatter(colour=False).format(record).split(" warning ")[1] == shown
 
 
+def test_each_line_that_a_function_has_printed_is_marked_in_the_log() -> None:
+    printed = "Traceback:\n12:00:00 error forged\r\x1b[2J"
+    record = logging.makeLogRecord(
+        {"name": "hearth.registry", "levelname": "WARNING", "msg": "broken", "printed": printed}
+    )
+    lines = log_format.TextFormatter(colour=False).format(record).split(" warning ")[1].splitlines()
+    assert lines == ["broken", "  | Traceback:", "  | 12:00:00 error forged\\r\\x1b[2J"]
+
+
 # -- sources ------------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ def test_a_log_line_steers_nothing(form: logging.Formatter) -> None:
         raise RuntimeError(ORDERS)
     except RuntimeError:
         record = logging.LogRecord("hearth", 30, "", 0, "%s\n%s", (ORDERS, ORDERS), sys.exc_info())
-    record.function = ORDERS
+    record.function = record.printed = ORDERS
     check_steers_nothing(form.format(record))
 
 

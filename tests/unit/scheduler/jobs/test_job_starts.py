@@ -142,14 +142,14 @@ async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
     for name in ("job:1", "job:2"):
         added = await registry.add(own(name, image="late"))
         assert added.curable and "docker pull late" in (registry.fault_of(name) or "")
-    gone = registry.guests["job:2"]
+    gone = registry.private_functions["job:2"]
     registry.remove("job:2")
     engine.add_image("late")
     async with registry._lock:
-        await registry._set_up_all([registry.guests["job:1"], gone], ImageLookup(engine))
+        await registry._set_up_all([registry.private_functions["job:1"], gone], ImageLookup(engine))
     assert "job:1" in dispatcher.functions and "job:2" not in dispatcher.functions
     registry.image_gone(workload_of(runtime, "job:1").container.image)
-    assert registry.guests["job:1"].curable
+    assert registry.private_functions["job:1"].curable
 
 
 async def test_containers_that_were_kept_are_found_and_cleared(
