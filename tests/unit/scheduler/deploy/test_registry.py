@@ -11,7 +11,7 @@ import os
 import tarfile
 import tracemalloc
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,10 +181,8 @@ async def test_images_that_are_built_hold_back_no_other_function(
 ):
     go_on = asyncio.Event()
 
-    async def slow_build(
-        engine: Engine, image: Image, _r: bytes, _i: str, _w: Path, on_build: Callable[[], None]
-    ) -> Image:
-        on_build()
+    async def slow_build(engine: Engine, image: Image, *given: Any) -> Image:
+        given[-1]()  # says that it builds
         await go_on.wait()
         return image
 
