@@ -116,7 +116,7 @@ class Freezer:
                 if instance.state not in (State.STOPPING, State.GONE):
                     unforeseen = None if isinstance(error, EngineError) else error
                     log.warning(
-                        "could not freeze %r, it is left running: %s", instance, error, exc_info=unforeseen
+                        "Cannot freeze %r, so it keeps running: %s", instance, error, exc_info=unforeseen
                     )
                 try:
                     await self._engine.unpause(instance)  # it may have been done, and only the answer lost
@@ -156,7 +156,7 @@ class Freezer:
     def _bury(self, instance: Instance, error: Exception) -> None:
         if instance.state not in (State.STOPPING, State.GONE):
             unforeseen = None if isinstance(error, EngineError | OSError) else error
-            log.warning("could not thaw %r, it is removed: %s", instance, error, exc_info=unforeseen)
+            log.warning("Cannot thaw %r; removing it: %s", instance, error, exc_info=unforeseen)
         self._remove(instance, Reason.DEAD)
 
     async def finished(self, instance: Instance) -> None:

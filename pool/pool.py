@@ -141,7 +141,7 @@ class Pool:
         except Exception as error:
             fault = error if isinstance(error, PoolError) else PoolError(f"{type(error).__name__}: {error}")
             if not isinstance(error, PoolError):
-                log.exception("starting %r failed", instance)
+                log.exception("Starting %r failed because of a fault of the gateway", instance)
             if instance.state in PENDING:
                 self.remove(instance, Reason.START_FAILED)
                 if self.listener is not None:
@@ -193,7 +193,7 @@ class Pool:
         try:
             await self._launcher.adopt(instance)
         except PoolError as error:
-            log.info("%r is not adopted: %s", instance, error)
+            log.info("Removing %r, which cannot be adopted: %s", instance, error)
             self.remove(instance, Reason.ORPHANED)
             if self.listener is not None:
                 self.listener.capacity_freed()  # who counted on it has to look again
@@ -299,7 +299,7 @@ class Pool:
             try:
                 self._records.drop(instance.id)
             except OSError as error:
-                log.warning("the record of %r cannot be removed: %s", instance, error)
+                log.warning("Cannot remove the record of %r: %s", instance, error)
 
     async def _destroy(self, instance: Instance) -> None:
         start = self._starts.get(instance.id)
@@ -330,7 +330,7 @@ class Pool:
                 pause = retries.failed()
                 unforeseen = None if isinstance(error, EngineError) else error
                 log.warning(
-                    "could not remove %r, trying again in %.1f s: %s",
+                    "Cannot remove %r; trying again in %.1f s: %s",
                     instance,
                     pause,
                     error,

@@ -132,7 +132,7 @@ class Reaper:
                 fault = error
             pause = retries.failed()
             if fault is not None and not isinstance(fault, EngineDown):  # of that the guard has written
-                log.warning("cannot follow the engine's events, trying again in %.1f s: %s", pause, fault)
+                log.warning("Cannot follow the engine's events; trying again in %.1f s: %s", pause, fault)
             await self._clock.sleep(pause)
 
     def _take_note(self, event: ContainerEvent) -> None:

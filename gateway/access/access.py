@@ -353,12 +353,12 @@ class Access:
         try:
             keys = self._file.load()
         except KeyFileFault as error:
-            log.error("%s. The keys that were there before stay", error)
+            log.error("%s. The earlier keys stay valid.", error)
             return
         if not keys and signature is None and not self.closed:
             return
         self._take_over(keys)
-        log.info("the keys have changed: %d are known", self.keys or 0)
+        log.info("The keys have changed; %d are valid now", self.keys or 0)
 
     def _take_over(self, from_file: Sequence[Key]) -> None:
         """Know these keys and no others, and admit nobody without one from now on.

@@ -32,4 +32,4 @@ async def _close(name: str, close: Callable[[], object]) -> None:
         if inspect.isawaitable(closed):
             await closed
     except Exception:
-        log.exception("The gateway could not close its %s. It closes the other parts all the same", name)
+        log.exception("Could not close the gateway's %s; closing its other parts", name)

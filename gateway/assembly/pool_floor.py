@@ -95,13 +95,13 @@ class Removal:
         except TimeoutError:
             self._networks_stay = True
             log.error(
-                "The engine has not removed everything within %g s. The next start does it, or hearth prune",
+                "The engine has not removed everything in %g s. The next start, or hearth prune, removes the rest.",
                 REMOVAL_TIMEOUT_SECONDS,
             )
             return
         if left:
             self._networks_stay = True
-            log.info("%d warm containers are left for the next start", left)
+            log.info("Leaving %d warm containers for the next start", left)
         else:
             self._keep_warm = False
 
@@ -114,7 +114,7 @@ class Removal:
                 await self._egress.remove()
         except (EngineError, TimeoutError) as error:
             log.warning(
-                "The gateway's networks could not be removed: %s. The next start does it, or hearth prune",
+                "Cannot remove the gateway's networks: %s. The next start, or hearth prune, removes them.",
                 error or "the engine did not answer in time",
             )
 

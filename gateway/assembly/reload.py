@@ -89,7 +89,7 @@ class Watch:
     def _tell_that_it_polls(self, error: Exception) -> None:
         if not self._polls:
             log.warning(
-                "The kernel does not tell of changed files (%s). Live reload looks for them every %g s instead. "
+                "The kernel does not report changed files (%s). Live reload checks them every %g s instead. "
                 "If a limit is reached, raise it: "
                 "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512",
                 error,
@@ -157,9 +157,9 @@ class Reload:
         except DefinitionsError as error:
             for fault in error.faults:
                 log.error("%s", fault)
-            log.error("%s is not taken over; what is in service stays", self._file)
+            log.error("%s has faults and was not loaded; the functions in service stay", self._file)
             return
-        log.info("%s changed: loading the functions again", ", ".join(sorted(names)))
+        log.info("%s changed; loading the functions again", ", ".join(sorted(names)))
         self._definitions = definitions
         await self._watch.follow(definitions)
         await self._registry.apply(definitions)

@@ -78,9 +78,7 @@ class Runtime:
                 self._engine_seen = True
             except EngineError as error:
                 if not retries.failures:
-                    log.warning(
-                        "The engine does not answer. The gateway tries again until it does: %s", error
-                    )
+                    log.warning("The container engine does not answer; trying again until it does: %s", error)
                 await self.clock.sleep(retries.failed())
         self.scheduler_floor.reaper.start(self.supervisor)
         self.scheduler_floor.registry.start(self.supervisor)
@@ -93,7 +91,11 @@ class Runtime:
         maps_uids = (await self.pool_floor.engine.info()).user_namespaces
         uids = usable_range(self.settings.uids, maps_uids)
         if uids != self.settings.uids:
-            log.info("the engine has user namespaces: uids %s are used, not %s", uids, self.settings.uids)
+            log.info(
+                "The engine has user namespaces, so containers get the uids %s and not %s",
+                uids,
+                self.settings.uids,
+            )
         self.pool_floor.launcher.starter.maps_uids = maps_uids
         self.pool_floor.pool.ledger.uids.use(uids)
 
@@ -106,7 +108,9 @@ class Runtime:
         try:
             await scheduler.triggers.load()
         except Exception:  # calls go on
-            log.exception("The triggers could not be read from the store: none fires")
+            log.exception(
+                "Cannot read the triggers from the store, so none of them fires; restart the gateway to try again"
+            )
         scheduler.worker.start(self.supervisor)
         scheduler.runs.start(self.supervisor)
         scheduler.schedules.start(self.supervisor)
@@ -154,7 +158,8 @@ class Runtime:
         while self._calls_run() and not hurry.is_set():
             if self.clock.now() >= give_up:
                 log.warning(
-                    "calls still run after %g s (drain_timeout); they are ended", self.settings.drain_timeout
+                    "Ending the calls that still run after the drain_timeout of %g s",
+                    self.settings.drain_timeout,
                 )
                 return
             await self.clock.sleep(DRAIN_POLL_SECONDS)

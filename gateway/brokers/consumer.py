@@ -184,7 +184,7 @@ class Consumer:
         try:
             events = events_of(message, self.definition, self.broker.address)
         except EventFault as fault:
-            log.warning("source %s: message %s is refused: %s", self.name, message.id, fault)
+            log.warning("source %s: refusing message %s: %s", self.name, message.id, fault)
             self.count("refused")
             return True
         try:

@@ -24,7 +24,7 @@ def cut_off_at_fault(invocation: str) -> Iterator[None]:
     try:
         yield
     except StoreError as fault:
-        log.warning("invocation %s: its result was cut off while it was sent: %s", invocation, fault)
+        log.warning("invocation %s: its stored result broke off while it was sent: %s", invocation, fault)
 
 
 class KeptAnswer(StreamingResponse):

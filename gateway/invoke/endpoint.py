@@ -101,7 +101,12 @@ class InvokeEndpoint:
     async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
         problem = problem_of(error)
         if problem.slug == "internal-error":
-            log.error("invocation %s of %s failed", invocation.id, invocation.name, exc_info=error)
+            log.error(
+                "invocation %s of %s failed because of a fault of the gateway",
+                invocation.id,
+                invocation.name,
+                exc_info=error,
+            )
         elif problem.blame != "caller":
             self._refusals.note(invocation.id, invocation.name, problem)
         self._outcomes.ended(invocation.name, problem.slug, problem.blame, invocation.private)

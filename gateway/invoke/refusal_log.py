@@ -41,7 +41,7 @@ class RefusalLog:
         if kind is None or now - kind.since >= WINDOW:
             if kind is not None and kind.left_out:
                 log.warning(
-                    "%d further invocations of %s: %s, within %.0f s",
+                    "%d more invocations of %s failed with %s within %.0f s",
                     kind.left_out,
                     function,
                     problem.slug,

@@ -65,7 +65,7 @@ class Adoption:
         self._folder.clear_own()
         if containers:
             log.info(
-                "an earlier gateway has left %d containers; %d of them can perhaps be adopted",
+                "An earlier gateway has left %d containers; %d of them may be adopted",
                 len(containers),
                 len(self._candidates),
             )

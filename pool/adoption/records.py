@@ -100,7 +100,9 @@ class Records:
             fresh.write_text(json.dumps(asdict(record)))
             fresh.replace(self._file(record.id))
         except OSError as error:
-            log.warning("no record of instance %s, a restart will not adopt it: %s", record.id, error)
+            log.warning(
+                "Cannot write the record of instance %s, so a restart will not adopt it: %s", record.id, error
+            )
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
             self.drop(record.id)

@@ -249,7 +249,7 @@ class GuardedEngine:
     def _opened(self, error: Exception) -> None:
         self._fault = error
         self._gauge.set(1)
-        log.warning("the engine does not answer; it is asked nothing until it does: %s", error)
+        log.warning("The container engine does not answer; it gets only pings until it does: %s", error)
         for wait in list(self._under_way):
             wait.give_up()
         self._recovering = self._supervisor.supervise("engine-recovery", self._recover)
@@ -269,7 +269,7 @@ class GuardedEngine:
                 away = clock.now() - breaker.since
                 breaker.answered(clock.now())
                 self._gauge.set(0)
-                log.warning("the engine answers again, after %.1f s", away)
+                log.warning("The container engine answers again after %.1f s", away)
                 self._tell_recovery()
 
     def _tell_recovery(self) -> None:
@@ -277,7 +277,9 @@ class GuardedEngine:
             try:
                 told()
             except Exception:  # the others must be told all the same
-                log.exception("going on after the engine was back failed; the rest goes on")
+                log.exception(
+                    "A listener failed when it was told that the engine is back; telling the others"
+                )
 
 
 class _Wait:

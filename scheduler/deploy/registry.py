@@ -175,7 +175,9 @@ class Registry:
                 image = await images.find(RUNTIMES[runtime])
                 prototype = await self._builder.generic(image)
             except (VolumeRefused, EngineError) as error:
-                log.warning("no prewarm pool for %s: %s", runtime, fault_of(error, RUNTIMES[runtime]))
+                log.warning(
+                    "No prewarmed instances of runtime %s: %s", runtime, fault_of(error, RUNTIMES[runtime])
+                )
                 continue
             wanted[image.id] = Prewarm(prototype, count)
         self._adoption.claim_generic({id: target.prototype for id, target in wanted.items()})
@@ -203,7 +205,7 @@ class Registry:
         def building() -> None:
             place.close()
             declared.state = "building"
-            log.info("function %s: its image is built from requirements.txt", definition.name)
+            log.info("function %s: building its image from requirements.txt", definition.name)
 
         try:
             workload = await self._builder.build(definition, images, building)

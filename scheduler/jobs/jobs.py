@@ -249,7 +249,7 @@ class Jobs:
         summary = JobSummary(job, status, now, tasks)
         follow = collect_follow_ups(lambda: f"job {job.id}", self.on_job_ended, summary)
         if await self.store.end(job, status, tasks, follow, now):
-            log.info("job %s has ended: %s", job.id, status)
+            log.info("job %s has %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
             self._worker.notify()
             for told in self.on_followed:

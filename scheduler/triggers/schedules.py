@@ -123,7 +123,7 @@ class Schedules:
             self._failing = True
             return False
         except Exception:
-            log.exception("a schedule failed; trying again within %.0f s", RECORD_RETRY.longest)
+            log.exception("A schedule failed; trying again within %.0f s", RECORD_RETRY.longest)
             return False
         return True
 

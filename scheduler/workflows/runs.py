@@ -203,12 +203,12 @@ class WorkflowRuns:
         try:
             await self._step(id)
         except StoreFull as full:  # waiting for room, it would hold what others wait for
-            log.warning("run %s has failed: %s", id, full)
+            log.warning("run %s failed: %s", id, full)
             await self._give_up(id, "not-kept", str(full))
         except StoreError:
             raise
         except Exception:  # else the run would never end
-            log.exception("run %s: its next step could not be decided; it has failed", id)
+            log.exception("run %s failed: its next step could not be decided", id)
             await self._give_up(id, "not-decided", FAULT)
 
     async def _give_up(self, id: str, error: str, detail: str) -> None:
@@ -226,7 +226,7 @@ class WorkflowRuns:
         try:
             given_up = await self.store.give_up(record, end, self._clock.wall())
         except StoreFull as full:
-            log.error("run %s: nothing follows from its end: %s", id, full)
+            log.error("run %s: its follow-ups are not started: %s", id, full)
             end = replace(end, follow=())
             given_up = await self.store.give_up(record, end, self._clock.wall())
         if given_up:

@@ -297,7 +297,7 @@ def test_keep_warm_leaves_what_is_warm_and_its_count_and_the_next_start_adopts_i
         for served in (1, 2):
             assert gateway.stop() == 0
             assert {c["Id"] for c in gateway.containers()} == set(before.values())
-            assert "warm containers are left for the next start" in gateway.log
+            assert "warm containers for the next start" in gateway.log
             restart(gateway)
             assert {i["id"]: i["container"] for i in gateway.instances()} == before
             [instance] = gateway.instances("counted")

@@ -162,14 +162,14 @@ class Recorder:
         """Record an end for which the store is too full: without what the run has brought, which then is its error;
         if that is not enough, without what follows."""
         if ending.result is not None:
-            log.warning("%s: what it brought is not kept: %s", claim.call.subject, full)
+            log.warning("%s: its result is not stored: %s", claim.call.subject, full)
             self._discard(ending.result)
             kept = ending._replace(result=None, follow=())
             if ending.status.ended:
                 kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=str(full))
             self.add(claim, kept)
         else:
-            log.error("%s: what follows from its end is not begun: %s", claim.call.subject, full)
+            log.error("%s: its follow-ups are not started: %s", claim.call.subject, full)
             await self._record([(claim, ending._replace(follow=()))])
 
     def _discard(self, result: Result) -> None:
@@ -179,18 +179,18 @@ class Recorder:
     async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
         """An end that cannot be written as it is, however well the store is: it has ended all the same."""
         if ending.follow:
-            log.error("%s: what follows from its end is not begun", claim.call.subject, exc_info=fault)
+            log.error("%s: its follow-ups are not started", claim.call.subject, exc_info=fault)
             await self._record([(claim, ending._replace(follow=()))])
         elif ending.result is not None:
-            log.error("%s: what it brought cannot be kept", claim.call.subject, exc_info=fault)
+            log.error("%s: its result cannot be stored", claim.call.subject, exc_info=fault)
             self._discard(ending.result)
             kept = ending._replace(result=None)
             if ending.status.ended:
-                detail = "what it brought cannot be kept"
+                detail = "the result cannot be stored; the gateway's log says why"
                 kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=detail)
             await self._record([(claim, kept)])
         else:
             log.error(
-                "%s: its end cannot be recorded, it will be run again", claim.call.subject, exc_info=fault
+                "%s: its end cannot be recorded, so it will run again", claim.call.subject, exc_info=fault
             )
             self._recorded([(claim, ending)], False)

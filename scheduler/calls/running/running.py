@@ -48,6 +48,6 @@ class TaskRun:
 
 def faulty(fault: BaseException) -> Result:
     """What a run brings that should not have raised. It is ours, and tried again as what the platform fails in."""
-    log.error("an accepted call could not be run, by a fault of the gateway", exc_info=fault)
+    log.error("An accepted call could not run because of a fault of the gateway", exc_info=fault)
     detail = "the gateway has a fault; its log says more"
     return Result(500, [], b"", "internal-error", detail, "platform")

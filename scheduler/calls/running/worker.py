@@ -220,7 +220,9 @@ class Worker:
             self._voided = True
             if void:
                 self._metrics.async_interrupted.inc(void)
-                log.warning("%d accepted calls were running when the gateway ended; they are run again", void)
+                log.warning(
+                    "%d accepted calls were running when an earlier gateway ended; running them again", void
+                )
         self._voided = True
 
     async def _lease(self) -> None:
@@ -358,7 +360,7 @@ class Worker:
                 else:
                     self._tell_end(claim, ending)
             except Exception:  # nobody told must raise, and the others are to be told whatever they do
-                log.exception("%s: not everybody is told of its end", claim.call.subject)
+                log.exception("%s: a listener failed when it was told of the end", claim.call.subject)
         for function in {claim.call.function for claim, _ in runs}:
             if (lane := self._lanes.get(function)) is not None:  # its calls may take another time now
                 lane.at_once = self._places(function)

@@ -178,6 +178,6 @@ def _open(file: Path) -> _Connection:
 
 def _told(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error | OSError):
-        log.error("reading the store of accepted calls has failed: %s", error)
+        log.error("Cannot read the store of accepted calls: %s", error)
         return StoreError(f"the store of accepted calls cannot be read: {error}")
     return error

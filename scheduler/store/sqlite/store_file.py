@@ -67,9 +67,9 @@ class StoreFile:
         if fault != self._told:
             self._told = fault
             if fault is None:
-                log.warning("the store of accepted calls, %s, is back", self.path)
+                log.warning("The store of accepted calls is back: %s", self.path)
             else:
-                log.error("nothing is kept in %s: %s", self.path, fault)
+                log.error("Cannot store accepted calls in %s: %s", self.path, fault)
         if fault is not None:
             raise StoreError(fault)
 

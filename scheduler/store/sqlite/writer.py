@@ -268,7 +268,7 @@ def open_database(file: Path, had_one: bool = False) -> sqlite3.Connection:
 
 def _told(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error | OSError):
-        log.error("the store of accepted calls has failed: %s", error)
+        log.error("Cannot write to the store of accepted calls: %s", error)
         return StoreError(f"the store of accepted calls has failed: {error}")
     return error
 

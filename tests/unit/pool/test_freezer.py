@@ -339,7 +339,7 @@ async def test_one_that_the_engine_cannot_thaw_is_dead_and_the_call_gets_another
     world.dispatcher.release(lease, Reason.DEAD)
     await world.clock.advance(1.0)
     assert world.pool.ledger.removals == {"dead": 1}
-    assert "could not thaw" in caplog.text
+    assert "Cannot thaw" in caplog.text
     assert instance.state is State.GONE
 
 

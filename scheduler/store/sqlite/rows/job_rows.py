@@ -88,7 +88,7 @@ def unfinished(db: sqlite3.Connection) -> list[Job]:
         try:
             found.append(_job(row))
         except ValueError:  # of another version of this program; the others go on
-            log.error("job %s is not understood any more; it is kept and does nothing", row[1])
+            log.error("job %s cannot be read by this version; it stays stored and does nothing", row[1])
     return found
 
 

@@ -135,7 +135,7 @@ async def test_every_part_is_closed_in_order_whatever_another_raises(
         assert not faults
     else:
         assert [fault.getMessage() for fault in faults] == [
-            f"The gateway could not close its {broken}. It closes the other parts all the same"
+            f"Could not close the gateway's {broken}; closing its other parts"
         ]
         assert isinstance(faults[0].exc_info, tuple) and faults[0].exc_info[0] is Broken
     monkeypatch.undo()

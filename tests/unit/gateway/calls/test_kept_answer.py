@@ -49,5 +49,5 @@ async def test_an_answer_whose_rest_cannot_be_read_has_no_end_and_one_line_in_th
         _, *bodies = await sent(pieces())
     assert [body["more_body"] for body in bodies] == [True]
     assert [record.getMessage() for record in caplog.records] == [
-        "invocation c0ffee: its result was cut off while it was sent: the rest was forgotten"
+        "invocation c0ffee: its stored result broke off while it was sent: the rest was forgotten"
     ]

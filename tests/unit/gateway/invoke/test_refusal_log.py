@@ -30,7 +30,7 @@ async def test_a_flood_of_one_kind_is_counted_and_others_are_still_told(
     await clock.advance(WINDOW)
     refusals.note("late", "f", Problem("handler-raised", "KeyError: 1"))
     assert caplog.messages == [
-        f"{5000 - LINES} further invocations of f: handler-raised, within {WINDOW:.0f} s",
+        f"{5000 - LINES} more invocations of f failed with handler-raised within {WINDOW:.0f} s",
         "invocation late of f: handler-raised: KeyError: 1",
     ]
 

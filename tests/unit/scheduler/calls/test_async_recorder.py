@@ -64,7 +64,7 @@ async def test_one_whose_consequence_cannot_be_begun_spoils_no_other(
     await world.advance(1.2)
     assert [await world.status(id) for id in ids] == [Status.SUCCEEDED] * 10
     assert sorted(followed) == sorted(id[::-1] for id in ids if id != ids[4])
-    assert f"invocation {ids[4]} of f: what follows from its end is not begun" in caplog.text
+    assert f"invocation {ids[4]} of f: its follow-ups are not started" in caplog.text
     await world.advance(60.0)
 
 
@@ -219,7 +219,7 @@ async def test_a_result_that_no_store_could_keep_is_a_failure_that_is_told(
     )
     record = await world.record(bad)
     assert (record.status, record.error) == (Status.FAILED, "not-kept")
-    assert f"invocation {bad} of f: what it brought cannot be kept" in caplog.text
+    assert f"invocation {bad} of f: its result cannot be stored" in caplog.text
 
 
 async def test_somebody_who_cannot_be_told_holds_nobody_up(

@@ -366,7 +366,7 @@ async def test_a_run_for_which_there_is_no_room_is_given_up_once_and_without_wha
     assert record is not None and (record.status, record.error) == (RunStatus.FAILED, "not-kept")
     assert await world.stand("told") == {}
     assert world.metrics.workflow_runs.value_of("two", "failed") == 1
-    assert "nothing follows from its end" in caplog.text
+    assert "its follow-ups are not started" in caplog.text
 
 
 async def test_a_run_that_cannot_be_given_up_now_is_later(
