@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from gateway.callbacks.sender import Attempt
+from gateway.callbacks.sender import SendResult
 from pool.backoff import Retries, jitter
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
@@ -28,7 +28,7 @@ MAX_PER_HOST = 4
 MAX_AT_ONCE = 32
 """Most callbacks at once. Each uses a connection, and some KiB of memory for TLS."""
 
-Send = Callable[[Delivery], Awaitable[Attempt]]
+Send = Callable[[Delivery], Awaitable[SendResult]]
 
 
 class Deliverer:
@@ -92,12 +92,12 @@ class Deliverer:
             self._timer.cancel()
         self._timer = self._clock.call_later(seconds, self._wake.set)
 
-    async def _try_to_send(self, delivery: Delivery) -> Attempt:
+    async def _try_to_send(self, delivery: Delivery) -> SendResult:
         try:
             return await self._send(delivery)
         except Exception as error:  # else it would be due again at once, and for ever
             log.exception("sending the callback %s failed", delivery.message)
-            return Attempt(f"{type(error).__name__}: {error}")
+            return SendResult(f"{type(error).__name__}: {error}")
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

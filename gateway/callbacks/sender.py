@@ -27,7 +27,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SendResult:
     """Result of an attempt. `fault` is None if it was delivered. `final` means that another attempt is useless."""
 
     fault: str | None = None
@@ -44,28 +44,28 @@ class Sender:
         self._resolve = resolve or look_up
         self._client: httpx.AsyncClient | None = None
 
-    async def __call__(self, delivery: Delivery) -> Attempt:
+    async def __call__(self, delivery: Delivery) -> SendResult:
         """Try once to deliver a callback."""
         if (fault := self._allowed.fault_of(delivery.url)) is not None:
-            return Attempt(fault, final=True)
+            return SendResult(fault, final=True)
         try:
             async with self._clock.timeout(ATTEMPT_TIMEOUT_SECONDS):
                 return await self._send(delivery)
         except TimeoutError:
-            return Attempt(f"no answer within {ATTEMPT_TIMEOUT_SECONDS:g} s")
+            return SendResult(f"no answer within {ATTEMPT_TIMEOUT_SECONDS:g} s")
         except OSError as error:
-            return Attempt(f"cannot look up the name: {error.strerror or error}")
+            return SendResult(f"cannot look up the name: {error.strerror or error}")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            return Attempt(f"{type(error).__name__}: {error}")
+            return SendResult(f"{type(error).__name__}: {error}")
 
-    async def _send(self, delivery: Delivery) -> Attempt:
+    async def _send(self, delivery: Delivery) -> SendResult:
         target = parse_callback(delivery.url)
         literal = as_ip(target.host)
         found = await self._resolve(target.host, target.port) if literal is None else [str(literal)]
         address = self._allowed.usable(target, found)
         if address is None:
             # The owner of the callback must not learn about our network, not even its addresses.
-            return Attempt(f"{target.host} has no address that callbacks may go to")
+            return SendResult(f"{target.host} has no address that callbacks may go to")
         url = httpx.URL(delivery.url)
         headers = {
             "host": url.netloc.decode("ascii"),
@@ -81,8 +81,8 @@ class Sender:
         response = await client.send(request, stream=True)
         await response.aclose()
         if response.is_success:
-            return Attempt()
-        return Attempt(f"answered with status {response.status_code}", final=response.status_code == GONE)
+            return SendResult()
+        return SendResult(f"answered with status {response.status_code}", final=response.status_code == GONE)
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:

@@ -33,13 +33,13 @@ App = Callable[..., Awaitable[None]]
 
 
 class Caller:
-    """What a `Worker` runs calls with."""
+    """Runs the calls of a `Worker`, each as a direct call would be."""
 
     def __init__(self, endpoint: InvokeEndpoint, fast: FastPath, store: CallStore) -> None:
         self.fast = fast
         self._store = store
         self._coming: set[int] = set()
-        """Payloads of the answers that are just coming."""
+        """Payloads of answers that are coming now."""
         self._endpoint = endpoint
         self._free: list[_Seat] = []
 
@@ -57,11 +57,11 @@ class Caller:
         return self.long_way(self._endpoint, claim, ended)
 
     def free(self, seat: _Seat) -> None:
-        """A seat can be taken again."""
+        """Keep a seat for the next run."""
         self._free.append(seat)
 
     def long_way(self, app: App, claim: Claim, ended: Ended) -> Run:
-        """A run, or the rest of one, as a task."""
+        """Return a run, or the rest of one, as a task."""
         return TaskRun(self._invoke(app, claim), ended)
 
     async def _invoke(self, app: App, claim: Claim) -> Result:
@@ -99,7 +99,7 @@ def _not_kept(full: StoreFull) -> Problem:
 
 
 def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
-    """An accepted call as an ASGI request."""
+    """Return an accepted call as an ASGI request."""
     request = call.request
     path = PREFIX + call.function.encode() + (b"/" + request.sub_path if request.sub_path else b"")
     return {
@@ -133,7 +133,7 @@ def is_plain(call: NewCall, revision: Revision) -> bool:
 
 
 class _NoFlow:
-    """Of somebody who reads everything at once."""
+    """The flow of a reader that takes everything at once."""
 
     write_paused = False
 
@@ -189,7 +189,7 @@ class _Seat:
 
 
 def head_of(claim: Claim, revision: Revision) -> Head:
-    """The head of the request that a function is sent. Raises `Problem`."""
+    """Return the head of the request that a function is sent. Raises `Problem`."""
     call = claim.call
     lines: bytes | None = call.request.prepared
     if lines is None:
@@ -199,7 +199,7 @@ def head_of(claim: Claim, revision: Revision) -> Head:
 
 
 def _passed(request: Request) -> bytes:
-    """What a function is sent of a request, but for what differs from call to call. Raises `Problem`."""
+    """Return the lines that a function is sent, but for those that differ from run to run. Raises `Problem`."""
     scope = {"headers": request.headers, "client": (request.client, 0) if request.client else None}
     return b"%b %b HTTP/1.1\r\n%b" % (
         request.method.encode(),
@@ -210,7 +210,7 @@ def _passed(request: Request) -> bytes:
 
 @lru_cache(maxsize=64)
 def _told(attempt: int, context: tuple[tuple[str, str], ...]) -> bytes:
-    """What a function is told of a run."""
+    """Return the lines that tell a function of a run."""
     return header_lines(background_headers(attempt, context))
 
 
@@ -221,7 +221,7 @@ def _fields(lines: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def fields(lines: bytes) -> HeaderList:
-    """Header fields of their lines. Few functions answer with other ones each time."""
+    """Return the header fields of lines. They are remembered: most functions answer with the same each time."""
     return list(_fields(lines))
 
 
@@ -229,7 +229,7 @@ class _Exchange:
     """Both ends of a client that has sent everything and stays."""
 
     def __init__(self, body: bytes, pieces: AsyncIterator[bytes] | None, answer: KeptBody) -> None:
-        """`pieces` are the body, if it does not lie in memory."""
+        """Make one of a call. `pieces` are its body if that is not in memory."""
         self._body: bytes | None = body
         self._pieces = pieces
         self._answer = answer
@@ -237,7 +237,7 @@ class _Exchange:
         self.headers: HeaderList = []
 
     async def receive(self) -> Message:
-        """ASGI."""
+        """Return the next message of the request, as ASGI."""
         if self._pieces is not None:
             piece = await anext(self._pieces, None)
             if piece is not None:
@@ -249,7 +249,7 @@ class _Exchange:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """ASGI."""
+        """Take the next message of the answer, as ASGI."""
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message["headers"])
             self._answer.expect(self.headers)

@@ -13,13 +13,13 @@ from gateway.http.forwarding import HeaderList
 from gateway.http.problems import Problem
 from scheduler.calls.model import Idempotency
 
-IDEMPOTENT_FOR = 24 * 3600.0
-"""Seconds for which a key gives the same again."""
+KEY_LIFE_SECONDS = 24 * 3600.0
+"""Time for which a key gives the same call, job or run again."""
 _KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 
 
 def parameter(gives: str) -> dict[str, Any]:
-    """The header for the OpenAPI document; `gives` says what the same key gives."""
+    """Return the header for the OpenAPI document; `gives` describes the effect of the same key."""
     return {
         "name": "Idempotency-Key",
         "in": "header",
@@ -29,8 +29,7 @@ def parameter(gives: str) -> dict[str, Any]:
 
 
 class RequestDigest:
-    """What tells whether two requests with the same key are the same: content type, `shape`, and the body, which is
-    added as it comes."""
+    """The digest by which two requests with one key are compared: content type, `shape`, and the body as it comes."""
 
     def __init__(self, headers: HeaderList, shape: Sequence[str] = ()) -> None:
         types = [value for name, value in headers if name == b"content-type"]
@@ -41,15 +40,17 @@ class RequestDigest:
         self._hash.update(data)
 
     def digest(self) -> bytes:
-        """Return what is kept of it."""
+        """Return the digest of all that was added."""
         return self._hash.digest()
 
 
 def idempotency_of(
     admission: Admission, headers: HeaderList, body: bytes, shape: Sequence[str] = ()
 ) -> Idempotency | None:
-    """The key that a request came with, if it came with one; `shape` is what else makes it the same request, beside
-    content type and body. Raises `Problem`."""
+    """Return the key that a request came with, or None if it came without.
+
+    Requests are the same if `shape`, content type and body are. Raises `Problem`.
+    """
     if (key := key_of(headers)) is None:
         return None
     digest = RequestDigest(headers, shape)
@@ -58,8 +59,8 @@ def idempotency_of(
 
 
 def known_by(admission: Admission, key: str, digest: RequestDigest) -> Idempotency:
-    """The same for a request that was read already."""
-    return Idempotency(admission.caller, key, digest.digest(), IDEMPOTENT_FOR)
+    """Return the key of a request that was read already."""
+    return Idempotency(admission.caller, key, digest.digest(), KEY_LIFE_SECONDS)
 
 
 def key_of(headers: HeaderList) -> str | None:

@@ -13,18 +13,18 @@ from scheduler.work import Payload
 INLINE = 256 * 1024
 """Bytes of a body that is kept in memory until it is whole; with 64 calls at once that is 16 MiB."""
 INLINE_EVENT = 2**20
-"""The same of an answer that is an event, or several: it is read whole when its call ends."""
+"""`INLINE` for an answer that is an event, or several: it is read whole when its call ends."""
 PIECE = 256 * 1024
 """Bytes of a piece: large enough for few commits, and small enough that 64 of them at once are 16 MiB."""
 TRIES, TRY_AGAIN_SECONDS = 100, 0.1
-"""How often a large answer asks for room while others are coming, and how long it waits in between: 10 s in all, with
-its instance."""
+"""Attempts of a large answer to get room while others are coming, and the pause between them: 10 s in all, for which
+it keeps its instance."""
 Begin = Callable[[int], Awaitable[int]]
 """Begins a payload of so many bytes, as far as is known. Raises `StoreFull`."""
 
 
 class KeptBody:
-    """One body. `discard` it unless `end` was reached and what refers to it was recorded."""
+    """One body. `discard` it unless `end` was reached and the record that refers to it was written."""
 
     def __init__(
         self,
@@ -34,8 +34,11 @@ class KeptBody:
         coming: set[int] | None = None,
         direct: bool = False,
     ) -> None:
-        """`coming` are the payloads of other bodies that are waited for if there is no room; None: nothing is waited
-        for. `direct` is that of `shares.usable_bytes`."""
+        """Make one that is empty.
+
+        If there is no room, the payloads in `coming` are waited for; None waits for nothing. `direct` is that of
+        `shares.usable_bytes`.
+        """
         self._store = store
         self._clock = clock
         self._begin_payload = begin
@@ -49,7 +52,7 @@ class KeptBody:
         self._payload: int | None = None
 
     def expect(self, headers: HeaderList) -> None:
-        """Take note of what the head says."""
+        """Note the length and the kind of body that the head declares."""
         if is_event(headers):
             self._inline = INLINE_EVENT
         for name, value in headers:
@@ -67,7 +70,7 @@ class KeptBody:
             await self._flush(self._payload)
 
     async def end(self) -> tuple[bytes, Payload | None]:
-        """Return the body; if it lies in the store, that it does, and an empty one. Raises as `add`."""
+        """Return the body and None, or nothing and its place in the store if it is there. Raises as `add`."""
         if self._payload is None:
             return b"".join(self._waiting), None
         if self._buffered:
@@ -87,7 +90,7 @@ class KeptBody:
             self._coming.discard(payload)
 
     async def _begin(self) -> None:
-        """Announce it. Others that are just coming can be forgotten soon: they are waited for."""
+        """Begin the payload. Wait for others that are just coming: they can be forgotten soon."""
         for left in range(TRIES, -1, -1):
             try:
                 self._payload = await self._begin_payload(self._expected)

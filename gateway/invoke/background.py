@@ -1,4 +1,4 @@
-"""A call that no client waits for: what the invoke endpoint is told of it, and tells, beside ASGI."""
+"""A call that no client waits for: facts that pass between its runner and the invoke endpoint beside ASGI."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from gateway.invoke.invocation import Invocation
 from scheduler.calls.model import Phases
 
 BACKGROUND = "hearth.background"
-"""Key of a request's scope."""
+"""Key of a request's scope that holds the `Background`."""
 
 
 @dataclass(slots=True)
 class Background:
-    """One run of an accepted call. `attempt` counts from 1, and the function is told it."""
+    """One run of an accepted call. `attempt` counts from 1; the function can read it."""
 
     id: str
     attempt: int
     timeout: float | None = None
-    """Seconds that the run may take; None: the function's `timeout`."""
+    """Seconds that the run may take, or None for the function's `timeout`."""
     context: tuple[tuple[str, str], ...] = ()
-    """What else the function is told, see `CallOverrides.context`."""
+    """Further facts for the function, see `CallOverrides.context`."""
     problem: Problem | None = None
-    """Set if the function's own answer is not the outcome, also where its head was passed on already."""
+    """The outcome if it is not the function's own answer, also if the answer's head was passed on already."""
     phases: Phases | None = None
-    """Set when it has ended, if it got a slot."""
+    """The times of the run, once it has ended, or None if it got no slot."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the function is told, as fields of its request."""
+        """Return the facts for the function as fields of its request."""
         return background_headers(self.attempt, self.context)
 
     def variables(self) -> dict[str, str]:
-        """What a command is told, as variables."""
+        """Return the facts for a command as variables."""
         told = {f"HEARTH_{name.upper().replace('-', '_')}": value for name, value in self.context}
         return {"HEARTH_ATTEMPT": str(self.attempt), **told}
 
 
 def background_headers(attempt: int, context: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
-    """What a function is told of a run."""
+    """Return the facts of a run as fields of the function's request."""
     return [
         (b"x-hearth-attempt", b"%d" % attempt),
         *((f"x-hearth-{name.lower()}".encode(), value.encode()) for name, value in context),
@@ -46,7 +46,7 @@ def background_headers(attempt: int, context: tuple[tuple[str, str], ...]) -> li
 
 
 def phases_of(invocation: Invocation) -> Phases | None:
-    """Where the time of a call went; None: it got no slot."""
+    """Return the times of a call's phases, or None if it got no slot."""
     if not invocation.kind:
         return None
     return Phases(

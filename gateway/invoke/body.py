@@ -32,7 +32,7 @@ class ClientGone(Exception):
 
 
 class RequestBody:
-    """The body of one request. `limit` is in bytes, `limited_by` what sets it.
+    """The body of one request. `limit` is in bytes, `limited_by` names the setting behind it.
 
     No byte is read that has no room in the request's reservation (`gateway/memory/reservation.py`).
     """
@@ -66,13 +66,13 @@ class RequestBody:
         self.size = 0
         self.complete = False
         self.waiting = False
-        """Whether the client is being waited for right now."""
+        """Set while the client is waited for."""
         self.length: int | None = None
-        """Declared length in bytes; None for chunks (and for no body at all)."""
+        """Declared length in bytes, or None for chunks and for no body at all."""
         self._reservation = reservation_of(scope)
         self._reservation.drop_at_end(self._chunks)
         self._declared = 0
-        """The most bytes that the body can have by its head: none where nothing announces one."""
+        """The most bytes that the body can have by its head: 0 if the head announces none."""
         for name, value in scope["headers"]:
             if name == b"content-length":
                 self._declared = self.length = int(value)
@@ -80,8 +80,10 @@ class RequestBody:
                 self._declared = limit + PIECE
 
     async def read_ahead(self, limit: int = READ_AHEAD, use: Callable[[bytes], None] | None = None) -> None:
-        """Read until the body is complete or `limit` bytes are here, or were given to `use`. Raises `ClientGone` and
-        `Problem` 413 or 503."""
+        """Read until the body is complete, or `limit` bytes are here or were given to `use`.
+
+        Raises `ClientGone` and `Problem` 413 or 503.
+        """
         if self.length is not None and self.length > self.limit:
             await self._discard()
         while not self.complete and self.size < limit:
@@ -93,12 +95,12 @@ class RequestBody:
             self._reservation.shrink_to(self.size)
 
     def _held_after(self, limit: int) -> int:
-        """Bytes that are here after the next piece; of a declared length at once all that will be read ahead."""
+        """Return the bytes to reserve for the next piece, or for all that is read ahead of a declared length."""
         ahead = limit if self.length is not None else self.size
         return min(ahead + PIECE, self._declared)
 
     def fill(self, body: bytes) -> None:
-        """The whole body has been read already, and is within the limit."""
+        """Take a whole body that has been read already and is within the limit."""
         self._chunks.append(body)
         self.size, self.complete = len(body), True
 
@@ -119,7 +121,7 @@ class RequestBody:
             raise Problem("body-timeout", "the beginning of the request's body did not come in time")
 
     async def _discard(self) -> None:
-        """Over the limit: drop what comes, up to twice the limit, so that a sending client sees the 413."""
+        """Drop up to twice the limit, so that a client that is still sending sees the 413. Raises `Problem`."""
         self._chunks.clear()
         while not self.complete and self.size <= 2 * self.limit and LATE not in self._scope:
             self.waiting = True
@@ -137,7 +139,7 @@ class RequestBody:
         return self._reservation.clock
 
     def take(self) -> bytes:
-        """What was read and not yet taken."""
+        """Return all bytes that were read and not yet taken."""
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         return data
@@ -149,18 +151,18 @@ class RequestBody:
         return pieces
 
     def put_back(self, data: bytes) -> None:
-        """Undo a `take` whose data went nowhere."""
+        """Undo a `take` whose data was not sent."""
         if data:
             self._chunks.insert(0, data)
 
     async def more(self) -> bytes:
-        """The next piece; empty at the end. Raises like `read_ahead`."""
+        """Return the next piece, or nothing at the end. Raises like `read_ahead`."""
         while not self._chunks and not self.complete:
             await self._receive_one()
         return self.take()
 
     async def watch(self) -> None:
-        """Return never, but raise `ClientGone` when the client leaves. Reads ahead, boundedly, meanwhile."""
+        """Raise `ClientGone` when the client leaves; never return. Read ahead meanwhile, within bounds."""
         most = self._held_after(QUEUED_READ_AHEAD)
         try:
             while self.complete or (self.size < QUEUED_READ_AHEAD and self._reservation.try_grow_to(most)):
@@ -179,14 +181,14 @@ DOCUMENT_FACTOR = 24
 """Memory that JSON takes when it is parsed, as a multiple of its text: `[[],[],` has 64 bytes for each 3."""
 SMALL_DOCUMENT = 256 * 1024
 """Bytes of JSON that may be parsed beside others."""
-PATIENCE = 60.0
-"""Seconds that the body of a request that is not for a function may take to come."""
+BODY_TIMEOUT_SECONDS = 60.0
+"""Limit for the body of a request to the API: such bodies take a place and have no function's time-out."""
 
 
 async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
-    """The body of a request that is not for a function, of at most `limit` bytes. Raises `Problem`.
+    """Return the body of a request to the API, of at most `limit` bytes. Raises `Problem`.
 
-    Its room is reserved until the request is answered.
+    Its memory is reserved until the request is answered.
     """
     body = RequestBody(request.receive, request.scope, limit, limited_by)
     with CURRENT.get().sending():
@@ -196,9 +198,9 @@ async def whole_body(request: Request, limit: int, limited_by: str) -> bytes:
 
 @asynccontextmanager
 async def whole_document(request: Request, limit: int, limited_by: str) -> AsyncIterator[bytes]:
-    """The body of a request that is parsed as JSON, with room for what becomes of it until the end of the block.
+    """Yield the body of a request to the API, with memory for the parsed JSON until the end of the block.
 
-    A small one has that room reserved; of large ones there is one at a time. Raises `Problem`.
+    That memory is reserved for small bodies; large ones are parsed one at a time. Raises `Problem`.
     """
     reservation = reservation_of(request.scope)
     body = RequestBody(request.receive, request.scope, limit, limited_by)
@@ -218,17 +220,19 @@ async def whole_document(request: Request, limit: int, limited_by: str) -> Async
 
 
 async def each_piece(request: Request, limit: int, limited_by: str, use: Callable[[bytes], None]) -> None:
-    """Give each piece of a body to `use` as it comes; else like `whole_body`. Room is reserved for all of it: who is
-    refused for want of room must not tell what becomes of the pieces."""
+    """Give each piece of a body to `use` as it comes; else like `whole_body`.
+
+    Memory is reserved for all of the body: a refusal must not tell whether the pieces are kept.
+    """
     body = RequestBody(request.receive, request.scope, limit, limited_by)
     with CURRENT.get().sending():
         await read_whole(body, use)
 
 
 async def read_whole(body: RequestBody, use: Callable[[bytes], None] | None = None) -> None:
-    """Read a body to its end, within `PATIENCE`; it stays there unless it is used as it comes. Raises `Problem`."""
+    """Read a body to its end, within `BODY_TIMEOUT_SECONDS`. Without `use` it is kept in `body`. Raises `Problem`."""
     try:
-        async with body.clock.timeout(PATIENCE):
+        async with body.clock.timeout(BODY_TIMEOUT_SECONDS):
             await body.read_ahead(body.limit + 1, use)
     except TimeoutError:
         raise Problem("body-timeout", "the rest of the request's body did not come in time") from None

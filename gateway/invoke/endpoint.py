@@ -37,14 +37,14 @@ from scheduler.dispatch.queued import Queued
 log = logging.getLogger("hearth.invoke")
 
 PREFIX = b"/invoke/"
-ATTEMPTS = 3
-"""Leases that a call may use up before anything of it was sent."""
-UNWATCHED = 0.02
-"""Seconds of waiting for a slot before the client is watched for leaving."""
+MOST_LEASES = 3
+"""Leases that a call may use up before anything of it was sent: instances can die one after the other."""
+UNWATCHED_SECONDS = 0.02
+"""Time of waiting for a slot until the client is watched for leaving: a watch costs a task."""
 
 
 class Faults(Protocol):
-    """Who knows why a declared function is not in service."""
+    """Knows why a declared function is not in service."""
 
     def fault_of(self, function: str, private: bool = True) -> str | None:
         """Return why a function is not in service; empty while it is set up, None if there is none of this name."""
@@ -73,7 +73,10 @@ class InvokeEndpoint:
     async def __call__(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, handed_over: HandedOver | None = None
     ) -> None:
-        """ASGI. `scope["raw_path"]` starts with /invoke/. `handed_over`: it began on the fast path."""
+        """Serve one call, as ASGI. `scope["raw_path"]` starts with /invoke/.
+
+        `handed_over` is the state of a call that began on the fast path.
+        """
         invocation = _Invocation(self, scope, receive, send, handed_over)
         try:
             await invocation.run()
@@ -95,7 +98,7 @@ class InvokeEndpoint:
     async def refuse(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, problem: Exception
     ) -> None:
-        """Answer a call that may not be made at all; it is an invocation nevertheless."""
+        """Answer a call that may not be made at all; it counts as an invocation nevertheless."""
         await self._refuse(_Invocation(self, scope, receive, send), problem)
 
     async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
@@ -175,9 +178,9 @@ class _Invocation(Invocation):
         self.private = False
         self.head_sent = False
         self.sending = False
-        """Whether the client is being waited for to read."""
+        """Set while the client must read before anything else can be sent."""
         self.timeout = 0.0
-        """Seconds that it may execute; known with its function."""
+        """Seconds that it may execute, once its function is known."""
         self.background: Background | None = scope.get(BACKGROUND)
         if self.background is not None:
             self.id = self.background.id
@@ -186,7 +189,7 @@ class _Invocation(Invocation):
             self.id, self.name, self.arrived = before.id, before.name, before.arrived
 
     async def run(self) -> None:
-        """From the request's head to the answer's last byte. Raises what `problem_of` understands."""
+        """Serve the call from its head to the answer's last byte. Raises errors that `problem_of` understands."""
         scope, end, before = self._scope, self._end, self._handed_over
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         name = raw_name.decode("latin-1")
@@ -231,7 +234,7 @@ class _Invocation(Invocation):
             except NotSent as error:
                 if not contract.resends:
                     raise
-                if attempts == ATTEMPTS:
+                if attempts == MOST_LEASES:
                     raise InstanceDied(str(error)) from error
             attempts += 1
             body.put_back(first)
@@ -240,7 +243,7 @@ class _Invocation(Invocation):
     async def _wait(self, revision: Revision, body: RequestBody) -> Lease:
         """Wait for a slot. A client that leaves meanwhile frees its place in the queue.
 
-        Most waits are shorter than a task is worth: the client is watched from `UNWATCHED` on.
+        Most waits are shorter than a task is worth: the client is watched from `UNWATCHED_SECONDS` on.
         """
         queued = Queued(self._end._dispatcher, revision, self.id, self.arrived)
         watches: list[asyncio.Task[None]] = []
@@ -253,7 +256,7 @@ class _Invocation(Invocation):
             watches.append(asyncio.ensure_future(body.watch()))
             watches[0].add_done_callback(client_left)
 
-        timer = self._end._clock.call_later(UNWATCHED, watch_client)
+        timer = self._end._clock.call_later(UNWATCHED_SECONDS, watch_client)
         try:
             return await queued.collect()
         finally:
@@ -263,7 +266,7 @@ class _Invocation(Invocation):
                 await asyncio.wait(watches)
 
     async def _call(self, revision: Revision, lease: Lease, call: Call, body: RequestBody) -> None:
-        """One exchange on a lease; whatever happens, the lease is ended."""
+        """Send the call on a lease and its answer to the client. The lease is ended, whatever happens."""
         end, clock = self._end, self._end._clock
         fatal: Reason | None = None
         sent = True
@@ -283,7 +286,7 @@ class _Invocation(Invocation):
             deadline = Deadline(clock, began + self.timeout - clock.now())
             try:
                 answer = await exchange
-                body.waiting = False  # it has answered: what the client does not send is not waited for
+                body.waiting = False  # it has answered: the rest of the request is not waited for
                 self.exec_seconds = clock.now() - began
                 await lease.workload.contract.check_answer(answer)
                 lease.workload.contract.note_answer(lease, answer)
@@ -322,7 +325,7 @@ class _Invocation(Invocation):
             end._dispatcher.release(lease, fatal, used=sent)
 
     async def _respond(self, revision: Revision, answer: Answer) -> None:
-        """Send the answer on: in one piece if it is here, else as it comes, no faster than the client reads."""
+        """Send the answer on: in one piece if it is whole, else as it comes, no faster than the client reads."""
         limits = revision.limits
         send, status = self.send, answer.status
         bodiless = self._scope["method"] == "HEAD" or status in (204, 304)
@@ -368,7 +371,7 @@ class _Invocation(Invocation):
         await self.send({"type": "http.response.body", "body": b""})
 
     def _most_of_an_answer(self, revision: Revision) -> tuple[int, str]:
-        """In bytes, and what says so."""
+        """Return the limit of an answer in bytes, and the name of that limit."""
         most = revision.limits.max_response
         if self.background is None or most <= LARGEST_KEPT:
             return most, "max_response"
@@ -379,7 +382,7 @@ class _Invocation(Invocation):
             pass
 
     async def _next(self, answer: Answer, watch: asyncio.Future[None]) -> bytes:
-        """The next piece of a streamed answer. Raises `ClientGone` if the client leaves while we wait for it."""
+        """Return the next piece of a streamed answer. Raises `ClientGone` if the client leaves meanwhile."""
         if piece := answer.take():
             return piece
         reading = asyncio.ensure_future(answer.read())

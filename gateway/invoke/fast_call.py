@@ -1,6 +1,6 @@
 """One call on the fast path (`gateway/edge/fast_path.py`): a slot, the request, the answer, each as it comes.
 
-Whatever is not plain is handed over to the long way (`gateway/invoke/endpoint.py`), at whichever step it turns up.
+A call that needs more is handed over to the long way (`gateway/invoke/endpoint.py`) at any step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MOST_TO_REMEMBER = 2048
 
 
 class FastPath:
-    """What the connections of all clients share."""
+    """The parts of a gateway that its fast calls work with: all connections of clients share them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class FastPath:
     async def go_on(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, state: HandedOver, admission: Admission
     ) -> None:
-        """The rest of a call, as ASGI."""
+        """Serve the rest of a call, as ASGI."""
         try:
             await self.endpoint(scope, receive, send, state)
         finally:
@@ -72,9 +72,9 @@ class FastPath:
 
 
 class Head:
-    """A request's head that was found good for the fast path, and what follows from it.
+    """A request's head that the fast path can serve, and the facts that follow from it.
 
-    A client that keeps its connection sends the same head again and again: then nothing of it is looked at twice.
+    A client that keeps its connection sends the same head again and again: then nothing of it is parsed twice.
     """
 
     __slots__ = ("_held", "closed", "credentials", "function", "length", "passed", "raw", "scope")
@@ -91,20 +91,20 @@ class Head:
         self._held = 0
         self.scope = scope
         self.credentials = credentials
-        """The fields that a key may be in. They are looked at for each call: a key may be revoked, or used up."""
+        """The fields that a key may be in. They are checked for each call: a key may be revoked, or used up."""
         self.closed = closed
-        """Whether a key was needed when it was read. If not, these fields are among those that are passed on."""
+        """Set if a key was needed when the head was read. If not, these fields are passed on with all others."""
         self.function = function
         self.passed = passed
-        """What is sent to the function of it: request line and fields, without what differs from call to call."""
+        """Bytes that the function is sent: request line and fields, but for those that differ from call to call."""
         self.length = length
-        """Of the body, in bytes."""
+        """Bytes of the body."""
         self.raw = b""
-        """As it came, if it is to be known again."""
+        """The head as it came, if it is to be known again."""
 
     @property
     def held(self) -> int:
-        """Memory that it takes, in bytes: found out when a call first waits with it."""
+        """Return the memory that it takes, in bytes. It is worked out when a call first waits with it."""
         if not self._held:
             self._held = len(self.passed) + head_bytes(self.scope)
         return self._held
@@ -115,13 +115,13 @@ NO_HEAD = Head({}, "", b"", 0, [], False)
 
 
 class Client(Protocol):
-    """Who a call is made for: the connection that it came over, or nobody who waits for it."""
+    """The one for whom a call is made: the connection that it came over, or a runner of accepted calls."""
 
     fast: FastPath
     timer: LazyTimer
     flow: FlowControl
     background: bool
-    """Whether nobody waits for the answer."""
+    """Set if nobody waits for the answer."""
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Pass the whole answer of a call on; `lines` are the function's header fields."""
@@ -131,7 +131,7 @@ class Client(Protocol):
 
 
 class _NoEvent:
-    """uvicorn sets a cycle's event when the client leaves."""
+    """An event that nobody waits for: uvicorn sets a cycle's event when the client leaves."""
 
     def set(self) -> None: ...
 
@@ -156,7 +156,7 @@ class FastCall(Invocation):
         "revision",
     )
     _queued: int
-    """Bytes that it holds of the budget; set when it comes into the queue."""
+    """Bytes of the budget that it holds while it is queued."""
     message_event = _NoEvent()
     more_body = False
     response_started = False
@@ -178,7 +178,7 @@ class FastCall(Invocation):
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._over = False
-        """Whether it was answered, handed over or left by its client."""
+        """Set when it was answered, handed over or left by its client."""
 
     def begin(self) -> None:
         """Take a slot that is free, or wait for one, if the call is admitted at all."""
@@ -218,7 +218,7 @@ class FastCall(Invocation):
         self._waiter = None if waiter.left else waiter
 
     def _leave_queue(self) -> None:
-        """Its body is no longer one that waits."""
+        """Give back the memory of a body that waited in the queue."""
         size, self._queued = self._queued, 0
         if size:
             self._client.fast.bodies.give_back(self._admission.caller, size)
@@ -229,7 +229,7 @@ class FastCall(Invocation):
         self._settle(lease, fault)
 
     def _settle(self, lease: Lease | None, fault: Exception | None) -> None:
-        """What came of waiting: a lease to call over, or why there is none."""
+        """Send the request over a lease, or hand the call over with the reason why there is none."""
         self._waiter = None
         if lease is None:
             self._hand_over(fault)
@@ -261,7 +261,7 @@ class FastCall(Invocation):
         client.timer.set(self.began + timeout)
 
     def _answered(self, fault: Exception | None) -> None:
-        """The head of the answer is here, or will never be."""
+        """Pass the answer on if it is whole, or hand the call over. `fault`: the head will never come."""
         lease: Lease = self._lease  # type: ignore[assignment]  # it was sent over its connection
         connection: HttpConnection = lease.connection  # type: ignore[assignment]
         if self._answer is not None:  # handed over before

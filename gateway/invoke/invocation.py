@@ -1,4 +1,4 @@
-"""What the gateway knows of one call, on whichever way it goes: its id, its times, what kind of start it had."""
+"""The facts of one call, on the fast way and on the long one: its id, its times, the kind of its start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Invocation:
     def __init__(self, arrived: float, name: str = "", id: str = "") -> None:
         self.id = id or new_id()
         self.name = name
-        """The function's; empty until it is known that there is such a function."""
+        """Name of its function, or empty until it is known that the function exists."""
         self.arrived = arrived
         self.kind = ""
         self.queue_seconds = self.start_seconds = self.exec_seconds = 0.0
@@ -42,7 +42,7 @@ class Invocation:
         self.queue_seconds = waited - self.start_seconds
 
     def own_lines(self) -> bytes:
-        """What every response of /invoke carries, as header fields go over a connection."""
+        """Return the fields that every response of /invoke carries, as lines."""
         if not self.kind:
             return b"x-invocation-id: %b\r\n" % self.id.encode()
         return OWN_LINES % (
@@ -54,16 +54,16 @@ class Invocation:
         )
 
     def own_headers(self) -> list[tuple[bytes, bytes]]:
-        """The same as pairs."""
+        """Return `own_lines` as pairs."""
         pairs = (line.split(b": ", 1) for line in self.own_lines().splitlines())
         return [(name, value) for name, value in pairs]
 
 
 @dataclass(slots=True)
 class HandedOver:
-    """How far a call came on the fast path (`gateway/edge/fast_path.py`) before the long way takes it over.
+    """The state of a call that the long way takes over from the fast path (`gateway/edge/fast_path.py`).
 
-    `fault`: it gets no lease, and why. `answer`: it was sent at `began`, and this brings what comes of it.
+    `fault` is the reason why it gets no lease. `answer` is set if it was sent, at `began`, and brings the answer.
     """
 
     invocation: Invocation

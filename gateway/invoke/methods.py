@@ -1,4 +1,4 @@
-"""Which methods and paths a caller may use with a function."""
+"""Methods and paths that a caller may use with a function."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Outcomes:
         self._of: dict[str, _Measured] = {}
 
     def served(self, invocation: Served, status: int) -> None:
-        """The function's own answer has been sent."""
+        """Count a call whose own answer has been sent."""
         measured = self._of.get(invocation.name)
         if measured is None:
             measured = self._of[invocation.name] = _Measured(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.callbacks.deliverer import MAX_AT_ONCE, MAX_PER_HOST, Deliverer
-from gateway.callbacks.sender import Attempt, Sender
+from gateway.callbacks.sender import Sender, SendResult
 from gateway.callbacks.signing import load_or_create_secret, parse_secret, signed_headers
 from pool.clock import LoopClock
 from scheduler.calls.callbacks import (
@@ -164,9 +164,9 @@ async def test_the_connection_goes_to_the_address_that_was_checked_and_no_redire
     refused = Sender(Allowed(["inside.example"]), bytes(32), LoopClock(), resolve)
     nowhere = Sender(Allowed(["x.invalid"]), bytes(32), LoopClock())
     try:
-        assert await sender(delivery) == Attempt()
-        assert await sender(delivery) == Attempt("answered with status 302")
-        assert await sender(delivery) == Attempt("answered with status 410", final=True)
+        assert await sender(delivery) == SendResult()
+        assert await sender(delivery) == SendResult("answered with status 302")
+        assert await sender(delivery) == SendResult("answered with status 410", final=True)
         assert asked == ["inside.example"] * 3, "one look-up for each attempt"
         assert seen[0].startswith(b"POST /a?b=c HTTP/1.1\r\n")
         assert f"host: inside.example:{port}\r\n".encode() in seen[0].lower()
@@ -195,7 +195,7 @@ class Receiver:
         self.most: Counter[str] = Counter()
         self.seconds = 0.0
 
-    async def __call__(self, delivery: Delivery) -> Attempt:
+    async def __call__(self, delivery: Delivery) -> SendResult:
         self.seen.append((self.world.clock.now(), delivery.message))
         self.running[delivery.host] += 1
         self.most[delivery.host] = max(self.most[delivery.host], self.running[delivery.host])
@@ -204,7 +204,7 @@ class Receiver:
         finally:
             self.running[delivery.host] -= 1
         self.fails -= 1
-        return Attempt("no" if self.fails >= 0 else None)
+        return SendResult("no" if self.fails >= 0 else None)
 
     def deliverer(self, allowed: tuple[str, ...] = ("hooks.example.com",)) -> Deliverer:
         """Put between the worker of the world and this."""
