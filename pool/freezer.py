@@ -1,7 +1,7 @@
-"""The freezer: an idle instance is stopped by the kernel until it is leased again.
+"""Freezer: lets the kernel stop an idle instance until it is leased again.
 
-By a write to the container's cgroup where that is possible: about 0.2 ms, at once, no engine call. Else over the
-engine, some 20 ms each way: then the calls of a thawing instance wait, and nobody else does.
+It writes to the container's cgroup if that is possible: about 0.2 ms, without an engine call. Otherwise it asks the
+engine, which takes some 20 ms each way; then the calls of that instance wait for it, and no others.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from pool.workload import Workload
 
 log = logging.getLogger("hearth.freezer")
 
-THAW_TIMEOUT = 10.0
-"""Seconds that the engine gets to thaw an instance before that counts as dead."""
-
-
+THAW_TIMEOUT_SECONDS = 10.0
+"""Time that the engine has to thaw an instance before the instance counts as dead."""
 COUNT_EVERY_SECONDS = 10.0
-"""Between two counts of the processes of an idle instance that has workers: one that starts may have a helper."""
+"""Pause between two counts of an idle instance's processes. At its start there may be a short-lived helper."""
 
 
 class Pauses(Protocol):
-    """Freezing and thawing over the engine. Both raise `EngineError`."""
+    """Freezing and thawing through the engine. Both raise `EngineError`."""
 
     async def pause(self, instance: Instance) -> None: ...
 
@@ -39,9 +37,9 @@ class Pauses(Protocol):
 
 
 def may_freeze(instance: Instance, now: float) -> bool:
-    """Whether an instance has been idle for its function's `freeze_after`, and nothing runs in it that we know of.
+    """Return whether an instance has been idle for its function's `freeze_after` and no call runs in it.
 
-    With a slot that is not connected, a call that nobody waits for any more may still run: its shim dials after it.
+    In a slot without a connection, an abandoned call may still run: its shim dials again only afterwards.
     """
     workload, link = instance.workload, instance.link
     return (
@@ -57,15 +55,15 @@ def may_freeze(instance: Instance, now: float) -> bool:
 
 
 def may_freeze_processes(workload: Workload, processes: int | None) -> bool:
-    """Return whether an instance with so many processes may be frozen; None: it is not known how many.
+    """Return whether an instance with so many processes may be frozen; None if their number is not known.
 
-    A master that watches its workers by a clock takes them for hung when they have all been frozen, and kills them.
+    A master process that watches its workers by the clock would take them for hung after a thaw and kill them.
     """
     return workload.freeze_workers or processes == 1
 
 
 def is_due(instance: Instance, now: float) -> bool:
-    """Return whether an instance is to be frozen now. Its processes are counted only when all else says so."""
+    """Return whether to freeze an instance now. Its processes are counted last, because that costs a file read."""
     if not may_freeze(instance, now):
         return False
     workload = cast(Workload, instance.workload)
@@ -82,7 +80,7 @@ def is_due(instance: Instance, now: float) -> bool:
 
 
 class Freezer:
-    """Freezes idle instances and thaws them. `remove` takes away one that cannot be thawed."""
+    """Freezes and thaws instances. It calls `remove` for an instance that cannot be thawed."""
 
     def __init__(
         self, ledger: Ledger, clock: Clock, engine: Pauses, remove: Callable[[Instance, Reason], None]
@@ -93,12 +91,12 @@ class Freezer:
         self._remove = remove
 
     def freeze(self, instance: Instance) -> None:
-        """Freeze an idle instance, or begin to. One that cannot be frozen stays idle, and is tried no more."""
+        """Freeze an idle instance, or begin to. After a failure it stays idle and is not tried again."""
         if instance.thawing is not None:
-            return  # the engine is still at work on it
+            return  # the engine still thaws it
         direct = False
         if instance.cgroup is not None:
-            with contextlib.suppress(OSError):  # not allowed to write, most likely: the engine is
+            with contextlib.suppress(OSError):  # probably no right to write; the engine has it
                 instance.cgroup.freeze()
                 direct = True
         self._ledger.enter(instance, State.FROZEN, self._clock.now())
@@ -111,7 +109,7 @@ class Freezer:
         except Exception as error:
             if not (
                 isinstance(error, EngineDown) and not error.asked
-            ):  # else it is frozen when the engine is back
+            ):  # otherwise it is tried again when the engine is back
                 instance.freezable = False
                 if instance.state not in (State.STOPPING, State.GONE):
                     unforeseen = None if isinstance(error, EngineError) else error
@@ -119,9 +117,9 @@ class Freezer:
                         "Cannot freeze %r, so it keeps running: %s", instance, error, exc_info=unforeseen
                     )
                 try:
-                    await self._engine.unpause(instance)  # it may have been done, and only the answer lost
+                    await self._engine.unpause(instance)  # it may be frozen, with only the answer lost
                 except EngineError as unknown:
-                    self._bury(instance, unknown)
+                    self._give_up(instance, unknown)
             if instance.state is State.FROZEN:
                 self._ledger.enter(instance, State.IDLE, self._clock.now())
                 instance.pausing = None
@@ -129,8 +127,7 @@ class Freezer:
         return True
 
     def thaw(self, instance: Instance) -> None:
-        """Let an instance go on that was frozen until now: at once, or its `thawing` says when. One that cannot be
-        thawed is removed."""
+        """Thaw an instance: it runs at once, or when its `thawing` is done. Remove it if that fails."""
         if instance.pausing is not None:
             instance.thawing = asyncio.ensure_future(self._unpause(instance, instance.pausing))
             return
@@ -140,27 +137,27 @@ class Freezer:
         except OSError as error:
             instance.thawing = asyncio.get_running_loop().create_future()
             instance.thawing.set_result(False)
-            self._bury(instance, error)
+            self._give_up(instance, error)
 
     async def _unpause(self, instance: Instance, pausing: asyncio.Future[bool]) -> bool:
         try:
-            async with self._clock.timeout(THAW_TIMEOUT):
+            async with self._clock.timeout(THAW_TIMEOUT_SECONDS):
                 if await asyncio.shield(pausing):
                     await self._engine.unpause(instance)
         except Exception as error:
-            self._bury(instance, error)
+            self._give_up(instance, error)
             return False
         instance.pausing = instance.thawing = None
         return True
 
-    def _bury(self, instance: Instance, error: Exception) -> None:
+    def _give_up(self, instance: Instance, error: Exception) -> None:
         if instance.state not in (State.STOPPING, State.GONE):
             unforeseen = None if isinstance(error, EngineError | OSError) else error
             log.warning("Cannot thaw %r; removing it: %s", instance, error, exc_info=unforeseen)
         self._remove(instance, Reason.DEAD)
 
     async def finished(self, instance: Instance) -> None:
-        """Return when the engine is no longer at work on the instance."""
+        """Wait until the engine neither freezes nor thaws the instance any more."""
         at_work = [task for task in (instance.pausing, instance.thawing) if task is not None]
         if at_work:
             await asyncio.wait(at_work)

@@ -1,4 +1,4 @@
-"""One instance: its state, its slots, and what it has become."""
+"""Instance: one running copy of a revision, with its state, slots and measurements."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Link(Protocol):
         """Take a connection back after its call, and close it unless it is clean."""
 
     def drain_log(self) -> None:
-        """Read what the instance has printed until now."""
+        """Read the output that the instance has printed so far."""
 
     async def close(self) -> None:
         """Close every connection and listener."""
 
 
 class Instance:
-    """One running copy of a function, or one not yet given to any. Changed by the pool's ledger only."""
+    """One running copy of a revision, or a generic one not yet given to any. Only the ledger changes its state."""
 
     __slots__ = (
         "adopted",
@@ -89,7 +89,7 @@ class Instance:
         self.id = id
         self.image = image
         self.memory = memory
-        """Declared, bytes."""
+        """Declared memory, bytes."""
         self.workload = workload
         self.born_generic = workload is None
         self.adopted = False
@@ -152,18 +152,18 @@ class Instance:
 
 
 class InstanceRecords(Protocol):
-    """Records of instances, by which the next process of this gateway adopts them."""
+    """Records on disk by which the next process of this gateway adopts instances."""
 
     def note(
         self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
     ) -> None:
-        """Write everything about an instance. Raises OSError if an older record cannot be taken away."""
+        """Write the record of an instance. Raises OSError if an older record cannot be removed."""
 
     def update(self, id: str, ready: bool, served: int | None = None) -> None:
-        """Change a record, if there is one. Raises as `note` does."""
+        """Change a record, if there is one. Raises OSError as `note` does."""
 
     def drop(self, id: str) -> None:
         """Remove a record, if there is one. Raises OSError."""
 
     def has(self, id: str) -> bool:
-        """Return whether an instance could be adopted."""
+        """Return whether an instance has a record, so that it could be adopted."""

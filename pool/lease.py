@@ -1,4 +1,4 @@
-"""The right to one slot of one instance for one invocation."""
+"""Lease: the right to one slot of one instance for one invocation."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Lease:
         self.ended = False
 
     def take(self) -> None:
-        """Take a connection if one is open; else `connect` opens one. While the instance thaws it is only held."""
+        """Take an open connection if there is one; otherwise `connect` opens one. It is only held during a thaw."""
         link = self.instance.link
         assert link is not None
         if self.instance.thawing is None:
@@ -83,7 +83,7 @@ class Lease:
         return self.connection
 
     def end(self, now: float) -> None:
-        """Give the connection back; called by the pool."""
+        """Give the connection back. Only the pool calls this."""
         self.ended = True
         self.seconds = now - self.since
         link = self.instance.link

@@ -1,6 +1,6 @@
-"""The pool's books: every instance, its state, and the sums that limits are checked against. No I/O.
+"""Ledger of the pool: every instance, its state, and the sums that limits are checked against. No I/O.
 
-There is one truth: entering and leaving a state happens here and nowhere else, and every sum is changed here.
+Instances change their state only here, and every sum is changed only here.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ GENERIC = "(prewarm)"
 
 
 class Ledger:
-    """All instances that count against a limit: from the create call until their removal is confirmed."""
+    """All instances that count against limits: from their creation until their removal is confirmed."""
 
     def __init__(self, memory_budget: int) -> None:
         self.memory_budget = memory_budget
         """Bytes that all instances may declare together."""
         self.memory_declared = 0
         self.memory_stopping = 0
-        """The part of `memory_declared` whose removal is under way."""
+        """Part of `memory_declared` that is being removed."""
         self.pending = 0
-        """Instances that are being started or specialised for a function, without the slow ones."""
+        """Instances being started or specialised for a function, without slow ones."""
         self.starting = 0
-        """Instances of any kind whose container is being started, without the slow ones."""
+        """Instances of any kind whose container is being started, without slow ones."""
         self.adopting = 0
-        """Instances of any kind that are being taken over."""
+        """Instances of any kind being adopted."""
         self.instances: dict[str, Instance] = {}
         self._of_function: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._prewarmed: dict[str, dict[str, Instance]] = defaultdict(dict)
         self._tally: dict[str, Counter[State]] = defaultdict(Counter)
         """Instances of each function, counted by state."""
         self._private: set[str] = set()
-        """Functions in the tally that belong to one job each."""
+        """Private functions of jobs in the tally."""
         self.removals: Counter[str] = Counter()
         self.uids = Uids()
-        """Uids of instances. Each is held as long as its instance is in the books."""
+        """Uids of instances; each is held as long as its instance is here."""
 
     def add(self, instance: Instance) -> None:
-        """Reserve an instance's place, memory and uid; it is STARTING, or FOUND."""
+        """Reserve the place, memory and uid of an instance that is STARTING or FOUND."""
         self.instances[instance.id] = instance
         if instance.uid is not None:
             self.uids.hold(instance.uid)
@@ -55,10 +55,10 @@ class Ledger:
         self._count(instance, +1)
 
     def enter(self, instance: Instance, state: State, now: float) -> None:
-        """Move an instance to another state. Raises `IllegalTransition`, and then nothing has changed."""
+        """Move an instance to another state. Raises `IllegalTransition`, with nothing changed."""
         before = instance.state
         if (before, state) in SERVING_STEPS:
-            tally = self._tally[instance.workload.function]  # type: ignore[union-attr]  # whoever serves has one
+            tally = self._tally[instance.workload.function]  # type: ignore[union-attr]  # serving instances have one
             tally[before] -= 1
             tally[state] += 1
             instance.state, instance.state_since = state, now
@@ -68,12 +68,12 @@ class Ledger:
         instance.state = state
         instance.state_since = now
         if state is State.GONE:
-            self._strike(instance)
+            self._remove(instance)
         else:
             self._count(instance, +1)
 
     def give(self, instance: Instance, workload: Workload, now: float) -> None:
-        """Give a prewarmed instance to a function: SPECIALISING, with the function's memory."""
+        """Give a prewarmed instance to a function: it enters SPECIALISING and declares the function's memory."""
         check(instance.state, State.SPECIALISING)
         self._count(instance, -1)
         instance.workload = workload
@@ -86,7 +86,7 @@ class Ledger:
         self._count(instance, +1)
 
     def adopt(self, instance: Instance, workload: Workload | None, now: float) -> None:
-        """Give an instance that was FOUND to the function that it is of (None: it is generic): ADOPTING."""
+        """Give a FOUND instance back to its function, or to none if it is generic: it enters ADOPTING."""
         check(instance.state, State.ADOPTING)
         self._count(instance, -1)
         instance.workload = workload
@@ -103,11 +103,11 @@ class Ledger:
         self._count(instance, +1)
 
     def stop(self, instance: Instance, reason: Reason, now: float) -> None:
-        """Enter STOPPING, with the reason."""
+        """Move an instance to STOPPING, for this reason unless it has one."""
         self.enter(instance, State.STOPPING, now)
         instance.reason = instance.reason or str(reason)
 
-    def _strike(self, instance: Instance) -> None:
+    def _remove(self, instance: Instance) -> None:
         del self.instances[instance.id]
         if instance.uid is not None:
             self.uids.let_go(instance.uid)
@@ -121,7 +121,7 @@ class Ledger:
                 self._forget_private(instance.workload.function)
 
     def _forget_private(self, function: str) -> None:
-        """Drop the tally of a private function that has no instance: there is another with each job."""
+        """Drop the tally of a private function without instances: every job has a function of its own."""
         if function in self._private:
             self._private.discard(function)
             del self._tally[function]
@@ -157,7 +157,7 @@ class Ledger:
         return len(mine) if mine else 0
 
     def memory_of(self, function: str) -> int:
-        """Return the bytes that a function's instances declare, without those that are being drained or removed."""
+        """Return the bytes that a function's instances declare, without those being drained or removed."""
         return sum(i.memory for i in self.of(function) if i.state not in LEAVING)
 
     def prewarmed(self, image: str) -> list[Instance]:
@@ -183,7 +183,7 @@ class Ledger:
         return {str(state): n for state in State if (n := tally.get(state, 0))}
 
     def export(self, metrics: Metrics) -> None:
-        """Bring the gauges up to date; called when they are read, so that a call pays nothing for them."""
+        """Update the gauges. It is called when they are read, so that calls pay nothing for them."""
         metrics.instances.read = self._by_state
         for image, instances in self._prewarmed.items():
             metrics.prewarmed.labels(image).set(len(instances))

@@ -1,7 +1,7 @@
-"""The pool: holds instances and carries out what was decided about them.
+"""Pool: holds instances and carries out the scheduler's decisions about them.
 
-Everything synchronous here takes effect at once in the ledger; the slow part (engine, sockets) runs in a task
-that belongs to the instance. When something has happened, the listener (the dispatcher) is told.
+Synchronous verbs take effect in the ledger at once. The slow part, engine and sockets, runs in a task of the
+instance. The listener, which is the dispatcher, is told of every change.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from pool.workload import Workload
 log = logging.getLogger("hearth.pool")
 
 REMOVE_RETRY = Backoff(0.2, 5.0)
-"""Pauses until a removal that failed is tried again."""
-INSTANCE_LOG = 64 * 1024
-SLOW_START = 1.0
-"""Seconds that a function's own program has, once its container runs, before starts of others wait for it no more."""
+"""Pauses between attempts to remove a container."""
+INSTANCE_LOG_BYTES = 64 * 1024
+"""Latest output of one instance that is kept, if it belongs to no single invocation."""
+SLOW_START_SECONDS = 1.0
+"""Time that a function's program has to become ready in its container. After that other starts do not wait for it."""
 
 
 class Listener(Protocol):
-    """Who decides; told of everything that may change a decision."""
+    """The part that decides about instances. It is told of everything that may change a decision."""
 
     def instance_ready(self, instance: Instance) -> None:
-        """An instance has become IDLE or PREWARMED."""
+        """Note that an instance has become IDLE or PREWARMED."""
 
     def start_failed(self, instance: Instance, error: PoolError) -> None:
-        """An instance did not become ready; it is being removed."""
+        """Note that an instance did not become ready; it is being removed."""
 
     def capacity_freed(self) -> None:
-        """An instance is gone: memory and a place are free."""
+        """Note that an instance is gone: memory and a place are free."""
 
     def slots_changed(self, instance: Instance) -> None:
-        """A connection of an instance came or went."""
+        """Note that a connection of an instance was opened or closed."""
 
 
 class Launches(Protocol):
-    """The work on the engine; `pool.launcher.Launcher`, or a fake on virtual time."""
+    """The work on the engine: `pool.launcher.Launcher`, or a fake on virtual time."""
 
     async def launch(self, instance: Instance, prototype: ContainerSpec) -> None: ...
 
@@ -71,7 +72,7 @@ class Launches(Protocol):
 
 
 class Pool:
-    """Instances, leases, and the tasks that start and remove them."""
+    """The instances of one gateway, their leases, and the tasks that start and remove them."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Pool:
         memory_budget: int,
         records: InstanceRecords | None = None,
     ) -> None:
-        """`records`: where to write what instances become, for the next process; None: it can adopt none."""
+        """`records` lets the next process adopt instances; with None it can adopt none."""
         self.ledger = Ledger(memory_budget)
         self.clock = clock
         self.logs = logs
@@ -100,18 +101,14 @@ class Pool:
 
     def start(self, workload: Workload) -> Instance:
         """Reserve and start an instance of a function."""
-        return self._begin(
-            Instance(
-                new_id(), workload.container.image, workload.container.memory, workload, self.clock.now()
-            ),
-            workload.container,
-        )
+        prototype = workload.container
+        instance = Instance(new_id(), prototype.image, prototype.memory, workload, self.clock.now())
+        return self._begin(instance, prototype)
 
     def prewarm(self, prototype: ContainerSpec) -> Instance:
         """Reserve and start a generic instance."""
-        return self._begin(
-            Instance(new_id(), prototype.image, prototype.memory, None, self.clock.now()), prototype
-        )
+        instance = Instance(new_id(), prototype.image, prototype.memory, None, self.clock.now())
+        return self._begin(instance, prototype)
 
     def _begin(self, instance: Instance, prototype: ContainerSpec) -> Instance:
         if prototype.user == OWN_USER:
@@ -121,7 +118,7 @@ class Pool:
         return instance
 
     def specialise(self, instance: Instance, workload: Workload) -> None:
-        """Give a prewarmed instance to a function, for ever."""
+        """Give a prewarmed instance to a function, for good."""
         instance.given_at = self.clock.now()
         self.ledger.give(instance, workload, instance.given_at)
         self.running(instance)
@@ -135,7 +132,7 @@ class Pool:
         )
 
     async def _guard(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
-        """Whatever goes wrong with a start ends in a removal and in a word to the listener."""
+        """Run a start. If it fails, remove the instance and tell the listener."""
         try:
             await work
         except Exception as error:
@@ -160,7 +157,7 @@ class Pool:
             self._ready(instance, State.IDLE)
 
     async def _specialise(self, instance: Instance, workload: Workload) -> None:
-        if self._records is not None:  # before any code is sent: it is never taken for a generic one again
+        if self._records is not None:  # before any code is sent: it must never pass as generic again
             self._records.note(instance, workload.container, ready=False)
         await self._launcher.specialise(instance, workload)
         self._ready(instance, State.IDLE)
@@ -181,11 +178,11 @@ class Pool:
     # -- adopting -------------------------------------------------------------------------------------------
 
     def find(self, instance: Instance) -> None:
-        """Count an instance that an earlier process left; it is FOUND. Then `adopt` it or `remove` it."""
+        """Count an instance that an earlier process left, as FOUND. Then `adopt` it or `remove` it."""
         self.ledger.add(instance)
 
     def adopt(self, instance: Instance, workload: Workload | None) -> None:
-        """Take over an instance that was found; None: it is generic. It is removed if that does not work."""
+        """Adopt an instance that was found, with its workload or None if it is generic. If that fails, remove it."""
         self.ledger.adopt(instance, workload, self.clock.now())
         self._spawn_start(instance, self._adopt(instance))
 
@@ -196,20 +193,20 @@ class Pool:
             log.info("Removing %r, which cannot be adopted: %s", instance, error)
             self.remove(instance, Reason.ORPHANED)
             if self.listener is not None:
-                self.listener.capacity_freed()  # who counted on it has to look again
+                self.listener.capacity_freed()  # the dispatcher may have counted on it
             return
         instance.adopted = True
         self._ready(instance, State.PREWARMED if instance.workload is None else State.IDLE)
 
     async def _leave(self) -> set[str]:
-        """Let go of every instance that the next process can adopt; their ids."""
+        """Disconnect from every instance that the next process can adopt; return their ids."""
         records = self._records
         if records is None:
             return set()
         everyone = [i for i in self.ledger.instances.values() if records.has(i.id)]
         resting = [i for i in everyone if i.state in UNUSED or i.state is State.PREWARMED]
         for instance in resting:
-            if may_freeze(instance, float("inf")):  # nobody looks after it meanwhile
+            if may_freeze(instance, float("inf")):  # no gateway freezes it until the next process
                 self.freezer.freeze(instance)
         for instance in resting:
             await self.freezer.finished(instance)
@@ -220,7 +217,7 @@ class Pool:
     # -- leases ---------------------------------------------------------------------------------------------
 
     def lease(self, instance: Instance, invocation: str, arrived: float) -> Lease:
-        """Lease a slot of an instance that has one free. Effective at once."""
+        """Lease a free slot of an instance. It takes effect at once."""
         assert instance.workload is not None
         now = self.clock.now()
         lease = Lease(instance, instance.workload, invocation, arrived, now)
@@ -231,14 +228,14 @@ class Pool:
             if frozen:
                 self.freezer.thaw(instance)
         else:
-            self._current[instance.id] = None  # several at once: the output cannot be attributed
+            self._current[instance.id] = None  # with several calls at once, output belongs to none
         instance.in_use += 1
         lease.take()
         return lease
 
     def release(self, lease: Lease, fatal: Reason | None = None, used: bool = True) -> None:
-        """End a lease; a second time is harmless. `fatal`: the instance must serve nobody any more, and why.
-        `used`: False when nothing was called."""
+        """End a lease; a second time is harmless. `used` is False if nothing was called. `fatal` is the reason if the
+        instance must serve no further call."""
         if lease.ended:
             return
         instance, now = lease.instance, self.clock.now()
@@ -262,7 +259,7 @@ class Pool:
             self.drain(instance, fatal)
 
     def measure(self, instance: Instance) -> None:
-        """Note how much memory an instance uses, where that can be seen without the engine."""
+        """Measure the memory of an instance, if that is possible without the engine."""
         instance.measured_at = self.clock.now()
         if instance.cgroup is not None:
             with contextlib.suppress(OSError):
@@ -271,13 +268,13 @@ class Pool:
     # -- removing -------------------------------------------------------------------------------------------
 
     def renew(self, workload: Workload) -> None:
-        """Let the instances of a function version go by what is said of it now, where that makes no new version."""
+        """Apply changed limits to the instances of a revision. Changes that make no new revision are applied so."""
         for instance in self.ledger.of(workload.function):
             if instance.workload is not None and instance.workload.version == workload.version:
                 instance.workload = workload
 
     def drain(self, instance: Instance, reason: Reason) -> None:
-        """Accept nothing new on an instance; it is removed when what runs on it has finished."""
+        """Accept no new call on an instance, and remove it when its running calls have ended."""
         if instance.state is State.BUSY:
             self._forget(instance)
             self.ledger.enter(instance, State.DRAINING, self.clock.now())
@@ -286,7 +283,7 @@ class Pool:
             self.remove(instance, reason)
 
     def remove(self, instance: Instance, reason: Reason) -> None:
-        """Remove an instance now; calls that run on it are lost. A second time is harmless."""
+        """Remove an instance now; its running calls are lost. A second time is harmless."""
         if instance.state in (State.STOPPING, State.GONE):
             return
         self._forget(instance)
@@ -294,7 +291,7 @@ class Pool:
         self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance))
 
     def _forget(self, instance: Instance) -> None:
-        """It must serve nobody any more: if this process is killed now, the next does not adopt it."""
+        """Remove the record of an instance that must serve no further call, so that no later process adopts it."""
         if self._records is not None:
             try:
                 self._records.drop(instance.id)
@@ -317,13 +314,13 @@ class Pool:
             self.listener.capacity_freed()
 
     async def _destroy_surely(self, instance: Instance) -> None:
-        """Return when an instance's container is known to be gone: until then it counts, for it may still run."""
+        """Try until an instance's container is known to be gone. Until then it counts: it may still run."""
         retries = Retries(REMOVE_RETRY)
         while True:
             try:
                 await self._launcher.destroy(instance)
                 return
-            except EngineDown as error:  # nothing was asked, and the guard has logged why
+            except EngineDown as error:  # nothing was asked; the guard has logged why
                 retries.succeeded()
                 pause = error.retry_after * jitter()
             except Exception as error:
@@ -339,44 +336,44 @@ class Pool:
             await self.clock.sleep(pause)
 
     async def close(self, keep_warm: bool = False) -> int:
-        """Remove every instance and wait until all are gone; returns how many were left. `keep_warm`: leave those
-        that the next process can adopt, frozen where they may be."""
+        """Remove every instance and wait until all are gone; return how many were kept. `keep_warm` keeps those that
+        the next process can adopt, frozen if possible."""
         keep = await self._leave() if keep_warm else set()
-        # Again and again: a call that ends meanwhile may have another one started.
+        # In a loop: a call that ends meanwhile may cause another start.
         while going := [i for i in self.ledger.instances.values() if i.id not in keep]:
             for instance in going:
                 self.remove(instance, Reason.SHUTDOWN)
             await asyncio.wait(list(self._removals.values()))
         return len(keep)
 
-    # -- what the launcher reports --------------------------------------------------------------------------
+    # -- reports of the launcher --------------------------------------------------------------------------
 
     def running(self, instance: Instance) -> None:
-        """The instance's container runs: what is waited for from now on is the program in it."""
-        self.clock.call_later(SLOW_START, self._unless_ready, instance)
+        """Note that the instance's container runs; only the program in it is awaited now."""
+        self.clock.call_later(SLOW_START_SECONDS, self._unless_ready, instance)
 
     def _unless_ready(self, instance: Instance) -> None:
-        # A generic instance runs nobody's code: it is left to count, so that no second one is started for it.
+        # A generic instance runs no function's program: it counts as starting until it is ready.
         if instance.state in PENDING and instance.workload is not None and not instance.slow:
             self.ledger.note_slow(instance)
             if self.listener is not None:
                 self.listener.capacity_freed()
 
     def slots_changed(self, instance: Instance) -> None:
-        """A connection of the instance came or went."""
+        """Note that a connection of the instance was opened or closed."""
         if self.listener is not None and instance.state in LIVE:
             self.listener.slots_changed(instance)
 
     def output(self, instance: Instance, data: bytes) -> None:
-        """Something that an instance has printed: of the one invocation that runs on it, else of the instance."""
+        """Log output of an instance: for the single invocation that runs on it, else for the instance."""
         lease = self._current.get(instance.id)
         if lease is not None:
             self.logs.write(lease.invocation, data)
         else:
-            self._instance_logs.setdefault(instance.id, InstanceLog(INSTANCE_LOG)).write(data)
+            self._instance_logs.setdefault(instance.id, InstanceLog(INSTANCE_LOG_BYTES)).write(data)
 
     def instance_log(self, instance: Instance) -> bytes:
-        """What an instance has printed that belongs to no single invocation."""
+        """Return the output of an instance that belongs to no single invocation."""
         kept = self._instance_logs.get(instance.id)
         return kept.read() if kept else b""
 
@@ -385,7 +382,7 @@ class Pool:
 
 
 def worn_out(workload: Workload, served: int) -> Reason | None:
-    """Why an instance that has served so many calls serves no more; None if it does."""
+    """Return why an instance that has served so many calls must serve no more, or None if it may."""
     if workload.single_use:
         return Reason.SINGLE_USE
     if workload.max_invocations is not None and served >= workload.max_invocations:
@@ -394,5 +391,5 @@ def worn_out(workload: Workload, served: int) -> Reason | None:
 
 
 def new_id() -> str:
-    """An id for an instance: 12 hexadecimal digits, also part of its container's name."""
+    """Return a new id for an instance: 12 hexadecimal digits, also part of its container's name."""
     return secrets.token_hex(6)

@@ -1,4 +1,4 @@
-"""The states of an instance and the transitions between them: one table, and nothing else decides."""
+"""States of an instance and the transitions between them, in one table that nothing bypasses."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where an instance is in its life."""
+    """The state of an instance."""
 
     FOUND = "found"
-    """Left by an earlier gateway process; whether it is adopted is not decided yet."""
+    """Left by an earlier gateway process; not yet decided if it is adopted."""
     ADOPTING = "adopting"
-    """Being taken over: it has to be reached, and to say that it is what its record says."""
+    """Being adopted: the gateway connects to it and compares it with its record."""
     STARTING = "starting"
     """Its container is being created. It counts against every limit from here on."""
     PREWARMED = "prewarmed"
     """Generic and ready; given to no function yet."""
     SPECIALISING = "specialising"
-    """A generic instance that is becoming one of a function. There is no way back."""
+    """Generic, and becoming an instance of a function for good."""
     IDLE = "idle"
-    """Ready, no slot is leased."""
+    """Ready; no slot is leased."""
     FROZEN = "frozen"
-    """Idle, and stopped by the kernel: it cannot run a single instruction. A lease thaws it."""
+    """Idle and stopped by the kernel: it runs no instruction. A lease thaws it."""
     BUSY = "busy"
     """At least one slot is leased."""
     DRAINING = "draining"
-    """Accepts nothing new and finishes what runs."""
+    """Finishes its calls and accepts no new one."""
     STOPPING = "stopping"
     """Its removal is under way; it still counts against every limit."""
     GONE = "gone"
@@ -48,36 +48,36 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 FIRST = (S.FOUND, S.STARTING)
-"""Where an instance's life in this process begins."""
+"""First states of an instance in this process."""
 PENDING = frozenset({S.ADOPTING, S.STARTING, S.SPECIALISING})
-"""Not ready yet, but will be."""
+"""Not ready yet, but becoming so."""
 UNUSED = frozenset({S.IDLE, S.FROZEN})
-"""Ready, no slot is leased: what keep-alive and eviction are about."""
+"""Ready without a leased slot: candidates for the end of keep-alive and for eviction."""
 LIVE = UNUSED | {S.BUSY}
-"""Serves, or could."""
+"""Able to serve calls."""
 SERVING = LIVE | {S.DRAINING}
-"""Serves, could, or has something to finish."""
+"""Able to serve calls, or finishing some."""
 SERVING_STEPS = frozenset((before, after) for before in SERVING for after in TRANSITIONS[before] & SERVING)
-"""Transitions of every call. They change no sum but how many instances are in which state."""
+"""Transitions that calls cause. They change the tally of states and no other sum."""
 GOING = frozenset({S.STOPPING, S.GONE})
-"""Its removal has begun."""
+"""Removal has begun."""
 LEAVING = frozenset({S.DRAINING, S.STOPPING, S.GONE})
-"""Serves no further call; its memory comes back."""
+"""Takes no further call; its memory will be free."""
 
 
 class IllegalTransition(Exception):
-    """An instance was told to enter a state that its own does not lead to; nothing has changed."""
+    """An instance cannot go from its state to the requested one; nothing has changed."""
 
 
 class Reason(StrEnum):
-    """Why an instance was removed. Every removal has one; it is counted and shown."""
+    """The reason of a removal. Every removal has one, for metrics and messages."""
 
     IDLE = "idle"
     """Not called for its function's `keep_alive`."""
     EVICTED = "evicted"
-    """Its memory was needed for another."""
+    """Its memory was needed for another instance."""
     FAIR_SHARE = "fair-share"
-    """Its function held more than its share of the memory budget while another had waited too long for some."""
+    """Its function held more memory than its share while another function had waited too long for some."""
     DEAD = "dead"
     """Its process ended by itself or was killed."""
     MAX_AGE = "max-age"
@@ -89,30 +89,30 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     """A call ran past its function's `timeout` on it."""
     BROKEN = "broken"
-    """It answered something that is no answer."""
+    """It sent an answer that breaks its contract."""
     START_FAILED = "start-failed"
     SURPLUS = "surplus"
-    """More prewarmed ones than are wanted."""
+    """There were more prewarmed instances than wanted."""
     REQUESTED = "requested"
-    """Somebody asked for it over the API."""
+    """A caller asked for it over the API."""
     ORPHANED = "orphaned"
-    """Left by an earlier gateway process with the same data folder, and not to be adopted."""
+    """Left by an earlier gateway process with the same data folder, and not adopted."""
     SHUTDOWN = "shutdown"
 
 
 def check(before: State, after: State) -> None:
-    """Raise `IllegalTransition` unless the table allows to go from one state to the other."""
+    """Raise `IllegalTransition` unless the table has a transition between these states."""
     if after not in TRANSITIONS[before]:
         raise IllegalTransition(f"{before} does not lead to {after}")
 
 
 def diagram() -> str:
-    """The table as a Mermaid state diagram: what docs/pool.md shows, printed by `python -m pool.states`."""
+    """Return the table as a Mermaid state diagram, for docs/pool.md; `python -m pool.states` prints it."""
     lines = ["stateDiagram-v2", *(f"    [*] --> {state}" for state in FIRST)]
     lines += [
         f"    {before} --> {after}"
         for before in State
-        for after in State  # not the set itself: its order is not the same in every process
+        for after in State  # not the set itself: its order differs between processes
         if after in TRANSITIONS[before]
     ]
     lines += [f"    {state} --> [*]" for state in State if not TRANSITIONS[state]]

@@ -10,13 +10,13 @@ from pool.contracts.base import Contract
 from pool.engine.base import ContainerSpec
 
 DEFAULT_TENANT = "default"
-"""Owner of every function for which nobody else is named."""
+"""Owner of every function that names no other tenant."""
 PRIVATE_MARK = ":"
-"""Part of the name of each job's private function, and of no name that can be declared."""
+"""Character in the name of a job's private function; no declared name can contain it."""
 
 
 def is_private(name: str) -> bool:
-    """Return whether the name of a function, read from a record or a request, is that of a job's private function."""
+    """Return whether a name, read from a record or a request, is that of a job's private function."""
     return PRIVATE_MARK in name
 
 
@@ -40,9 +40,9 @@ class Order:
     """The message that turns a shim into a function version: docs/runtime-protocol.md."""
 
     head: bytes
-    """The message, a JSON object, but for its `files`."""
+    """The message, a JSON object, without its `files`."""
     files: Path
-    """A file with the value of `files`: the code. It is read for each instance, and not held in memory."""
+    """File with the value of `files`, the code. It is read for each instance and not held in memory."""
 
     def read(self) -> bytes:
         """Return the whole message. Blocks; raises OSError."""
@@ -51,45 +51,45 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One function version, ready to be started. `version` is its digest."""
+    """One revision of a function, ready to be started. `version` is its digest."""
 
     function: str
     version: str
     contract: Contract
     """The way to launch, call and understand its instances."""
     container: ContainerSpec
-    """Prototype: name, labels and the socket folder are added for each instance."""
+    """Prototype of its containers. Each instance adds its name, labels and socket folder."""
     tenant: str = DEFAULT_TENANT
     """Owner of the function."""
     private: bool = False
-    """The function belongs to one job."""
+    """True if the function belongs to one job."""
     concurrency: int = 1
     """Slots of one instance."""
     reuse: bool = True
     min_instances: int = 0
     keep_alive: float = 600.0
-    """Seconds that an idle instance stays."""
+    """Seconds that an idle instance is kept."""
     freeze_after: float | None = 2.0
-    """Seconds after which an idle instance is frozen; None: never."""
+    """Seconds after which an idle instance is frozen, or None for never."""
     freeze_workers: bool = True
     """True if instances with more than one process are frozen as well."""
     max_age: float = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None
-    """Calls after which an instance is recycled."""
+    """Calls after which an instance is recycled, or None for no limit."""
     order: Order | None = None
-    """Handlers have one."""
+    """Message to the shim of a handler; None for other contracts."""
     generic: bool = False
-    """Handler only: an instance of the runtime's prewarm pool may become this function."""
+    """True if a prewarmed instance of the runtime may become this function. Handlers only."""
     port: int = 0
     health: str | None = None
-    """HTTP only: path that must answer below 400 before the instance is ready; None: the port accepts."""
+    """Path that must answer below 400 before the instance is ready; None waits for the port only. HTTP only."""
     egress: bool = False
-    """Attach to the gateway's egress network."""
+    """True to attach instances to the gateway's egress network."""
     max_response: int = 64 * 2**20
-    """Bytes of an answer's body."""
+    """Largest body of an answer, bytes."""
     keep: Keep = Keep.NONE
-    """Command only."""
+    """Ended containers to keep. Commands only."""
     single_use: bool = field(init=False)
     """True if an instance serves one call and is then destroyed."""
     wears_out: bool = field(init=False)

@@ -1,7 +1,7 @@
-"""JSON that is parsed and written in steps: others have the interpreter between two.
+"""JSON parsed and written in steps, so that other threads can run between two steps.
 
-The parser and the writer of the standard library let nobody in until they are done with a value: 7 ms for 1 MiB, in
-a thread as well. Here they are given `STRETCH` at a time, and large values are taken apart only as deep as needed.
+The standard library holds the interpreter until a value is done, in a thread too: 7 ms for 1 MiB. Here it gets
+`CHUNK_CHARACTERS` at a time, and large values are taken apart only as deep as needed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from itertools import islice
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-STRETCH = 32 * 1024
-"""Characters that the standard library parses in one go: a quarter of a millisecond."""
-LEAST = 64
-"""Characters that are worth an attempt; a list or an object is taken apart at once if less may be spent on it."""
-DEEP = 16
-"""Lists and objects within one another from which on what is parsed in one go counts as well."""
+CHUNK_CHARACTERS = 32 * 1024
+"""Text that the standard library parses in one step: a quarter of a millisecond."""
+MIN_ATTEMPT_CHARACTERS = 64
+"""Smallest text worth an attempt. If less credit is left, a list or an object is taken apart at once."""
+DEEP_LEVELS = 16
+"""Nesting beyond which an attempt counts the brackets in its text, to stay below the limit of recursion."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _PLAIN = re.compile(r'"[^"\\\x00-\x1f]*+"')
 _INSIDE = re.compile(r'(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+', re.DOTALL)
@@ -42,7 +42,9 @@ def _text(body: bytes) -> str:
     decode, at = utf_8_decode, 0
     while at < len(body):
         try:
-            part, used = decode(body[at : at + STRETCH], "surrogatepass", at + STRETCH >= len(body))
+            part, used = decode(
+                body[at : at + CHUNK_CHARACTERS], "surrogatepass", at + CHUNK_CHARACTERS >= len(body)
+            )
         except UnicodeDecodeError as fault:
             raise UnicodeDecodeError("utf-8", body, at + fault.start, at + fault.end, fault.reason) from None
         parts.append(part)
@@ -51,10 +53,10 @@ def _text(body: bytes) -> str:
 
 
 class _StepParser:
-    """One text that is parsed.
+    """One pass over one text.
 
-    Attempts at values that are too large for them cost time as well. `_credit` bounds their characters: it grows by
-    those that are done with, so that the whole takes at most about twice its time.
+    Attempts at values that are too large cost time in vain. `_credit` bounds their characters: it grows with the
+    characters that are done, so the whole takes at most about twice its time.
     """
 
     def __init__(self, text: str, decoder: json.JSONDecoder) -> None:
@@ -62,19 +64,19 @@ class _StepParser:
         self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once  # type: ignore[attr-defined]
         self._open: list[list[Any] | dict[str, Any]] = []
         self._keys: list[str] = []
-        """Keys of the open containers, whose values come next; empty for a list."""
+        """For each open container, the key whose value comes next; "" for a list."""
         self._most_open = sys.getrecursionlimit() - 50
-        self._credit = 2 * STRETCH
+        self._credit = 2 * CHUNK_CHARACTERS
         self._at = 0
         self._turn = 0
-        """Characters that were looked at since others were let in."""
+        """Characters read since other threads could run."""
 
     def whole(self) -> Any:
         """Return the value of the text. Raises `json.JSONDecodeError`, and ValueError or RecursionError like it."""
         at = self._skip(0)
         while True:
             value, end = self._value(at)
-            if end < 0:  # it is too large for one go
+            if end < 0:  # too large for one step
                 at = self._enter(at)
                 if self._text[at : at + 1] != self._closing():
                     at = self._key(at)
@@ -104,36 +106,36 @@ class _StepParser:
                 return self._scan(self._text, at)
             except StopIteration as fault:
                 raise json.JSONDecodeError("Expecting value", self._text, fault.value) from None
-        size = min(STRETCH, self._credit)
-        if size < LEAST or len(self._open) > self._most_open:
+        size = min(CHUNK_CHARACTERS, self._credit)
+        if size < MIN_ATTEMPT_CHARACTERS or len(self._open) > self._most_open:
             return None, -1
         value, end = self._attempt(self._text[at : at + size])
         return value, end if end < 0 else at + end
 
     def _attempt(self, piece: str) -> tuple[Any, int]:
-        if len(self._open) > DEEP and (
+        if len(self._open) > DEEP_LEVELS and (
             len(self._open) + piece.count("[") + piece.count("{") > self._most_open
         ):
             self._credit -= len(piece) // 8
             return None, -1
         try:
             return self._scan(piece, 0)
-        except (ValueError, StopIteration):  # cut off, or faulty: whoever takes it apart sees which
+        except (ValueError, StopIteration):  # cut off or faulty; taking it apart shows which
             self._credit -= len(piece)
             self._turn += len(piece)
             return None, -1
 
     def _many(self, before: int, at: int) -> int:
-        """Parse as many members as fit into one go, from `at` on; return where the next one begins.
+        """Parse as many members as fit into one step, from `at` on; return where the next one begins.
 
-        Where they can be cut is guessed: what was between the last two is looked for again.
+        The place to cut is guessed: the text between the last two members is searched for again.
         """
-        text, size = self._text, min(STRETCH, self._credit)
-        if size < LEAST or len(self._open) > DEEP:
+        text, size = self._text, min(CHUNK_CHARACTERS, self._credit)
+        if size < MIN_ATTEMPT_CHARACTERS or len(self._open) > DEEP_LEVELS:
             return at
         border = (text[before - 1] if text[before - 1] in ']}"' else "") + text[before:at]
         border += text[at] if text[at : at + 1] in ("[", "{", '"') else ""
-        if len(border) > LEAST:
+        if len(border) > MIN_ATTEMPT_CHARACTERS:
             return at
         cut = text.rfind(border, at + 1, at + size)
         if cut < 0:
@@ -184,18 +186,18 @@ class _StepParser:
 
     def _string(self, at: int) -> tuple[str, int]:
         text = self._text
-        if plain := _PLAIN.match(text, at, at + STRETCH):
+        if plain := _PLAIN.match(text, at, at + CHUNK_CHARACTERS):
             return text[at + 1 : plain.end() - 1], plain.end()
         parts: list[str] = []
         start, at = at, at + 1
         while True:
-            inside = _INSIDE.match(text, at, at + STRETCH)
+            inside = _INSIDE.match(text, at, at + CHUNK_CHARACTERS)
             assert inside is not None
             end = inside.end()
             if end == at:
                 if text[at : at + 1] == '"':
                     return "".join(parts), at + 1
-                end = at + LEAST
+                end = at + MIN_ATTEMPT_CHARACTERS
                 _string_part(text, start, at, text[at:end])
             part = _string_part(text, start, at, text[at:end] + '"')
             if parts and _LOW.match(text, at) and "\ud800" <= parts[-1][-1] <= "\udbff" != text[at - 1]:
@@ -213,24 +215,24 @@ class _StepParser:
 
     def _skip(self, at: int) -> int:
         while True:
-            space = _SPACE.match(self._text, at, at + STRETCH)
+            space = _SPACE.match(self._text, at, at + CHUNK_CHARACTERS)
             assert space is not None
-            at, full = space.end(), space.end() == at + STRETCH
+            at, full = space.end(), space.end() == at + CHUNK_CHARACTERS
             if not full:
                 return at
 
     def _progress(self, at: int) -> None:
-        """Note that all before `at` is done with, and let others in now and then."""
-        self._credit = min(2 * STRETCH, self._credit + at - self._at)
+        """Note that all text before `at` is done, and let other threads run now and then."""
+        self._credit = min(2 * CHUNK_CHARACTERS, self._credit + at - self._at)
         self._turn += at - self._at
         self._at = at
-        if self._turn > 2 * STRETCH:
+        if self._turn > 2 * CHUNK_CHARACTERS:
             self._turn = 0
             time.sleep(0)
 
 
 def _string_part(text: str, start: int, at: int, part: str) -> str:
-    """Return what a part of a string, which begins at `start`, says. Raises `json.JSONDecodeError`."""
+    """Return the text of a part of a string that begins at `start`. Raises `json.JSONDecodeError`."""
     try:
         said: str = scanstring(part, 0)[0]
     except json.JSONDecodeError as fault:
@@ -239,10 +241,10 @@ def _string_part(text: str, start: int, at: int, part: str) -> str:
     return said
 
 
-MANY = 256
-"""Members of a list or an object that are written in one go, if they are small."""
-MOST_WEIGHT = 4096
-"""Numbers, strings and containers that the standard library writes in one go; 16 characters count as another."""
+CHUNK_MEMBERS = 256
+"""Members of a list or an object that are written in one step, if they are small."""
+MAX_WEIGHT = 4096
+"""Numbers, strings and containers that the standard library writes in one step; 16 characters count as one more."""
 
 
 def dumps(
@@ -259,13 +261,13 @@ def dumps(
 
 
 class _Writer:
-    """One value that is written. `_credit` bounds what is weighed in vain, as in `_StepParser`."""
+    """One pass over one value. `_credit` bounds the weighing in vain, as in `_StepParser`."""
 
     def __init__(self, encoder: json.JSONEncoder, errors: str) -> None:
         self._encode = encoder.encode
         self._comma = encoder.item_separator
         self._errors = errors
-        self._credit = 2 * MOST_WEIGHT
+        self._credit = 2 * MAX_WEIGHT
         self._most_open = sys.getrecursionlimit() - 50
         self._turn = 0
         self._parts: list[bytes] = []
@@ -294,16 +296,16 @@ class _Writer:
 
     def _string(self, value: str) -> None:
         self._add('"')
-        for at in range(0, len(value), STRETCH):
-            self._add(self._encode(value[at : at + STRETCH])[1:-1])
+        for at in range(0, len(value), CHUNK_CHARACTERS):
+            self._add(self._encode(value[at : at + CHUNK_CHARACTERS])[1:-1])
         self._add('"')
 
     def _apart(self, value: Sequence[object], opening: str, closing: str) -> Iterator[object]:
-        """Write a list; yield what in it must be written by itself."""
+        """Write a list; yield the members that must be written by themselves."""
         self._add(opening)
-        for at in range(0, len(value), MANY):
+        for at in range(0, len(value), CHUNK_MEMBERS):
             self._add(self._comma if at else "")
-            part = value[at : at + MANY]
+            part = value[at : at + CHUNK_MEMBERS]
             if opening and self._fits(part):
                 self._add(self._encode(part)[1:-1])
                 continue
@@ -313,11 +315,11 @@ class _Writer:
         self._add(closing)
 
     def _members(self, value: Mapping[Any, object]) -> Iterator[object]:
-        """Write an object; yield what in it must be written by itself."""
+        """Write an object; yield the values that must be written by themselves."""
         self._add("{")
         members = iter(value.items())
         comma = ""
-        while part := dict(islice(members, MANY)):
+        while part := dict(islice(members, CHUNK_MEMBERS)):
             self._add(comma)
             comma = self._comma
             if self._fits([part]):
@@ -325,7 +327,7 @@ class _Writer:
                 continue
             for number, (key, item) in enumerate(part.items()):
                 self._add(comma if number else "")
-                if isinstance(key, str) and len(key) > STRETCH:
+                if isinstance(key, str) and len(key) > CHUNK_CHARACTERS:
                     self._string(key)
                     self._add(self._encode({"": 0})[3:-2])
                 else:
@@ -334,12 +336,12 @@ class _Writer:
         self._add("}")
 
     def _fits(self, values: Sequence[object]) -> bool:
-        """Return whether values may be written in one go: what is in them is weighed, level by level."""
+        """Return whether values may be written in one step. Their content is weighed level by level."""
         if self._credit <= 0:
             self._credit += 1
             return False
         weight, level = 0, list(values)
-        while level and weight <= MOST_WEIGHT:
+        while level and weight <= MAX_WEIGHT:
             weight += len(level)
             deeper: list[object] = []
             for value in level:
@@ -349,8 +351,8 @@ class _Writer:
                 elif kind is int:
                     weight += value.bit_length() >> 6  # type: ignore[attr-defined]
                 elif isinstance(value, dict | list | tuple):
-                    if weight + len(deeper) + len(value) > MOST_WEIGHT:
-                        weight = MOST_WEIGHT + 1
+                    if weight + len(deeper) + len(value) > MAX_WEIGHT:
+                        weight = MAX_WEIGHT + 1
                         break
                     if isinstance(value, dict):
                         deeper += value
@@ -358,13 +360,13 @@ class _Writer:
                     else:
                         deeper += value
             level = deeper
-        fits = weight <= MOST_WEIGHT
-        self._credit = min(2 * MOST_WEIGHT, self._credit + (weight if fits else -min(weight, MOST_WEIGHT)))
+        fits = weight <= MAX_WEIGHT
+        self._credit = min(2 * MAX_WEIGHT, self._credit + (weight if fits else -min(weight, MAX_WEIGHT)))
         return fits
 
     def _add(self, text: str) -> None:
         self._parts.append(text.encode(errors=self._errors))
         self._turn += len(text)
-        if self._turn > 2 * STRETCH:
+        if self._turn > 2 * CHUNK_CHARACTERS:
             self._turn = 0
             time.sleep(0)

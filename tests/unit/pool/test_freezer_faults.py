@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pool.engine.base import EngineError
-from pool.freezer import THAW_TIMEOUT
+from pool.freezer import THAW_TIMEOUT_SECONDS
 from pool.instance import Instance
 from pool.states import Reason, State
 from pool.transport.message import Call
@@ -63,7 +63,7 @@ async def test_one_that_the_engine_does_not_thaw_in_time_is_removed(
     monkeypatch.setattr(world.engine, "unpause", lambda _: asyncio.Event().wait())
     lease = world.arrive(function).lease
     assert lease is not None
-    await world.clock.advance(THAW_TIMEOUT - 0.1)
+    await world.clock.advance(THAW_TIMEOUT_SECONDS - 0.1)
     assert instance.state is State.BUSY
     await world.clock.advance(0.2)
     assert world.pool.ledger.removals == {"dead": 1}

@@ -10,7 +10,7 @@ import pytest
 from pool.engine.base import ContainerSpec, EngineError
 from pool.instance import Instance
 from pool.lease import Lease
-from pool.pool import SLOW_START
+from pool.pool import SLOW_START_SECONDS
 from pool.states import Reason, State
 from tests.support.virtual_pool import COLD, CREATE, IMAGE, MIB, REMOVE, SPECIALISE, START, World
 
@@ -216,7 +216,7 @@ async def test_a_pool_to_which_nobody_listens_does_its_work_all_the_same(world: 
     launcher.broken.clear()
     launcher.endless.add("f")
     slow = pool.start(workload)
-    await world.clock.advance(COLD + SLOW_START)
+    await world.clock.advance(COLD + SLOW_START_SECONDS)
     assert slow.slow
     pool.remove(slow, Reason.REQUESTED)
     left = Instance("left", IMAGE, 128 * MIB, None, world.clock.now(), State.FOUND)

@@ -113,10 +113,14 @@ def test_what_cannot_be_written_is_refused_the_same(value: object) -> None:
 
 @pytest.mark.parametrize("cut", range(-14, 15))
 def test_a_pair_of_halves_is_one_character_wherever_a_string_is_cut(cut: int) -> None:
-    body = b'"' + b"x" * (json_steps.STRETCH + cut) + rb'\\\ud83d\ud83d\ude00\ude00\ud83d"'
+    body = b'"' + b"x" * (json_steps.CHUNK_CHARACTERS + cut) + rb'\\\ud83d\ud83d\ude00\ude00\ud83d"'
     assert loads(body) == json.loads(body)
     raw = (
-        b'"' + b"x" * (json_steps.STRETCH + cut) + rb"\ud83d" + "\ude00".encode(errors="surrogatepass") + b'"'
+        b'"'
+        + b"x" * (json_steps.CHUNK_CHARACTERS + cut)
+        + rb"\ud83d"
+        + "\ude00".encode(errors="surrogatepass")
+        + b'"'
     )
     assert loads(raw) == json.loads(raw)
 

@@ -12,7 +12,7 @@ from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
 from pool.instance import Instance
 from pool.lease import Lease
-from pool.pool import SLOW_START
+from pool.pool import SLOW_START_SECONDS
 from pool.states import Reason, State
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import FIRST_START_GUESS, Limits, Revision
@@ -560,7 +560,7 @@ async def test_an_import_without_end_holds_no_start_of_others_up(world: World, g
     world.launcher.endless.add("endless")
     endless = world.deploy("endless", generic=generic, limits=Limits(queue_timeout=10.0))
     stuck = [world.arrive(endless) for _ in range(6)]
-    await world.clock.advance(SLOW_START + COLD + 0.1)
+    await world.clock.advance(SLOW_START_SECONDS + COLD + 0.1)
     assert sum(world.pool.ledger.states("endless").values()) == world.cores
     other = world.deploy("other")
     callers = [world.arrive(other) for _ in range(2)]
