@@ -17,6 +17,8 @@ RESTART = Backoff(0.25, 15.0)
 """Pauses before a loop is started again. The longest bounds how late a loop notices that its fault has passed."""
 STEADY_SECONDS = 3.0
 """Time that a restarted loop must run to count as up: one that fails at once, again and again, never does."""
+RELAPSE_SECONDS = 6.0
+"""A restarted loop that fails sooner than this must run for twice as long next time: it may fail at each look."""
 UNREADY_SECONDS = 5.0
 """Time for which a loop may be down before the gateway is not ready. One failure takes less than this."""
 
@@ -70,7 +72,9 @@ class _Loop:
         self._clock = clock
         self._metrics = metrics
         self._retries = Retries(RESTART)
+        self._restarted = False
         self._logged = ""
+        self._steady_seconds = STEADY_SECONDS
 
     def down_seconds(self, now: float) -> float:
         """Return how long it has been down; 0 if it is up."""
@@ -86,26 +90,31 @@ class _Loop:
         """Return the seconds until it is to be started again, or None if it is done."""
         steady = None
         if self.down_since is not None:
-            steady = self._clock.call_later(STEADY_SECONDS, self._recovered)
+            steady = self._clock.call_later(self._steady_seconds, self._recovered)
+        began = self._clock.now()
         try:
             await self._work()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return self._failed(error)  # somebody cancelled what the loop waited for, and not the loop
+            return self._failed(error, began)  # somebody cancelled what the loop waited for, and not the loop
         except Exception as error:
-            return self._failed(error)
+            return self._failed(error, began)
         finally:
             if steady is not None:
                 steady.cancel()
         self._recovered()
         return None
 
-    def _failed(self, error: BaseException) -> float:
+    def _failed(self, error: BaseException, began: float) -> float:
+        now = self._clock.now()
+        relapse = self._restarted and now - began < RELAPSE_SECONDS
+        self._steady_seconds = max(STEADY_SECONDS, 2 * (now - began) if relapse else 0.0)
+        self._restarted = True
         pause = self._retries.failed()
         if self.down_since is None:
-            self.down_since = self._clock.now()
+            self.down_since = now
         fault = f"{type(error).__name__}: {error}"
         if fault != self._logged:  # a loop that fails at once would fill the log with one traceback
             log.error(

@@ -120,6 +120,25 @@ async def test_one_failure_never_makes_the_gateway_not_ready(loops: Loops) -> No
     task.cancel()
 
 
+async def test_a_loop_that_fails_at_each_of_its_looks_is_down(
+    loops: Loops, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It looks less often than a restarted loop must run for, as the one that sets functions up again."""
+
+    async def look() -> None:
+        await loops.clock.sleep(STEADY_SECONDS + 2.0)
+        raise OSError("full")
+
+    task = loops.supervisor.supervise("looking", look)
+    await loops.clock.advance(20.0)
+    for _ in range(60):
+        await loops.clock.advance(1.0)
+        assert loops.up("looking") == 0.0
+        assert loops.supervisor.why_not_ready() is not None
+    assert caplog.text.count("Traceback") == 2
+    task.cancel()
+
+
 async def test_cancelling_ends_a_loop_also_during_its_pause(loops: Loops) -> None:
     loops.faults = [OSError("full")]
     task = loops.supervisor.supervise("tidying", loops.work)

@@ -13,46 +13,46 @@ EXEMPT = ("pool/supervise.py", "pool/clock.py", "gateway/cli/")
 """The supervisor itself, virtual time, and commands, which are processes of their own."""
 
 TASKS: dict[str, str] = {
-    "gateway/assembly/runtime.py:Runtime.start": "it only starts supervised loops, and logs its own failure",
-    "gateway/assembly/server.py:serve": "their end is the end of the gateway",
-    "gateway/assembly/server.py:start": "awaited by the same function",
-    "gateway/brokers/nats.py:NatsBroker.take": "awaited by the same function",
-    "gateway/callbacks/deliverer.py:Deliverer._run": "one delivery; every failure is recorded, and tried again",
-    "gateway/http/pieces.py:in_time": "work of one request; its failure is logged if the request has ended",
-    "gateway/invoke/endpoint.py:_Invocation._next": "awaited by the request",
-    "gateway/invoke/endpoint.py:_Invocation._stream": "awaited by the request",
-    "gateway/invoke/endpoint.py:_Invocation._wait.watch_client": "awaited by the request",
-    "pool/contracts/starter.py:Starter.unless_it_ends": "awaited by the same function",
-    "pool/engine/docker_api.py:gather_bounded": "awaited by the same function",
-    "pool/engine/guarded.py:GuardedEngine._doubt": "one ping within a time limit; the next slow verb asks again",
-    "pool/engine/memory_process.py:MemoryContainer.start": "a container of the engine in memory",
-    "pool/freezer.py:Freezer.freeze": "of one instance; every failure ends in a removal",
-    "pool/freezer.py:Freezer.thaw": "of one instance; every failure ends in a removal",
-    "pool/pool.py:Pool._spawn_start": "of one instance; every failure ends in a removal",
-    "pool/pool.py:Pool.remove": "of one instance; it tries until the container is gone",
-    "pool/transport/command.py:CommandRun.exchange": "awaited by the call",
-    "pool/transport/command.py:create_surely": "awaited by the same function",
-    "pool/transport/connection.py:HttpConnection._unless_done": "awaited by the call",
-    "scheduler/calls/running/recorder.py:Recorder._go_on": "one batch of ends; every failure is put off or left out",
-    "scheduler/calls/running/running.py:TaskRun.__init__": "one run of a call; every failure is its result",
-    "scheduler/calls/running/worker.py:Worker._lease": "awaited by the supervised loop",
-    "scheduler/deploy/images/function_images.py:_install": "awaited by the same function",
-    "scheduler/deploy/registry.py:Registry._set_up_all": "awaited by the same function",
-    "scheduler/deploy/trials.py:Trials.begin": "one trial of a revision; every failure is told",
-    "scheduler/jobs/jobs.py:Jobs._serve": "awaited by each who needs the function",
-    "scheduler/store/sqlite/calls.py:SqliteCallStore.discard": "one removal; the next start makes up for it",
-    "scheduler/workflows/runs.py:WorkflowRuns.look_at": "one step of a run; every failure ends the run",
+    "runtime:Runtime.start": "it only starts supervised loops, and logs its own failure",
+    "server:serve": "their end is the end of the gateway",
+    "server:start": "awaited by the same function",
+    "nats:NatsBroker.take": "awaited by the same function",
+    "deliverer:Deliverer._run": "one delivery; every failure is recorded, and tried again",
+    "pieces:in_time": "work of one request; its failure is logged if the request has ended",
+    "endpoint:_Invocation._next": "awaited by the request",
+    "endpoint:_Invocation._stream": "awaited by the request",
+    "endpoint:_Invocation._wait.watch_client": "awaited by the request",
+    "starter:Starter.unless_it_ends": "awaited by the same function",
+    "docker_api:gather_bounded": "awaited by the same function",
+    "guarded:GuardedEngine._doubt": "one ping within a time limit; the next slow verb asks again",
+    "memory_process:MemoryContainer.start": "a container of the engine in memory",
+    "freezer:Freezer.freeze": "of one instance; every failure ends in a removal",
+    "freezer:Freezer.thaw": "of one instance; every failure ends in a removal",
+    "pool:Pool._spawn_start": "of one instance; every failure ends in a removal",
+    "pool:Pool.remove": "of one instance; it tries until the container is gone",
+    "command:CommandRun.exchange": "awaited by the call",
+    "command:create_surely": "awaited by the same function",
+    "piecewise:_unless_done": "awaited by the call",
+    "recorder:Recorder._go_on": "one batch of ends; every failure is put off or left out",
+    "running:TaskRun.__init__": "one run of a call; every failure is its result",
+    "worker:Worker._lease": "awaited by the supervised loop",
+    "function_images:_install": "awaited by the same function",
+    "registry:Registry._set_up_all": "awaited by the same function",
+    "trials:Trials.begin": "one trial of a revision; every failure is told",
+    "jobs:Jobs._serve": "awaited by each who needs the function",
+    "calls:SqliteCallStore.discard": "one removal; the next start makes up for it",
+    "runs:WorkflowRuns.look_at": "one step of a run; every failure ends the run",
 }
-"""By file and function: why its tasks need no supervisor."""
+"""By module and function: why its tasks need no supervisor."""
 LOOPS: dict[str, str] = {
-    "gateway/assembly/file_polling.py:poll_changes": "part of the loops file-watch and source-watch",
-    "gateway/callbacks/deliverer.py:Deliverer._deliver": "asks the store until the end of one callback is recorded",
-    "pool/engine/hijack.py:HijackedConnection.read": "ends with its connection",
-    "pool/pool.py:Pool._destroy_surely": "ends when one container is gone",
-    "pool/transport/command.py:CommandRun._feed": "ends with the body of its call",
-    "pool/transport/connection.py:HttpConnection._exchange_streaming": "ends with the body of its call",
+    "file_polling:poll_changes": "part of the loops file-watch and source-watch",
+    "deliverer:Deliverer._deliver": "asks the store until the end of one callback is recorded",
+    "hijack:HijackedConnection.read": "ends with its connection",
+    "pool:Pool._destroy_surely": "ends when one container is gone",
+    "command:CommandRun._feed": "ends with the body of its call",
+    "piecewise:_send_body": "ends with the body of its call",
 }
-"""By file and function: why its endless loop needs no supervisor."""
+"""By module and function: why its endless loop needs no supervisor."""
 
 
 class Module(NamedTuple):
@@ -123,7 +123,7 @@ def supervised(tree: ast.AST) -> Iterator[str]:
 
 def test_every_task_is_supervised_or_bound_to_something_that_ends() -> None:
     found = {
-        f"{module.name}:{name}"
+        f"{Path(module.name).stem}:{name}"
         for module in modules()
         for name, function in functions(module.tree)
         if makes_tasks(function)
@@ -136,7 +136,7 @@ def test_every_endless_loop_is_supervised() -> None:
     everything = list(modules())
     under = {name for module in everything for name in supervised(module.tree)}
     found = {
-        f"{module.name}:{name}"
+        f"{Path(module.name).stem}:{name}"
         for module in everything
         for name, function in functions(module.tree)
         if is_endless(function) and name.rpartition(".")[2] not in under
