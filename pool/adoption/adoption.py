@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Collection, Mapping
 
-from pool.adoption.records import Record, Records
+from pool.adoption.records import InstanceRecord, Records
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
@@ -35,7 +35,7 @@ class Adoption:
         self._records = records
         self._folder = folder
         self._clock = clock
-        self._candidates: dict[str, tuple[Instance, Record]] = {}
+        self._candidates: dict[str, tuple[Instance, InstanceRecord]] = {}
 
     async def look(self) -> None:
         """Find what an earlier process with this data folder has left. Everything found counts in the pool from
@@ -71,8 +71,8 @@ class Adoption:
             )
 
     def _found(
-        self, container: ContainerState, records: Mapping[str, Record]
-    ) -> tuple[Instance, Record | None]:
+        self, container: ContainerState, records: Mapping[str, InstanceRecord]
+    ) -> tuple[Instance, InstanceRecord | None]:
         id = instance_of(container.id, container.labels)
         record = records.get(id)
         now = self._clock.now()
@@ -122,7 +122,7 @@ class Adoption:
         for instance, _ in self._of(function):
             self._refuse(instance, Reason.REPLACED)
 
-    def _of(self, function: str | None) -> list[tuple[Instance, Record]]:
+    def _of(self, function: str | None) -> list[tuple[Instance, InstanceRecord]]:
         return [pair for pair in self._candidates.values() if pair[1].function == function]
 
     def _take(self, instance: Instance, workload: Workload | None) -> None:
@@ -144,7 +144,7 @@ class Adoption:
         return self._pool.ledger.adopting > 0
 
 
-def why_not(record: Record, workload: Workload, shape: str) -> Reason | None:
+def why_not(record: InstanceRecord, workload: Workload, shape: str) -> Reason | None:
     """Why an instance is not adopted for this version of its function; None if it is."""
     if record.version != workload.version or record.shape != shape:
         return Reason.REPLACED
@@ -153,7 +153,7 @@ def why_not(record: Record, workload: Workload, shape: str) -> Reason | None:
     return None
 
 
-def adoptable(record: Record, container: ContainerState) -> bool:
+def adoptable(record: InstanceRecord, container: ContainerState) -> bool:
     """Whether a container is what its record says, was ready, and runs."""
     return (
         record.ready

@@ -29,7 +29,7 @@ another format count for nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class InstanceRecord:
     """One instance."""
 
     id: str
@@ -57,7 +57,7 @@ class Records:
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
         self._clock = clock
-        self._written: dict[str, Record] = {}
+        self._written: dict[str, InstanceRecord] = {}
 
     def note(
         self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
@@ -73,7 +73,7 @@ class Records:
             return
         before = self._written.get(instance.id)
         self._write(
-            Record(
+            InstanceRecord(
                 id=instance.id,
                 image=instance.image,
                 memory=instance.memory,
@@ -93,7 +93,7 @@ class Records:
         if before is not None and (before.ready, before.served) != (ready, served):
             self._write(replace(before, ready=ready, served=served))
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: InstanceRecord) -> None:
         fresh = self._folder / f"{record.id}.new"
         try:
             self._folder.mkdir(exist_ok=True)  # not the data folder: one that was moved away comes back
@@ -118,9 +118,9 @@ class Records:
         """Whether an instance has a record, so that it could be adopted."""
         return id in self._written
 
-    def load(self) -> dict[str, Record]:
+    def load(self) -> dict[str, InstanceRecord]:
         """Every record that can be read, by instance; what cannot be read, or was half written, is removed."""
-        found: dict[str, Record] = {}
+        found: dict[str, InstanceRecord] = {}
         for file in self._folder.glob("*") if self._folder.is_dir() else ():
             record = read(file)
             if record is None:
@@ -146,10 +146,10 @@ class Records:
         return self._folder / f"{id}.json"
 
 
-def read(file: Path) -> Record | None:
+def read(file: Path) -> InstanceRecord | None:
     """A record from its file; None for what is none, or is of another format."""
     try:
-        record = Record(**json.loads(file.read_bytes()))
+        record = InstanceRecord(**json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
     return record if record.format == FORMAT and file.name == f"{record.id}.json" else None

@@ -111,7 +111,7 @@ class Ending(NamedTuple):
     """What is begun together with this record."""
 
 
-class Record(NamedTuple):
+class CallRecord(NamedTuple):
     """How an accepted call stands. Times are wall times in seconds; None: not yet."""
 
     seq: int

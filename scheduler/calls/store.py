@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pool.backoff import Backoff
-from scheduler.calls.model import Backlog, Claim, Ending, Idempotency, Page, Query, Record, Result, Status
+from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
 from scheduler.work import NewCall, Work
 
 MOST_BYTES = 64 * 2**20
@@ -69,7 +69,7 @@ class CallStore(Protocol):
     def refusals(self) -> Mapping[str, int]:
         """Reads that were refused so far, by reason: `busy` or `slow`."""
 
-    async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
+    async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> CallRecord:
         """Keep a call: it will be run. With a known idempotency key the call that it was first used for.
 
         Raises `KeyReused` and `StoreFull`.
@@ -109,11 +109,11 @@ class CallStore(Protocol):
     def pieces(self, payload: int) -> AsyncIterator[bytes]:
         """Return one piece by piece. Raises `StoreError`, also if it is forgotten meanwhile."""
 
-    async def cancel(self, id: str, now: float) -> Record | None:
+    async def cancel(self, id: str, now: float) -> CallRecord | None:
         """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED
         or HELD for one that was ended now. None: there is none."""
 
-    async def again(self, id: str, now: float) -> Record | None:
+    async def again(self, id: str, now: float) -> CallRecord | None:
         """Queue a call that has ended once more, as if it were new, unless it has an owner. The record as it was;
         None: there is none."""
 
@@ -130,13 +130,13 @@ class CallStore(Protocol):
         """Forget calls that ended before `before`, and, while the store is over its size, the oldest that have ended.
         Old idempotency keys too. How many calls there were; a bounded number at a time."""
 
-    async def show(self, id: str) -> Record | None:
+    async def show(self, id: str) -> CallRecord | None:
         """One call; None: there is none."""
 
     async def result(self, id: str) -> Result | None:
         """What its latest run brought; None: there is none."""
 
-    async def page(self, query: Query) -> Page[Record]:
+    async def page(self, query: Query) -> Page[CallRecord]:
         """Return calls, newest first."""
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler.calls.model import Idempotency, Page, Record
+from scheduler.calls.model import CallRecord, Idempotency, Page
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.work import NewJob, Work
 
@@ -83,5 +83,5 @@ class JobStore(Protocol):
 
     async def tasks(
         self, job: Job, state: TaskState | None = None, after: int = -1, limit: int = 100
-    ) -> Page[Record]:
+    ) -> Page[CallRecord]:
         """Return tasks behind the index `after` that were queued at least once, in the order of their indices."""

@@ -14,7 +14,7 @@ from pool.clock import VirtualClock, wake
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.destinations import Destinations
-from scheduler.calls.model import Claim, Query, Record, Result, Status
+from scheduler.calls.model import CallRecord, Claim, Query, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.running import TaskRun
 from scheduler.calls.running.worker import Worker
@@ -189,7 +189,7 @@ class World:
 
     # -- what came of it -------------------------------------------------------------------------------------
 
-    async def record(self, id: str) -> Record:
+    async def record(self, id: str) -> CallRecord:
         """How a call stands."""
         record = await self.store.show(id)
         assert record is not None
@@ -199,7 +199,7 @@ class World:
         """How a call stands, in one word."""
         return (await self.record(id)).status
 
-    async def calls_of(self, function: str) -> list[Record]:
+    async def calls_of(self, function: str) -> list[CallRecord]:
         """All calls of a function, oldest first."""
         return list(reversed((await self.store.page(Query(function=function, limit=1000))).records))
 

@@ -24,7 +24,7 @@ from gateway.invoke.methods import check_method
 from gateway.memory.reservation import reservation_of
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
-from scheduler.calls.model import Record
+from scheduler.calls.model import CallRecord
 from scheduler.calls.running.worker import Worker
 from scheduler.calls.store import LARGEST_KEPT, CallStore, KeyReused, StoreError
 from scheduler.definitions.file import FunctionDefinition
@@ -107,7 +107,7 @@ class AcceptEndpoint:
 
     async def _accept(
         self, scope: Mapping[str, Any], receive: Receive, wish: Preferences, admission: Admission
-    ) -> Record:
+    ) -> CallRecord:
         """Return the call when it is on disk. Raises `Problem`, `ClientGone`, and as the store does."""
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         definition = self._definition(raw_name.decode("latin-1"))

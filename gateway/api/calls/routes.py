@@ -25,7 +25,7 @@ from gateway.calls.kept_answer import KeptAnswer
 from gateway.http.pieces import in_time
 from gateway.http.problems import Problem
 from scheduler.calls import model
-from scheduler.calls.model import Page, Record, Status
+from scheduler.calls.model import CallRecord, Page, Status
 from scheduler.calls.store import CallStore
 
 STORE = problem_responses("store-failed")
@@ -47,7 +47,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["async"])
 
 
-async def find_call(calls: CallStore, id: str) -> Record:
+async def find_call(calls: CallStore, id: str) -> CallRecord:
     """Return an accepted call that the caller may see. Raises `Problem`."""
     record = await calls.show(id) if calls.exists else None
     if record is None or not CURRENT.get().may_name(record.function):
@@ -55,7 +55,7 @@ async def find_call(calls: CallStore, id: str) -> Record:
     return record
 
 
-async def find_own_call(calls: CallStore, id: str) -> Record:
+async def find_own_call(calls: CallStore, id: str) -> CallRecord:
     """Return an accepted call that the caller may decide about. Raises `Problem`."""
     record = await find_call(calls, id)
     if not CURRENT.get().may_invoke(record.function):

@@ -12,7 +12,7 @@ from gateway.api.views import NEXT_PAGE, moment
 from gateway.http.answer_headers import response_headers
 from gateway.http.pieces import page_response
 from scheduler.calls.callbacks import CallbackRecord, CallbackStatus
-from scheduler.calls.model import Page, Phases, Record, Result, Status
+from scheduler.calls.model import CallRecord, Page, Phases, Result, Status
 from scheduler.work import HeaderList
 
 
@@ -90,7 +90,7 @@ def _phases(phases: Phases | None) -> PhasesView | None:
     return PhasesView(start_kind=kind, queue=queue, start=start, exec=exec)
 
 
-def record_view(record: Record) -> InvocationView:
+def record_view(record: CallRecord) -> InvocationView:
     """Return a record as the API shows it."""
     return InvocationView(
         id=record.id,
@@ -112,7 +112,7 @@ def record_view(record: Record) -> InvocationView:
     )
 
 
-async def invocations_response(page: Page[Record]) -> Response:
+async def invocations_response(page: Page[CallRecord]) -> Response:
     """Return a page of a list, an `InvocationsView`, as an answer."""
     return await page_response("invocations", page.records, record_view, cursor=cursor_of(page))
 
@@ -122,11 +122,11 @@ def cursor_of(page: Page[Any]) -> str | None:
     return None if page.cursor is None else str(page.cursor)
 
 
-_NEW = Record(0, "%s", "%s", Status.QUEUED, 0, 0.0, 0.0, None, None, None, "", "none")
+_NEW = CallRecord(0, "%s", "%s", Status.QUEUED, 0, 0.0, 0.0, None, None, None, "", "none")
 _QUEUED = record_view(_NEW).model_dump_json().replace("1970-01-01T00:00:00Z", "%s")
 
 
-def record_json(record: Record) -> bytes:
+def record_json(record: CallRecord) -> bytes:
     """Return `record_view` as JSON.
 
     Every 202 carries that of a new call, which fills in a template: its model would cost a seventh of accepting a
@@ -150,7 +150,7 @@ def callback_view(callback: CallbackRecord) -> CallbackView:
     )
 
 
-def result_headers(result: Result, record: Record) -> HeaderList:
+def result_headers(result: Result, record: CallRecord) -> HeaderList:
     """Return the headers of an answer that was kept, as it is given to who asks for it.
 
     It is no page, whatever its function is marked: it may be older than the mark, and its place is the API's.

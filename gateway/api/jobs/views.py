@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from gateway.api.views import NEXT_PAGE, moment
-from scheduler.calls.model import Record
+from scheduler.calls.model import CallRecord
 from scheduler.jobs.model import Counts, Job, JobStatus, TaskState, task_state
 
 EXAMPLE_ID = "0f3a1c5b7d9e4f60a1b2c3d4e5f60718"
@@ -94,7 +94,7 @@ def job_view(job: Job, counts: Counts) -> JobView:
     )
 
 
-def task_view(record: Record, containers: list[str]) -> TaskView:
+def task_view(record: CallRecord, containers: list[str]) -> TaskView:
     """Return a task as the API shows it."""
     return TaskView(
         index=int(record.part),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from scheduler.calls import shares
-from scheduler.calls.model import Backlog, Claim, Ending, Idempotency, Page, Query, Record, Result, Status
+from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
 from scheduler.calls.store import StoreBusy, StoreError, StoreFull, StoreUse
 from scheduler.store.sqlite.rows import (
     batch_rows,
@@ -59,8 +59,8 @@ class SqliteCallStore:
     def refusals(self) -> Mapping[str, int]:
         return self._writer.refusals
 
-    async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> Record:
-        accepted: Record | StoreFull
+    async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> CallRecord:
+        accepted: CallRecord | StoreFull
         if idempotency is None and not call.owner and call.payload is None:
             accepted = await self._writer.do_jointly(self._accept_all, (call, now))
         else:
@@ -177,11 +177,11 @@ class SqliteCallStore:
             yield data
             number, left = number + 1, left - len(data)
 
-    async def cancel(self, id: str, now: float) -> Record | None:
+    async def cancel(self, id: str, now: float) -> CallRecord | None:
         return await self._writer.do(partial(call_rows.cancel, id=id, now=now))
 
-    async def again(self, id: str, now: float) -> Record | None:
-        def operation(db: sqlite3.Connection) -> Record | None:
+    async def again(self, id: str, now: float) -> CallRecord | None:
+        def operation(db: sqlite3.Connection) -> CallRecord | None:
             record = call_rows.show(db, id)
             if record is not None and record.status.ended and not record.owner:
                 db.execute("DELETE FROM results WHERE seq = ?", (record.seq,))
@@ -226,13 +226,13 @@ class SqliteCallStore:
 
         return await self._writer.do(operation)
 
-    async def show(self, id: str) -> Record | None:
+    async def show(self, id: str) -> CallRecord | None:
         return await self._writer.read(lambda db: call_rows.show(db, id))
 
     async def result(self, id: str) -> Result | None:
         return await self._writer.read(partial(call_rows.result, id=id))
 
-    async def page(self, query: Query) -> Page[Record]:
+    async def page(self, query: Query) -> Page[CallRecord]:
         return await self._writer.read_many(partial(list_rows.page, query=query))
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:
@@ -255,7 +255,7 @@ class SqliteCallStore:
 
     def _accept(
         self, db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency | None
-    ) -> Record | StoreFull:
+    ) -> CallRecord | StoreFull:
         """Keep one call. `StoreFull` is returned, as what is raised undoes what others share the commit with."""
         if idempotency is not None and (known := call_rows.known(db, call, now, idempotency)) is not None:
             if call.payload is not None:
@@ -283,7 +283,7 @@ class SqliteCallStore:
 
     def _accept_all(
         self, db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]]
-    ) -> Sequence[Record | StoreFull]:
+    ) -> Sequence[CallRecord | StoreFull]:
         weight = sum([call_rows.ROW_BYTES + len(call.body) for call, _ in calls])
         callers = {name: self.room.caller(db, name) for name in {call.caller for call, _ in calls}}
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from scheduler.calls.model import Idempotency, Page, Record
+from scheduler.calls.model import CallRecord, Idempotency, Page
 from scheduler.calls.store import StoreBusy
 from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.jobs.store import Advanced
@@ -119,7 +119,7 @@ class SqliteJobStore:
 
     async def tasks(
         self, job: Job, state: TaskState | None = None, after: int = -1, limit: int = 100
-    ) -> Page[Record]:
+    ) -> Page[CallRecord]:
         return await self._writer.read_many(
             partial(job_rows.tasks, job=job, state=state, after=after, limit=limit)
         )

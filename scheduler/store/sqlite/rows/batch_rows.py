@@ -14,7 +14,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from scheduler.calls.model import Ending, Record, Status
+from scheduler.calls.model import CallRecord, Ending, Status
 from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.begin_rows import begin
@@ -80,7 +80,7 @@ COUNT_BROUGHT = (
 
 def insert_all(
     db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]], callers: Mapping[str, int] = NOBODY
-) -> list[Record]:
+) -> list[CallRecord]:
     """Queue calls that belong to nobody, each accepted at its wall time. `callers` are the numbers of theirs."""
     (latest,) = db.execute(
         "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'invocations'), 0)"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from scheduler.calls.model import Idempotency, Phases, Record, Result, Status
+from scheduler.calls.model import CallRecord, Idempotency, Phases, Result, Status
 from scheduler.calls.store import KeyReused
 from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
@@ -40,7 +40,7 @@ def forget(db: sqlite3.Connection, which: str, *values: float, most: int = PRUNE
     return db.execute(f"DELETE FROM invocations WHERE seq IN ({oldest})", values).rowcount
 
 
-def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Record:
+def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> CallRecord:
     """Queue a call whose bytes count to a caller. The same part of the same owner is queued once, whatever its id."""
     if call.owner and (known := part_of(db, call.owner, call.part)) is not None:
         return known
@@ -78,7 +78,7 @@ def count_in(db: sqlite3.Connection, owner: str, caller: int, size: int) -> None
         db.execute("UPDATE callers SET bytes = bytes + ? WHERE id = ?", (size, caller))
 
 
-def cancel(db: sqlite3.Connection, id: str, now: float) -> Record | None:
+def cancel(db: sqlite3.Connection, id: str, now: float) -> CallRecord | None:
     """End a call that waits; one that runs or has ended is left as it is. Return what it was."""
     record = show(db, id)
     if record is not None and record.status in (Status.QUEUED, Status.HELD):
@@ -131,9 +131,9 @@ def read_head(head: bytes) -> Request:
     )
 
 
-def new_record(seq: int, call: NewCall, now: float) -> Record:
+def new_record(seq: int, call: NewCall, now: float) -> CallRecord:
     """How a call stands that was accepted just now."""
-    return Record(
+    return CallRecord(
         seq,
         call.id,
         call.function,
@@ -151,7 +151,7 @@ def new_record(seq: int, call: NewCall, now: float) -> Record:
     )
 
 
-def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:
+def part_of(db: sqlite3.Connection, owner: str, part: str) -> CallRecord | None:
     """The call that is this part of its owner."""
     row = db.execute(
         f"SELECT {COLUMNS} FROM invocations WHERE owner = ? AND part = ? AND owner != ''", (owner, part)
@@ -159,7 +159,7 @@ def part_of(db: sqlite3.Connection, owner: str, part: str) -> Record | None:
     return None if row is None else record(row)
 
 
-def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency) -> Record | None:
+def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency) -> CallRecord | None:
     """The call that an idempotency key was used for before. Raises `KeyReused`."""
     row = db.execute(
         "SELECT digest, id FROM idempotency JOIN invocations USING (seq)"
@@ -173,7 +173,7 @@ def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempo
     return show(db, row[1])
 
 
-def show(db: sqlite3.Connection, id: str) -> Record | None:
+def show(db: sqlite3.Connection, id: str) -> CallRecord | None:
     """One call."""
     row = db.execute(f"SELECT {COLUMNS} FROM invocations WHERE id = ?", (id,)).fetchone()
     return None if row is None else record(row)
@@ -205,10 +205,10 @@ def owning(db: sqlite3.Connection, ids: Sequence[str]) -> list[int]:
     return callers_of(db, "owner != '' AND id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
 
 
-def record(row: Sequence[Any]) -> Record:
+def record(row: Sequence[Any]) -> CallRecord:
     """A row of `COLUMNS`."""
     values: list[Any] = [*row[:3], Status(row[3]), *row[4:-1], phases_of_json(row[-1])]
-    return Record(*values)
+    return CallRecord(*values)
 
 
 def phases_to_json(phases: Phases | None) -> str:

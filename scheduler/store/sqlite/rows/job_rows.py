@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scheduler.calls.model import Page, Record, Status
+from scheduler.calls.model import CallRecord, Page, Status
 from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
 from scheduler.jobs.decisions import JobProgress, next_tasks, open_window
@@ -290,7 +290,9 @@ def outdated(db: sqlite3.Connection, before: float) -> list[str]:
     return [id for (id,) in rows]
 
 
-def tasks(db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int) -> Page[Record]:
+def tasks(
+    db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int
+) -> Page[CallRecord]:
     """Return tasks that were queued at least once, in the order of their indices; those behind `after`.
 
     At most `MOST_TASKS_LOOKED_AT` are looked at.

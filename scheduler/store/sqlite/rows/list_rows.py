@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from scheduler.calls.model import Page, Query, Record, Status
+from scheduler.calls.model import CallRecord, Page, Query, Status
 from scheduler.store.sqlite.rows.call_rows import COLUMNS, record
 
 MOST_LOOKED_AT = 5000
@@ -31,7 +31,7 @@ PASSING = frozenset({Status.QUEUED, Status.RUNNING})
 _Values = tuple[Any, ...]
 
 
-def page(db: sqlite3.Connection, query: Query) -> Page[Record]:
+def page(db: sqlite3.Connection, query: Query) -> Page[CallRecord]:
     """Return calls, newest first."""
     filtered = query.since is not None or query.visible is not None
     most = MOST_LOOKED_AT if filtered else query.limit + 1
@@ -39,7 +39,7 @@ def page(db: sqlite3.Connection, query: Query) -> Page[Record]:
     if candidates is None:
         most = MOST_LOOKED_AT if filtered or query.statuses else query.limit + 1
         candidates = _latest(db, query, most)
-    found: list[Record] = []
+    found: list[CallRecord] = []
     for row in _rows(db, query, candidates):
         if query.visible is None or query.visible(row[2]):
             found.append(record(row))

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from gateway.api.calls.views import record_json, record_view
-from scheduler.calls.model import Record, Status
+from scheduler.calls.model import CallRecord, Status
 
-NEW = Record(
+NEW = CallRecord(
     seq=7,
     id="6f1d2c9ab04e4f7c8a3e5d7b90c1f2e4",
     function="hello-2",
@@ -36,5 +36,5 @@ NEW = Record(
         NEW._replace(status=Status.SUCCEEDED, attempts=1, ended=NEW.accepted + 1),
     ],
 )
-def test_a_record_as_json_is_its_view(record: Record) -> None:
+def test_a_record_as_json_is_its_view(record: CallRecord) -> None:
     assert json.loads(record_json(record)) == json.loads(record_view(record).model_dump_json())
