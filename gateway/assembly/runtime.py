@@ -82,6 +82,7 @@ class Runtime:
                 await self.clock.sleep(retries.failed())
         self.scheduler_floor.reaper.start(self.supervisor)
         self.scheduler_floor.registry.start(self.supervisor)
+        self.scheduler_floor.leases.start(self.supervisor)
         await self.scheduler_floor.jobs.start(self.supervisor)
         self._durable = asyncio.ensure_future(self._start_durable())
         await self.scheduler_floor.registry.apply(definitions)

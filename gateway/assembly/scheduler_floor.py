@@ -15,7 +15,9 @@ from pool.reaper import Reaper
 from scheduler.calls.callback_store import CallbackStore
 from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
+from scheduler.calls.leases import LeaseStore
 from scheduler.calls.plans import Plans
+from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
 from scheduler.calls.running.worker import Worker
 from scheduler.calls.store import CallStore
 from scheduler.calls.targets import FunctionTarget, Target
@@ -35,6 +37,7 @@ from scheduler.jobs.store import JobStore
 from scheduler.store.sqlite.callbacks import SqliteCallbackStore
 from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.jobs import SqliteJobStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
@@ -53,6 +56,7 @@ class Stores:
     """All that one gateway keeps in its database."""
 
     writer: Writer
+    leases: LeaseStore
     calls: CallStore
     callbacks: CallbackStore
     runs: RunStore
@@ -68,6 +72,7 @@ class SchedulerFloor:
     registry: Registry
     reaper: Reaper
     stores: Stores
+    leases: LeaseKeeper
     worker: Worker
     runs: WorkflowRuns
     jobs: Jobs
@@ -87,9 +92,10 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
     registry = build_registry(foundation, pool_floor, dispatcher)
     stores = build_stores(foundation)
     plans = Plans(registry, dispatcher)
-    worker = build_worker(foundation, stores, plans)
+    store_settings = build_store_settings(foundation, stores)
+    worker = build_worker(foundation, stores, plans, store_settings)
     kept = KeptContainers(pool_floor.engine, foundation.folder.id, HostsFiles(foundation.folder.hosts))
-    jobs = build_jobs(foundation, stores, worker, registry, kept)
+    jobs = build_jobs(foundation, stores, worker, registry, kept, store_settings)
     runs = build_runs(foundation, stores, worker, registry)
     closing.push("jobs", jobs.close)
     closing.push("worker", worker.close)  # before jobs: a task that ends is recorded with its job
@@ -112,6 +118,7 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
         registry=registry,
         reaper=reaper,
         stores=stores,
+        leases=store_settings.leases,
         worker=worker,
         runs=runs,
         jobs=jobs,
@@ -176,6 +183,7 @@ def build_stores(foundation: Foundation) -> Stores:
     foundation.closing.push("store", calls.close)
     return Stores(
         writer=writer,
+        leases=SqliteLeaseStore(writer),
         calls=calls,
         callbacks=SqliteCallbackStore(writer),
         runs=SqliteRunStore(writer, calls.room),
@@ -184,17 +192,31 @@ def build_stores(foundation: Foundation) -> Stores:
     )
 
 
-def build_worker(foundation: Foundation, stores: Stores, plans: Plans) -> Worker:
+def build_store_settings(foundation: Foundation, stores: Stores) -> StoreSettings:
+    """Build the settings of this process on the store, with the keeper of its leases."""
+    keeper = LeaseKeeper(stores.leases, foundation.clock, foundation.metrics, foundation.folder.id)
+    foundation.closing.push("leases", keeper.close)
+    return StoreSettings(keeper, foundation.settings.async_retention)
+
+
+def build_worker(
+    foundation: Foundation, stores: Stores, plans: Plans, store_settings: StoreSettings
+) -> Worker:
     """Build the worker of accepted calls. It needs its `run` before it starts."""
     settings = foundation.settings
-    worker = Worker(stores.calls, foundation.clock, foundation.metrics, plans.of, settings.async_retention)
+    worker = Worker(stores.calls, foundation.clock, foundation.metrics, plans.of, store_settings)
     worker.followers.append(Destinations(plans.declared))
     worker.followers.append(Callbacks(plans.declared, Allowed(settings.callback_allow)))
     return worker
 
 
 def build_jobs(
-    foundation: Foundation, stores: Stores, worker: Worker, registry: Registry, kept: KeptContainers
+    foundation: Foundation,
+    stores: Stores,
+    worker: Worker,
+    registry: Registry,
+    kept: KeptContainers,
+    store_settings: StoreSettings,
 ) -> Jobs:
     """Build the jobs, which are told of the calls that are their tasks."""
     jobs = Jobs(
@@ -203,7 +225,7 @@ def build_jobs(
         registry,
         foundation.clock,
         foundation.metrics,
-        foundation.settings.async_retention,
+        store_settings,
         kept,
     )
     worker.on_ended[JOB] = jobs.note

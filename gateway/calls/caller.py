@@ -64,12 +64,14 @@ class Caller:
         """Return a run, or the rest of one, as a task."""
         return TaskRun(self._invoke(app, claim), ended)
 
+    async def _begin_payload(self, claim: Claim, expected: int) -> int:
+        now = self.fast.clock.wall()
+        return await self._store.begin_payload(claim.lease_owner, claim.call.id, expected, now)
+
     async def _invoke(self, app: App, claim: Claim) -> Result:
         call = claim.call
         background = Background(call.id, claim.attempt, call.overrides.timeout, call.overrides.context)
-        answer = KeptBody(
-            self._store, partial(self._store.begin_payload, call.id), self.fast.clock, self._coming
-        )
+        answer = KeptBody(self._store, partial(self._begin_payload, claim), self.fast.clock, self._coming)
         pieces = None if call.payload is None else self._store.pieces(call.payload.id)
         exchange = _Exchange(call.body, pieces, answer)
         try:

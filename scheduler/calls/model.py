@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.work import HeaderList, NewCall, Payload, Work
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Idempotency:
 
 
 class Claim(NamedTuple):
-    """A call that is leased to this process for one run."""
+    """A call that is leased for one run."""
 
     call: NewCall
     attempt: int
@@ -61,6 +62,8 @@ class Claim(NamedTuple):
     """Runs that failed and count against the policy's attempts."""
     since: float
     """Wall time from which `max_event_age` counts."""
+    lease_owner: LeaseOwner
+    """Holder of the lease: what is done under it is done in its name."""
 
 
 class Phases(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pool.backoff import Backoff
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
 from scheduler.work import NewCall, Work
 
@@ -34,6 +35,10 @@ class StoreBusy(StoreError):
     def __init__(self, detail: str, begun: bool = False) -> None:
         super().__init__(detail)
         self.begun = begun
+
+
+class LeaseLost(StoreError):
+    """The work is leased to another owner, or this owner's leases were taken away. Nothing was changed."""
 
 
 class KeyReused(Exception):
@@ -81,24 +86,34 @@ class CallStore(Protocol):
     async def backlogs(self, now: float) -> Mapping[str, Backlog]:
         """Return what waits, by function, and how much of it is due at `now`."""
 
-    async def claim(self, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
-        """Lease so many calls of each function that are due at `now`, the oldest first.
+    async def claim(self, owner: LeaseOwner, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
+        """Lease so many calls of each function that are due at `now` to an owner, the oldest first.
 
-        Returns fewer where others have leased them meanwhile, or where their bodies are `MOST_BYTES` or more.
+        Returns fewer where others have leased them meanwhile, or where their bodies are `MOST_BYTES` or more. Raises
+        `LeaseLost` if the owner counts as gone.
         """
 
-    async def hand_back(self, ids: Sequence[str]) -> None:
-        """Give leases back that nothing was done with: these attempts never were."""
+    async def hand_back(self, owner: LeaseOwner, ids: Sequence[str]) -> None:
+        """Give leases of an owner back that nothing was done with: these attempts never were."""
 
-    async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
-        """Record what came of runs. False: the call was not leased any more, and nothing was recorded of it."""
+    async def finish(self, owner: LeaseOwner, endings: Sequence[Ending], now: float) -> Sequence[bool]:
+        """Record the ends of runs that an owner has leased.
 
-    async def begin_payload(self, call: str, expected: int) -> int:
-        """Begin to keep what a leased call brings, in pieces; return its number. It will have `expected` bytes, as
-        far as is known, for which there is room from now on. Raises `StoreFull`."""
+        Returns False for each call that is not leased to it any more; nothing is recorded of that.
+        """
 
-    async def begin_body(self, caller: str, expected: int) -> int:
-        """The same for the body of a call that a caller wants to have accepted. Raises `StoreFull`."""
+    async def begin_payload(self, owner: LeaseOwner, call: str, expected: int, now: float) -> int:
+        """Begin to keep the answer of a call that is leased to `owner`, in pieces. Return the number of the payload.
+
+        It will have `expected` bytes, as far as is known, for which there is room from now on. Raises `StoreFull` and
+        `LeaseLost`.
+        """
+
+    async def begin_body(self, owner: LeaseOwner, caller: str, expected: int, now: float) -> int:
+        """Begin to keep the body of a call that a caller wants to have accepted, and return its number.
+
+        It is discarded when `owner` is gone before that. Raises `StoreFull` and `LeaseLost`.
+        """
 
     async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
         """Keep the next piece of it. `direct` is that of `shares.usable_bytes`. Raises `StoreFull`."""
@@ -122,9 +137,6 @@ class CallStore(Protocol):
 
     async def purge(self, now: float, function: str | None = None) -> int:
         """Forget every dead letter that ended by `now`, some hundred in each commit; how many there were."""
-
-    async def void(self, now: float) -> int:
-        """Queue again what an earlier process of ours had leased when it died; how many there were."""
 
     async def prune(self, before: float, now: float) -> int:
         """Forget calls that ended before `before`, and, while the store is over its size, the oldest that have ended.

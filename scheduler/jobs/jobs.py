@@ -18,6 +18,7 @@ from pool.workload import Keep
 from scheduler.calls.destinations import call_with_json, chain_too_deep
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.model import Idempotency
+from scheduler.calls.running.lease_keeper import StoreSettings
 from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.jobs.decisions import final_status
@@ -74,10 +75,9 @@ class Jobs:
         functions: OwnFunctions,
         clock: Clock,
         metrics: Metrics,
-        retention: float,
+        settings: StoreSettings,
         keeper: Keeper,
     ) -> None:
-        """`retention` is how long an ended job is kept, in seconds."""
         self.store = store
         self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Called with the work of the followers once it is on disk."""
@@ -87,7 +87,8 @@ class Jobs:
         self._functions = functions
         self._clock = clock
         self._metrics = metrics
-        self._retention = retention
+        self._retention = settings.retention
+        self._leases = settings.leases
         self._keeper = keeper
         self._in_service: dict[str, asyncio.Future[object]] = {}
         """Set-up of each private function in service; done when it is set up."""
@@ -111,11 +112,9 @@ class Jobs:
         """
         if self.store.exists:
             with suppress(StoreError):
+                # First, so that tasks of a job that is being cancelled are not run again to be interrupted.
+                await self._leases.requeue_abandoned()
                 for job in await self.store.unfinished():
-                    if (
-                        job.status is JobStatus.CANCELLING
-                    ):  # otherwise tasks that ran would start again, only to be interrupted
-                        await self.store.cancel(job.id, self._clock.wall(), nothing_runs=True)
                     await self._serve(job)
         self.begun()
         self._supervisor = supervisor

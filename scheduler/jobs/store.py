@@ -47,11 +47,10 @@ class JobStore(Protocol):
     ) -> bool:
         """Record that a job has ended, and begin what follows. Return False if it had ended before."""
 
-    async def cancel(self, id: str, now: float, nothing_runs: bool = False) -> tuple[Job, list[str]] | None:
+    async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
         """Let no further task of a job run: those that wait are ended.
 
-        Returns the job as it was and the ids of its calls that run, or None if there is none. `nothing_runs`: calls
-        that are recorded as running were left by an earlier process.
+        Returns the job as it was and the ids of its calls that run, or None if there is none.
         """
 
     async def retry(self, id: str) -> Job | None:

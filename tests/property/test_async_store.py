@@ -15,13 +15,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from scheduler.calls.leases import new_owner
 from scheduler.calls.model import Claim, Ending, Idempotency, Query, Result, Status
 from scheduler.calls.store import KeyReused, StoreError, StoreFull
 from scheduler.definitions.language.call_overrides import NO_OVERRIDES, CallOverrides, RetryPolicy
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.schema import MIGRATIONS
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewCall, Payload, Request
+from tests.support.lease_owners import ME
 from tests.support.store_recount import counted, recounted
 
 FUNCTIONS = st.sampled_from(["f", "g"])
@@ -38,7 +41,7 @@ def call(number: int, function: str = "f", body: bytes = b"{}") -> NewCall:
 
 async def everything(store: SqliteCallStore) -> Sequence[Claim]:
     """Lease all that waits."""
-    return await store.claim(dict.fromkeys(await store.backlogs(1.0), 9), 1.0)
+    return await store.claim(ME, dict.fromkeys(await store.backlogs(1.0), 9), 1.0)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -50,6 +53,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.writer = Writer(self.folder / "calls.db")
         self.store = SqliteCallStore(self.writer, LARGE)
+        self.me = new_owner("a")
         self.model: dict[str, dict[str, Any]] = {}
         self.keys: dict[tuple[str, str], tuple[bytes, str]] = {}
         self.now = 1000.0
@@ -68,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
     def accept(self, function: str, large: bool) -> None:
         new = call(len(self.model) + 1, function)
         if large:
-            payload = self.do(self.store.begin_body("me", 20))
+            payload = self.do(self.store.begin_body(self.me, "me", 20, 0.0))
             for piece in PIECES:
                 self.do(self.store.add_piece(payload, piece, direct=True))
             new = new._replace(body=b"", caller="me", payload=Payload(payload, len(b"".join(PIECES))))
@@ -100,7 +104,7 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, most: int) -> None:
         backlogs = self.do(self.store.backlogs(self.now))
         wanted = {name: min(most, backlog.due) for name, backlog in backlogs.items()}
-        claims = self.do(self.store.claim(wanted, self.now))
+        claims = self.do(self.store.claim(self.me, wanted, self.now))
         for function in ("f", "g"):
             due = sorted(
                 (known["due"], id)
@@ -129,11 +133,11 @@ class StoreMachine(RuleBasedStateMachine):
         if id is not None:
             result = Result(200, [(b"y", b"z")], b"\0answer", log=b"said")
             if large and status.ended:
-                payload = self.do(self.store.begin_payload(id, 3))
+                payload = self.do(self.store.begin_payload(self.me, id, 3, 0.0))
                 self.do(self.store.add_piece(payload, b"long answer"))
                 result = result._replace(body=b"", payload=Payload(payload, 11))
             ending = Ending(id, status, 1, result, self.now + 5)
-            assert self.do(self.store.finish([ending], self.now)) == [True]
+            assert self.do(self.store.finish(self.me, [ending], self.now)) == [True]
             assert self.do(self.store.result(id)) == result
             if result.payload is not None:
                 assert self.do(self.whole(result.payload)) == b"long answer"
@@ -143,13 +147,13 @@ class StoreMachine(RuleBasedStateMachine):
     def finish_what_is_not_leased(self, data: Any) -> None:
         id = self.picked(data, *(s for s in Status if s is not Status.RUNNING))
         if id is not None:
-            assert self.do(self.store.finish([Ending(id, Status.SUCCEEDED, 0)], self.now)) == [False]
+            assert self.do(self.store.finish(self.me, [Ending(id, Status.SUCCEEDED, 0)], self.now)) == [False]
 
     @rule(data=st.data())
     def hand_back(self, data: Any) -> None:
         id = self.picked(data, Status.RUNNING)
         if id is not None:
-            self.do(self.store.hand_back([id]))
+            self.do(self.store.hand_back(self.me, [id]))
             self.model[id]["status"] = Status.QUEUED
             self.model[id]["attempts"] -= 1
 
@@ -196,9 +200,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.do(self.store.close())
         self.writer = Writer(self.folder / "calls.db")
         self.store = SqliteCallStore(self.writer, LARGE)
+        self.me = new_owner("a")
         leased = [known for known in self.model.values() if known["status"] is Status.RUNNING]
         if self.store.exists:
-            assert self.do(self.store.void(self.now)) == len(leased)
+            leases = SqliteLeaseStore(self.writer)
+            assert self.do(leases.requeue_abandoned(self.me, self.now, 10.0)) == len(leased)
         for known in leased:
             known |= {"status": Status.QUEUED, "due": self.now}
 
@@ -261,8 +267,8 @@ async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file
             await store.accept(call(accepted, body=b"x" * 20_000), float(accepted))
             accepted += 1
     assert 5 < accepted < 30
-    (claim,) = await store.claim({"f": 1}, 1e9)
-    await store.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 5.0)
+    (claim,) = await store.claim(ME, {"f": 1}, 1e9)
+    await store.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0)], 5.0)
     await store.accept(call(1000, body=b"x" * 20_000), 0.0)
     assert await store.show(claim.call.id) is None
     assert len((await store.page(Query(limit=100))).records) == accepted
@@ -273,7 +279,7 @@ async def test_old_calls_are_forgotten_with_their_keys_and_waiting_ones_are_not(
     store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0, Idempotency("me", "k", b"1", 60))
     (claim,) = await everything(store)
-    await store.finish([Ending(claim.call.id, Status.DEAD, 1)], 10.0)
+    await store.finish(ME, [Ending(claim.call.id, Status.DEAD, 1)], 10.0)
     await store.accept(call(2), 0.0)
     assert await store.prune(10.0, 50.0) == 0
     assert await store.prune(10.1, 50.0) == 1
@@ -295,7 +301,7 @@ async def test_what_follows_is_kept_in_the_same_commit(file: Path) -> None:
     store = SqliteCallStore(Writer(file), LARGE)
     await store.accept(call(1), 0.0)
     claims = await everything(store)
-    await store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
+    await store.finish(ME, [Ending(claims[0].call.id, Status.SUCCEEDED, 0, follow=(call(2, "g"),))], 2.0)
     assert [r.function for r in (await store.page(Query(statuses=(Status.QUEUED,)))).records] == ["g"]
     await store.close()
 
@@ -343,7 +349,7 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
     assert [claim.call.overrides for claim in claims if claim.call.part == "3"] == [overrides]
     assert [claim.call.overrides for claim in claims if claim.call.part == "4"] == [NO_OVERRIDES]
 
-    await store.finish([Ending(part.id, Status.DEAD, 1)], 2.0)
+    await store.finish(ME, [Ending(part.id, Status.DEAD, 1)], 2.0)
     assert await store.redrive(3.0) == 0, "it is its owner's"
     assert await store.purge(3.0) == 0
     assert await store.prune(100.0, 100.0) == 0

@@ -13,9 +13,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.calls.leases import new_owner
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.runs import SqliteRunStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewRun
@@ -167,6 +169,7 @@ class Gateway:
     def put_together(self) -> None:
         self.writer = Writer(self.file)
         self.calls = SqliteCallStore(self.writer, 2**30)
+        self.me = new_owner("a")
         self.runs = SqliteRunStore(self.writer, self.calls.room)
 
     async def check_counted(self) -> None:
@@ -176,7 +179,7 @@ class Gateway:
     async def die_and_start_again(self) -> None:
         await self.calls.close()
         self.put_together()
-        await self.calls.void(self.now)
+        await SqliteLeaseStore(self.writer).requeue_abandoned(self.me, self.now, 10.0)
         self.leased = []
 
     async def decide(self, id: str) -> None:
@@ -197,7 +200,7 @@ class Gateway:
 
     async def lease(self) -> None:
         backlogs = await self.calls.backlogs(self.now)
-        self.leased += await self.calls.claim(dict.fromkeys(backlogs, 2), self.now)
+        self.leased += await self.calls.claim(self.me, dict.fromkeys(backlogs, 2), self.now)
 
     async def end_one(self, failing: float) -> None:
         """A call that was leased ends, and this is recorded; or the process dies before that."""
@@ -213,7 +216,7 @@ class Gateway:
         answer = Result(200, [(b"content-type", b"application/json")], json.dumps(claim.call.part).encode())
         status = Status.FAILED if failed else Status.SUCCEEDED
         ending = Ending(claim.call.id, status, int(failed), answer)
-        assert await self.calls.finish([ending], self.now) == [True]
+        assert await self.calls.finish(self.me, [ending], self.now) == [True]
         self.finished[part] += not failed
 
     async def to_the_end(self, id: str, failing: float) -> RunStatus:

@@ -23,10 +23,12 @@ from scheduler.calls.callbacks import Callbacks
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.model import Status
 from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
 from scheduler.calls.running.worker import Worker
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.cloud_events import binary_headers
@@ -87,7 +89,9 @@ class AcceptedRuns:
         self.store = SqliteCallStore(self.writer, 2**30)
         self._clock = LoopClock()
         plan = FunctionPlan(RetryPolicy(attempts=1), SLOTS, exec_seconds=0.000123)
-        self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, 3600.0)
+        leases = LeaseKeeper(SqliteLeaseStore(self.writer), self._clock, self.metrics, "node")
+        settings = StoreSettings(leases, 3600.0)
+        self.worker = Worker(self.store, self._clock, self.metrics, lambda _: plan, settings)
         self.worker.followers += [Destinations(lambda _: plan), Callbacks(lambda _: plan, Allowed(()))]
         fast = self.edge.fast_protocol().fast
         self.worker.run = Caller(fast.endpoint, fast, self.store)

@@ -38,6 +38,7 @@ from scheduler.dispatch.function import Limits
 from scheduler.jobs.model import JobStatus, TaskState
 from scheduler.work import Body, NewCall, NewJob, NewRun, Payload, Request
 from scheduler.workflows.model import Changes, ClosedStep, RunEnd, RunStatus, StepStatus
+from tests.support.lease_owners import ME
 
 PIECE = 64 * 1024
 """Bytes of a body that come at once, as a server reads them."""
@@ -341,8 +342,8 @@ class Crowded:
         for function, its in {**ids, "f0002": [KEPT, PIECES]}.items():
             left = len(its)
             while left:
-                left -= len(await store.claim({function: left}, 1.0))
-        payload = await store.begin_payload(PIECES, 64 * PIECE)
+                left -= len(await store.claim(ME, {function: left}, 1.0))
+        payload = await store.begin_payload(ME, PIECES, 64 * PIECE, 0.0)
         for _ in range(64):
             await store.add_piece(payload, b"x" * PIECE)
         full = b"y" * (256 * 1024)
@@ -351,7 +352,7 @@ class Crowded:
             Ending(PIECES, Status.SUCCEEDED, 0, Result(200, [], b"", payload=Payload(payload, 64 * PIECE))),
         ]
         endings += [Ending(call.id, Status.DEAD, 5, lost, error="x", detail="y" * 200) for call in calls]
-        await store.finish(endings, 2.0)
+        await store.finish(ME, endings, 2.0)
 
     def _print(self, number: int) -> None:
         """Fill the logs of some instances and of as many invocations."""

@@ -16,9 +16,11 @@ from pool.supervise import Supervisor
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.model import CallRecord, Claim, Query, Result, Status
 from scheduler.calls.plans import FunctionPlan
+from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
 from scheduler.calls.running.running import TaskRun
 from scheduler.calls.running.worker import Worker
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.writer import Joint, Operation, T, U, Writer
 from scheduler.work import NewCall, Request
 
@@ -91,7 +93,9 @@ class World:
         self.writer = WatchedWriter(self.file)
         self.store = SqliteCallStore(self.writer, LARGE)
         self.supervisor = Supervisor(self.clock, self.metrics)
-        self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, RETENTION)
+        leases = LeaseKeeper(SqliteLeaseStore(self.writer), self.clock, self.metrics, "node")
+        self.settings = StoreSettings(leases, RETENTION)
+        self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, self.settings)
         self.worker.run = lambda claim, ended: TaskRun(self.run(claim), ended)
         self.worker.followers.append(Destinations(self.plan_of))
 

@@ -123,9 +123,7 @@ class AcceptEndpoint:
         key = key_of(headers)
         path, query = (part.decode("latin-1") for part in (sub_path, scope["query_string"]))
         digest = None if key is None else RequestDigest(headers, [scope["method"], path, query])
-        kept = KeptBody(
-            self._store, partial(self._store.begin_body, admission.caller), self._clock, direct=True
-        )
+        kept = KeptBody(self._store, partial(self._begin_body, admission.caller), self._clock, direct=True)
         deadline = Deadline(self._clock, definition.timeout)
         try:
             data, payload = await _read(body, kept, digest)
@@ -162,6 +160,10 @@ class AcceptEndpoint:
         if record.id == call.id:
             self._metrics.async_accepted.labels(call.function).value += 1
         return record
+
+    async def _begin_body(self, caller: str, expected: int) -> int:
+        owner = self._worker.leases.owner
+        return await self._store.begin_body(owner, caller, expected, self._clock.wall())
 
     def _overrides(self, wish: Preferences) -> CallOverrides:
         if not wish.callbacks:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import groupby, islice
 
 from pool.backoff import Retries
 from pool.clock import Clock, Timer, wake
 from scheduler.calls.followers import collect_follow_ups
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.store import STORE_RETRY, CallStore, StoreError, StoreFull
 from scheduler.work import Work
@@ -125,8 +126,16 @@ class Recorder:
                 self._retry = self._clock.call_later(self._retries.failed(), self._try_again)
 
     async def _record(self, runs: Sequence[Run]) -> None:
+        owner = runs[0][0].lease_owner
+        if any(claim.lease_owner is not owner for claim, _ in runs):  # the process has taken a new epoch
+            for owner, some in groupby(runs, key=_lease_owner_of):
+                await self._record_of(owner, list(some))
+        else:
+            await self._record_of(owner, runs)
+
+    async def _record_of(self, owner: LeaseOwner, runs: Sequence[Run]) -> None:
         try:
-            await self._store.finish([ending for _, ending in runs], self._clock.wall())
+            recorded = await self._store.finish(owner, [ending for _, ending in runs], self._clock.wall())
         except Exception as fault:
             if len(runs) > 1:
                 await self._one_by_one(runs)
@@ -138,7 +147,19 @@ class Recorder:
                 await self._without_what_is_at_fault(*runs[0], fault)
         else:
             self._retries.succeeded()
-            self._recorded(runs, True)
+            if all(recorded):
+                self._recorded(runs, True)
+            else:
+                self._tell_refused(runs, recorded)
+
+    def _tell_refused(self, runs: Sequence[Run], recorded: Sequence[bool]) -> None:
+        """Tell of ends, some of which were refused: the lease is lost, or the call was cancelled with its run."""
+        kept: list[Run] = []
+        refused: list[Run] = []
+        for run, is_recorded in zip(runs, recorded, strict=True):
+            (kept if is_recorded or run[1].status is Status.CANCELLED else refused).append(run)
+        self._recorded(kept, True)
+        self._recorded(refused, False)
 
     async def _one_by_one(self, runs: Sequence[Run]) -> None:
         """One of them may be at fault: the others are none the worse for it."""
@@ -194,3 +215,7 @@ class Recorder:
                 "%s: its end cannot be recorded, so it will run again", claim.call.subject, exc_info=fault
             )
             self._recorded([(claim, ending)], False)
+
+
+def _lease_owner_of(run: Run) -> LeaseOwner:
+    return run[0].lease_owner

@@ -9,16 +9,18 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Protocol
 
-from pool.backoff import Backoff, Retries
+from pool.backoff import Retries
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics, label_of
 from pool.supervise import Supervisor
 from scheduler.calls.model import Backlog, Claim, Ending, Result, Status
 from scheduler.calls.policy import ending_of, has_expired
+from scheduler.calls.running.attempt import CallAttempt
 from scheduler.calls.running.fairness import Lane, in_hand, next_to_run, places, share
+from scheduler.calls.running.lease_keeper import StoreSettings
 from scheduler.calls.running.recorder import Follower, Recorder
-from scheduler.calls.running.running import Run, Runner, faulty
-from scheduler.calls.store import MOST_BYTES, STORE_RETRY, CallStore, StoreError
+from scheduler.calls.running.running import Runner, faulty
+from scheduler.calls.store import MOST_BYTES, STORE_RETRY, CallStore, LeaseLost, StoreError
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.work import Work
@@ -32,8 +34,6 @@ MOST_IN_HAND = 1024
 LARGE_RESULT = 16 * 1024
 """Bytes of an answer and its log that are counted until they are recorded. No run begins while they are `MOST_BYTES`
 or more together; smaller ones are 16 MiB at most, as there are `MOST_IN_HAND`."""
-VOID_RETRY = Backoff(1.0, 15.0)
-"""Pauses until the store is asked again at the start, when it has never worked: the store logs each failure."""
 PRUNE_EVERY = 60.0
 QUEUED = Status.QUEUED  # looked up once: a member of an enum is found by a call
 
@@ -49,25 +49,6 @@ class Plan(Protocol):
     def exec_seconds(self) -> float | None: ...
 
 
-class Attempt:
-    """A run of a leased call, until its end is told."""
-
-    __slots__ = ("_worker", "cancelled", "claim", "lane", "policy", "run")
-
-    def __init__(self, worker: Worker, lane: Lane, claim: Claim, policy: RetryPolicy) -> None:
-        self._worker = worker
-        self.lane = lane
-        self.claim = claim
-        self.policy = policy
-        self.run: Run | None = None
-        """None: it is just being begun."""
-        self.cancelled = False
-
-    def ended(self, result: Result | None) -> None:
-        """Told by the run."""
-        self._worker._run_ended(self, result)
-
-
 class Worker:
     """One a gateway. `plan_of` tells of a function, declared or not."""
 
@@ -77,13 +58,17 @@ class Worker:
         clock: Clock,
         metrics: Metrics,
         plan_of: Callable[[str], Plan],
-        retention: float,
+        settings: StoreSettings,
     ) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._plan_of = plan_of
-        self._retention = retention
+        self._retention = settings.retention
+        self.leases = settings.leases
+        self.leases.holders.append(lambda: self._held > 0)
+        self.leases.on_lost.append(self._stop_lost)
+        self._retries = Retries(STORE_RETRY)
         self.run: Runner | None = None
         """Set before `start`."""
         self.on_ended: dict[str, Callable[[str], None]] = {}
@@ -102,7 +87,7 @@ class Worker:
         self._large_bytes = 0
         self._full = False
         """Whether there was no room for more when some were to be leased."""
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, CallAttempt] = {}
         """What runs, by the call."""
         self._nothing_runs = asyncio.Event()
         self._beginning = False
@@ -112,9 +97,6 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
         self._leasing: asyncio.Future[None] | None = None
         """What the store is asked for, until it is in `_ready` or runs."""
-        self._retries = Retries(STORE_RETRY)
-        self._voided = False
-        """Whether the leases of an earlier process were given back, or there were none: our own never are."""
         self._stopping = False
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -141,7 +123,7 @@ class Worker:
             lane.ready.clear()
         with suppress(StoreError):
             if unused:
-                await self._store.hand_back(unused)
+                await self._store.hand_back(self.leases.owner, unused)
 
     async def close(self) -> None:
         """End what still runs: the next start runs it again."""
@@ -208,25 +190,8 @@ class Worker:
 
     # -- leasing --------------------------------------------------------------------------------------------
 
-    async def _void(self) -> None:
-        """Give back the leases of an earlier process, which is dead: those in the store before we took any."""
-        retries = Retries(VOID_RETRY)
-        while self._store.exists and not self._voided:
-            try:
-                void = await self._store.void(self._clock.wall())
-            except StoreError:  # direct calls go on without it
-                await self._clock.sleep(retries.failed())
-                continue
-            self._voided = True
-            if void:
-                self._metrics.async_interrupted.inc(void)
-                log.warning(
-                    "%d accepted calls were running when an earlier gateway ended; running them again", void
-                )
-        self._voided = True
-
     async def _lease(self) -> None:
-        await self._void()
+        await self.leases.take_over()
         if self._store.exists:  # else looking for calls would make the file
             self._wake.set()
         while True:
@@ -241,11 +206,15 @@ class Worker:
 
     async def _take(self, room: int) -> None:
         """Lease as many calls as there is room for, and begin them."""
-        now = self._clock.wall()
+        now, owner = self._clock.wall(), self.leases.owner
         try:
             backlogs = await self._store.backlogs(now)
             wanted = self._wanted(backlogs, room)
-            claims = await self._store.claim(wanted, now) if wanted else ()
+            claims = await self._store.claim(owner, wanted, now) if wanted else ()
+        except LeaseLost:
+            self.leases.renew(owner)
+            self._wake.set()
+            return
         except StoreError:
             self._wake_in(self._retries.failed())
             return
@@ -260,6 +229,18 @@ class Worker:
         if later:
             self._wake_in(min(later) - self._clock.wall())
         self._begin()
+
+    def _stop_lost(self) -> None:
+        """End all that is leased: others run it. What it brings is refused."""
+        unused = [claim for lane in self._lanes.values() for claim in lane.ready]
+        for lane in self._lanes.values():
+            lane.ready.clear()
+        for claim in unused:
+            self._let_go(claim)
+        for attempt in list(self._attempts.values()):
+            attempt.lost = True
+            if attempt.run is not None:
+                attempt.run.interrupt()
 
     def _wanted(self, backlogs: Mapping[str, Backlog], room: int) -> dict[str, int]:
         """Return how many calls of which function are leased next."""
@@ -316,7 +297,7 @@ class Worker:
                 claim, Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
             )
             return
-        attempt = self._attempts[id] = Attempt(self, lane, claim, policy)
+        attempt = self._attempts[id] = CallAttempt(lane, claim, policy, self._run_ended)
         lane.running += 1
         assert self.run is not None
         try:
@@ -324,23 +305,27 @@ class Worker:
         except Exception as fault:  # it must not, and the others must run whatever it does
             attempt.ended(faulty(fault))
 
-    def _run_ended(self, attempt: Attempt, result: Result | None) -> None:
+    def _run_ended(self, attempt: CallAttempt, result: Result | None) -> None:
         claim = attempt.claim
         id = claim.call.id
         if self._attempts.get(id) is not attempt:  # told twice
             return
         del self._attempts[id]
         attempt.lane.running -= 1
-        if attempt.cancelled:
+        if attempt.cancelled or attempt.lost:
             if result is not None and result.payload is not None:
                 self._store.discard(result.payload.id)
-            self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
+            if attempt.lost:
+                self._let_go(claim)
+                self._waiters.tell(id)
+            else:
+                self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
             if (size := len(result.body) + len(result.log)) > LARGE_RESULT:
                 self._large[id] = size
                 self._large_bytes += size
             self._recorder.add(claim, ending_of(claim, attempt.policy, result, self._clock))
-        else:  # we close: its lease is void at the next start
+        else:  # the gateway closes, and its next start takes the lease over
             self._let_go(claim)
         if not self._attempts:
             self._nothing_runs.set()
@@ -352,7 +337,7 @@ class Worker:
             try:
                 self._let_go(claim)
                 if not on_disk:
-                    self._waiters.tell(ending.id)  # they look for themselves how it stands
+                    self._waiters.tell(ending.id)  # they look for themselves
                 elif ending.status is QUEUED:
                     self._metrics.async_retries.labels(
                         label_of(claim.call.function, claim.call.private)

@@ -10,13 +10,15 @@ from functools import partial
 from typing import TypeVar
 
 from scheduler.calls import shares
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
-from scheduler.calls.store import StoreBusy, StoreError, StoreFull, StoreUse
+from scheduler.calls.store import LeaseLost, StoreBusy, StoreError, StoreFull, StoreUse
 from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,
     claim_rows,
     dead_rows,
+    lease_rows,
     list_rows,
     piece_rows,
     start_keys,
@@ -76,8 +78,8 @@ class SqliteCallStore:
         except StoreBusy:  # nobody's reads may keep calls from being run
             return await self._writer.do(look)
 
-    async def claim(self, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
-        return await self._writer.do(partial(claim_rows.claim, wanted=wanted, now=now))
+    async def claim(self, owner: LeaseOwner, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
+        return await self._writer.do(partial(claim_rows.claim, owner=owner, wanted=wanted, now=now))
 
     async def begin(self, works: Sequence[Work], now: float, caller: str = "") -> None:
         def operation(db: sqlite3.Connection) -> None:
@@ -89,46 +91,51 @@ class SqliteCallStore:
 
         await self._writer.do(operation)
 
-    async def hand_back(self, ids: Sequence[str]) -> None:
+    async def hand_back(self, owner: LeaseOwner, ids: Sequence[str]) -> None:
         await self._writer.do(
             lambda db: db.executemany(
-                "UPDATE invocations SET status = 'queued', attempts = attempts - 1"
-                " WHERE id = ? AND status = 'running'",
-                [(id,) for id in ids],
+                "UPDATE invocations SET status = 'queued', attempts = attempts - 1, lease_owner = ''"
+                " WHERE id = ? AND status = 'running' AND lease_owner = ?",
+                [(id, owner.id) for id in ids],
             )
         )
 
-    async def finish(self, endings: Sequence[Ending], now: float) -> Sequence[bool]:
+    async def finish(self, owner: LeaseOwner, endings: Sequence[Ending], now: float) -> Sequence[bool]:
         def operation(db: sqlite3.Connection) -> list[bool]:
             weight = sum([len(r.body) + len(r.log) for e in endings if (r := e.result) is not None])
             if weight:
                 self._check_ends(db, endings, weight)
-            recorded = batch_rows.finish_all(db, endings, now)
+            recorded = batch_rows.finish_all(db, owner, endings, now)
             if any(map(batch_rows.FOLLOW, endings)):
                 self.room.make(db)
             return recorded
 
         return await self._writer.do(operation)
 
-    async def begin_payload(self, call: str, expected: int) -> int:
+    async def begin_payload(self, owner: LeaseOwner, call: str, expected: int, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:
-            owner, caller, name = db.execute(
+            lease_rows.check(db, owner, now)
+            row = db.execute(
                 "SELECT owner, caller, name FROM invocations JOIN callers ON callers.id = caller"
-                " WHERE invocations.id = ?",
-                (call,),
+                " WHERE invocations.id = ? AND status = 'running' AND lease_owner = ?",
+                (call, owner.id),
             ).fetchone()
+            if row is None:
+                raise LeaseLost(f"the invocation {call} is not leased to {owner.id}")
+            part_of, caller, name = row
             # With its call it counts to a run or job; else it can be forgotten as soon as the call has ended.
-            number = caller if owner else self.room.caller(db, name + RESULTS)
+            number = caller if part_of else self.room.caller(db, name + RESULTS)
             self.room.admit(db, number, expected)
-            return piece_rows.begin(db, number, expected)
+            return piece_rows.begin(db, owner, number, expected)
 
         return await self._if_it_fits(operation)
 
-    async def begin_body(self, caller: str, expected: int) -> int:
+    async def begin_body(self, owner: LeaseOwner, caller: str, expected: int, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:
+            lease_rows.check(db, owner, now)
             number = self.room.caller(db, caller)
             self.room.admit(db, number, call_rows.ROW_BYTES + expected, direct=True)
-            return piece_rows.begin(db, number, expected)
+            return piece_rows.begin(db, owner, number, expected)
 
         return await self._if_it_fits(operation)
 
@@ -206,14 +213,6 @@ class SqliteCallStore:
                 done, after = await self._writer.do(partial(some, status=status, after=after))
                 count += done
         return count
-
-    async def void(self, now: float) -> int:
-        def operation(db: sqlite3.Connection) -> int:
-            piece_rows.discard_unfinished(db)
-            statement = "UPDATE invocations SET status = 'queued', due = ? WHERE status = 'running'"
-            return db.execute(statement, (now,)).rowcount
-
-        return await self._writer.do(operation)
 
     async def prune(self, before: float, now: float) -> int:
         def operation(db: sqlite3.Connection) -> int:

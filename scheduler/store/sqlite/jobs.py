@@ -72,8 +72,8 @@ class SqliteJobStore:
         follow = tuple(follow)
         return await self._writer.do(lambda db: job_rows.end(db, job, status, tasks, follow, now))
 
-    async def cancel(self, id: str, now: float, nothing_runs: bool = False) -> tuple[Job, list[str]] | None:
-        return await self._writer.do(partial(job_rows.cancel, id=id, now=now, nothing_runs=nothing_runs))
+    async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
+        return await self._writer.do(partial(job_rows.cancel, id=id, now=now))
 
     async def retry(self, id: str) -> Job | None:
         def operation(db: sqlite3.Connection, after: str) -> tuple[Job | None, str | None]:

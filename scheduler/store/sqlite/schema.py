@@ -345,6 +345,27 @@ MIGRATIONS: tuple[str, ...] = (
         UPDATE callers SET bytes = bytes - max(OLD.expected, OLD.bytes) WHERE id = OLD.caller;
     END;
     """,
+    """
+    -- A lease names its owner: a node and one epoch of it. Owners that were silent for too long are marked as gone,
+    -- and not forgotten at once: a process that was only slow must learn that its leases are lost. The time of a
+    -- call's lease is `started`. What ran under an earlier version of the program has an empty owner.
+    CREATE TABLE lease_owners (
+        id TEXT PRIMARY KEY,
+        node TEXT NOT NULL,
+        seen REAL NOT NULL,
+        gone INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    ALTER TABLE invocations ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE payloads ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN leased REAL;
+    ALTER TABLE jobs ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN leased REAL;
+    ALTER TABLE triggers ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE triggers ADD COLUMN leased REAL;
+    ALTER TABLE callbacks ADD COLUMN lease_owner TEXT NOT NULL DEFAULT '';
+    ALTER TABLE callbacks ADD COLUMN leased REAL;
+    """,
 )
 """Each brings a file from the version that is its index to the next. They are only ever added to.
 

@@ -14,6 +14,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import CallRecord, Ending, Status
 from scheduler.definitions.language.call_overrides import overrides_to_json
 from scheduler.store.sqlite.rows import piece_rows
@@ -61,7 +62,7 @@ ANSWERED = (
 CHEAP_TO_COPY = 16 * 1024
 NOBODY: Mapping[str, int] = {"": 1}
 """The callers without a key, by their name and number."""
-LEASED = "status = 'running' AND id IN (SELECT value FROM json_each(?))"
+LEASED = "status = 'running' AND lease_owner = ? AND id IN (SELECT value FROM json_each(?))"
 FOLLOW = itemgetter(Ending._fields.index("follow"))
 """What follows from an end: most have nothing, and each is asked."""
 COUNTS = "(bytes + brought) * (owner = '' AND NOT untold)"
@@ -100,13 +101,15 @@ def insert_all(
     return records
 
 
-def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> list[bool]:
-    """Record what came of leased calls, at a wall time. False: it was not leased."""
-    ids = _ids(endings)
-    count, owned, size, first, last = db.execute(COUNTED, (ids,)).fetchone()
+def finish_all(
+    db: sqlite3.Connection, owner: LeaseOwner, endings: Sequence[Ending], now: float
+) -> list[bool]:
+    """Record the ends of calls at a wall time. Return which of them were leased to this owner; others are left."""
+    leased_ids = (owner.id, _ids(endings))
+    count, owned, size, first, last = db.execute(COUNTED, leased_ids).fetchone()
     if count < len(endings):
         (text,) = db.execute(
-            f"SELECT json_group_array(id) FROM invocations WHERE {LEASED}", (ids,)
+            f"SELECT json_group_array(id) FROM invocations WHERE {LEASED}", leased_ids
         ).fetchone()
         leased = set(json.loads(text))
         recorded = [ending.id in leased for ending in endings]
@@ -121,7 +124,7 @@ def finish_all(db: sqlite3.Connection, endings: Sequence[Ending], now: float) ->
         db.execute(COUNT_LESS, (size, first))
     else:
         ended = _ids([ending for ending in endings if ending.status.ended])
-        for caller, size in db.execute(COUNTED_BY_CALLER, (ended,)).fetchall():
+        for caller, size in db.execute(COUNTED_BY_CALLER, (owner.id, ended)).fetchall():
             db.execute(COUNT_LESS, (size, caller))
     following = [*filter(FOLLOW, endings)]
     _finish(db, endings, now)

@@ -7,10 +7,11 @@ import sqlite3
 from collections.abc import Mapping
 from functools import lru_cache
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Backlog, Claim
 from scheduler.calls.store import MOST_BYTES
 from scheduler.definitions.language.call_overrides import overrides_from_json
-from scheduler.store.sqlite.rows import piece_rows
+from scheduler.store.sqlite.rows import lease_rows, piece_rows
 from scheduler.store.sqlite.rows.call_rows import read_head
 from scheduler.work import NewCall, Payload, Request
 
@@ -31,7 +32,7 @@ LEASED = (
     f" FROM ({OLDEST}) JOIN requests USING (seq)"
 )
 LEASE = (
-    "UPDATE invocations SET status = 'running', attempts = attempts + 1, started = ?"
+    "UPDATE invocations SET status = 'running', attempts = attempts + 1, started = ?, lease_owner = ?"
     " WHERE seq IN (SELECT value FROM json_each(?))"
 )
 
@@ -59,20 +60,21 @@ def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
         backlogs[after] = Backlog(due, next_due)
 
 
-def claim(db: sqlite3.Connection, wanted: Mapping[str, int], now: float) -> list[Claim]:
-    """Lease so many calls of each function that are due, the oldest first."""
+def claim(db: sqlite3.Connection, owner: LeaseOwner, wanted: Mapping[str, int], now: float) -> list[Claim]:
+    """Lease so many calls of each function that are due to an owner, the oldest first. Raises `LeaseLost`."""
+    lease_rows.check(db, owner, now)
     claims: list[Claim] = []
     for function, count in wanted.items():
-        claims += _lease(db, function, count, now)
+        claims += _lease(db, owner, function, count, now)
     return claims
 
 
-def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> list[Claim]:
+def _lease(db: sqlite3.Connection, owner: LeaseOwner, function: str, count: int, now: float) -> list[Claim]:
     (text,) = db.execute(LEASED, (function, now, count)).fetchone()
     leased: list[int] = []
     claims: list[Claim] = []
     size = 0
-    for _, seq, id, attempts, failures, since, depth, owner, part, head, body, overrides, payload in sorted(
+    for _, seq, id, attempts, failures, since, depth, part_of, part, head, body, overrides, payload in sorted(
         json.loads(text)
     ):
         if head is None:
@@ -83,13 +85,15 @@ def _lease(db: sqlite3.Connection, function: str, count: int, now: float) -> lis
             request = _read_head(head)
         data = _alone(db, "body", seq) if body is None else bytes.fromhex(body)
         where = None if payload is None else Payload(payload, piece_rows.size_of(db, payload))
-        call = NewCall(id, function, request, data, depth, owner, part, overrides_from_json(overrides), where)
-        claims.append(Claim(call, attempts + 1, failures, float(since)))
+        call = NewCall(
+            id, function, request, data, depth, part_of, part, overrides_from_json(overrides), where
+        )
+        claims.append(Claim(call, attempts + 1, failures, float(since), owner))
         leased.append(seq)
         size += len(data)
         if size >= MOST_BYTES:
             break
-    db.execute(LEASE, (now, json.dumps(leased)))
+    db.execute(LEASE, (now, owner.id, json.dumps(leased)))
     return claims
 
 

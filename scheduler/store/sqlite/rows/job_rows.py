@@ -219,20 +219,15 @@ def end(
     return bool(ended)
 
 
-def cancel(
-    db: sqlite3.Connection, id: str, now: float, nothing_runs: bool = False
-) -> tuple[Job, list[str]] | None:
-    """Let no further task of a job run: those that wait are ended. The job as it was, and its calls that run.
-
-    `nothing_runs`: those that are recorded as running are left of an earlier process, and are ended too.
-    """
+def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[Job, list[str]] | None:
+    """Let no further task of a job run: those that wait are ended. Return the job as it was, and calls that run."""
     job = show(db, id)
     if job is None or job.status.ended:
         return None if job is None else (job, [])
     db.execute("UPDATE jobs SET status = 'cancelling' WHERE seq = ?", (job.seq,))
     db.execute(
-        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status IN ('queued', ?)",
-        (now, job.owner, "running" if nothing_runs else ""),
+        f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {OWNED} AND status = 'queued'",
+        (now, job.owner),
     )
     rows = db.execute(f"SELECT id FROM invocations WHERE {OWNED} AND status = 'running'", (job.owner,))
     return job, [row[0] for row in rows]

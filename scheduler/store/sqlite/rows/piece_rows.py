@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from scheduler.calls.leases import LeaseOwner
+
 FREED_AT_ONCE = 64
 """Pieces that one round frees: 16 MiB, if they are whole."""
 
@@ -20,9 +22,14 @@ def announced(db: sqlite3.Connection) -> int:
     return int(bytes)
 
 
-def begin(db: sqlite3.Connection, caller: int, expected: int) -> int:
-    """Begin a payload of a caller that will have `expected` bytes, as far as is known; return its number."""
-    number = db.execute("INSERT INTO payloads (caller, expected) VALUES (?, ?)", (caller, expected)).lastrowid
+def begin(db: sqlite3.Connection, owner: LeaseOwner, caller: int, expected: int) -> int:
+    """Begin a payload of a caller that will have `expected` bytes, as far as is known; return its number.
+
+    `owner` fills it: when that is gone, it is discarded.
+    """
+    number = db.execute(
+        "INSERT INTO payloads (caller, expected, lease_owner) VALUES (?, ?, ?)", (caller, expected, owner.id)
+    ).lastrowid
     assert number is not None
     return number
 
@@ -52,11 +59,6 @@ def keep(db: sqlite3.Connection, payload: int) -> None:
 def discard(db: sqlite3.Connection, payload: int) -> None:
     """Have it go that nothing refers to."""
     db.execute("UPDATE payloads SET state = 'gone' WHERE id = ? AND state = 'filling'", (payload,))
-
-
-def discard_unfinished(db: sqlite3.Connection) -> None:
-    """Have all go that were being filled: of an earlier process nothing is going to refer to them."""
-    db.execute("UPDATE payloads SET state = 'gone' WHERE state = 'filling'")
 
 
 def free(db: sqlite3.Connection, most: int = FREED_AT_ONCE) -> int:

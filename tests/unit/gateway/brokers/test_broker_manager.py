@@ -21,6 +21,7 @@ from scheduler.definitions.brokers import BrokerDefinition, JetStream, MqttTopic
 from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.event import Event
+from tests.support.lease_owners import ME
 
 NOBODY = "127.0.0.1:1"
 """Nothing listens there."""
@@ -108,7 +109,7 @@ async def test_the_same_event_is_one_call_and_a_full_store_says_so(tmp_path: Pat
         assert [await publish(event("1")), await publish(event("1")), await publish(event("2"))] == [1, 1, 1]
         calls = (await store.page(Query())).records
         assert [call.function for call in calls] == ["f", "f"] and len(notified) == 3
-        claims = await store.claim(dict.fromkeys(await store.backlogs(2**40), 1), 2**40)
+        claims = await store.claim(ME, dict.fromkeys(await store.backlogs(2**40), 1), 2**40)
         call = claims[0].call
         assert call.body == b"xx" and call.overrides.context == (("Source", "orders"),)
         assert (b"ce-id", b"1") in call.request.headers and (

@@ -15,6 +15,7 @@ from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.rows.claim_rows import backlogs_of, claim
 from scheduler.work import NewCall, Request
+from tests.support.lease_owners import ME
 from tests.support.virtual_worker import OK, World
 
 FLOOD = 100_000
@@ -96,12 +97,12 @@ async def test_leasing_and_recording_look_nothing_up_by_reading_everything(world
     def watched(db: sqlite3.Connection) -> list[str]:
         db.execute("ANALYZE")
         db.set_trace_callback(said.append)
-        return [one.call.id for one in claim(db, dict.fromkeys(backlogs_of(db, 1.0), 64), 1.0)]
+        return [one.call.id for one in claim(db, ME, dict.fromkeys(backlogs_of(db, 1.0), 64), 1.0)]
 
     ids = await world.writer.do(watched)
     assert len(ids) == 128
     for id in ids:
-        assert await world.store.finish([Ending(id, Status.SUCCEEDED, 0, OK)], 2.0) == [True]
+        assert await world.store.finish(ME, [Ending(id, Status.SUCCEEDED, 0, OK)], 2.0) == [True]
 
     def plans(db: sqlite3.Connection) -> list[str]:
         db.set_trace_callback(None)

@@ -13,6 +13,7 @@ from scheduler.calls.policy import Verdict, find_failure, has_expired, judge, pa
 from scheduler.calls.running.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, RetryPolicy
 from scheduler.work import NewCall, Request
+from tests.support.lease_owners import ME
 
 
 def answer(status: int) -> Result:
@@ -126,7 +127,7 @@ def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
 def lane(function: str, running: int, ready: int = 1) -> Lane:
     made = Lane(function)
     made.running, made.at_once = running, 3
-    made.ready.extend([Claim(NewCall("c", function, Request(), b""), 1, 0, 0.0)] * ready)
+    made.ready.extend([Claim(NewCall("c", function, Request(), b""), 1, 0, 0.0, ME)] * ready)
     return made
 
 

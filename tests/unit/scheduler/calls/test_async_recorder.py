@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.recorder import FAILING
@@ -183,10 +184,10 @@ async def test_a_store_that_fails_for_all_is_not_asked_for_each_of_them(world: W
     asked: list[int] = []
     finish, answering = world.store.finish, asyncio.Event()
 
-    async def counted(endings: Sequence[Ending], now: float) -> Sequence[bool]:
+    async def counted(owner: LeaseOwner, endings: Sequence[Ending], now: float) -> Sequence[bool]:
         asked.append(len(endings))
         await answering.wait()
-        return await finish(endings, now)
+        return await finish(owner, endings, now)
 
     world.store.finish = counted  # type: ignore[method-assign]
     world.fault("UPDATE")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
-from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY, VOID_RETRY
+from scheduler.calls.running.lease_keeper import TAKE_OVER_RETRY
+from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND, PRUNE_EVERY
 from scheduler.calls.store import MOST_BYTES, STORE_RETRY, StoreError
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.work import NewCall, Request
@@ -339,10 +341,10 @@ async def test_a_store_that_fails_at_the_start_is_tried_again(world: World) -> N
     await world.kill()
     world.fault("UPDATE")
     await world.start()
-    await world.advance(2 * VOID_RETRY.longest)
+    await world.advance(2 * TAKE_OVER_RETRY.longest)
     assert len(world.runs) == 1
     world.mend()
-    await world.advance(VOID_RETRY.longest + 1.0)
+    await world.advance(TAKE_OVER_RETRY.longest + 1.0)
     assert await world.status(id) is Status.SUCCEEDED
     assert [run.claim.attempt for run in world.runs] == [1, 2]
 
@@ -454,10 +456,10 @@ async def test_no_run_begins_while_much_that_was_brought_is_not_recorded(
     fails = True
     finish = world.store.finish
 
-    async def failing(endings: Sequence[Ending], now: float) -> Sequence[bool]:
+    async def failing(owner: LeaseOwner, endings: Sequence[Ending], now: float) -> Sequence[bool]:
         if fails:
             raise StoreError("the disk does not answer")
-        return await finish(endings, now)
+        return await finish(owner, endings, now)
 
     monkeypatch.setattr(world.store, "finish", failing)
     await world.accept("f", 24)

@@ -67,7 +67,7 @@ class JobWorld(World):
             self.service,
             self.clock,
             self.metrics,
-            RETENTION,
+            self.settings,
             self.service,
         )
         self.jobs.on_job_ended.append(self.ended)

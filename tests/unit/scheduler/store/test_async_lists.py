@@ -34,6 +34,7 @@ from scheduler.store.sqlite.store_file import StoreFile
 from scheduler.store.sqlite.writer import Writer, open_database
 from scheduler.work import NewCall, Request
 from scheduler.workflows.model import RunQuery, RunStatus
+from tests.support.lease_owners import ME
 
 ROWS = 12_000
 RARELY = 3000
@@ -298,8 +299,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteCallStore]:
 async def dead_letters(store: SqliteCallStore, count: int, now: float) -> None:
     calls = [NewCall(f"{number:032x}", "f", Request(), b"") for number in range(count)]
     await store.begin(calls, now)
-    while claims := await store.claim(dict.fromkeys(await store.backlogs(now), 500), now):
-        await store.finish([Ending(claim.call.id, Status.DEAD, 1) for claim in claims], now)
+    while claims := await store.claim(ME, dict.fromkeys(await store.backlogs(now), 500), now):
+        await store.finish(ME, [Ending(claim.call.id, Status.DEAD, 1) for claim in claims], now)
 
 
 @pytest.mark.parametrize("verb", ["redrive", "purge"])

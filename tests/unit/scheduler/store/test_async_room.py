@@ -18,10 +18,12 @@ from scheduler.calls.shares import RESERVE_DIVISOR, describe_caller, may_hold, s
 from scheduler.calls.store import StoreError, StoreFull
 from scheduler.store.sqlite.callbacks import SqliteCallbackStore
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import Fire, NewCall, NewCallback, Outcome, Payload, Request
+from tests.support.lease_owners import ME, MY_NEXT_EPOCH
 from tests.support.store_recount import counted, recounted
 
 MIB = 2**20
@@ -95,7 +97,7 @@ class FullStore:
                 return full
 
     async def lease(self) -> list[Claim]:
-        return await self.store.claim({"f": 1000}, 1e9)
+        return await self.store.claim(ME, {"f": 1000}, 1e9)
 
     async def in_file(self) -> tuple[int, int]:
         """What is counted for all callers, and what a recount comes to."""
@@ -150,7 +152,7 @@ async def test_the_reserve_is_left_however_many_keys_fill_their_shares(full: Ful
 async def test_room_returns_when_calls_have_ended(full: FullStore) -> None:
     await full.fill("a")
     for claim in await full.lease():
-        await full.store.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"ok"))], 1.0)
+        await full.store.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"ok"))], 1.0)
     assert (await full.store.kept()).unfinished == 0
     before = len((await full.store.page(Query(limit=1000))).records)
     await full.fill("a")
@@ -165,10 +167,10 @@ async def test_a_result_that_does_not_fit_is_refused_and_nothing_grows_beyond_th
     claims = await full.lease()
     answer = Result(200, [], b"y" * (5 * MIB))
     with pytest.raises(StoreFull, match="of its 8388608 bytes"):
-        await full.store.finish([Ending(claims[0].call.id, Status.SUCCEEDED, 0, answer)], 1.0)
-    assert await full.store.finish([Ending(claims[0].call.id, Status.FAILED, 0, error="not-kept")], 1.0) == [
-        True
-    ]
+        await full.store.finish(ME, [Ending(claims[0].call.id, Status.SUCCEEDED, 0, answer)], 1.0)
+    assert await full.store.finish(
+        ME, [Ending(claims[0].call.id, Status.FAILED, 0, error="not-kept")], 1.0
+    ) == [True]
     assert (await full.store.kept()).used <= SIZE
 
 
@@ -184,7 +186,7 @@ async def test_what_a_run_or_job_keeps_counts_until_that_has_ended(full: FullSto
     await full.store.begin(parts, 0.0)
     for claim in await full.lease():
         done = Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], BODY))
-        await full.store.finish([done], 1.0)
+        await full.store.finish(ME, [done], 1.0)
     kept = await full.store.kept()
     assert 20 * len(BODY) < kept.unfinished < 20 * len(BODY) + 20_000
     await full.writer.do(lambda db: db.execute("UPDATE jobs SET ended = 5"))
@@ -196,7 +198,7 @@ async def test_a_call_counts_while_its_callback_waits(full: FullStore) -> None:
     (claim,) = await full.lease()
     told = NewCallback(claim.call.id, "m", "https://x/", "x", b"{}")
     done = Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], BODY), follow=(told,))
-    await full.store.finish([done], 1.0)
+    await full.store.finish(ME, [done], 1.0)
     assert (await full.store.kept()).unfinished > 2 * len(BODY)
     assert (await full.in_file())[0] == (await full.in_file())[1]
     await SqliteCallbackStore(full.writer).record("m", CallbackStatus.DELIVERED, 1, 0.0, None)
@@ -220,7 +222,7 @@ async def test_what_is_run_again_by_hand_needs_a_share(full: FullStore) -> None:
     for _ in range(30):
         await full.store.accept(full.call("a"), 0.0)
         (claim,) = await full.lease()
-        await full.store.finish([Ending(claim.call.id, Status.DEAD, 1)], 1.0)
+        await full.store.finish(ME, [Ending(claim.call.id, Status.DEAD, 1)], 1.0)
     with pytest.raises(StoreFull, match="the key a"):
         await full.store.redrive(2.0)
     assert (await full.store.kept()).largest <= SIZE // 2
@@ -231,7 +233,7 @@ async def test_what_is_gone_of_large_bodies_is_freed_when_room_is_wanted(full: F
     piece = bytes(256 * 1024)
 
     async def accept_large(pieces: int) -> str:
-        payload = await full.store.begin_body("a", pieces * len(piece))
+        payload = await full.store.begin_body(ME, "a", pieces * len(piece), 0.0)
         for _ in range(pieces):
             await full.store.add_piece(payload, piece, direct=True)
         call = full.call("a", b"")._replace(payload=Payload(payload, pieces * len(piece)))
@@ -240,11 +242,11 @@ async def test_what_is_gone_of_large_bodies_is_freed_when_room_is_wanted(full: F
 
     first = await accept_large(8)
     with pytest.raises(StoreFull, match="the key a"):
-        await full.store.begin_body("a", 10 * len(piece))
+        await full.store.begin_body(ME, "a", 10 * len(piece), 0.0)
     for number in range(10):
         for claim in await full.lease():
             await full.store.finish(
-                [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b""))], number
+                ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b""))], number
             )
         last = await accept_large(8)
         assert (await full.store.kept()).used <= SIZE
@@ -256,12 +258,12 @@ async def test_what_is_gone_of_large_bodies_is_freed_when_room_is_wanted(full: F
 
 async def test_a_body_that_was_coming_when_the_process_died_is_gone_at_the_next_start(tmp_path: Path) -> None:
     before = FullStore(tmp_path / "calls.db")
-    payload = await before.store.begin_body("a", MIB)
+    payload = await before.store.begin_body(ME, "a", MIB, 0.0)
     await before.store.add_piece(payload, b"half")
     assert (await before.store.kept()).unfinished == MIB
     await before.store.close()
     after = FullStore(tmp_path / "calls.db")
-    await after.store.void(1.0)
+    await SqliteLeaseStore(after.writer).requeue_abandoned(MY_NEXT_EPOCH, 1.0, 10.0)
     assert (await after.store.kept()).unfinished == 0
     assert await after.store.prune(0.0, 1.0) > 0
     assert await after.writer.do(lambda db: db.execute("SELECT * FROM pieces").fetchall()) == []
@@ -269,7 +271,7 @@ async def test_a_body_that_was_coming_when_the_process_died_is_gone_at_the_next_
 
 
 async def test_a_body_that_is_forgotten_while_it_is_read_is_not_taken_for_whole(full: FullStore) -> None:
-    payload = await full.store.begin_body("a", 0)
+    payload = await full.store.begin_body(ME, "a", 0, 0.0)
     for _ in range(3):
         await full.store.add_piece(payload, b"piece")
     reading = full.store.pieces(payload)
@@ -282,7 +284,7 @@ async def test_a_body_that_is_forgotten_while_it_is_read_is_not_taken_for_whole(
 
 async def test_however_many_read_large_bodies_at_once_each_gets_all_of_it(full: FullStore) -> None:
     """A refusal in the middle would cut an answer off, or fail the run whose body it is."""
-    payload = await full.store.begin_body("a", 0)
+    payload = await full.store.begin_body(ME, "a", 0, 0.0)
     for number in range(3):
         await full.store.add_piece(payload, b"%d" % number)
 
@@ -295,7 +297,7 @@ async def test_however_many_read_large_bodies_at_once_each_gets_all_of_it(full: 
 
 
 async def test_freeing_what_is_large_writes_hardly_any_log(full: FullStore, tmp_path: Path) -> None:
-    payload = await full.store.begin_body("a", 3 * MIB)
+    payload = await full.store.begin_body(ME, "a", 3 * MIB, 0.0)
     for _ in range(12):
         await full.store.add_piece(payload, bytes(256 * 1024))
     await full.writer.do(lambda db: piece_rows.discard(db, payload))

@@ -17,6 +17,7 @@ from scheduler.store.sqlite.rows.batch_rows import SIZES, filled_sizes
 from scheduler.store.sqlite.rows.call_rows import read_head, request_head
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewCall, Request
+from tests.support.lease_owners import ME
 
 PART = st.binary(max_size=20).map(lambda part: part.replace(b"\n", b""))
 REQUESTS = st.builds(
@@ -65,7 +66,7 @@ async def leased(store: SqliteCallStore, count: int) -> list[str]:
     ids = [f"{number:032x}" for number in range(count)]
     for id in ids:
         await store.accept(NewCall(id, "f", Request(headers=[(b"x", id.encode())]), b"{}"), 0.0)
-    claims = await store.claim({"f": count}, 1.0)
+    claims = await store.claim(ME, {"f": count}, 1.0)
     assert [claim.call.request.headers for claim in claims] == [[(b"x", id.encode())] for id in ids]
     return ids
 
@@ -85,7 +86,7 @@ async def test_ends_of_all_kinds_in_one_commit(store: SqliteCallStore, count: in
             for id in again
         ),
     ]
-    assert await store.finish(endings, 5.0) == [True] * len(ids)
+    assert await store.finish(ME, endings, 5.0) == [True] * len(ids)
     for id in well:
         record = await store.show(id)
         assert record is not None and (record.status, record.ended, record.phases) == (
@@ -107,9 +108,9 @@ async def test_ends_of_all_kinds_in_one_commit(store: SqliteCallStore, count: in
 
 async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteCallStore) -> None:
     [id] = await leased(store, 1)
-    await store.finish([Ending(id, Status.QUEUED, 1, PROBLEM, 2.0, "timeout", "why", "function")], 2.0)
-    await store.claim({"f": 1}, 3.0)
-    await store.finish([Ending(id, Status.SUCCEEDED, 1, ANSWER)], 4.0)
+    await store.finish(ME, [Ending(id, Status.QUEUED, 1, PROBLEM, 2.0, "timeout", "why", "function")], 2.0)
+    await store.claim(ME, {"f": 1}, 3.0)
+    await store.finish(ME, [Ending(id, Status.SUCCEEDED, 1, ANSWER)], 4.0)
     record = await store.show(id)
     assert record is not None and (record.error, record.detail, record.blame) == (None, "", "none")
     assert await store.result(id) == ANSWER._replace(phases=None)
@@ -117,9 +118,9 @@ async def test_a_success_clears_what_an_earlier_run_has_failed_of(store: SqliteC
 
 async def test_what_is_not_leased_is_not_recorded_and_the_others_are(store: SqliteCallStore) -> None:
     ids = await leased(store, 3)
-    await store.hand_back([ids[1]])
+    await store.hand_back(ME, [ids[1]])
     endings = [Ending(id, Status.SUCCEEDED, 0, ANSWER) for id in [*ids, "0" * 31 + "9"]]
-    assert await store.finish(endings, 5.0) == [True, False, True, False]
+    assert await store.finish(ME, endings, 5.0) == [True, False, True, False]
     assert await store.result(ids[1]) is None
     record = await store.show(ids[1])
     assert record is not None and record.status is Status.QUEUED
@@ -131,5 +132,5 @@ async def test_heads_of_an_earlier_version_are_read(store: SqliteCallStore, tmp_
         head = json.dumps(["PUT", "a/b", "c=d", "127.0.0.1", [["x", "\xff"]]])
         db.execute("UPDATE requests SET head = ?", (head,))
     db.close()
-    [claim] = await store.claim({"f": 1}, 1.0)
+    [claim] = await store.claim(ME, {"f": 1}, 1.0)
     assert claim.call.request == Request("PUT", b"a/b", b"c=d", [(b"x", b"\xff")], "127.0.0.1")

@@ -26,6 +26,7 @@ from scheduler.triggers.triggers import Triggers
 from scheduler.work import Fire, NewCall, Request
 from scheduler.workflows.model import RunEnd, RunRecord, RunStatus
 from scheduler.workflows.runs import EndedRun
+from tests.support.lease_owners import ME
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_an_answer_of_many_events_starts_fewer_the_deeper_it_is(
     event = {"specversion": "1.0", "type": "x.ended", "source": "/f", "status": "failed"}
     body = json.dumps([{**event, "id": str(number)} for number in range(1000)]).encode()
     answered = Result(200, [(b"content-type", b"application/cloudevents-batch+json")], body)
-    claim = Claim(NewCall("c1", "f", Request(), b"", depth=depth), 1, 0, 0.0)
+    claim = Claim(NewCall("c1", "f", Request(), b"", depth=depth), 1, 0, 0.0, ME)
     fires = list(emitted.after_call(claim, Ending("c1", Status.SUCCEEDED, 0, answered)))
     assert len(fires) == most
     assert {call([fire]).depth for fire in fires} == {depth + 1}

@@ -20,6 +20,7 @@ from scheduler.calls.store import STORE_RETRY, KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.rows import run_rows
 from scheduler.store.sqlite.rows.run_end_rows import FORGOTTEN_AT_ONCE
 from scheduler.store.sqlite.runs import SqliteRunStore
@@ -31,6 +32,7 @@ from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, Ended
 from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import value_to_body
+from tests.support.lease_owners import ME, MY_NEXT_EPOCH
 
 RETENTION = 1000.0
 TWO = WorkflowDefinition(
@@ -85,9 +87,13 @@ class World:
     async def finish(self, status: Status = Status.SUCCEEDED, function: str | None = None) -> NewCall:
         """One call is leased, ends, and is told of."""
         now = self.clock.wall()
-        (claim,) = await self.calls.claim({function or next(iter(await self.calls.backlogs(now))): 1}, now)
+        (claim,) = await self.calls.claim(
+            ME, {function or next(iter(await self.calls.backlogs(now))): 1}, now
+        )
         result = Result(200, [(b"content-type", b"application/json")], b"[1]")
-        await self.calls.finish([Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall())
+        await self.calls.finish(
+            ME, [Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall()
+        )
         self.runs.call_ended(claim.call.owner.removeprefix("run:"))
         await self.quiet()
         return claim.call
@@ -135,8 +141,8 @@ async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(w
 
 async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
     await world.begin()
-    (claim,) = await world.calls.claim({"f": 1}, 0.0)
-    await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
+    (claim,) = await world.calls.claim(ME, {"f": 1}, 0.0)
+    await world.calls.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     database = sqlite3.connect(world.file)
     database.execute(
         "CREATE TRIGGER broken BEFORE INSERT ON run_steps BEGIN SELECT RAISE(ABORT, 'broken'); END"
@@ -155,8 +161,8 @@ async def test_what_fails_in_the_store_is_tried_again(world: World) -> None:
 
 async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> None:
     await world.begin()
-    (claim,) = await world.calls.claim({"f": 1}, 0.0)
-    await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
+    (claim,) = await world.calls.claim(ME, {"f": 1}, 0.0)
+    await world.calls.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     await world.runs.close()
     world.runs.look_at("r")
     assert not world.runs._tasks, "nothing is begun any more"
@@ -189,14 +195,16 @@ async def test_who_waits_is_told_of_every_end(world: World) -> None:
 
 async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: World) -> None:
     await world.begin()
-    (claim,) = await world.calls.claim({"f": 1}, 0.0)
+    (claim,) = await world.calls.claim(ME, {"f": 1}, 0.0)
     before = await world.runs.cancel("r")
     assert before is not None and before.status is RunStatus.RUNNING
     assert world.told[-1] == claim.call.id
-    assert await world.calls.finish([Ending(claim.call.id, Status.SUCCEEDED, 0)], 1.0) == [False], (
+    assert await world.calls.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0)], 1.0) == [False], (
         "it is cancelled already"
     )
-    assert await world.calls.void(1.0) == 0, "no process takes it up again"
+    assert await SqliteLeaseStore(world.writer).requeue_abandoned(MY_NEXT_EPOCH, 1.0, 10.0) == 0, (
+        "no process takes it up again"
+    )
     world.runs.call_ended("r/a")
     await world.quiet()
     assert await world.status() is RunStatus.CANCELLED
@@ -208,14 +216,14 @@ async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: 
 async def test_the_function_for_failures_is_called_once_with_what_happened(world: World) -> None:
     await world.begin()
     await world.finish(Status.FAILED)
-    (call,) = await world.calls.claim({"told": 1}, 0.0)
+    (call,) = await world.calls.claim(ME, {"told": 1}, 0.0)
     assert call.call.function == "told" and call.call.depth == 1
     assert (
         call.call.body == b'{"run_id": "r", "workflow": "two", "error": "step-failed", "detail": "a failed"}'
     )
     await world.begin("deep", depth=8)
-    (claim,) = await world.calls.claim({"f": 1}, 0.0)
-    await world.calls.finish([Ending(claim.call.id, Status.FAILED, 1)], 0.0)
+    (claim,) = await world.calls.claim(ME, {"f": 1}, 0.0)
+    await world.calls.finish(ME, [Ending(claim.call.id, Status.FAILED, 1)], 0.0)
     world.runs.call_ended("deep/a")
     await world.quiet()
     assert await world.status("deep") is RunStatus.FAILED
@@ -287,7 +295,7 @@ async def test_others_start_workflows_by_name(world: World) -> None:
 
 async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World) -> None:
     await world.begin()
-    (claim,) = await world.calls.claim({"f": 1}, world.clock.wall())
+    (claim,) = await world.calls.claim(ME, {"f": 1}, world.clock.wall())
     world.let_go.clear()
     cancelling = asyncio.ensure_future(world.runs.cancel("r"))
     while await world.status() is not RunStatus.CANCELLED:
@@ -296,7 +304,7 @@ async def test_a_run_is_not_resumed_before_what_ran_is_interrupted(world: World)
     assert await world.status() is RunStatus.CANCELLED
     assert await world.status() is RunStatus.CANCELLED, "the first look could have been in the same commit"
     cancelled = Ending(claim.call.id, Status.CANCELLED, 0)
-    assert await world.calls.finish([cancelled], world.clock.wall()) == [False]
+    assert await world.calls.finish(ME, [cancelled], world.clock.wall()) == [False]
     world.let_go.set()
     await asyncio.gather(cancelling, resuming)
     assert await world.status() is RunStatus.RUNNING
@@ -343,7 +351,7 @@ async def test_a_run_that_is_given_up_is_told_of_like_any_other_end(
     await world.begin()
     monkeypatch.setattr("scheduler.workflows.runs.decide", undecidable)
     await world.finish()
-    (call,) = await world.calls.claim({"told": 1}, 0.0)
+    (call,) = await world.calls.claim(ME, {"told": 1}, 0.0)
     assert json.loads(call.call.body)["error"] == "not-decided"
     assert [call.call.id] == [work.id for work in followed if isinstance(work, NewCall)]
     assert [(ended.run.id, ended.end.status) for ended in ends] == [("r", RunStatus.FAILED)]
