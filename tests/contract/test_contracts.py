@@ -75,6 +75,16 @@ async def test_a_failure_is_the_problem_that_the_contract_says(world: ContractWo
         assert (await world.call("well")).body == b"WELL", "the next call is served"
 
 
+@pytest.mark.parametrize("case", CASES[:2], ids=repr, indirect=True)
+async def test_an_error_status_of_the_functions_own_is_no_problem(world: ContractWorld) -> None:
+    """Where a contract reports failures with such statuses, it tells the two apart."""
+    await world.call()
+    for attempt in (world.call, world.warm_call):
+        reply = await attempt("own error")
+        assert (reply.status, reply.body, reply.problem) == (500, b"mine", None)
+        assert reply.start == b"warm"
+
+
 async def test_an_instance_that_ends_in_a_call_is_a_problem_and_replaced(world: ContractWorld) -> None:
     await world.call()
     instances = world.instances

@@ -63,6 +63,8 @@ def handle(event, context):
         raise ValueError("asked to")
     if text == "die":
         os._exit(3)
+    if text == "own error":
+        return "mine", 500
     if text == "print":
         print("printed")
     return text.upper()
@@ -99,10 +101,12 @@ async def http_program(process: Process) -> int:
                 if body == b"fail":
                     writer.write(b"this is not HTTP\r\n\r\n")
                     break
-                answer = body.upper() or head.split()[1]
+                status, answer = (
+                    (500, b"mine") if body == b"own error" else (200, body.upper() or head.split()[1])
+                )
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(answer), answer)
+                    b"HTTP/1.1 %d X\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b"
+                    % (status, len(answer), answer)
                 )
         writer.close()
 
