@@ -94,7 +94,7 @@ class Admission:
         yield
 
 
-class Visit(Admission):
+class Keyless(Admission):
     """The rights of a caller without a valid key, on a route that needs none."""
 
     __slots__ = ()
@@ -112,7 +112,7 @@ class Visit(Admission):
         return False
 
 
-class Tenant(Admission):
+class KeyHolder(Admission):
     """The rights of a key, and its use at this moment."""
 
     __slots__ = ("_sending", "bucket", "key", "running")
@@ -166,7 +166,7 @@ class Tenant(Admission):
             self._sending -= 1
 
 
-OPEN, VISIT = Admission(), Visit()
+OPEN, KEYLESS = Admission(), Keyless()
 CURRENT: ContextVar[Admission] = ContextVar("admission", default=OPEN)
 """The admission of the request that a route is answering."""
 
@@ -201,7 +201,7 @@ class Access:
         self._file = file
         self._seen = file.signature() if file else None
         self._refusals = {reason: metrics.access_refusals.labels(reason) for reason in REASONS}
-        self._tenants: dict[bytes, Tenant] | None = {} if closed else None
+        self._holders: dict[bytes, KeyHolder] | None = {} if closed else None
         """Keys by their id; None if there has been no key, so that everybody is admitted."""
         keys = file.load() if file else []
         if closed or keys or configured:
@@ -210,12 +210,12 @@ class Access:
     @property
     def keys(self) -> int | None:
         """Return the number of keys, or None if there has been no key, so that everybody is admitted."""
-        return None if self._tenants is None else len(self._tenants)
+        return None if self._holders is None else len(self._holders)
 
     @property
     def closed(self) -> bool:
         """Return whether a request needs a key."""
-        return self._tenants is not None
+        return self._holders is not None
 
     # -- the check ------------------------------------------------------------------------------------------
 
@@ -225,55 +225,55 @@ class Access:
         `raw_path` is `/invoke/NAME` or longer, as it was sent. The credential is taken out of `headers`. The caller
         must call the admission's `ended` once.
         """
-        if self._tenants is None:
+        if self._holders is None:
             return OPEN
-        tenant = self._identify(headers)
-        if isinstance(tenant, Problem):
-            return tenant
+        holder = self._identify(headers)
+        if isinstance(holder, Problem):
+            return holder
         function = raw_path.split(b"/", 3)[2].decode("latin-1")
-        if not tenant.key.scopes.may_invoke(function):
-            return self._not_allowed(tenant, f"invoke:{function}", f"invoke {function!r}")
-        limit = tenant.key.quota.concurrency
-        if limit is not None and tenant.running >= limit:
-            detail = f"the key {tenant.key.name} has {limit} calls in progress (its concurrency); wait for one to end"
+        if not holder.key.scopes.may_invoke(function):
+            return self._not_allowed(holder, f"invoke:{function}", f"invoke {function!r}")
+        limit = holder.key.quota.concurrency
+        if limit is not None and holder.running >= limit:
+            detail = f"the key {holder.key.name} has {limit} calls in progress (its concurrency); wait for one to end"
             return self._refused("concurrency", Problem("quota-exceeded", detail, CONCURRENCY_RETRY_SECONDS))
-        fault = self._over_rate(tenant)
+        fault = self._over_rate(holder)
         if fault is not None:
             return fault
-        tenant.running += 1
-        return tenant
+        holder.running += 1
+        return holder
 
     def would_admit(self, headers: HeaderList, raw_path: bytes) -> bool:
         """Return whether `admit_call` would admit this call by its key, its scopes and its concurrency.
 
         The rate is not looked at, and nothing is counted.
         """
-        if self._tenants is None:
+        if self._holders is None:
             return True
-        tenant = self._find(take_credential(headers.copy()))
-        if not isinstance(tenant, Tenant):
+        holder = self._find(take_credential(headers.copy()))
+        if not isinstance(holder, KeyHolder):
             return False
-        limit = tenant.key.quota.concurrency
+        limit = holder.key.quota.concurrency
         function = raw_path.split(b"/", 3)[2].decode("latin-1")
-        return tenant.key.scopes.may_invoke(function) and (limit is None or tenant.running < limit)
+        return holder.key.scopes.may_invoke(function) and (limit is None or holder.running < limit)
 
     def admit_request(self, headers: HeaderList, method: str, path: str) -> Admission | Problem:
         """Return an admission for a request that is not an invocation, or the problem that refuses it.
 
         The credential is taken out of `headers`.
         """
-        if self._tenants is None:
+        if self._holders is None:
             return OPEN
         right = right_for(method, path)
         if right is None:
             visitor = self._find(take_credential(headers))
-            return visitor if isinstance(visitor, Tenant) else VISIT
-        tenant = self._identify(headers)
-        if isinstance(tenant, Problem):
-            return tenant
-        if right != "invoke" and not tenant.key.scopes.has(right):
-            return self._not_allowed(tenant, right, f"{method} {path}")
-        return self._over_rate(tenant) or tenant
+            return visitor if isinstance(visitor, KeyHolder) else KEYLESS
+        holder = self._identify(headers)
+        if isinstance(holder, Problem):
+            return holder
+        if right != "invoke" and not holder.key.scopes.has(right):
+            return self._not_allowed(holder, right, f"{method} {path}")
+        return self._over_rate(holder) or holder
 
     def charge(self, admission: Admission, more: int) -> Problem | None:
         """Count `more` further requests that one request carries, against the caller's rate.
@@ -281,56 +281,56 @@ class Access:
         They may be more than the key has left. Then the next request of the key is refused until they are made up
         for. Return a problem if this is so already.
         """
-        if more == 0 or not isinstance(admission, Tenant) or admission.bucket is None:
+        if more == 0 or not isinstance(admission, KeyHolder) or admission.bucket is None:
             return None
         wait = admission.bucket.owe(more, self._clock.now())
         return None if wait == 0.0 else self._used_up(admission, wait)
 
     def give_back(self, admission: Admission, more: int) -> None:
         """Take back what `charge` counted, because none of it was done."""
-        if isinstance(admission, Tenant) and admission.bucket is not None:
+        if isinstance(admission, KeyHolder) and admission.bucket is not None:
             admission.bucket.give_back(more, self._clock.now())
 
-    def _find(self, credential: bytes | None) -> Tenant | Fault:
+    def _find(self, credential: bytes | None) -> KeyHolder | Fault:
         """Return the owner of a credential, or its fault."""
         if credential is None:
             return "missing"
         if len(credential) != LENGTH or not credential.startswith(b"hth_"):
             return "malformed"
-        tenant = (self._tenants or {}).get(credential[4:12])
-        if tenant is None:
+        holder = (self._holders or {}).get(credential[4:12])
+        if holder is None:
             return "unknown"
-        key = tenant.key
+        key = holder.key
         if not key.is_of(credential):
             return "wrong"
         if key.expires is not None and self._clock.wall() >= key.expires:
             return "expired"
-        return tenant
+        return holder
 
-    def _identify(self, headers: HeaderList) -> Tenant | Problem:
+    def _identify(self, headers: HeaderList) -> KeyHolder | Problem:
         found = self._find(take_credential(headers))
-        if isinstance(found, Tenant):
+        if isinstance(found, KeyHolder):
             return found
         challenge = b'Bearer realm="hearth"' + (b"" if found == "missing" else b', error="invalid_token"')
         problem = Problem("unauthorized", FAULTS[found], headers=((b"www-authenticate", challenge),))
         return self._refused(found, problem)
 
-    def _not_allowed(self, tenant: Tenant, scope: str, deed: str) -> Problem:
-        words = ", ".join(tenant.key.scopes.words)
-        detail = f"the key {tenant.key.name} may not {deed}: this needs {scope}, and the key has {words}"
+    def _not_allowed(self, holder: KeyHolder, scope: str, deed: str) -> Problem:
+        words = ", ".join(holder.key.scopes.words)
+        detail = f"the key {holder.key.name} may not {deed}: this needs {scope}, and the key has {words}"
         challenge = b'Bearer realm="hearth", error="insufficient_scope"'
         return self._refused(
             "scope", Problem("forbidden", detail, headers=((b"www-authenticate", challenge),))
         )
 
-    def _over_rate(self, tenant: Tenant) -> Problem | None:
-        bucket = tenant.bucket
+    def _over_rate(self, holder: KeyHolder) -> Problem | None:
+        bucket = holder.bucket
         if bucket is None or (wait := bucket.take(self._clock.now())) == 0.0:
             return None
-        return self._used_up(tenant, wait)
+        return self._used_up(holder, wait)
 
-    def _used_up(self, tenant: Tenant, wait: float) -> Problem:
-        detail = f"the key {tenant.key.name} has used up its rate, {tenant.key.quota.rate}; try again later"
+    def _used_up(self, holder: KeyHolder, wait: float) -> Problem:
+        detail = f"the key {holder.key.name} has used up its rate, {holder.key.quota.rate}; try again later"
         return self._refused("rate", Problem("quota-exceeded", detail, wait))
 
     def _refused(self, reason: str, problem: Problem) -> Problem:
@@ -366,15 +366,15 @@ class Access:
         A file that is written without any key closes the gateway as well: there was one, if only for a moment.
         """
         keys = {key.id.encode(): key for key in (*from_file, *self._configured)}
-        before, now = self._tenants or {}, self._clock.now()
-        tenants: dict[bytes, Tenant] = {}
+        before, now = self._holders or {}, self._clock.now()
+        holders: dict[bytes, KeyHolder] = {}
         for id, key in keys.items():
-            tenant = before.get(id)
-            if tenant is None:
-                tenant = Tenant(key, now)
-            elif tenant.key != key:  # its running calls stay counted
-                if tenant.key.quota != key.quota:
-                    tenant.bucket = key.quota.bucket(now)
-                tenant.key = key
-            tenants[id] = tenant
-        self._tenants = tenants
+            holder = before.get(id)
+            if holder is None:
+                holder = KeyHolder(key, now)
+            elif holder.key != key:  # its running calls stay counted
+                if holder.key.quota != key.quota:
+                    holder.bucket = key.quota.bucket(now)
+                holder.key = key
+            holders[id] = holder
+        self._holders = holders

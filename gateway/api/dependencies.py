@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from gateway.access.access import Access
-from gateway.api.parts import ApiParts, Desks, api_parts_of
+from gateway.api.parts import ApiParts, WorkQueues, api_parts_of
 from gateway.brokers.manager import BrokerManager
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
@@ -45,7 +45,7 @@ AllParts = Annotated[ApiParts, part(lambda parts: parts)]
 AccessPart = Annotated[Access, part(lambda parts: parts.access)]
 CallsPart = Annotated[CallStore, part(lambda parts: parts.calls)]
 ClockPart = Annotated[Clock, part(lambda parts: parts.clock)]
-DesksPart = Annotated[Desks, part(lambda parts: parts.desks)]
+WorkQueuesPart = Annotated[WorkQueues, part(lambda parts: parts.work_queues)]
 DispatcherPart = Annotated[Dispatcher, part(lambda parts: parts.dispatcher)]
 HooksPart = Annotated[Hooks, part(lambda parts: parts.hooks)]
 JobsPart = Annotated[Jobs, part(lambda parts: parts.jobs)]

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from gateway.access.access import Access
 from gateway.brokers.manager import BrokerManager
-from gateway.http.pieces import Desk
+from gateway.http.pieces import WorkQueue
 from gateway.invoke.outcome import Outcomes
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
@@ -31,14 +31,14 @@ from scheduler.workflows.runs import WorkflowRuns
 
 
 @dataclass(frozen=True)
-class Desks:
-    """The desks of one gateway: large work of one kind does not wait for that of another."""
+class WorkQueues:
+    """Queues for large work of one gateway, one for each kind of request. So kinds do not wait for each other."""
 
-    events: Desk = field(default_factory=Desk)
-    hooks: Desk = field(default_factory=Desk)
-    jobs: Desk = field(default_factory=Desk)
-    triggers: Desk = field(default_factory=Desk)
-    workflows: Desk = field(default_factory=Desk)
+    events: WorkQueue = field(default_factory=WorkQueue)
+    hooks: WorkQueue = field(default_factory=WorkQueue)
+    jobs: WorkQueue = field(default_factory=WorkQueue)
+    triggers: WorkQueue = field(default_factory=WorkQueue)
+    workflows: WorkQueue = field(default_factory=WorkQueue)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class ApiParts:
     schedules: Schedules
     hooks: Hooks
     brokers: BrokerManager
-    desks: Desks = field(default_factory=Desks)
+    work_queues: WorkQueues = field(default_factory=WorkQueues)
     why_not_ready: Callable[[], Awaitable[str | None]]
     """Return why the gateway cannot run functions now, or None if it can."""
 

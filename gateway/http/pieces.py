@@ -126,7 +126,7 @@ class Turn:
             self._until = time.perf_counter() + TURN_SECONDS
 
 
-class Desk:
+class WorkQueue:
     """Queue for large work such as parsing. One piece of work runs at a time, in a thread; few may wait."""
 
     def __init__(self, most_waiting: int = MAX_WAITING_BODIES) -> None:

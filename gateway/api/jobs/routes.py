@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from gateway.access.access import CURRENT, check_may_start_any
 from gateway.api.calls.views import cursor_of
-from gateway.api.dependencies import ClockPart, DesksPart, JobsPart, JobStartsPart, KeptContainersPart
+from gateway.api.dependencies import ClockPart, JobsPart, JobStartsPart, KeptContainersPart, WorkQueuesPart
 from gateway.api.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_of
 from gateway.api.jobs.rights import check_may_follow, check_may_run, is_named, may_name, may_see
 from gateway.api.jobs.views import JobsView, JobView, TasksView, job_view, task_view
@@ -85,7 +85,7 @@ async def find_own_job(jobs: Jobs, id: str) -> Job:
     openapi_extra=BODY,
 )
 async def start_job(
-    request: Request, response: Response, starts: JobStartsPart, jobs: JobsPart, desks: DesksPart
+    request: Request, response: Response, starts: JobStartsPart, jobs: JobsPart, work_queues: WorkQueuesPart
 ) -> JobView:
     """Run an image or a deployed function many times: `count` times, or once for each of `inputs`.
 
@@ -94,8 +94,8 @@ async def start_job(
     check_may_start_any(starts.names())
     async with whole_document(request, LARGEST, "the most that a job takes") as body:
         caller, headers, declared = CURRENT.get(), request.headers.raw, starts.declared()
-        key = await desks.jobs.do(len(body), lambda: idempotency_of(caller, headers, body))
-        name, definition = await desks.jobs.do(len(body), lambda: job_of(object_of(body), declared))
+        key = await work_queues.jobs.do(len(body), lambda: idempotency_of(caller, headers, body))
+        name, definition = await work_queues.jobs.do(len(body), lambda: job_of(object_of(body), declared))
         check_may_run(name, definition)
         check_may_follow(name, definition)
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
-from gateway.api.dependencies import DesksPart, DispatcherPart, HooksPart, TriggersPart
+from gateway.api.dependencies import DispatcherPart, HooksPart, TriggersPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
 from gateway.api.triggers.events import TAKEN, carried_out, check_open
 from gateway.api.triggers.views import EventsView
@@ -48,17 +48,17 @@ async def deliver(
     triggers: TriggersPart,
     dispatcher: DispatcherPart,
     hooks: HooksPart,
-    desks: DesksPart,
+    work_queues: WorkQueuesPart,
 ) -> EventsView:
     """Take a signed message of another system, as an event for this trigger. Its signature is its key."""
     check_open(triggers, dispatcher)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     message = hooks.message(trigger, headers)
     await each_piece(request, hooks.largest(), "the most that webhooks take", message.add)
-    definition, webhook, event = await desks.hooks.do(message.size, lambda: hooks.event_of(message))
+    definition, webhook, event = await work_queues.hooks.do(message.size, lambda: hooks.event_of(message))
     if trigger in triggers.paused:
         raise Problem("conflict", f"the trigger {trigger} is paused")
     if not triggers.passes(webhook.filters or (), event):
         return await carried_out(triggers, [], 1)
-    fire = await desks.hooks.do(message.size, lambda: fire_of(triggers, definition, webhook, event))
+    fire = await work_queues.hooks.do(message.size, lambda: fire_of(triggers, definition, webhook, event))
     return await carried_out(triggers, [fire], 1)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from gateway.access.access import CURRENT, check_may_start_any
-from gateway.api.dependencies import AccessPart, DesksPart, DispatcherPart, TriggersPart
+from gateway.api.dependencies import AccessPart, DispatcherPart, TriggersPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
 from gateway.api.triggers.views import EventsView, started_view
 from gateway.http.pieces import SMALL_BODY_BYTES, Turn
@@ -77,7 +77,11 @@ def found(looks: Iterable[Fire | None]) -> list[Fire]:
     openapi_extra=EVENTS,
 )
 async def publish_events(
-    request: Request, triggers: TriggersPart, dispatcher: DispatcherPart, access: AccessPart, desks: DesksPart
+    request: Request,
+    triggers: TriggersPart,
+    dispatcher: DispatcherPart,
+    access: AccessPart,
+    work_queues: WorkQueuesPart,
 ) -> EventsView:
     """Start the action of every trigger whose condition one of these CloudEvents (1.0) meets, and whose functions
     the caller may invoke. An event with the `source` and `id` of an earlier one starts nothing again."""
@@ -86,7 +90,7 @@ async def publish_events(
     async with whole_document(request, LARGEST_EVENTS, "the most that events may have") as body:
         headers = request.scope["headers"]
         try:
-            events = await desks.events.do(len(body), lambda: parse_http(headers, body))
+            events = await work_queues.events.do(len(body), lambda: parse_http(headers, body))
         except EventFault as error:
             raise Problem("bad-request", f"this is no CloudEvent: {error}") from None
         caller, more = CURRENT.get(), max(0, len(events) - 1)
@@ -97,7 +101,7 @@ async def publish_events(
         for event in events:
             looks = triggers.looks(event, allowed=caller.may_invoke)
             if len(event.data) > SMALL_BODY_BYTES:  # a workflow's or a job's input is parsed
-                fires += await desks.events.do(len(event.data), partial(found, looks))
+                fires += await work_queues.events.do(len(event.data), partial(found, looks))
                 continue
             for fire in looks:
                 await turn.rest()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.api.dependencies import DesksPart, DispatcherPart, SchedulesPart, TriggersPart
+from gateway.api.dependencies import DispatcherPart, SchedulesPart, TriggersPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
 from gateway.api.triggers.definitions import definition_of
 from gateway.api.triggers.events import check_open
@@ -172,7 +172,7 @@ async def make_trigger(
     triggers: TriggersPart,
     dispatcher: DispatcherPart,
     schedules: SchedulesPart,
-    desks: DesksPart,
+    work_queues: WorkQueuesPart,
 ) -> Response:
     """Make a trigger that is kept in the store, or change one. Those of functions.yaml are changed there."""
     check_open(triggers, dispatcher)
@@ -183,7 +183,7 @@ async def make_trigger(
     ):
         raise Problem("conflict", f"there is a trigger {name} that is not yours to change; take another name")
     async with whole_document(request, LARGEST_DEFINITION, "the most that a trigger's keys may have") as body:
-        definition = await desks.triggers.do(len(body), lambda: definition_of(name, body, triggers))
+        definition = await work_queues.triggers.do(len(body), lambda: definition_of(name, body, triggers))
     fault = triggers.fault(definition)
     if fault is None or definition.function is not None:  # else the fault tells which functions there are
         check_allowed(triggers, definition)
@@ -244,13 +244,17 @@ async def resume_trigger(name: TriggerName, triggers: TriggersPart, schedules: S
     openapi_extra=ANY_BODY,
 )
 async def fire_trigger(
-    name: TriggerName, request: Request, triggers: TriggersPart, dispatcher: DispatcherPart, desks: DesksPart
+    name: TriggerName,
+    request: Request,
+    triggers: TriggersPart,
+    dispatcher: DispatcherPart,
+    work_queues: WorkQueuesPart,
 ) -> StartedView:
     """Start its action now, whatever its cause and also while it is paused."""
     check_open(triggers, dispatcher)
     definition = find_own_trigger(triggers, name)
     body = await whole_body(request, LARGEST_INPUT, "the most that a trigger is fired with")
     headers = [(key, value) for key, value in request.scope["headers"] if key == b"content-type"]
-    fire = await desks.triggers.do(len(body), lambda: triggers.fire_by_hand(definition, headers, body))
+    fire = await work_queues.triggers.do(len(body), lambda: triggers.fire_by_hand(definition, headers, body))
     (outcome,) = await triggers.carry_out([fire], sender=CURRENT.get().caller)
     return started_view(fire, outcome)

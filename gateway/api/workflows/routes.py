@@ -9,14 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from gateway.access.access import CURRENT
-from gateway.api.dependencies import DesksPart, DispatcherPart, RunsPart
+from gateway.api.dependencies import DispatcherPart, RunsPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
 from gateway.api.workflows.answers import NOT_DRAWN, PICTURE, answer_of, picture_of
 from gateway.api.workflows.drawing import draw
 from gateway.api.workflows.rights import check_may_start, may_see
 from gateway.api.workflows.views import RunView, WorkflowView, run_view, workflow_view
 from gateway.calls.idempotency import idempotency_of, parameter
-from gateway.http.pieces import Desk, list_response, unhurried
+from gateway.http.pieces import WorkQueue, list_response, unhurried
 from gateway.http.preferences import preferences
 from gateway.http.problems import Problem, problem_of
 from gateway.invoke.body import whole_document
@@ -89,16 +89,16 @@ def find_workflow(runs: WorkflowRuns, name: str) -> WorkflowDefinition:
 
 
 async def begin_run(
-    runs: WorkflowRuns, desk: Desk, name: str, definition: WorkflowDefinition, request: Request
+    runs: WorkflowRuns, work_queue: WorkQueue, name: str, definition: WorkflowDefinition, request: Request
 ) -> RunRecord:
     """Keep a run on disk, and let go of its input before anybody waits for its end. Raises `Problem`."""
     async with whole_document(request, LARGEST_INPUT, "the most that a run takes") as data:
         headers = request.headers.raw
         caller = CURRENT.get()
-        key = await desk.do(len(data), lambda: idempotency_of(caller, headers, data))
+        key = await work_queue.do(len(data), lambda: idempotency_of(caller, headers, data))
         start = Start(secrets.token_hex(16), name, data, headers)
         try:  # it is parsed once to see that expressions can look at it
-            run = await desk.do(len(data), lambda: run_of(start, definition))
+            run = await work_queue.do(len(data), lambda: run_of(start, definition))
         except ValueError as error:
             raise Problem("bad-request", str(error)) from error
         try:
@@ -130,9 +130,9 @@ async def show_workflow(name: WorkflowName, runs: RunsPart) -> WorkflowView:
     response_class=Response,
     responses={**NOT_DRAWN, **PICTURE},
 )
-async def draw_workflow(name: WorkflowName, desks: DesksPart, runs: RunsPart) -> Response:
+async def draw_workflow(name: WorkflowName, work_queues: WorkQueuesPart, runs: RunsPart) -> Response:
     """Its steps and what they need."""
-    return picture_of(await desks.workflows.in_turn(partial(draw, name, find_workflow(runs, name))))
+    return picture_of(await work_queues.workflows.in_turn(partial(draw, name, find_workflow(runs, name))))
 
 
 @router.post(
@@ -144,7 +144,11 @@ async def draw_workflow(name: WorkflowName, desks: DesksPart, runs: RunsPart) ->
     openapi_extra=ANY_BODY,
 )
 async def start_run(
-    name: WorkflowName, request: Request, runs: RunsPart, dispatcher: DispatcherPart, desks: DesksPart
+    name: WorkflowName,
+    request: Request,
+    runs: RunsPart,
+    dispatcher: DispatcherPart,
+    work_queues: WorkQueuesPart,
 ) -> Response:
     """Keep a run on disk, answer 202, and go on with it: also if the gateway is killed.
 
@@ -154,7 +158,7 @@ async def start_run(
     check_may_start(definition.functions(), f"starts {name}")
     if dispatcher.draining:
         raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
-    record = await begin_run(runs, desks.workflows, name, definition, request)
+    record = await begin_run(runs, work_queues.workflows, name, definition, request)
     headers = request.headers.raw
     wait = preferences(headers).wait
     shown = {"location": f"/runs/{record.id}"}

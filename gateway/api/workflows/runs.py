@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from gateway.access.access import CURRENT
 from gateway.api.calls.views import InvocationsView, cursor_of, invocations_response
-from gateway.api.dependencies import CallsPart, ClockPart, DesksPart, RunsPart
+from gateway.api.dependencies import CallsPart, ClockPart, RunsPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
 from gateway.api.views import PageCursor, PageLimit, place_of
 from gateway.api.workflows.answers import NOT_DRAWN, PICTURE, answer_of, picture_of
@@ -114,11 +114,13 @@ async def read_run_output(id: RunId, runs: RunsPart) -> Response:
     response_class=Response,
     responses={**NOT_DRAWN, **PICTURE},
 )
-async def draw_run(id: RunId, runs: RunsPart, desks: DesksPart) -> Response:
+async def draw_run(id: RunId, runs: RunsPart, work_queues: WorkQueuesPart) -> Response:
     """Its workflow with the state of each step, as it is now."""
     record = await find_run(runs, id)
     shown, definition = await with_its_steps(runs, record)
-    return picture_of(await desks.workflows.in_turn(partial(draw, record.workflow, definition, shown.steps)))
+    return picture_of(
+        await work_queues.workflows.in_turn(partial(draw, record.workflow, definition, shown.steps))
+    )
 
 
 @router.get(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.access.access import OPEN, REASONS, Access, Admission, Tenant
+from gateway.access.access import OPEN, REASONS, Access, Admission, KeyHolder
 from gateway.access.credential import take_credential
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import KEY, LENGTH, Key, create, digest_of, format_moment, parse_keys, parse_moment
@@ -180,7 +180,7 @@ def test_so_many_calls_at_once_and_a_new_one_for_each_that_ends() -> None:
     admitted = [door.call(text) for _ in range(3)]
     assert [slug(a) for a in admitted] == [None, None, "quota-exceeded"]
     assert slug(door.ask(text)) is None  # other requests are no calls
-    assert isinstance(admitted[0], Tenant)
+    assert isinstance(admitted[0], KeyHolder)
     admitted[0].ended()
     assert [slug(door.call(text)) for _ in range(2)] == [None, "quota-exceeded"]
 
@@ -487,7 +487,7 @@ async def test_what_runs_is_counted_on_when_other_keys_change(tmp_path: Path) ->
     file.add(made("admin", name="other")[1])
     door.access.look()
     assert slug(door.call(text)) == "quota-exceeded"
-    assert isinstance(running, Tenant)
+    assert isinstance(running, KeyHolder)
     running.ended()
     assert [slug(door.call(text)) for _ in range(2)] == [None, "quota-exceeded"]
     assert door.refusals() == {"concurrency": 2}
@@ -527,12 +527,12 @@ def test_keys_of_the_environment_stay_when_the_file_changes(tmp_path: Path) -> N
 def test_a_key_has_as_many_bodies_on_their_way_as_its_concurrency() -> None:
     """Of requests that are not calls; those have their own count."""
     _, key = create("weak", parse_scopes(["invoke:*"]), Quota(concurrency=1), None, 0.0)
-    tenant = Tenant(key, 0.0)
-    with tenant.sending():
-        with pytest.raises(Problem) as refused, tenant.sending():
+    holder = KeyHolder(key, 0.0)
+    with holder.sending():
+        with pytest.raises(Problem) as refused, holder.sending():
             pytest.fail("two bodies at once")
         assert refused.value.slug == "quota-exceeded"
-    with tenant.sending(), OPEN.sending(), OPEN.sending():
+    with holder.sending(), OPEN.sending(), OPEN.sending():
         pass
 
 
@@ -544,6 +544,6 @@ def test_whether_a_call_would_be_admitted_is_asked_without_counting_it() -> None
     assert not access.would_admit(headers, b"/invoke/other")
     assert not access.would_admit([], b"/invoke/mine")
     assert headers == [(b"x-hearth-key", text.encode())]
-    assert isinstance(access.admit_call(headers.copy(), b"/invoke/mine"), Tenant)
+    assert isinstance(access.admit_call(headers.copy(), b"/invoke/mine"), KeyHolder)
     assert not access.would_admit(headers, b"/invoke/mine")
     assert Access(VirtualClock(), Metrics()).would_admit([], b"/invoke/any")

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.access.access import OPEN, VISIT, Tenant
+from gateway.access.access import KEYLESS, OPEN, KeyHolder
 from gateway.access.key_file import KeyFile
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
@@ -47,17 +47,17 @@ def declare(runtime: Runtime, *names: str) -> None:
         runtime.scheduler_floor.registry.declared[name] = Declared(definition, state="ready")
 
 
-def tenant(*words: str) -> Tenant:
-    return Tenant(create("k", parse_scopes(words), UNLIMITED, None, 0.0)[1], 0.0)
+def holder(*words: str) -> KeyHolder:
+    return KeyHolder(create("k", parse_scopes(words), UNLIMITED, None, 0.0)[1], 0.0)
 
 
 async def test_who_sees_nothing_makes_nobody_look_at_all_functions(runtime: Runtime) -> None:
     """With 5,000 functions that took 20 ms of the event loop for each request, and needs no key."""
     documents = Documents(build_app(runtime.api_parts))
     declare(runtime, "hello")
-    first = await documents.of(VISIT)
+    first = await documents.of(KEYLESS)
     declare(runtime, "another")
-    assert await documents.of(VISIT) is first
+    assert await documents.of(KEYLESS) is first
     assert documents.made == 1
 
 
@@ -84,10 +84,10 @@ async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime
     declare(runtime, "shop-a", "shop-b", "till")
     for reader, seen in (
         (OPEN, {"shop-a", "shop-b", "till"}),
-        (VISIT, set()),
-        (tenant("invoke:shop-*"), {"shop-a", "shop-b"}),
-        (tenant("invoke:till"), {"till"}),
-        (tenant("read"), {"shop-a", "shop-b", "till"}),
+        (KEYLESS, set()),
+        (holder("invoke:shop-*"), {"shop-a", "shop-b"}),
+        (holder("invoke:till"), {"till"}),
+        (holder("read"), {"shop-a", "shop-b", "till"}),
     ):
         body = (await documents.of(reader)).body
         assert {name for name in ("shop-a", "shop-b", "till") if f"`{name}`".encode() in body} == seen
@@ -96,7 +96,7 @@ async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime
 
 async def test_few_are_kept_and_few_wait(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = Documents(build_app(runtime.api_parts))
-    readers = [tenant(f"invoke:f{number}") for number in range(KEPT + 1)]
+    readers = [holder(f"invoke:f{number}") for number in range(KEPT + 1)]
     for reader in (*readers, readers[-1], readers[0]):
         await documents.of(reader)
     assert documents.made == KEPT + 2, "the first was forgotten, the last was not"
@@ -104,10 +104,10 @@ async def test_few_are_kept_and_few_wait(runtime: Runtime, monkeypatch: pytest.M
     free = threading.Event()
     make = documents._make
     monkeypatch.setattr(documents, "_make", lambda look, reader: (free.wait(30), make(look, reader))[1])
-    waiting = [asyncio.ensure_future(documents.of(tenant(f"invoke:g{n}"))) for n in range(MOST_WAITING)]
+    waiting = [asyncio.ensure_future(documents.of(holder(f"invoke:g{n}"))) for n in range(MOST_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Problem, match="being made for many others"):
-        await documents.of(tenant("invoke:h"))
+        await documents.of(holder("invoke:h"))
     free.set()
     await asyncio.gather(*waiting)
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.access.access import Access, Tenant
+from gateway.access.access import Access, KeyHolder
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
@@ -327,18 +327,18 @@ async def test_a_request_whose_body_is_being_read_is_answered_after_a_shutdown(c
     assert b"\r\nconnection: close\r\n" in said(call)
 
 
-def close_with_a_key(call: WarmCall) -> tuple[bytes, Tenant]:
+def close_with_a_key(call: WarmCall) -> tuple[bytes, KeyHolder]:
     """Let only one key in from now on: a call with it, and what is known of it."""
     text, key = create("one", parse_scopes(["invoke:hello"]), Quota(concurrency=1), None, 0.0)
     access = call.protocol.fast.access = Access(call.protocol.fast.clock, call.metrics, [key])
-    assert access._tenants is not None
-    [tenant] = access._tenants.values()
-    return HEAD + b"x-hearth-key: %b\r\ncontent-length: 2\r\n\r\nhi" % text.encode(), tenant
+    assert access._holders is not None
+    [holder] = access._holders.values()
+    return HEAD + b"x-hearth-key: %b\r\ncontent-length: 2\r\n\r\nhi" % text.encode(), holder
 
 
 async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall) -> None:
     call(PLAIN)
-    keyed, tenant = close_with_a_key(call)
+    keyed, holder = close_with_a_key(call)
     call.client.written.clear()
     call.protocol.data_received(PLAIN)  # its head is known from before a key was needed
     await settle()
@@ -347,7 +347,7 @@ async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall)
         assert b"HTTP/1.1 200 OK" in call(keyed)
         assert fast(call)
         assert b"hth_" not in sent(call)
-        assert tenant.running == 0
+        assert holder.running == 0
     call.client.written.clear()
     call.link.transport.written.clear()
     access = call.protocol.fast.access
@@ -364,17 +364,17 @@ async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall)
 )
 async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: str) -> None:
     call.limit(timeout=0.05)
-    keyed, tenant = close_with_a_key(call)
+    keyed, holder = close_with_a_key(call)
     if end == "left waiting":
         assert call.take_slot() is not None
     call.protocol.data_received(keyed)
-    assert tenant.running == 1
+    assert holder.running == 1
     if end == "answered":
         call.link.connection.data_received(ANSWER)
     elif end == "streamed":
         call.link.connection.data_received(ANSWER[:-1])
         await settle()
-        assert tenant.running == 1
+        assert holder.running == 1
         call.link.connection.data_received(ANSWER[-1:])
     elif end == "died":
         call.link.connection.connection_lost(None)
@@ -382,7 +382,7 @@ async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: s
         await asyncio.sleep(0.1)
     elif end == "left":
         call.protocol.connection_lost(None)
-        assert tenant.running == 1, "it runs still"
+        assert holder.running == 1, "it runs still"
         call.link.connection.data_received(ANSWER)
     elif end == "left waiting":
         call.protocol.connection_lost(None)
@@ -392,7 +392,7 @@ async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: s
         second.protocol.data_received(keyed)
         await settle()
         assert said(second).startswith(b"HTTP/1.1 429")
-        assert tenant.running == 1
+        assert holder.running == 1
         call.link.connection.data_received(ANSWER)
     await settle()
-    assert tenant.running == 0
+    assert holder.running == 0

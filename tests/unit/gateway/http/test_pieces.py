@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gateway.http import pieces
-from gateway.http.pieces import MAX_WAITING_BODIES, SMALL_BODY_BYTES, Desk, in_time, unhurried
+from gateway.http.pieces import MAX_WAITING_BODIES, SMALL_BODY_BYTES, WorkQueue, in_time, unhurried
 from gateway.http.problems import Problem
 from pool.clock import VirtualClock
 from scheduler.calls import waiters
@@ -16,7 +16,7 @@ from scheduler.calls.waiters import Waiters
 
 
 async def test_small_work_is_done_at_once_and_large_work_one_by_one_in_a_thread() -> None:
-    desk, at_once, most = Desk(), 0, 0
+    work_queue, at_once, most = WorkQueue(), 0, 0
 
     def work() -> str:
         nonlocal at_once, most
@@ -26,22 +26,24 @@ async def test_small_work_is_done_at_once_and_large_work_one_by_one_in_a_thread(
         at_once -= 1
         return name
 
-    assert await desk.do(SMALL_BODY_BYTES, work) == threading.current_thread().name
-    names = await asyncio.gather(*(desk.do(SMALL_BODY_BYTES + 1, work) for _ in range(MAX_WAITING_BODIES)))
+    assert await work_queue.do(SMALL_BODY_BYTES, work) == threading.current_thread().name
+    names = await asyncio.gather(
+        *(work_queue.do(SMALL_BODY_BYTES + 1, work) for _ in range(MAX_WAITING_BODIES))
+    )
     assert threading.current_thread().name not in names
     assert most == 1
 
 
 async def test_no_more_large_work_waits_than_may() -> None:
-    desk, free = Desk(most_waiting=2), threading.Event()
-    waiting = [asyncio.ensure_future(desk.in_turn(lambda: free.wait(30))) for _ in range(2)]
+    work_queue, free = WorkQueue(most_waiting=2), threading.Event()
+    waiting = [asyncio.ensure_future(work_queue.in_turn(lambda: free.wait(30))) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Problem, match="too many large bodies wait") as refused:
-        await desk.in_turn(lambda: None)
+        await work_queue.in_turn(lambda: None)
     assert refused.value.slug == "busy"
     free.set()
     assert await asyncio.gather(*waiting) == [True, True]
-    assert await desk.in_turn(lambda: 1) == 1
+    assert await work_queue.in_turn(lambda: 1) == 1
 
 
 async def test_a_refusal_keeps_nothing_of_what_was_parsed() -> None:
@@ -52,7 +54,7 @@ async def test_a_refusal_keeps_nothing_of_what_was_parsed() -> None:
             raise Problem("bad-request", "why") from None
 
     with pytest.raises(Problem, match="why") as refused:
-        await Desk().in_turn(work)
+        await WorkQueue().in_turn(work)
     assert refused.value.__context__ is None
     assert "work" not in [entry.name for entry in refused.traceback]
 

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from gateway.access.access import CURRENT, Access, Admission, Tenant
+from gateway.access.access import CURRENT, Access, Admission, KeyHolder
 from gateway.access.keys import Key, create
 from gateway.access.limits import UNLIMITED, Quota, parse_rate
 from gateway.access.scopes import parse_scopes
-from gateway.api.parts import ApiParts, Desks
+from gateway.api.parts import ApiParts, WorkQueues
 from gateway.api.triggers import events
 from gateway.api.triggers import routes as triggers_routes
 from gateway.http.problems import Problem, problem_of
@@ -53,7 +53,7 @@ class World:
                 schedules=Schedules(self.triggers, targets, self.clock),
                 access=self.access,
                 dispatcher=SimpleNamespace(draining=False),
-                desks=Desks(),
+                work_queues=WorkQueues(),
             ),
         )
         for module in (triggers_routes, events):
@@ -74,7 +74,7 @@ class World:
         """What somebody with these scopes is answered who makes a trigger."""
         _, key = create("somebody", parse_scopes(scopes.split()), UNLIMITED, None, 0.0)
         keys = {"schedule": "0 4 * * *", **action}
-        return await self.ask(Tenant(key, 0.0), "PUT", "/triggers/new", json=keys)
+        return await self.ask(KeyHolder(key, 0.0), "PUT", "/triggers/new", json=keys)
 
     async def publish(self, key: str, events: int) -> int:
         """The status that a batch of so many events has, which comes with this key."""
@@ -140,7 +140,7 @@ async def test_which_variables_there_are_is_not_told_to_who_makes_triggers(
     async def made(variable: str, signature: str = "github") -> tuple[int, str]:
         webhook = {"signature": signature, "secret_env": variable}
         return await world.ask(
-            Tenant(key, 0.0), "PUT", "/triggers/new", json={"function": "mine", "webhook": webhook}
+            KeyHolder(key, 0.0), "PUT", "/triggers/new", json={"function": "mine", "webhook": webhook}
         )
 
     monkeypatch.setenv("SET", "whsec_*")
