@@ -63,7 +63,7 @@ def call_with_json(function: str, told: object, id: str, depth: int) -> NewCall:
 
 
 def is_too_deep(call: NewCall, consequence: str) -> bool:
-    """Whether nothing may follow from a call any more; it is logged with what does not happen."""
+    """Return whether too many calls led to this one; if so, log the consequence."""
     return chain_too_deep(call.subject, call.depth, consequence)
 
 

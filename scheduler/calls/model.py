@@ -1,6 +1,6 @@
-"""What the durable floor speaks of: an accepted call, a run of it, what came of the run, and how it stands.
+"""Model of accepted calls: a call's status, its runs with their results, its record, and queries for records.
 
-What is made for each run is a tuple with names: a frozen dataclass takes four times as long to make.
+Objects that are made for each run are named tuples: a frozen dataclass takes four times as long to make.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ T = TypeVar("T")
 
 
 class Status(StrEnum):
-    """How an accepted call stands."""
+    """Status of an accepted call."""
 
     QUEUED = "queued"
-    """Waits for its first run, or for its next."""
+    """Waits for its first run, or for a retry."""
     HELD = "held"
-    """Waits for what it belongs to, which has it queued when its turn comes."""
+    """Waits for its owner, a run or job, to queue it."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    """Failed in a way that its policy does not retry."""
+    """Failed, and its policy does not retry such a failure."""
     TIMED_OUT = "timed_out"
     """Ran past its timeout, and its policy does not retry that."""
     CANCELLED = "cancelled"
     EXPIRED = "expired"
-    """Was not done within `max_event_age`."""
+    """Did not succeed within `max_event_age`."""
     DEAD = "dead"
     """Failed at every attempt that its policy allows."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Return whether the call is over; only a new run on request continues it."""
         return self not in (Status.QUEUED, Status.HELD, Status.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """That the same key of the same caller gives the same call. `digest` tells whether it is the same request."""
+    """An idempotency key: the same key of the same caller gives the same call. `digest` is that of the request."""
 
     caller: str
     key: str
     digest: bytes
     seconds: float
-    """For how long."""
+    """Time for which the key is remembered."""
 
 
 class Claim(NamedTuple):
@@ -57,9 +57,9 @@ class Claim(NamedTuple):
 
     call: NewCall
     attempt: int
-    """1 for the first run; every lease counts, also one that a crash has ended."""
+    """1 for the first run; every lease counts, also one that a crash ended."""
     failures: int
-    """Runs that failed and count against the policy's attempts."""
+    """Failed runs that count against the policy's attempts."""
     since: float
     """Wall time from which `max_event_age` counts."""
     lease_owner: LeaseOwner
@@ -67,40 +67,40 @@ class Claim(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """Where the time of a run went, in milliseconds: waiting for a slot, starting an instance, in the function."""
+    """Parts of a run's time in milliseconds: waiting for a slot, starting an instance, executing."""
 
     kind: str
-    """Of its start: warm, prewarmed or cold."""
+    """Kind of its start: warm, prewarmed or cold."""
     queue: float
     start: float
     exec: float
 
 
 class Result(NamedTuple):
-    """What a run brought: the function's own answer, or the problem that it would have been answered with."""
+    """Result of a run: the function's answer, or the problem that a direct call would have got."""
 
     status: int
     headers: HeaderList
     body: bytes
     problem: str | None = None
-    """Slug of the problem; None: the function itself has answered."""
+    """Slug of the problem, or None if the function answered."""
     detail: str = ""
     blame: str = "none"
     log: bytes = b""
-    """What the call has printed so far."""
+    """Output of the call so far."""
     phases: Phases | None = None
-    """None: no instance was leased for it."""
+    """None if no instance was leased for the run."""
     payload: Payload | None = None
-    """Where the body is, if `body` does not hold it: it is large."""
+    """Place of a body that is too large for `body`, else None."""
 
     @property
     def size(self) -> int:
-        """Bytes of the body."""
+        """Return the size of the body in bytes."""
         return len(self.body) if self.payload is None else self.payload.size
 
 
 class Ending(NamedTuple):
-    """What is to be recorded of a run. `due` (wall time) is when it is to be run again, if it is QUEUED."""
+    """The end of a run, to be recorded. `due` is the wall time of the next run if the call is QUEUED."""
 
     id: str
     status: Status
@@ -111,14 +111,14 @@ class Ending(NamedTuple):
     detail: str = ""
     blame: str = "none"
     follow: tuple[Work, ...] = ()
-    """What is begun together with this record."""
+    """Work to begin in the same transaction."""
 
 
 class CallRecord(NamedTuple):
-    """How an accepted call stands. Times are wall times in seconds; None: not yet."""
+    """A stored accepted call. Times are wall times in seconds, or None if not reached yet."""
 
     seq: int
-    """Grows with each accepted call."""
+    """Order of acceptance."""
     id: str
     function: str
     status: Status
@@ -126,7 +126,7 @@ class CallRecord(NamedTuple):
     accepted: float
     due: float
     started: float | None
-    """When its latest run began."""
+    """Start of its latest run."""
     ended: float | None
     error: str | None
     detail: str
@@ -134,12 +134,12 @@ class CallRecord(NamedTuple):
     owner: str = ""
     part: str = ""
     phases: Phases | None = None
-    """Of its latest run that has ended."""
+    """Phases of its latest run that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which records are wanted, newest first. `before` is the `seq` that they are older than."""
+    """Query for records, newest first. `before` is a `seq`; only older records are returned."""
 
     function: str | None = None
     statuses: tuple[Status, ...] = ()
@@ -148,14 +148,14 @@ class Query:
     limit: int = 50
     owner: str | None = None
     visible: Callable[[str], bool] | None = None
-    """Whether calls of a function may be shown; a reader's thread asks it. None: all may."""
+    """Predicate on functions whose calls to show; runs on a reader's thread. None shows all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of a list. `cursor` is where the next page begins, or None if this is the last.
+    """One page of a list. `cursor` is the start of the next page, or None if this is the last.
 
-    A page may be short or empty and still have a cursor: a bounded number of rows is looked at.
+    A page may be short or empty and still have a cursor: only a bounded number of rows is read for it.
     """
 
     records: Sequence[T]
@@ -168,8 +168,8 @@ EMPTY_PAGE: Page[Any] = Page((), None)
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What one function has waiting. `due` is how many may run now (counted up to a bound), `next_due` when the first
-    may."""
+    """Waiting calls of one function. `due` counts those that may run now, up to a bound; `next_due` is the wall time
+    of the first."""
 
     due: int
     next_due: float

@@ -31,7 +31,7 @@ __all__ = ["Defaults", "Definitions", "DefinitionsError", "Fault", "FunctionDefi
 
 
 class Kind(StrEnum):
-    """How a function is declared, as the API says it. Each has a contract of its name."""
+    """Kind of a function, by its keys, as the API names it. The contract of the same name runs it."""
 
     HANDLER = "handler"
     HTTP = "http"

@@ -1,4 +1,4 @@
-"""Keeps the runs of workflows going: after each end of a call, and for all of them at the start."""
+"""Workflow runs of a gateway: begins them, decides their next moves when calls end, and records their ends."""
 
 from __future__ import annotations
 
@@ -25,32 +25,35 @@ from scheduler.workflows.store import RunStore
 
 log = logging.getLogger("hearth.durable")
 
-PRUNE_EVERY = 60.0
-LARGE_RUN = 4 * 2**20
-"""Bytes that a run keeps from which on it is decided about alone, beside small ones: what its steps have answered, up
-to 64 MiB, is in memory meanwhile, and as values several times as large."""
+PRUNE_EVERY_SECONDS = 60.0
+LARGE_RUN_BYTES = 4 * 2**20
+"""Stored size from which a run is large. One large run is decided at a time, besides small ones: its answers are in
+memory meanwhile, up to 64 MiB, and several times as large as values."""
 FAULT = "the gateway has a fault; its log says more"
-MOST_AT_ONCE = 16
-"""Runs that are decided about at once: what steps have answered is in memory meanwhile."""
+MAX_RUNS_AT_ONCE = 16
+"""Runs that are decided at once; the answers of their steps are in memory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """A run and how it ends, for those who follow."""
+    """A run that ends, as its followers get it."""
 
     run: RunRecord
     definition: WorkflowDefinition | None
-    """None: it was written by another version of this program and cannot be read."""
+    """None if another version of this program wrote it, and this one cannot read it."""
     end: RunEnd
 
 
 Follower = Callable[[EndedRun], Iterable[Work]]
-"""Says what is begun with the record of a run's end. Must not raise."""
+"""Return the work to begin in the transaction that records a run's end. Must not raise."""
 
 
 class WorkflowRuns:
-    """One a gateway. `workflows` are those declared now, `notify` tells the worker that there are new calls, and
-    `interrupt` ends a call that runs."""
+    """The workflow runs of one gateway.
+
+    `workflows` returns the declared ones, `notify` tells the worker about new calls, and `interrupt` ends a running
+    call.
+    """
 
     def __init__(
         self,
@@ -65,21 +68,21 @@ class WorkflowRuns:
         self.store = store
         self.workflows = workflows
         self.on_followed: list[Callable[[Sequence[Work]], None]] = []
-        """Are given what followers have said when it is on disk."""
+        """Called with the work of the followers once it is on disk."""
         self.followers: list[Follower] = []
-        """Say what is begun in the commit that records the end of a run. Set before `start`."""
+        """Followers of runs. Add to it before `start` only."""
         self._clock = clock
         self._metrics = metrics
         self._notify = notify
         self._interrupt = interrupt
         self._retention = retention
         self._again: set[str] = set()
-        """Runs that something has happened to since they were looked at."""
+        """Runs that have changed since they were looked at."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        """Runs that are being decided about."""
-        self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        """Tasks that decide the next moves of runs, by run."""
+        self._room = asyncio.Semaphore(MAX_RUNS_AT_ONCE)
         self._large_room = asyncio.Semaphore(1)
-        """For runs that keep over `LARGE_RUN`: the small ones do not wait for them."""
+        """For runs over `LARGE_RUN_BYTES`; small runs do not wait for them."""
         self._waiters = Waiters(clock)
         self._hands: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loops: list[asyncio.Task[None]] = []
@@ -88,14 +91,14 @@ class WorkflowRuns:
     # -- its life -------------------------------------------------------------------------------------------
 
     def start(self, supervisor: Supervisor) -> None:
-        """Go on with the runs that an earlier process has left."""
+        """Continue the runs of an earlier process."""
         self._loops = [
             supervisor.supervise("runs", self._take_up),
             supervisor.supervise("runs-pruning", self._prune),
         ]
 
     async def close(self) -> None:
-        """Decide nothing more: the next start goes on."""
+        """Stop deciding. The next start continues the runs."""
         self._closed = True
         tasks = [*self._loops, *self._tasks.values()]
         for task in tasks:
@@ -103,7 +106,7 @@ class WorkflowRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take_up(self) -> None:
-        """Go on with all unfinished runs, as soon as the store can say which they are."""
+        """Continue all unfinished runs, as soon as the store lists them."""
         retries = Retries(STORE_RETRY)
         while self.store.exists:
             with suppress(StoreError):
@@ -114,23 +117,26 @@ class WorkflowRuns:
 
     async def _prune(self) -> None:
         while True:
-            await self._clock.sleep(PRUNE_EVERY)
+            await self._clock.sleep(PRUNE_EVERY_SECONDS)
             with suppress(StoreError):
                 while self.store.exists and await self.store.prune(self._clock.wall() - self._retention):
                     await self._clock.sleep(0)
 
-    # -- what is done with runs -----------------------------------------------------------------------------
+    # -- public verbs -----------------------------------------------------------------------------
 
     async def begin(self, run: NewRun, key: Idempotency | None = None, caller: str = "") -> RunRecord:
-        """Keep a run whose bytes count to `caller`, and begin it. With a known idempotency key the run that it was
-        first used for. Raises `KeyReused` and `StoreError`."""
+        """Store a run, whose bytes count to `caller`, and begin it. Return its record.
+
+        With a known idempotency key, return the run that the key was first used for. Raises `KeyReused` and
+        `StoreError`.
+        """
         record = await self.store.begin(run, self._clock.wall(), key, caller)
         if not record.status.ended:
             self.look_at(record.id)
         return record
 
     async def cancel(self, id: str) -> RunRecord | None:
-        """End a run that goes on; its calls that run are interrupted. What it was; None: there is none."""
+        """Cancel a run and interrupt its running calls. Return it as it was, or None if there is none."""
         async with self._by_hand(id):
             record, calls = await self.store.cancel(id, self._clock.wall())
             if record is not None and not record.status.ended:
@@ -139,7 +145,7 @@ class WorkflowRuns:
         return record
 
     async def resume(self, id: str) -> RunRecord | None:
-        """Let a run that has failed or was cancelled go on. What it was; any other is left as it is."""
+        """Resume a failed or cancelled run, and no other. Return it as it was, or None if there is none."""
         async with self._by_hand(id):
             record = await self.store.resume(id)
         if record is not None and record.status in (RunStatus.FAILED, RunStatus.CANCELLED):
@@ -147,23 +153,23 @@ class WorkflowRuns:
         return record
 
     async def forget(self, id: str) -> None:
-        """Forget a run that has ended, with its calls. One that goes on is left as it is."""
+        """Forget an ended run, with its calls. A run that has not ended is left unchanged."""
         async with self._by_hand(id):
             while await self.store.forget(id):
                 await self._clock.sleep(0)
 
     def _by_hand(self, id: str) -> asyncio.Lock:
-        """Held while a run is cancelled, resumed or forgotten: none of its calls is run again before its earlier
-        run is over."""
+        """Return the lock to hold while a run is cancelled, resumed or forgotten: a call must not start again before
+        its earlier run is over."""
         return self._hands.setdefault(id, asyncio.Lock())
 
     @property
     def waiting(self) -> int:
-        """Return how many wait for the end of a run."""
+        """Return the number of callers that wait for the end of a run."""
         return self._waiters.total
 
     async def wait(self, id: str, seconds: float) -> None:
-        """Return when a run has ended, or after so many seconds, or at once if too many wait already."""
+        """Wait until a run has ended, or for so many seconds. Return at once if too many callers wait already."""
         if self._waiters.full:
             return
         with self._waiters.waiting(id, seconds) as ended:
@@ -171,14 +177,14 @@ class WorkflowRuns:
             if record is not None and not record.status.ended:
                 await ended
 
-    # -- going on -------------------------------------------------------------------------------------------
+    # -- continuing runs -------------------------------------------------------------------------------------------
 
     def call_ended(self, owner: str) -> None:
-        """A call of a step has ended; `owner` is `RUN/STEP`."""
+        """Note that a call of a step has ended; `owner` is `RUN/STEP`."""
         self.look_at(owner.partition("/")[0])
 
     def look_at(self, id: str) -> None:
-        """Something may have happened to a run: decide what it does next."""
+        """Decide the next moves of a run, which may have changed."""
         if self._closed:
             return
         self._again.add(id)
@@ -196,23 +202,23 @@ class WorkflowRuns:
                     self._again.add(id)
                     await self._clock.sleep(retries.failed())
         finally:
-            del self._tasks[id]  # not when the task is seen to be done: something may be told in between
+            del self._tasks[id]  # here, not in a callback of the task: `look_at` may come in between
 
     async def _step_or_give_up(self, id: str) -> None:
-        """Do what a run does next, or end it where that is impossible. Raises `StoreError`."""
+        """Make the next moves of a run, or end it if they are impossible. Raises `StoreError`."""
         try:
             await self._step(id)
-        except StoreFull as full:  # waiting for room, it would hold what others wait for
+        except StoreFull as full:  # if it waited, its own bytes would keep the store full
             log.warning("run %s failed: %s", id, full)
             await self._give_up(id, "not-kept", str(full))
         except StoreError:
             raise
-        except Exception:  # else the run would never end
+        except Exception:  # otherwise the run would never end
             log.exception("run %s failed: its next step could not be decided", id)
             await self._give_up(id, "not-decided", FAULT)
 
     async def _give_up(self, id: str, error: str, detail: str) -> None:
-        """End a run about which nothing can be decided, and begin what follows from that. Raises `StoreError`."""
+        """End a run whose next moves cannot be decided, as failed, with its follow-ups. Raises `StoreError`."""
         record = await self.store.show(id)
         if record is None or record.status.ended:
             return
@@ -238,7 +244,7 @@ class WorkflowRuns:
         progress = await self.store.progress(id)
         if progress is None:
             return
-        async with self._room if progress.size <= LARGE_RUN else self._large_room:
+        async with self._room if progress.size <= LARGE_RUN_BYTES else self._large_room:
             await self._decide(id, progress)
 
     async def _decide(self, id: str, progress: RunProgress) -> None:

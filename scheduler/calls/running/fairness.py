@@ -1,9 +1,10 @@
-"""Whose calls are leased next. Pure functions.
+"""Fairness between functions with accepted calls: which calls are leased next. Pure functions.
 
-Two bounds follow from them. A function's accepted calls take at most half of its slots (at least one), or all but one
-if its calls are short: so a direct call never stands behind more of them than half the slots, or for longer than a
-short call takes. And places are given, one by one, to whom holds the fewest: a function that has none gets the next
-one that is free, however long the backlogs of others are, and none holds more than half.
+Accepted calls of a function take at most half of its slots (at least one), or all but one if its calls are short. So
+a direct call waits behind half the slots at most, or for as long as a short call takes.
+
+Leases are given one by one to the function that holds the fewest. So a function without any gets the next one,
+however long the backlogs of others are.
 """
 
 from __future__ import annotations
@@ -13,34 +14,36 @@ from collections.abc import Iterable, Mapping
 
 from scheduler.calls.model import Claim
 
-FEW_MS = 0.02
-"""Seconds of a call that is short; and of work that is leased ahead of it, since a commit takes longer than it."""
-MOST_AHEAD = 480
+SHORT_CALL_SECONDS = 0.02
+"""Longest short call. So much work is leased ahead of running short calls, as a commit takes longer than one."""
+MAX_LEASED_AHEAD = 480
+"""Short calls of one function that are leased ahead of those that run."""
 
 
 def is_short(exec_seconds: float | None) -> bool:
-    """Whether a function's calls take so little that one more of them in front of a direct call does not matter."""
-    return exec_seconds is not None and exec_seconds < FEW_MS
+    """Return whether a function's calls are so short that one more before a direct call does not matter."""
+    return exec_seconds is not None and exec_seconds < SHORT_CALL_SECONDS
 
 
 def places(slots: int, exec_seconds: float | None) -> int:
-    """How many accepted calls of a function with so many slots run at once."""
+    """Return how many accepted calls of a function with so many slots may run at once."""
     return max(1, slots - 1 if is_short(exec_seconds) else slots // 2)
 
 
 def in_hand(at_once: int, exec_seconds: float | None) -> int:
-    """How many calls of a function are leased at once: those that run, and the next few if they take no time."""
+    """Return how many calls of a function may be leased at once: the running ones, and short ones ahead of them."""
     if exec_seconds is None or not is_short(exec_seconds):
         return at_once
-    return at_once + min(MOST_AHEAD, int(at_once * FEW_MS / max(exec_seconds, 1e-6)))
+    return at_once + min(MAX_LEASED_AHEAD, int(at_once * SHORT_CALL_SECONDS / max(exec_seconds, 1e-6)))
 
 
 def share(
     waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int], room: int
 ) -> dict[str, int]:
-    """How many further calls of which function are leased: so that those who hold few come first.
+    """Return how many further calls of each function to lease; functions that hold few come first.
 
-    `waiting`: calls that are due; `held`: calls that are leased; `most`: that may be; `room`: further ones in all.
+    By function, `waiting` counts due calls, `held` counts leased calls, and `most` limits leased calls. `room` limits
+    the further leases in all.
     """
     granted = dict.fromkeys(waiting, 0)
     open_to = {name: wants for name in waiting if (wants := _wants(name, waiting, held, most)) > 0}
@@ -50,7 +53,7 @@ def share(
         room -= 1
         if granted[name] == open_to[name]:
             del open_to[name]
-    for name, wants in open_to.items():  # nobody else wants any more
+    for name, wants in open_to.items():  # at most one function is left
         granted[name] = min(wants, granted[name] + room)
     return {name: count for name, count in granted.items() if count}
 
@@ -60,26 +63,28 @@ def _wants(name: str, waiting: Mapping[str, int], held: Mapping[str, int], most:
 
 
 class Lane:
-    """What is leased of one function."""
+    """The leased calls of one function."""
 
     __slots__ = ("at_once", "few", "function", "held", "ready", "running")
 
     def __init__(self, function: str) -> None:
         self.function = function
         self.ready: deque[Claim] = deque()
-        """Calls that have not begun."""
+        """Leased calls that have not begun."""
         self.running = 0
         self.held = 0
-        """Those, and the ones whose ends are not recorded yet."""
+        """All leased calls: ready, running, or ended and not recorded yet."""
         self.at_once = 1
-        """How many may run at once, as was found when some were leased or had ended last."""
+        """Calls that may run at once, updated when calls are leased or end."""
         self.few = 0
-        """With no more ready than that, further ones are leased: many at a time cost little more than one."""
+        """Number of ready calls at which more are leased: leasing many at once costs little more than one."""
 
 
 def next_to_run(lanes: Iterable[Lane]) -> Lane | None:
-    """Whose call is run next, of those that have some ready and run fewer than they may at once: the one with the
-    fewest running. None: nobody's."""
+    """Return the lane whose call runs next, or None if no lane may run one.
+
+    It has a call ready, runs fewer than it may at once, and has the fewest running.
+    """
     first: Lane | None = None
     for lane in lanes:
         running = lane.running

@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.calls.model import Ending, Status
 from scheduler.calls.plans import FunctionPlan
-from scheduler.calls.running.fairness import MOST_AHEAD, places
+from scheduler.calls.running.fairness import MAX_LEASED_AHEAD, places
 from scheduler.calls.running.worker import MOST_AT_ONCE, MOST_IN_HAND
 from scheduler.store.sqlite.rows.batch_rows import insert_all
 from scheduler.store.sqlite.rows.claim_rows import backlogs_of, claim
@@ -61,7 +61,7 @@ async def test_a_flood_of_one_function_holds_no_other_up(world: World, exec_seco
     at_once = places(16, exec_seconds)
     assert world.most["flood"] == at_once, "the other slots are left to direct calls, all the time"
     assert len(world.worker._attempts) <= at_once
-    assert world.worker._lanes["flood"].held <= at_once + MOST_AHEAD
+    assert world.worker._lanes["flood"].held <= at_once + MAX_LEASED_AHEAD
 
 
 async def test_floods_of_many_functions_hold_one_more_up_for_two_runs_at_most(world: World) -> None:

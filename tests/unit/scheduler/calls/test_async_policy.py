@@ -10,7 +10,15 @@ from gateway.http.preferences import MAX_WAIT_SECONDS, Preferences, preferences
 from gateway.http.problems import TYPES
 from scheduler.calls.model import Claim, Result, Status
 from scheduler.calls.policy import Verdict, find_failure, has_expired, judge, pause_after
-from scheduler.calls.running.fairness import FEW_MS, MOST_AHEAD, Lane, in_hand, next_to_run, places, share
+from scheduler.calls.running.fairness import (
+    MAX_LEASED_AHEAD,
+    SHORT_CALL_SECONDS,
+    Lane,
+    in_hand,
+    next_to_run,
+    places,
+    share,
+)
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, RetryPolicy
 from scheduler.work import NewCall, Request
 from tests.support.lease_owners import ME
@@ -117,11 +125,11 @@ def test_a_long_backlog_keeps_no_other_function_waiting_for_a_place() -> None:
 
 
 def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
-    for seconds in (None, 0.5, FEW_MS):
+    for seconds in (None, 0.5, SHORT_CALL_SECONDS):
         assert [places(slots, seconds) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 1, 8, 500]
     assert [places(slots, 0.001) for slots in (1, 2, 3, 16, 1000)] == [1, 1, 2, 15, 999]
     assert in_hand(8, None) == in_hand(8, 0.5) == 8
-    assert 8 < in_hand(8, 0.001) <= 8 + MOST_AHEAD
+    assert 8 < in_hand(8, 0.001) <= 8 + MAX_LEASED_AHEAD
 
 
 def lane(function: str, running: int, ready: int = 1) -> Lane:

@@ -28,7 +28,13 @@ from scheduler.store.sqlite.writer import Writer
 from scheduler.work import NewCall, NewRun, Request
 from scheduler.workflows.model import Changes, RunProgress, RunRecord, RunStatus, StepStatus
 from scheduler.workflows.moves import decide
-from scheduler.workflows.runs import LARGE_RUN, MOST_AT_ONCE, PRUNE_EVERY, EndedRun, WorkflowRuns
+from scheduler.workflows.runs import (
+    LARGE_RUN_BYTES,
+    MAX_RUNS_AT_ONCE,
+    PRUNE_EVERY_SECONDS,
+    EndedRun,
+    WorkflowRuns,
+)
 from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import value_to_body
@@ -254,7 +260,7 @@ async def test_old_runs_are_forgotten_with_their_calls(world: World) -> None:
     assert await world.status("old") is RunStatus.CANCELLED
     await world.clock.advance(RETENTION)
     while await world.status("old") is not None:  # the store takes no time of this clock
-        await world.clock.advance(PRUNE_EVERY)
+        await world.clock.advance(PRUNE_EVERY_SECONDS)
     assert {record.owner for record in (await world.calls.page(Query())).records} == {"run:goes-on/a"}
 
 
@@ -413,7 +419,9 @@ async def test_a_follower_with_a_fault_keeps_no_run_from_its_end(
     assert "of a follower" in caplog.text
 
 
-@pytest.mark.parametrize(("size", "count", "at_once"), [(10_000, 20, MOST_AT_ONCE), (LARGE_RUN, 3, 1)])
+@pytest.mark.parametrize(
+    ("size", "count", "at_once"), [(10_000, 20, MAX_RUNS_AT_ONCE), (LARGE_RUN_BYTES, 3, 1)]
+)
 async def test_large_runs_are_decided_about_one_by_one(
     world: World, monkeypatch: pytest.MonkeyPatch, size: int, count: int, at_once: int
 ) -> None:
