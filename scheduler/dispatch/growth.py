@@ -1,4 +1,4 @@
-"""Growth: what is started because calls wait. Part of the dispatcher's pass, and like it never awaits."""
+"""Growth: starts instances because calls wait. It is a part of the assignment pass and never awaits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scheduler.dispatch.fair_share import CLAIM_AFTER_SECONDS
 from scheduler.dispatch.function import Function, Revision, Waiter
 from scheduler.dispatch.reclaimer import Reclaimer
 
-WORTH_WAITING = 0.03
-"""Seconds: for a shorter wait no instance is started, however fast it would be there. Also the least time after
-which a queue that is expected to move is looked at again."""
+SHORT_WAIT_SECONDS = 0.03
+"""Wait for which no instance is started, however fast a start would be. Also the shortest time after which a queue
+that is expected to move is looked at again."""
 
 CLAIM_LATE_SECONDS = 0.001
-"""Seconds from the end of a function's patience to the look at its claim: just before would be of no use."""
+"""Delay after the moment at which a function may claim memory: a timer that fires a little early must not miss it."""
 
 
 class Growth:
-    """Starts and specialises instances for the revisions that are `hungry`: somebody waits for them."""
+    """Starts and specialises instances for the `hungry` revisions, the ones with waiting calls."""
 
     def __init__(
         self,
@@ -41,10 +41,10 @@ class Growth:
     ) -> None:
         self.evictor = evictor
         self.memory_was_short = False
-        """Somebody waits for memory, and others behind it."""
+        """True if a revision waits for memory and holds back those behind it."""
         self.reclaimer = Reclaimer(pool, functions, hungry, evictor, self._wanted)
         self._memory_timer: Timer | None = None
-        """Set while somebody waits for memory."""
+        """Set while a revision waits for memory."""
         self._pool = pool
         self._clock = clock
         self._cores = cores
@@ -54,8 +54,10 @@ class Growth:
         self._refuse = refuse
 
     def run(self, arrived_for: Revision | None = None) -> None:
-        """Start what is needed, for who has waited longest first. A function that waits for memory holds back
-        those behind it from taking it: nobody starves."""
+        """Start the needed instances, for the longest waiting revision first.
+
+        A revision that waits for memory holds back those behind it, so that none starves.
+        """
         was_short, self.memory_was_short = self.memory_was_short, False
         for revision in self._in_order(arrived_for, was_short):
             if not self._grow(revision):
@@ -64,8 +66,8 @@ class Growth:
         if not self.memory_was_short:
             self.reclaimer.forget()
         elif not was_short and len(self._hungry) > 1:
-            self.run()  # now that memory is short, another order may hold
-        elif self._engine_down() is None:  # else nothing that is given up could be removed
+            self.run()  # memory is short now, which may change the order
+        elif self._engine_down() is None:  # otherwise drained instances could not be removed
             self._share_memory()
 
     def _in_order(self, arrived_for: Revision | None, memory_is_short: bool) -> Iterable[Revision]:
@@ -76,7 +78,7 @@ class Growth:
         )
 
     def _share_memory(self) -> None:
-        """Have memory given up for who has waited long enough, and look again when somebody else has."""
+        """Drain instances for revisions that have waited long enough, and look again when the next one has."""
         self.reclaimer.drain()
         if self._memory_timer is None:
             delay = min(CLAIM_AFTER_SECONDS, self.reclaimer.next_claim() + CLAIM_LATE_SECONDS)
@@ -84,12 +86,12 @@ class Growth:
 
     def _look_at_memory(self) -> None:
         self._memory_timer = None
-        self.reclaimer.forget()  # what was planned before somebody's patience ended
+        self.reclaimer.forget()  # the plan was made before this claim
         if self.memory_was_short:
             self.run()
 
     def _grow(self, revision: Revision) -> bool:
-        """Start or specialise instances for the waiters of one revision; False if it lacks memory."""
+        """Start or specialise instances for the waiters of one revision. Return False if it lacks memory."""
         blocked = self.blocked(revision)
         if (
             blocked is None
@@ -108,7 +110,7 @@ class Growth:
             for waiter in list(revision.queue):
                 self._refuse(waiter, blocked)
         if not wanted:
-            revision.enough_for = revision.waiting  # now, that is: without those who were refused
+            revision.enough_for = revision.waiting  # counted here, after some may have been refused
         if revision.waiting and revision.look_again is None:
             delay = self._expected_start(revision)
             due = self._clock.now() + delay
@@ -117,7 +119,7 @@ class Growth:
         return True
 
     def _give_up_one(self, function: Function) -> None:
-        """Drain one instance in service for a revision that is tried out, unless one is leaving already."""
+        """Drain one instance of a function for a revision that is tried out, unless one is leaving already."""
         mine = list(self._pool.ledger.of(function.name))
         if mine and not any(instance.state in LEAVING for instance in mine):
             least = min(
@@ -129,38 +131,40 @@ class Growth:
         """Return how many instances to start for a revision now, if there is memory."""
         demand = self._demand(revision)
         wanted = min(wanted_starts(demand), max(0, self._cores - self._slow(revision)))
-        if self._clock.now() < revision.not_before:  # starts fail: try no more than whether they still do
+        if self._clock.now() < revision.not_before:  # starts fail: one at most, to see if they still do
             wanted = min(wanted, 0 if demand.live_slots or demand.pending else 1)
         return wanted
 
     def helps(self, revision: Revision) -> bool:
-        """Return whether one more instance could be started for who waits, by memory alone."""
+        """Return whether more memory would allow one more start for the waiters of a revision."""
         return revision.room(self._pool.ledger) > 0 and not self._slow(revision)
 
     def _slow(self, revision: Revision) -> int:
-        """Instances whose own program does not become ready. More of them would not either, most likely."""
+        """Return how many instances wait for their own program. Further ones would probably wait as well."""
         return sum(i.slow and i.state in PENDING for i in revision.instances(self._pool.ledger))
 
     def _look_again(self, revision: Revision, first: Waiter | None, due: float) -> None:
-        """A queue that was expected to move has had its time. If its first waiter is still the same one, it is
-        stuck; unless it is we who are late: then everything waits, and another instance would help nobody."""
+        """Check a queue after the time in which it was expected to move. With the same first waiter it is stuck.
+
+        If this check itself is late, the whole gateway is, and another instance would not help.
+        """
         revision.look_again = None
         revision.enough_for = 0
-        late = self._clock.now() - due > WORTH_WAITING
+        late = self._clock.now() - due > SHORT_WAIT_SECONDS
         revision.stuck = first is revision.first_waiter() and not late
         if revision.waiting and revision in self._hungry:
             self.run()
         revision.stuck = False
 
     def blocked(self, revision: Revision) -> NoCapacity | None:
-        """Return why no container can be created for a revision now, whoever waits, or None if it can be tried."""
+        """Return why no container can be created for a revision now, or None if a start may be tried."""
         if (down := self._engine_down()) is not None:
             return EngineAway(f"no instance of {revision.name} can be started: {down}", down.retry_after)
         left = revision.not_before - self._clock.now()
         return NoCapacity(revision.blocked, left) if revision.blocked and left > 0 else None
 
     def why_none(self, revision: Revision) -> str:
-        """Return why a caller has waited for a slot in vain."""
+        """Return the reason for a caller that has waited too long for a slot."""
         ledger, room = self._pool.ledger, revision.room(self._pool.ledger)
         why = "every instance is busy"
         if ledger.memory_free < revision.workload.container.memory and room > 0:
@@ -177,7 +181,7 @@ class Growth:
         return not demand.pending and (demand.single_use or not demand.live_slots)
 
     def _specialise_one(self, revision: Revision) -> bool:
-        """Give the revision a prewarmed instance that needs no room made for it: nothing can be removed either."""
+        """Give the revision a prewarmed instance if free memory suffices; nothing can be evicted now."""
         workload, ledger = revision.workload, self._pool.ledger
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
@@ -188,7 +192,7 @@ class Growth:
     def _start_one(self, revision: Revision) -> bool:
         workload, ledger = revision.workload, self._pool.ledger
         if not ledger.count(revision.name):
-            revision.function.calls = 0  # nothing of it was kept: it begins anew
+            revision.function.calls = 0  # the frequency for eviction begins anew
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
                 missing = workload.container.memory - instance.memory
@@ -198,9 +202,9 @@ class Growth:
                 self._upkeep_soon()
                 return True
             if ledger.refilling(workload.container.image):
-                return True  # one is on its way; the pass runs again when it is there
+                return True  # one is being started; the pass runs again when it is ready
         if ledger.starting >= self._cores:
-            return True  # more at once would only make each slower; the pass runs again when one is ready
+            return True  # more starts at once only make each slower; the pass runs again when one is ready
         if not self.evictor.make_room(workload.container.memory, taker=revision.function):
             return False
         self._pool.start(workload)
@@ -220,8 +224,8 @@ class Growth:
             pending += instance.state in PENDING
         first = revision.first_waiter()
         took = revision.exec_seconds
-        # Next to a short call our own lateness counts: then only a queue that does not move tells something.
-        telling = first is not None and (revision.stuck or took is None or took > WORTH_WAITING)
+        # Compared with a short call our own lateness is large: then only a stuck queue is evidence.
+        telling = first is not None and (revision.stuck or took is None or took > SHORT_WAIT_SECONDS)
         return Demand(
             waiters=revision.waiting,
             live_slots=live * workload.concurrency,
@@ -238,15 +242,15 @@ class Growth:
     def _expected_start(self, revision: Revision) -> float:
         workload = revision.workload
         ready = workload.generic and self._pool.ledger.prewarmed(workload.container.image)
-        return max(WORTH_WAITING, revision.specialise_seconds if ready else revision.start_seconds)
+        return max(SHORT_WAIT_SECONDS, revision.specialise_seconds if ready else revision.start_seconds)
 
     def note_start(self, revision: Revision, instance: Instance) -> None:
-        """An instance has become ready: measure what its start took."""
+        """Note that an instance has become ready, and measure its start."""
         revision.starts_work()
         instance.clock = self.evictor.clock
         assert instance.ready_at is not None
         if instance.adopted:
-            return  # it was started long ago, and nobody measured it
+            return  # an earlier gateway started it
         if instance.born_generic:
             took = instance.ready_at - instance.given_at
             revision.specialise_seconds = smooth(revision.specialise_seconds, took)
