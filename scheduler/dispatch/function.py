@@ -92,6 +92,10 @@ class Function:
         """Return the revision that an instance is of, or None if that is not in service any more."""
         return self.revisions.get(instance.workload.version) if instance.workload is not None else None
 
+    def has_trial(self) -> bool:
+        """Return whether a revision of it is being tried out."""
+        return any(revision.trial for revision in self.revisions.values())
+
     def first_in_need(self) -> Revision:
         """Return the revision with the caller that has waited longest; where nobody waits, the one in service."""
         return min(self.revisions.values(), key=Revision.waits_since)

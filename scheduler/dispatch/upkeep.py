@@ -117,12 +117,16 @@ class Upkeep:
         return provisioned(revision, self._pool.ledger) <= revision.workload.min_instances
 
     def settled(self) -> bool:
-        """Return whether every function has its `min_instances`, or has failed to get them."""
-        ledger = self._pool.ledger
-        return all(
-            sum(1 for i in r.instances(ledger) if i.state in LIVE) >= r.workload.min_instances or r.last_fault
-            for r in self._in_service()
-        )
+        """Return whether every function has its `min_instances`, or has failed to get them.
+
+        A function whose next revision is tried out may lack one meanwhile.
+        """
+        return all(self._is_settled(revision) for revision in self._in_service())
+
+    def _is_settled(self, revision: Revision) -> bool:
+        live = sum(1 for i in revision.instances(self._pool.ledger) if i.state in LIVE)
+        enough = live >= revision.workload.min_instances
+        return enough or revision.last_fault is not None or revision.function.has_trial()
 
 
 def provisioned(revision: Revision, ledger: Ledger) -> int:

@@ -123,6 +123,19 @@ async def test_at_max_instances_one_instance_makes_place_for_the_trial(long: boo
         assert bench.serving() == "2"
 
 
+async def test_a_gateway_stays_ready_while_a_trial_takes_the_place_of_a_min_instance() -> None:
+    async with bench_of() as bench:
+        world = bench.world
+        await bench.called(min_instances=1, max_instances=1)
+        assert world.dispatcher.settled()
+        bench.try_out(min_instances=1, max_instances=1)
+        ready = []
+        while bench.serving() == "1":
+            await world.clock.advance(0.01)
+            ready.append(world.dispatcher.settled())
+        assert all(ready) and bench.instances("1") == []
+
+
 async def test_a_failed_trial_gives_the_place_back_to_the_revision_in_service() -> None:
     async with bench_of() as bench:
         world, old = bench.world, await bench.called(max_instances=1)
