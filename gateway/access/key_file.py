@@ -51,7 +51,7 @@ class KeyFile:
         except (ValueError, RecursionError):
             raise self._fault("it is not JSON") from None
         if not isinstance(content, dict) or content.get("version") != 1:
-            raise self._fault("it is not of version 1")
+            raise self._fault("its version is not 1")
         shown = content.get("keys")
         if not isinstance(shown, list):
             raise self._fault("it has no list `keys`")
@@ -60,9 +60,9 @@ class KeyFile:
             try:
                 keys.append(_from_json(entry))
             except (ValueError, TypeError, KeyError):
-                raise self._fault(f"key {number} is not right") from None
+                raise self._fault(f"key {number} is invalid") from None
         if twice := same(keys):
-            raise self._fault(f"the {twice[0]} of two keys is the same")
+            raise self._fault(f"two keys have the same {twice[0]}")
         return keys
 
     def add(self, key: Key) -> None:
@@ -72,8 +72,8 @@ class KeyFile:
             keys = [*self.load(), key]
             if twice := same(keys):
                 raise ValueError(
-                    f"a key with this {twice[0]} exists already; `hearth keys list` shows it, "
-                    "`hearth keys revoke` ends it"
+                    f"a key with this {twice[0]} exists already; `hearth keys list` shows it, and "
+                    "`hearth keys revoke` revokes it"
                 )
             self._write(keys)
 
@@ -118,7 +118,7 @@ class KeyFile:
 
     def _fault(self, what: str) -> KeyFileFault:
         return KeyFileFault(
-            f"{self.path}: {what}; restore it, or remove it and create keys anew with `hearth keys create`"
+            f"{self.path}: {what}; restore it, or remove it and create new keys with `hearth keys create`"
         )
 
 

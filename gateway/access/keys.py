@@ -68,7 +68,10 @@ def digest_of(text: str) -> bytes:
 def check_name(name: str) -> None:
     """Raise ValueError if this cannot be a key's name."""
     if not NAME.fullmatch(name) or name.startswith("hth_"):
-        raise ValueError("a key's name is 1 to 63 letters, digits, and - _ . @, a letter or a digit first")
+        raise ValueError(
+            "a key's name must be 1 to 63 letters, digits, - _ . or @; "
+            "it must begin with a letter or digit, and not with hth_"
+        )
 
 
 def parse_keys(text: str) -> list[Key]:
@@ -86,7 +89,7 @@ def parse_keys(text: str) -> list[Key]:
             keys.append(_parse_entry(words))
         except ValueError as error:
             faults.append(f"key {number}: {error}")
-    faults += [f"the {what} of two keys is the same" for what in same(keys)]
+    faults += [f"two keys have the same {what}" for what in same(keys)]
     if faults:
         raise ValueError("; ".join(faults))
     return keys
@@ -101,7 +104,9 @@ def _parse_entry(words: list[str]) -> Key:
         if not equals:
             scopes.append(word)
         elif name in given or name not in ("name", "rate", "burst", "concurrency", "expires"):
-            raise ValueError("a word with = is name=, rate=, burst=, concurrency= or expires=, each once")
+            raise ValueError(
+                "use only name=, rate=, burst=, concurrency= and expires= with a value, each once"
+            )
         else:
             given[name] = value
     name = given.get("name", id)
@@ -122,8 +127,8 @@ def _parse_credential(word: str) -> tuple[bytes, str]:
     if match := HASHED.fullmatch(word):
         return bytes.fromhex(match[2]), match[1]
     raise ValueError(
-        "it does not begin with a key (hth_ID_SECRET) or a key's hash (hth_ID:sha256:HEX); "
-        "`hearth keys create NAME --scope SCOPE --print-only` makes one"
+        "begin it with a key (hth_ID_SECRET) or a key's hash (hth_ID:sha256:HEX); "
+        "create one: `hearth keys create NAME --scope SCOPE --print-only`"
     )
 
 
@@ -137,7 +142,7 @@ def _whole(what: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,10}", text):
-        raise ValueError(f"a {what} is a whole number")
+        raise ValueError(f"a {what} must be a whole number")
     return int(text)
 
 
@@ -146,7 +151,9 @@ def parse_moment(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("expires is a date or a moment, like 2027-01-31 or 2027-01-31T12:00:00Z") from None
+        raise ValueError(
+            "expires must be a date or a moment, like 2027-01-31 or 2027-01-31T12:00:00Z"
+        ) from None
     if moment.tzinfo is None:
         if "T" in text or " " in text:
             raise ValueError("expires has a time without a time zone; add Z for UTC")

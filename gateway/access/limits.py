@@ -30,7 +30,7 @@ def parse_rate(text: str) -> Rate:
     match = _RATE.fullmatch(text)
     if match is None:
         raise ValueError(
-            "a rate is a whole number of requests in a second, minute or hour, like 100/s or 600/m"
+            "a rate must be a whole number of requests a second, minute or hour, like 100/s or 600/m"
         )
     return Rate(int(match[1]), match[2])
 
@@ -47,9 +47,9 @@ class Quota:
         if self.burst is not None and self.rate is None:
             raise ValueError("a burst needs a rate; add one, like 100/s")
         if self.burst is not None and not 1 <= self.burst <= 10**9:
-            raise ValueError("a burst is a whole number from 1 to 1000000000")
+            raise ValueError("a burst must be a whole number from 1 to 1000000000")
         if self.concurrency is not None and not 1 <= self.concurrency <= 10**6:
-            raise ValueError("a concurrency is a whole number from 1 to 1000000")
+            raise ValueError("a concurrency must be a whole number from 1 to 1000000")
 
     def bucket(self, now: float) -> TokenBucket | None:
         """Return a full bucket for the rate, or None if there is no rate."""

@@ -65,7 +65,7 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/docs/files/{path}", None),
     ("GET", "/openapi.json", None),
 )
-"""Every route beside /invoke: method, path, and the scope that it needs.
+"""All routes except /invoke: method, path, and the scope that it needs.
 
 None means no key: probes have none, webhooks have a signature instead, and a browser that opens the docs page has
 none yet. `invoke` means any key: the route itself checks it against the functions or the job concerned. A route that

@@ -1,4 +1,4 @@
-"""A connection to a message broker. Each kind is a module of its own, imported when a definition names it."""
+"""A connection to a message broker. Each kind of broker is one module, imported when a definition names it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Broker(Protocol):
         """Return how many messages the server has for us that we have not taken, or None if it does not say."""
 
     async def close(self) -> None:
-        """Disconnect; harmless if nothing is open."""
+        """Disconnect. Harmless if nothing is open."""
 
 
 def without_credentials(url: str, path: str = "") -> str:

@@ -115,7 +115,7 @@ class Consumer:
                     await self._hand_over(messages)
                     retries.succeeded()
                     await self._look_at_lag()
-            except Exception as error:  # each library has errors of its own, and all mean the same to us
+            except Exception as error:  # each library has its own errors, and we treat all alike
                 self._note(error)
             finally:
                 if self.state != "stopped":

@@ -140,10 +140,9 @@ class MqttBroker:
             wake(answered)
             return
         if not resumed:
-            self._ids.clear()  # numbers begin anew, and mean other messages
-        options = SubscribeOptions(
-            qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
-        )  # else each connection would bring what is retained once more
+            self._ids.clear()  # a new session uses the same numbers for other messages
+        # Without this, the server would send its retained messages again on each connection.
+        options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         try:
             self._client.subscribe(self._definition.topic, options=options)
         except ValueError as error:

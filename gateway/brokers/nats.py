@@ -88,7 +88,7 @@ class NatsBroker:
                 ),
             )
         except NotFoundError:
-            raise ValueError(f"the server has no stream {definition.stream}; make it first") from None
+            raise ValueError(f"the server has no stream {definition.stream}; create it first") from None
 
     async def _on_error(self, error: Exception) -> None:
         self._why = str(error) or type(error).__name__

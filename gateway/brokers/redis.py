@@ -130,7 +130,7 @@ def message_of(id: bytes, fields: dict[bytes, bytes], field: str | None) -> Mess
     name = id.decode()
     milliseconds = int(name.partition("-")[0])
     time = None
-    if milliseconds < 253_402_300_800_000:  # the year 10000; whoever adds an entry may choose its id
+    if milliseconds < 253_402_300_800_000:  # the year 10000; publishers may choose any id
         time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     if field is None:
         data = json.dumps(_as_object(fields), ensure_ascii=False).encode()

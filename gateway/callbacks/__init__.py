@@ -1,1 +1,1 @@
-"""Telling other servers that an accepted call has ended: signing what is sent, sending it, trying again."""
+"""Callbacks, which tell other servers that an accepted call has ended: signing, sending, and trying again."""

@@ -95,7 +95,7 @@ class Deliverer:
     async def _try_to_send(self, delivery: Delivery) -> SendResult:
         try:
             return await self._send(delivery)
-        except Exception as error:  # else it would be due again at once, and for ever
+        except Exception as error:  # else the callback would stay due, and be tried without a pause
             log.exception("sending the callback %s failed", delivery.message)
             return SendResult(f"{type(error).__name__}: {error}")
 

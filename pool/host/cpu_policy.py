@@ -14,11 +14,11 @@ class ScheduledInstance(Protocol):
 
     @property
     def in_use(self) -> int:
-        """Slots that are leased."""
+        """Return the number of leased slots."""
 
     @property
     def link(self) -> object:
-        """Connection to its process; `peer` is the process's id, if the process dialled us."""
+        """Return the connection to its process. Its `peer` is the process's id, if the process dialled us."""
 
 
 def set_policy(instance: ScheduledInstance, background: bool) -> None:
@@ -28,7 +28,7 @@ def set_policy(instance: ScheduledInstance, background: bool) -> None:
     its work for other calls. Under SCHED_BATCH the instance waits for a free processor or its turn. Its share of
     the processors stays the same.
 
-    Only the process that dialled us is changed, and what it starts from then on. An instance that serves several
+    This changes only the process that dialled us, and processes that it starts later. An instance that serves several
     calls keeps its policy when one of them is in the background. An instance that has ended, or that we may not
     change, is left alone.
     """

@@ -316,7 +316,7 @@ def test_a_key_is_new_each_time_and_only_its_hash_is_kept() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "hth_abcdefgh", "-a", "a" * 64, "a/b", "a\n"])
 def test_wrong_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="a key's name is"):
+    with pytest.raises(ValueError, match="a key's name must be"):
         made("admin", name=name)
 
 
@@ -340,22 +340,22 @@ def test_keys_of_the_environment() -> None:
     ("text", "fault"),
     [
         (SECRET, "key 1: no scope is given"),
-        (f"{HASH} read; {SECRET}x read", "key 2: it does not begin with a key"),
-        (f"{SECRET.upper()} read", "key 1: it does not begin"),
+        (f"{HASH} read; {SECRET}x read", "key 2: begin it with a key"),
+        (f"{SECRET.upper()} read", "key 1: begin it with"),
         (f"{HASH} write", "key 1: scope 1 is invalid"),
         (f"{HASH} read {SECRET}", "key 1: scope 2 is invalid"),
-        (f"{HASH} read rate=fast", "key 1: a rate is"),
-        (f"{HASH} read rate={SECRET}", "key 1: a rate is"),
+        (f"{HASH} read rate=fast", "key 1: a rate must be"),
+        (f"{HASH} read rate={SECRET}", "key 1: a rate must be"),
         (f"{HASH} read burst=3", "key 1: a burst needs a rate"),
-        (f"{HASH} read rate=1/s burst=0", "key 1: a burst is a whole number from 1"),
-        (f"{HASH} read concurrency={SECRET}", "key 1: a concurrency is a whole number"),
-        (f"{HASH} read concurrency=0", "key 1: a concurrency is a whole number from 1"),
-        (f"{HASH} read name={SECRET}", "key 1: a key's name is"),
-        (f"{HASH} read {SECRET}=1", "key 1: a word with = is"),
+        (f"{HASH} read rate=1/s burst=0", "key 1: a burst must be a whole number from 1"),
+        (f"{HASH} read concurrency={SECRET}", "key 1: a concurrency must be a whole number"),
+        (f"{HASH} read concurrency=0", "key 1: a concurrency must be a whole number from 1"),
+        (f"{HASH} read name={SECRET}", "key 1: a key's name must be"),
+        (f"{HASH} read {SECRET}=1", "key 1: use only name="),
         (f"{HASH} read name=a name=b", "each once"),
-        (f"{HASH} read expires={SECRET}", "key 1: expires is a date"),
+        (f"{HASH} read expires={SECRET}", "key 1: expires must be a date"),
         (f"{HASH} read expires=2027-01-31T12:00", "without a time zone"),
-        (f"{HASH} read\n{HASH} read", "the id of two keys is the same; the name"),
+        (f"{HASH} read\n{HASH} read", "two keys have the same id; two keys have the same name"),
     ],
 )
 def test_faults_of_the_environment_name_the_entry_and_repeat_nothing(text: str, fault: str) -> None:
@@ -371,7 +371,7 @@ def test_moments() -> None:
 
 @pytest.mark.parametrize("text", ["", "100", "0/s", "1/d", "1.5/s", "-1/s", "1/s ", "1e3/s", "9999999999/s"])
 def test_wrong_rates(text: str) -> None:
-    with pytest.raises(ValueError, match="a rate is a whole number"):
+    with pytest.raises(ValueError, match="a rate must be a whole number"):
         parse_rate(text)
 
 
@@ -414,11 +414,11 @@ GOOD = {"name": "a", "hash": HASH, "scopes": ["read"]}
         ("", "it is not JSON"),
         ("\xff", "it is not JSON"),
         ("[" * 100_000, "it is not JSON"),
-        ("[]", "it is not of version 1"),
-        ('{"version": 2, "keys": []}', "it is not of version 1"),
+        ("[]", "its version is not 1"),
+        ('{"version": 2, "keys": []}', "its version is not 1"),
         ('{"version": 1}', "it has no list `keys`"),
         *(
-            (json.dumps({"version": 1, "keys": [GOOD | {"name": "b"}, entry]}), "key 2 is not right")
+            (json.dumps({"version": 1, "keys": [GOOD | {"name": "b"}, entry]}), "key 2 is invalid")
             for entry in (
                 None,
                 [],
@@ -437,7 +437,7 @@ GOOD = {"name": "a", "hash": HASH, "scopes": ["read"]}
                 {**GOOD, "more": 1},
             )
         ),
-        (json.dumps({"version": 1, "keys": [GOOD, GOOD]}), "the id of two keys is the same"),
+        (json.dumps({"version": 1, "keys": [GOOD, GOOD]}), "two keys have the same id"),
     ],
 )
 def test_a_damaged_file_is_told_by_its_name_and_place(tmp_path: Path, content: str, fault: str) -> None:

@@ -87,12 +87,12 @@ def test_a_key_is_created_shown_once_listed_and_revoked(data: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("a b", "--scope", "read"), "a key's name is"),
+        (("a b", "--scope", "read"), "a key's name must be"),
         (("me", "--scope", "write"), "scope 1 is invalid"),
         (("me",), "Missing option '--scope'"),
-        (("me", "--scope", "read", "--rate", "fast"), "a rate is"),
+        (("me", "--scope", "read", "--rate", "fast"), "a rate must be"),
         (("me", "--scope", "read", "--burst", "3"), "a burst needs a rate"),
-        (("me", "--scope", "read", "--concurrency", "0"), "a concurrency is"),
+        (("me", "--scope", "read", "--concurrency", "0"), "a concurrency must be"),
         (("me", "--scope", "read", "--expires", "soon"), "'soon' is not a duration"),
         (("me", "--scope", "read", "--expires", "0s"), "--expires must be above 0s"),
         (("me", "--scope", "read", "--expires", "99999d"), "at most 36500d"),
