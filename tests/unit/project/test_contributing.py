@@ -24,11 +24,12 @@ def paths_in(text: str) -> list[str]:
     return [span for span in spans if PATH.fullmatch(span) and span != "functions.yaml"]
 
 
-def rows() -> dict[str, str]:
-    """The table "Where do I change …": change to the cell with its files."""
+def rows() -> dict[str, tuple[str, str]]:
+    """The table "Where do I change …": change to the cells with its code and its page."""
     _, _, rest = CONTRIBUTING.partition("## Where do I change …\n")
     table = rest.partition("\n## ")[0]
-    return dict(re.findall(r"^\| (a new [^|]+?) \| ([^|]+) \|$", table, re.MULTILINE))
+    found = re.findall(r"^\| (a new [^|]+?) \| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)
+    return {change: (code, page) for change, code, page in found}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -38,12 +39,13 @@ def test_every_path_that_a_page_names_exists(page: str) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_the_table_has_every_change_with_at_most_three_files() -> None:
+def test_the_table_has_every_change_with_at_most_three_files_and_its_page() -> None:
     assert set(CHANGES) <= set(rows())
-    for change, cell in rows().items():
-        places = cell.split(" · ")
+    for change, (code, page) in rows().items():
+        places = code.split(" · ")
         assert 1 < len(places) <= 3, change
-        assert paths_in(cell), change
+        assert paths_in(code), change
+        assert len(paths_in(page)) == 1, change
 
 
 @pytest.mark.parametrize("form", ["bug", "idea"])
