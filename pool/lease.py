@@ -53,7 +53,7 @@ class Lease:
         """Seconds that the call ran, as the instance says, or None if it does not say."""
         self.silent = False
         """True if the instance says that no output of it waits to be read."""
-        self.kind = start_kind(instance, arrived)
+        self.kind = "warm" if instance.served else start_kind(instance, arrived)
         self.connection: Connection | None = None
         self.held: Connection | None = None
         """Connection that was taken but may not be used before the instance has thawed."""

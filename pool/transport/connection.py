@@ -259,8 +259,10 @@ class HttpConnection(asyncio.Protocol):
             self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
 
     def _wake(self) -> None:
-        if self._on_answer is not None:
-            self._answer(None)
+        on_answer = self._on_answer
+        if on_answer is not None:
+            self._on_answer = None
+            on_answer(None)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
