@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,28 +39,18 @@ MOST_TO_REMEMBER = 2048
 """Bytes of an answer whose header fields are remembered, at most."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class FastPath:
     """The parts of a gateway that its fast calls work with: all connections of clients share them."""
 
-    def __init__(
-        self,
-        endpoint: InvokeEndpoint,
-        guard: Guard,
-        access: Access,
-        dispatcher: Dispatcher,
-        outcomes: Outcomes,
-        logs: LogStore,
-        clock: Clock,
-        bodies: BodyBudget,
-    ) -> None:
-        self.bodies = bodies
-        self.endpoint = endpoint
-        self.guard = guard
-        self.access = access
-        self.dispatcher = dispatcher
-        self.outcomes = outcomes
-        self.logs = logs
-        self.clock = clock
+    endpoint: InvokeEndpoint
+    guard: Guard
+    access: Access
+    dispatcher: Dispatcher
+    outcomes: Outcomes
+    logs: LogStore
+    clock: Clock
+    bodies: BodyBudget
 
     async def go_on(
         self, scope: Mapping[str, Any], receive: Receive, send: Send, state: HandedOver, admission: Admission
@@ -322,12 +313,13 @@ class FastCall(Invocation):
         state = HandedOver(self, self.revision, self._body, self._lease, began=self.began)
         if self._lease is None:
             state.fault = fault
-        elif self.began and (connection := self._lease.connection) is not None:
+        elif self.began:
+            connection: HttpConnection = self._lease.connection  # type: ignore[assignment]  # as in `_settle`
             answer = self._answer = asyncio.get_running_loop().create_future()
             state.answer = answer
             if fault is not None:
                 answer.set_exception(fault)
-            elif isinstance(connection, HttpConnection) and connection.status:
+            elif connection.status:
                 answer.set_result(connection)
         app = partial(self._client.fast.go_on, state=state, admission=self._admission)
         self._client.take_long_way(self, self._head, app)

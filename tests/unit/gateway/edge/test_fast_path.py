@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -330,7 +331,8 @@ async def test_a_request_whose_body_is_being_read_is_answered_after_a_shutdown(c
 def close_with_a_key(call: WarmCall) -> tuple[bytes, KeyHolder]:
     """Let only one key in from now on: a call with it, and what is known of it."""
     text, key = create("one", parse_scopes(["invoke:hello"]), Quota(concurrency=1), None, 0.0)
-    access = call.protocol.fast.access = Access(call.protocol.fast.clock, call.metrics, [key])
+    access = Access(call.protocol.fast.clock, call.metrics, [key])
+    call.protocol.fast = replace(call.protocol.fast, access=access)
     assert access._holders is not None
     [holder] = access._holders.values()
     return HEAD + b"x-hearth-key: %b\r\ncontent-length: 2\r\n\r\nhi" % text.encode(), holder
@@ -388,7 +390,7 @@ async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: s
         call.protocol.connection_lost(None)
     elif end == "refused":
         second = call.another_client()
-        second.protocol.fast.access = call.protocol.fast.access
+        second.protocol.fast = replace(second.protocol.fast, access=call.protocol.fast.access)
         second.protocol.data_received(keyed)
         await settle()
         assert said(second).startswith(b"HTTP/1.1 429")
