@@ -10,7 +10,7 @@ BASE_BYTES = 160 * 2**20
 """The process without requests: 80 MiB when it has just started, and as much again for functions and for what the
 allocator keeps. A thousand functions take more: docs/performance.md."""
 CONNECTION_BYTES = 32 * 1024
-"""One connection that is idle or waits: its objects, a small head, and `WRITE_BUFFER` of an answer."""
+"""One connection that is idle or waits: its objects, a small head, and `WRITE_BUFFER_BYTES` of an answer."""
 SLOT_BYTES = 640 * 1024
 """One call that runs: a head, a small body, and twice what one read of an instance's answer brings."""
 TURN_BYTES = 1024 * 104 * 1024

@@ -16,9 +16,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from gateway.edge.client_limits import ClientLimits
 from gateway.edge.head_rules import (
-    MAX_HEAD,
     MOST_FIELDS,
-    SHORT_HEAD,
+    MOST_HEAD_BYTES,
+    SHORT_HEAD_BYTES,
     WATCHED,
     Refusal,
     check_host,
@@ -33,11 +33,11 @@ from gateway.invoke.body import LATE, READ_AHEAD, Message, Receive
 from gateway.memory.reservation import FIELD_BYTES, busy, head_bytes
 from pool.transport.message import header_lines
 
-WRITE_BUFFER = 16 * 1024
+WRITE_BUFFER_BYTES = 16 * 1024
 """Bytes of an answer that may wait in a connection before they count and the function is made to wait."""
-SMALL_BODY = 4 * 1024
+SMALL_BODY_BYTES = 4 * 1024
 """Bytes of a whole body that wait uncounted for the one turn of the loop until somebody asks for them."""
-MAX_PIPELINED = 64
+MOST_PIPELINED = 64
 """Requests that may wait on one connection for the answer to the one before them."""
 LINGER_SECONDS = 2.0
 """Seconds for which we go on reading after a refusal: closed at once, the client might not see why."""
@@ -79,7 +79,7 @@ class ClientProtocol(SlowReaderProtocol):
         """Called by the loop."""
         super().connection_made(transport)
         self.flow = self._reading = HoldableFlow(transport)
-        transport.set_write_buffer_limits(WRITE_BUFFER)
+        transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
         if len(self.connections) > self._limits.connections:
             self.transport.abort()
         else:
@@ -126,7 +126,7 @@ class ClientProtocol(SlowReaderProtocol):
                 return
             break
         if self._in_head:
-            if self._head_bytes > MAX_HEAD or len(self.headers) > MOST_FIELDS:
+            if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_FIELDS:
                 self._refuse(too_long().problem)
                 return
             if self._late_timer is None:
@@ -175,7 +175,7 @@ class ClientProtocol(SlowReaderProtocol):
                     self._limits.timeout_seconds, self._body_is_late, self.cycle
                 )
             self._hold(self._unread())
-        elif self._holds or self._body_bytes > SMALL_BODY or self.pipeline:
+        elif self._holds or self._body_bytes > SMALL_BODY_BYTES or self.pipeline:
             self._hold(self._unread())
 
     # -- time -----------------------------------------------------------------------------------------------
@@ -324,10 +324,10 @@ class ClientProtocol(SlowReaderProtocol):
         self._in_head = False
         if self._late_timer is not None:
             self._stop_late_timer()
-        if self._piece_bytes > SHORT_HEAD or self._head_bytes:
+        if self._piece_bytes > SHORT_HEAD_BYTES or self._head_bytes:
             if len(self.headers) > MOST_FIELDS:
                 raise too_long()
-            if self._piece_bytes > MAX_HEAD or self._head_bytes:
+            if self._piece_bytes > MOST_HEAD_BYTES or self._head_bytes:
                 check_size(self.url, self.headers)
         if self._hosts != 1:
             check_host(self._hosts, self.parser.get_http_version())
@@ -336,7 +336,7 @@ class ClientProtocol(SlowReaderProtocol):
                 raise Refusal("bad-request", "CONNECT is not served")
             self._upgrade = True
             return
-        if len(self.pipeline) >= MAX_PIPELINED:
+        if len(self.pipeline) >= MOST_PIPELINED:
             raise Refusal("bad-request", "too many requests are waiting for the answer to the first")
         self._admit()
 

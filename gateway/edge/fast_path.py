@@ -2,7 +2,7 @@
 
 No task, no future, no ASGI cycle: every step is a callback of the loop. It serves what most calls are, a POST whose
 body and answer are small and whole; as soon as a call needs anything else (a problem to tell, a stream, a connection
-to be opened) it is handed over to the long way (`gateway/invoke/endpoint.py`), which knows everything. Both use the
+to be opened) it is handed over to the long way (`gateway/invoke/endpoint.py`), which can do everything. Both use the
 same modules for the same facts: forwarding, outcome, invocation.
 """
 
@@ -24,14 +24,14 @@ from gateway.invoke.fast_call import FastCall, FastPath, Head
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 
-MOST_OF_A_BODY = 64 * 1024
-"""Bytes of a request's body; longer ones take the long way, which streams."""
+MOST_BODY_BYTES = 64 * 1024
+"""Bound of a request's body; longer ones take the long way, which streams."""
 SMALL_BODY_SECONDS = 0.2
-"""Seconds that a small body may take; a slower one takes the long way, which knows what to do about it."""
-LONGEST_HEAD = 4096
-"""Bytes of a request's head that is remembered."""
-SMALL_HEAD = 1024
-"""Bytes of a head that an idle connection may keep: its fields, if they are short, take 32 KiB."""
+"""Time that a small body may take; a slower one takes the long way, which can refuse it."""
+REMEMBERED_HEAD_BYTES = 4096
+"""Bound of a request's head that is remembered."""
+IDLE_HEAD_BYTES = 1024
+"""Bound of a head that an idle connection may keep: its fields, if they are short, take 32 KiB."""
 
 
 class FastPathProtocol(ClientProtocol):
@@ -111,10 +111,10 @@ class FastPathProtocol(ClientProtocol):
     def _remember(self, head: Head, data: bytes) -> None:
         """Know a head again whose request was all of the data, and nothing else."""
         size = len(data) - head.length
-        if size > SMALL_HEAD:
+        if size > IDLE_HEAD_BYTES:
             self._forget_head()
         raw = data[:size]
-        if size <= LONGEST_HEAD and raw.startswith(b"POST ") and raw.find(b"\r\n\r\n") == size - 4:
+        if size <= REMEMBERED_HEAD_BYTES and raw.startswith(b"POST ") and raw.find(b"\r\n\r\n") == size - 4:
             head.raw = raw
             self._known = head
 
@@ -186,7 +186,7 @@ class FastPathProtocol(ClientProtocol):
                 length = int(value)
             elif field in (b"transfer-encoding", b"prefer", CALLBACK):
                 return None
-        if length > MOST_OF_A_BODY:
+        if length > MOST_BODY_BYTES:
             return None
         scope: dict[str, Any] = dict(self.scope)
         scope.update(method="POST", path=PREFIX.decode() + name, raw_path=url, query_string=b"")

@@ -1,4 +1,4 @@
-"""Rules for a request's head that the parser leaves to us: of RFC 9112, and of what we put up with."""
+"""Rules for a request's head that the parser leaves to us: those of RFC 9112, and our own limits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from gateway.http.problems import Problem
 from pool.transport.message import header_lines
 
-MAX_HEAD = 64 * 1024
-"""Bytes of a request's target and header fields."""
+MOST_HEAD_BYTES = 64 * 1024
+"""Bound of a request's target and header fields together."""
 MOST_FIELDS = 256
-"""Header fields of a request: each takes `FIELD_BYTES` beside its own, so that short ones are the dearest."""
-SHORT_HEAD = 3 * MOST_FIELDS
+"""Bound of the header fields of a request: each takes `FIELD_BYTES` beside its own, so short ones cost most."""
+SHORT_HEAD_BYTES = 3 * MOST_FIELDS
 """Bytes of a head that cannot hold too many fields: each has a name, a colon and a line's end."""
 WATCHED = frozenset({b"host", b"expect", b"transfer-encoding"})
-"""Fields that are looked at as they come."""
+"""Fields that are checked as they come."""
 
 
 class Refusal(Exception):
@@ -26,18 +26,20 @@ class Refusal(Exception):
 
 
 def too_long() -> Refusal:
-    """Return why a head is not served that has too many bytes or fields."""
-    return Refusal("head-too-large", f"the request's head is over {MAX_HEAD} bytes or {MOST_FIELDS} fields")
+    """Return the refusal of a head with too many bytes or fields."""
+    return Refusal(
+        "head-too-large", f"the request's head is over {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields"
+    )
 
 
 def check_size(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Raise `Refusal` for a head of too many bytes."""
-    if len(url) + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
+    if len(url) + sum(len(name) + len(value) + 4 for name, value in headers) > MOST_HEAD_BYTES:
         raise too_long()
 
 
 def check_host(hosts: int, version: str) -> None:
-    """Raise `Refusal` for a request of this version of HTTP that has not one Host field but `hosts`."""
+    """Raise `Refusal` for a request of this version of HTTP that has `hosts` Host fields, which is not one."""
     if version not in ("1.0", "1.1"):
         raise Refusal("bad-request", f"HTTP/{version} is not served, HTTP/1.1 is")
     if hosts or version == "1.1":

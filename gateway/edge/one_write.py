@@ -1,5 +1,6 @@
-"""uvicorn's HTTP protocol with one system call for a response, where uvicorn makes one for its head and one for
-its body. For a warm call a write that wakes the client is among the dearest things there are.
+"""uvicorn's HTTP protocol with one system call for a response. uvicorn makes one for the head and one for the body.
+
+A write that wakes the client is among the most costly steps of a warm call.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST = 32 * 1024
-"""Bytes that wait for the end of the turn; more than that gains nothing from being joined."""
+MOST_JOINED_BYTES = 32 * 1024
+"""Bound of the bytes that wait for the end of the turn: joining more gains nothing."""
 
 
 class OneWriteTransport:
-    """A transport that joins what is written within one turn of the loop, up to `MOST` bytes.
+    """A transport that joins what is written within one turn of the loop, up to `MOST_JOINED_BYTES` bytes.
 
     Everything else goes to the transport behind it. `close` writes first; `abort` does not.
     """
@@ -33,7 +34,7 @@ class OneWriteTransport:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
         self._size += len(data)
-        if self._size > MOST:
+        if self._size > MOST_JOINED_BYTES:
             self._flush()
 
     def write_now(self, data: bytes) -> None:

@@ -35,8 +35,8 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.errors import Gone, QueueFull
 from scheduler.dispatch.function import Revision, Waiter
 
-MOST_TO_REMEMBER = 2048
-"""Bytes of an answer whose header fields are remembered, at most."""
+REMEMBERED_HEAD_BYTES = 2048
+"""Bound of an answer's head whose fields are remembered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,7 +275,9 @@ class FastCall(Invocation):
         fast = client.fast
         self.exec_seconds = fast.clock.now() - self.began
         contract.note_answer(lease, connection)
-        known = response_lines if connection.head_bytes < MOST_TO_REMEMBER else response_lines.__wrapped__
+        known = (
+            response_lines if connection.head_bytes < REMEMBERED_HEAD_BYTES else response_lines.__wrapped__
+        )
         lines = known(tuple(connection.headers), limits.web)
         body = connection.take()
         fast.dispatcher.release(lease)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from gateway.edge.one_write import MOST, OneWriteTransport
+from gateway.edge.one_write import MOST_JOINED_BYTES, OneWriteTransport
 from tests.support.warm_call_loop import Transport
 
 
@@ -29,11 +29,11 @@ async def test_what_is_written_in_one_turn_is_written_once() -> None:
 async def test_much_is_written_at_once() -> None:
     transport, behind = joined()
     for _ in range(10):
-        transport.write(b"x" * MOST)
-    waiting = 10 * MOST - sum(len(data) for data in behind.written)
-    assert waiting <= MOST, "the transport behind cannot tell that its reader is slow"
+        transport.write(b"x" * MOST_JOINED_BYTES)
+    waiting = 10 * MOST_JOINED_BYTES - sum(len(data) for data in behind.written)
+    assert waiting <= MOST_JOINED_BYTES, "the transport behind cannot tell that its reader is slow"
     await asyncio.sleep(0)
-    assert sum(len(data) for data in behind.written) == 10 * MOST
+    assert sum(len(data) for data in behind.written) == 10 * MOST_JOINED_BYTES
 
 
 async def test_closing_writes_first() -> None:
