@@ -85,8 +85,8 @@ EXAMPLE_DETAILS = {
     "engine-down": "the container engine does not answer; no instance of hello can be started",
     "store-failed": "the store of accepted calls has failed: database or disk is full",
     "draining": "the gateway is shutting down",
-    "not-kept": "the answer was not kept: the store holds 1073741824 of its 1073741824 bytes, and what has ended and "
-    "can be forgotten is not enough: wait until calls have ended, or enlarge HEARTH_ASYNC_SIZE",
+    "not-kept": "the answer was not kept: the store holds 1073741824 of its 1073741824 bytes, and too little of it "
+    "has ended and can be forgotten; wait until calls have ended, or raise HEARTH_ASYNC_SIZE",
     "timeout": "hello ran past its timeout of 30 s",
 }
 """Examples of `detail`, one for each slug."""
