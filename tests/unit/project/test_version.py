@@ -56,3 +56,10 @@ async def test_the_api_s_document_says_it(tmp_path: Path) -> None:
     runtime = Runtime(Settings(), folder, MemoryEngine(LoopClock()))
     assert build_app(runtime.api_parts).version == __version__
     folder.close()
+
+
+def test_the_changelog_has_a_section_and_a_note_for_it() -> None:
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == __version__
+    minor = ".".join(__version__.split(".")[:2])
+    assert (ROOT / "docs" / "releases" / f"{minor}.md").read_text().startswith(f"# Hearth {minor}\n")
