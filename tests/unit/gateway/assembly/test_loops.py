@@ -21,7 +21,7 @@ from pool.data_folder import DataFolder
 from pool.engine.memory import Latency, MemoryEngine
 from pool.observe.metrics import Metrics
 from pool.supervise import RESTART, UNREADY_SECONDS, Supervisor
-from scheduler.calls.running import worker
+from scheduler.calls.running import lease_keeper, worker
 from scheduler.definitions.file import Definitions
 from scheduler.deploy import registry
 from scheduler.jobs import jobs
@@ -73,6 +73,10 @@ def break_schedules(runtime: Runtime, patch: pytest.MonkeyPatch) -> None:
     runtime.scheduler_floor.triggers.on_change()
 
 
+def break_heartbeats(runtime: Runtime, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runtime.scheduler_floor.worker.leases, "holders", [fails])
+
+
 def tell_of_a_callback(runtime: Runtime) -> None:
     runtime.gateway_floor.deliverer.begun([object.__new__(NewCallback)])
 
@@ -81,6 +85,7 @@ LOOPS: dict[str, Break] = {
     "reaper": break_reaper,
     "engine-events": break_events,
     "registry": break_registry,
+    "leases": break_heartbeats,
     "calls": broken_store("calls", "backlogs", lambda runtime: runtime.scheduler_floor.worker.notify()),
     "calls-pruning": broken_store("calls", "prune"),
     "runs-pruning": broken_store("runs", "prune"),
@@ -98,6 +103,7 @@ async def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(supervise, "RESTART", Backoff(0.01, 0.02))
     monkeypatch.setattr(supervise, "STEADY_SECONDS", 0.1)
     monkeypatch.setattr(registry, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(lease_keeper, "HEARTBEAT_SECONDS", 0.01)
     for module in (worker, runs, jobs):
         [constant] = [name for name in vars(module) if name.startswith("PRUNE_EVERY")]
         monkeypatch.setattr(module, constant, 0.01)

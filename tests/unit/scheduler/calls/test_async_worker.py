@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pool.supervise import RESTART
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
@@ -332,6 +333,32 @@ async def test_what_ran_when_the_process_died_is_run_again_and_counted(world: Wo
     attempts = {(run.claim.call.id, run.claim.attempt) for run in world.runs}
     assert attempts == {(ids[0], 1), (ids[1], 1), (ids[1], 2), (ids[2], 1)}
     assert len(world.runs) == 4
+
+
+async def test_no_call_runs_twice_because_leasing_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is started again beside what it has leased before."""
+    await world.start()
+    first = await world.accept("f", 3)
+    await world.settle()
+    running = len(world.runs)
+    with monkeypatch.context() as patch:
+
+        async def broken(now: float) -> None:
+            raise KeyError("unforeseen")
+
+        patch.setattr(world.store, "backlogs", broken)
+        later = await world.accept("f", 2)
+        await world.settle()
+        assert world.metrics.loop_restarts.value_of("calls") == 0
+        await world.advance(RESTART.first)
+        assert world.metrics.loop_restarts.value_of("calls") == 1
+    assert running and world.metrics.async_interrupted._value.get() == 0
+    await world.advance(20.0)
+    assert {await world.status(id) for id in (*first, *later)} == {Status.SUCCEEDED}
+    assert [run.claim.attempt for run in world.runs] == [1] * 5
+    await world.books_agree()
 
 
 async def test_a_store_that_fails_at_the_start_is_tried_again(world: World) -> None:
