@@ -1,4 +1,4 @@
-"""The reaper: removes what is dead, what has lived long enough, and what is nobody's; has frozen what is idle."""
+"""Removes instances that are dead or have lived long enough, and leftover containers; freezes idle instances."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ RECONNECT = Backoff(0.2, 1.0)
 
 
 def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
-    """Why an instance has lived long enough, or None. `protected`: it is one of its `min_instances`."""
+    """Return why an instance has lived long enough, or None if it has not.
+
+    `protected`: it is one of its function's `min_instances`, so it may be idle for as long as it likes.
+    """
     workload = instance.workload
     if workload is None:
         return None
@@ -44,7 +47,7 @@ def expired(instance: Instance, now: float, protected: bool) -> Reason | None:
 
 
 class Reaper:
-    """Looks at all instances now and then, and listens to the engine's events."""
+    """The care of all instances of one gateway: regular looks at them, and the engine's events."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class Reaper:
         ]
 
     async def close(self) -> None:
-        """End; instances stay as they are."""
+        """Stop looking. Instances stay as they are."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -83,9 +86,9 @@ class Reaper:
             self.reap()
 
     def reap(self) -> None:
-        """Look once at every instance: remove, drain or freeze those whose time has come.
+        """Look once at every instance. Remove, drain or freeze those whose time has come.
 
-        While the engine does not answer nothing expires: what is taken away could not be replaced.
+        While the engine does not answer, nothing expires, because nothing could be replaced.
         """
         engine_down = self._engine_down()
         now = self._clock.now()
@@ -109,7 +112,7 @@ class Reaper:
         self._silent_since = silent
 
     def _look_after(self, instance: Instance, now: float) -> bool:
-        """Measure and freeze an idle instance where it is time for it; whether anything was done."""
+        """Measure or freeze an idle instance if it is time, and return whether anything was done."""
         freeze = is_due(instance, now)
         if not freeze and now - instance.measured_at < MEASURE_EVERY:
             return False
@@ -142,7 +145,7 @@ class Reaper:
             self._unless_known(event.id, event.labels)
 
     async def _look_at_all(self) -> None:
-        """Find what happened while nobody listened: instances that died, containers that nobody waited for."""
+        """Find instances that died, and leftover containers, while nobody listened to events."""
         ready = [  # now: what becomes ready while the engine answers may not be in its answer
             instance.container
             for instance in self._pool.ledger.instances.values()
@@ -157,13 +160,13 @@ class Reaper:
         self._remove_unknown(containers, known)
 
     def _remove_unknown(self, containers: Iterable[ContainerState], known: set[str]) -> None:
-        """`known`: the instances when the engine was asked; they come and go meanwhile."""
+        """Remove containers that are none of `known`, the instances at the time when the engine was asked."""
         for container in containers:
             if instance_of(container.id, container.labels) not in known and not is_kept(container):
                 self._unless_known(container.id, container.labels)
 
     def _unless_known(self, container: str, labels: Mapping[str, str]) -> None:
-        """Remove a container of ours that is no instance's: it was created after whoever wanted it had gone."""
+        """Remove a leftover container: it was created after whoever wanted it had gone."""
         id = instance_of(container, labels)
         if id in self._pool.ledger.instances or not is_instance(labels):
             return

@@ -1,4 +1,4 @@
-"""A circuit breaker as a state that is told what happened and when: no I/O, no clock, no tasks.
+"""Decides whether the container engine may be asked: a circuit breaker without I/O, clock or tasks.
 
 `closed`: calls are made. After `FAILURES` of them in a row that the engine did not answer it is `open`: none is
 made until a pause is over. Then one attempt, `half-open`, decides: closed again, or open for twice as long.
@@ -11,15 +11,15 @@ from enum import StrEnum
 from pool.backoff import Backoff
 
 FAILURES = 3
-"""Failures in a row after which no more calls are made."""
+"""Failures in a row that open the breaker. One or two may be a hiccup."""
 PAUSE = Backoff(0.25, 1.0)
 """Pauses until an engine that does not answer is tried again."""
 TRUSTED_AFTER = 10.0
-"""Seconds that it must have been closed for the pauses to begin at the first again."""
+"""Seconds for which it must stay closed before the next pauses begin with the first again."""
 
 
 class BreakerState(StrEnum):
-    """What a breaker lets through."""
+    """One of the three states of a breaker; the module's docstring explains them."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -27,20 +27,20 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Says whether calls may be made. Every method takes the present, in seconds of a clock that only grows."""
+    """The circuit breaker of one engine. `now` is in seconds of a clock that only grows."""
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
         self.failures = 0
         """Failures since the last answer."""
         self.since = float("-inf")
-        """When it was last closed or, from closed, opened."""
+        """Time of the last change between closed and not closed."""
         self._retry_at = 0.0
         self._openings = 0
         """Times that it was opened since it was trusted last."""
 
     def answered(self, now: float) -> bool:
-        """The engine has answered; whether that closed the breaker. A late answer does not close an open one."""
+        """Note an answer, and return whether it closed the breaker. A late answer does not close an open one."""
         if self.state is BreakerState.OPEN:
             return False
         self.failures = 0
@@ -50,7 +50,7 @@ class Breaker:
         return True
 
     def failed(self, now: float, jitter: float = 1.0) -> bool:
-        """The engine has not answered; whether that opened the breaker. `jitter`: share of the pause, up to 1."""
+        """Note a failure, and return whether it opened the breaker. `jitter` is the share of the pause, up to 1."""
         self.failures += 1
         if self.state is BreakerState.OPEN or (
             self.state is BreakerState.CLOSED and self.failures < FAILURES
@@ -60,7 +60,7 @@ class Breaker:
         return True
 
     def trip(self, now: float, jitter: float = 1.0) -> bool:
-        """Open it whatever was counted: the engine is known not to answer. Whether it was closed before."""
+        """Open the breaker whatever it has counted, and return whether it was closed before."""
         if self.state is not BreakerState.CLOSED:
             return False
         self.failures = max(self.failures, FAILURES)

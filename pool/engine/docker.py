@@ -46,15 +46,15 @@ BUILD_OUTPUT_KEPT = 60
 """Lines of a failed build's output that its error carries."""
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""How a build marks what a step wrote to stderr."""
+"""Marks of a build around lines that a step wrote to stderr."""
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 """Errors of reading an answer that is not the Engine API's: no JSON, or JSON of another shape."""
 
 NO_FOLDER = "not a directory"
-"""What the engine says of a path that leads to a file, or through one."""
+"""Message of the engine for a path that leads to a file, or through one."""
 BAD_PATHS = (NO_FOLDER, "too many links", "invalid argument", "file name too long")
-"""What it says, with a status of 500 as of its own faults, of paths in an image that nobody can follow."""
+"""Messages of the engine, with status 500, for paths in an image that nobody can follow."""
 
 INSPECTED_AT_ONCE = 32
 """Containers of a list that the engine is asked about at the same time: many hundreds are left after a restart."""
@@ -342,7 +342,7 @@ def _bad_paths() -> Iterator[None]:
 
 @contextmanager
 def _done_already(words: str) -> Iterator[None]:
-    """The engine's refusal to bring about what is so already; it has no status of its own."""
+    """Ignore the engine's refusal of a change that is made already. It has no status of its own."""
     try:
         yield
     except EngineRefused as error:

@@ -1,4 +1,4 @@
-"""An engine behind a circuit breaker: while the one behind it does not answer, every verb fails at once.
+"""Guards an engine with a circuit breaker: while the engine does not answer, every verb fails at once.
 
 What counts against the engine are calls that it did not answer, or answered with a fault of its own. Every verb
 has a time-out; where one takes suspiciously long, a ping tells an engine that is slow from one that hangs. While the
@@ -50,15 +50,18 @@ NOBODY = {"org.hearth.probe": ""}
 
 
 class GuardedEngine:
-    """Any engine, with time-outs and a breaker. Every verb may raise `EngineDown`: nothing was asked, or the answer
-    is no longer waited for, and what was asked may still be carried out."""
+    """An engine with time-outs and a breaker.
+
+    Every verb may raise `EngineDown`. Then nothing was asked, or nobody waits for the answer any more; the engine may
+    still carry the verb out.
+    """
 
     def __init__(self, engine: Engine, clock: Clock, metrics: Metrics, supervisor: Supervisor) -> None:
         self.breaker = Breaker()
         self.on_recovery: list[Callable[[], None]] = []
-        """Called when the engine answers again."""
+        """Functions to call when the engine answers again."""
         self.on_no_image: list[Callable[[str], None]] = []
-        """Called with the image that a container was to be made of and that is not there."""
+        """Functions to call with an image that the engine lacks, when a container needs it."""
         self._engine = engine
         self._clock = clock
         self._supervisor = supervisor
@@ -223,7 +226,7 @@ class GuardedEngine:
             self._opened(error)
 
     def _doubt(self) -> None:
-        """A verb takes long: have a ping decide whether the engine is slow or hangs."""
+        """Have a ping decide whether the engine is slow or hangs, as a verb takes long."""
         if self.breaker.state is BreakerState.CLOSED and (self._doubting is None or self._doubting.done()):
             self._doubting = asyncio.ensure_future(self._check())
 
@@ -242,7 +245,7 @@ class GuardedEngine:
             await self._engine.containers(NOBODY)
 
     def _trip(self, error: Exception) -> None:
-        """A ping has failed: that says enough."""
+        """Open the breaker at once, as a ping has failed."""
         if self.breaker.trip(self._clock.now(), jitter()):
             self._opened(error)
 
@@ -283,14 +286,14 @@ class GuardedEngine:
 
 
 class _Wait:
-    """A verb's wait for its answer."""
+    """The wait of one verb for its answer."""
 
     __slots__ = ("_scope", "given_up")
 
     def __init__(self, scope: Timeout) -> None:
         self._scope = scope
         self.given_up = False
-        """Whether it ended because the engine was found not to answer."""
+        """True if it ended because the engine does not answer."""
 
     def give_up(self) -> None:
         """End the wait now: nobody will answer."""

@@ -1,4 +1,4 @@
-"""Records what came of runs: those that end while a commit is under way share the next one."""
+"""Records the ends of runs. Those that end while a commit is under way share the next one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ Run = tuple[Claim, Ending]
 
 
 class Recorder:
-    """One a worker. `recorded` is told of every end that was given to it, once, and whether it is on disk. Must not
-    raise."""
+    """The recorder of one worker.
+
+    It calls `recorded` once for every end, with whether the end is on disk. `recorded` must not raise.
+    """
 
     def __init__(
         self, store: CallStore, clock: Clock, recorded: Callable[[Sequence[Run], bool], None]
@@ -43,12 +45,12 @@ class Recorder:
         self._recorded = recorded
         self.followers: list[Follower] = []
         self._ended: dict[str, Run] = {}
-        """Those that the store was not asked to write yet, by their calls."""
+        """Ends that the store was not asked to write yet, by call."""
         self._writing: dict[str, Run] = {}
         self._written = asyncio.Event()
-        """Set when it has done with those that are being written."""
+        """Set for a moment when the ends in `_writing` are done with."""
         self._failed: dict[str, Run] = {}
-        """Those that it could not write: it is asked again after a pause, behind those that have come since."""
+        """Ends that the store could not write. After a pause they are tried again, behind newer ones."""
         self._retries = Retries(STORE_RETRY)
         self._retry: Timer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -57,7 +59,7 @@ class Recorder:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is still to be recorded."""
+        """Return whether anything is still to be recorded."""
         return bool(self._ended or self._writing or self._failed)
 
     def add(self, claim: Claim, ending: Ending) -> None:
@@ -162,7 +164,7 @@ class Recorder:
         self._recorded(refused, False)
 
     async def _one_by_one(self, runs: Sequence[Run]) -> None:
-        """One of them may be at fault: the others are none the worse for it."""
+        """Record ends one by one: if one of them is at fault, the others must not suffer."""
         failing = 0
         for number, run in enumerate(runs):
             if failing == FAILING:  # it is not them
@@ -172,8 +174,7 @@ class Recorder:
             failing += run[1].id in self._failed
 
     def _put_off(self, runs: Sequence[Run]) -> None:
-        """These cannot be written now. When the store is asked again, those that were put off last come first: they
-        may not have been tried yet."""
+        """Try these again later. Those that were put off last come first: they may not have been tried yet."""
         if self._closing:
             self._recorded(runs, False)
         else:
@@ -198,7 +199,7 @@ class Recorder:
             self._store.discard(result.payload.id)
 
     async def _without_what_is_at_fault(self, claim: Claim, ending: Ending, fault: Exception) -> None:
-        """An end that cannot be written as it is, however well the store is: it has ended all the same."""
+        """Record an end that cannot be written as it is: without its follow-ups, or without its result."""
         if ending.follow:
             log.error("%s: its follow-ups are not started", claim.call.subject, exc_info=fault)
             await self._record([(claim, ending._replace(follow=()))])

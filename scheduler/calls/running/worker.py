@@ -39,7 +39,7 @@ QUEUED = Status.QUEUED  # looked up once: a member of an enum is found by a call
 
 
 class Plan(Protocol):
-    """What is declared of a function that matters to its accepted calls."""
+    """The part of a function's declaration that matters to its accepted calls."""
 
     @property
     def policy(self) -> RetryPolicy: ...
@@ -50,7 +50,7 @@ class Plan(Protocol):
 
 
 class Worker:
-    """One a gateway. `plan_of` tells of a function, declared or not."""
+    """The runner of one gateway's accepted calls. `plan_of` returns the plan of a function, declared or not."""
 
     def __init__(
         self,
@@ -72,23 +72,23 @@ class Worker:
         self.run: Runner | None = None
         """Set before `start`."""
         self.on_ended: dict[str, Callable[[str], None]] = {}
-        """By kind of owner: is given the owner's id when a call of it has ended. Set before `start`."""
+        """Functions that take an owner's id when one of its calls has ended, by kind of owner. Set before `start`."""
         self._recorder = Recorder(store, clock, self._recorded)
         self.followers: list[Follower] = self._recorder.followers
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
         self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
         self._lanes: dict[str, Lane] = {}
-        """Of the functions that have calls leased."""
+        """The lane of each function that has leased calls, by name."""
         self._held = self._bytes = 0
-        """How many are leased, and the bytes of their bodies."""
+        """Leased calls, and the bytes of their bodies."""
         self._large: dict[str, int] = {}
-        """Bytes that calls have brought which are not recorded yet, by the call: only of those with many."""
+        """Bytes of large results that are not recorded yet, by call."""
         self._large_bytes = 0
         self._full = False
-        """Whether there was no room for more when some were to be leased."""
+        """True if the last attempt to lease found no room."""
         self._attempts: dict[str, CallAttempt] = {}
-        """What runs, by the call."""
+        """Running attempts, by call."""
         self._nothing_runs = asyncio.Event()
         self._beginning = False
         self._waiters = Waiters(clock)
@@ -96,7 +96,7 @@ class Worker:
         self._timer: Timer | None = None
         self._loops: list[asyncio.Task[None]] = []
         self._leasing: asyncio.Future[None] | None = None
-        """What the store is asked for, until it is in `_ready` or runs."""
+        """The query for calls to lease that is under way."""
         self._stopping = False
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Worker:
         await self._recorder.close()
 
     def notify(self) -> None:
-        """There is something new in the store."""
+        """Look for calls soon: something in the store is new."""
         self._wake.set()
 
     def ended(self, owner: str) -> None:
@@ -332,7 +332,7 @@ class Worker:
         self._begin(1)
 
     def _recorded(self, runs: Sequence[tuple[Claim, Ending]], on_disk: bool) -> None:
-        """These ends are on disk, or cannot come there."""
+        """Handle ends that were written, or that never can be."""
         for claim, ending in runs:
             try:
                 self._let_go(claim)
