@@ -28,7 +28,7 @@ class EngineDown(EngineUnreachable):
         self.retry_after = retry_after
         """Seconds after which it is worth trying again."""
         self.asked = asked
-        """Whether it was asked before that was found, and may carry it out yet."""
+        """True if the engine was asked before it was found not to answer. It may still carry the verb out."""
 
 
 class EngineFault(EngineError):
@@ -112,7 +112,7 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What the engine says about a container."""
+    """The state of one container, as the engine tells it."""
 
     id: str
     name: str
@@ -160,7 +160,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What `hearth doctor` shows about the engine."""
+    """Facts about an engine: its version, its machine and its abilities."""
 
     version: str
     api_version: str
@@ -172,7 +172,7 @@ class EngineInfo:
     architecture: str
     data_root: str
     user_namespaces: bool = False
-    """Whether it maps uids: a container's uid is another one on the host."""
+    """True if it maps uids: a container's uid is another one on the host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How a `ContainerSpec` is said in the Docker Engine API: a pure function, where all the hardening is."""
+"""Translates a `ContainerSpec` for the Docker Engine API: a pure function, where all the hardening is."""
 
 from __future__ import annotations
 

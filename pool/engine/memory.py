@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long the slow verbs take, in seconds. The defaults are what was measured on Docker."""
+    """The times of the slow verbs, in seconds. The defaults were measured on Docker."""
 
     create: float = 0.012
     start: float = 0.118
@@ -64,7 +64,7 @@ class MemoryEngine:
         metrics: Metrics | None = None,
     ) -> None:
         self.calls: Counter[str] = Counter()
-        """How often each verb was called."""
+        """Number of calls of each verb."""
         self.volumes_made = 0
         """Volumes on the host's disk that its images got because nothing was mounted at their path."""
         self._clock = clock

@@ -1,4 +1,4 @@
-"""What runs in a `MemoryEngine`: a container, its program and its streams."""
+"""The containers of a `MemoryEngine`: each has a program and streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pipe:
 
     @property
     def full(self) -> bool:
-        """Whether who writes waits."""
+        """True while writers wait."""
         return len(self._pieces) >= PIPE_PIECES
 
     @property
@@ -62,7 +62,7 @@ class Pipe:
 
 
 class Process:
-    """What a program sees of its container."""
+    """The view that a program has of its container."""
 
     def __init__(self, container: MemoryContainer, clock: Clock) -> None:
         self.spec = container.spec
@@ -91,7 +91,7 @@ class Process:
 
 
 Program = Callable[[Process], Awaitable[int]]
-"""What an image runs: returns the exit status."""
+"""The program of an image. It returns the exit status."""
 
 
 async def sleep_forever(process: Process) -> int:
@@ -132,7 +132,7 @@ class MemoryContainer:
         self._task: asyncio.Task[None] | None = None
 
     def state(self) -> ContainerState:
-        """What `inspect` says. The pid is made up: no process has it."""
+        """Return the state as `inspect` does. The pid is made up: no process has it."""
         return ContainerState(
             id=self.id,
             name=self.spec.name,
