@@ -96,7 +96,9 @@ def build_deliverer(foundation: Foundation, scheduler_floor: SchedulerFloor, all
     clock, closing = foundation.clock, foundation.closing
     sender = Sender(allowed, callback_secret(foundation), clock)
     closing.push("sender of callbacks", sender.close)
-    deliverer = Deliverer(scheduler_floor.stores.callbacks, clock, foundation.metrics, sender)
+    deliverer = Deliverer(
+        scheduler_floor.stores.callbacks, clock, foundation.metrics, sender, scheduler_floor.leases
+    )
     closing.push("deliverer of callbacks", deliverer.close)
     scheduler_floor.worker.on_followed.append(deliverer.begun)
     return deliverer

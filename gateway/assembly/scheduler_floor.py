@@ -96,7 +96,7 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
     worker = build_worker(foundation, stores, plans, store_settings)
     kept = KeptContainers(pool_floor.engine, foundation.folder.id, HostsFiles(foundation.folder.hosts))
     jobs = build_jobs(foundation, stores, worker, registry, kept, store_settings)
-    runs = build_runs(foundation, stores, worker, registry)
+    runs = build_runs(foundation, stores, worker, registry, store_settings)
     closing.push("jobs", jobs.close)
     closing.push("worker", worker.close)  # before jobs: a task that ends is recorded with its job
     closing.push("workflow runs", runs.close)
@@ -110,7 +110,7 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
     secrets = SecretNames(tuple(settings.allowed_secrets))
     triggers = Triggers(stores.triggers, targets, clock, foundation.metrics, secrets)
     registry.on_declared.append(lambda definitions: triggers.declare(definitions.triggers))
-    schedules = Schedules(triggers, targets, clock)
+    schedules = Schedules(triggers, targets, clock, store_settings.leases)
     closing.push("schedules", schedules.stop)
     connect_triggers(triggers, worker, runs, jobs)
     return SchedulerFloor(
@@ -232,7 +232,13 @@ def build_jobs(
     return jobs
 
 
-def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry: Registry) -> WorkflowRuns:
+def build_runs(
+    foundation: Foundation,
+    stores: Stores,
+    worker: Worker,
+    registry: Registry,
+    store_settings: StoreSettings,
+) -> WorkflowRuns:
     """Build the runs of workflows, which are told of the calls that are their steps."""
     runs = WorkflowRuns(
         stores.runs,
@@ -241,7 +247,7 @@ def build_runs(foundation: Foundation, stores: Stores, worker: Worker, registry:
         lambda: registry.definitions.workflows,
         worker.notify,
         worker.cancel,
-        foundation.settings.async_retention,
+        store_settings,
     )
     runs.followers.append(call_of_failure)
     worker.on_ended["run"] = runs.call_ended

@@ -16,9 +16,11 @@ from pool.backoff import Retries, jitter
 from pool.clock import Clock, Timer
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from scheduler.calls.callback_store import CallbackStore
+from scheduler.calls.callback_store import CallbackAttempt, CallbackStore
 from scheduler.calls.callbacks import CALLBACK_RETRY, MAX_ATTEMPTS, CallbackStatus, Delivery
-from scheduler.calls.store import STORE_RETRY, StoreError
+from scheduler.calls.leases import LeaseOwner
+from scheduler.calls.running.lease_keeper import LeaseKeeper
+from scheduler.calls.store import STORE_RETRY, LeaseLost, StoreError
 from scheduler.work import NewCallback, Work
 
 log = logging.getLogger("hearth.callbacks")
@@ -34,11 +36,15 @@ Send = Callable[[Delivery], Awaitable[SendResult]]
 class Deliverer:
     """Delivers the callbacks of one gateway. Call `start`, then `close`. `send` may raise only on cancellation."""
 
-    def __init__(self, store: CallbackStore, clock: Clock, metrics: Metrics, send: Send) -> None:
+    def __init__(
+        self, store: CallbackStore, clock: Clock, metrics: Metrics, send: Send, leases: LeaseKeeper
+    ) -> None:
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._send = send
+        self._leases = leases
+        leases.holders.append(lambda: bool(self._under_way))
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._hosts: Counter[str] = Counter()
         """Callbacks under way, by host."""
@@ -65,6 +71,7 @@ class Deliverer:
             self._wake.set()
 
     async def _run(self) -> None:
+        await self._leases.take_over()
         self._wake.set()
         retries = Retries(STORE_RETRY)
         while True:
@@ -72,20 +79,35 @@ class Deliverer:
             self._wake.clear()
             if not self._store.exists:
                 continue
+            owner = self._leases.owner
             try:
-                due, next_due = await self._store.due(self._clock.wall(), MAX_PER_HOST)
+                due, next_due = await self._store.due(owner, self._clock.wall(), MAX_PER_HOST)
+                begun = await self._lease(owner, due)
+            except LeaseLost:
+                self._leases.renew(owner)
+                self._wake.set()
+                continue
             except StoreError:
                 self._wake_in(retries.failed())
                 continue
             retries.succeeded()
-            # Hosts with the fewest deliveries come first, so that even many hosts that hang delay no other.
-            for delivery in sorted(due, key=lambda one: self._hosts[one.host]):
-                if delivery.message not in self._under_way and len(self._under_way) < MAX_AT_ONCE:
-                    task = asyncio.ensure_future(self._deliver(delivery))
-                    self._under_way[delivery.message] = task
-                    self._hosts[delivery.host] += 1
+            for delivery in begun:
+                task = asyncio.ensure_future(self._deliver(owner, delivery))
+                self._under_way[delivery.message] = task
+                self._hosts[delivery.host] += 1
             if next_due is not None:
                 self._wake_in(max(0.0, next_due - self._clock.wall()))
+
+    async def _lease(self, owner: LeaseOwner, due: Sequence[Delivery]) -> list[Delivery]:
+        """Lease as many due callbacks as there is room for, and return them. Raises `StoreError`."""
+        # Hosts with the fewest deliveries come first, so that even many hosts that hang delay no other.
+        waiting = sorted(due, key=lambda one: self._hosts[one.host])
+        room = MAX_AT_ONCE - len(self._under_way)
+        wanted = [one for one in waiting if one.message not in self._under_way][:room]
+        if not wanted:
+            return []
+        leased = await self._store.lease(owner, [one.message for one in wanted], self._clock.wall())
+        return [one for one in wanted if one.message in leased]
 
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -99,7 +121,7 @@ class Deliverer:
             log.exception("sending the callback %s failed", delivery.message)
             return SendResult(f"{type(error).__name__}: {error}")
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, owner: LeaseOwner, delivery: Delivery) -> None:
         try:
             attempt = await self._try_to_send(delivery)
             attempts, due, status = delivery.attempts + 1, 0.0, CallbackStatus.DELIVERED
@@ -115,18 +137,22 @@ class Deliverer:
                     attempts,
                     attempt.fault,
                 )
-            retries = Retries(STORE_RETRY)
-            while True:
-                try:
-                    await self._store.record(delivery.message, status, attempts, due, attempt.fault)
-                    break
-                except StoreError:
-                    await self._clock.sleep(retries.failed())
-            outcome = "failed" if status is CallbackStatus.PENDING else status.value
-            self._metrics.callbacks.labels(outcome).inc()
+            record = CallbackAttempt(status, attempts, due, attempt.fault)
+            if await self._record(owner, delivery.message, record):
+                outcome = "failed" if status is CallbackStatus.PENDING else status.value
+                self._metrics.callbacks.labels(outcome).inc()
         finally:
             del self._under_way[delivery.message]
             self._hosts[delivery.host] -= 1
             if not self._hosts[delivery.host]:
                 del self._hosts[delivery.host]
             self._wake.set()
+
+    async def _record(self, owner: LeaseOwner, message: str, attempt: CallbackAttempt) -> bool:
+        """Record an attempt, however long the store takes. Return False if the lease was lost meanwhile."""
+        retries = Retries(STORE_RETRY)
+        while True:
+            try:
+                return await self._store.record(owner, message, attempt)
+            except StoreError:
+                await self._clock.sleep(retries.failed())

@@ -38,7 +38,11 @@ class StoreBusy(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The work is leased to another owner, or this owner's leases were taken away. Nothing was changed."""
+    """The leases of this owner were taken away, as it was silent for too long. Nothing was changed."""
+
+
+class LeaseRefused(StoreError):
+    """The work is not leased to this owner, and another has it or may get it. Nothing was changed."""
 
 
 class KeyReused(Exception):
@@ -105,8 +109,8 @@ class CallStore(Protocol):
     async def begin_payload(self, owner: LeaseOwner, call: str, expected: int, now: float) -> int:
         """Begin to keep the answer of a call that is leased to `owner`, in pieces. Return the number of the payload.
 
-        It will have `expected` bytes, as far as is known, for which there is room from now on. Raises `StoreFull` and
-        `LeaseLost`.
+        It will have `expected` bytes, as far as is known, for which there is room from now on. Raises `StoreFull`,
+        `LeaseLost` and `LeaseRefused`.
         """
 
     async def begin_body(self, owner: LeaseOwner, caller: str, expected: int, now: float) -> int:

@@ -17,14 +17,15 @@ from pool.supervise import Supervisor
 from pool.workload import Keep
 from scheduler.calls.destinations import call_with_json, chain_too_deep
 from scheduler.calls.followers import collect_follow_ups
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency
 from scheduler.calls.running.lease_keeper import StoreSettings
-from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, LeaseLost, StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.jobs.decisions import final_status
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary
 from scheduler.jobs.own_function import KEEP_BY_REMOVE, own_definition
-from scheduler.jobs.store import JobStore
+from scheduler.jobs.store import JobEnd, JobStore
 from scheduler.work import NewJob, Work
 
 log = logging.getLogger("hearth.jobs")
@@ -89,6 +90,10 @@ class Jobs:
         self._metrics = metrics
         self._retention = settings.retention
         self._leases = settings.leases
+        self._leased: set[str] = set()
+        """Jobs that are leased to this process."""
+        self._leases.holders.append(lambda: bool(self._leased))
+        self._leases.on_lost.append(self._look_for_lost)
         self._keeper = keeper
         self._in_service: dict[str, asyncio.Future[object]] = {}
         """Set-up of each private function in service; done when it is set up."""
@@ -114,7 +119,7 @@ class Jobs:
             with suppress(StoreError):
                 # First, so that tasks of a job that is being cancelled are not run again to be interrupted.
                 await self._leases.requeue_abandoned()
-                for job in await self.store.unfinished():
+                for job in await self._unfinished():
                     await self._serve(job)
         self.begun()
         self._supervisor = supervisor
@@ -183,7 +188,24 @@ class Jobs:
 
     # -- continuing jobs -------------------------------------------------------------------------------------------
 
+    async def _unfinished(self) -> list[Job]:
+        """Lease all jobs that nobody has. Return those of this process. Raises `StoreError`."""
+        owner = self._leases.owner
+        try:
+            jobs = await self.store.unfinished(owner, self._clock.wall())
+        except LeaseLost:
+            self._leases.renew(owner)
+            raise
+        self._leased |= {job.id for job in jobs}
+        return jobs
+
+    def _look_for_lost(self) -> None:
+        """Look for the jobs whose leases were lost: nobody may have taken them yet."""
+        self._leased.clear()
+        self.begun()
+
     async def _go_on(self) -> None:
+        await self._leases.take_over()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -191,7 +213,7 @@ class Jobs:
             due, self._due = self._due, set()
             try:
                 if look and self.store.exists:
-                    for job in await self.store.unfinished():
+                    for job in await self._unfinished():
                         await self._serve(job)
                         due.add(job.id)
                 for id in due:
@@ -229,25 +251,33 @@ class Jobs:
         await asyncio.shield(serving)
 
     async def _advance(self, id: str) -> None:
-        advanced = await self.store.advance(id, self._clock.wall())
+        owner = self._leases.owner
+        try:
+            advanced = await self.store.advance(owner, id, self._clock.wall())
+        except LeaseLost:
+            self._leases.renew(owner)
+            raise
         if advanced is None:
+            self._leased.discard(id)
             return
+        self._leased.add(id)
         job = advanced.job
         if advanced.queued:
             self._worker.notify()
         if advanced.counts is not None:
-            await self._end(job, advanced.counts)
+            await self._end(owner, job, advanced.counts)
         elif job.status is JobStatus.CANCELLING and id not in self._interrupting:
             interrupting = self._supervisor.supervise("jobs-interrupting", partial(self._interrupt, id))
             self._interrupting[id] = interrupting
             interrupting.add_done_callback(lambda _: self._interrupted(id))
 
-    async def _end(self, job: Job, tasks: Counts) -> None:
+    async def _end(self, owner: LeaseOwner, job: Job, tasks: Counts) -> None:
         now = self._clock.wall()
         status = final_status(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
         follow = collect_follow_ups(lambda: f"job {job.id}", self.on_job_ended, summary)
-        if await self.store.end(job, status, tasks, follow, now):
+        self._leased.discard(job.id)
+        if await self.store.end(owner, job, JobEnd(status, tasks, follow), now):
             log.info("job %s has %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
             self._worker.notify()

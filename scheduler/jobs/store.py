@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import CallRecord, Idempotency, Page
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.work import NewJob, Work
@@ -22,6 +22,15 @@ class Advanced:
     """Tasks by state, of a job that ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """The end of a job: its status and tasks, and the work that is begun together with the record."""
+
+    status: JobStatus
+    tasks: Counts
+    follow: tuple[Work, ...] = ()
+
+
 class JobStore(Protocol):
     """Jobs and their tasks. Each verb is atomic and on disk when it returns. All raise `StoreError`."""
 
@@ -36,16 +45,17 @@ class JobStore(Protocol):
         `KeyReused` and `StoreFull`.
         """
 
-    async def advance(self, id: str, now: float) -> Advanced | None:
-        """Queue the tasks of a job whose turn it is. Return the step, or None if no such job goes on.
+    async def advance(self, owner: LeaseOwner, id: str, now: float) -> Advanced | None:
+        """Lease a job to an owner, and queue the tasks whose turn it is. Return the step.
 
-        Raises `StoreFull`.
+        Returns None if no such job goes on, or it is leased to another. Raises `StoreFull` and `LeaseLost`.
         """
 
-    async def end(
-        self, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[Work], now: float
-    ) -> bool:
-        """Record that a job has ended, and begin what follows. Return False if it had ended before."""
+    async def end(self, owner: LeaseOwner, job: Job, end: JobEnd, now: float) -> bool:
+        """Record that a job has ended, and begin what follows.
+
+        Returns False if it had ended before, or is not leased to this owner; then nothing is written.
+        """
 
     async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
         """Let no further task of a job run: those that wait are ended.
@@ -62,8 +72,11 @@ class JobStore(Protocol):
     async def forget(self, id: str) -> bool:
         """Forget a part of a job that has ended. Return whether there is more of it to forget."""
 
-    async def unfinished(self) -> list[Job]:
-        """Return the jobs that have not ended, oldest first."""
+    async def unfinished(self, owner: LeaseOwner, now: float) -> list[Job]:
+        """Lease the jobs that have not ended to an owner. Return all that it has then, oldest first.
+
+        Raises `LeaseLost`.
+        """
 
     async def functions(self) -> set[str]:
         """Return the functions that all jobs have of their own, also those of jobs that have ended."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.triggers.due import ScheduleState
 from scheduler.work import Outcome
 
@@ -33,6 +34,14 @@ class Course:
     state: ScheduleState
     latest: tuple[str, str] | None = None
     """Kind and id of the latest action that it started, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleWatch:
+    """A watcher of a schedule, and the course that it writes. A schedule is leased to one watcher at a time."""
+
+    owner: LeaseOwner
+    course: Course
 
 
 @dataclass(frozen=True, slots=True)

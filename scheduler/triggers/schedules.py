@@ -10,12 +10,13 @@ from contextlib import suppress
 from pool.backoff import Backoff, Retries
 from pool.clock import Clock, Timer
 from pool.supervise import Supervisor
-from scheduler.calls.store import StoreError
+from scheduler.calls.running.lease_keeper import LeaseKeeper
+from scheduler.calls.store import LeaseLost, StoreError
 from scheduler.calls.targets import Target
 from scheduler.definitions.language.timetable import Timetable
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.due import LATE_SECONDS, ScheduleState, decide_fires
-from scheduler.triggers.model import Course
+from scheduler.triggers.model import Course, ScheduleWatch
 from scheduler.triggers.triggers import Triggers
 from scheduler.work import Fire, Outcome
 
@@ -32,10 +33,13 @@ RECORD_RETRY = Backoff(1.0, 5.0)
 class Schedules:
     """The schedules among the triggers of one gateway."""
 
-    def __init__(self, triggers: Triggers, targets: dict[str, Target], clock: Clock) -> None:
+    def __init__(
+        self, triggers: Triggers, targets: dict[str, Target], clock: Clock, leases: LeaseKeeper
+    ) -> None:
         self._triggers = triggers
         self._targets = targets
         self._clock = clock
+        self._leases = leases
         self._watched: dict[str, float] = {}
         """Wall time since when this process watches a trigger."""
         self._due: dict[str, tuple[Timetable, float, float | None]] = {}
@@ -71,6 +75,7 @@ class Schedules:
 
     async def _run(self) -> None:
         await self._triggers.ready()
+        await self._leases.take_over()
         while True:
             self._wake.clear()
             pause = await self._look_at_all()
@@ -99,7 +104,11 @@ class Schedules:
             for name, (definition, table) in found.items()
             if self._waits(name) or self._rest(definition, table) <= 0.0
         ]
-        looks += [self._triggers.forget_course(name) for name in self._triggers.courses if name not in every]
+        looks += [
+            self._triggers.forget_course(self._leases.owner, name)
+            for name in self._triggers.courses
+            if name not in every
+        ]
         # Concurrently: the store writes what it gets at the same time in one transaction.
         went_well = await asyncio.gather(*map(self._carefully, looks))
         self._failing = not all(went_well)
@@ -111,8 +120,12 @@ class Schedules:
 
     async def _carefully(self, look: Coroutine[None, None, None]) -> bool:
         """Run one look and return whether it succeeded. A failure does not stop the others."""
+        owner = self._leases.owner
         try:
             await look
+        except LeaseLost:
+            self._leases.renew(owner)
+            return False
         except StoreError as error:
             if not self._failing:
                 log.warning(
@@ -154,7 +167,7 @@ class Schedules:
             fresh = Course(
                 name, _key(definition), ScheduleState(now, waiting), course.latest if course else None
             )
-            await self._triggers.carry_out((), fresh)
+            await self._triggers.carry_out((), ScheduleWatch(self._leases.owner, fresh))
             return
         running = bool(
             table.overlap != "allow"
@@ -173,7 +186,8 @@ class Schedules:
         started = [(fire.kind, fire.id) for fire in fires if fire.outcome is Outcome.STARTED]
         if fires or decision.state != course.state:
             latest = started[-1] if started else course.latest
-            await self._triggers.carry_out(fires, Course(name, course.timetable, decision.state, latest))
+            progress = Course(name, course.timetable, decision.state, latest)
+            await self._triggers.carry_out(fires, ScheduleWatch(self._leases.owner, progress))
 
     def _next(self, table: Timetable, considered: float) -> float | None:
         known = self._due.get(table.name)

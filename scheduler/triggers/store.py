@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from scheduler.triggers.model import Course, FireRecord, KeptTrigger
+from scheduler.triggers.model import Course, FireRecord, KeptTrigger, ScheduleWatch
 from scheduler.work import Fire, Outcome
 
 FIRES_KEPT = 100
@@ -19,10 +19,13 @@ class TriggerStore(Protocol):
     def exists(self) -> bool:
         """Return whether anything was ever kept here."""
 
-    async def fire(self, fires: Sequence[Fire], now: float, course: Course | None = None) -> list[Outcome]:
+    async def fire(
+        self, fires: Sequence[Fire], now: float, watch: ScheduleWatch | None = None
+    ) -> list[Outcome]:
         """Begin what these fires start, and record them and the course of their schedule: all or nothing.
 
-        Returns the outcome of each fire. Raises `StoreFull`.
+        The schedule is leased to its watcher. Returns the outcome of each fire. Raises `StoreFull`, `LeaseLost`, and
+        `LeaseRefused` if another watches the schedule.
         """
 
     async def fires(self, trigger: str, most: int) -> list[FireRecord]:

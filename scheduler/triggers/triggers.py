@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pool.backoff import Backoff, Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import Start, Target
 from scheduler.definitions.language.call_overrides import CallOverrides
@@ -21,7 +22,7 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.triggers.cloud_events import STRUCTURED, binary_headers, structured_body
 from scheduler.triggers.due import ScheduleState
 from scheduler.triggers.event import Event
-from scheduler.triggers.model import Course, start_id
+from scheduler.triggers.model import Course, ScheduleWatch, start_id
 from scheduler.triggers.secret_names import SecretNames
 from scheduler.triggers.store import TriggerStore
 from scheduler.work import Fire, HeaderList, Outcome, Work
@@ -280,25 +281,27 @@ class Triggers:
     # -- starting actions -------------------------------------------------------------------------------------
 
     async def carry_out(
-        self, fires: Sequence[Fire], course: Course | None = None, sender: str | None = None
+        self, fires: Sequence[Fire], watch: ScheduleWatch | None = None, sender: str | None = None
     ) -> list[Outcome]:
         """Start the actions of these fires in one transaction; return the outcome of each.
 
-        `sender` is set on every fire if it is given. Raises `StoreError`.
+        `sender` is set on every fire if it is given. `watch` records the progress of their schedule. Raises
+        `StoreError`.
         """
         if sender is not None:
             fires = [replace(fire, sender=sender) for fire in fires]
-        if not fires and course is None:
+        if not fires and watch is None:
             return []
-        outcomes = await self.store.fire(fires, self._clock.wall(), course)
-        if course is not None:
-            self.courses[course.trigger] = course
+        outcomes = await self.store.fire(fires, self._clock.wall(), watch)
+        if watch is not None:
+            self.courses[watch.course.trigger] = watch.course
         self._begun(fires, outcomes)
         return outcomes
 
-    async def forget_course(self, name: str) -> None:
+    async def forget_course(self, owner: LeaseOwner, name: str) -> None:
         """Forget the progress of a removed schedule: should it come back, it begins anew. Raises `StoreError`."""
-        await self.store.fire((), self._clock.wall(), Course(name, "", ScheduleState(0.0)))
+        watch = ScheduleWatch(owner, Course(name, "", ScheduleState(0.0)))
+        await self.store.fire((), self._clock.wall(), watch)
         self.courses.pop(name, None)
 
     async def publish(self, event: Event) -> int:

@@ -14,8 +14,10 @@ from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.followers import collect_follow_ups
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency
-from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
+from scheduler.calls.running.lease_keeper import StoreSettings
+from scheduler.calls.store import STORE_RETRY, LeaseLost, StoreError, StoreFull
 from scheduler.calls.waiters import Waiters
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import NewRun, Work
@@ -63,7 +65,7 @@ class WorkflowRuns:
         workflows: Callable[[], Mapping[str, WorkflowDefinition]],
         notify: Callable[[], None],
         interrupt: Callable[[str], Awaitable[object]],
-        retention: float,
+        settings: StoreSettings,
     ) -> None:
         self.store = store
         self.workflows = workflows
@@ -75,7 +77,12 @@ class WorkflowRuns:
         self._metrics = metrics
         self._notify = notify
         self._interrupt = interrupt
-        self._retention = retention
+        self._retention = settings.retention
+        self._leases = settings.leases
+        self._leased: set[str] = set()
+        """Runs that are leased to this process."""
+        self._leases.holders.append(lambda: bool(self._leased))
+        self._leases.on_lost.append(self._look_at_lost)
         self._again: set[str] = set()
         """Runs that have changed since they were looked at."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -107,10 +114,11 @@ class WorkflowRuns:
 
     async def _take_up(self) -> None:
         """Continue all unfinished runs, as soon as the store lists them."""
+        await self._leases.take_over()
         retries = Retries(STORE_RETRY)
         while self.store.exists:
             with suppress(StoreError):
-                for id in await self.store.unfinished():
+                for id in await self.store.unfinished(self._leases.owner):
                     self.look_at(id)
                 return
             await self._clock.sleep(retries.failed())
@@ -196,28 +204,32 @@ class WorkflowRuns:
         try:
             while id in self._again:
                 self._again.discard(id)
+                owner = self._leases.owner
                 try:
-                    await self._step_or_give_up(id)
+                    await self._step_or_give_up(owner, id)
+                except LeaseLost:
+                    self._again.add(id)
+                    self._leases.renew(owner)
                 except StoreError:
                     self._again.add(id)
                     await self._clock.sleep(retries.failed())
         finally:
             del self._tasks[id]  # here, not in a callback of the task: `look_at` may come in between
 
-    async def _step_or_give_up(self, id: str) -> None:
+    async def _step_or_give_up(self, owner: LeaseOwner, id: str) -> None:
         """Make the next moves of a run, or end it if they are impossible. Raises `StoreError`."""
         try:
-            await self._step(id)
+            await self._step(owner, id)
         except StoreFull as full:  # if it waited, its own bytes would keep the store full
             log.warning("run %s failed: %s", id, full)
-            await self._give_up(id, "not-kept", str(full))
+            await self._give_up(owner, id, "not-kept", str(full))
         except StoreError:
             raise
         except Exception:  # otherwise the run would never end
             log.exception("run %s failed: its next step could not be decided", id)
-            await self._give_up(id, "not-decided", FAULT)
+            await self._give_up(owner, id, "not-decided", FAULT)
 
-    async def _give_up(self, id: str, error: str, detail: str) -> None:
+    async def _give_up(self, owner: LeaseOwner, id: str, error: str, detail: str) -> None:
         """End a run whose next moves cannot be decided, as failed, with its follow-ups. Raises `StoreError`."""
         record = await self.store.show(id)
         if record is None or record.status.ended:
@@ -230,24 +242,26 @@ class WorkflowRuns:
         ended = EndedRun(record, None if found is None else found[0], end)
         end = replace(end, follow=collect_follow_ups(lambda: f"run {id}", self.followers, ended))
         try:
-            given_up = await self.store.give_up(record, end, self._clock.wall())
+            given_up = await self.store.give_up(owner, record, end, self._clock.wall())
         except StoreFull as full:
             log.error("run %s: its follow-ups are not started: %s", id, full)
             end = replace(end, follow=())
-            given_up = await self.store.give_up(record, end, self._clock.wall())
+            given_up = await self.store.give_up(owner, record, end, self._clock.wall())
         if given_up:
             self._tell_end(record, end)
         else:
             self._again.add(id)
 
-    async def _step(self, id: str) -> None:
-        progress = await self.store.progress(id)
+    async def _step(self, owner: LeaseOwner, id: str) -> None:
+        progress = await self.store.progress(owner, id, self._clock.wall())
         if progress is None:
+            self._leased.discard(id)
             return
+        self._leased.add(id)
         async with self._room if progress.size <= LARGE_RUN_BYTES else self._large_room:
-            await self._decide(id, progress)
+            await self._decide(owner, id, progress)
 
-    async def _decide(self, id: str, progress: RunProgress) -> None:
+    async def _decide(self, owner: LeaseOwner, id: str, progress: RunProgress) -> None:
         changes = await decide(self.store, progress)
         if not changes:
             return
@@ -255,7 +269,7 @@ class WorkflowRuns:
             ended = EndedRun(progress.record, progress.definition, changes.end)
             follow = collect_follow_ups(lambda: f"run {id}", self.followers, ended)
             changes.end = replace(changes.end, follow=follow)
-        if not await self.store.apply(id, changes, progress.record.revision, self._clock.wall()):
+        if not await self.store.apply(owner, id, changes, progress.record.revision, self._clock.wall()):
             self._again.add(id)
             return
         if changes.opened or changes.more:
@@ -269,6 +283,14 @@ class WorkflowRuns:
             told(end.follow)
         self._tell(record, end.status)
 
+    def _look_at_lost(self) -> None:
+        """Look at the runs whose leases were lost: nobody may have taken them yet."""
+        lost = list(self._leased)
+        self._leased.clear()
+        for id in lost:
+            self.look_at(id)
+
     def _tell(self, record: RunRecord, status: RunStatus) -> None:
+        self._leased.discard(record.id)
         self._metrics.workflow_runs.labels(record.workflow, status.value).value += 1
         self._waiters.tell(record.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency, Page
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import Body, NewRun
@@ -27,19 +28,24 @@ class RunStore(Protocol):
         forgotten. Raises `KeyReused` and `StoreFull`.
         """
 
-    async def progress(self, id: str) -> RunProgress | None:
-        """Return what a run's next moves follow from, or None if there is no such run or it has ended."""
+    async def progress(self, owner: LeaseOwner, id: str, now: float) -> RunProgress | None:
+        """Lease a run to an owner, and return the facts that its next moves follow from.
 
-    async def apply(self, id: str, changes: Changes, revision: int, now: float) -> bool:
-        """Write all that was decided of a run.
-
-        Returns False if somebody has ended or resumed it meanwhile; then nothing is written. Raises `StoreFull`.
+        Returns None if there is no such run, it has ended, or it is leased to another. Raises `LeaseLost`.
         """
 
-    async def give_up(self, record: RunRecord, end: RunEnd, now: float) -> bool:
+    async def apply(self, owner: LeaseOwner, id: str, changes: Changes, revision: int, now: float) -> bool:
+        """Write all that was decided of a run which is leased to an owner.
+
+        Returns False if somebody has ended or resumed it meanwhile, or the lease is lost; then nothing is written.
+        Raises `StoreFull`.
+        """
+
+    async def give_up(self, owner: LeaseOwner, record: RunRecord, end: RunEnd, now: float) -> bool:
         """End a run about which nothing can be decided, or of which no more can be kept.
 
-        Returns False if it is not as in `record` any more; then nothing is written. Raises `StoreFull`.
+        Returns False if it is not as in `record` any more, or leased to another; then nothing is written. Raises
+        `StoreFull` and `LeaseLost`.
         """
 
     async def show(self, id: str) -> RunRecord | None:
@@ -66,8 +72,8 @@ class RunStore(Protocol):
     async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
         """Return number, error and detail of the first call of a step that has failed, or None if none has."""
 
-    async def unfinished(self) -> Sequence[str]:
-        """Return the ids of all runs that have not ended, the oldest first."""
+    async def unfinished(self, owner: LeaseOwner) -> Sequence[str]:
+        """Return the ids of the runs that have not ended and are not leased to another, the oldest first."""
 
     async def cancel(self, id: str, now: float) -> tuple[RunRecord | None, Sequence[str]]:
         """End a run that goes on. Return the run as it was, and the ids of its calls that are to be interrupted."""

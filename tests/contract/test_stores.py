@@ -6,21 +6,35 @@ Two processes are two owners that speak to stores of their own, on one database.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from scheduler.calls.callback_store import CallbackAttempt, CallbackStore
+from scheduler.calls.callbacks import CallbackStatus
 from scheduler.calls.leases import LeaseOwner, LeaseStore
 from scheduler.calls.model import CallRecord, Ending, Result, Status
-from scheduler.calls.store import CallStore, LeaseLost
+from scheduler.calls.store import CallStore, LeaseLost, LeaseRefused
 from scheduler.definitions.jobs import JobDefinition
-from scheduler.jobs.store import JobStore
+from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
+from scheduler.jobs.model import JobStatus
+from scheduler.jobs.store import JobEnd, JobStore
+from scheduler.store.sqlite.callbacks import SqliteCallbackStore
 from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.leases import SqliteLeaseStore
+from scheduler.store.sqlite.runs import SqliteRunStore
+from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
-from scheduler.work import NewCall, NewJob, Payload, Request
+from scheduler.triggers.due import ScheduleState
+from scheduler.triggers.model import Course, ScheduleWatch
+from scheduler.triggers.store import TriggerStore
+from scheduler.work import Fire, NewCall, NewCallback, NewJob, NewRun, Outcome, Payload, Request
+from scheduler.workflows.model import RunEnd, RunStatus
+from scheduler.workflows.moves import decide
+from scheduler.workflows.store import RunStore
+from scheduler.workflows.values import EMPTY_BODY
 
 SIZE = 2**26
 SILENT = 10.0
@@ -34,6 +48,9 @@ class Process:
     leases: LeaseStore
     calls: CallStore
     jobs: JobStore
+    runs: RunStore
+    triggers: TriggerStore
+    callbacks: CallbackStore
 
     async def accept(self, *numbers: int) -> None:
         """Accept calls of f."""
@@ -76,7 +93,13 @@ class SqliteBackEnd:
         writer = Writer(self._file)
         calls = SqliteCallStore(writer, SIZE)
         made = Process(
-            LeaseOwner(node, epoch), SqliteLeaseStore(writer), calls, SqliteJobStore(writer, calls.room)
+            LeaseOwner(node, epoch),
+            SqliteLeaseStore(writer),
+            calls,
+            SqliteJobStore(writer, calls.room),
+            SqliteRunStore(writer, calls.room),
+            SqliteTriggerStore(writer, calls.room),
+            SqliteCallbackStore(writer),
         )
         self._processes.append(made)
         return made
@@ -218,10 +241,10 @@ async def test_bodies_that_were_coming_to_a_gone_owner_are_discarded_and_those_o
 
 async def test_an_answer_is_kept_only_of_a_call_that_is_leased(a: Process, b: Process) -> None:
     await a.accept(1)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseRefused):
         await a.calls.begin_payload(a.owner, "1", 10, 1.0)
     await a.claim()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseRefused):
         await b.calls.begin_payload(b.owner, "1", 10, 1.0)
     assert await a.calls.begin_payload(a.owner, "1", 10, 1.0) > 0
 
@@ -229,11 +252,115 @@ async def test_an_answer_is_kept_only_of_a_call_that_is_leased(a: Process, b: Pr
 async def test_what_ran_for_a_cancelled_job_is_not_run_again(a: Process, back_end: SqliteBackEnd) -> None:
     definition = JobDefinition.model_validate({"function": "f", "count": 2})
     await a.jobs.begin(NewJob(id="j", definition=definition, parallel=2), 0.0)
-    await a.jobs.advance("j", 0.0)
+    await a.jobs.advance(a.owner, "j", 0.0)
     (task,) = await a.claim(1)
     await a.jobs.cancel("j", 1.0)
     again = back_end.process("a", "2")
     assert await again.leases.requeue_abandoned(again.owner, 2.0, SILENT) == 0
     assert await again.status(task) is Status.CANCELLED
-    advanced = await again.jobs.advance("j", 3.0)
+    advanced = await again.jobs.advance(again.owner, "j", 3.0)
     assert advanced is not None and advanced.ends
+
+
+# -- what is leased beside calls ------------------------------------------------------------------------------
+
+
+ONE = WorkflowDefinition(steps={"s": StepDefinition(function="f")})
+FAILED = RunEnd(RunStatus.FAILED, error="x")
+
+
+async def test_a_run_is_looked_after_by_the_owner_of_its_lease(a: Process, b: Process) -> None:
+    await a.runs.begin(NewRun("r", "one", ONE, EMPTY_BODY), 0.0)
+    progress = await a.runs.progress(a.owner, "r", 1.0)
+    assert progress is not None
+    assert await b.runs.progress(b.owner, "r", 1.0) is None
+    assert await b.runs.unfinished(b.owner) == []
+    changes = await decide(a.runs, progress)
+    assert not await b.runs.apply(b.owner, "r", changes, 0, 2.0)
+    assert not await b.runs.give_up(b.owner, progress.record, FAILED, 2.0)
+    assert await a.calls.counts() == {}, "nothing was written"
+    assert await a.runs.apply(a.owner, "r", changes, 0, 2.0)
+    assert await a.calls.counts() == {("f", Status.QUEUED): 1}
+    assert await a.runs.unfinished(a.owner) == ["r"]
+
+
+async def test_the_run_of_a_gone_owner_is_free_and_its_late_decision_is_refused(
+    a: Process, b: Process
+) -> None:
+    await a.runs.begin(NewRun("r", "one", ONE, EMPTY_BODY), 0.0)
+    progress = await a.runs.progress(a.owner, "r", 1.0)
+    assert progress is not None
+    changes = await decide(a.runs, progress)
+    await b.leases.requeue_abandoned(b.owner, 100.0, SILENT)
+    assert not await a.runs.apply(a.owner, "r", changes, 0, 100.0)
+    with pytest.raises(LeaseLost):
+        await a.runs.progress(a.owner, "r", 100.0)
+    assert await b.runs.unfinished(b.owner) == ["r"]
+    assert await b.runs.progress(b.owner, "r", 100.0) is not None
+    assert await b.runs.apply(b.owner, "r", changes, 0, 100.0)
+
+
+async def test_a_resumed_run_is_free_for_whoever_looks_at_it_next(a: Process, b: Process) -> None:
+    await a.runs.begin(NewRun("r", "one", ONE, EMPTY_BODY), 0.0)
+    progress = await a.runs.progress(a.owner, "r", 1.0)
+    assert progress is not None
+    assert await a.runs.give_up(a.owner, progress.record, FAILED, 2.0)
+    await b.runs.resume("r")
+    assert await b.runs.progress(b.owner, "r", 3.0) is not None
+    assert await a.runs.progress(a.owner, "r", 3.0) is None
+
+
+async def test_a_job_is_looked_after_by_the_owner_of_its_lease(a: Process, b: Process) -> None:
+    definition = JobDefinition.model_validate({"function": "f", "count": 1})
+    await a.jobs.begin(NewJob(id="j", definition=definition, parallel=1), 0.0)
+    assert [job.id for job in await a.jobs.unfinished(a.owner, 1.0)] == ["j"]
+    assert await b.jobs.unfinished(b.owner, 1.0) == []
+    assert await b.jobs.advance(b.owner, "j", 1.0) is None
+    assert await a.calls.counts() == {}
+    advanced = await a.jobs.advance(a.owner, "j", 1.0)
+    assert advanced is not None and advanced.queued == 1
+    end = JobEnd(JobStatus.SUCCEEDED, {})
+    assert not await b.jobs.end(b.owner, advanced.job, end, 2.0)
+    await b.leases.requeue_abandoned(b.owner, 100.0, SILENT)
+    assert not await a.jobs.end(a.owner, advanced.job, end, 100.0)
+    assert [job.id for job in await b.jobs.unfinished(b.owner, 100.0)] == ["j"]
+    assert await b.jobs.end(b.owner, advanced.job, end, 100.0)
+
+
+async def test_a_schedule_has_one_watcher_and_fires_for_it_only(a: Process, b: Process) -> None:
+    def fire(number: str) -> Fire:
+        call = NewCall(number, "f", Request(), b"{}")
+        return Fire("t", "schedule", Outcome.STARTED, "function", "f", number, work=call)
+
+    course = Course("t", "* * * * * UTC", ScheduleState(60.0))
+    assert await a.triggers.fire([fire("1")], 1.0, ScheduleWatch(a.owner, course)) == [Outcome.STARTED]
+    later = replace(course, state=ScheduleState(120.0))
+    with pytest.raises(LeaseRefused):
+        await b.triggers.fire([fire("2")], 2.0, ScheduleWatch(b.owner, later))
+    assert await b.calls.show("2") is None, "all or nothing"
+    (kept,) = await b.triggers.all()
+    assert kept.course == course
+    await b.leases.requeue_abandoned(b.owner, 100.0, SILENT)
+    assert await b.triggers.fire([fire("2")], 101.0, ScheduleWatch(b.owner, later)) == [Outcome.STARTED]
+    with pytest.raises(LeaseLost):
+        await a.triggers.fire([fire("3")], 102.0, ScheduleWatch(a.owner, later))
+    assert await a.triggers.fire([fire("2")], 103.0) == [Outcome.KNOWN], "an event needs no lease"
+
+
+async def test_a_callback_is_attempted_by_one_owner_at_a_time(a: Process, b: Process) -> None:
+    await a.accept(1)
+    callback = NewCallback("1", "m", "https://example.com/", "example.com", b"{}")
+    await a.calls.begin([callback], 1.0)
+    (delivery,), _ = await a.callbacks.due(a.owner, 1.0, 4)
+    assert await a.callbacks.lease(a.owner, ["m"], 1.0) == {"m"}
+    assert await b.callbacks.due(b.owner, 1.0, 4) == ([], None)
+    assert await b.callbacks.lease(b.owner, ["m"], 1.0) == set()
+    failed = CallbackAttempt(CallbackStatus.PENDING, delivery.attempts + 1, 5.0, "no")
+    assert not await b.callbacks.record(b.owner, "m", failed)
+    assert await a.callbacks.record(a.owner, "m", failed)
+    assert await b.callbacks.lease(b.owner, ["m"], 5.0) == {"m"}, "a lease is for one attempt"
+    await a.leases.requeue_abandoned(a.owner, 100.0, SILENT)
+    delivered = CallbackAttempt(CallbackStatus.DELIVERED, 2, 0.0, None)
+    assert not await b.callbacks.record(b.owner, "m", delivered)
+    assert await a.callbacks.lease(a.owner, ["m"], 100.0) == {"m"}
+    assert await a.callbacks.record(a.owner, "m", delivered)

@@ -184,7 +184,7 @@ class Gateway:
 
     async def decide(self, id: str) -> None:
         """Decide about the run; perhaps the process dies before, or after, it is written."""
-        progress = await self.runs.progress(id)
+        progress = await self.runs.progress(self.me, id, self.now)
         if progress is None:
             return
         changes = await decide(self.runs, progress)
@@ -192,7 +192,7 @@ class Gateway:
             await self.die_and_start_again()
             return
         if changes:
-            assert await self.runs.apply(id, changes, progress.record.revision, self.now)
+            assert await self.runs.apply(self.me, id, changes, progress.record.revision, self.now)
         if self.chance.random() < 0.1:
             await self.die_and_start_again()
 

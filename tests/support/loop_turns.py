@@ -36,6 +36,7 @@ from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Limits
 from scheduler.jobs.model import JobStatus, TaskState
+from scheduler.jobs.store import JobEnd
 from scheduler.work import Body, NewCall, NewJob, NewRun, Payload, Request
 from scheduler.workflows.model import Changes, ClosedStep, RunEnd, RunStatus, StepStatus
 from tests.support.lease_owners import ME
@@ -312,25 +313,29 @@ class Crowded:
         )
         await store.begin([NewRun(f"r{n}", "w00", workflow, INPUT) for n in range(1000)], 0.0)
         closed = [ClosedStep(step, StepStatus.FAILED, "x", "y" * 200) for step in workflow.steps]
-        await self.runtime.scheduler_floor.runs.store.apply("r0", Changes(closed=closed), 0, 0.0)
+        await self.runtime.scheduler_floor.runs.store.progress(ME, "r0", 0.0)
+        await self.runtime.scheduler_floor.runs.store.apply(ME, "r0", Changes(closed=closed), 0, 0.0)
         definition = JobDefinition.model_validate({"function": "f0000", "count": TASKS, "parallel": 1000})
         await store.begin(
             [NewJob(id=f"j{n}", definition=definition, parallel=1000) for n in range(1000)], 0.0
         )
-        await self.runtime.scheduler_floor.jobs.store.advance("j0", 0.0)
+        await self.runtime.scheduler_floor.jobs.store.advance(ME, "j0", 0.0)
 
     async def _keep_ended(self) -> None:
         """End a run with a large output, some runs that can be resumed, and some jobs."""
         runs, jobs = self.runtime.scheduler_floor.runs.store, self.runtime.scheduler_floor.jobs.store
         output = Body(b"x" * (8 * 2**20 - 1), "text/plain")
-        await runs.apply("r10", Changes(end=RunEnd(RunStatus.SUCCEEDED, output)), 0, 0.0)
+        await runs.progress(ME, "r10", 0.0)
+        await runs.apply(ME, "r10", Changes(end=RunEnd(RunStatus.SUCCEEDED, output)), 0, 0.0)
         failed = Changes(closed=[ClosedStep("s000", StepStatus.FAILED)], end=RunEnd(RunStatus.FAILED))
         for number in range(3):
-            await runs.apply(f"r5{number}", failed, 0, 0.0)
+            await runs.progress(ME, f"r5{number}", 0.0)
+            await runs.apply(ME, f"r5{number}", failed, 0, 0.0)
         for number in (20, 21, 22, 30, 31, 32):
             found = await jobs.show(f"j{number}")
             assert found is not None
-            await jobs.end(found[0], JobStatus.FAILED, {TaskState.FAILED: TASKS}, (), 0.0)
+            await jobs.unfinished(ME, 0.0)
+            await jobs.end(ME, found[0], JobEnd(JobStatus.FAILED, {TaskState.FAILED: TASKS}), 0.0)
 
     async def _keep_ended_calls(self) -> None:
         """Keep calls with large answers and logs, and many dead letters."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
+from scheduler.calls.callback_store import CallbackAttempt
 from scheduler.calls.callbacks import CallbackRecord, CallbackStatus, Delivery
+from scheduler.calls.leases import LeaseOwner
+from scheduler.store.sqlite.rows import lease_rows
 from scheduler.store.sqlite.writer import Writer
 
 PENDING = "status = 'pending'"
@@ -20,7 +25,7 @@ class SqliteCallbackStore:
     def exists(self) -> bool:
         return self._writer.file.exists
 
-    async def due(self, now: float, each: int) -> tuple[list[Delivery], float | None]:
+    async def due(self, owner: LeaseOwner, now: float, each: int) -> tuple[list[Delivery], float | None]:
         def operation(db: sqlite3.Connection) -> tuple[list[Delivery], float | None]:
             found: list[Delivery] = []
             later: list[float] = []
@@ -31,8 +36,8 @@ class SqliteCallbackStore:
                 (host,) = row
                 rows = db.execute(
                     f"SELECT message, url, host, body, attempts, due FROM callbacks WHERE {PENDING}"
-                    " AND host = ? ORDER BY due LIMIT ?",
-                    (host, each),
+                    " AND host = ? AND lease_owner IN ('', ?) ORDER BY due LIMIT ?",
+                    (host, owner.id, each),
                 ).fetchall()
                 found += [Delivery(*row[:5]) for row in rows if row[5] <= now]
                 later += [row[5] for row in rows if row[5] > now][:1]
@@ -40,15 +45,32 @@ class SqliteCallbackStore:
 
         return await self._writer.do(operation)
 
-    async def record(
-        self, message: str, status: CallbackStatus, attempts: int, due: float, fault: str | None
-    ) -> None:
+    async def lease(self, owner: LeaseOwner, messages: Sequence[str], now: float) -> set[str]:
+        def operation(db: sqlite3.Connection) -> set[str]:
+            lease_rows.check(db, owner, now)
+            some = json.dumps(list(messages))
+            db.execute(
+                f"UPDATE callbacks SET lease_owner = ?, leased = ? WHERE {PENDING} AND lease_owner = ''"
+                " AND message IN (SELECT value FROM json_each(?))",
+                (owner.id, now, some),
+            )
+            rows = db.execute(
+                f"SELECT message FROM callbacks WHERE {PENDING} AND lease_owner = ?"
+                " AND message IN (SELECT value FROM json_each(?))",
+                (owner.id, some),
+            )
+            return {message for (message,) in rows}
+
+        return await self._writer.do(operation)
+
+    async def record(self, owner: LeaseOwner, message: str, attempt: CallbackAttempt) -> bool:
         statement = (
-            "UPDATE callbacks SET status = ?, attempts = ?, due = ?, fault = ?,"
-            " body = CASE WHEN ? = 'delivered' THEN x'' ELSE body END WHERE message = ?"
+            "UPDATE callbacks SET status = ?, attempts = ?, due = ?, fault = ?, lease_owner = '',"
+            " body = CASE WHEN ? = 'delivered' THEN x'' ELSE body END WHERE message = ? AND lease_owner = ?"
         )
-        values = (status.value, attempts, due, fault, status.value, message)
-        await self._writer.do(lambda db: db.execute(statement, values))
+        status, attempts, due, fault = attempt
+        values = (status.value, attempts, due, fault, status.value, message, owner.id)
+        return await self._writer.do(lambda db: db.execute(statement, values).rowcount > 0)
 
     async def of(self, invocation: str) -> CallbackRecord | None:
         def operation(db: sqlite3.Connection) -> CallbackRecord | None:

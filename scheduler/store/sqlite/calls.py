@@ -12,7 +12,7 @@ from typing import TypeVar
 from scheduler.calls import shares
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
-from scheduler.calls.store import LeaseLost, StoreBusy, StoreError, StoreFull, StoreUse
+from scheduler.calls.store import LeaseRefused, StoreBusy, StoreError, StoreFull, StoreUse
 from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,
@@ -121,7 +121,7 @@ class SqliteCallStore:
                 (call, owner.id),
             ).fetchone()
             if row is None:
-                raise LeaseLost(f"the invocation {call} is not leased to {owner.id}")
+                raise LeaseRefused(f"the invocation {call} is not leased to {owner.id}")
             part_of, caller, name = row
             # With its call it counts to a run or job; else it can be forgotten as soon as the call has ended.
             number = caller if part_of else self.room.caller(db, name + RESULTS)

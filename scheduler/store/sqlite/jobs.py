@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import CallRecord, Idempotency, Page
 from scheduler.calls.store import StoreBusy
-from scheduler.jobs.model import KIND, Counts, Job, JobQuery, JobStatus, TaskState
-from scheduler.jobs.store import Advanced
+from scheduler.jobs.model import KIND, Counts, Job, JobQuery, TaskState
+from scheduler.jobs.store import Advanced, JobEnd
 from scheduler.store.sqlite.rows import job_rows, start_keys
 from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
-from scheduler.work import RUNS, NewJob, Work
+from scheduler.work import RUNS, NewJob
 
 
 class SqliteJobStore:
@@ -46,9 +46,9 @@ class SqliteJobStore:
 
         return await self._writer.do(operation)
 
-    async def advance(self, id: str, now: float) -> Advanced | None:
+    async def advance(self, owner: LeaseOwner, id: str, now: float) -> Advanced | None:
         def operation(db: sqlite3.Connection) -> Advanced | None:
-            advanced = job_rows.advance(db, id, now)
+            advanced = job_rows.advance(db, owner, id, now)
             if advanced is not None and advanced.queued:
                 self._room.make(db)
             return advanced
@@ -66,11 +66,8 @@ class SqliteJobStore:
         except StoreBusy:
             return await self._writer.do(count)
 
-    async def end(
-        self, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[Work], now: float
-    ) -> bool:
-        follow = tuple(follow)
-        return await self._writer.do(lambda db: job_rows.end(db, job, status, tasks, follow, now))
+    async def end(self, owner: LeaseOwner, job: Job, end: JobEnd, now: float) -> bool:
+        return await self._writer.do(partial(job_rows.end, owner=owner, job=job, end=end, now=now))
 
     async def cancel(self, id: str, now: float) -> tuple[Job, list[str]] | None:
         return await self._writer.do(partial(job_rows.cancel, id=id, now=now))
@@ -90,8 +87,8 @@ class SqliteJobStore:
     async def forget(self, id: str) -> bool:
         return await self._writer.do(partial(job_rows.forget, id=id))
 
-    async def unfinished(self) -> list[Job]:
-        return await self._writer.do(job_rows.unfinished)
+    async def unfinished(self, owner: LeaseOwner, now: float) -> list[Job]:
+        return await self._writer.do(partial(job_rows.unfinished, owner=owner, now=now))
 
     async def functions(self) -> set[str]:
         return await self._writer.do(job_rows.functions)

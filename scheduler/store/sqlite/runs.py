@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency, Page
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.store.sqlite.rows import begin_rows, run_end_rows, run_rows, start_keys
@@ -55,12 +56,12 @@ class SqliteRunStore:
 
         return await self._writer.do(operation)
 
-    async def progress(self, id: str) -> RunProgress | None:
-        return await self._writer.do(partial(run_rows.progress, id=id))
+    async def progress(self, owner: LeaseOwner, id: str, now: float) -> RunProgress | None:
+        return await self._writer.do(partial(run_rows.progress, owner=owner, id=id, now=now))
 
-    async def apply(self, id: str, changes: Changes, revision: int, now: float) -> bool:
+    async def apply(self, owner: LeaseOwner, id: str, changes: Changes, revision: int, now: float) -> bool:
         def operation(db: sqlite3.Connection) -> bool:
-            if not run_rows.apply(db, id, changes, revision, now):
+            if not run_rows.apply(db, owner, id, changes, revision, now):
                 return False
             if changes.opened or changes.more or changes.end is not None:
                 self._room.make(db)
@@ -70,9 +71,9 @@ class SqliteRunStore:
 
         return await self._writer.do(operation)
 
-    async def give_up(self, record: RunRecord, end: RunEnd, now: float) -> bool:
+    async def give_up(self, owner: LeaseOwner, record: RunRecord, end: RunEnd, now: float) -> bool:
         def operation(db: sqlite3.Connection) -> bool:
-            given_up = run_end_rows.give_up(db, record, end, now)
+            given_up = run_end_rows.give_up(db, owner, record, end, now)
             if given_up and end.follow:
                 self._room.make(db)
             return given_up
@@ -105,8 +106,8 @@ class SqliteRunStore:
     async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
         return await self._writer.do(partial(run_rows.first_failure, id=id, step=step))
 
-    async def unfinished(self) -> Sequence[str]:
-        return await self._writer.do(run_rows.unfinished)
+    async def unfinished(self, owner: LeaseOwner) -> Sequence[str]:
+        return await self._writer.do(partial(run_rows.unfinished, owner=owner))
 
     async def cancel(self, id: str, now: float) -> tuple[RunRecord | None, Sequence[str]]:
         return await self._writer.do(partial(run_end_rows.cancel, id=id, now=now))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from scheduler.store.sqlite.rows import begin_rows, trigger_rows
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
-from scheduler.triggers.model import Course, FireRecord, KeptTrigger
+from scheduler.triggers.model import Course, FireRecord, KeptTrigger, ScheduleWatch
 from scheduler.work import Fire, Outcome
 
 
@@ -23,12 +23,14 @@ class SqliteTriggerStore:
     def exists(self) -> bool:
         return self._writer.file.exists
 
-    async def fire(self, fires: Sequence[Fire], now: float, course: Course | None = None) -> list[Outcome]:
+    async def fire(
+        self, fires: Sequence[Fire], now: float, watch: ScheduleWatch | None = None
+    ) -> list[Outcome]:
         def operation(db: sqlite3.Connection) -> list[Outcome]:
             if any(fire.work is not None for fire in fires):
                 self._room.make(db)
-            if course is not None:
-                trigger_rows.keep_course(db, course)
+            if watch is not None:
+                trigger_rows.keep_watched(db, watch, now)
             numbers = {name: self._room.caller(db, name) for name in {fire.caller for fire in fires}}
             outcomes = [begin_rows.fire(db, fire, now, numbers[fire.caller]) for fire in fires]
             if Outcome.STARTED in outcomes:

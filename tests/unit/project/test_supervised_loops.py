@@ -46,7 +46,7 @@ TASKS: dict[str, str] = {
 """By module and function: why its tasks need no supervisor."""
 LOOPS: dict[str, str] = {
     "file_polling:poll_changes": "part of the loops file-watch and source-watch",
-    "deliverer:Deliverer._deliver": "asks the store until the end of one callback is recorded",
+    "deliverer:Deliverer._record": "asks the store until the end of one callback is recorded",
     "hijack:HijackedConnection.read": "ends with its connection",
     "pool:Pool._destroy_surely": "ends when one container is gone",
     "command:CommandRun._feed": "ends with the body of its call",

@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import CallRecord, Page, Status
 from scheduler.definitions.jobs import IMAGE_TIMEOUT_SECONDS, JobDefinition
 from scheduler.definitions.language.call_overrides import FAILURE_KINDS, CallOverrides, RetryPolicy
 from scheduler.jobs.decisions import JobProgress, next_tasks, open_window
 from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState, own_function, task_state
-from scheduler.jobs.store import Advanced
+from scheduler.jobs.store import Advanced, JobEnd
 from scheduler.store.sqlite.rows import call_rows
 from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import AGAIN, COLUMNS
+from scheduler.store.sqlite.rows.lease_rows import check, lease
 from scheduler.store.sqlite.rows.list_rows import NEWEST
-from scheduler.work import NewCall, Request, Work
+from scheduler.work import NewCall, Request
 
 log = logging.getLogger("hearth.jobs")
 
@@ -81,10 +83,17 @@ def list_jobs(db: sqlite3.Connection, query: JobQuery) -> Page[Job]:
     return Page(found, None)
 
 
-def unfinished(db: sqlite3.Connection) -> list[Job]:
-    """Jobs that have not ended, oldest first."""
+def unfinished(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> list[Job]:
+    """Lease the jobs that have not ended to an owner. Return all that it has then, oldest first."""
+    waiting = "ended IS NULL AND lease_owner = ''"
+    if db.execute(f"SELECT 1 FROM jobs WHERE {waiting} LIMIT 1").fetchone():
+        check(db, owner, now)
+        db.execute(f"UPDATE jobs SET lease_owner = ?, leased = ? WHERE {waiting}", (owner.id, now))
     found = []
-    for row in db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE ended IS NULL ORDER BY seq").fetchall():
+    which = "ended IS NULL AND lease_owner = ?"
+    for row in db.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE {which} ORDER BY seq", (owner.id,)
+    ).fetchall():
         try:
             found.append(_job(row))
         except ValueError:  # of another version of this program; the others go on
@@ -114,10 +123,10 @@ def counts(db: sqlite3.Connection, job: Job) -> Counts:
     return {state: found[state] for state in TaskState}
 
 
-def advance(db: sqlite3.Connection, id: str, now: float) -> Advanced | None:
-    """Queue the tasks whose turn it is. None: there is no such job, or it has ended."""
+def advance(db: sqlite3.Connection, owner: LeaseOwner, id: str, now: float) -> Advanced | None:
+    """Lease a job to an owner and queue the tasks whose turn it is. Return the step, or None if it cannot go on."""
     job = show(db, id)
-    if job is None or job.status.ended:
+    if job is None or job.status.ended or not lease(db, "jobs", job.seq, owner, now):
         return None
     cancelling = job.status is JobStatus.CANCELLING
     (pending,) = db.execute(
@@ -205,16 +214,14 @@ def _queue_again(db: sqlite3.Connection, job: Job, number: int, now: float) -> N
     db.executemany("DELETE FROM job_again WHERE job = ? AND part = ?", [(job.seq, part) for _, part in parts])
 
 
-def end(
-    db: sqlite3.Connection, job: Job, status: JobStatus, tasks: Counts, follow: Iterable[Work], now: float
-) -> bool:
-    """Record that a job has ended, and begin what follows from it. False: it had ended before."""
+def end(db: sqlite3.Connection, owner: LeaseOwner, job: Job, end: JobEnd, now: float) -> bool:
+    """Record that a job has ended, and begin what follows. Return False if it had, or is leased to another."""
     ended = db.execute(
-        "UPDATE jobs SET status = ?, ended = ?, counts = ? WHERE seq = ? AND ended IS NULL",
-        (status, now, json.dumps(tasks), job.seq),
+        "UPDATE jobs SET status = ?, ended = ?, counts = ? WHERE seq = ? AND ended IS NULL AND lease_owner = ?",
+        (end.status, now, json.dumps(end.tasks), job.seq, owner.id),
     ).rowcount
     if ended:
-        for work in follow:
+        for work in end.follow:
             begin(db, work, now, caller_of(db, job))
     return bool(ended)
 
@@ -251,7 +258,10 @@ def retry(db: sqlite3.Connection, id: str, after: str = "") -> tuple[Job | None,
         )
     if len(parts) == NOTED_AT_ONCE:
         return job, parts[-1]
-    db.execute("UPDATE jobs SET status = 'running', ended = NULL, counts = NULL WHERE seq = ?", (job.seq,))
+    db.execute(
+        "UPDATE jobs SET status = 'running', ended = NULL, counts = NULL, lease_owner = '' WHERE seq = ?",
+        (job.seq,),
+    )
     return job, None
 
 

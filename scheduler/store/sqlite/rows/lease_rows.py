@@ -37,6 +37,24 @@ def check(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> None:
         raise LeaseLost(f"the leases of {owner.id} were taken away, as it was silent for too long")
 
 
+def lease(db: sqlite3.Connection, table: str, seq: int, owner: LeaseOwner, now: float) -> bool:
+    """Lease a row of a table to an owner, if nobody has it. Return whether it is leased to that owner now.
+
+    Raises `LeaseLost`.
+    """
+    (holder,) = db.execute(f"SELECT lease_owner FROM {table} WHERE seq = ?", (seq,)).fetchone()
+    if not holder:
+        check(db, owner, now)
+        db.execute(f"UPDATE {table} SET lease_owner = ?, leased = ? WHERE seq = ?", (owner.id, now, seq))
+    return holder in ("", owner.id)
+
+
+def is_leased(db: sqlite3.Connection, table: str, seq: int, owner: LeaseOwner) -> bool:
+    """Return whether a row of a table is leased to an owner."""
+    (holder,) = db.execute(f"SELECT lease_owner FROM {table} WHERE seq = ?", (seq,)).fetchone()
+    return bool(holder == owner.id)
+
+
 def give_up_silent(db: sqlite3.Connection, owner: LeaseOwner, now: float, silent_seconds: float) -> None:
     """Mark the earlier epochs of a node as gone, and the owners that have been silent for so long."""
     db.execute(

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import as_kept
+from scheduler.store.sqlite.rows.lease_rows import lease
 from scheduler.store.sqlite.rows.run_rows import FAILED, OF_STEP, caller_of, definition, let_go, show
 from scheduler.workflows.model import KIND, RunEnd, RunRecord, RunStatus, StepStatus, owner_of
 
@@ -23,11 +25,13 @@ def _owners(run: str) -> tuple[str, str]:
     return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
 
 
-def give_up(db: sqlite3.Connection, record: RunRecord, end: RunEnd, now: float) -> bool:
+def give_up(db: sqlite3.Connection, owner: LeaseOwner, record: RunRecord, end: RunEnd, now: float) -> bool:
     """End a run about which nothing can be decided. Return whether it was as in `record`, else change nothing.
 
     Its calls that were begun go on to their ends.
     """
+    if not lease(db, "runs", record.seq, owner, now):
+        return False
     ended = db.execute(
         "UPDATE runs SET status = ?, ended = ?, error = ?, detail = ? WHERE seq = ?"
         " AND status = 'running' AND revision = ?",
@@ -105,8 +109,8 @@ def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
             (record.seq, step),
         )
     db.execute(
-        "UPDATE runs SET status = 'running', ended = NULL, error = NULL, detail = '', revision = revision + 1"
-        " WHERE seq = ?",
+        "UPDATE runs SET status = 'running', ended = NULL, error = NULL, detail = '', revision = revision + 1,"
+        " lease_owner = '' WHERE seq = ?",
         (record.seq,),
     )
     db.execute("UPDATE run_data SET output = NULL, output_type = NULL WHERE seq = ?", (record.seq,))

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Page, Status
 from scheduler.definitions.language.call_overrides import CallOverrides, RetryPolicy
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
 from scheduler.store.sqlite.rows import call_rows, piece_rows
 from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.call_rows import AGAIN, as_kept
+from scheduler.store.sqlite.rows.lease_rows import is_leased, lease
 from scheduler.store.sqlite.rows.list_rows import NEWEST
 from scheduler.work import Body, NewCall, Request
 from scheduler.workflows.model import (
@@ -82,9 +84,10 @@ def list_runs(db: sqlite3.Connection, query: RunQuery) -> Page[RunRecord]:
     return Page(found, None)
 
 
-def unfinished(db: sqlite3.Connection) -> list[str]:
-    """The ids of all runs that have not ended, the oldest first."""
-    return [id for (id,) in db.execute("SELECT id FROM runs WHERE status = 'running' ORDER BY seq")]
+def unfinished(db: sqlite3.Connection, owner: LeaseOwner) -> list[str]:
+    """Return the ids of the runs that have not ended and are not leased to another, the oldest first."""
+    statement = "SELECT id FROM runs WHERE status = 'running' AND lease_owner IN ('', ?) ORDER BY seq"
+    return [id for (id,) in db.execute(statement, (owner.id,))]
 
 
 def definition(db: sqlite3.Connection, record: RunRecord) -> WorkflowDefinition:
@@ -106,10 +109,10 @@ def body(db: sqlite3.Connection, id: str, which: str) -> Body | None:
     return None if row is None or row[0] is None else Body(row[0], row[1])
 
 
-def progress(db: sqlite3.Connection, id: str) -> RunProgress | None:
-    """What a run's next moves follow from; None: there is no such run, or it has ended."""
+def progress(db: sqlite3.Connection, owner: LeaseOwner, id: str, now: float) -> RunProgress | None:
+    """Lease a run to an owner. Return the facts that its next moves follow from, or None if it cannot be leased."""
     record = show(db, id)
-    if record is None or record.status.ended:
+    if record is None or record.status.ended or not lease(db, "runs", record.seq, owner, now):
         return None
     made = definition(db, record)
     steps = {
@@ -210,11 +213,14 @@ def first_failure(db: sqlite3.Connection, id: str, step: str) -> tuple[int, str,
 # -- changing -------------------------------------------------------------------------------------------------
 
 
-def apply(db: sqlite3.Connection, id: str, changes: Changes, revision: int, now: float) -> bool:
-    """Write what was decided, all of it; False: the run was ended or resumed by hand meanwhile, and nothing was
-    written."""
+def apply(
+    db: sqlite3.Connection, owner: LeaseOwner, id: str, changes: Changes, revision: int, now: float
+) -> bool:
+    """Write all that was decided. Return False if the run was ended or resumed meanwhile, or the lease is lost."""
     record = show(db, id)
     if record is None or record.status.ended or record.revision != revision:
+        return False
+    if not is_leased(db, "runs", record.seq, owner):
         return False
     made = definition(db, record)
     for opened in changes.opened:

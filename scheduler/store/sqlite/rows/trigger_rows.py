@@ -6,8 +6,10 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from scheduler.calls.store import LeaseRefused
+from scheduler.store.sqlite.rows.lease_rows import check
 from scheduler.triggers.due import ScheduleState
-from scheduler.triggers.model import Course, FireRecord, KeptTrigger
+from scheduler.triggers.model import Course, FireRecord, KeptTrigger, ScheduleWatch
 from scheduler.work import Outcome
 
 
@@ -41,6 +43,20 @@ def keep_course(db: sqlite3.Connection, course: Course) -> None:
         " ON CONFLICT (name) DO UPDATE SET timetable = ?, considered = ?, waiting = ?, latest = ?",
         (course.trigger, *values, *values),
     )
+
+
+def keep_watched(db: sqlite3.Connection, watch: ScheduleWatch, now: float) -> None:
+    """Record the course of a schedule for its watcher, who leases it by that.
+
+    Raises `LeaseRefused` if another watches it, and `LeaseLost`.
+    """
+    name, owner = watch.course.trigger, watch.owner
+    check(db, owner, now)
+    row = db.execute("SELECT lease_owner FROM triggers WHERE name = ?", (name,)).fetchone()
+    if row is not None and row[0] not in ("", owner.id):
+        raise LeaseRefused(f"another process watches the schedule {name}")
+    keep_course(db, watch.course)
+    db.execute("UPDATE triggers SET lease_owner = ?, leased = ? WHERE name = ?", (owner.id, now, name))
 
 
 def keep_paused(db: sqlite3.Connection, trigger: str, paused: bool) -> None:

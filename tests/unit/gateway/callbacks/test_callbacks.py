@@ -210,7 +210,9 @@ class Receiver:
         """Put between the worker of the world and this."""
         world = self.world
         world.worker.followers.append(Callbacks(lambda name: world.worker._plan_of(name), Allowed(allowed)))
-        made = Deliverer(SqliteCallbackStore(world.writer), world.clock, world.metrics, self)
+        made = Deliverer(
+            SqliteCallbackStore(world.writer), world.clock, world.metrics, self, world.settings.leases
+        )
         world.worker.on_followed.append(made.begun)
         made.start(world.supervisor)
         return made

@@ -26,6 +26,7 @@ from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, TaskState
 from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.rows import job_rows
 from scheduler.work import NewJob
+from tests.support.lease_owners import ME
 from tests.support.store_recount import counted, recounted
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
 
@@ -457,7 +458,7 @@ def steps_of_looking(db: sqlite3.Connection, left: int) -> int:
     """What it costs to look after the job with its window full, and so many tasks to be run again."""
     db.execute("SAVEPOINT here")
     db.execute("DELETE FROM job_again WHERE part >= ?", (f"{left:07d}",))
-    job_rows.advance(db, "j", 0.0)
+    job_rows.advance(db, ME, "j", 0.0)
     steps = 0
 
     def count() -> None:
@@ -465,7 +466,7 @@ def steps_of_looking(db: sqlite3.Connection, left: int) -> int:
         steps += 1
 
     db.set_progress_handler(count, 100)
-    advanced = job_rows.advance(db, "j", 0.0)
+    advanced = job_rows.advance(db, ME, "j", 0.0)
     db.set_progress_handler(None, 0)
     db.execute("ROLLBACK TO here")
     assert advanced is not None and (advanced.queued, advanced.ends) == (0, False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.calls.callback_store import CallbackAttempt
 from scheduler.calls.callbacks import CallbackStatus
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Ending, Result, Status
@@ -135,17 +136,17 @@ async def test_a_task_that_ran_for_a_cancelled_job_is_not_run_again(process: Pro
     await process.leases.requeue_abandoned(process.me, 10.0, 10.0)
     task = await process.calls.show("5")
     assert task is not None and task.status is Status.CANCELLED
-    advanced = await process.jobs.advance("k", 11.0)
+    advanced = await process.jobs.advance(process.me, "k", 11.0)
     assert advanced is not None and advanced.ends and advanced.job.status is JobStatus.CANCELLING
 
 
 async def test_a_run_goes_on_to_its_end(process: Process) -> None:
-    assert await process.runs.unfinished() == ["r"]
+    assert await process.runs.unfinished(process.me) == ["r"]
     for _ in range(2):
-        progress = await process.runs.progress("r")
+        progress = await process.runs.progress(process.me, "r", 11.0)
         assert progress is not None
         changes = await decide(process.runs, progress)
-        assert await process.runs.apply("r", changes, progress.record.revision, 11.0)
+        assert await process.runs.apply(process.me, "r", changes, progress.record.revision, 11.0)
         for claim in await process.calls.claim(process.me, {"f": 9}, 12.0):
             assert await process.finish(claim.call.id)
     record = await process.runs.show("r")
@@ -153,8 +154,8 @@ async def test_a_run_goes_on_to_its_end(process: Process) -> None:
 
 
 async def test_a_job_goes_on_with_its_tasks(process: Process) -> None:
-    assert [job.id for job in await process.jobs.unfinished()] == ["j", "k"]
-    advanced = await process.jobs.advance("j", 11.0)
+    assert [job.id for job in await process.jobs.unfinished(process.me, 11.0)] == ["j", "k"]
+    advanced = await process.jobs.advance(process.me, "j", 11.0)
     assert advanced is not None and advanced.queued == 2
 
 
@@ -163,8 +164,10 @@ async def test_triggers_and_callbacks_are_as_they_were(process: Process) -> None
     assert (trigger.name, trigger.course.state.considered) == ("t", 60.0)
     (fire,) = await process.triggers.fires("t", 9)
     assert (fire.id, fire.outcome) == ("4", Outcome.STARTED)
-    (delivery,), _ = await process.callbacks.due(10.0, 4)
-    await process.callbacks.record(delivery.message, CallbackStatus.DELIVERED, 1, 0.0, None)
+    (delivery,), _ = await process.callbacks.due(process.me, 10.0, 4)
+    assert await process.callbacks.lease(process.me, [delivery.message], 10.0) == {"m"}
+    attempt = CallbackAttempt(CallbackStatus.DELIVERED, 1, 0.0, None)
+    assert await process.callbacks.record(process.me, delivery.message, attempt)
     record = await process.callbacks.of("3")
     assert record is not None and record.status is CallbackStatus.DELIVERED
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.calls.callback_store import CallbackAttempt
 from scheduler.calls.callbacks import CallbackStatus
 from scheduler.calls.model import Claim, Ending, Idempotency, Query, Result, Status
 from scheduler.calls.shares import RESERVE_DIVISOR, describe_caller, may_hold, share_fault, usable_bytes
@@ -201,7 +202,9 @@ async def test_a_call_counts_while_its_callback_waits(full: FullStore) -> None:
     await full.store.finish(ME, [done], 1.0)
     assert (await full.store.kept()).unfinished > 2 * len(BODY)
     assert (await full.in_file())[0] == (await full.in_file())[1]
-    await SqliteCallbackStore(full.writer).record("m", CallbackStatus.DELIVERED, 1, 0.0, None)
+    callbacks = SqliteCallbackStore(full.writer)
+    assert await callbacks.lease(ME, ["m"], 1.0) == {"m"}
+    await callbacks.record(ME, "m", CallbackAttempt(CallbackStatus.DELIVERED, 1, 0.0, None))
     assert (await full.store.kept()).unfinished == 0
 
 

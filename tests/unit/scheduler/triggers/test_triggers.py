@@ -55,7 +55,7 @@ class TriggeredWorld(World):
         }
         store = SqliteTriggerStore(self.writer, self.store.room)
         self.triggers = Triggers(store, targets, self.clock, self.metrics)
-        self.schedules = Schedules(self.triggers, targets, self.clock)
+        self.schedules = Schedules(self.triggers, targets, self.clock, self.settings.leases)
         self.worker.followers.append(EmittedEvents(self.triggers).after_call)
         self.worker.on_followed.append(self.triggers.begun)
 

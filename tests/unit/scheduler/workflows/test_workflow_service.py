@@ -16,6 +16,7 @@ from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.model import Ending, Idempotency, Query, Result, Status
+from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
 from scheduler.calls.store import STORE_RETRY, KeyReused, StoreError, StoreFull
 from scheduler.calls.targets import Start
 from scheduler.definitions.workflows import StepDefinition, WorkflowDefinition
@@ -65,6 +66,7 @@ class World:
         self.calls = SqliteCallStore(writer, self.most_bytes)
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.clock, self.metrics)
+        leases = LeaseKeeper(SqliteLeaseStore(writer), self.clock, self.metrics, "node")
         self.runs = WorkflowRuns(
             SqliteRunStore(writer, self.calls.room),
             self.clock,
@@ -72,7 +74,7 @@ class World:
             lambda: {"two": TWO},
             lambda: self.told.append("new calls"),
             self.interrupt,
-            RETENTION,
+            StoreSettings(leases, RETENTION),
         )
         self.runs.followers.append(call_of_failure)
 
@@ -479,6 +481,7 @@ def end_items(db: sqlite3.Connection, first: int, run: str = "r") -> None:
 
 def steps_of_looking(db: sqlite3.Connection) -> int:
     """What it costs to read how the run stands."""
+    db.execute("UPDATE runs SET lease_owner = ?", (ME.id,))
     steps = 0
 
     def count() -> None:
@@ -486,7 +489,7 @@ def steps_of_looking(db: sqlite3.Connection) -> int:
         steps += 1
 
     db.set_progress_handler(count, 10)
-    progress = run_rows.progress(db, "r")
+    progress = run_rows.progress(db, ME, "r", 0.0)
     db.set_progress_handler(None, 0)
     assert progress is not None
     assert progress.steps["a"].open == 2

@@ -21,10 +21,12 @@ from gateway.api.triggers import routes as triggers_routes
 from gateway.http.problems import Problem, problem_of
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
+from scheduler.calls.running.lease_keeper import LeaseKeeper
 from scheduler.calls.store import StoreError
 from scheduler.calls.targets import FunctionTarget
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.calls import SqliteCallStore
+from scheduler.store.sqlite.leases import SqliteLeaseStore
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.schedules import Schedules
@@ -45,12 +47,13 @@ class World:
         every = {"name": "every", "events": {"filters": [{"prefix": {"type": "some"}}]}, "function": "mine"}
         self.triggers.declare({"every": TriggerDefinition.model_validate(every)})
         self.access = Access(self.clock, Metrics(), keys)
+        leases = LeaseKeeper(SqliteLeaseStore(self.writer), self.clock, Metrics(), "node")
         self.app = FastAPI()
         self.app.state.parts = cast(
             ApiParts,
             SimpleNamespace(
                 triggers=self.triggers,
-                schedules=Schedules(self.triggers, targets, self.clock),
+                schedules=Schedules(self.triggers, targets, self.clock, leases),
                 access=self.access,
                 dispatcher=SimpleNamespace(draining=False),
                 work_queues=WorkQueues(),
