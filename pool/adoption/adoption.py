@@ -1,6 +1,6 @@
-"""Which of the containers that an earlier gateway process has left are adopted: decided by their records.
+"""Adoption: decides by records which containers of an earlier gateway process are adopted.
 
-What a container says of itself counts only on top of its record: code that ran in it could say anything.
+Facts that a container reports count only together with its record: the code in it could report anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("hearth.adoption")
 
 
 class Adoption:
-    """Finds what is left, once, and then gives each instance to the function that it is of, or removes it."""
+    """The instances that an earlier process left. It finds them once, and adopts or removes each of them later."""
 
     def __init__(
         self, engine: Engine, pool: Pool, records: Records, folder: DataFolder, clock: Clock
@@ -38,10 +38,10 @@ class Adoption:
         self._candidates: dict[str, tuple[Instance, InstanceRecord]] = {}
 
     async def look(self) -> None:
-        """Find what an earlier process with this data folder has left. Everything found counts in the pool from
-        here on; what can be adopted by nobody is being removed. Raises `EngineError`, and then nothing was done.
+        """Find the instances that an earlier process with this data folder left.
 
-        The folder's lock is held, so whatever carries its identity belongs to nobody alive.
+        All of them count in the pool from now on. Those that cannot be adopted are removed. The folder's lock is
+        held, so no living gateway owns containers with its identity. Raises `EngineError`, with nothing done.
         """
         found = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
         containers = [c for c in found if is_instance(c.labels) and not is_kept(c)]
@@ -79,7 +79,7 @@ class Adoption:
         instance = Instance(
             id,
             container.image,
-            record.memory if record else 0,  # unknown, for the moments that its removal takes
+            record.memory if record else 0,  # unknown; it is removed at once
             None,
             now,
             State.FOUND,
@@ -93,13 +93,16 @@ class Adoption:
         return instance, record
 
     def expect(self, functions: Collection[str]) -> None:
-        """Only these functions are declared: what is of another is removed."""
+        """Remove the found instances of all functions but these, which are declared."""
         for instance, record in list(self._candidates.values()):
             if record.function is not None and record.function not in functions:
                 self._refuse(instance, Reason.REPLACED)
 
     def claim(self, workload: Workload) -> None:
-        """Adopt what is of this function version and remove what is of its others; before it is deployed."""
+        """Adopt the found instances of this revision, and remove those of the function's other revisions.
+
+        Call it before the revision is deployed.
+        """
         for instance, record in self._of(workload.function):
             shape = self._records.shape_of(workload.container, workload)
             reason = why_not(record, workload, shape)
@@ -109,7 +112,7 @@ class Adoption:
                 self._take(instance, workload)
 
     def claim_generic(self, prototypes: Mapping[str, ContainerSpec]) -> None:
-        """Adopt the generic instances of these containers (by image), and remove all others."""
+        """Adopt the generic instances of these containers, by image, and remove all other generic ones."""
         for instance, record in self._of(None):
             prototype = prototypes.get(instance.image)
             if prototype is None or record.shape != self._records.shape_of(prototype, None):
@@ -118,7 +121,7 @@ class Adoption:
                 self._take(instance, None)
 
     def disown(self, function: str) -> None:
-        """A function could not be set up: what is of it is removed."""
+        """Remove the found instances of a function that could not be set up."""
         for instance, _ in self._of(function):
             self._refuse(instance, Reason.REPLACED)
 
@@ -127,11 +130,11 @@ class Adoption:
 
     def _take(self, instance: Instance, workload: Workload | None) -> None:
         ledger = self._pool.ledger
-        if ledger.memory_free + ledger.memory_stopping < 0:  # the budget is smaller than it was
+        if ledger.memory_free + ledger.memory_stopping < 0:  # the budget is smaller than before
             self._refuse(instance, Reason.EVICTED)
             return
         del self._candidates[instance.id]
-        if instance.state is State.FOUND:  # else somebody has had it removed
+        if instance.state is State.FOUND:  # otherwise it is being removed
             self._pool.adopt(instance, workload)
 
     def _refuse(self, instance: Instance, reason: Reason) -> None:
@@ -140,21 +143,21 @@ class Adoption:
 
     @property
     def under_way(self) -> bool:
-        """Whether instances are being taken over."""
+        """Return whether instances are being adopted."""
         return self._pool.ledger.adopting > 0
 
 
 def why_not(record: InstanceRecord, workload: Workload, shape: str) -> Reason | None:
-    """Why an instance is not adopted for this version of its function; None if it is."""
+    """Return why an instance is not adopted for this revision, or None if it is."""
     if record.version != workload.version or record.shape != shape:
         return Reason.REPLACED
     if workload.max_invocations is not None and record.served is None:
-        return Reason.MAX_INVOCATIONS  # how many it has served is not known
+        return Reason.MAX_INVOCATIONS  # the number of served calls is not known
     return None
 
 
 def adoptable(record: InstanceRecord, container: ContainerState) -> bool:
-    """Whether a container is what its record says, was ready, and runs."""
+    """Return whether a container matches its record, was ready, and runs."""
     return (
         record.ready
         and container.running

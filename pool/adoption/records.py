@@ -1,8 +1,8 @@
-"""What instances have become, in the data folder: the next gateway process adopts by it.
+"""Records of instances in the data folder, by which the next gateway process adopts them.
 
-One file an instance, written before code is sent to it and removed before it is. An instance without one is
-adopted by nobody. A file is replaced by a rename, so that it is there whole or not at all whenever this process
-is killed. Nothing waits for the disk (fsync): what ends the machine ends the containers as well.
+There is one file for each instance. It is written before code is sent to the instance, and removed before the
+instance is. An instance without a record is not adopted. A file is replaced by a rename, so it is whole or absent
+whenever this process is killed. Nothing waits for the disk (fsync): a crash of the machine ends the containers too.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from pool.workload import Workload
 log = logging.getLogger("hearth.records")
 
 FORMAT = 1
-"""Raised when a record means something else, or when the launcher adds something else to a container: records of
-another format count for nothing."""
+"""Number of the format. Raise it when a field changes its meaning, or when the launcher adds something else to a
+container. Records of another format are ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """One instance."""
+    """The record of one instance."""
 
     id: str
     image: str
     memory: int
-    """Declared, bytes."""
+    """Declared memory, bytes."""
     shape: str
-    """Digest of what its container was made from, and of what it was sent: `shape_of`."""
+    """Digest of its container's configuration and of the order that it was sent, see `shape_of`."""
     function: str | None
-    """None: generic, no code was ever sent."""
+    """None if it is generic: no code was ever sent to it."""
     version: str | None
     born_generic: bool
     created_at: float
     """Unix time."""
     ready: bool
-    """False until it can serve: what is found so was half made."""
+    """False until it can serve. An instance found so was not finished."""
     served: int | None = None
-    """Calls that it has served, written when the gateway lets go of it; None: that gateway was killed."""
+    """Served calls, written when the gateway leaves it; None if that gateway was killed."""
     format: int = FORMAT
 
 
@@ -62,10 +62,10 @@ class Records:
     def note(
         self, instance: Instance, prototype: ContainerSpec, ready: bool, served: int | None = None
     ) -> None:
-        """Write what an instance is now; one that serves a single call is not for adoption and gets no record.
+        """Write the record of an instance. A single-use instance is never adopted and gets none.
 
-        A failure to write is logged, and the instance is left without a record. Raises OSError if an older one of
-        it cannot be taken away: nothing may be sent to an instance that a record gives to nobody, or to another.
+        A failure to write is logged, and the instance has no record then. Raises OSError if an older record cannot be
+        removed: nothing may be sent to an instance whose record names no function, or another one.
         """
         workload = instance.workload
         if workload is not None and workload.single_use:
@@ -88,7 +88,7 @@ class Records:
         )
 
     def update(self, id: str, ready: bool, served: int | None = None) -> None:
-        """Change these of a record, if there is one. Raises as `note` does."""
+        """Change these fields of a record, if there is one. Raises OSError as `note` does."""
         before = self._written.get(id)
         if before is not None and (before.ready, before.served) != (ready, served):
             self._write(replace(before, ready=ready, served=served))
@@ -96,7 +96,8 @@ class Records:
     def _write(self, record: InstanceRecord) -> None:
         fresh = self._folder / f"{record.id}.new"
         try:
-            self._folder.mkdir(exist_ok=True)  # not the data folder: one that was moved away comes back
+            # Without parents: a data folder that was moved away must not come back.
+            self._folder.mkdir(exist_ok=True)
             fresh.write_text(json.dumps(asdict(record)))
             fresh.replace(self._file(record.id))
         except OSError as error:
@@ -110,16 +111,16 @@ class Records:
             self._written[record.id] = record
 
     def drop(self, id: str) -> None:
-        """Remove a record: nobody adopts the instance any more. Raises OSError; that there is none is fine."""
+        """Remove a record, so that its instance is not adopted. Harmless without one. Raises OSError."""
         self._file(id).unlink(missing_ok=True)
         self._written.pop(id, None)
 
     def has(self, id: str) -> bool:
-        """Whether an instance has a record, so that it could be adopted."""
+        """Return whether an instance has a record, so that it could be adopted."""
         return id in self._written
 
     def load(self) -> dict[str, InstanceRecord]:
-        """Every record that can be read, by instance; what cannot be read, or was half written, is removed."""
+        """Return all readable records by instance. Remove files that are unreadable or half written."""
         found: dict[str, InstanceRecord] = {}
         for file in self._folder.glob("*") if self._folder.is_dir() else ():
             record = read(file)
@@ -133,8 +134,10 @@ class Records:
 
     @staticmethod
     def shape_of(prototype: ContainerSpec, workload: Workload | None) -> str:
-        """Digest of what an instance is made of: its container's whole configuration (a new release may harden it
-        more), and of the order that a handler is sent."""
+        """Return the digest of an instance's container configuration and of the order that a handler is sent.
+
+        The whole configuration counts, because a new release may harden it more.
+        """
         config = container_config(as_before_uids(prototype))
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         if workload is not None:
@@ -147,7 +150,7 @@ class Records:
 
 
 def read(file: Path) -> InstanceRecord | None:
-    """A record from its file; None for what is none, or is of another format."""
+    """Return the record in a file, or None if there is none or it has another format."""
     try:
         record = InstanceRecord(**json.loads(file.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -156,7 +159,7 @@ def read(file: Path) -> InstanceRecord | None:
 
 
 def left_warm(folder: Path) -> set[str]:
-    """Instances that a gateway has left on purpose, by the folder of its records: their ids."""
+    """Return the ids of instances that a gateway left on purpose, from the folder of its records."""
     found = (read(file) for file in folder.glob("*.json"))
     return {
         record.id for record in found if record is not None and record.ready and record.served is not None

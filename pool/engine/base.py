@@ -1,8 +1,8 @@
-"""The contract of a container engine: what the pool asks for, in a little more than a dozen verbs.
+"""Contract of a container engine: the verbs that the pool needs.
 
-Every verb may raise `EngineError`. A verb that names a container or image that is not there raises
-`NotFound`, except `remove`, `remove_image` and `remove_network`, which are idempotent: what is absent is removed.
-Implementations time every call and count every failure through `pool.metrics`.
+Every verb may raise `EngineError`. A verb raises `NotFound` if its container or image does not exist. `remove`,
+`remove_image` and `remove_network` do not: they are idempotent. Implementations time every call and count every
+failure through `pool.observe.metrics`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class EngineUnreachable(EngineError):
 
 
 class EngineDown(EngineUnreachable):
-    """The container engine was found not to answer, and is asked nothing until it does."""
+    """The container engine does not answer, and no verb is tried until it does."""
 
     def __init__(self, message: str, retry_after: float, asked: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds after which it is worth trying again."""
+        """Seconds after which to try again."""
         self.asked = asked
         """True if the engine was asked before it was found not to answer. It may still carry the verb out."""
 
@@ -36,11 +36,11 @@ class EngineFault(EngineError):
 
 
 class NotRunnable(EngineError):
-    """A container's program cannot be run: the image does not have it, or it may not be executed."""
+    """A container's program cannot run: the image does not have it, or it is not executable."""
 
 
 class BadPath(EngineError):
-    """A path in an image that cannot be read: it leads through a file, its links go round, or a name is not valid."""
+    """A path in an image cannot be read: it leads through a file, its links form a loop, or a name is not valid."""
 
 
 class NotFound(EngineError):
@@ -58,43 +58,46 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class VolumeMount:
-    """A tmpfs in place of the volume that the engine would make where an image declares one."""
+    """A tmpfs in place of a volume that an image declares."""
 
     path: str
-    """As the engine reads it: absolute and clean."""
+    """Path as the engine reads it: absolute and normalised."""
     size: int
     """Bytes."""
     owner: str | None = None
-    """`uid:gid` of the folder in the image. It counts only where the container keeps the image's own user."""
+    """`uid:gid` of the folder in the image. It is used only if the container keeps the image's own user."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything that shapes a container. Hardening (no capabilities, no new privileges, read-only root, no swap,
-    default seccomp, SIGKILL as the stop signal) is not a choice and so is not here."""
+    """Everything that may differ between containers.
+
+    The hardening is the same for all, so it is not here: no capabilities, no new privileges, read-only root, no swap,
+    default seccomp, SIGKILL as the stop signal.
+    """
 
     name: str
     image: str
     """Image id or reference."""
     labels: Mapping[str, str] = field(default_factory=dict)
     hostname: str | None = None
-    """None: the beginning of its id."""
+    """None takes the beginning of its id."""
     command: tuple[str, ...] | None = None
     """Replaces the image's CMD; its ENTRYPOINT stays. None keeps the image's CMD."""
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = "65532:65532"
-    """None keeps the image's own user. `own`: `pool.uids.with_uid` puts a uid of the container's own here."""
+    """None keeps the image's own user. `pool.host.uids.with_uid` replaces `own` by a uid that no other has."""
     own_user_env: Mapping[str, str] = field(default_factory=dict)
-    """Variables that a container with a uid of its own gets beside `env`: the image knows no user of that uid."""
+    """Variables, besides `env`, of a container with a uid of its own: the image has no user of that uid."""
     memory: int = 128 * 2**20
-    """Bytes; swap is off, so this is all that the container gets."""
+    """Bytes; swap is off, so this is the whole memory of the container."""
     cpus: float = 1.0
     cpu_shares: int | None = None
-    """Weight where all want the processor; None: the engine's default."""
+    """Weight against other containers when all want the processor; None takes the engine's default."""
     pids: int = 128
     nofile: int = 1024
     network: str | None = None
-    """None: `NetworkDisabled`, an empty namespace with loopback only. Else the name of a network."""
+    """Name of a network, or None for an empty namespace with loopback only (`NetworkDisabled`)."""
     tmp_size: int = 64 * 2**20
     """Bytes of the tmpfs on /tmp."""
     writable: tuple[tuple[str, int], ...] = ()
@@ -107,7 +110,7 @@ class ContainerSpec:
     stdin: bool = False
     """Open stdin once, for `attach`."""
     keep_output: bool = True
-    """Keep stdout and stderr (bounded) for `logs`. False: only an attached client sees them."""
+    """True keeps stdout and stderr (bounded) for `logs`. With False only an attached client gets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +125,13 @@ class ContainerState:
     pid: int = 0
     """Process id in the engine's host; 0 when not running."""
     paused: bool = False
-    """It is running, and stopped by `pause`."""
+    """True if it runs and is stopped by `pause`."""
     exit_code: int | None = None
     oom_killed: bool = False
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Network name to IP address."""
     volumes: tuple[str, ...] = ()
-    """Paths where the engine has made a volume for it."""
+    """Paths at which the engine made a volume for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +143,11 @@ class Image:
     labels: Mapping[str, str]
     size: int
     volumes: tuple[str, ...] = ()
-    """Paths, as the image says them, where it declares volumes. Empty in what `images` returns."""
+    """Paths at which it declares volumes, unchanged. `images` leaves this empty."""
     variables: frozenset[str] = frozenset()
-    """Names of the environment variables that it sets. Empty in what `images` returns."""
+    """Names of the environment variables that it sets. `images` leaves this empty."""
     user: str = ""
-    """User that its containers run as unless told otherwise, as the image says it. Empty in what `images` returns."""
+    """Its USER, unchanged. `images` leaves this empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class ContainerEvent:
-    """Something happened to a container: `action` is create, start, die, oom or destroy."""
+    """An event of a container: `action` is create, start, die, oom or destroy."""
 
     id: str
     action: str
@@ -189,20 +192,20 @@ class Attachment(Protocol):
     """The standard streams of a container, attached before it starts."""
 
     async def write(self, data: bytes) -> None:
-        """Write to stdin; returns when the data is accepted. A closed stdin swallows it."""
+        """Write to stdin; return when the data is accepted. A closed stdin drops it."""
 
     async def close_stdin(self) -> None:
         """Signal end of input."""
 
     async def read(self) -> tuple[int, bytes] | None:
-        """Next piece of output as (1 for stdout | 2 for stderr, data); None at the end."""
+        """Return the next piece of output as (1 for stdout | 2 for stderr, data), or None at the end."""
 
     @property
     def unread(self) -> int:
-        """Bytes of output that wait here to be read."""
+        """Return the bytes of output that wait here to be read."""
 
     async def close(self) -> None:
-        """Let go of the streams; safe to call twice."""
+        """Close the streams; safe to call twice."""
 
 
 class Engine(Protocol):
@@ -221,36 +224,40 @@ class Engine(Protocol):
     async def inspect(self, container: str) -> ContainerState: ...
 
     async def remove(self, container: str) -> None:
-        """Kill and remove, with anonymous volumes. Returns when it is gone; absent is fine."""
+        """Kill and remove a container with its anonymous volumes. Return when it is gone; absent is fine."""
 
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
-        """Containers, running or not, that carry all these labels (empty value: the key alone must be there)."""
+        """Return the containers, running or not, with all these labels; an empty value matches any value."""
 
     async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
-        """Attach to stdin, to stdout and stderr, or to both. With both, the end of the output may not be told while
-        a write to stdin waits for a container that has ended."""
+        """Attach to stdin, to stdout and stderr, or to both.
+
+        With both, the end of the output may be missed while a write to stdin waits for a container that has ended.
+        """
 
     async def wait(self, container: str) -> int:
         """Wait until the container has ended and return its exit status."""
 
     async def logs(self, container: str, limit: int) -> bytes:
-        """The last `limit` bytes, at most, of stdout and stderr together."""
+        """Return at most the last `limit` bytes of stdout and stderr together."""
 
     async def archive(self, container: str, path: str, limit: int) -> bytes:
-        """Return the first `limit` bytes of a tar of what the image has at a path; links are followed. The container
-        need not run. Raises `NotFound` if nothing is there, and `BadPath`."""
+        """Return the first `limit` bytes of a tar of the image's content at a path; links are followed.
+
+        The container need not run. Raises `NotFound` if the path does not exist, and `BadPath`.
+        """
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         """Set memory (bytes, swap off) and CPUs of a running container."""
 
     async def pause(self, container: str) -> None:
-        """Stop every process of a running container; one that is paused stays so. It can be removed."""
+        """Stop every process of a running container; harmless if it is paused. A paused one can be removed."""
 
     async def unpause(self, container: str) -> None:
-        """Let a paused container go on; one that runs goes on running."""
+        """Let a paused container run again; harmless if it runs."""
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
-        """Events of containers with these labels, from now on; ends or raises when the engine goes away."""
+        """Yield events of containers with these labels from now on; end or raise when the engine goes away."""
 
     async def image(self, reference: str) -> Image: ...
 
@@ -266,7 +273,7 @@ class Engine(Protocol):
     async def create_network(
         self, name: str, bridge: str, internal: bool, labels: Mapping[str, str]
     ) -> Network:
-        """A bridge network without traffic between its containers. `internal`: no way out of the host."""
+        """Create a bridge network without traffic between its containers; `internal` allows no way off the host."""
 
     async def remove_network(self, name: str) -> None: ...
 

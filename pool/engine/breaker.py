@@ -1,7 +1,7 @@
 """Decides whether the container engine may be asked: a circuit breaker without I/O, clock or tasks.
 
-`closed`: calls are made. After `FAILURES` of them in a row that the engine did not answer it is `open`: none is
-made until a pause is over. Then one attempt, `half-open`, decides: closed again, or open for twice as long.
+While it is `closed`, calls are made. After `FAILURES` calls in a row without an answer it is `open`, and none is made
+until a pause is over. Then one attempt, `half-open`, decides: closed again, or open for twice as long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FAILURES = 3
 """Failures in a row that open the breaker. One or two may be a hiccup."""
 PAUSE = Backoff(0.25, 1.0)
 """Pauses until an engine that does not answer is tried again."""
-TRUSTED_AFTER = 10.0
+TRUSTED_AFTER_SECONDS = 10.0
 """Seconds for which it must stay closed before the next pauses begin with the first again."""
 
 
@@ -37,7 +37,7 @@ class Breaker:
         """Time of the last change between closed and not closed."""
         self._retry_at = 0.0
         self._openings = 0
-        """Times that it was opened since it was trusted last."""
+        """Number of openings since it was last closed for `TRUSTED_AFTER_SECONDS`."""
 
     def answered(self, now: float) -> bool:
         """Note an answer, and return whether it closed the breaker. A late answer does not close an open one."""
@@ -69,7 +69,7 @@ class Breaker:
 
     def _open(self, now: float, jitter: float) -> None:
         if self.state is BreakerState.CLOSED:
-            if now - self.since >= TRUSTED_AFTER:
+            if now - self.since >= TRUSTED_AFTER_SECONDS:
                 self._openings = 0
             self.since = now
         self.state = BreakerState.OPEN
@@ -77,9 +77,9 @@ class Breaker:
         self._retry_at = now + PAUSE.pause(self._openings, jitter)
 
     def try_again(self) -> None:
-        """Begin the one attempt of an open breaker; `answered` or `failed` ends it."""
+        """Begin the single attempt of an open breaker; `answered` or `failed` ends it."""
         self.state = BreakerState.HALF_OPEN
 
     def retry_in(self, now: float) -> float:
-        """Return the seconds until an open breaker is to be tried again; 0 when it is due."""
+        """Return the seconds until the next attempt of an open breaker; 0 if it is due."""
         return max(0.0, self._retry_at - now)

@@ -6,11 +6,11 @@ from typing import Any
 
 from pool.engine.base import ContainerSpec
 
-TMP = "/tmp"  # noqa: S108  a path inside the container, where it is a tmpfs of its own
+TMP = "/tmp"  # noqa: S108  a path inside the container; every container has a tmpfs there
 
 
 def container_config(spec: ContainerSpec) -> dict[str, Any]:
-    """The body of the API's create call for a container, hardening included."""
+    """Return the body of the API's create call for a container, hardening included."""
     host: dict[str, Any] = {
         "Memory": spec.memory,
         "MemorySwap": spec.memory,  # memory and swap together: no swap
@@ -25,7 +25,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
             {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
             for mount in spec.mounts
         ],
-        # Two files, because the engine empties the one that is full.
+        # Two files: the engine drops a full one, so one file alone would be empty at times.
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "512k", "max-file": "2"}}
         if spec.keep_output
         else {"Type": "none"},
@@ -40,11 +40,11 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "Image": spec.image,
         "Labels": dict(spec.labels),
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
-        # And no NetworkMode: the engine then makes an empty namespace itself, twice as fast as `none`.
+        # Without a NetworkMode the engine makes an empty namespace itself, twice as fast as with `none`.
         "NetworkDisabled": spec.network is None,
-        # PID 1 ignores SIGTERM unless it handles it, and every stop would take its whole ten seconds.
+        # PID 1 ignores SIGTERM unless it handles it; then every stop would take its whole ten seconds.
         "StopSignal": "SIGKILL",
-        # The image's own check would run programs in the container behind our back, also in a frozen one.
+        # The image's own check would run programs in the container without our knowledge, even in a frozen one.
         "Healthcheck": {"Test": ["NONE"]},
         "OpenStdin": spec.stdin,
         "StdinOnce": spec.stdin,
@@ -61,7 +61,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
 
 
 def _tmpfs_mounts(spec: ContainerSpec) -> dict[str, str]:
-    """Return the options of each tmpfs, by path. The engine makes no volume where one is."""
+    """Return the options of each tmpfs, by path. The engine makes no volume at the path of a tmpfs."""
     mounted = {mount.target for mount in spec.mounts}
     volumes = {v.path: _tmpfs(v.size, spec.user or v.owner) for v in spec.volumes if v.path not in mounted}
     given = {path: _tmpfs(size, spec.user) for path, size in ((TMP, spec.tmp_size), *spec.writable)}
@@ -69,11 +69,11 @@ def _tmpfs_mounts(spec: ContainerSpec) -> dict[str, str]:
 
 
 def _tmpfs(size: int, user: str | None) -> str:
-    # `exec` as on any other system: some images unpack libraries there. Forbidding it would keep nothing out,
-    # since a container can interpret what it may not execute.
+    # `exec` as on any other system: some images unpack libraries there. Forbidding it would protect nothing,
+    # since a container can interpret a program that it may not execute.
     options = [f"size={size}", "mode=1777", "nosuid", "nodev", "exec"]
-    # Where the image has a folder at the path, runc gives the tmpfs that folder's mode: so it is the user's own.
-    # A user given by name cannot be: only the image knows the number.
+    # If the image has a folder at the path, runc gives the tmpfs the folder's mode. So it must belong to the user.
+    # A user given by name cannot own it: only the image knows the number.
     uid, _, gid = (user or "").partition(":")
     if uid.isdecimal():
         options.append(f"uid={uid}")
@@ -83,5 +83,5 @@ def _tmpfs(size: int, user: str | None) -> str:
 
 
 def nano_cpus(cpus: float) -> int:
-    """CPUs in the unit of the API: billionths."""
+    """Return CPUs in the unit of the API, billionths."""
     return round(cpus * 1e9)

@@ -40,16 +40,16 @@ from pool.engine.docker_api import (
 from pool.engine.measure import measured
 from pool.observe.metrics import Metrics
 
-PING_TIMEOUT = 8.0
-"""Seconds within which an engine that is alive answers a ping."""
-BUILD_OUTPUT_KEPT = 60
-"""Lines of a failed build's output that its error carries."""
+PING_TIMEOUT_SECONDS = 8.0
+"""Time within which an engine that is alive answers a ping."""
+BUILD_OUTPUT_LINES = 60
+"""Last lines of a failed build's output that its error carries."""
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """Marks of a build around lines that a step wrote to stderr."""
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
-"""Errors of reading an answer that is not the Engine API's: no JSON, or JSON of another shape."""
+"""Errors of reading an answer that is not the Engine API's: not JSON, or JSON of another shape."""
 
 NO_FOLDER = "not a directory"
 """Message of the engine for a path that leads to a file, or through one."""
@@ -57,7 +57,7 @@ BAD_PATHS = (NO_FOLDER, "too many links", "invalid argument", "file name too lon
 """Messages of the engine, with status 500, for paths in an image that nobody can follow."""
 
 INSPECTED_AT_ONCE = 32
-"""Containers of a list that the engine is asked about at the same time: many hundreds are left after a restart."""
+"""Containers that are inspected side by side: after a restart there may be many hundreds."""
 
 EVENT_ACTIONS = ("create", "start", "die", "oom", "destroy")
 
@@ -65,11 +65,12 @@ EVENT_ACTIONS = ("create", "start", "die", "oom", "destroy")
 class DockerEngine:
     """A Docker Engine. Make it inside a running event loop, and `close` it.
 
-    `url` is `unix://…` or `tcp://…`; None: the environment's `DOCKER_HOST`, else the default socket. Nothing
-    is asked of the engine until the first verb, so one that is down now may come up later.
+    `url` is `unix://…` or `tcp://…`; None takes the environment's `DOCKER_HOST`, else the default socket. The first
+    verb is the first contact, so an engine that is down now may come up later.
 
-    A verb whose caller is cancelled may still be carried out by the engine: a container whose creation was
-    cancelled can be there, and is found by its name."""
+    The engine may carry out a verb whose caller is cancelled. A container whose creation was cancelled may exist; it
+    is found by its name.
+    """
 
     def __init__(self, url: str | None, metrics: Metrics, clock: Clock | None = None) -> None:
         self._clock = clock or LoopClock()
@@ -86,7 +87,7 @@ class DockerEngine:
     async def ping(self) -> None:
         with self._verb("ping", "ping the engine"):
             try:
-                async with self._clock.timeout(PING_TIMEOUT):
+                async with self._clock.timeout(PING_TIMEOUT_SECONDS):
                     (await self._api.call("GET", "/version"))["ApiVersion"]
             except EngineRefused as error:
                 raise EngineUnreachable(
@@ -121,7 +122,7 @@ class DockerEngine:
             except EngineRefused as error:
                 if error.status != 409 or "already in progress" not in error.message:
                     raise
-                # Somebody else is removing it: it is gone when that has ended.
+                # Another client is removing it; it is gone when that has ended.
                 async with self._clock.timeout(ANSWER_TIMEOUT):
                     await self._api.call("POST", f"{path}/wait", {"condition": "removed"}, timeout=UNLIMITED)
 
@@ -226,7 +227,7 @@ class DockerEngine:
             # A step with a network could reach every service of this machine.
             "networkmode": "none",
         }
-        output: deque[str] = deque(maxlen=BUILD_OUTPUT_KEPT)
+        output: deque[str] = deque(maxlen=BUILD_OUTPUT_LINES)
         with self._verb("build", f"build image {tag}"):
             async with self._api.stream(
                 "POST", "/build", params, data=context, timeout=UNLIMITED
@@ -272,7 +273,7 @@ class DockerEngine:
 
     async def _events(self, labels: Mapping[str, str], since: float) -> AsyncIterator[ContainerEvent]:
         params = _filters(labels, type=("container",), event=EVENT_ACTIONS) | {"since": f"{since:.9f}"}
-        # Only failures are measured: the time would be how long somebody listened.
+        # Only failures are counted: a time would only say how long the stream was open.
         try:
             with self._translated("follow the engine's events"):
                 async with self._api.stream("GET", "/events", params, timeout=UNLIMITED) as response:
@@ -289,7 +290,7 @@ class DockerEngine:
 
     @contextmanager
     def _translated(self, deed: str) -> Iterator[None]:
-        """Turn refusals, broken connections and senseless answers into our errors, with what could not be done."""
+        """Turn refusals, broken connections and malformed answers into our errors, which name the deed."""
         try:
             yield
         except EngineRefused as error:
@@ -315,7 +316,7 @@ def _short(container: str) -> str:
 
 
 def _filters(labels: Mapping[str, str], **others: Sequence[str]) -> dict[str, str]:
-    """Return the parameter `filters`: containers, images or networks with these labels (an empty value: any)."""
+    """Return the parameter `filters` for things with these labels; an empty value matches any value."""
     wanted = [f"{key}={value}" if value else key for key, value in labels.items()]
     return {"filters": json.dumps({"label": wanted, **others})}
 
@@ -331,7 +332,7 @@ def _absent_is_fine() -> Iterator[None]:
 
 @contextmanager
 def _bad_paths() -> Iterator[None]:
-    """Raise `BadPath` for what the engine calls its own fault and is the path's."""
+    """Raise `BadPath` for a refusal that the engine reports as its own fault but the path causes."""
     try:
         yield
     except EngineRefused as error:

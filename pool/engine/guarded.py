@@ -1,8 +1,8 @@
 """Guards an engine with a circuit breaker: while the engine does not answer, every verb fails at once.
 
-What counts against the engine are calls that it did not answer, or answered with a fault of its own. Every verb
-has a time-out; where one takes suspiciously long, a ping tells an engine that is slow from one that hangs. While the
-breaker is open only the guard itself asks the engine, now and then: an engine that is down is left in peace.
+Calls that the engine did not answer count against it, and so do its own faults. Every verb has a time-out. If a verb
+takes suspiciously long, a ping tells a slow engine from one that hangs. While the breaker is open, only the guard
+itself asks the engine, now and then.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ VERB_TIMEOUT = 30.0
 """Seconds for a verb that waits neither for a container's end nor for a build."""
 BUILD_TIMEOUT = 600.0
 SUSPICIOUS = 2.0
-"""Seconds without an answer after which a ping has to show that the engine lives."""
+"""Seconds without an answer after which a ping checks that the engine lives."""
 PROBE_TIMEOUT = 8.0
-"""Seconds for a ping, and for a look at the containers: longer than a call to an engine that is merely slow."""
+"""Seconds for a ping, and for a list of containers: more than an engine needs that is merely slow."""
 NOBODY = {"org.hearth.probe": ""}
-"""A label that no container has: listing them tries the engine's books, and costs it nothing."""
+"""A label that no container has: listing such containers tests the engine's database at no cost."""
 
 
 class GuardedEngine:
@@ -73,7 +73,7 @@ class GuardedEngine:
         self._doubting: asyncio.Task[None] | None = None
 
     def down(self) -> EngineDown | None:
-        """Return why no verb is tried now, or None if they are tried."""
+        """Return why no verb is tried now, or None if verbs are tried."""
         if self.breaker.state is BreakerState.CLOSED:
             return None
         now = self._clock.now()
@@ -171,7 +171,7 @@ class GuardedEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._engine.close()
 
-    # -- how --------------------------------------------------------------------------------------------------
+    # -- time-outs and the breaker ---------------------------------------------------------------------------
 
     async def _call(self, verb: Callable[[], Awaitable[T]], limit: float | None = VERB_TIMEOUT) -> T:
         down = self.down()
@@ -197,7 +197,7 @@ class GuardedEngine:
 
     @contextlib.asynccontextmanager
     async def _bounded(self, limit: float | None) -> AsyncIterator[_Wait]:
-        """End the block with `TimeoutError` after `limit` seconds, or when the breaker opens meanwhile."""
+        """Run the block with a limit: raise `TimeoutError` after `limit` seconds, or when the breaker opens."""
         async with self._clock.timeout(limit) as scope:
             wait = _Wait(scope)
             self._under_way.add(wait)
@@ -238,7 +238,7 @@ class GuardedEngine:
             self._trip(error)
 
     async def _probe(self) -> None:
-        """Raise `EngineError` unless the engine answers in time, and can look at its containers."""
+        """Raise `EngineError` unless the engine answers in time and lists containers."""
         async with _limited(self._clock):
             await self._engine.ping()
         async with _limited(self._clock):
@@ -258,7 +258,7 @@ class GuardedEngine:
         self._recovering = self._supervisor.supervise("engine-recovery", self._recover)
 
     async def _recover(self) -> None:
-        """Try the engine now and then until it answers. May be started again at any moment."""
+        """Try the engine now and then until it answers. It may be restarted at any moment."""
         breaker, clock = self.breaker, self._clock
         while breaker.state is not BreakerState.CLOSED:
             await clock.sleep(breaker.retry_in(clock.now()))
@@ -296,7 +296,7 @@ class _Wait:
         """True if it ended because the engine does not answer."""
 
     def give_up(self) -> None:
-        """End the wait now: nobody will answer."""
+        """End the wait now: no answer will come."""
         self.given_up = True
         self._scope.expire()
 

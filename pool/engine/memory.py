@@ -46,7 +46,7 @@ class Latency:
     start: float = 0.118
     remove: float = 0.071
     pause: float = 0.016
-    """Each way."""
+    """For pause and for unpause."""
 
 
 class MemoryEngine:
@@ -66,7 +66,7 @@ class MemoryEngine:
         self.calls: Counter[str] = Counter()
         """Number of calls of each verb."""
         self.volumes_made = 0
-        """Volumes on the host's disk that its images got because nothing was mounted at their path."""
+        """Volumes on the host's disk that containers got because nothing was mounted at the path."""
         self._clock = clock
         self._cpus = cpus
         self._memory = memory
@@ -96,7 +96,7 @@ class MemoryEngine:
         archives: Mapping[str, bytes] | None = None,
         user: str = "",
     ) -> Image:
-        """Have an image, whose containers run `program`; without one they do nothing until removed.
+        """Add an image whose containers run `program`; without one they do nothing until removed.
 
         `volumes` and `user` are what it declares, `archives` tars of what it has, by path.
         """
@@ -107,16 +107,18 @@ class MemoryEngine:
         return image
 
     def fail_next(self, verb: str, error: EngineError, carried_out: bool = False) -> None:
-        """Let the next call of `verb` that has no fault yet raise `error`: before it did anything, or, when
-        `carried_out`, after it did all (the answer was lost)."""
+        """Make the next call of `verb` without a fault raise `error`, before it does anything.
+
+        With `carried_out` it raises after it has done everything, as if the answer were lost.
+        """
         self._faults[verb].append((error, carried_out))
 
     def always_fail(self, verb: str, error: EngineError) -> None:
-        """Let every call of `verb` raise `error`, before it did anything, until `heal`."""
+        """Make every call of `verb` raise `error`, before it does anything, until `heal`."""
         self._broken[verb] = error
 
     def heal(self) -> None:
-        """Raise no fault any more that was asked for."""
+        """Forget all requested faults."""
         self._broken.clear()
         self._faults.clear()
 
@@ -137,11 +139,11 @@ class MemoryEngine:
         self._reachable = True
 
     def alive(self, label: str = "", value: str = "") -> int:
-        """Containers with this label, from the call of create until removal is done; no label: all."""
+        """Return the number of containers with this label (any, without one), from create until removal is done."""
         return self._alive[label, value]
 
     def peak(self, label: str = "", value: str = "") -> int:
-        """The most that `alive` ever was."""
+        """Return the highest value that `alive` has had."""
         return self._peak[label, value]
 
     # The contract
@@ -303,8 +305,10 @@ class MemoryEngine:
             raise EngineUnreachable("The engine in memory was stopped")
 
     async def _spend(self, seconds: float, deed: Callable[[], T]) -> T:
-        """Do the deed after a while, and return its result; it is done even if the caller goes away, and looks
-        itself whether the engine is still there."""
+        """Do the deed after a while and return its result, even if the caller is cancelled.
+
+        The deed itself checks that the engine is still reachable.
+        """
         if seconds <= 0:
             return deed()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from pool.engine.base import ContainerSpec, ContainerState, EngineError
 KILLED = 128 + 9
 OUTPUT_KEPT = 2**20
 PIPE_PIECES = 16
-"""Pieces of a stream that wait to be read before its writer waits."""
+"""Unread pieces of a stream at which its writer waits."""
 
 
 class Pipe:
@@ -35,7 +35,7 @@ class Pipe:
         return sum(len(data) for _, data in self._pieces)
 
     async def put(self, stream: int, data: bytes) -> None:
-        """Write; swallowed when the pipe is closed."""
+        """Write data; a closed pipe drops it."""
         while self.full and not self._closed:
             await self._change()
         if not self._closed:
@@ -43,7 +43,7 @@ class Pipe:
             self._changed.set()
 
     async def get(self) -> tuple[int, bytes] | None:
-        """Read; None at the end."""
+        """Return the next piece, or None at the end."""
         while not self._pieces:
             if self._closed:
                 return None
@@ -52,7 +52,7 @@ class Pipe:
         return self._pieces.popleft()
 
     def close(self) -> None:
-        """Nothing more is written; what was written can still be read."""
+        """Close for writing; pieces written before can still be read."""
         self._closed = True
         self._changed.set()
 
@@ -70,7 +70,7 @@ class Process:
         self._container = container
 
     async def read(self) -> bytes | None:
-        """Next piece of stdin; None at its end, or at once when stdin is not open."""
+        """Return the next piece of stdin, or None at its end or if stdin is not open."""
         await self._container.unpaused.wait()
         if not self.spec.stdin:
             return None
@@ -78,7 +78,7 @@ class Process:
         return None if piece is None else piece[1]
 
     async def write(self, data: bytes, stream: int = 1) -> None:
-        """Write to stdout (1) or stderr (2); waits for whoever is attached."""
+        """Write to stdout (1) or stderr (2); wait for an attached reader."""
         container = self._container
         await container.unpaused.wait()
         if self.spec.keep_output:
@@ -95,7 +95,7 @@ Program = Callable[[Process], Awaitable[int]]
 
 
 async def sleep_forever(process: Process) -> int:
-    """The program of an image that has none: it lives until it is killed."""
+    """Run until killed: the program of an image without one."""
     await asyncio.get_running_loop().create_future()
     return 0
 
@@ -147,7 +147,7 @@ class MemoryContainer:
         )
 
     def start(self, clock: Clock) -> None:
-        """Run the program; what runs already goes on."""
+        """Run the program; harmless if it runs already."""
         if self.running:
             return
         self.running, self.exit_code = True, None
@@ -173,7 +173,7 @@ class MemoryContainer:
         self.spec = replace(self.spec, memory=memory, cpus=cpus)
 
     def end(self, exit_code: int, oom: bool = False) -> None:
-        """End with this status; nothing happens when it does not run."""
+        """End with this status; harmless if it does not run."""
         if not self.running:
             return
         self.running, self.exit_code, self.oom_killed = False, exit_code, oom
@@ -188,7 +188,7 @@ class MemoryContainer:
         self._publish(self, "die")
 
     def stop_program(self) -> None:
-        """Cancel the program's task, unless it is the one that asks."""
+        """Cancel the program's task, unless that task itself calls this."""
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 

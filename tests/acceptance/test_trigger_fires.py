@@ -158,7 +158,7 @@ def test_events_in_binary_mode_and_in_batches(gateway: Gateway) -> None:
     ("content", "headers", "message"),
     [
         (b"{}", STRUCTURED, "'specversion' is missing"),
-        (b"{", STRUCTURED, "no JSON"),
+        (b"{", STRUCTURED, "not valid JSON"),
         (b"", {}, "ce-specversion is missing"),
         (json.dumps(event("x", "1", data_base64="?")).encode(), STRUCTURED, "base64"),
     ],

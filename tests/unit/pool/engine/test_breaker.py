@@ -19,7 +19,7 @@ from pool.engine.base import (
     EngineUnreachable,
     NotFound,
 )
-from pool.engine.breaker import FAILURES, PAUSE, TRUSTED_AFTER, Breaker, BreakerState
+from pool.engine.breaker import FAILURES, PAUSE, TRUSTED_AFTER_SECONDS, Breaker, BreakerState
 from pool.engine.guarded import PROBE_TIMEOUT, SUSPICIOUS, VERB_TIMEOUT, GuardedEngine
 from pool.engine.memory import MemoryEngine
 from pool.observe.metrics import Metrics
@@ -58,7 +58,7 @@ def test_pauses_double_up_to_the_longest_and_begin_anew_when_it_is_trusted_again
         breaker.try_again()
         assert breaker.failed(now)
     assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
-    for trusted, pause in ((TRUSTED_AFTER / 2, PAUSE.longest), (TRUSTED_AFTER, PAUSE.first)):
+    for trusted, pause in ((TRUSTED_AFTER_SECONDS / 2, PAUSE.longest), (TRUSTED_AFTER_SECONDS, PAUSE.first)):
         breaker.try_again()
         breaker.answered(now)
         now += trusted
