@@ -80,7 +80,7 @@ class Keyed:
 
     def changes(self) -> int:
         """How often the gateway has taken keys up."""
-        return self.gateway.log.count("the keys have changed")
+        return self.gateway.log.count("keys have changed")
 
     def call(self, function: str, key: str, content: bytes = b"", **headers: str) -> httpx.Response:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
