@@ -107,10 +107,8 @@ class MemoryEngine:
         return image
 
     def fail_next(self, verb: str, error: EngineError, carried_out: bool = False) -> None:
-        """Make the next call of `verb` without a fault raise `error`, before it does anything.
-
-        With `carried_out` it raises after it has done everything, as if the answer were lost.
-        """
+        """Make the next call of `verb` without a fault raise `error`: before it does anything, or, if `carried_out`,
+        after it has done everything, as if the answer were lost."""
         self._faults[verb].append((error, carried_out))
 
     def always_fail(self, verb: str, error: EngineError) -> None:
@@ -305,10 +303,8 @@ class MemoryEngine:
             raise EngineUnreachable("The engine in memory was stopped")
 
     async def _spend(self, seconds: float, deed: Callable[[], T]) -> T:
-        """Do the deed after a while and return its result, even if the caller is cancelled.
-
-        The deed itself checks that the engine is still reachable.
-        """
+        """Do the deed after a while and return its result, even if the caller is cancelled. The deed itself checks
+        that the engine is still reachable."""
         if seconds <= 0:
             return deed()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
