@@ -1,7 +1,7 @@
 """Containers that Hearth 0.1 has left warm are adopted: their versions, shapes and records are what they were.
 
-The digests below were printed by its last commit. A change of one makes every warm container of a user cold at the next
-release. Change one only together with `FORMAT` in `pool/adoption/records.py`, and tell users in CHANGELOG.
+The digests below were printed by its last commit. A change of one makes every warm container of a user cold at the
+next release. Change one only together with `FORMAT` in `pool/adoption/records.py`, and tell users in CHANGELOG.
 """
 
 from __future__ import annotations
