@@ -15,7 +15,7 @@ from gateway.http.problems import Problem
 from gateway.invoke.background import BACKGROUND, Background, background_headers, phases_of
 from gateway.invoke.body import Message
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
-from gateway.invoke.fast_call import FastCall, FastPath, Head
+from gateway.invoke.fast_call import FastCall, FastPath, RequestHead
 from gateway.invoke.outcome import interruption
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
@@ -156,7 +156,7 @@ class _Seat:
         self._call: FastCall
         self._rest: Run | None = None
 
-    def take(self, claim: Claim, revision: Revision, head: Head, ended: Ended) -> None:
+    def take(self, claim: Claim, revision: Revision, head: RequestHead, ended: Ended) -> None:
         """Begin a run."""
         call = claim.call
         self._claim, self._ended = claim, ended
@@ -171,7 +171,7 @@ class _Seat:
         self._caller.free(self)
         ended(Result(status, fields(lines), body, log=log, phases=phases_of(call)))
 
-    def take_long_way(self, call: FastCall, head: Head, app: App) -> None:
+    def take_long_way(self, call: FastCall, head: RequestHead, app: App) -> None:
         """Called by the call: it needs more than the fast path has. This seat is not taken again."""
         self.timer.close()
         self._rest = self._caller.long_way(app, self._claim, self._ended)
@@ -190,14 +190,14 @@ class _Seat:
         self._call.take_long_way()  # which ends it
 
 
-def head_of(claim: Claim, revision: Revision) -> Head:
+def head_of(claim: Claim, revision: Revision) -> RequestHead:
     """Return the head of the request that a function is sent. Raises `Problem`."""
     call = claim.call
     lines: bytes | None = call.request.prepared
     if lines is None:
         lines = call.request.prepared = _passed(call.request)
     # Of a head nothing but this is asked for: what goes on after a hand-over makes a request of its own.
-    return Head({}, revision.name, lines + _told(claim.attempt, call.overrides.context), 0, [], False)
+    return RequestHead({}, revision.name, lines + _told(claim.attempt, call.overrides.context), 0, [], False)
 
 
 def _passed(request: Request) -> bytes:

@@ -20,7 +20,7 @@ from gateway.http.forwarding import passed_headers
 from gateway.http.preferences import CALLBACK
 from gateway.http.problems import Problem
 from gateway.invoke.endpoint import PREFIX
-from gateway.invoke.fast_call import FastCall, FastPath, Head
+from gateway.invoke.fast_call import FastCall, FastPath, RequestHead
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 
@@ -45,9 +45,9 @@ class FastPathProtocol(ClientProtocol):
         super().__init__(limits, **uvicorns)
         self.fast = fast
         self.timer = LazyTimer(fast.clock, self._timer_rings)
-        self._known: Head | None = None
+        self._known: RequestHead | None = None
         """The head of the latest call, if it is likely to come again."""
-        self._candidate: Head | None = None
+        self._candidate: RequestHead | None = None
         """The head of the call whose body is being read."""
         self._body = b""
         self._fast_call: FastCall | None = None
@@ -91,7 +91,7 @@ class FastPathProtocol(ClientProtocol):
         elif latest is not None:
             self._await_rest(latest, reading)
 
-    def _await_rest(self, head: Head, reading: Head | None) -> None:
+    def _await_rest(self, head: RequestHead, reading: RequestHead | None) -> None:
         """Keep the beginning of a small body for a moment, if its sender may make the call."""
         if head is not reading:
             if not self.fast.access.would_admit(head.credentials, head.scope["raw_path"]):
@@ -108,7 +108,7 @@ class FastPathProtocol(ClientProtocol):
         self._candidate, self._body = None, b""
         super()._make_room()
 
-    def _remember(self, head: Head, data: bytes) -> None:
+    def _remember(self, head: RequestHead, data: bytes) -> None:
         """Know a head again whose request was all of the data, and nothing else."""
         size = len(data) - head.length
         if size > IDLE_HEAD_BYTES:
@@ -164,7 +164,7 @@ class FastPathProtocol(ClientProtocol):
         super().on_body(body)
         self._await_body()
 
-    def _judge(self) -> Head | None:
+    def _judge(self) -> RequestHead | None:
         """Return the head that was just read, or None if the call needs the long way."""
         parser, url = self.parser, self.url
         if (
@@ -202,9 +202,9 @@ class FastPathProtocol(ClientProtocol):
         if self.fast.guard.fault(scope) is not None:
             return None
         lines = b"POST / HTTP/1.1\r\n" + header_lines(passed)
-        return Head(scope, name, lines, length, credentials, closed)
+        return RequestHead(scope, name, lines, length, credentials, closed)
 
-    def _call(self, head: Head, body: bytes) -> bool:
+    def _call(self, head: RequestHead, body: bytes) -> bool:
         """Begin a call. Return whether it could; if not, it has to go the long way from the start."""
         fast = self.fast
         dispatcher = fast.dispatcher
@@ -250,7 +250,7 @@ class FastPathProtocol(ClientProtocol):
         else:
             self.timer.set(self.fast.clock.now() + self.timeout_keep_alive)
 
-    def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
+    def take_long_way(self, call: FastCall, head: RequestHead, app: Any) -> None:
         """Let an ASGI cycle go on with a call that has been read whole."""
         self.timer.close()
         self._fast_call = None

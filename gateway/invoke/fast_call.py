@@ -40,6 +40,7 @@ REMEMBERED_HEAD_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True)
 class FastPath:
     """The parts of a gateway that its fast calls work with: all connections of clients share them."""
 
@@ -62,7 +63,7 @@ class FastPath:
             admission.ended()
 
 
-class Head:
+class RequestHead:
     """A request's head that the fast path can serve, and the facts that follow from it.
 
     A client that keeps its connection sends the same head again and again: then nothing of it is parsed twice.
@@ -101,7 +102,7 @@ class Head:
         return self._held
 
 
-NO_HEAD = Head({}, "", b"", 0, [], False)
+NO_HEAD = RequestHead({}, "", b"", 0, [], False)
 """The head of a call that is over."""
 
 
@@ -117,7 +118,7 @@ class Client(Protocol):
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Pass the whole answer of a call on; `lines` are the function's header fields."""
 
-    def take_long_way(self, call: FastCall, head: Head, app: Any) -> None:
+    def take_long_way(self, call: FastCall, head: RequestHead, app: Any) -> None:
         """Let an ASGI application go on with a call."""
 
 
@@ -153,7 +154,7 @@ class FastCall(Invocation):
     response_started = False
 
     def __init__(
-        self, client: Client, head: Head, revision: Revision, body: bytes, now: float, id: str = ""
+        self, client: Client, head: RequestHead, revision: Revision, body: bytes, now: float, id: str = ""
     ) -> None:
         super().__init__(now, revision.name, id)
         self.revision = revision

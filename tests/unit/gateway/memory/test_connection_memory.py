@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -14,7 +15,7 @@ from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
 from gateway.edge.fast_path import FastPathProtocol
 from gateway.edge.head_rules import MOST_FIELDS
-from gateway.invoke.fast_call import FastCall, Head
+from gateway.invoke.fast_call import FastCall, RequestHead
 from gateway.memory.budget import ANSWERS, UNREAD, BodyBudget
 from gateway.memory.connections import ConnectionMemory, ConnectionShare
 from tests.support.warm_call_loop import ANSWER, WarmCall
@@ -54,7 +55,7 @@ def reachable(protocol: FastPathProtocol) -> int:
             left += [found._head, found._body]
         elif isinstance(found, RequestResponseCycle):
             left += [found.scope, found.body]
-        elif isinstance(found, Head):
+        elif isinstance(found, RequestHead):
             left += [found.scope, found.passed, found.raw]
         elif isinstance(found, dict):
             left += [*found.keys(), *found.values()]
@@ -216,7 +217,8 @@ async def test_as_many_fields_as_may_be_come_in_one_piece(call: WarmCall, fields
 
 async def test_half_a_body_of_a_key_that_may_not_is_refused_at_once(call: WarmCall) -> None:
     text, key = create("weak", parse_scopes(["invoke:nothing"]), Quota(), None, 0.0)
-    call.protocol.fast.access = Access(call.protocol.fast.clock, call.metrics, [key])
+    access = Access(call.protocol.fast.clock, call.metrics, [key])
+    call.protocol.fast = replace(call.protocol.fast, access=access)
     fields = b"x-hearth-key: %b\r\ncontent-length: 3000\r\n\r\n" % text.encode()
     call.protocol.data_received(HEAD + fields + b"x" * 1000)
     assert not call.protocol.fast.access.would_admit([(b"x-hearth-key", text.encode())], b"/invoke/hello")
