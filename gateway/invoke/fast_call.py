@@ -40,7 +40,6 @@ REMEMBERED_HEAD_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-@dataclass(frozen=True)
 class FastPath:
     """The parts of a gateway that its fast calls work with: all connections of clients share them."""
 
