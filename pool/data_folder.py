@@ -14,7 +14,14 @@ LOCK, IDENTITY = "lock", "identity"
 
 
 class DataFolderInUse(Exception):
-    """Another gateway process holds the data folder."""
+    """Another gateway process holds the data folder. `holder` is its process id as text, or "unknown"."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(
+            f"another gateway (process {holder}) uses the data folder {path}; "
+            "stop it, or give this one another folder with --data-dir"
+        )
+        self.holder = holder
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,7 @@ class DataFolder:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
             self._lock.close()
-            raise DataFolderInUse(
-                f"another gateway (process {holder}) uses the data folder {self.path}; "
-                "stop it, or give this one another folder with --data-dir"
-            ) from None
+            raise DataFolderInUse(self.path, holder) from None
         self._lock.truncate(0)
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()

@@ -165,7 +165,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "ID")  # else nobody could copy an id
     for row in rows:
         table.add_row(*(Text(visible_line(cell), STYLES.get(cell, "")) for cell in row))
     Console().print(table)

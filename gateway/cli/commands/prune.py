@@ -56,7 +56,7 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
         if (path / "identity").exists():
             folder = DataFolder(path)  # holds its lock, so that no gateway starts in it meanwhile
     except DataFolderInUse as error:
-        say(f"Skipping this data folder: {error}.", err=True)
+        say(f"Skipping the data folder {path}: its gateway runs (process {error.holder}).", err=True)
         alive = (path / "identity").read_text().strip()
     except OSError as error:
         raise CommandError(f"cannot use the data folder {path}: {error.strerror}") from error
@@ -81,7 +81,7 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
             names = {container_name(id) for id in left_warm(folder.records)}
             kept = sum(name in names for left in own for name in left.containers.values())
             own = [rest for left in own if (rest := left.without(names)).count]
-        if not own and not kept and not (others and everybody):
+        if not own and not kept and not alive and not (others and everybody):
             say("No leftovers of this data folder's gateway.")
         if own:
             show(own)
