@@ -43,7 +43,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "head-too-large": (431, "The request's head is over the limit", "caller"),
     slugs.HANDLER_RAISED: (500, "The handler raised an exception", "function"),
     slugs.IMPORT_FAILED: (500, "The handler could not be imported", "function"),
-    "internal-error": (500, "The gateway has a fault", "platform"),
+    slugs.INTERNAL_ERROR: (500, "The gateway has a fault", "platform"),
     slugs.INSTANCE_DIED: (502, "The instance died", "function"),
     slugs.CONTRACT_BROKEN: (502, "The function's answer broke the contract", "function"),
     slugs.COMMAND_FAILED: (502, "The command failed", "function"),
@@ -143,4 +143,4 @@ def problem_of(error: Exception) -> Problem:
         case StoreError():
             return Problem("store-failed", str(error), 5.0)
         case _:
-            return Problem("internal-error", "the gateway has a fault; its log has the traceback")
+            return Problem(slugs.INTERNAL_ERROR, "the gateway has a fault; its log has the traceback")

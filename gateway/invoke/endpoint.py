@@ -21,6 +21,7 @@ from gateway.invoke.methods import check_method
 from gateway.invoke.outcome import Outcomes, interruption
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
+from pool.contracts import problem_slugs as slugs
 from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
 from pool.host.cpu_policy import set_policy
 from pool.instance import Instance
@@ -103,7 +104,7 @@ class InvokeEndpoint:
 
     async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
         problem = problem_of(error)
-        if problem.slug == "internal-error":
+        if problem.slug == slugs.INTERNAL_ERROR:
             log.error(
                 "invocation %s of %s failed because of a fault of the gateway",
                 invocation.id,

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from pool.backoff import Retries
 from pool.clock import Clock
+from pool.contracts import problem_slugs as slugs
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.followers import collect_follow_ups
@@ -222,7 +223,7 @@ class WorkflowRuns:
             await self._step(owner, id)
         except StoreFull as full:  # if it waited, its own bytes would keep the store full
             log.warning("run %s failed: %s", id, full)
-            await self._give_up(owner, id, "not-kept", str(full))
+            await self._give_up(owner, id, slugs.NOT_KEPT, str(full))
         except StoreError:
             raise
         except Exception:  # otherwise the run would never end

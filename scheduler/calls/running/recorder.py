@@ -9,6 +9,7 @@ from itertools import groupby, islice
 
 from pool.backoff import Retries
 from pool.clock import Clock, Timer, wake
+from pool.contracts import problem_slugs as slugs
 from scheduler.calls.followers import collect_follow_ups
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Claim, Ending, Result, Status
@@ -188,7 +189,9 @@ class Recorder:
             self._discard(ending.result)
             kept = ending._replace(result=None, follow=())
             if ending.status.ended:
-                kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=str(full))
+                kept = Ending(
+                    ending.id, Status.FAILED, ending.failures, error=slugs.NOT_KEPT, detail=str(full)
+                )
             self.add(claim, kept)
         else:
             log.error("%s: its follow-ups are not started: %s", claim.call.subject, full)
@@ -209,7 +212,7 @@ class Recorder:
             kept = ending._replace(result=None)
             if ending.status.ended:
                 detail = "the result cannot be stored; the gateway's log says why"
-                kept = Ending(ending.id, Status.FAILED, ending.failures, error="not-kept", detail=detail)
+                kept = Ending(ending.id, Status.FAILED, ending.failures, error=slugs.NOT_KEPT, detail=detail)
             await self._record([(claim, kept)])
         else:
             log.error(

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from pool.contracts import problem_slugs as slugs
 from scheduler.calls.model import Claim, Result
 
 log = logging.getLogger("hearth.durable")
@@ -50,4 +51,4 @@ def faulty(fault: BaseException) -> Result:
     """What a run brings that should not have raised. It is ours, and tried again as what the platform fails in."""
     log.error("An accepted call could not run because of a fault of the gateway", exc_info=fault)
     detail = "the gateway has a fault; its log says more"
-    return Result(500, [], b"", "internal-error", detail, "platform")
+    return Result(500, [], b"", slugs.INTERNAL_ERROR, detail, "platform")
