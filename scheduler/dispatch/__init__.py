@@ -1,2 +1,1 @@
-"""The assignment pass over functions, their revisions and routes: who gets which instance, and what is started or
-evicted for it."""
+"""Assignment pass over functions, revisions and routes: gives instances to calls, starts and evicts instances."""

@@ -1,7 +1,7 @@
-"""The dispatcher: one synchronous assignment pass over waiters and instances.
+"""Dispatcher: one synchronous assignment pass over waiters and instances.
 
-It runs on every arrival, release, start, death and cancellation, and never awaits. What it decides takes effect
-in the pool's ledger at once (a picked instance is leased inside the pass); the pool's tasks do the slow part.
+It runs on every arrival, release, start, death and cancellation, and never awaits. Its decisions take effect in the
+pool's ledger at once: a picked instance is leased inside the pass. The pool's tasks do the slow part.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from scheduler.dispatch.upkeep import Upkeep, engine_was_down, pause_after
 
 
 class Dispatcher:
-    """Gives slots to invocations, and decides which instances are started and evicted for them."""
+    """Gives slots of instances to invocations, and decides about starts and evictions of instances for them."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Dispatcher:
         self.cores = cores
         self.functions: dict[str, Function] = {}
         self.routes: dict[str, Route] = {}
-        """By name: where its calls go. For now a function's own name only, and to one revision."""
+        """Routes by name. For now each function has one, under its own name, to one revision."""
         self._clock = clock
         self._hungry: dict[Revision, None] = {}
-        """Revisions that calls wait for."""
+        """Revisions with waiting calls."""
         self.draining = False
         self._upkeep = Upkeep(pool, clock, self.functions, self.routes, self._needs_starts)
         evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
@@ -78,20 +78,20 @@ class Dispatcher:
         return route.draw() if route is not None else None
 
     def try_lease(self, revision: Revision, invocation: str, arrived: float) -> Lease | None:
-        """Return a slot that is free now, or None: then `enqueue`."""
+        """Lease a slot that is free now, or return None; then call `enqueue`."""
         if revision.waiting:
             return None
         instance = pick(self.pool.ledger.of(revision.name), revision.version)
         if instance is None:
             return None
         if revision.single_use:
-            self._upkeep.soon()  # one of its `min_instances` is used up
+            self._upkeep.soon()  # to replace one of its `min_instances`
         return self.pool.lease(instance, invocation, arrived)
 
     def enqueue(self, revision: Revision, invocation: str, arrived: float, settle: Settle) -> Waiter:
-        """Take a place in the queue of a revision, or of the one that has replaced it since.
+        """Add a call to the queue of a revision, or of the one that has replaced it since.
 
-        `settle` is called with what comes of it, maybe before this returns. Raises `QueueFull` and `Gone`.
+        `settle` is called with the outcome, perhaps before this returns. Raises `QueueFull` and `Gone`.
         """
         name = revision.name
         if self.functions.get(name) is not revision.function:
@@ -107,13 +107,13 @@ class Dispatcher:
         if revision.expiry is None:
             revision.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, revision)
         if revision.waiting == 1:
-            self._serve(revision)  # a slot may have become free since the caller looked
+            self._serve(revision)  # a slot may have become free since `try_lease`
         if revision.waiting > revision.enough_for:
             self._growth.run(arrived_for=revision)
         return waiter
 
     def refuse(self, waiter: Waiter, fault: Exception) -> None:
-        """Take a waiter out of its queue, unless it has its slot already; it is told the fault."""
+        """Remove a waiter from its queue with this fault, unless it has its slot already."""
         self._refuse(waiter, fault)
         self._growth.run()
 
@@ -123,14 +123,14 @@ class Dispatcher:
             waiter.settle(None, fault)
 
     def leave(self, waiter: Waiter) -> None:
-        """Give up the place of a waiter, unless it has left the queue already; it is told nothing."""
+        """Remove a waiter from its queue without a word, unless it has left already."""
         if not waiter.left:
             self._leave(waiter)
-            self._growth.run()  # who waited behind it for memory is next
+            self._growth.run()  # others may have waited behind it for memory
 
     def release(self, lease: Lease, fatal: Reason | None = None, used: bool = True) -> None:
-        """End a lease and serve the next waiter. `fatal`: the instance must serve nobody any more. `used`: False
-        when nothing was called, so that nothing was measured."""
+        """End a lease and serve the next waiter. `fatal` is the reason if the instance must serve no further call.
+        `used` is False if nothing was called, so nothing was measured."""
         if lease.ended:
             return
         hungry = self._hungry
@@ -154,10 +154,11 @@ class Dispatcher:
         if revision is not None and waits:
             self._serve(revision, freed=lease.instance)
         if hungry and (fatal is not None or not waits or self._growth.memory_was_short):
-            self._growth.run()  # an instance less for these, or one that may be evicted for others
+            self._growth.run()  # the function lost an instance, or others may evict one now
 
     def _expire_due(self, revision: Revision) -> None:
-        """Refuse who has waited for `queue_timeout`. The queue is in order of deadlines: one timer is enough."""
+        """Refuse the calls that have waited for `queue_timeout`. The queue is in order of deadlines, so one timer is
+        enough."""
         revision.expiry = None
         now = self._clock.now()
         while (waiter := revision.first_waiter()) is not None:
@@ -175,15 +176,14 @@ class Dispatcher:
             self._hungry.pop(revision, None)
             self._upkeep.soon()
 
-    # -- what is deployed -----------------------------------------------------------------------------------
+    # -- deployed revisions -----------------------------------------------------------------------------------
 
     def deploy(
         self, workload: Workload, limits: Limits, max_instances: int = DEFAULT_MAX_INSTANCES
     ) -> Revision:
-        """Have a function's calls served by this revision from now on, those that wait included.
+        """Serve a function's calls, waiting ones included, by this revision from now on. Return it.
 
-        Instances of the one before drain. The revision that is in service already goes by the workload and limits
-        given now.
+        Instances of its predecessor drain. If the revision is in service already, it gets the new limits.
         """
         name = workload.function
         function = self.functions.get(name)
@@ -205,7 +205,7 @@ class Dispatcher:
         return revision
 
     def _replace(self, before: Revision | None, revision: Revision) -> None:
-        """Put a revision in the place of another (None: there is no other)."""
+        """Put a revision in the place of another, or into service if there is none before."""
         function = revision.function
         self._drop_trials(function, but=revision)
         revision.trial = False
@@ -219,9 +219,9 @@ class Dispatcher:
             self._retire(function.name, keep=revision.version)
 
     def try_out(self, workload: Workload, limits: Limits) -> Revision:
-        """Return a new revision of a function in service. No call goes to it, but its queue can be waited in.
+        """Return a new revision of a function in service, on trial. No call goes to it, but `enqueue` takes it.
 
-        `deploy` puts it into service, `abandon` takes it away; so does another one.
+        `deploy` puts it into service. `abandon` removes it, and so does the next trial.
         """
         function = self.functions[workload.function]
         self._drop_trials(function)
@@ -231,7 +231,7 @@ class Dispatcher:
         return revision
 
     def abandon(self, revision: Revision) -> None:
-        """Take a revision away that was tried out; harmless if it is in service or gone."""
+        """Remove a revision on trial; harmless if it is in service or gone."""
         if revision.trial and not revision.retired:
             self._drop_trials(revision.function)
             self._run()
@@ -246,7 +246,7 @@ class Dispatcher:
                 self.pool.drain(instance, Reason.REPLACED)
 
     def _shorten_waits(self, revision: Revision) -> None:
-        """Have nobody wait longer than the `queue_timeout` of now: so the queue stays in order of deadlines."""
+        """Shorten deadlines to the current `queue_timeout`, so that the queue stays in order of deadlines."""
         latest = self._clock.now() + revision.limits.queue_timeout
         for waiter in revision.queue:
             waiter.deadline = min(waiter.deadline, latest)
@@ -255,7 +255,7 @@ class Dispatcher:
         self._expire_due(revision)
 
     def withdraw(self, name: str) -> None:
-        """Take a function out of service: what waits is refused, what runs finishes."""
+        """Take a function out of service: refuse its waiting calls, and let its running ones finish."""
         function = self.functions.pop(name, None)
         if function is None:
             return
@@ -268,7 +268,7 @@ class Dispatcher:
         self._run()
 
     def close(self) -> None:
-        """Start nothing any more, and refuse what still waits."""
+        """Start no further instance, and refuse all waiting calls."""
         self.draining = True
         for revision in list(self._hungry):
             for waiter in list(revision.queue):
@@ -280,18 +280,18 @@ class Dispatcher:
                 self.pool.drain(instance, Reason.REPLACED)
 
     def workloads(self) -> Iterator[Workload]:
-        """Give the workload of each revision of each function."""
+        """Yield the workload of each revision of each function."""
         for function in self.functions.values():
             for revision in function.revisions.values():
                 yield revision.workload
 
     def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
-        """Keep these prewarm pools (by image) and no others."""
+        """Replace the prewarm pools by these, by image."""
         self._upkeep.set_prewarm(wanted)
 
     @property
     def prewarm(self) -> dict[str, Prewarm]:
-        """The prewarm pools that are kept, by image."""
+        """Return the prewarm pools by image."""
         return self._upkeep.prewarm
 
     def is_provisioned(self, instance: Instance) -> bool:
@@ -302,15 +302,15 @@ class Dispatcher:
         """Return whether every function has its `min_instances`, or has failed to get them."""
         return self._upkeep.settled()
 
-    # -- what the pool reports ------------------------------------------------------------------------------
+    # -- reports of the pool ------------------------------------------------------------------------------
 
     def _revision_of(self, instance: Instance) -> Revision | None:
-        """Return the revision that an instance is of, or None if it is generic or of none in service."""
+        """Return the revision of an instance, or None if it is generic or its revision is not in service."""
         function = self.functions.get(instance.function or "")
         return function.revision_of(instance) if function is not None else None
 
     def instance_ready(self, instance: Instance) -> None:
-        """An instance has become IDLE or PREWARMED."""
+        """Note that an instance has become IDLE or PREWARMED, and run the pass."""
         if instance.workload is None:
             self._upkeep.prewarmed()
         elif (revision := self._revision_of(instance)) is None:
@@ -322,7 +322,7 @@ class Dispatcher:
             self._upkeep.remove_surplus()
 
     def start_failed(self, instance: Instance, error: PoolError) -> None:
-        """An instance did not become ready. Who waits with nobody left to serve them is told why."""
+        """Note that an instance did not become ready. Refuse waiting calls that no instance is left to serve."""
         if instance.workload is None:
             self._upkeep.prewarming_failed(error)
         elif (revision := self._revision_of(instance)) is not None:
@@ -330,7 +330,7 @@ class Dispatcher:
         self._run()
 
     def _note_failure(self, revision: Revision, error: PoolError) -> None:
-        if not engine_was_down(error):  # else `engine_back` has it tried again
+        if not engine_was_down(error):  # otherwise `engine_back` tries it again
             self._back_off(revision, error)
         if not any(i.state in LIVE or i.state in PENDING for i in revision.instances(self.pool.ledger)):
             fault = error if isinstance(error, FunctionBroken) else self._growth.blocked(revision)
@@ -339,7 +339,7 @@ class Dispatcher:
                 self._refuse(waiter, fault)
 
     def _back_off(self, revision: Revision, error: PoolError) -> None:
-        """A start has failed: the next is tried later, the later the more have failed in a row."""
+        """Delay the next start after a failed one; the delay grows with the failures in a row."""
         revision.failures += 1
         revision.last_fault = str(error)
         revision.blocked = None if isinstance(error, FunctionBroken) else revision.last_fault
@@ -348,15 +348,15 @@ class Dispatcher:
         self._clock.call_later(pause, self._upkeep.soon)
 
     def engine_back(self) -> None:
-        """The engine answers again: start what waited for it."""
+        """Note that the engine answers again, and run the pass."""
         self._run()
 
     def capacity_freed(self) -> None:
-        """An instance is gone: memory and a place are free."""
+        """Note that an instance is gone and its memory free, and run the pass."""
         self._run()
 
     def slots_changed(self, instance: Instance) -> None:
-        """A connection of an instance came or went."""
+        """Note that a connection of an instance was opened or closed, and serve its revision."""
         if (revision := self._revision_of(instance)) is not None:
             self._serve(revision)
 
@@ -369,8 +369,8 @@ class Dispatcher:
         self._upkeep.soon()
 
     def _serve(self, revision: Revision, freed: Instance | None = None) -> None:
-        """Lease free slots to waiters, first come, first served. `freed`: the instance that has a slot again, one;
-        while somebody waited no other had any."""
+        """Lease free slots to waiters, first come, first served. `freed` is an instance with one slot free again; no
+        other can have one, since calls waited."""
         while revision.waiting and (waiter := revision.first_waiter()) is not None:
             instances = self.pool.ledger.of(revision.name) if freed is None else (freed,)
             instance = pick(instances, revision.version)
@@ -382,7 +382,7 @@ class Dispatcher:
                 return
 
     def _needs_starts(self) -> bool:
-        """Return whether calls need all starts that there can be: instances that are only kept ready come later."""
+        """Return whether calls need every possible start; instances that are started ahead come later."""
         if self.draining or self._engine_down() is not None:
             return True
         return any(self._growth.helps(revision) for revision in self._hungry)

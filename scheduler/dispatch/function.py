@@ -1,4 +1,4 @@
-"""A function in service and its revisions: what they are, who waits for them, and what was measured of them."""
+"""Function in service and its revisions, with their queues and measurements."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ class Waiter:
     settle: Settle
     """Called once, in the middle of the pass: it may end the lease, but not await."""
     revision: Revision
-    """In whose queue it is. A revision that is replaced leaves its queue to the next."""
+    """The revision whose queue it is in. A replaced revision leaves its queue to the next."""
     left: bool = False
-    """It wants no slot any more, since it has one, was refused or gave up."""
+    """True if it has its slot, was refused or gave up."""
 
 
 NO_QUEUE: deque[Waiter] = deque(maxlen=0)
-"""Queue of all revisions that nobody waits for: an empty one of its own would take 700 bytes. It holds nothing."""
+"""Queue of every revision without waiting calls; always empty. An own deque would take 700 bytes for each."""
 
 
 class Function:
-    """A name in service, and what is true of all its revisions together."""
+    """A function in service, with the facts that all its revisions share."""
 
     __slots__ = ("calls", "max_instances", "memory_since", "name", "private", "revisions", "tenant")
 
@@ -89,7 +89,7 @@ class Function:
         return sum(revision.waiting for revision in self.revisions.values())
 
     def revision_of(self, instance: Instance) -> Revision | None:
-        """Return the revision that an instance is of, or None if that is not in service any more."""
+        """Return the revision of an instance, or None if it is not in service any more."""
         return self.revisions.get(instance.workload.version) if instance.workload is not None else None
 
     def has_trial(self) -> bool:
@@ -97,7 +97,7 @@ class Function:
         return any(revision.trial for revision in self.revisions.values())
 
     def first_in_need(self) -> Revision:
-        """Return the revision with the caller that has waited longest; where nobody waits, the one in service."""
+        """Return the revision with the longest waiting call, or the one in service if none waits."""
         return min(self.revisions.values(), key=Revision.waits_since)
 
     def __repr__(self) -> str:
@@ -190,7 +190,7 @@ class Revision:
         return self.trial and self.waiting > 0 and not self.instances(ledger)
 
     def first_waiter(self) -> Waiter | None:
-        """Return who has waited longest and still wants a slot, or None if nobody does."""
+        """Return the longest waiting call that still wants a slot, or None if there is none."""
         queue = self.queue
         while queue and queue[0].left:
             queue.popleft()
@@ -206,7 +206,7 @@ class Revision:
         self.failures, self.not_before, self.last_fault, self.blocked = 0, 0.0, None, None
 
     def take_queue_of(self, before: Revision) -> None:
-        """Let those who wait for another revision wait for this one."""
+        """Take over the waiting calls of another revision, and retire it."""
         for waiter in before.queue:
             waiter.revision = self
         if before.waiting:

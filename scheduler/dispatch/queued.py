@@ -1,4 +1,4 @@
-"""A place in the queue for a task that waits in it."""
+"""Place in a revision's queue for a task that waits there."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Queued:
             self._lease.set_exception(fault)
 
     async def collect(self) -> Lease:
-        """The slot, whichever comes first: one freed or one started.
+        """Wait for the first slot that is freed or started, and return its lease.
 
-        Raises `NoCapacity` (not in time, or the platform cannot start one), `FunctionBroken` (its instances do not
-        start) and `Gone`. A caller that is cancelled leaves no trace.
+        Raises `NoCapacity` if none comes in time or the platform cannot start an instance, `FunctionBroken` if the
+        function's instances do not start, and `Gone`. A cancelled caller leaves no trace.
         """
         try:
             return await self._lease
@@ -40,9 +40,9 @@ class Queued:
             if not self._lease.cancelled() and self._lease.exception() is None:
                 self._dispatcher.release(
                     self._lease.result(), used=False
-                )  # it won just before its caller gave up
+                )  # the slot came just before the caller was cancelled
             raise
 
     def refuse(self, fault: Exception) -> None:
-        """Give up the place, unless the slot is there already; `collect` raises the fault."""
+        """Give up the place, unless a slot has come already; `collect` raises the fault."""
         self._dispatcher.refuse(self._waiter, fault)

@@ -1,4 +1,4 @@
-"""Where a name leads: to one revision of a function, or to several by weight."""
+"""Route: the revision of a function that a name leads to, or several by weight."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Route:
         """Weights are relative to each other; a revision of weight 0 is left out. Raises ValueError if none is left,
         or if a weight is below 0."""
         if any(weight < 0 for _, weight in weighted):
-            raise ValueError("a weight of a route is below 0")
+            raise ValueError("a weight of a route is below 0; use 0 or more")
         kept = [(revision, weight) for revision, weight in weighted if weight]
         if not kept:
-            raise ValueError("a route leads to no revision")
+            raise ValueError("a route leads to no revision; give one a weight above 0")
         self.revisions = tuple(revision for revision, _ in kept)
         self.function: Function = kept[0][0].function
         """The function of all its revisions."""
@@ -33,7 +33,7 @@ class Route:
 
     def draw(self) -> Revision:
         """Return a revision by chance."""
-        return self.only or self.pick(random())  # noqa: S311  no secret
+        return self.only or self.pick(random())  # noqa: S311  not a secret
 
     def pick(self, draw: float) -> Revision:
         """Return the revision that a draw from 0 (included) to 1 (not included) falls on."""
