@@ -26,7 +26,7 @@ class Pipe:
 
     @property
     def full(self) -> bool:
-        """True while writers wait."""
+        """Return whether writers wait."""
         return len(self._pieces) >= PIPE_PIECES
 
     @property
