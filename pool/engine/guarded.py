@@ -228,7 +228,7 @@ class GuardedEngine:
     def _doubt(self) -> None:
         """Have a ping decide whether the engine is slow or hangs, as a verb takes long."""
         if self.breaker.state is BreakerState.CLOSED and (self._doubting is None or self._doubting.done()):
-            self._doubting = asyncio.ensure_future(self._check())
+            self._doubting = self._supervisor.supervise("engine-check", self._check)
 
     async def _check(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,6 @@ TASKS: dict[str, str] = {
     "endpoint:_Invocation._wait.watch_client": "awaited by the request",
     "starter:Starter.unless_it_ends": "awaited by the same function",
     "docker_api:gather_bounded": "awaited by the same function",
-    "guarded:GuardedEngine._doubt": "one ping within a time limit; the next slow verb asks again",
     "memory_process:MemoryContainer.start": "a container of the engine in memory",
     "freezer:Freezer.freeze": "of one instance; every failure ends in a removal",
     "freezer:Freezer.thaw": "of one instance; every failure ends in a removal",
@@ -107,18 +107,26 @@ def is_endless(function: ast.AST) -> bool:
     )
 
 
-def supervised(tree: ast.AST) -> Iterator[str]:
-    """Yield the names of the functions that are given to a supervisor."""
+class Supervised(NamedTuple):
+    """A loop that is given to a supervisor: its name, with NAME for what varies, and that of its function."""
+
+    loop: str
+    function: str
+
+
+def supervised(tree: ast.AST) -> Iterator[Supervised]:
+    """Yield every loop that is given to a supervisor."""
     for call in ast.walk(tree):
         if (
             isinstance(call, ast.Call)
             and ast.unparse(call.func).endswith("supervise")
             and len(call.args) == 2
         ):
-            work = call.args[1]
+            name, work = call.args
             if isinstance(work, ast.Call):  # functools.partial
                 work = work.args[0]
-            yield work.attr if isinstance(work, ast.Attribute) else ast.unparse(work)
+            loop = re.sub(r"\{.*?\}", "NAME", ast.unparse(name).removeprefix("f")).strip("'")
+            yield Supervised(loop, work.attr if isinstance(work, ast.Attribute) else ast.unparse(work))
 
 
 def test_every_task_is_supervised_or_bound_to_something_that_ends() -> None:
@@ -134,7 +142,7 @@ def test_every_task_is_supervised_or_bound_to_something_that_ends() -> None:
 
 def test_every_endless_loop_is_supervised() -> None:
     everything = list(modules())
-    under = {name for module in everything for name in supervised(module.tree)}
+    under = {each.function for module in everything for each in supervised(module.tree)}
     found = {
         f"{Path(module.name).stem}:{name}"
         for module in everything
@@ -144,3 +152,11 @@ def test_every_endless_loop_is_supervised() -> None:
     assert found - LOOPS.keys() == set(), "give it to Supervisor.supervise, or say here why not"
     assert LOOPS.keys() - found == set(), "no longer needed here"
     assert len(under) >= 15, "the loops of a gateway are found"
+
+
+def test_docs_name_every_loop() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    table = page.partition("### Loops")[2].partition("\n## ")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    written = set(re.findall(r"`([\w:-]+)`", " ".join(first_cells))) - {"loop"}
+    assert written == {each.loop for module in modules() for each in supervised(module.tree)}
