@@ -37,7 +37,7 @@ class InstanceDied(PoolError):
     """The connection to the instance ended before its answer was complete."""
 
 
-class Nonsense(PoolError):
+class MalformedAnswer(PoolError):
     """The instance answered with something that is not HTTP."""
 
 
@@ -54,5 +54,5 @@ class CommandFailed(PoolError):
     """A command ended with an exit status other than 0, or its container was lost."""
 
 
-class TooLarge(PoolError):
+class AnswerTooLarge(PoolError):
     """An answer is longer than the function's `max_response`."""

@@ -118,7 +118,9 @@ class Deliverer:
         try:
             return await self._send(delivery)
         except Exception as error:  # else the callback would stay due, and be tried without a pause
-            log.exception("sending the callback %s failed", delivery.message)
+            log.exception(
+                "callback %s: an attempt failed because of a fault of the gateway", delivery.message
+            )
             return SendResult(f"{type(error).__name__}: {error}")
 
     async def _deliver(self, owner: LeaseOwner, delivery: Delivery) -> None:

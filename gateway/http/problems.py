@@ -11,13 +11,13 @@ from gateway.http.browser_policy import FROM_API
 from pool.contracts import problem_slugs as slugs
 from pool.errors import (
     AnswerFault,
+    AnswerTooLarge,
     CommandFailed,
     EngineLost,
     FunctionBroken,
     InstanceDied,
-    Nonsense,
+    MalformedAnswer,
     PoolError,
-    TooLarge,
 )
 from scheduler.calls.store import KeyReused, StoreError
 from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
@@ -128,7 +128,7 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.slug, str(error))
         case CommandFailed():
             return Problem(slugs.COMMAND_FAILED, str(error))
-        case TooLarge() | Nonsense():
+        case AnswerTooLarge() | MalformedAnswer():
             return Problem(slugs.CONTRACT_BROKEN, str(error))
         case InstanceDied():
             return Problem(slugs.INSTANCE_DIED, str(error))

@@ -22,7 +22,7 @@ from gateway.invoke.outcome import Outcomes, interruption
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.contracts import problem_slugs as slugs
-from pool.errors import InstanceDied, Nonsense, NotSent, TooLarge
+from pool.errors import AnswerTooLarge, InstanceDied, MalformedAnswer, NotSent
 from pool.host.cpu_policy import set_policy
 from pool.instance import Instance
 from pool.lease import Lease
@@ -311,7 +311,7 @@ class _Invocation(Invocation):
         except NotSent:
             fatal, sent = Reason.DEAD, False
             raise
-        except Nonsense:
+        except MalformedAnswer:
             fatal = Reason.BROKEN
             raise
         except InstanceDied:
@@ -339,7 +339,7 @@ class _Invocation(Invocation):
             body = answer.take()
             most, why = self._most_of_an_answer(revision)
             if len(body) > most:
-                raise TooLarge(f"the answer is over {most} bytes ({why})")
+                raise AnswerTooLarge(f"the answer is over {most} bytes ({why})")
             headers.append((b"content-length", b"%d" % len(body)))
             self.head_sent = self.sending = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -355,7 +355,7 @@ class _Invocation(Invocation):
         declared = next((value for name, value in answer.headers if name == b"content-length"), None)
         if declared is not None and not (bodiless and answer.status in (204, 304)):
             if int(declared) > limit and not bodiless:
-                raise TooLarge(f"the answer is {int(declared)} bytes long, over {limit} ({why})")
+                raise AnswerTooLarge(f"the answer is {int(declared)} bytes long, over {limit} ({why})")
             headers.append((b"content-length", declared))
         self.head_sent = self.sending = True
         await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -365,7 +365,7 @@ class _Invocation(Invocation):
             while not bodiless and (piece := await self._next(answer, watch)):
                 size += len(piece)
                 if size > limit:
-                    raise TooLarge(f"the answer is over {limit} bytes ({why})")
+                    raise AnswerTooLarge(f"the answer is over {limit} bytes ({why})")
                 await self.send({"type": "http.response.body", "body": piece, "more_body": True})
         finally:
             watch.cancel()

@@ -98,7 +98,7 @@ class Contract(ABC):
     async def check_answer(self, answer: Answer) -> None:
         """Raise `AnswerFault` if an answer reports that the function failed; else leave its body unread.
 
-        Raises `Nonsense` if the report cannot be read, and `InstanceDied`.
+        Raises `MalformedAnswer` if the report cannot be read, and `InstanceDied`.
         """
         return
 

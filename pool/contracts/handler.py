@@ -15,7 +15,7 @@ from pool.contracts import problem_slugs as slugs
 from pool.contracts.base import PLAIN_ENDINGS, Contract, Freezing
 from pool.contracts.starter import Starter, start_failed
 from pool.engine.base import ContainerSpec, ContainerState, EngineError, Mount
-from pool.errors import AnswerFault, FunctionBroken, Nonsense, NotSent, PoolError, StartFailed
+from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
 from pool.host import cgroup
 from pool.instance import Instance
 from pool.transport.connection import HttpConnection
@@ -179,7 +179,7 @@ async def read_status(answer: Answer) -> dict[str, object]:
     """Return what a shim says of itself. Raises `StartFailed` if it is no JSON object, and what reading raises."""
     try:
         status = await read_said(answer) if answer.status == 200 else None
-    except (ValueError, Nonsense):
+    except (ValueError, MalformedAnswer):
         status = None
     if not isinstance(status, dict):
         raise StartFailed("it does not say what it is")

@@ -11,7 +11,7 @@ from typing import IO
 
 from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, EngineUnreachable, NotRunnable
 from pool.engine.labels import INVOCATION_LABEL
-from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
+from pool.errors import AnswerTooLarge, CommandFailed, EngineLost, NotSent
 from pool.transport.message import Answer, Call
 
 MAX_IN_MEMORY_BYTES = 2**20
@@ -167,8 +167,8 @@ class CommandRun:
 
         The end of the command ends it, however much of the body is left. So does a body that breaks off.
 
-        Raises `CommandFailed` for a status other than 0, `TooLarge` for output over the limit, `EngineLost`, and what
-        the body raises.
+        Raises `CommandFailed` for a status other than 0, `AnswerTooLarge` for output over the limit, `EngineLost`,
+        and what the body raises.
         """
         feeding = asyncio.ensure_future(self._feed(call))
         running = asyncio.ensure_future(self._run_to_its_end())
@@ -219,7 +219,7 @@ class CommandRun:
                 continue
             self._size += len(data)
             if self._size > self._limit:
-                raise TooLarge(f"the command wrote more than {self._limit} bytes")
+                raise AnswerTooLarge(f"the command wrote more than {self._limit} bytes")
             self._output.write(data)
 
     async def _obituary(self, status: int) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.errors import InstanceDied, MalformedAnswer, NotSent
 from pool.transport import kernel
 from pool.transport.message import Answer, Call, header_lines
 from pool.transport.piecewise import send_in_pieces
@@ -80,7 +80,7 @@ class HttpConnection(asyncio.Protocol):
         """Send a call and return when the head of the answer is here.
 
         Raises `NotSent` if the connection is gone and nothing was sent, `InstanceDied` if it ends before an
-        answer, `Nonsense` if the answer is not HTTP. What `call.more` raises passes; the connection is closed.
+        answer, `MalformedAnswer` if the answer is not HTTP. What `call.more` raises passes; the connection is closed.
         """
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -138,7 +138,10 @@ class HttpConnection(asyncio.Protocol):
         return data
 
     async def read(self) -> bytes:
-        """Return the next piece of the answer's body; empty at its end. Raises `InstanceDied` or `Nonsense`."""
+        """Return the next piece of the answer's body; empty at its end.
+
+        Raises `InstanceDied` or `MalformedAnswer`.
+        """
         while not self._chunks:
             if self._failure is not None:
                 raise self._failure
@@ -244,7 +247,7 @@ class HttpConnection(asyncio.Protocol):
             if (
                 not self.complete and self._failure is None
             ):  # after a whole answer, rubbish costs the connection
-                self._fail(Nonsense(f"the instance's answer is not HTTP: {error}"))
+                self._fail(MalformedAnswer(f"the instance's answer is not HTTP: {error}"))
             self._keep_alive = False
         except httptools.HttpParserUpgrade:
             self._keep_alive = False  # `on_headers_complete` has told that the instance switched protocols
@@ -256,7 +259,7 @@ class HttpConnection(asyncio.Protocol):
         if self._head_done:
             self._wake()
         elif self.head_bytes > MAX_HEAD:
-            self._fail(Nonsense(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
+            self._fail(MalformedAnswer(f"the head of the instance's answer is over {MAX_HEAD} bytes"))
 
     def _wake(self) -> None:
         on_answer = self._on_answer
@@ -346,10 +349,12 @@ class HttpConnection(asyncio.Protocol):
             self.headers = []  # 1xx: the answer is still to come
             self._framed = False
             if status == 101:
-                self._fail(Nonsense("the instance switched protocols without a request to do so"))
+                self._fail(MalformedAnswer("the instance switched protocols without a request to do so"))
             return
         if status > 599:
-            self._fail(Nonsense(f"the instance answered with status {status}, which HTTP does not allow"))
+            self._fail(
+                MalformedAnswer(f"the instance answered with status {status}, which HTTP does not allow")
+            )
             return
         self.status = status
         self._keep_alive = self._parser.should_keep_alive()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from pool.errors import Nonsense
+from pool.errors import MalformedAnswer
 
 Headers = Sequence[tuple[bytes, bytes]]
 ReadBody = Callable[[], Awaitable[bytes]]
@@ -71,13 +71,13 @@ MAX_REPORT_BYTES = 64 * 1024
 async def read_said(answer: Answer) -> Any:
     """Return the JSON that a shim answers on its own behalf.
 
-    Raises ValueError if it is not JSON, `Nonsense` if it is too long, and what `Answer.read` raises.
+    Raises ValueError if it is not JSON, `MalformedAnswer` if it is too long, and what `Answer.read` raises.
     """
     body = bytearray()
     while piece := await answer.read():
         body += piece
         if len(body) > MAX_REPORT_BYTES:
-            raise Nonsense("the report of the handler's shim does not end")
+            raise MalformedAnswer("the report of the handler's shim does not end")
     try:
         return json.loads(body)
     except RecursionError:
@@ -87,10 +87,10 @@ async def read_said(answer: Answer) -> Any:
 async def read_report(answer: Answer) -> tuple[str, str]:
     """Return type and message of a failure that a shim reports (docs/runtime-protocol.md).
 
-    Raises `Nonsense` if it is too long or not to be read, and what `Answer.read` raises.
+    Raises `MalformedAnswer` if it is too long or not to be read, and what `Answer.read` raises.
     """
     try:
         fault = await read_said(answer)
         return str(fault["type"]), str(fault["message"])
     except (ValueError, KeyError, TypeError):
-        raise Nonsense("the handler failed, and the report of its shim is unreadable") from None
+        raise MalformedAnswer("the handler failed, and the report of its shim is unreadable") from None

@@ -1,4 +1,4 @@
-"""An instance may say anything: every call ends in an answer, in `Nonsense` or in `InstanceDied`."""
+"""An instance may say anything: every call ends in an answer, in `MalformedAnswer` or in `InstanceDied`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE
 from gateway.http.answer_headers import response_headers
 from gateway.http.problems import problem_of
 from pool.contracts.handler import HANDLER, take_exec_seconds
-from pool.errors import AnswerFault, InstanceDied, Nonsense
+from pool.errors import AnswerFault, InstanceDied, MalformedAnswer
 from pool.observe.logs import TRUNCATED, InstanceLog, LogStore
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
@@ -75,7 +75,7 @@ async def whole(connection: HttpConnection, request: Call) -> Fate:
         body = b""
         while piece := await answer.read():
             body += piece
-    except (Nonsense, InstanceDied) as error:
+    except (MalformedAnswer, InstanceDied) as error:
         return (type(error),)
     finally:
         await turns(20)
@@ -151,7 +151,7 @@ def test_a_report_of_a_shim_becomes_a_problem(
     answer = Report(status, outcome, body)
     seconds = take_exec_seconds(answer.headers)
     assert seconds is None or 0 <= seconds < float("inf")
-    with pytest.raises((AnswerFault, Nonsense)) as caught:
+    with pytest.raises((AnswerFault, MalformedAnswer)) as caught:
         loop.run(HANDLER.check_answer(answer))
     problem = problem_of(caught.value)
     assert problem.slug in ("handler-raised", "bad-request", "contract-broken")

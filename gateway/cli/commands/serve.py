@@ -158,7 +158,7 @@ def log_ready(declared: Declared) -> None:
     """Log that a function was set up again. The registry logs faults itself."""
     if declared.fault is None:
         name, version = declared.definition.name, declared.version
-        log.info("Function %s is ready.", name, extra={"function": name, "version": version})
+        log.info("function %s is ready", name, extra={"function": name, "version": version})
 
 
 def print_ready(runtime: Runtime, url: str) -> None:

@@ -28,7 +28,7 @@ class SetupProgress:
         self._open.pop(name, None)
         self._update()
         if declared.fault is None:
-            log.debug("Function %s is ready.", name, extra={"function": name, "version": declared.version})
+            log.debug("function %s is ready", name, extra={"function": name, "version": declared.version})
 
     def close(self) -> None:
         """Remove the bar. Safe to call twice."""

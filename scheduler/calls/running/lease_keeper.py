@@ -75,7 +75,7 @@ class LeaseKeeper:
         if self.owner != lost:
             return
         self.owner = new_owner(lost.node)
-        log.error("The leases of %s were taken away: its runs are stopped, others run them again", lost.id)
+        log.error("Lost the leases of %s: stopping its runs, which another process runs again", lost.id)
         for told in self.on_lost:
             told()
 

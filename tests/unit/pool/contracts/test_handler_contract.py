@@ -6,7 +6,7 @@ import pytest
 
 from pool.contracts.handler import HANDLER, take_exec_seconds
 from pool.engine.base import ContainerSpec
-from pool.errors import AnswerFault, Nonsense
+from pool.errors import AnswerFault, MalformedAnswer
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.transport.message import MAX_REPORT_BYTES, read_report
@@ -40,13 +40,13 @@ async def test_a_report_is_read() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[]", b'{"type":"ValueError"}', b"\xff"])
 async def test_a_report_that_is_none(body: bytes) -> None:
-    with pytest.raises(Nonsense, match="is unreadable"):
+    with pytest.raises(MalformedAnswer, match="is unreadable"):
         await read_report(Report(body))
 
 
 async def test_a_report_without_an_end_is_not_kept() -> None:
     endless = Report(b"x" * 1024, times=10**9)
-    with pytest.raises(Nonsense, match="does not end"):
+    with pytest.raises(MalformedAnswer, match="does not end"):
         await read_report(endless)
     assert 10**9 - endless.left <= MAX_REPORT_BYTES // 1024 + 1
 

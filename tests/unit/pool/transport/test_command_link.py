@@ -11,7 +11,7 @@ from pool.clock import LoopClock
 from pool.engine.base import Attachment, ContainerSpec, EngineError, EngineUnreachable, NotRunnable
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
-from pool.errors import CommandFailed, EngineLost, NotSent, TooLarge
+from pool.errors import AnswerTooLarge, CommandFailed, EngineLost, NotSent
 from pool.transport.command import CommandLink
 from pool.transport.message import Call
 
@@ -119,7 +119,7 @@ async def test_a_command_that_took_too_much_memory_is_told_so(bench: Bench) -> N
 async def test_more_than_the_limit_is_not_an_answer(bench: Bench) -> None:
     assert len(await bench.call(bytes(LIMIT))) == LIMIT
     other = Bench()
-    with pytest.raises(TooLarge, match="more than 1000 bytes"):
+    with pytest.raises(AnswerTooLarge, match="more than 1000 bytes"):
         await other.call(bytes(LIMIT + 1))
     await other.link.close()
     await other.engine.close()

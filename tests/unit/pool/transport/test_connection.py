@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 import uvloop
 
-from pool.errors import InstanceDied, Nonsense, NotSent
+from pool.errors import InstanceDied, MalformedAnswer, NotSent
 from pool.transport import kernel
 from pool.transport.connection import HIGH_WATER, MAX_HEAD, SLICE, HttpConnection
 from pool.transport.message import Answer, Call
@@ -210,7 +210,7 @@ async def test_nonsense(line: Line, answer: bytes) -> None:
     calling = asyncio.ensure_future(line.connection.exchange(get()))
     await line.heard()
     line.writer.write(answer)
-    with pytest.raises(Nonsense):
+    with pytest.raises(MalformedAnswer):
         await asyncio.wait_for(calling, 5)
     assert not line.connection.finish()
     assert not line.connection.open
@@ -220,7 +220,7 @@ async def test_a_switch_of_protocols_is_no_fault_of_ours(line: Line) -> None:
     """Else a function could put a stack trace into the log with each answer."""
     faults = list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-    with pytest.raises(Nonsense, match="switched protocols"):
+    with pytest.raises(MalformedAnswer, match="switched protocols"):
         await line.exchange(
             b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nhi"
         )
@@ -232,7 +232,7 @@ async def test_nonsense_in_the_body(line: Line) -> None:
     answer = await line.exchange(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n")
     assert await answer.read() == b"ok"
     await line.say(b"zz\r\n")
-    with pytest.raises(Nonsense):
+    with pytest.raises(MalformedAnswer):
         await answer.read()
 
 
@@ -493,7 +493,7 @@ def over_tcp() -> tuple[socket.socket, socket.socket]:
         (in_tiny_chunks(10_000)[:-5], InstanceDied),
         (b"HTTP/1.1 200 O", InstanceDied),
         (b"", InstanceDied),
-        (b"rubbish\r\n\r\n", Nonsense),
+        (b"rubbish\r\n\r\n", MalformedAnswer),
     ],
     ids=[
         "length",
