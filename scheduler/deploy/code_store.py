@@ -1,7 +1,7 @@
-"""Where the code of what is deployed lies, ready to be sent: files in the data folder, one for each different code.
+"""Store of deployed code, ready to be sent: files in the data folder, one for each different code.
 
-An instance is given the code that its version was made of, whatever has become of the source folder since. The
-gateway holds none of it in memory: what nobody calls costs nothing there.
+An instance gets the code of its revision, even if the source folder has changed since. The gateway holds no code in
+memory, so a function without calls costs none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scheduler.definitions.source_folder import SourceCode, SourceError
 
 
 class CodeStore:
-    """A folder of one gateway process, made when first needed. What it held before counts for nothing."""
+    """A folder of one gateway process, made when first needed. Files from before are ignored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -30,9 +30,9 @@ class CodeStore:
         Raises `SourceError` if it cannot be written.
         """
         digest = source.digest()
-        with self._writing:  # else two threads could write equal code into one file
+        with self._writing:  # otherwise two threads could write equal code into one file
             file = self._kept.get(digest)
-            if file is None or not file.exists():  # somebody may have cleared the folder
+            if file is None or not file.exists():  # the folder may have been cleared
                 file = self._folder / digest
                 try:
                     self._write(file, source)
@@ -56,9 +56,9 @@ class CodeStore:
         fresh.replace(file)
 
     def prune(self, used: Collection[Path]) -> None:
-        """Remove what none of these files is. Blocks."""
+        """Remove all files but these. Blocks."""
         self._kept = {digest: file for digest, file in self._kept.items() if file in used}
-        with contextlib.suppress(OSError):  # litter is looked for again next time
+        with contextlib.suppress(OSError):  # the next run removes the rest
             for file in self._folder.iterdir():
                 if file.name not in self._kept:
                     file.unlink()

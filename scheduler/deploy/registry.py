@@ -1,4 +1,4 @@
-"""The registry: which functions are declared, which of them are in service, and why the rest are not."""
+"""Registry: the declared functions, their states, and the faults of those that are not in service."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ log = logging.getLogger("hearth.registry")
 RETRY_SECONDS = 5.0
 """Time until a function whose image was missing, or whose engine was away, is set up again."""
 OLD_SERVES = "the version before it stays in service"
-"""Ends the fault of a function whose new revision does not work."""
+"""End of the fault of a function whose new revision does not work."""
 LOGGED_LINES = 12
-"""Lines of an instance's output that the log has of a failed import: the end of its traceback."""
+"""Last lines of an instance's output that the log shows after a failed import: the end of its traceback."""
 SET_UP_AT_ONCE = 8
-"""Functions whose code is read at the same time."""
+"""Functions whose code is read side by side."""
 
 
 @dataclass(slots=True)
@@ -53,11 +53,11 @@ class Declared:
     fault: str | None = None
     version: str | None = None
     curable: bool = False
-    """The fault may pass without a change of the definition."""
+    """True if the fault may pass without a change of the definition."""
     keep: Keep = Keep.NONE
-    """Which of its ended containers stay on the engine."""
+    """Rule for its ended containers."""
     private: bool = False
-    """It belongs to one job."""
+    """True if it belongs to one job."""
 
     @classmethod
     def after(cls, before: Declared | None, definition: FunctionDefinition) -> Declared:
@@ -68,7 +68,7 @@ class Declared:
 
 
 class Registry:
-    """Brings what is declared into service."""
+    """The declared functions of one gateway. It brings them into service."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class Registry:
         self.private_functions: dict[str, Declared] = {}
         """Private functions of jobs, which are in service until their job ends."""
         self.definitions = Definitions()
-        """The definitions that were applied last."""
+        """Definitions that were applied last."""
         self.loaded = False
-        """A definitions file has been applied."""
+        """True once a definitions file has been applied."""
         self.on_state: Callable[[Declared], None] = lambda declared: None
-        """Called whenever a declared function gets another version or another fault."""
+        """Called when a declared function gets another revision or another fault."""
         self.on_declared: list[Callable[[Definitions], None]] = []
-        """Are given each definitions file when its functions are declared; they may not be in service yet."""
+        """Called with each definitions file once its functions are declared; they may not be in service yet."""
         self._engine = engine
         self._egress = egress
         self._dispatcher = dispatcher
@@ -100,14 +100,14 @@ class Registry:
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
         self._prewarm_gone = False
-        """The image of a prewarm pool was found to be no longer there."""
+        """True if the image of a prewarm pool is missing."""
         self._littered = False
-        """Code, images or networks are left to be removed: they were in use when their function went."""
+        """True if unused code, images or networks could not be removed yet, because they were in use."""
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
     def start(self, supervisor: Supervisor) -> None:
-        """Begin to try again what could not be set up."""
+        """Start the loop that sets up again what has failed."""
         self._retry = supervisor.supervise("registry", self._cure)
 
     async def apply(self, definitions: Definitions) -> None:
@@ -137,15 +137,15 @@ class Registry:
             await self._prune()
 
     async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
-        """Bring a function into service that no definitions file names, until `remove`: `apply` leaves it alone. One
-        that cannot be set up for its image or its engine is tried again."""
+        """Bring a function into service until `remove`, which no definitions file names; `apply` leaves it alone. If
+        its image or the engine is missing, it is tried again."""
         declared = self.private_functions[definition.name] = Declared(definition, keep=keep, private=True)
         with ExitStack() as place:
             await self._set_up(declared, ImageLookup(self._engine), place)
         return declared
 
     def remove(self, name: str) -> None:
-        """Take a function out of service that was added; harmless for one that is not there."""
+        """Take an added function out of service; harmless if it does not exist."""
         if self.private_functions.pop(name, None) is not None:
             self._trials.drop(name)
             self._dispatcher.withdraw(name)
@@ -155,7 +155,7 @@ class Registry:
         await self._trials.finished()
 
     async def find_image(self, reference: str, keys: ContainerKeys) -> None:
-        """Return if containers with these keys can be made of an image.
+        """Check that containers with these keys can be made of an image.
 
         Raises `NotFound` with advice if the engine does not have it, `VolumeRefused`, and other `EngineError`s.
         """
@@ -165,7 +165,7 @@ class Registry:
             raise NotFound(fault_of(error, reference)) from error
 
     def known(self, name: str) -> Declared | None:
-        """Return a function that was declared or added, or None if there is none of this name."""
+        """Return a declared or added function, or None if there is none of this name."""
         return self.declared.get(name) or self.private_functions.get(name)
 
     async def _set_prewarm(self, images: ImageLookup) -> None:
@@ -184,7 +184,7 @@ class Registry:
         self._dispatcher.set_prewarm(wanted)
 
     async def _set_up_all(self, wanted: Iterable[Declared], images: ImageLookup) -> None:
-        """Set functions up side by side, a few at a time: what a thousand at once took would never be given back."""
+        """Set functions up side by side, a few at a time: memory for a thousand at once would never be given back."""
         room = asyncio.Semaphore(SET_UP_AT_ONCE)
 
         async def set_up(declared: Declared) -> None:
@@ -221,13 +221,13 @@ class Registry:
             declared.curable = isinstance(error, EngineError)
             declared.state = "ready" if declared.version is not None else "failed"
             log.warning("function %s could not be set up: %s", definition.name, declared.fault)
-        except Exception:  # one function's unforeseen fault must not keep the others out of service
+        except Exception:  # an unforeseen fault of one function must not keep the others out of service
             log.exception("function %s could not be set up", definition.name)
             declared.fault = "the gateway has a fault; its log says more"
             declared.state = "ready" if declared.version is not None else "failed"
         else:
             if self.known(definition.name) is not declared:
-                return  # it was removed meanwhile
+                return  # removed meanwhile
             declared.curable = False
             if self._trials.needed(workload):
                 self._try_out(declared, workload)
@@ -247,16 +247,16 @@ class Registry:
         self._dispatcher.deploy(workload, limits_of(definition), definition.max_instances)
 
     def _try_out(self, declared: Declared, workload: Workload) -> None:
-        """Have a revision put into service once an instance of it has become ready."""
-        declared.state = "ready"  # by the revision in service
+        """Put a revision into service once an instance of it is ready."""
+        declared.state = "ready"  # the revision in service serves on
         ended = partial(self._tried, declared, workload)
         self._trials.begin(Trial(workload, limits_of(declared.definition), ended))
 
     def _tried(self, declared: Declared, workload: Workload, fault: TrialFault | None) -> None:
-        """Put a revision into service that works, or say why it does not."""
+        """Put a revision into service if its trial succeeded, else record the fault."""
         name, before = declared.definition.name, (declared.version, declared.fault)
         if self.known(name) is not declared:
-            return  # it is being set up anew
+            return  # a newer set-up is under way
         if fault is None:
             self._put_in_service(declared, workload)
         else:
@@ -272,7 +272,7 @@ class Registry:
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
         if not any(self._trials.workloads()):
-            self._littered = True  # code and images of the revision that is gone now
+            self._littered = True  # code and images of the replaced revision
             self._wake.set()
 
     async def _check_user(
@@ -296,19 +296,19 @@ class Registry:
             )
 
     async def _prune(self) -> None:
-        """Remove code and images of versions that are gone, and networks that no function is on."""
+        """Remove code and images of revisions that are gone, and networks that no function uses."""
         used = [*self._dispatcher.workloads(), *self._trials.workloads()]
         try:
             await self._builder.prune(used)
             if self._egress.removable(used):
                 await self._egress.remove()
             self._littered = False
-        except EngineError as error:  # an instance that drains may still use it
+        except EngineError as error:  # a draining instance may still use it
             self._littered = True
             log.info("Unused images or networks not removed yet, trying again later: %s", error)
 
     async def _cure(self) -> None:
-        """Set up again whatever may work by now: the image is there, the engine is back."""
+        """Set up again the functions that may work by now, because their image or the engine is back."""
         while True:
             timer = self._clock.call_later(RETRY_SECONDS, self._wake.set)
             await self._wake.wait()
@@ -319,7 +319,7 @@ class Registry:
             if sick:
                 async with self._lock:
                     await self._set_up_all([d for d in sick if d.curable], images)
-            async with self._lock:  # else a pool could be set that a later file has taken away
+            async with self._lock:  # otherwise this could set a pool that a later file has removed
                 if len(self._dispatcher.prewarm) < len(self._prewarm) or self._prewarm_gone:
                     self._prewarm_gone = False
                     await self._set_prewarm(images)
@@ -327,11 +327,11 @@ class Registry:
                     await self._prune()
 
     def try_again(self) -> None:
-        """Set up again soon what could not be set up before."""
+        """Set up again soon the functions that failed before."""
         self._wake.set()
 
     def image_gone(self, image: str) -> None:
-        """Set up again the functions of an image that the engine no longer has, which builds it or says why not."""
+        """Set up again the functions of a missing image: that builds the image, or records why it cannot."""
         for workload in self._dispatcher.workloads():
             declared = self.known(workload.function)
             if declared is not None and workload.container.image == image:
@@ -351,7 +351,7 @@ class Registry:
 
     @property
     def memory_budget(self) -> int:
-        """Bytes that all instances may declare together."""
+        """Return the bytes that all instances may declare together."""
         return self._dispatcher.pool.ledger.memory_budget
 
     def settled(self) -> bool:
@@ -368,7 +368,7 @@ class Registry:
 
 
 def fault_of(error: Exception, image: str) -> str:
-    """Return an error in words that say what to do."""
+    """Return the message of an error, with advice."""
     if isinstance(error, NotFound):
         advice = "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
         return f"the engine has no image {image}; {advice}"

@@ -1,4 +1,4 @@
-"""The digest that tells one revision of a function from another."""
+"""Digest that tells one revision of a function from another."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import SourceCode, digest_of
 
 SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure", "callback")
-"""Keys that say nothing of how a call is run: where the code is, and what is done about accepted calls."""
+"""Keys that do not affect how a call runs: the place of the code, and the handling of accepted calls."""
 
 
 SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
-"""Stands for these users in a version. The default's is what it was when all containers shared a user: a new
-release of the gateway adopts what the one before has left."""
+"""Values that replace these users in the digest. The default has the value from when all containers shared a user,
+so a new release of the gateway adopts the instances of the one before."""
 
 
 def version_digest(definition: FunctionDefinition, source: SourceCode | None, image_id: str) -> str:
-    """SHA-256, in hex, of what shapes a function version; the first 12 digits are what people are shown.
+    """Return the SHA-256, in hex, that identifies a revision. People are shown its first 12 digits.
 
-    These are: the function's name; every key of its definition, defaults included, but for those that shape nothing;
-    the names and contents of the files of `source`, not where the folder is; and the id of the image that its
-    containers are made from. So a new image behind the same reference, or another byte of code, is a new version,
-    and a folder that was moved, copied or touched is not. No times, and no paths of the host but those of `volumes`.
+    It covers the function's name, every key of its definition that affects calls, defaults included, the names and
+    contents of the files of `source`, and the id of the image. So a new image behind the same reference, or another
+    byte of code, makes a new revision. A folder that was moved, copied or touched does not. Times do not count, nor
+    do paths of the host, except those of `volumes`.
     """
     keys = definition.model_dump(mode="json", exclude=set(SHAPES_NO_VERSION))
     keys["user"] = SAME_VERSION_USERS.get(definition.user, definition.user)

@@ -1,4 +1,4 @@
-"""Tries new revisions out: an instance is started and its handler imported before any call goes to it."""
+"""Trials of new revisions: an instance is started and its handler imported before any call goes to it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ TRIAL_WAIT_SECONDS = 300.0
 """Seconds that a trial waits for memory and a place, far longer than a call would. Then it is begun again later."""
 ATTEMPTS = 3
 SUDDEN_END_SECONDS = 10.0
-"""An instance that ends sooner than this without a report of its import may have been killed by somebody else."""
+"""An instance that ends sooner, without a report of its import, may have been killed from outside."""
 LATEST_OUTPUT_BYTES = 4000
 """Output of a broken instance that is kept with its fault: enough for the end of a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialFault:
-    """Why a revision was not put into service."""
+    """The reason why a revision was not put into service."""
 
     message: str
     may_pass: bool
-    """The same code may work later: the platform was to blame."""
+    """True if the same code may work later, because the platform was to blame."""
     printed: str = ""
     """The latest output of the instance, such as a traceback."""
 
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """A revision that is to be tried out, and who is told what came of it."""
+    """A revision to try out, and the callback for its outcome."""
 
     workload: Workload
     limits: Limits
@@ -62,18 +62,18 @@ class Trials:
         self._clock = clock
         self._under_way: dict[str, Trial] = {}
         self._called = asyncio.Semaphore(dispatcher.cores)
-        """Bounds trials of functions that have instances or callers."""
+        """Limits trials of functions with instances or waiting calls."""
         self._idle = asyncio.Semaphore(1)
-        """Bounds trials of all others: nobody waits for them, and one saved file may have changed a thousand."""
+        """Limits trials of all other functions: no call waits for them, and one saved file may change a thousand."""
 
     def needed(self, workload: Workload) -> bool:
-        """Return whether a function would get another revision, and an instance can tell whether it works."""
+        """Return whether a function would get another revision that an instance can test."""
         revision = self._dispatcher.revision_for(workload.function)
         changed = revision is not None and revision.version != workload.version
         return changed and not workload.contract.single_use
 
     def begin(self, trial: Trial) -> None:
-        """Try a revision out, in place of any other of its function. One that is under way already goes on."""
+        """Try a revision out, in place of any other of its function. A trial of the same revision goes on."""
         name = trial.workload.function
         before = self._under_way.get(name)
         self._under_way[name] = trial
@@ -84,11 +84,11 @@ class Trials:
         trial.task = asyncio.ensure_future(self._run(name, trial.workload))
 
     def drop(self, function: str) -> None:
-        """End the trial of a function, if there is one, without a word."""
+        """End the trial of a function, if there is one, without calling back."""
         cancel(self._under_way.pop(function, None))
 
     def workloads(self) -> Iterator[Workload]:
-        """Give the workload of each trial, also of those that wait for their turn."""
+        """Yield the workload of each trial, waiting ones included."""
         return (trial.workload for trial in self._under_way.values())
 
     def _tasks(self) -> list[asyncio.Task[None]]:
@@ -113,7 +113,7 @@ class Trials:
             revision = self._dispatcher.try_out(workload, limits)
             try:
                 fault = await self._try(name, revision, called)
-            except Exception:  # one function's unforeseen fault must not end without a word
+            except Exception:  # an unforeseen fault must be reported too
                 log.exception("function %s: its new version could not be tried out", name)
                 fault = TrialFault("the gateway has a fault; its log says more", may_pass=False)
             finally:
@@ -123,7 +123,7 @@ class Trials:
                 trial.ended(fault)
 
     def _is_called(self, name: str) -> bool:
-        """Return whether a function has instances, or callers that wait for one."""
+        """Return whether a function has instances or waiting calls."""
         dispatcher = self._dispatcher
         return dispatcher.functions[name].waiting > 0 or dispatcher.pool.ledger.count(name) > 0
 
@@ -141,7 +141,7 @@ class Trials:
         try:
             self._under_way.pop(name).ended(None)
             if not called and pool.ledger.memory_free < revision.workload.container.memory:
-                fatal = Reason.EVICTED  # nobody calls it, and others may need the memory
+                fatal = Reason.EVICTED  # no call waits for it, and others may need the memory
         finally:
             self._dispatcher.release(lease, fatal, used=False)
         return None
@@ -161,7 +161,7 @@ class Trials:
         return await Queued(self._dispatcher, revision, "", self._clock.now()).collect()
 
     def _latest_output(self, revision: Revision) -> str:
-        """Return what the instances of a revision have printed last: they are being removed."""
+        """Return the latest output of a revision's instances, which are being removed."""
         pool, printed = self._dispatcher.pool, b""
         for instance in revision.instances(pool.ledger):
             if instance.link is not None:

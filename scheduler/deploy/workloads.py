@@ -1,4 +1,4 @@
-"""From a definition to a workload: the image by its digest, the code, the version, the container's shape."""
+"""Making a workload from a definition: the image by its digest, the code, the version, the container."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scheduler.deploy.revision_digest import version_digest
 from scheduler.dispatch.function import Limits
 
 GENERIC_MEMORY = 128 * 2**20
-"""Bytes of a prewarmed instance, until it is specialised."""
+"""Memory of a prewarmed instance in bytes, until it is specialised."""
 UNKNOWN_TYPE = "application/octet-stream"
 """Content type of answers that name none, unless the function declares one."""
 FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # noqa: S108  in the container
@@ -34,7 +34,7 @@ FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # 
 
 
 def limits_of(definition: FunctionDefinition) -> Limits:
-    """The part of a definition that bounds calls."""
+    """Return the limits for calls of a definition."""
     return Limits(
         timeout=definition.timeout,
         queue_timeout=definition.queue_timeout,
@@ -47,7 +47,7 @@ def limits_of(definition: FunctionDefinition) -> Limits:
 
 
 def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> ContainerSpec:
-    """The container of a prewarmed instance: every key that shapes it has its default."""
+    """Return the container of a prewarmed instance: every key that is fixed at creation has its default."""
     return ContainerSpec(
         name="",
         image=image.id,
@@ -60,7 +60,7 @@ def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> Co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadBuilder:
-    """Makes workloads of definitions, for one gateway."""
+    """Makes workloads from definitions, for one gateway."""
 
     engine: Engine
     clock: Clock
@@ -71,7 +71,7 @@ class WorkloadBuilder:
     work_folder: Path
     """Scratch space for building images."""
     log_limit: int
-    """Bytes of output that an invocation may print."""
+    """Output of one invocation that is kept, bytes."""
 
     async def build(
         self, definition: FunctionDefinition, images: ImageLookup, on_build: Callable[[], None]
@@ -131,7 +131,7 @@ class WorkloadBuilder:
         return generic_container(image, await self.volumes.mounts(image, ContainerKeys()))
 
     async def prune(self, used: Collection[Workload]) -> None:
-        """Remove the code, and the images that were built, of versions that are gone. Raises `EngineError`."""
+        """Remove the code and the built images of revisions that are gone. Raises `EngineError`."""
         await asyncio.to_thread(self.code.prune, {w.order.files for w in used if w.order is not None})
         for known in (self.volumes, self.users):
             known.forget_all_but({w.container.image for w in used})
@@ -141,7 +141,7 @@ class WorkloadBuilder:
 def container_of(
     definition: FunctionDefinition, image: Image, volumes: tuple[VolumeMount, ...] = ()
 ) -> ContainerSpec:
-    """The container of a function's instances. A handler gets its environment when it is specialised."""
+    """Return the container of a function's instances. A handler gets its environment when it is specialised."""
     return ContainerSpec(
         name="",
         image=image.id,
@@ -161,7 +161,7 @@ def container_of(
 
 
 def user_of(definition: FunctionDefinition) -> str | None:
-    """Return who a function's containers run as, for `ContainerSpec.user`.
+    """Return the user of a function's containers, for `ContainerSpec.user`.
 
     Files in a writable volume outlive the container that wrote them, so their owner must stay the same.
     """
@@ -172,12 +172,12 @@ def user_of(definition: FunctionDefinition) -> str | None:
 
 
 def names_of_function(image: Image) -> dict[str, str]:
-    """Return the variables that stand for an entry in /etc/passwd, as far as the image does not set them."""
+    """Return the variables that replace an entry in /etc/passwd, without those that the image sets."""
     return {name: value for name, value in FUNCTION_NAMES.items() if name not in image.variables}
 
 
 def order_head(definition: FunctionDefinition, version: str, log_limit: int) -> bytes:
-    """Return the message that makes a shim the function, without the code."""
+    """Return the message that turns a shim into the function, without the code."""
     message = {
         "function": definition.name,
         "version": version,
