@@ -19,13 +19,13 @@ router = APIRouter(tags=["triggers"])
 
 @router.get("/sources", summary="List the sources", response_model=list[SourceView])
 async def list_sources(brokers: BrokersPart) -> Response:
-    """The queues of functions.yaml whose messages are events: whether they are connected, and what came."""
+    """List the queues of functions.yaml whose messages are events: their connections, and what came."""
     return await list_response(brokers.running.values(), source_view)
 
 
 @router.get("/sources/{name}", summary="Show a source", responses=problem_responses("not-found"))
 async def show_source(name: BrokerName, brokers: BrokersPart) -> SourceView:
-    """One queue."""
+    """Show one queue."""
     consumer = brokers.running.get(name)
     if consumer is None:
         raise Problem("not-found", f"there is no source {name!r}; GET /sources lists them")

@@ -89,7 +89,7 @@ async def list_invocations(
     limit: PageLimit = 50,
     cursor: PageCursor = None,
 ) -> Response:
-    """Calls that were accepted with `Prefer: respond-async`, newest first."""
+    """List calls that were accepted with `Prefer: respond-async`, newest first."""
     statuses = () if status is None else (status,)
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
@@ -113,7 +113,7 @@ async def show_invocation(id: InvocationId, calls: CallsPart, callbacks: Callbac
     responses={**UNKEPT, **ANSWER},
 )
 async def read_result(id: InvocationId, calls: CallsPart) -> Response:
-    """The function's own status, headers and body, when the call has ended."""
+    """Answer with the function's own status, headers and body, when the call has ended."""
     record = await find_call(calls, id)
     if not record.status.ended:
         raise Problem("conflict", f"the invocation is {record.status}; it has no result yet")
@@ -134,7 +134,7 @@ async def read_result(id: InvocationId, calls: CallsPart) -> Response:
 async def cancel_invocation(
     id: InvocationId, calls: CallsPart, worker: WorkerPart, clock: ClockPart
 ) -> InvocationView:
-    """One that waits is never run. One that runs is interrupted: its instance is destroyed."""
+    """Cancel a call. One that waits is never run. One that runs is interrupted: its instance is destroyed."""
     await find_own_call(calls, id)
     record = await calls.cancel(id, clock.wall())
     running = record is not None and record.status is Status.RUNNING
@@ -178,7 +178,7 @@ async def retry_invocation(
 async def list_dead_letters(
     calls: CallsPart, function: OfFunction = None, limit: PageLimit = 50, cursor: PageCursor = None
 ) -> Response:
-    """Calls that were given up: every attempt has failed (`dead`), or they grew too old (`expired`)."""
+    """List calls that were given up: every attempt has failed (`dead`), or they grew too old (`expired`)."""
     return await page_of_calls(calls, model.Query(function, DEAD, None, place_of(cursor), limit))
 
 

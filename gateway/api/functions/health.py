@@ -30,13 +30,16 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Is the gateway alive?")
 async def is_alive() -> HealthView:
-    """Answers as long as the process runs. For liveness probes."""
+    """Answer as long as the process runs. For liveness probes."""
     return HealthView(status="ok")
 
 
 @router.get("/readyz", summary="Is it able to run functions?", response_model=HealthView, responses=NOT_READY)
 async def is_ready(parts: AllParts) -> Response:
-    """The engine answers, functions.yaml is loaded, and every `min_instances` is up. For readiness probes."""
+    """Say whether the engine answers, functions.yaml is loaded, and all `min_instances` are up.
+
+    For readiness probes.
+    """
     why = await parts.why_not_ready()
     view = HealthView(status="not-ready" if why else "ok", why=why)
     return JSONResponse(view.model_dump(exclude_none=True), status_code=503 if why else 200)
@@ -44,7 +47,7 @@ async def is_ready(parts: AllParts) -> Response:
 
 @router.get("/metrics", summary="Read the metrics", response_class=PlainTextResponse)
 async def read_metrics(parts: AllParts) -> Response:
-    """Every metric, in the text format of Prometheus."""
+    """Read every metric, in the text format of Prometheus."""
     parts.pool.ledger.export(parts.metrics)
     await export_backlog(parts.calls, parts.metrics)
     text = [part async for part in parts.metrics.registry.parts()]

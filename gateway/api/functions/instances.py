@@ -39,7 +39,7 @@ def find_instance(pool: Pool, id: str) -> Instance:
 
 @router.get("/pool", summary="Show the pool", response_model=PoolView)
 async def show_pool(parts: AllParts) -> Response:
-    """Each function's instances by state, its queue and its starts by kind; each prewarm pool; the memory."""
+    """Show each function's instances by state, its queue and its starts by kind; each prewarm pool; the memory."""
     ledger, outcomes, dispatcher = parts.pool.ledger, parts.outcomes, parts.dispatcher
 
     def view(function: Function) -> FunctionPoolView:
@@ -70,7 +70,7 @@ async def list_instances(
     pool: PoolPart,
     function: Annotated[str | None, Query(description="Only the instances of this function")] = None,
 ) -> Response:
-    """Every instance, prewarmed ones and those being removed included."""
+    """List every instance, prewarmed ones and those being removed included."""
     ledger, now = pool.ledger, pool.clock.now
     wanted = ledger.instances.values() if function is None else ledger.of(function)
     return await list_response(wanted, lambda instance: instance_view(instance, now()))
@@ -78,7 +78,7 @@ async def list_instances(
 
 @router.get("/pool/instances/{id}", summary="Show an instance", responses=NOT_FOUND)
 async def show_instance(id: InstanceId, pool: PoolPart) -> InstanceView:
-    """One instance: whose it is, its state, and what it has done."""
+    """Show one instance: its function, its state, and what it has done."""
     return instance_view(find_instance(pool, id), pool.clock.now())
 
 
@@ -90,7 +90,7 @@ async def show_instance(id: InstanceId, pool: PoolPart) -> InstanceView:
     responses=NOT_FOUND,
 )
 async def remove_instance(id: InstanceId, pool: PoolPart) -> InstanceView:
-    """It is given no more calls, and goes when what runs on it has finished. The answer does not wait."""
+    """Give an instance no more calls, and remove it when its calls have ended. The answer does not wait."""
     instance = find_instance(pool, id)
     pool.drain(instance, Reason.REQUESTED)
     return instance_view(instance, pool.clock.now())

@@ -19,7 +19,7 @@ router = APIRouter(tags=["functions"])
 
 @router.get("/functions", summary="List the functions", response_model=list[FunctionView])
 async def list_functions(registry: RegistryPart, dispatcher: DispatcherPart) -> Response:
-    """Every function of functions.yaml, those that could not be set up included: `fault` says why."""
+    """List every function of functions.yaml, those that could not be set up included: `fault` says why."""
     return await list_response(
         registry.declared.values(),
         lambda declared: function_view(declared, dispatcher.revision_for(declared.definition.name)),
@@ -30,7 +30,7 @@ async def list_functions(registry: RegistryPart, dispatcher: DispatcherPart) -> 
 async def show_function(
     name: FunctionName, registry: RegistryPart, dispatcher: DispatcherPart
 ) -> FunctionView:
-    """One function: its kind, its state, its version, and its fault if it has one."""
+    """Show one function: its kind, its state, its version, and its fault if it has one."""
     declared = registry.declared.get(name)
     if declared is None:
         raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")

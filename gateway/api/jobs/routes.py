@@ -117,7 +117,7 @@ async def list_jobs(
     limit: PageLimit = 50,
     cursor: PageCursor = None,
 ) -> Response:
-    """Jobs that were started, newest first, and the names of those that functions.yaml declares."""
+    """List jobs that were started, newest first, and the names of those that functions.yaml declares."""
     admission = CURRENT.get()
 
     def visible(job: Job) -> bool:  # a reader's thread has no request
@@ -154,7 +154,7 @@ async def list_tasks(
     limit: PageLimit = 100,
     cursor: PageCursor = None,
 ) -> Response:
-    """Its tasks in the order of their indices, each with its attempts, its error, its result and its log."""
+    """List its tasks in the order of their indices, each with its attempts, error, result and log."""
     job, _ = await find_job(jobs, id)
     containers = {} if job.definition.remove == "all" else await kept.of(job.function)
     page = await jobs.store.tasks(job, status, int(cursor) if cursor else -1, limit)
@@ -168,7 +168,7 @@ async def list_tasks(
 
 @router.post("/jobs/{id}/cancel", summary="Cancel a job", responses=CONFLICT)
 async def cancel_job(id: JobId, jobs: JobsPart) -> JobView:
-    """Tasks that wait are never run. Those that run are interrupted, which may take a moment longer."""
+    """Cancel a job. Tasks that wait are never run. Running ones are interrupted, which may take a moment longer."""
     await find_own_job(jobs, id)
     before = await jobs.cancel(id)
     if before is not None and before.status.ended:
@@ -184,7 +184,7 @@ async def cancel_job(id: JobId, jobs: JobsPart) -> JobView:
     responses=CONFLICT,
 )
 async def retry_job(id: JobId, jobs: JobsPart, starts: JobStartsPart) -> JobView:
-    """Every task of a job that has ended but for those that have succeeded, with all its attempts before it."""
+    """Run every task of an ended job again that has not succeeded, with all its attempts before it."""
     job = await find_own_job(jobs, id)
     check_may_follow(job.name, job.definition)
     if starts.draining():
@@ -203,7 +203,7 @@ async def retry_job(id: JobId, jobs: JobsPart, starts: JobStartsPart) -> JobView
     responses=CONFLICT,
 )
 async def forget_job(id: JobId, jobs: JobsPart, clock: ClockPart) -> Response:
-    """With its tasks, their results and the containers that it has kept. Only a job that has ended."""
+    """Forget an ended job, with its tasks, their results and the containers that it has kept."""
     job = await find_own_job(jobs, id)
     if not job.status.ended:
         raise Problem("conflict", f"the job is {job.status}; cancel it first: POST /jobs/{id}/cancel")

@@ -155,7 +155,7 @@ async def list_triggers(triggers: TriggersPart, schedules: SchedulesPart) -> Res
     responses=FOUND,
 )
 async def show_trigger(name: TriggerName, triggers: TriggersPart, schedules: SchedulesPart) -> Response:
-    """One trigger, with its latest fires and what was wrong with them."""
+    """Show one trigger, with its latest fires and what was wrong with them."""
     return await trigger_response(triggers, schedules, find_trigger(triggers, name))
 
 
@@ -216,7 +216,7 @@ async def remove_trigger(name: TriggerName, triggers: TriggersPart) -> Response:
     responses=FOUND,
 )
 async def pause_trigger(name: TriggerName, triggers: TriggersPart, schedules: SchedulesPart) -> Response:
-    """Nothing fires it any more, but by hand, until it is resumed; also after a restart."""
+    """Let nothing fire it until it is resumed, except by hand. It stays paused after a restart."""
     definition = find_own_trigger(triggers, name)
     await triggers.pause(name, True)
     return await trigger_response(triggers, schedules, definition)

@@ -109,7 +109,7 @@ async def begin_run(
 
 @router.get("/workflows", summary="List the workflows", response_model=list[WorkflowView])
 async def list_workflows(runs: RunsPart) -> Response:
-    """Every workflow of functions.yaml whose functions the key may see."""
+    """List every workflow of functions.yaml whose functions the key may see."""
     seen = [
         (name, definition)
         async for name, definition in unhurried(runs.workflows().items())
@@ -120,7 +120,7 @@ async def list_workflows(runs: RunsPart) -> Response:
 
 @router.get("/workflows/{name}", summary="Show a workflow", responses=NO_WORKFLOW)
 async def show_workflow(name: WorkflowName, runs: RunsPart) -> WorkflowView:
-    """Its steps, what they need, and the expressions between them."""
+    """Show its steps, what they need, and the expressions between them."""
     return workflow_view(name, find_workflow(runs, name))
 
 
@@ -131,7 +131,7 @@ async def show_workflow(name: WorkflowName, runs: RunsPart) -> WorkflowView:
     responses={**NOT_DRAWN, **PICTURE},
 )
 async def draw_workflow(name: WorkflowName, work_queues: WorkQueuesPart, runs: RunsPart) -> Response:
-    """Its steps and what they need."""
+    """Draw its steps and what they need."""
     return picture_of(await work_queues.workflows.in_turn(partial(draw, name, find_workflow(runs, name))))
 
 

@@ -80,7 +80,7 @@ async def list_runs(
     limit: PageLimit = 50,
     cursor: PageCursor = None,
 ) -> Response:
-    """Runs, newest first."""
+    """List runs, newest first."""
     visible = None if CURRENT.get().sees_all else sight()
     query = RunQuery(workflow, status, place_of(cursor), limit, visible)
     page = await runs.store.page(query) if runs.store.exists else EMPTY_PAGE
@@ -100,7 +100,7 @@ async def show_run(id: RunId, runs: RunsPart) -> RunWithStepsView:
     responses={**CONFLICT, **OUTPUT},
 )
 async def read_run_output(id: RunId, runs: RunsPart) -> Response:
-    """The run's output, with its content type, when it has succeeded."""
+    """Answer with the run's output and its content type, when it has succeeded."""
     record = await find_run(runs, id)
     output = await runs.store.output(id) if record.status is RunStatus.SUCCEEDED else None
     if output is None:
@@ -115,7 +115,7 @@ async def read_run_output(id: RunId, runs: RunsPart) -> Response:
     responses={**NOT_DRAWN, **PICTURE},
 )
 async def draw_run(id: RunId, runs: RunsPart, work_queues: WorkQueuesPart) -> Response:
-    """Its workflow with the state of each step, as it is now."""
+    """Draw its workflow with the current status of each step."""
     record = await find_run(runs, id)
     shown, definition = await with_its_steps(runs, record)
     return picture_of(
@@ -137,7 +137,7 @@ async def list_step_calls(
     limit: PageLimit = 50,
     cursor: PageCursor = None,
 ) -> Response:
-    """The accepted calls of a step that were begun, newest first; `part` is the number of the item."""
+    """List the accepted calls of a step that were begun, newest first; `part` is the number of the item."""
     record = await find_run(runs, id)
     owner = owner_of(record.id, step)
     query = model.Query(before=place_of(cursor), limit=limit, owner=owner)
@@ -146,8 +146,10 @@ async def list_step_calls(
 
 @router.delete("/runs/{id}", summary="Cancel or forget a run", responses=CONFLICT)
 async def cancel_run(id: RunId, runs: RunsPart, clock: ClockPart) -> RunView:
-    """One that goes on is cancelled: what waits is never called, what runs is interrupted. One that has ended is
-    forgotten, with the calls of its steps."""
+    """Cancel a running run: waiting steps are never called, running ones are interrupted.
+
+    A run that has ended is forgotten, with the calls of its steps.
+    """
     record = await find_own_run(runs, id)
     if record.status.ended:
         await in_time(runs.forget(id), "forgetting the run", clock)
@@ -164,8 +166,10 @@ async def cancel_run(id: RunId, runs: RunsPart, clock: ClockPart) -> RunView:
     responses=CONFLICT,
 )
 async def resume_run(id: RunId, runs: RunsPart, clock: ClockPart) -> RunView:
-    """A run that has failed or was cancelled goes on where it stopped: what did not succeed is called again, with
-    all its attempts before it, and what did is not."""
+    """Let a run that has failed or was cancelled go on where it stopped.
+
+    Calls that did not succeed are made again, with all their attempts before; the others are not.
+    """
     await find_own_run(runs, id)
     record = await in_time(runs.resume(id), "resuming the run", clock)
     if record is not None and record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
