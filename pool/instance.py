@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any, Protocol
 
 from pool.engine.base import ContainerSpec
@@ -167,3 +168,8 @@ class InstanceRecords(Protocol):
 
     def has(self, id: str) -> bool:
         """Return whether an instance has a record, so that it could be adopted."""
+
+
+def new_instance_id() -> str:
+    """Return a new id for an instance: 12 hexadecimal digits, also part of its container's name."""
+    return secrets.token_hex(6)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze
 from pool.host.uids import OWN_USER
-from pool.instance import Instance, InstanceRecords
+from pool.instance import Instance, InstanceRecords, new_instance_id
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.observe.logs import InstanceLog, LogStore
@@ -102,12 +101,12 @@ class Pool:
     def start(self, workload: Workload) -> Instance:
         """Reserve and start an instance of a function."""
         prototype = workload.container
-        instance = Instance(new_id(), prototype.image, prototype.memory, workload, self.clock.now())
+        instance = Instance(new_instance_id(), prototype.image, prototype.memory, workload, self.clock.now())
         return self._begin(instance, prototype)
 
     def prewarm(self, prototype: ContainerSpec) -> Instance:
         """Reserve and start a generic instance."""
-        instance = Instance(new_id(), prototype.image, prototype.memory, None, self.clock.now())
+        instance = Instance(new_instance_id(), prototype.image, prototype.memory, None, self.clock.now())
         return self._begin(instance, prototype)
 
     def _begin(self, instance: Instance, prototype: ContainerSpec) -> Instance:
@@ -377,6 +376,15 @@ class Pool:
         kept = self._instance_logs.get(instance.id)
         return kept.read() if kept else b""
 
+    def remembers(self, instance: Instance) -> bool:
+        """Return whether anything of an instance is still in memory: its place, a task, its lease or its log."""
+        kept = (self.ledger.instances, self._starts, self._removals, self._current, self._instance_logs)
+        return any(instance.id in each for each in kept)
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Return the tasks that start and remove instances now."""
+        return [*self._starts.values(), *self._removals.values()]
+
     def __repr__(self) -> str:
         return f"<Pool {self.ledger!r}>"
 
@@ -388,8 +396,3 @@ def worn_out(workload: Workload, served: int) -> Reason | None:
     if workload.max_invocations is not None and served >= workload.max_invocations:
         return Reason.MAX_INVOCATIONS
     return None
-
-
-def new_id() -> str:
-    """Return a new id for an instance: 12 hexadecimal digits, also part of its container's name."""
-    return secrets.token_hex(6)

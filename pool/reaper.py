@@ -127,7 +127,7 @@ class Reaper:
             fault: EngineError | None = None
             try:
                 events = self._engine.events(self._labels)  # from now on: deaths while we look are among them
-                await self._look_at_all()
+                await self.catch_up()
                 async for event in events:
                     retries.succeeded()
                     self._take_note(event)
@@ -144,8 +144,11 @@ class Reaper:
         elif event.action == "create" and KEPT_LABEL not in event.labels:
             self._unless_known(event.id, event.labels)
 
-    async def _look_at_all(self) -> None:
-        """Find instances that died, and leftover containers, while nobody listened to events."""
+    async def catch_up(self) -> None:
+        """Remove leftover containers, and instances that died while nobody listened to events.
+
+        Raises `EngineError` if the engine cannot list its containers.
+        """
         ready = [  # now: what becomes ready while the engine answers may not be in its answer
             instance.container
             for instance in self._pool.ledger.instances.values()

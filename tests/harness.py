@@ -173,7 +173,7 @@ class Gateway:
             self.launch()
             self.wait_until_ready()
         except BaseException:
-            self._clean_up()
+            self.clean_up()
             raise
         return self
 
@@ -185,7 +185,7 @@ class Gateway:
                 assert self.leftovers() == []
             assert "Traceback" not in self.log, f"the gateway has a fault\n{self.log}"
         finally:
-            self._clean_up()
+            self.clean_up()
 
     def close(self) -> None:
         """Close the client; its log is shown no more. The process is left as it is."""
@@ -199,7 +199,8 @@ class Gateway:
         objects = [c["Names"][0] for c in self.engine.containers(label)] + self.engine.networks(label)
         return objects + [f.name for f in self.data.iterdir() if f.name not in KEPT]
 
-    def _clean_up(self) -> None:
+    def clean_up(self) -> None:
+        """Kill the gateway if it still runs, and remove its containers and networks."""
         if self._process is not None and self.process.poll() is None:
             self.stop(signal.SIGKILL)
         self.close()

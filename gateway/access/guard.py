@@ -35,6 +35,11 @@ class Guard:
         self._known: set[bytes] = set()
         """Host fields that passed. Nearly every request carries the same one."""
 
+    @property
+    def remembered_hosts(self) -> int:
+        """Return how many Host fields are remembered: up to `MOST_REMEMBERED_HOSTS`."""
+        return len(self._known)
+
     def fault(self, scope: Mapping[str, Any]) -> Problem | None:
         """Return the problem that refuses a request, or None if it may be served."""
         if not self._active:

@@ -34,6 +34,11 @@ class RefusalLog:
         self._clock = clock
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
+    @property
+    def kinds(self) -> int:
+        """Return how many kinds of problem are told apart now: up to `MOST_KINDS`."""
+        return len(self._kinds)
+
     def note(self, invocation: str, function: str, problem: Problem) -> None:
         """Log that an invocation ended with this problem, or count it."""
         now = self._clock.now()

@@ -122,7 +122,7 @@ class MemoryEngine:
 
     def kill(self, container: str, exit_code: int = KILLED, oom: bool = False) -> None:
         """Let a running container die, as a crash or (`oom`) the kernel would."""
-        self._get(container).end(exit_code, oom)
+        self.find(container).end(exit_code, oom)
 
     def stop(self) -> None:
         """Become unreachable; containers live on, as with live-restore."""
@@ -171,18 +171,18 @@ class MemoryEngine:
 
     async def start(self, container: str) -> None:
         with self._verb("start"):
-            self._get(container)
+            self.find(container)
             core = max(heapq.heappop(self._cores_free_at), self._clock.now()) + self._latency.start
             heapq.heappush(self._cores_free_at, core)
             await self._spend(core - self._clock.now(), lambda: self._reach(container).start(self._clock))
 
     async def inspect(self, container: str) -> ContainerState:
         with self._verb("inspect"):
-            return self._get(container).state()
+            return self.find(container).state()
 
     async def remove(self, container: str) -> None:
         with self._verb("remove"), suppress(NotFound):
-            self._get(container)
+            self.find(container)
             await self._spend(self._latency.remove, lambda: self._remove(container))
 
     async def containers(self, labels: Mapping[str, str]) -> list[ContainerState]:
@@ -191,11 +191,11 @@ class MemoryEngine:
 
     async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
         with self._verb("attach"):
-            return MemoryAttachment(self._get(container), stdin, output)
+            return MemoryAttachment(self.find(container), stdin, output)
 
     async def wait(self, container: str) -> int:
         with self._verb("wait"):
-            found = self._get(container)
+            found = self.find(container)
             while found.running:
                 found.changed.clear()
                 await found.changed.wait()
@@ -204,28 +204,28 @@ class MemoryEngine:
 
     async def logs(self, container: str, limit: int) -> bytes:
         with self._verb("logs"):
-            kept = self._get(container).output
+            kept = self.find(container).output
             return bytes(kept[-limit:]) if limit > 0 else b""
 
     async def archive(self, container: str, path: str, limit: int) -> bytes:
         with self._verb("archive"):
-            archives = self._archives.get(self._get(container).image, {})
+            archives = self._archives.get(self.find(container).image, {})
             if path not in archives:
                 raise NotFound(f"There is no {path} in container {container[:12]}")
             return archives[path][:limit]
 
     async def resize(self, container: str, memory: int, cpus: float) -> None:
         with self._verb("resize"):
-            self._get(container).resize(memory, cpus)
+            self.find(container).resize(memory, cpus)
 
     async def pause(self, container: str) -> None:
         with self._verb("pause"):
-            self._get(container)
+            self.find(container)
             await self._spend(self._latency.pause, lambda: self._reach(container).pause())
 
     async def unpause(self, container: str) -> None:
         with self._verb("unpause"):
-            self._get(container)
+            self.find(container)
             await self._spend(self._latency.pause, lambda: self._reach(container).unpause())
 
     def events(self, labels: Mapping[str, str]) -> AsyncIterator[ContainerEvent]:
@@ -341,7 +341,7 @@ class MemoryEngine:
 
     def _remove(self, container: str) -> None:
         self._check()
-        found = self._get(container)
+        found = self.find(container)
         found.end(KILLED)
         del self._containers[found.id]
         self._count(found.spec, -1)
@@ -352,7 +352,8 @@ class MemoryEngine:
             self._alive[key] += change
             self._peak[key] = max(self._peak[key], self._alive[key])
 
-    def _get(self, container: str) -> MemoryContainer:
+    def find(self, container: str) -> MemoryContainer:
+        """Return the container of this id or name. Raises `NotFound`."""
         found = self._containers.get(container)
         by_name = (c for c in self._containers.values() if c.spec.name == container)
         if found is None and (found := next(by_name, None)) is None:
@@ -361,7 +362,7 @@ class MemoryEngine:
 
     def _reach(self, container: str) -> MemoryContainer:
         self._check()
-        return self._get(container)
+        return self.find(container)
 
     def _image(self, reference: str) -> tuple[Image, Program]:
         if reference not in self._images:

@@ -74,9 +74,19 @@ class LogStore:
     ) -> None:
         self.per_invocation = per_invocation
         self._total = total
-        self._remembered = remembered
+        self.remembered = remembered
         self._size = 0
         self._known: OrderedDict[str, LogBuffer | None] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes of output are kept."""
+        return self._size
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Return the invocations that are known, oldest first."""
+        return tuple(self._known)
 
     def remember(self, invocation: str) -> None:
         """Note that this invocation exists, so that `read` returns an empty log and not None.
@@ -84,7 +94,7 @@ class LogStore:
         Output of an earlier run of it stays.
         """
         self._known.setdefault(invocation, None)
-        if len(self._known) > self._remembered:
+        if len(self._known) > self.remembered:
             self._forget()
 
     def write(self, invocation: str, data: bytes) -> None:
@@ -105,7 +115,7 @@ class LogStore:
     def _forget(self) -> None:
         """Forget the oldest until both bounds hold. One that prints again later counts as new."""
         known = self._known
-        while len(known) > self._remembered or (self._size > self._total and len(known) > 1):
+        while len(known) > self.remembered or (self._size > self._total and len(known) > 1):
             _, buffer = known.popitem(last=False)
             if buffer is not None:
                 self._size -= buffer.size

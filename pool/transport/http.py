@@ -44,6 +44,11 @@ class HttpLink:
         """Return True: a server may close connections at will, so they say nothing."""
         return True
 
+    @property
+    def connections(self) -> int:
+        """Return how many connections are open, with a call or without."""
+        return len(self._all)
+
     def free_slots(self, in_use: int) -> int:
         """Return how many calls it may be given on top of those that run."""
         return self._slots - in_use

@@ -20,6 +20,7 @@ from scheduler.dispatch.decisions import pick, smooth_low
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.dispatch.evictor import Evictor
+from scheduler.dispatch.fair_share import Snapshot
 from scheduler.dispatch.function import (
     DEFAULT_MAX_INSTANCES,
     Function,
@@ -51,21 +52,13 @@ class Dispatcher:
         self.routes: dict[str, Route] = {}
         """Routes by name. For now each function has one, under its own name, to one revision."""
         self._clock = clock
-        self._hungry: dict[Revision, None] = {}
+        self.hungry: dict[Revision, None] = {}
         """Revisions with waiting calls."""
         self.draining = False
-        self._upkeep = Upkeep(pool, clock, self.functions, self.routes, self._needs_starts)
+        self._upkeep = upkeep = Upkeep(pool, clock, self.functions, self.routes, self._needs_starts)
         evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
         self._growth = Growth(
-            pool,
-            clock,
-            cores,
-            self.functions,
-            self._hungry,
-            evictor,
-            self._upkeep.soon,
-            engine_down,
-            self._refuse,
+            pool, clock, cores, self.functions, self.hungry, evictor, upkeep.soon, engine_down, self._refuse
         )
         self._engine_down = engine_down
         pool.listener = self
@@ -103,7 +96,7 @@ class Dispatcher:
             raise QueueFull(name, limits.queue_size, max(1.0, revision.exec_seconds or 1.0))
         waiter = Waiter(invocation, arrived, now + limits.queue_timeout, settle, revision)
         revision.add(waiter)
-        self._hungry[revision] = None
+        self.hungry[revision] = None
         if revision.expiry is None:
             revision.expiry = self._clock.call_later(limits.queue_timeout, self._expire_due, revision)
         if revision.waiting == 1:
@@ -133,7 +126,7 @@ class Dispatcher:
         `used` is False if nothing was called, so nothing was measured."""
         if lease.ended:
             return
-        hungry = self._hungry
+        hungry = self.hungry
         if hungry and self._growth.reclaimer.owed:
             self._growth.reclaimer.collect(lease.instance)
         self.pool.release(lease, fatal, used)
@@ -173,7 +166,7 @@ class Dispatcher:
         revision = waiter.revision
         revision.remove(waiter)
         if not revision.waiting:
-            self._hungry.pop(revision, None)
+            self.hungry.pop(revision, None)
             self._upkeep.soon()
 
     # -- deployed revisions -----------------------------------------------------------------------------------
@@ -213,9 +206,9 @@ class Dispatcher:
         self.routes[function.name] = Route((revision, 1.0))
         if before is not None:
             revision.take_queue_of(before)
-            if before in self._hungry:
-                del self._hungry[before]
-                self._hungry[revision] = None
+            if before in self.hungry:
+                del self.hungry[before]
+                self.hungry[revision] = None
             self._retire(function.name, keep=revision.version)
 
     def try_out(self, workload: Workload, limits: Limits) -> Revision:
@@ -270,7 +263,7 @@ class Dispatcher:
     def close(self) -> None:
         """Start no further instance, and refuse all waiting calls."""
         self.draining = True
-        for revision in list(self._hungry):
+        for revision in list(self.hungry):
             for waiter in list(revision.queue):
                 self._refuse(waiter, NoCapacity("the gateway is shutting down"))
 
@@ -363,7 +356,7 @@ class Dispatcher:
     # -- the pass -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        for revision in list(self._hungry):
+        for revision in list(self.hungry):
             self._serve(revision)
         self._growth.run()
         self._upkeep.soon()
@@ -381,11 +374,20 @@ class Dispatcher:
             if freed is not None:
                 return
 
+    @property
+    def eviction_clock(self) -> float:
+        """Return the clock of the eviction policy, which never falls."""
+        return self._growth.evictor.clock
+
+    def memory_snapshot(self) -> Snapshot:
+        """Return the memory that functions have and want, as fair sharing sees it now."""
+        return self._growth.reclaimer.snapshot()
+
     def _needs_starts(self) -> bool:
         """Return whether calls need every possible start; instances that are started ahead come later."""
         if self.draining or self._engine_down() is not None:
             return True
-        return any(self._growth.helps(revision) for revision in self._hungry)
+        return any(self._growth.helps(revision) for revision in self.hungry)
 
     def __repr__(self) -> str:
-        return f"<Dispatcher {len(self.functions)} functions, {len(self._hungry)} hungry, {self.pool!r}>"
+        return f"<Dispatcher {len(self.functions)} functions, {len(self.hungry)} hungry, {self.pool!r}>"

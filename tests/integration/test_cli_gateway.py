@@ -196,7 +196,7 @@ def test_without_an_engine_serve_says_what_to_do_and_comes_up_when_it_is_there(t
         assert gateway.call("count", content=b"a b").text.strip() == "2"
         assert gateway.stop() == 0
     finally:
-        gateway._clean_up()
+        gateway.clean_up()
 
 
 def test_on_a_terminal_lines_are_for_people(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_prune_removes_what_a_killed_gateway_left_and_asks_first(tmp_path: Path)
         assert bridge not in rules()
         assert b"No leftovers" in hearth(*prune).stdout
     finally:
-        gateway._clean_up()
+        gateway.clean_up()
 
 
 def test_prune_leaves_what_was_kept_warm_unless_told(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ class World:
             await turns()
         heard, instance.heard[:] = list(instance.heard), []
         [only] = call.pool.ledger.of("hello")
-        assert (only.in_use, str(only.state), len(instance._free)) == (0, "idle", SLOTS)
+        assert (only.in_use, str(only.state), instance.free_slots(0)) == (0, "idle", SLOTS)
         assert call.dispatcher.functions["hello"].waiting == 0
         return Served(heard, answers(bytes(wire.written)), closed, went_fast)
 

@@ -117,7 +117,7 @@ class Witness:
 
     @property
     def snapshot(self) -> Snapshot:
-        return self.world.dispatcher._growth.reclaimer.snapshot()
+        return self.world.dispatcher.memory_snapshot()
 
     def judge(self, instance: Instance) -> None:
         """Who gives up an instance keeps what it was promised, has more than its share, and gives it to somebody who

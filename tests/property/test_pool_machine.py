@@ -332,7 +332,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.collect()
         assert not self.faults, self.faults
         self.world.check()
-        clock = self.world.dispatcher._growth.evictor.clock
+        clock = self.world.dispatcher.eviction_clock
         assert clock >= self.eviction_clock, "the eviction clock fell"
         self.eviction_clock = clock
         per_instance: dict[str, int] = {}

@@ -19,7 +19,7 @@ from pool.clock import VirtualClock
 from pool.contracts.handler import HANDLER
 from pool.contracts.starter import start_failed
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, Engine, EngineError
+from pool.engine.base import ContainerSpec, Engine, EngineError, NotFound
 from pool.engine.guarded import GuardedEngine
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
 from pool.engine.memory import Latency, MemoryEngine
@@ -290,10 +290,9 @@ class World:
     def kill(self) -> None:
         """The gateway process ends here and now; what the engine was asked for, it may still do."""
         self._next_uid = self.pool.ledger.uids.next
-        for task in (*self.pool._starts.values(), *self.pool._removals.values()):
+        for task in self.pool.tasks():
             task.cancel()
-        self.dispatcher.draining = True  # what is left of it starts nothing
-        self.dispatcher._hungry.clear()
+        self.dispatcher.close()  # what is left of it starts nothing
 
     async def restart(self, workloads: Iterable[Workload], prewarm: Mapping[str, Prewarm]) -> Adoption:
         """Start another process on the same data folder, which declares these."""
@@ -471,14 +470,14 @@ class World:
             undone = [waiter for waiter in revision.queue if not waiter.left]
             assert revision.waiting == len(undone)
             assert all(waiter.revision is revision for waiter in undone)
-            assert (revision in self.dispatcher._hungry) == bool(undone)
+            assert (revision in self.dispatcher.hungry) == bool(undone)
             if undone:
                 free = pick(self.pool.ledger.of(revision.name), revision.version)
                 assert free is None, f"a waiter waits although {free!r} has a free slot"
                 assert self._moves(revision), (
                     f"nothing is under way for {revision!r} and nobody will look again"
                 )
-        for revision in self.dispatcher._hungry:
+        for revision in self.dispatcher.hungry:
             assert functions[revision.name].revisions[revision.version] is revision
 
     def _moves(self, revision: Revision) -> bool:
@@ -490,7 +489,7 @@ class World:
             or ledger.pending
             or ledger.memory_stopping
             or revision.room(ledger) <= 0
-            or any(self._lacks_memory(other) for other in self.dispatcher._hungry)
+            or any(self._lacks_memory(other) for other in self.dispatcher.hungry)
         )
 
     def _lacks_memory(self, revision: Revision) -> bool:
@@ -513,8 +512,11 @@ class World:
 
     def _check_freezer(self, instance: Instance) -> None:
         """The engine has paused what is frozen, and nothing else that can be called."""
-        container = self.engine._containers.get(instance.container or "")
-        if container is None or not container.running:
+        try:
+            container = self.engine.find(instance.container or "")
+        except NotFound:
+            return
+        if not container.running:
             return
         paused = not container.unpaused.is_set()
         if instance.state == "frozen" and instance.pausing is not None and instance.pausing.done():

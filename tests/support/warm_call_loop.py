@@ -160,7 +160,7 @@ class WarmCall:
         self.bodies = BodyBudget(2**30)
         self._memory = ConnectionMemory(self.bodies)
         self.limit()
-        self._connect()
+        self.connect()
 
     def limit(self, **limits: Any) -> None:
         """Deploy the function with these limits."""
@@ -174,7 +174,8 @@ class WarmCall:
         )
         self.dispatcher.deploy(workload, Limits(**limits), max_instances=1)
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Become the gateway's side of a new client's connection."""
         self.client = Transport()
         self.protocol = self.fast_protocol()
         self.protocol.connection_made(self.client)  # type: ignore[arg-type]
@@ -206,7 +207,7 @@ class WarmCall:
     def another_client(self) -> WarmCall:
         """Another connection to the same gateway."""
         other = copy.copy(self)
-        other._connect()
+        other.connect()
         return other
 
     async def start(self) -> None:

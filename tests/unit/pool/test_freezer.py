@@ -247,8 +247,9 @@ async def test_over_the_engine_the_call_waits_until_it_runs(world: World) -> Non
     assert not await paused(world, instance)
     world.check()
     world.dispatcher.release(lease)
-    assert lease_of(world, function).connection is not None, "it runs: nothing to wait for"
-    world.dispatcher.release(world.pool._current[instance.id])  # type: ignore[arg-type]
+    second = lease_of(world, function)
+    assert second.connection is not None, "it runs: nothing to wait for"
+    world.dispatcher.release(second)
     await world.pass_time(1.5)
     assert await paused(world, instance), "it freezes again"
 
@@ -401,8 +402,9 @@ async def test_provisioned_ones_freeze_and_stay(world: World) -> None:
     await world.pass_time(20.0)
     assert world.pool.ledger.states("f") == {"frozen": 1}
     assert world.dispatcher.settled()
-    assert lease_of(world, function).kind == "prewarmed"
-    world.dispatcher.release(next(iter(world.pool._current.values())))  # type: ignore[arg-type]
+    lease = lease_of(world, function)
+    assert lease.kind == "prewarmed"
+    world.dispatcher.release(lease)
 
 
 async def test_it_expires(world: World) -> None:
@@ -466,5 +468,6 @@ async def test_the_most_recently_used_is_picked_frozen_or_not(world: World) -> N
     world.dispatcher.release(second)
     await world.pass_time(1.75)
     assert (first.instance.state, second.instance.state) == (State.FROZEN, State.IDLE)
-    assert lease_of(world, function).instance is second.instance
-    world.dispatcher.release(world.pool._current[second.instance.id])  # type: ignore[arg-type]
+    third = lease_of(world, function)
+    assert third.instance is second.instance
+    world.dispatcher.release(third)

@@ -64,11 +64,11 @@ class Shim:
         finally:
             os.close(folder)
         try:
-            return await self._serve(reader, writer)
+            return await self.serve(reader, writer)
         finally:
             writer.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         while not self.hangs_up:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = head.partition("content-length:")[2].split()[:1]
@@ -352,7 +352,7 @@ def dials_again(bench: Bench, instance: Instance, shim: Shim) -> object:
                 await asyncio.sleep(0.005)
                 continue
             try:
-                return await shim._serve(reader, writer)
+                return await shim.serve(reader, writer)
             finally:
                 writer.close()
 

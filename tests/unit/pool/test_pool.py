@@ -116,7 +116,7 @@ async def test_a_lease_may_end_long_after_its_instance_is_gone(world: World, fat
     world.dispatcher.release(lease, fatal)
     assert lease.instance.state is State.GONE
     assert lease.instance.in_use == 0
-    assert world.pool._current == {}
+    assert not world.pool.remembers(lease.instance)
     assert world.pool.ledger.removals == {"requested": 1}
 
 

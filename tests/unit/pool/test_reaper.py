@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -211,7 +212,7 @@ async def test_what_becomes_ready_while_the_engine_lists_is_not_dead(world: Worl
         return found
 
     world.engine.containers = slow_list  # type: ignore[method-assign, assignment]
-    looking = asyncio.ensure_future(world.reaper._look_at_all())
+    looking = asyncio.ensure_future(world.reaper.catch_up())
     await world.clock.settle()
     [instance] = await idle(world, world.deploy())
     await world.clock.advance(2.0)
@@ -267,9 +268,15 @@ async def test_containers_of_a_build_and_of_somebody_who_tries_an_image_are_left
 
 async def test_nothing_expires_while_the_engine_is_down(world: World) -> None:
     [instance] = await idle(world, world.deploy(keep_alive=1.0))
-    world.reaper._engine_down = lambda: "down"
+    world.engine.stop()
+    while world.guard.down() is None:
+        with suppress(EngineError):
+            await world.clock.run(world.guard.ping())
     await world.pass_time(5.0)
     assert instance.state is State.IDLE
-    world.reaper._engine_down = lambda: None
+    world.engine.resume()
+    while world.guard.down() is not None:
+        await world.clock.advance(TICK)
+    assert instance.state is State.IDLE
     await world.pass_time(0.5)
     assert world.pool.ledger.removals == {"idle": 1}

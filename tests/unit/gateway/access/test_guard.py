@@ -107,7 +107,7 @@ def test_right_names_are_remembered_boundedly() -> None:
     guard = Guard("127.0.0.1")
     for port in range(1, 1000):
         assert not refused(guard, scope(f"localhost:{port}"))
-    assert len(guard._known) <= 64
+    assert guard.remembered_hosts <= 64
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_kinds_of_starts_states_and_kinds_of_functions() -> None:
 
 async def test_numbers_and_keys_are_true(runtime: Runtime) -> None:
     assert runtime.pool_floor.logs.per_invocation == 256 * 1024 and "256 KiB" in HTTP_API
-    assert runtime.pool_floor.logs._remembered == 10_000 and "10,000" in HTTP_API
+    assert runtime.pool_floor.logs.remembered == 10_000 and "10,000" in HTTP_API
     settings = Settings()
     assert f"http://{settings.host}:{settings.port}`" in HTTP_API
 

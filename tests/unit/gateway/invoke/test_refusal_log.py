@@ -41,4 +41,4 @@ def test_a_long_detail_is_cut_and_many_kinds_take_bounded_room(caplog: pytest.Lo
     assert len(caplog.messages[0]) < LOGGED_DETAIL + 100
     for number in range(3 * MOST_KINDS):
         refusals.note("a", f"f{number}", Problem("handler-raised", "x"))
-    assert len(refusals._kinds) <= MOST_KINDS
+    assert refusals.kinds <= MOST_KINDS

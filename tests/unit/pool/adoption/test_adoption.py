@@ -293,7 +293,7 @@ def test_whenever_it_is_killed_all_containers_are_accounted_for(
                 if again:
                     await world.clock.advance(moment / 2)
             await world.pass_time(5.0)
-            await world.clock.run(world.reaper._look_at_all())
+            await world.clock.run(world.reaper.catch_up())
             await world.pass_time(5.0)
             world.check()
             instances = world.pool.ledger.instances

@@ -72,10 +72,10 @@ def test_a_store_is_bounded(events: list[tuple[str, bool, int]]) -> None:
             store.remember(name)
         elif name in seen:
             store.write(name, size * b"x")
-        assert len(store._known) <= 4
-        held = [buffer.size for buffer in store._known.values() if buffer is not None]
-        assert store._size == sum(held)
-        assert sum(held) <= 100 or len(store._known) == 1
+        assert len(store.known) <= 4
+        held = [len(store.read(known) or b"") for known in store.known]
+        assert store.size == sum(held)
+        assert sum(held) <= 100 or len(store.known) == 1
         assert all(size <= 20 + len(TRUNCATED) for size in held)
 
 
@@ -86,4 +86,4 @@ def test_a_late_line_of_a_forgotten_invocation_does_not_let_the_store_grow() -> 
     for _ in range(3):
         store.write("a", b"late")
         store.remember("d")
-    assert len(store._known) <= 2
+    assert len(store.known) <= 2

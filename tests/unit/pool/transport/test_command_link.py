@@ -39,8 +39,8 @@ async def forever(process: Process) -> int:
 class Bench:
     """A link to an image, and what it has told."""
 
-    def __init__(self) -> None:
-        self.engine = MemoryEngine(LoopClock(), latency=Latency(0, 0, 0, 0))
+    def __init__(self, create_seconds: float = 0) -> None:
+        self.engine = MemoryEngine(LoopClock(), latency=Latency(create_seconds, 0, 0, 0))
         self.engine.add_image("image", program=echo)
         self.containers: list[str] = []
         self.printed = b""
@@ -89,7 +89,7 @@ async def test_a_body_in_pieces_goes_in_and_comes_out(bench: Bench) -> None:
     )
     assert bench.printed == b"13 bytes"
     [container] = bench.containers
-    assert bench.engine._containers[container].spec.env == {"KEY": "own", "QUERY_STRING": "a=1"}
+    assert bench.engine.find(container).spec.env == {"KEY": "own", "QUERY_STRING": "a=1"}
     assert bench.link.free_slots(0) == 0, "one container, one call"
 
 
@@ -154,8 +154,7 @@ async def test_a_body_that_breaks_off_is_no_answer(bench: Bench) -> None:
 
 
 async def test_a_container_is_known_although_its_caller_left_while_it_was_created() -> None:
-    bench = Bench()
-    bench.engine._latency = Latency(create=0.02)
+    bench = Bench(create_seconds=0.02)
     connecting = asyncio.ensure_future(bench.link.connect(Call(b"POST", b"/", [])))
     while not bench.engine.calls["create"]:
         await asyncio.sleep(0)

@@ -245,7 +245,7 @@ async def test_what_is_called_no_more_goes_in_the_end(world: World) -> None:
     for n in range(12):
         await world.clock.run(world.call(world.deploy(f"once{n}"), 0.01))
     assert world.pool.ledger.count("often") == 0
-    assert world.policy is LRU or world.dispatcher._growth.evictor.clock > 5 * COLD / 128
+    assert world.policy is LRU or world.dispatcher.eviction_clock > 5 * COLD / 128
 
 
 async def test_frequency_begins_anew_when_nothing_of_a_function_was_kept(world: World) -> None:

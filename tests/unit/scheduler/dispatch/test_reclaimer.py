@@ -228,6 +228,6 @@ async def test_a_look_is_bounded_however_many_functions_wait(floods: Floods, wor
     for n in range(10 * MAX_WAITING_FUNCTIONS):
         world.arrive(world.deploy(f"cold{n}", limits=Limits(queue_timeout=1.0)))
     await world.clock.advance(0.1)
-    parties = world.dispatcher._growth.reclaimer.snapshot().parties
+    parties = world.dispatcher.memory_snapshot().parties
     assert len(parties) == MAX_WAITING_FUNCTIONS, "the flood, and those that have waited longest"
     await world.clock.advance(1.5)
