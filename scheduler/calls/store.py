@@ -1,4 +1,4 @@
-"""What keeps accepted calls. An interface, so that a server database can stand behind it one day."""
+"""The store of accepted calls, whichever database is behind it, and the faults of all stores."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotenc
 from scheduler.work import NewCall, Work
 
 MOST_BYTES = 64 * 2**20
-"""Bytes of bodies after which no more calls are leased at once, of one function: they are in memory."""
+"""Bytes of bodies after which no more calls of a function are leased at once: they are in memory."""
 LARGEST_KEPT = 256 * 2**20
-"""Bytes of a body that is kept, of a request or an answer, whatever its function allows."""
-
-
+"""Bytes of the largest body that is kept, of a request or an answer, whatever its function allows."""
 STORE_RETRY = Backoff(0.5, 2.0)
 """Pauses until the store is asked again after it has failed. The longest bounds how late its recovery is noticed."""
 
 
 class StoreError(Exception):
-    """The store could not do it: the disk is full, the file is damaged or newer than this program."""
+    """The store has failed: for example, the disk is full, or the file is damaged or newer than this program."""
 
 
 class StoreFull(StoreError):
-    """The store, or the caller's share of it, holds as much as it may of what has not ended."""
+    """The store, or the caller's share of it, is full of unfinished work."""
 
 
 class StoreBusy(StoreError):
-    """A read was refused, or ended for its length when it had `begun`. What is kept is sound."""
+    """A read was refused, or ended because it took too long if it had `begun`. The data is sound."""
 
     def __init__(self, detail: str, begun: bool = False) -> None:
         super().__init__(detail)
@@ -51,16 +49,16 @@ class KeyReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoreUse:
-    """How many bytes a store keeps."""
+    """The use of a store, in bytes."""
 
     used: int
-    """Everything, with what was announced and is still to come."""
+    """Everything, with the announced rest of bodies that are coming."""
     unfinished: int
-    """What of it cannot be forgotten yet."""
+    """The part of `used` that cannot be forgotten yet."""
     largest: int
-    """The share of that of the caller who holds the most."""
+    """The largest share of `unfinished` that one caller holds."""
     size: int
-    """Bytes that it may keep."""
+    """Most that it may keep."""
 
 
 class CallStore(Protocol):
@@ -68,27 +66,28 @@ class CallStore(Protocol):
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
+        """Return whether anything was ever kept here."""
 
     @property
     def fault(self) -> str | None:
-        """Why nothing can be kept until somebody does something: the file was deleted, say. None: it can."""
+        """Return why nothing can be kept until somebody mends it, or None. For example, the file was deleted."""
 
     @property
     def refusals(self) -> Mapping[str, int]:
-        """Reads that were refused so far, by reason: `busy` or `slow`."""
+        """Return the number of reads refused so far, by reason: `busy` or `slow`."""
 
     async def accept(self, call: NewCall, now: float, idempotency: Idempotency | None = None) -> CallRecord:
-        """Keep a call: it will be run. With a known idempotency key the call that it was first used for.
+        """Keep a call, to be run later. Return its record.
 
-        Raises `KeyReused` and `StoreFull`.
+        With a known idempotency key, return the call that the key was first used for. Raises `KeyReused` and
+        `StoreFull`.
         """
 
     async def begin(self, works: Sequence[Work], now: float, caller: str = "") -> None:
         """Begin all of these, or none. Their bytes count to `caller`. Raises `StoreFull`."""
 
     async def backlogs(self, now: float) -> Mapping[str, Backlog]:
-        """Return what waits, by function, and how much of it is due at `now`."""
+        """Return the waiting calls by function: how many are due at `now`, and when the first is."""
 
     async def claim(self, owner: LeaseOwner, wanted: Mapping[str, int], now: float) -> Sequence[Claim]:
         """Lease so many calls of each function that are due at `now` to an owner, the oldest first.
@@ -98,7 +97,7 @@ class CallStore(Protocol):
         """
 
     async def hand_back(self, owner: LeaseOwner, ids: Sequence[str]) -> None:
-        """Give leases of an owner back that nothing was done with: these attempts never were."""
+        """Give unused leases of an owner back. These attempts do not count."""
 
     async def finish(self, owner: LeaseOwner, endings: Sequence[Ending], now: float) -> Sequence[bool]:
         """Record the ends of runs that an owner has leased.
@@ -120,46 +119,52 @@ class CallStore(Protocol):
         """
 
     async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
-        """Keep the next piece of it. `direct` is that of `shares.usable_bytes`. Raises `StoreFull`."""
+        """Add the next piece to a payload. `direct` is that of `shares.usable_bytes`. Raises `StoreFull`."""
 
     def discard(self, payload: int) -> None:
-        """Have one go that nothing refers to, as soon as the store comes to it."""
+        """Discard a payload that no record refers to. Returns at once; the store does it soon."""
 
     def pieces(self, payload: int) -> AsyncIterator[bytes]:
-        """Return one piece by piece. Raises `StoreError`, also if it is forgotten meanwhile."""
+        """Yield the pieces of a payload. Raises `StoreError`, also if it is forgotten meanwhile."""
 
     async def cancel(self, id: str, now: float) -> CallRecord | None:
-        """End a call that waits; one that runs or has ended is left as it is. What it was is returned, with QUEUED
-        or HELD for one that was ended now. None: there is none."""
+        """End a call that waits, and leave one that runs or has ended.
 
-    async def again(self, id: str, now: float) -> CallRecord | None:
-        """Queue a call that has ended once more, as if it were new, unless it has an owner. The record as it was;
-        None: there is none."""
+        Returns the call as it was before (QUEUED or HELD if it was ended now), or None if there is none.
+        """
+
+    async def run_again(self, id: str, now: float) -> CallRecord | None:
+        """Queue an ended call once more, as if it were new, unless it has an owner.
+
+        Returns the call as it was before, or None if there is none. Raises `StoreFull`.
+        """
 
     async def redrive(self, now: float, function: str | None = None) -> int:
-        """`again` for every dead letter that there is now, some hundred in each commit; how many there were."""
+        """Queue every dead letter once more, some hundred in each commit. Return how many there were."""
 
     async def purge(self, now: float, function: str | None = None) -> int:
-        """Forget every dead letter that ended by `now`, some hundred in each commit; how many there were."""
+        """Forget every dead letter that ended by `now`, some hundred in each commit. Return how many there were."""
 
     async def prune(self, before: float, now: float) -> int:
-        """Forget calls that ended before `before`, and, while the store is over its size, the oldest that have ended.
-        Old idempotency keys too. How many calls there were; a bounded number at a time."""
+        """Forget some calls that ended before `before`, and expired idempotency keys. Return how many calls.
+
+        While the store is over its size, forget the calls that ended first.
+        """
 
     async def show(self, id: str) -> CallRecord | None:
-        """One call; None: there is none."""
+        """Return one call, or None if there is none."""
 
     async def result(self, id: str) -> Result | None:
-        """What its latest run brought; None: there is none."""
+        """Return the result of a call's latest run, or None if there is none."""
 
     async def page(self, query: Query) -> Page[CallRecord]:
         """Return calls, newest first."""
 
     async def counts(self) -> Mapping[tuple[str, Status], int]:
-        """How many calls wait or run, by function and status."""
+        """Return how many calls wait or run, by function and status."""
 
-    async def kept(self) -> StoreUse:
-        """How full it is."""
+    async def usage(self) -> StoreUse:
+        """Return how full the store is."""
 
     async def close(self) -> None:
-        """Finish what was asked for, and let go of the file."""
+        """Finish all operations that were asked for, and let go of the database."""

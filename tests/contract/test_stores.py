@@ -230,7 +230,7 @@ async def test_bodies_that_were_coming_to_a_gone_owner_are_discarded_and_those_o
     await b.calls.add_piece(kept, b"half ")
     again = back_end.process("a", "2")
     await again.leases.requeue_abandoned(again.owner, 2.0, SILENT)
-    assert (await a.calls.kept()).unfinished == 100
+    assert (await a.calls.usage()).unfinished == 100
     with pytest.raises(Exception, match="discarded"):
         await a.calls.add_piece(lost, b"more")
     await b.calls.add_piece(kept, b"a loaf")

@@ -169,7 +169,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def again(self, data: Any) -> None:
         id = self.picked(data, *Status)
-        if id is not None and self.do(self.store.again(id, self.now)).status.ended:
+        if id is not None and self.do(self.store.run_again(id, self.now)).status.ended:
             self.model[id] |= {"status": Status.QUEUED, "due": self.now}
 
     @rule()
@@ -260,7 +260,7 @@ async def test_many_who_wait_share_a_commit_and_one_who_fails_harms_nobody(file:
 
 
 async def test_a_full_store_forgets_what_has_ended_and_then_accepts_nothing(file: Path) -> None:
-    store = SqliteCallStore(Writer(file), 400_000)
+    store = SqliteCallStore(Writer(file), 420_000)
     accepted = 0
     with pytest.raises(StoreFull):
         while True:
@@ -353,7 +353,7 @@ async def test_a_part_of_an_owner_is_accepted_once_and_left_to_its_owner(file: P
     assert await store.redrive(3.0) == 0, "it is its owner's"
     assert await store.purge(3.0) == 0
     assert await store.prune(100.0, 100.0) == 0
-    await store.again(part.id, 3.0)
+    await store.run_again(part.id, 3.0)
     record = await store.show(part.id)
     assert record is not None
     assert record.status is Status.DEAD

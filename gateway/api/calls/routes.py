@@ -162,7 +162,7 @@ async def retry_invocation(
     """Queue a call that has ended once more, with all its attempts before it."""
     if owner := (await find_own_call(calls, id)).owner:
         raise Problem("conflict", f"the invocation is a part of {owner}, which alone runs it again")
-    record = await calls.again(id, clock.wall())
+    record = await calls.run_again(id, clock.wall())
     if record is not None and not record.status.ended:
         raise Problem("conflict", f"the invocation is {record.status}; only one that has ended is run again")
     worker.notify()

@@ -65,6 +65,6 @@ async def export_backlog(calls: CallStore, metrics: Metrics) -> None:
         metrics.async_backlog.clear()
         for (function, status), count in counts.items():
             metrics.async_backlog.labels(label_of(function, is_private(function)), status.value).inc(count)
-        kept = await calls.kept()
+        kept = await calls.usage()
         for what in ("used", "unfinished", "largest", "size"):
             metrics.async_bytes.labels(what).set(getattr(kept, what))

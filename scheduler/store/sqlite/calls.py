@@ -1,4 +1,4 @@
-"""The store in one SQLite file (write-ahead log, fsync at each commit). Its verbs are those of `CallStore`."""
+"""Accepted calls in one SQLite file, with a write-ahead log and an fsync at each commit."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from scheduler.work import RESULTS, NewCall, Work
 
 T = TypeVar("T")
 PIECES_AT_ONCE = 32
-"""Pieces that wait for a commit at once: more of them would make it, and the write-ahead log, too large."""
+"""Most pieces that wait for a commit at once: more would make the commit and the write-ahead log too large."""
 
 
 class SqliteCallStore:
-    """Accepted calls in a file. `max_bytes` is how many bytes it may keep, of all that lies in that file."""
+    """Accepted calls in a file of at most `max_bytes`. Its verbs are those of `CallStore`."""
 
     def __init__(self, writer: Writer, max_bytes: int) -> None:
         self._writer = writer
         self.room = Room(writer.file.path, max_bytes)
-        """For what else is kept in the file."""
+        """Room in the file, for the other stores in it."""
         self._pieces = asyncio.Semaphore(PIECES_AT_ONCE)
         self._discarding: set[asyncio.Future[None]] = set()
 
@@ -54,7 +54,7 @@ class SqliteCallStore:
 
     @property
     def commits(self) -> int:
-        """Transactions so far."""
+        """Return the number of transactions so far."""
         return self._writer.commits
 
     @property
@@ -141,7 +141,7 @@ class SqliteCallStore:
 
     async def add_piece(self, payload: int, data: bytes, direct: bool = False) -> None:
         def operation(db: sqlite3.Connection) -> None:
-            found = piece_rows.stand_of(db, payload)
+            found = piece_rows.find_filling(db, payload)
             if found is None:
                 raise StoreFull("what was kept of it has been discarded")
             caller, expected, bytes = found
@@ -153,7 +153,7 @@ class SqliteCallStore:
             await self._if_it_fits(operation)
 
     async def _if_it_fits(self, operation: Operation[T]) -> T:
-        """Run an operation that makes room first. Raises `StoreFull`; what was forgotten by then stays forgotten."""
+        """Run an operation that makes room first. Raises `StoreFull`; calls forgotten by then stay forgotten."""
 
         def attempt(db: sqlite3.Connection) -> T | StoreFull:
             try:
@@ -187,7 +187,7 @@ class SqliteCallStore:
     async def cancel(self, id: str, now: float) -> CallRecord | None:
         return await self._writer.do(partial(call_rows.cancel, id=id, now=now))
 
-    async def again(self, id: str, now: float) -> CallRecord | None:
+    async def run_again(self, id: str, now: float) -> CallRecord | None:
         def operation(db: sqlite3.Connection) -> CallRecord | None:
             record = call_rows.show(db, id)
             if record is not None and record.status.ended and not record.owner:
@@ -204,13 +204,13 @@ class SqliteCallStore:
     async def purge(self, now: float, function: str | None = None) -> int:
         return await self._in_pieces(partial(dead_rows.purge, function=function, now=now))
 
-    async def _in_pieces(self, some: dead_rows.Some) -> int:
-        """Do it to all dead letters, some in each commit, so that nobody waits long for the next one."""
+    async def _in_pieces(self, verb: dead_rows.DeadLetterVerb) -> int:
+        """Change all dead letters, some in each commit, so that nobody waits long for the next one."""
         count = 0
         for status in dead_rows.DEAD:
             after: int | None = 0
             while after is not None:
-                done, after = await self._writer.do(partial(some, status=status, after=after))
+                done, after = await self._writer.do(partial(verb, status=status, after=after))
                 count += done
         return count
 
@@ -249,13 +249,13 @@ class SqliteCallStore:
     async def close(self) -> None:
         await self._writer.close()
 
-    async def kept(self) -> StoreUse:
-        return await self._writer.read(self.room.kept)
+    async def usage(self) -> StoreUse:
+        return await self._writer.read(self.room.usage)
 
     def _accept(
         self, db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency | None
     ) -> CallRecord | StoreFull:
-        """Keep one call. `StoreFull` is returned, as what is raised undoes what others share the commit with."""
+        """Keep one call. `StoreFull` is returned: raising it would undo the other operations of the commit."""
         if idempotency is not None and (known := call_rows.known(db, call, now, idempotency)) is not None:
             if call.payload is not None:
                 piece_rows.discard(db, call.payload.id)
@@ -293,10 +293,10 @@ class SqliteCallStore:
         return batch_rows.insert_all(db, calls, callers)
 
     def _check_ends(self, db: sqlite3.Connection, endings: Sequence[Ending], weight: int) -> None:
-        """Raise `StoreFull` if what these calls have brought does not fit: then they are given one by one."""
+        """Raise `StoreFull` if the results of these calls do not fit. The caller then records them one by one."""
         if not self.room.make(db, weight):
             return
-        kept = self.room.kept(db)
+        kept = self.room.usage(db)
         if not shares.may_hold(
             kept.size, kept.largest, kept.unfinished, weight
         ):  # perhaps it is one of theirs

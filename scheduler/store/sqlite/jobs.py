@@ -1,4 +1,4 @@
-"""What keeps jobs: the same file as accepted calls, through the same writer."""
+"""Jobs in one SQLite file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What keeps the runs of workflows, in the file that accepted calls are in: a step's calls are begun in the commit
-that says so."""
+"""Workflow runs in one SQLite file. A step's calls are begun in the commit that records the step."""
 
 from __future__ import annotations
 

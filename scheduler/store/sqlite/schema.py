@@ -1,4 +1,4 @@
-"""The tables, and how a file of an earlier version becomes one of today."""
+"""The tables of a store, and the migrations from each earlier version."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE callbacks ADD COLUMN leased REAL;
     """,
 )
-"""Each brings a file from the version that is its index to the next. They are only ever added to.
+"""Each migration brings a file from the version that is its index to the next. They are only added to.
 
 Requests and results lie beside the small rows that change: a change of status does not write a body again.
 """

@@ -1,4 +1,4 @@
-"""The store of triggers, in the file of accepted calls: a fire and what it starts are one commit."""
+"""Triggers in one SQLite file. A fire and the work that it starts are one commit."""
 
 from __future__ import annotations
 

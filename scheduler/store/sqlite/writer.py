@@ -1,5 +1,7 @@
-"""One thread that owns an SQLite file. What is asked for while it commits goes into its next commit, all together:
-so a thousand callers that wait for the disk share one fsync."""
+"""One thread that writes an SQLite file. Operations that are asked for during a commit share the next one.
+
+So a thousand callers that wait for the disk share one fsync.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +23,26 @@ from scheduler.store.sqlite.store_file import StoreFile
 log = logging.getLogger("hearth.durable")
 
 LARGEST_BATCH = 512
-"""Operations in one transaction: the callers of the first wait for the last."""
+"""Most operations in one transaction: the caller of the first waits for the last."""
 LOOKS = ReadLimits(threads=1, waiting=1024)
-"""Of reads of one thing by its id, which take microseconds. Lists do not hold them up."""
+"""Limits of reads of one thing by its id, which take microseconds. Lists do not delay them."""
 LISTS = ReadLimits(threads=2, waiting=64)
-"""Of reads of many rows, which take milliseconds."""
+"""Limits of reads of many rows, which take milliseconds."""
 PIECES = ReadLimits(threads=1, waiting=100_000, wait_seconds=60.0)
-"""Of reads of a large body or answer, piece by piece. Each reader of one waits for one piece at a time, so there are
-as many as connections and running calls. What has begun goes on: it takes its turn, and lists do not hold it up."""
-PAUSE = 0.003
-"""Seconds between two commits at least. Who comes meanwhile shares the next one, and the event loop has the
+"""Limits of reads of a large body or answer, piece by piece. Each of its readers waits for one piece at a time, so as
+many wait as there are connections and running calls. None is refused that has begun, and lists do not delay them."""
+COMMIT_GAP_SECONDS = 0.003
+"""Shortest time between two commits. Operations that come meanwhile share the next one, and the event loop has the
 interpreter to itself: commits of two or three operations, back to back, would take more of it than the calls."""
-LOG_KEPT = 8 * 2**20
-"""Bytes of write-ahead log that stay in its file when all of it is in the database."""
-LARGEST_LOG = 16 * 2**20
-"""Bytes of it after which readers are waited for, so that it can begin anew: a long read keeps it growing."""
+LOG_KEPT_BYTES = 8 * 2**20
+"""Size of the write-ahead log's file when all of it is in the database."""
+LARGEST_LOG_BYTES = 16 * 2**20
+"""Size of the write-ahead log from which readers are paused, so that it can begin anew: a long read lets it grow."""
 T = TypeVar("T")
 U = TypeVar("U")
 Operation = Callable[[sqlite3.Connection], T]
 Joint = Callable[[sqlite3.Connection, Sequence[T]], Sequence[U]]
-"""One operation on many things, with a result for each. It must do the same as if they came one by one."""
+"""An operation on many things, with a result for each. It must do the same as if they came one by one."""
 _Job = tuple[Joint[Any, Any], Any, "asyncio.Future[Any]"]
 _Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
 
@@ -140,7 +142,7 @@ class Writer:
         connection: sqlite3.Connection | None = None
         last, ended = False, 0.0
         while not last:
-            batch, last = self._batch(ended + PAUSE)
+            batch, last = self._batch(ended + COMMIT_GAP_SECONDS)
             outcomes: list[_Outcome]
             try:
                 self.file.check()
@@ -160,7 +162,7 @@ class Writer:
         """Write the log into the database when it has grown large. Where a reader stands in the way it is tried again
         after the next commit, and no further read begins until then: one after another they would let it grow."""
         try:
-            large = self._log.stat().st_size > LARGEST_LOG
+            large = self._log.stat().st_size > LARGEST_LOG_BYTES
         except FileNotFoundError:
             return
         if large:
@@ -179,7 +181,7 @@ class Writer:
         return connection
 
     def _batch(self, not_before: float) -> tuple[list[_Job], bool]:
-        """What waits, at least one; and whether it is the last."""
+        """Return the waiting operations, at least one, and whether this is the last batch."""
         batch: list[_Job] = []
         job = self._jobs.get()
         if job is not None and (early := not_before - time.monotonic()) > 0:
@@ -258,7 +260,7 @@ def open_database(file: Path, had_one: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -16384")
         # Some systems build SQLite so that it overwrites what is freed: then freeing writes as much log as keeping.
         connection.execute("PRAGMA secure_delete = FAST")
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT}")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_KEPT_BYTES}")
         migrate(connection)
     except BaseException:
         connection.close()

@@ -1,7 +1,7 @@
-"""Many accepted calls at once: what is asked for in one commit, in a handful of statements.
+"""Rows of many accepted calls at once: all that one commit accepts or records, in a handful of statements.
 
-While a statement runs, the event loop has the interpreter, and gives it back only when it comes to wait. So what a
-commit costs is the number of its statements, and hardly the number of its rows.
+While a statement runs, the event loop has the interpreter, and gives it back only when it waits. So the cost of a
+commit grows with the number of its statements, and hardly with the number of its rows.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from scheduler.work import NewCall, Payload
 
 SUCCESS = Status.SUCCEEDED
 SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows of one statement. Few different ones, so that each is prepared once."""
+"""Numbers of rows in one statement. Few different ones, so that each statement is prepared once."""
 FILLER = ""
-"""What a statement that has more rows than there are is filled up with: an id that no call has."""
+"""Fills the unused rows of a statement: an id that no call has."""
 NEW = "invocations (seq, id, function, status, depth, accepted, since, due, caller, bytes)"
 ENDED = (
     "WITH ending (id, status, failures, due, ended, error, detail, blame, phases) AS ({rows})"
@@ -58,15 +58,15 @@ ANSWERED = (
     " SELECT seq, answer.status, headers, body, NULL, '', 'none', log"
     " FROM answer CROSS JOIN invocations ON invocations.id = answer.id"
 )
-"""The last two are the first two for what most runs bring: the function's own answer."""
+"""`SUCCEEDED` and `ANSWERED` are shorter forms of `ENDED` and `BROUGHT` for most runs, which bring an answer."""
 CHEAP_TO_COPY = 16 * 1024
 NOBODY: Mapping[str, int] = {"": 1}
-"""The callers without a key, by their name and number."""
+"""Name and number of all callers without a key."""
 LEASED = "status = 'running' AND lease_owner = ? AND id IN (SELECT value FROM json_each(?))"
 FOLLOW = itemgetter(Ending._fields.index("follow"))
-"""What follows from an end: most have nothing, and each is asked."""
+"""Returns the follow-ups of an end. Fast, since every end is asked and most have none."""
 COUNTS = "(bytes + brought) * (owner = '' AND NOT untold)"
-"""What a call counts with to its caller, and no more when it has ended."""
+"""Bytes that a call counts with to its caller until it has ended."""
 SUMS = f"count(*), sum(owner != ''), sum({COUNTS}), min(caller), max(caller)"
 COUNTED = f"SELECT {SUMS} FROM invocations WHERE {LEASED}"
 COUNTED_BY_CALLER = f"SELECT caller, sum({COUNTS}) FROM invocations WHERE {LEASED} GROUP BY caller"
@@ -76,13 +76,13 @@ COUNT_BROUGHT = (
     " + coalesce((SELECT bytes FROM payloads WHERE payloads.id = results.payload), 0)"
     " FROM results WHERE results.seq = invocations.seq), 0) WHERE id IN (SELECT value FROM json_each(?))"
 )
-"""For what is kept of a call that counts on. Of most the result can be forgotten as soon as it is recorded."""
+"""For calls that count on after their run. The results of others can be forgotten as soon as they are recorded."""
 
 
 def insert_all(
     db: sqlite3.Connection, calls: Sequence[tuple[NewCall, float]], callers: Mapping[str, int] = NOBODY
 ) -> list[CallRecord]:
-    """Queue calls that belong to nobody, each accepted at its wall time. `callers` are the numbers of theirs."""
+    """Queue calls without an owner, each accepted at its wall time. `callers` are the numbers of their callers."""
     (latest,) = db.execute(
         "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'invocations'), 0)"
     ).fetchone()
@@ -172,7 +172,7 @@ def _finish(db: sqlite3.Connection, endings: Sequence[Ending], now: float) -> No
 
 
 def _attach(db: sqlite3.Connection, ending: Ending, payload: int) -> None:
-    """Have a payload stay with the result that was just written. Of a call that is run again nobody asks for it."""
+    """Keep a payload with the result just written, or discard it if the call is run again."""
     if not ending.status.ended:
         piece_rows.discard(db, payload)
         return
@@ -184,19 +184,21 @@ def _attach(db: sqlite3.Connection, ending: Ending, payload: int) -> None:
 
 
 def blob(data: bytes) -> bytes | bytearray:
-    """How bytes are best handed to sqlite3: of a value that is `bytes` (or None) it asks first whether there is an
-    adapter for it, which takes longer than copying a few."""
+    """Return bytes in the form that sqlite3 binds fastest.
+
+    For a value of type `bytes` it first looks for an adapter, which takes longer than to copy a few bytes.
+    """
     return bytearray(data) if len(data) <= CHEAP_TO_COPY else data
 
 
 def _run(db: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Run a statement with `{rows}` in it for all rows, in as few executions as can be."""
+    """Run a statement with `{rows}` in it for all rows, in as few executions as possible."""
     for chunk in chunks(rows):
         db.execute(_with_rows(statement, len(chunk), len(chunk[0])), [*chain.from_iterable(chunk)])
 
 
 def chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """Pieces of one of the `SIZES` each, the large ones first."""
+    """Yield all rows in chunks of one of the `SIZES` each, the large ones first."""
     at = 0
     for size in SIZES:
         while len(rows) - at >= size:
@@ -205,8 +207,10 @@ def chunks(rows: Sequence[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]
 
 
 def _run_filled(db: sqlite3.Connection, statement: str, values: list[Any], width: int) -> None:
-    """The same for rows that begin with an id, one behind the other in `values`: what is left of them when the
-    largest size is done goes into one more execution, filled up."""
+    """Run a statement for rows that begin with an id and lie one behind the other in `values`.
+
+    The rest after the largest size goes into one more execution, filled up.
+    """
     at, rows = 0, len(values) // width
     for count in filled_sizes(rows):
         chunk = values[at : at + count * width]
@@ -216,8 +220,7 @@ def _run_filled(db: sqlite3.Connection, statement: str, values: list[Any], width
 
 
 def filled_sizes(rows: int) -> list[int]:
-    """Of which `SIZES` executions are for so many rows: the largest that is full, as often as it is, and one for what
-    is left."""
+    """Return the `SIZES` of the executions for so many rows: the largest full one, repeated, and one for the rest."""
     full = next((size for size in SIZES if size <= rows), 1)
     left = rows % full
     return [full] * (rows // full) + ([min(size for size in SIZES if size >= left)] if left else [])

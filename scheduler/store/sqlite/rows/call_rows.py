@@ -1,4 +1,4 @@
-"""The rows of accepted calls: what each verb of the store does to them, inside somebody's transaction."""
+"""The rows of accepted calls, inside somebody's transaction."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ COLUMNS = (
     " phases"
 )
 PRUNED_AT_ONCE = 500
-"""Calls that one transaction forgets: those who wait for the next one wait for it."""
+"""Calls that one transaction forgets: the next transaction waits for it."""
 FREE = "owner = ''"
-"""Of calls that belong to nobody, who decides what becomes of them."""
+"""Holds for calls without an owner. An owner decides itself when its calls are forgotten."""
 FORGETTABLE = f"ended IS NOT NULL AND {FREE}"
 AGAIN = (
     "status = 'queued', failures = 0, due = ?, since = ?, ended = NULL, error = NULL, detail = '', blame = 'none',"
     " brought = 0"
 )
 ROW_BYTES = 1024
-"""Bytes that a call counts with beside what it was sent with: its rows, and the index entries for them."""
+"""Bytes that a call counts with beside its request: its rows, and the index entries for them."""
 
 
 def forget(db: sqlite3.Connection, which: str, *values: float, most: int = PRUNED_AT_ONCE) -> int:
-    """Forget the oldest of these calls, all of which have ended; how many they were, `most` at most. Whose callback
-    is still to be delivered is kept."""
+    """Forget the oldest of these ended calls, `most` at most. Return how many.
+
+    Calls whose callback is still to be delivered are kept.
+    """
     told = "NOT EXISTS (SELECT 1 FROM callbacks WHERE callbacks.seq = invocations.seq AND status = 'pending')"
     oldest = f"SELECT seq FROM invocations WHERE {which} AND {told} ORDER BY ended LIMIT {most}"
     return db.execute(f"DELETE FROM invocations WHERE seq IN ({oldest})", values).rowcount
@@ -68,7 +70,7 @@ def insert(db: sqlite3.Connection, call: NewCall, now: float, caller: int) -> Ca
 
 
 def count_in(db: sqlite3.Connection, owner: str, caller: int, size: int) -> None:
-    """Have the bytes of a new call count: to its run or job, if it is a part of one, else to its caller."""
+    """Count the bytes of a new call to its run or job, if it is a part of one, else to its caller."""
     kind, _, id = owner.partition(":")
     if kind == "run":
         db.execute("UPDATE runs SET bytes = bytes + ? WHERE id = ?", (size, id.partition("/")[0]))
@@ -79,7 +81,7 @@ def count_in(db: sqlite3.Connection, owner: str, caller: int, size: int) -> None
 
 
 def cancel(db: sqlite3.Connection, id: str, now: float) -> CallRecord | None:
-    """End a call that waits; one that runs or has ended is left as it is. Return what it was."""
+    """End a call that waits, and leave one that runs or has ended. Return the call as it was, or None."""
     record = show(db, id)
     if record is not None and record.status in (Status.QUEUED, Status.HELD):
         db.execute(
@@ -92,14 +94,19 @@ def cancel(db: sqlite3.Connection, id: str, now: float) -> CallRecord | None:
 
 
 def as_kept(text: str) -> str:
-    """Text that functions or callers have a part in, as the file can hold it: half of a surrogate pair, which JSON
-    can name and UTF-8 cannot hold, is named again."""
+    """Return text of functions or callers in a form that the file can hold.
+
+    JSON can name half of a surrogate pair, which UTF-8 cannot hold: it is escaped.
+    """
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def request_head(request: Request) -> bytearray:
-    """What is kept of a request beside its body: a line for each part, as none holds a line feed. It is quickly read
-    again: requests of events are never the same. Raises ValueError for a part that holds one."""
+    """Return a request without its body as bytes: one line for each part, since no part holds a line feed.
+
+    Lines are fast to read, which counts since no two requests of events are the same. Raises ValueError for a part
+    with a line feed.
+    """
     head = b"\n".join(
         [
             request.method.encode(),
@@ -115,7 +122,7 @@ def request_head(request: Request) -> bytearray:
 
 
 def read_head(head: bytes) -> Request:
-    """What `request_head` has written, or an earlier version of it, which was JSON."""
+    """Read the bytes of `request_head`, or the JSON of an earlier version."""
     if head.startswith(b"["):
         method, sub_path, query, client, headers = json.loads(head)
         return Request(
@@ -132,7 +139,7 @@ def read_head(head: bytes) -> Request:
 
 
 def new_record(seq: int, call: NewCall, now: float) -> CallRecord:
-    """How a call stands that was accepted just now."""
+    """Return the record of a call that was accepted just now."""
     return CallRecord(
         seq,
         call.id,
@@ -152,7 +159,7 @@ def new_record(seq: int, call: NewCall, now: float) -> CallRecord:
 
 
 def part_of(db: sqlite3.Connection, owner: str, part: str) -> CallRecord | None:
-    """The call that is this part of its owner."""
+    """Return the call that is this part of its owner, or None if there is none."""
     row = db.execute(
         f"SELECT {COLUMNS} FROM invocations WHERE owner = ? AND part = ? AND owner != ''", (owner, part)
     ).fetchone()
@@ -160,7 +167,7 @@ def part_of(db: sqlite3.Connection, owner: str, part: str) -> CallRecord | None:
 
 
 def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempotency) -> CallRecord | None:
-    """The call that an idempotency key was used for before. Raises `KeyReused`."""
+    """Return the call that an idempotency key was used for, or None if it is new. Raises `KeyReused`."""
     row = db.execute(
         "SELECT digest, id FROM idempotency JOIN invocations USING (seq)"
         " WHERE idempotency.caller = ? AND idempotency.function = ? AND key = ? AND expires > ?",
@@ -174,13 +181,13 @@ def known(db: sqlite3.Connection, call: NewCall, now: float, idempotency: Idempo
 
 
 def show(db: sqlite3.Connection, id: str) -> CallRecord | None:
-    """One call."""
+    """Return one call, or None if there is none."""
     row = db.execute(f"SELECT {COLUMNS} FROM invocations WHERE id = ?", (id,)).fetchone()
     return None if row is None else record(row)
 
 
 def result(db: sqlite3.Connection, id: str) -> Result | None:
-    """What its latest run brought."""
+    """Return the result of a call's latest run, or None if there is none."""
     row = db.execute(
         "SELECT results.status, headers, body, problem, results.detail, results.blame, log, payload,"
         " (SELECT bytes FROM payloads WHERE payloads.id = results.payload)"
@@ -201,31 +208,31 @@ def callers_of(db: sqlite3.Connection, which: str, values: Sequence[Any]) -> lis
 
 
 def owning(db: sqlite3.Connection, ids: Sequence[str]) -> list[int]:
-    """Return the callers of those of these calls that have an owner: what they bring is kept as long as that."""
+    """Return the callers of those of these calls that have an owner, and whose results are kept as long as that."""
     return callers_of(db, "owner != '' AND id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
 
 
 def record(row: Sequence[Any]) -> CallRecord:
-    """A row of `COLUMNS`."""
+    """Return the record in a row of `COLUMNS`."""
     values: list[Any] = [*row[:3], Status(row[3]), *row[4:-1], phases_of_json(row[-1])]
     return CallRecord(*values)
 
 
 def phases_to_json(phases: Phases | None) -> str:
-    """As text, empty for none; `phases_of_json` reads it."""
+    """Return phases as text, empty for None."""
     if phases is None:
         return ""
     return f'["{phases.kind}", {phases.queue:.4f}, {phases.start:.4f}, {phases.exec:.4f}]'
 
 
 def phases_of_json(text: str) -> Phases | None:
-    """What `phases_to_json` has written."""
+    """Read the text of `phases_to_json`."""
     return Phases(*json.loads(text)) if text else None
 
 
 @lru_cache(maxsize=256)
 def headers_to_json(headers: tuple[tuple[bytes, bytes], ...]) -> str:
-    """As text. Few functions answer with other fields each time."""
+    """Return header fields as text. Cached, since most functions answer with the same fields each time."""
     return json.dumps(_as_text(headers))
 
 
@@ -234,5 +241,5 @@ def _as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 def headers_of(pairs: Iterable[tuple[str, str]]) -> HeaderList:
-    """The header fields of what was kept of them."""
+    """Return the header fields in the pairs of `headers_to_json`."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]

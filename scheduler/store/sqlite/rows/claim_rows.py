@@ -1,4 +1,4 @@
-"""Leasing accepted calls: what waits, and taking the oldest of it, in few statements (`batch_rows` says why)."""
+"""Leasing accepted calls: counting those that wait, and taking the oldest, in few statements (see `batch_rows`)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scheduler.store.sqlite.rows.call_rows import read_head
 from scheduler.work import NewCall, Payload, Request
 
 ENOUGH_DUE = 512
-"""Calls of one function that are counted as due, at most: more are never leased at once."""
+"""Most calls of one function that are counted as due: more are never leased at once."""
 SMALL = 16 * 1024
-"""Bytes of a body that is read together with others, in text. In hexadecimal, where nothing is to be unescaped."""
+"""Bytes of the largest body that is read together with others, as hexadecimal text: it needs no unescaping."""
 SMALL_HEAD = 4 * 1024
-"""The same of a head; smaller ones are remembered, too."""
+"""Bytes of the largest head that is read together with others. Its parsed form is cached."""
 OLDEST = (
     "SELECT seq, id, attempts, failures, since, depth, owner, part, due FROM invocations"
     " WHERE status = 'queued' AND function = ? AND due <= ? ORDER BY due, seq LIMIT ?"
@@ -38,7 +38,7 @@ LEASE = (
 
 
 def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
-    """Return what waits, by function. A look into the index for each, however long its backlog is."""
+    """Return the waiting calls by function. One look into the index for each, however many wait."""
     backlogs: dict[str, Backlog] = {}
     after = ""
     while True:
@@ -98,7 +98,7 @@ def _lease(db: sqlite3.Connection, owner: LeaseOwner, function: str, count: int,
 
 
 def _alone(db: sqlite3.Connection, column: str, seq: int) -> bytes:
-    """A part of a request that is too large to be read together with others."""
+    """Return a column of a request that is too large to be read together with others."""
     data: bytes
     (data,) = db.execute(f"SELECT CAST({column} AS BLOB) FROM requests WHERE seq = ?", (seq,)).fetchone()
     return data
@@ -106,5 +106,5 @@ def _alone(db: sqlite3.Connection, column: str, seq: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def _read_head(text: str) -> Request:
-    """The same for calls that have the same, of its hexadecimal text."""
+    """Return the request in the hexadecimal text of its head. Calls with the same head share it."""
     return read_head(bytes.fromhex(text))

@@ -14,26 +14,26 @@ from scheduler.store.sqlite.rows.room import Room
 
 DEAD = (Status.DEAD, Status.EXPIRED)
 LOOKED_AT_ONCE = 500
-"""Dead letters that one transaction looks at: those who wait for the next one wait for it."""
+"""Dead letters that one transaction looks at: the next transaction waits for it."""
 
 
-class Done(NamedTuple):
-    """To how many dead letters something was done, and where to go on; None: there are no more."""
+class DeadLetterProgress(NamedTuple):
+    """The progress of a verb on dead letters: how many it changed, and `seq` to go on after, or None at the end."""
 
     done: int
     after: int | None
 
 
-class Some(Protocol):
-    """Does something to some of the dead letters of a status, those with a `seq` above `after`."""
+class DeadLetterVerb(Protocol):
+    """A verb that changes some dead letters of a status: the next ones with a `seq` above `after`."""
 
-    def __call__(self, db: sqlite3.Connection, *, status: Status, after: int) -> Done:
-        """Do it to the next ones."""
+    def __call__(self, db: sqlite3.Connection, *, status: Status, after: int) -> DeadLetterProgress:
+        """Change the next dead letters."""
 
 
 def redrive(
     db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float, room: Room
-) -> Done:
+) -> DeadLetterProgress:
     """Queue the next dead letters that ended by `now`, as if they were new. Raises `StoreFull`."""
     seqs, goes_on = _next(db, status, after, function, now)
     which = f"seq IN (SELECT value FROM json_each(?)) AND {FREE}"
@@ -43,20 +43,22 @@ def redrive(
     statement = f"UPDATE invocations SET {AGAIN} WHERE {which}"
     done = db.execute(statement, (now, now, json.dumps(seqs))).rowcount
     room.check_share(db, callers_of(db, which, (json.dumps(seqs),)))
-    return Done(done, goes_on)
+    return DeadLetterProgress(done, goes_on)
 
 
-def purge(db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float) -> Done:
+def purge(
+    db: sqlite3.Connection, *, status: Status, after: int, function: str | None, now: float
+) -> DeadLetterProgress:
     """Forget the next dead letters that ended by `now`."""
     seqs, goes_on = _next(db, status, after, function, now)
     statement = f"DELETE FROM invocations WHERE seq IN (SELECT value FROM json_each(?)) AND {FREE}"
-    return Done(db.execute(statement, (json.dumps(seqs),)).rowcount, goes_on)
+    return DeadLetterProgress(db.execute(statement, (json.dumps(seqs),)).rowcount, goes_on)
 
 
 def _next(
     db: sqlite3.Connection, status: Status, after: int, function: str | None, now: float
 ) -> tuple[Sequence[int], int | None]:
-    """Return the next dead letters, those of owners too, and the last one looked at, or None at the end.
+    """Return the next dead letters, also those with owners, and the last one looked at, or None at the end.
 
     One that ends after `now` is left: its call was run again meanwhile, and would be run again without end.
     """

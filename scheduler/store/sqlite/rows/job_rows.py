@@ -1,4 +1,4 @@
-"""The rows of jobs: what each verb of `JobStore` does to them, inside somebody's transaction.
+"""The rows of jobs, inside somebody's transaction.
 
 A job's tasks are accepted calls that it owns; their rows are those of `call_rows`. The part is the task's index,
 padded so that parts are in the order of indices.
@@ -35,20 +35,20 @@ JOB_COLUMNS = (
 )
 OWNED = "owner = ? AND owner != ''"
 LAST_PART = ":"
-"""Is behind every index, which are digits."""
+"""Sorts behind every index, since those are digits."""
 MOST_LOOKED_AT = 1000
-"""Jobs that one page looks at: a job's definition is read to see who may know of it."""
+"""Jobs that one page looks at. The definition of each is read to see who may know of it."""
 MOST_TASKS_LOOKED_AT = 5000
-"""Tasks that one page looks at: about ten milliseconds."""
+"""Tasks that one page looks at, which takes about ten milliseconds."""
 OUTDATED_AT_ONCE = 100
 NOTED_AT_ONCE = 5000
-"""Tasks that one transaction notes to be run again, or whose notes and inputs it forgets: others wait meanwhile."""
+"""Tasks that one transaction notes to be run again, or whose notes and inputs it forgets: the next one waits."""
 FORGOTTEN_AT_ONCE = 500
-"""Tasks that one transaction forgets: those who wait for the next one wait for it."""
+"""Tasks that one transaction forgets: the next transaction waits for it."""
 
 
 def show(db: sqlite3.Connection, id: str) -> Job | None:
-    """One job."""
+    """Return one job, or None if there is none."""
     row = db.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?", (id,)).fetchone()
     return None if row is None else _job(row)
 
@@ -102,7 +102,7 @@ def unfinished(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> list[Jo
 
 
 def counts(db: sqlite3.Connection, job: Job) -> Counts:
-    """The job's tasks by state, those that were not queued yet included."""
+    """Return the tasks of a job by state, with those that were not queued yet."""
     if job.counts is not None:
         return job.counts
     found: Counter[TaskState] = Counter()
@@ -170,7 +170,7 @@ def _tasks_of(db: sqlite3.Connection, job: Job, first: int, number: int) -> Iter
 
 
 def task_call(job: Job, index: int, body: bytes) -> NewCall:
-    """The accepted call that is a task of a job."""
+    """Return the accepted call that is a task of a job."""
     definition = job.definition
     headers = [(b"content-length", b"%d" % len(body))]
     timeout = definition.timeout
@@ -241,7 +241,7 @@ def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[Job, list[str]]
 
 
 def retry(db: sqlite3.Connection, id: str, after: str = "") -> tuple[Job | None, str | None]:
-    """Note some tasks of a job that has failed or was cancelled to be run once more, but for those that succeeded.
+    """Note some unsuccessful tasks of a failed or cancelled job, to be run once more.
 
     Returns the job as it was, and the part to go on `after`, or None at the end: then the job goes on.
     """
@@ -266,7 +266,7 @@ def retry(db: sqlite3.Connection, id: str, after: str = "") -> tuple[Job | None,
 
 
 def forget(db: sqlite3.Connection, id: str) -> bool:
-    """Forget a part of a job that has ended; whether it is to be called again. A job that runs is left."""
+    """Forget a part of a job, if it has ended. Return whether there is more of it to forget."""
     job = show(db, id)
     if job is None or not job.status.ended:
         return False
@@ -283,7 +283,7 @@ def forget(db: sqlite3.Connection, id: str) -> bool:
 
 
 def functions(db: sqlite3.Connection) -> set[str]:
-    """The functions that all jobs have of their own."""
+    """Return the private functions of all jobs."""
     return {own_function(id) for (id,) in db.execute("SELECT id FROM jobs")}
 
 
@@ -298,7 +298,7 @@ def outdated(db: sqlite3.Connection, before: float) -> list[str]:
 def tasks(
     db: sqlite3.Connection, job: Job, state: TaskState | None, after: int, limit: int
 ) -> Page[CallRecord]:
-    """Return tasks that were queued at least once, in the order of their indices; those behind `after`.
+    """Return tasks behind the index `after` that were queued at least once, in the order of their indices.
 
     At most `MOST_TASKS_LOOKED_AT` are looked at.
     """

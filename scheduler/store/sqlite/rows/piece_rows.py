@@ -1,4 +1,4 @@
-"""The rows of payloads: bodies that are too large to be held in memory, kept in pieces as they come.
+"""The rows of payloads: bodies that are too large for memory, kept in pieces as they come.
 
 A payload is `filling` until what refers to it is recorded, then `kept`, and `gone` when that is forgotten: its pieces
 are freed a few at a time, since those who wait for the next commit wait for that.
@@ -11,11 +11,11 @@ import sqlite3
 from scheduler.calls.leases import LeaseOwner
 
 FREED_AT_ONCE = 64
-"""Pieces that one round frees: 16 MiB, if they are whole."""
+"""Pieces that one round frees: 16 MiB of full ones."""
 
 
 def announced(db: sqlite3.Connection) -> int:
-    """Return the bytes that are still to come of what is being filled."""
+    """Return the bytes that are still to come of all payloads being filled."""
     (bytes,) = db.execute(
         "SELECT coalesce(sum(max(0, expected - bytes)), 0) FROM payloads WHERE state = 'filling'"
     ).fetchone()
@@ -34,8 +34,8 @@ def begin(db: sqlite3.Connection, owner: LeaseOwner, caller: int, expected: int)
     return number
 
 
-def stand_of(db: sqlite3.Connection, payload: int) -> tuple[int, int, int] | None:
-    """Return caller, expected bytes and present bytes of one that is being filled; or None if there is none."""
+def find_filling(db: sqlite3.Connection, payload: int) -> tuple[int, int, int] | None:
+    """Return caller, expected bytes and present bytes of a payload being filled, or None if there is none."""
     found: tuple[int, int, int] | None = db.execute(
         "SELECT caller, expected, bytes FROM payloads WHERE id = ? AND state = 'filling'", (payload,)
     ).fetchone()
@@ -43,7 +43,7 @@ def stand_of(db: sqlite3.Connection, payload: int) -> tuple[int, int, int] | Non
 
 
 def add(db: sqlite3.Connection, payload: int, data: bytes) -> None:
-    """Add a piece behind the others."""
+    """Add a piece to a payload."""
     db.execute(
         "INSERT INTO pieces SELECT ?1, coalesce(max(number) + 1, 0), ?2 FROM pieces WHERE payload = ?1",
         (payload, data),
@@ -52,17 +52,17 @@ def add(db: sqlite3.Connection, payload: int, data: bytes) -> None:
 
 
 def keep(db: sqlite3.Connection, payload: int) -> None:
-    """Have it stay: from now on it counts with what refers to it."""
+    """Keep a payload. From now on it counts with the record that refers to it."""
     db.execute("UPDATE payloads SET state = 'kept' WHERE id = ?", (payload,))
 
 
 def discard(db: sqlite3.Connection, payload: int) -> None:
-    """Have it go that nothing refers to."""
+    """Discard a payload that no record refers to."""
     db.execute("UPDATE payloads SET state = 'gone' WHERE id = ? AND state = 'filling'", (payload,))
 
 
 def free(db: sqlite3.Connection, most: int = FREED_AT_ONCE) -> int:
-    """Free some pieces of what is gone; return how many rows that were."""
+    """Free some pieces of discarded payloads. Return how many rows."""
     row = db.execute("SELECT id FROM payloads WHERE state = 'gone' ORDER BY id LIMIT 1").fetchone()
     if row is None:
         return 0
@@ -77,18 +77,18 @@ def free(db: sqlite3.Connection, most: int = FREED_AT_ONCE) -> int:
 
 
 def piece(db: sqlite3.Connection, payload: int, number: int) -> bytes | None:
-    """Return one piece, or None if there is none (any more)."""
+    """Return one piece of a payload, or None if there is none."""
     row = db.execute("SELECT data FROM pieces WHERE payload = ? AND number = ?", (payload, number)).fetchone()
     return None if row is None else row[0]
 
 
 def size_of(db: sqlite3.Connection, payload: int) -> int:
-    """Return the bytes of one, 0 if there is none (any more)."""
+    """Return the bytes of a payload, 0 if there is none."""
     row = db.execute("SELECT bytes FROM payloads WHERE id = ?", (payload,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def whole(db: sqlite3.Connection, payload: int) -> bytes:
-    """Return all pieces of one, for those that have bounded what they read."""
+    """Return all pieces of a payload as one. The caller has checked its size."""
     rows = db.execute("SELECT data FROM pieces WHERE payload = ? ORDER BY number", (payload,))
     return b"".join(data for (data,) in rows)

@@ -1,4 +1,4 @@
-"""How full the file of the store is, and making room in it, within somebody's operation."""
+"""The room in the file of the store: how full it is, and making room, within somebody's operation."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from scheduler.store.sqlite.rows import piece_rows
 from scheduler.store.sqlite.rows.call_rows import FORGETTABLE, forget
 
 FORGOTTEN_AT_ONCE = 50
-"""Calls that are forgotten at most before it is looked again whether there is room: first one, then twice as many
-each time, as long as they are small."""
+"""Most calls that are forgotten between two looks at the room: first one, then twice as many each time."""
 MOST_ROUNDS = 64
-"""How often one operation forgets some: those who wait for the next one wait for it."""
+"""Rounds of forgetting in one operation: the next transaction waits for it."""
 UNLOOKED = 8
-"""Part of the room that was left at the last look, as one in so many, that is not looked at again."""
+"""Share of the free room, as one in so many, that is given out before the next look."""
 OVERHEAD = 16 * 1024
-"""Bytes that an operation may need beside what it keeps: pages that are not full, and indexes."""
+"""Bytes that an operation may need beside its data: for indexes, and pages that are not full."""
 LOG_ALLOWED = 16 * 2**20
-"""Bytes of write-ahead log that do not count: what it repeats of the file. More than that counts."""
+"""Bytes of write-ahead log that do not count, since they repeat parts of the file."""
 
 
 class Room:
-    """The room in one store. `size` is how many bytes it may keep: `HEARTH_ASYNC_SIZE`."""
+    """The room in one store, of `size` bytes (`HEARTH_ASYNC_SIZE`)."""
 
     def __init__(self, file: Path, size: int) -> None:
         self._log = file.with_name(f"{file.name}-wal")
         self.size = size
         self._unlooked = 0
-        """Bytes that may be kept until it is looked again how much room there is."""
+        """Bytes that may be kept before the next look."""
         self.forgetters: list[Callable[[sqlite3.Connection], int]] = []
-        """Forget the oldest of what else has ended, beside calls; each returns how many it has forgotten."""
+        """Forget the oldest ended things beside calls, and return how many."""
 
-    def kept(self, db: sqlite3.Connection) -> StoreUse:
+    def usage(self, db: sqlite3.Connection) -> StoreUse:
         """Return how full the store is."""
         unfinished, largest = db.execute(
             "SELECT coalesce(sum(bytes), 0), coalesce(max(bytes), 0) FROM callers"
@@ -43,8 +42,7 @@ class Room:
         return StoreUse(self.used(db), unfinished, largest, self.size)
 
     def used(self, db: sqlite3.Connection) -> int:
-        """Return the bytes that are in use. Pages that are free again do not count: what was forgotten makes room
-        without shrinking the file."""
+        """Return the bytes that are in use. Free pages of the file do not count."""
         pages, free, page_size = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -82,7 +80,7 @@ class Room:
         return True
 
     def has_room(self, db: sqlite3.Connection) -> bool:
-        """Return whether more can be kept, now that what could be forgotten is."""
+        """Return whether more can be kept, after forgetting as much as needed."""
         try:
             self.make(db)
         except StoreFull:
@@ -90,7 +88,7 @@ class Room:
         return True
 
     def caller(self, db: sqlite3.Connection, name: str) -> int:
-        """Return the number of a caller, who may be new."""
+        """Return the number of a caller. A new one gets the next number."""
         row = db.execute("SELECT id FROM callers WHERE name = ?", (name,)).fetchone()
         if row is not None:
             return int(row[0])
@@ -99,7 +97,7 @@ class Room:
         return number
 
     def admit(self, db: sqlite3.Connection, caller: int, wanted: int, direct: bool = False) -> None:
-        """Make room for what a caller wants to keep. Raises `StoreFull` where there is none, or its share is full."""
+        """Make room for bytes of a caller. Raises `StoreFull` if there is none, or the caller's share is full."""
         self.make(db, wanted, direct)
         self.check_share(db, (caller,), wanted)
 

@@ -1,5 +1,4 @@
-"""The ends of workflow runs, by hand or for age, and going on after them: what becomes of the rows of a run, inside
-somebody's transaction."""
+"""The ends of workflow runs: giving up, cancelling, resuming and forgetting, inside somebody's transaction."""
 
 from __future__ import annotations
 
@@ -15,13 +14,13 @@ from scheduler.workflows.model import KIND, RunEnd, RunRecord, RunStatus, StepSt
 OWNED = "owner > ? AND owner < ? AND owner != ''"
 UNENDED = "status IN ('queued', 'held', 'running')"
 PRUNED_AT_ONCE = 20
-"""Runs that one transaction forgets, at most."""
+"""Most runs that one transaction forgets."""
 FORGOTTEN_AT_ONCE = 500
-"""Calls that it forgets, of all of them: those who wait for the next one wait for it."""
+"""Most calls that one transaction forgets, of all runs: the next transaction waits for it."""
 
 
 def _owners(run: str) -> tuple[str, str]:
-    """Bounds of the owners of all steps, for `OWNED`."""
+    """Return the bounds of the owners of all steps of a run, for `OWNED`."""
     return f"{KIND}:{run}/", f"{KIND}:{run}0"  # 0 is the character after /
 
 
@@ -49,8 +48,10 @@ def give_up(db: sqlite3.Connection, owner: LeaseOwner, record: RunRecord, end: R
 
 
 def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | None, list[str]]:
-    """End a run that goes on. What it was, and the ids of its calls that run: they are cancelled in the records, and
-    are to be interrupted."""
+    """End a run that goes on, with all its calls. Return the run as it was, and the ids of its calls that ran.
+
+    Those are recorded as cancelled, and are still to be interrupted.
+    """
     record = show(db, id)
     if record is None or record.status.ended:
         return record, []
@@ -78,9 +79,10 @@ def cancel(db: sqlite3.Connection, id: str, now: float) -> tuple[RunRecord | Non
 
 
 def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
-    """Let a run that has failed or was cancelled go on: calls that did not succeed are held until their step begins
-    them again, steps that were not begun wait again. What it was; one that goes on or has succeeded is left as it
-    is."""
+    """Let a run that has failed or was cancelled go on, and leave any other. Return the run as it was.
+
+    Its calls that did not succeed are held until their step begins them again. Steps that were not begun wait again.
+    """
     record = show(db, id)
     if record is None or record.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
         return record
@@ -118,7 +120,7 @@ def resume(db: sqlite3.Connection, id: str) -> RunRecord | None:
 
 
 def forget(db: sqlite3.Connection, id: str) -> bool:
-    """Forget a part of a run that has ended; whether it is to be called again. One that goes on is left as it is."""
+    """Forget a part of a run, if it has ended. Return whether there is more of it to forget."""
     record = show(db, id)
     if record is None or not record.status.ended:
         return False
@@ -131,7 +133,7 @@ def forget(db: sqlite3.Connection, id: str) -> bool:
 
 
 def prune(db: sqlite3.Connection, before: float) -> int:
-    """Forget some of the runs that ended before this; how many they were, the last perhaps in part."""
+    """Forget some runs that ended before this time. Return how many; of the last one, perhaps only a part is gone."""
     ids = db.execute(
         "SELECT id FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, PRUNED_AT_ONCE)
     ).fetchall()

@@ -1,4 +1,4 @@
-"""The rows of workflow runs: what each verb of the run store does to them, inside somebody's transaction."""
+"""The rows of workflow runs, inside somebody's transaction."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from scheduler.workflows.model import (
 
 COLUMNS = "seq, id, workflow, status, functions, started, ended, error, detail, depth, revision"
 MOST_LOOKED_AT = 1000
-"""Runs that one page looks at: the names of a run's functions may be many, and are read to see who may know of it."""
+"""Runs that one page looks at. The functions of each are read to see who may know of it, and may be many."""
 OPEN = "status IN ('queued', 'running')"
 FAILED = f"status IN ({', '.join(repr(s.value) for s in Status if s.ended and s is not Status.SUCCEEDED)})"
 OF_STEP = "owner = ? AND owner != ''"
 CALLS = f"FROM invocations WHERE {OF_STEP}"
-"""Of a step. What is asked at each end of a call must not look at all of them: a `map` has thousands."""
+"""The calls of a step. Queries at the end of each call must not look at all of them: a `map` has thousands."""
 
 
 # -- reading --------------------------------------------------------------------------------------------------
 
 
 def show(db: sqlite3.Connection, id: str) -> RunRecord | None:
-    """One run."""
+    """Return one run, or None if there is none."""
     row = db.execute(f"SELECT {COLUMNS} FROM runs WHERE id = ?", (id,)).fetchone()
     return None if row is None else _record(row)
 
@@ -91,7 +91,7 @@ def unfinished(db: sqlite3.Connection, owner: LeaseOwner) -> list[str]:
 
 
 def definition(db: sqlite3.Connection, record: RunRecord) -> WorkflowDefinition:
-    """What a run was begun with."""
+    """Return the definition that a run was begun with."""
     (text,) = db.execute("SELECT definition FROM run_data WHERE seq = ?", (record.seq,)).fetchone()
     return _parsed(text)
 
@@ -102,7 +102,7 @@ def _parsed(text: str) -> WorkflowDefinition:
 
 
 def body(db: sqlite3.Connection, id: str, which: str) -> Body | None:
-    """The `input` or `output` of a run."""
+    """Return the `input` or `output` of a run, or None if there is none."""
     row = db.execute(
         f"SELECT {which}, {which}_type FROM run_data JOIN runs USING (seq) WHERE id = ?", (id,)
     ).fetchone()
@@ -154,7 +154,7 @@ def _counts(db: sqlite3.Connection, owner: str) -> dict[Status, int]:
 
 
 def step_records(db: sqlite3.Connection, record: RunRecord) -> Iterator[StepRecord]:
-    """The steps of a run that were begun or have ended."""
+    """Yield the steps of a run that were begun or have ended."""
     for step, status, total, started, ended, error, detail in db.execute(
         "SELECT step, status, total, started, ended, error, detail FROM run_steps WHERE seq = ?",
         (record.seq,),
@@ -179,8 +179,10 @@ def step_records(db: sqlite3.Connection, record: RunRecord) -> Iterator[StepReco
 
 
 def answers(db: sqlite3.Connection, id: str, step: str, most: int) -> list[Body | None] | None:
-    """What each call of a step has answered, in order, None where it has not succeeded. None altogether: they have
-    over `most` bytes."""
+    """Return the answers of a step's calls, in order, with None for each call that has not succeeded.
+
+    Returns None if they have over `most` bytes together.
+    """
     which = "FROM invocations LEFT JOIN results USING (seq) WHERE owner = ? AND owner != ''"
     owner = owner_of(id, step)
     kept = "(SELECT bytes FROM payloads WHERE payloads.id = payload)"
@@ -201,7 +203,7 @@ def answers(db: sqlite3.Connection, id: str, step: str, most: int) -> list[Body 
 
 
 def first_failure(db: sqlite3.Connection, id: str, step: str) -> tuple[int, str, str] | None:
-    """The number, error and detail of the first call of a step that has failed."""
+    """Return number, error and detail of the first call of a step that has failed, or None if none has."""
     row = db.execute(
         "SELECT cast(part AS INTEGER), coalesce(error, status), detail FROM invocations"
         f" WHERE owner = ? AND owner != '' AND {FAILED} ORDER BY 1 LIMIT 1",
@@ -263,8 +265,7 @@ def _open(
 def _begin_items(
     db: sqlite3.Connection, run: RunRecord, name: str, step: StepDefinition, count: int, now: float
 ) -> None:
-    """Have the next items of a step called; what they are called with moves to their calls. Those that are called
-    again come first."""
+    """Queue the calls of a step's next items, and move the items' bodies to them. Held calls come first."""
     held = f"SELECT seq {CALLS} AND status = 'held' ORDER BY seq LIMIT ?"  # begun in order, so that is the items'
     again = db.execute(
         f"UPDATE invocations SET {AGAIN} WHERE seq IN ({held})", (now, now, owner_of(run.id, name), count)
@@ -315,7 +316,7 @@ def _close(db: sqlite3.Connection, run: RunRecord, closed: ClosedStep, now: floa
 
 
 def let_go(db: sqlite3.Connection, which: str, values: Sequence[str], now: float) -> None:
-    """Nothing begins the held ones of these calls any more, unless their run is resumed."""
+    """Cancel the held ones of these calls. They go on if their run is resumed."""
     db.execute(
         f"UPDATE invocations SET status = 'cancelled', ended = ? WHERE {which} AND status = 'held'",
         (now, *values),

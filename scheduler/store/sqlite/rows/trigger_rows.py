@@ -1,4 +1,4 @@
-"""The rows of triggers and of their fires: what is done to them inside somebody's transaction."""
+"""The rows of triggers and their fires, inside somebody's transaction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scheduler.work import Outcome
 
 
 def fires(db: sqlite3.Connection, trigger: str, most: int) -> list[FireRecord]:
-    """The latest fires of a trigger, newest first."""
+    """Return the latest fires of a trigger, newest first."""
     rows = db.execute(
         "SELECT at, cause, outcome, kind, target, id, detail, scheduled FROM fires WHERE trigger_name = ?"
         " ORDER BY seq DESC LIMIT ?",
@@ -35,7 +35,7 @@ def latest_fires(db: sqlite3.Connection, triggers: Sequence[str]) -> dict[str, F
 
 
 def keep_course(db: sqlite3.Connection, course: Course) -> None:
-    """Record how a schedule stands."""
+    """Record the progress of a schedule."""
     latest = json.dumps(course.latest) if course.latest else ""
     values = (course.timetable, course.state.considered, json.dumps(course.state.waiting), latest)
     db.execute(
@@ -82,7 +82,7 @@ def forget(db: sqlite3.Connection, trigger: str) -> None:
 
 
 def all_kept(db: sqlite3.Connection) -> list[KeptTrigger]:
-    """Every trigger that anything is kept of."""
+    """Return every trigger of which anything is kept."""
     rows = db.execute(
         "SELECT name, definition, paused, timetable, considered, waiting, latest FROM triggers"
     ).fetchall()

@@ -317,7 +317,7 @@ async def test_a_call_that_ends_again_is_told_again(world: World) -> None:
     (id,) = await world.accept(overrides=CallOverrides(policy=RetryPolicy(attempts=1), callback=URL))
     await world.start()
     await world.advance(10)
-    assert await world.store.again(id, world.clock.wall()) is not None
+    assert await world.store.run_again(id, world.clock.wall()) is not None
     world.worker.notify()
     await world.advance(10)
     assert len({message for _, message in receiver.seen}) == len(receiver.seen) == 2

@@ -126,7 +126,7 @@ async def test_calls_that_ran_are_run_again_and_those_that_waited_too(process: P
     assert {claim.call.id: claim.attempt for claim in claims} == {"1": 1, "2": 2, "4": 1}
     assert [claim.call.body for claim in claims] == [b"waits", b"fired", b"runs"]
     assert [await process.finish(id) for id in ("1", "2", "4")] == [True, True, True]
-    kept = await process.calls.kept()
+    kept = await process.calls.usage()
     assert kept.unfinished > 0, "the run and the jobs"
     ended = await process.calls.show("3")
     assert ended is not None and ended.status is Status.SUCCEEDED
@@ -173,6 +173,6 @@ async def test_triggers_and_callbacks_are_as_they_were(process: Process) -> None
 
 
 async def test_a_body_that_was_coming_is_discarded(process: Process) -> None:
-    before = (await process.calls.kept()).unfinished
+    before = (await process.calls.usage()).unfinished
     await process.leases.requeue_abandoned(process.me, 10.0, 10.0)
-    assert (await process.calls.kept()).unfinished == before - 100
+    assert (await process.calls.usage()).unfinished == before - 100

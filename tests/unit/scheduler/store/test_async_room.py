@@ -119,7 +119,7 @@ async def full(tmp_path: Path) -> AsyncIterator[FullStore]:
 async def test_one_key_that_fills_its_share_stops_no_other_and_no_event(full: FullStore) -> None:
     refused = await full.fill("greedy")
     assert "no more of the key greedy" in str(refused)
-    kept = await full.store.kept()
+    kept = await full.store.usage()
     assert SIZE // 2 - 2 * len(BODY) < kept.largest <= SIZE // 2
     await full.store.accept(full.call("other"), 0.0)
     await full.store.accept(full.call("other"), 0.0, Idempotency("other", "k", b"1", 60.0))
@@ -145,7 +145,7 @@ async def test_events_of_a_key_take_its_share_for_events_and_no_trigger_s(full: 
 async def test_the_reserve_is_left_however_many_keys_fill_their_shares(full: FullStore) -> None:
     for number in range(30):
         await full.fill(f"key{number}", b"x" * 50_000)
-    kept = await full.store.kept()
+    kept = await full.store.usage()
     assert kept.used <= SIZE - SIZE // RESERVE_DIVISOR + 100_000
     await full.store.begin([full.call(body=b"x" * 10_000)], 0.0, "trigger:nightly")
 
@@ -154,11 +154,11 @@ async def test_room_returns_when_calls_have_ended(full: FullStore) -> None:
     await full.fill("a")
     for claim in await full.lease():
         await full.store.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"ok"))], 1.0)
-    assert (await full.store.kept()).unfinished == 0
+    assert (await full.store.usage()).unfinished == 0
     before = len((await full.store.page(Query(limit=1000))).records)
     await full.fill("a")
     assert before > 10
-    assert (await full.store.kept()).used <= SIZE
+    assert (await full.store.usage()).used <= SIZE
 
 
 async def test_a_result_that_does_not_fit_is_refused_and_nothing_grows_beyond_the_size(
@@ -172,7 +172,7 @@ async def test_a_result_that_does_not_fit_is_refused_and_nothing_grows_beyond_th
     assert await full.store.finish(
         ME, [Ending(claims[0].call.id, Status.FAILED, 0, error="not-kept")], 1.0
     ) == [True]
-    assert (await full.store.kept()).used <= SIZE
+    assert (await full.store.usage()).used <= SIZE
 
 
 async def test_what_a_run_or_job_keeps_counts_until_that_has_ended(full: FullStore) -> None:
@@ -188,10 +188,10 @@ async def test_what_a_run_or_job_keeps_counts_until_that_has_ended(full: FullSto
     for claim in await full.lease():
         done = Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], BODY))
         await full.store.finish(ME, [done], 1.0)
-    kept = await full.store.kept()
+    kept = await full.store.usage()
     assert 20 * len(BODY) < kept.unfinished < 20 * len(BODY) + 20_000
     await full.writer.do(lambda db: db.execute("UPDATE jobs SET ended = 5"))
-    assert (await full.store.kept()).unfinished == 0
+    assert (await full.store.usage()).unfinished == 0
 
 
 async def test_a_call_counts_while_its_callback_waits(full: FullStore) -> None:
@@ -200,17 +200,17 @@ async def test_a_call_counts_while_its_callback_waits(full: FullStore) -> None:
     told = NewCallback(claim.call.id, "m", "https://x/", "x", b"{}")
     done = Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], BODY), follow=(told,))
     await full.store.finish(ME, [done], 1.0)
-    assert (await full.store.kept()).unfinished > 2 * len(BODY)
+    assert (await full.store.usage()).unfinished > 2 * len(BODY)
     assert (await full.in_file())[0] == (await full.in_file())[1]
     callbacks = SqliteCallbackStore(full.writer)
     assert await callbacks.lease(ME, ["m"], 1.0) == {"m"}
     await callbacks.record(ME, "m", CallbackAttempt(CallbackStatus.DELIVERED, 1, 0.0, None))
-    assert (await full.store.kept()).unfinished == 0
+    assert (await full.store.usage()).unfinished == 0
 
 
 async def test_a_refusal_undoes_nothing_of_those_beside_it(full: FullStore) -> None:
     await full.fill("a")
-    before, commits = (await full.store.kept()).unfinished, full.store.commits
+    before, commits = (await full.store.usage()).unfinished, full.store.commits
     results = await asyncio.gather(
         *(full.store.accept(full.call("a"), 0.0) for _ in range(50)),
         *(full.store.accept(full.call("b", b"{}"), 0.0) for _ in range(50)),
@@ -218,7 +218,7 @@ async def test_a_refusal_undoes_nothing_of_those_beside_it(full: FullStore) -> N
     )
     assert [isinstance(result, StoreFull) for result in results] == [True] * 50 + [False] * 50
     assert full.store.commits - commits < 20, "they still share commits"
-    assert (await full.store.kept()).unfinished == before + 50 * (1024 + 2 + len(b"POST\n\n\n"))
+    assert (await full.store.usage()).unfinished == before + 50 * (1024 + 2 + len(b"POST\n\n\n"))
 
 
 async def test_what_is_run_again_by_hand_needs_a_share(full: FullStore) -> None:
@@ -228,7 +228,7 @@ async def test_what_is_run_again_by_hand_needs_a_share(full: FullStore) -> None:
         await full.store.finish(ME, [Ending(claim.call.id, Status.DEAD, 1)], 1.0)
     with pytest.raises(StoreFull, match="the key a"):
         await full.store.redrive(2.0)
-    assert (await full.store.kept()).largest <= SIZE // 2
+    assert (await full.store.usage()).largest <= SIZE // 2
     assert (await full.in_file())[0] == (await full.in_file())[1]
 
 
@@ -252,7 +252,7 @@ async def test_what_is_gone_of_large_bodies_is_freed_when_room_is_wanted(full: F
                 ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b""))], number
             )
         last = await accept_large(8)
-        assert (await full.store.kept()).used <= SIZE
+        assert (await full.store.usage()).used <= SIZE
         assert (await full.in_file())[0] == (await full.in_file())[1]
     assert await full.store.show(first) is None
     assert await full.store.show(last) is not None, "no more was forgotten than was needed"
@@ -263,11 +263,11 @@ async def test_a_body_that_was_coming_when_the_process_died_is_gone_at_the_next_
     before = FullStore(tmp_path / "calls.db")
     payload = await before.store.begin_body(ME, "a", MIB, 0.0)
     await before.store.add_piece(payload, b"half")
-    assert (await before.store.kept()).unfinished == MIB
+    assert (await before.store.usage()).unfinished == MIB
     await before.store.close()
     after = FullStore(tmp_path / "calls.db")
     await SqliteLeaseStore(after.writer).requeue_abandoned(MY_NEXT_EPOCH, 1.0, 10.0)
-    assert (await after.store.kept()).unfinished == 0
+    assert (await after.store.usage()).unfinished == 0
     assert await after.store.prune(0.0, 1.0) > 0
     assert await after.writer.do(lambda db: db.execute("SELECT * FROM pieces").fetchall()) == []
     await after.store.close()
@@ -314,4 +314,4 @@ async def test_freeing_what_is_large_writes_hardly_any_log(full: FullStore, tmp_
     while await full.store.prune(0.0, 1.0):
         pass
     assert (tmp_path / "calls.db-wal").stat().st_size < MIB // 2
-    assert (await full.store.kept()).used < MIB
+    assert (await full.store.usage()).used < MIB

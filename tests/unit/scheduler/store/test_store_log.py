@@ -24,7 +24,7 @@ READ_SECONDS = 0.15
 
 @pytest.fixture
 async def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Writer]:
-    monkeypatch.setattr(writers, "LARGEST_LOG", MIB)
+    monkeypatch.setattr(writers, "LARGEST_LOG_BYTES", MIB)
     made = Writer(tmp_path / "calls.db")
     await made.do(lambda db: db.execute("CREATE TABLE things (body BLOB)"))
     yield made
