@@ -13,7 +13,7 @@ from scheduler.calls.store import LeaseLost
 LEASABLE = ("runs", "jobs", "triggers", "callbacks")
 """Tables of what is leased beside calls and payloads."""
 REMEMBERED_SECONDS = 86_400.0
-"""Time for which a gone owner is remembered: a process that was paused for that long finds its leases lost."""
+"""Time for which an owner is remembered from when it was found gone, so that it learns of that when it comes back."""
 ABANDONED = "lease_owner NOT IN (SELECT id FROM lease_owners WHERE NOT gone) AND lease_owner != :me"
 OF_CANCELLED_JOB = (
     "owner GLOB 'job:*' AND owner != '' AND"
@@ -58,8 +58,8 @@ def is_leased(db: sqlite3.Connection, table: str, seq: int, owner: LeaseOwner) -
 def give_up_silent(db: sqlite3.Connection, owner: LeaseOwner, now: float, silent_seconds: float) -> None:
     """Mark the earlier epochs of a node as gone, and the owners that have been silent for so long."""
     db.execute(
-        "UPDATE lease_owners SET gone = 1 WHERE NOT gone AND id != ? AND (node = ? OR seen < ?)",
-        (owner.id, owner.node, now - silent_seconds),
+        "UPDATE lease_owners SET gone = 1, seen = ? WHERE NOT gone AND id != ? AND (node = ? OR seen < ?)",
+        (now, owner.id, owner.node, now - silent_seconds),
     )
     db.execute("DELETE FROM lease_owners WHERE gone AND seen < ?", (now - REMEMBERED_SECONDS,))
 

@@ -30,6 +30,7 @@ from scheduler.definitions.language.call_overrides import (
 )
 from scheduler.definitions.language.callback_allow import Allowed, is_public, parse_callback
 from scheduler.store.sqlite.callbacks import SqliteCallbackStore
+from tests.support.lease_owners import take_all_leases
 from tests.support.virtual_worker import FAILED, RETENTION, World
 
 URL = "https://hooks.example.com/done?key=k"
@@ -321,4 +322,26 @@ async def test_a_call_that_ends_again_is_told_again(world: World) -> None:
     world.worker.notify()
     await world.advance(10)
     assert len({message for _, message in receiver.seen}) == len(receiver.seen) == 2
+    await close(world, deliverer)
+
+
+async def test_a_process_that_was_taken_for_dead_delivers_again_and_records_once(world: World) -> None:
+    receiver = Receiver(world)
+    receiver.seconds = 5.0
+    deliverer = receiver.deliverer()
+    (id,) = await world.accept(overrides=CallOverrides(callback=URL))
+    await world.start()
+    await world.advance(2.0)
+    assert len(receiver.seen) == 1
+    before = world.settings.leases.owner
+    await take_all_leases(world.writer)
+    await world.advance(4.5)
+    record = await SqliteCallbackStore(world.writer).of(id)
+    assert record is not None and record.status is CallbackStatus.PENDING, "its lease was lost by then"
+    await world.advance(6.0)
+    assert world.settings.leases.owner != before
+    record = await SqliteCallbackStore(world.writer).of(id)
+    assert record is not None and (record.status, record.attempts) == (CallbackStatus.DELIVERED, 1)
+    assert len(receiver.seen) == 2 and len({message for _, message in receiver.seen}) == 1
+    assert world.metrics.callbacks.labels("delivered")._value.get() == 1
     await close(world, deliverer)

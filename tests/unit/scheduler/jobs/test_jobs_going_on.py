@@ -26,7 +26,7 @@ from scheduler.jobs.model import Job, JobQuery, JobStatus, JobSummary, TaskState
 from scheduler.store.sqlite.jobs import SqliteJobStore
 from scheduler.store.sqlite.rows import job_rows
 from scheduler.work import NewJob
-from tests.support.lease_owners import ME
+from tests.support.lease_owners import ME, SOMEBODY_ELSE, take_all_leases
 from tests.support.store_recount import counted, recounted
 from tests.support.virtual_worker import FAILED, OK, RETENTION, World
 
@@ -554,3 +554,29 @@ async def test_a_job_that_is_cancelled_before_its_tasks_are_run_again_keeps_how_
     await world.jobs.retry("j")
     await world.advance(20.0)
     assert await world.counts() == {"succeeded": 10}
+
+
+async def test_a_process_that_was_taken_for_dead_takes_its_jobs_up_again_under_a_new_epoch(
+    world: JobWorld,
+) -> None:
+    await world.begin(parallel=2, count=6)
+    await world.advance(1.5)
+    before = world.settings.leases.owner
+    assert await take_all_leases(world.writer) == 2
+    await world.advance(1.0)
+    assert world.settings.leases.owner != before
+    await world.advance(10.0)
+    assert (await world.job()).status is JobStatus.SUCCEEDED
+    assert sum(await world.attempts()) == 8, "what ran then was run again"
+    assert len(world.follow) == 1
+
+
+async def test_a_job_of_another_process_is_left_to_it(world: JobWorld) -> None:
+    await world.begin(parallel=2, count=6)
+    await world.advance(0.5)
+    await take_all_leases(world.writer)
+    assert [job.id for job in await world.jobs.store.unfinished(SOMEBODY_ELSE, 0.0)] == ["j"]
+    world.jobs.begun()
+    world.jobs.note("j")
+    await world.advance(10.0)
+    assert (await world.job()).begun == 2, "no further task is queued here"

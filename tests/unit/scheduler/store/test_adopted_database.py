@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -93,6 +94,10 @@ async def process(tmp_path: Path) -> AsyncIterator[Process]:
     made = Process(tmp_path / "calls.db")
     yield made
     await made.calls.close()
+
+
+def test_there_is_a_row_of_everything_that_can_be_begun() -> None:
+    assert {type(work) for work in WORKS} == set(get_args(Work))
 
 
 def test_the_file_gets_todays_tables_and_keeps_all_rows(tmp_path: Path) -> None:

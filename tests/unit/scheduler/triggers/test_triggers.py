@@ -23,10 +23,12 @@ from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.store.sqlite.triggers import SqliteTriggerStore
 from scheduler.triggers.emitted import EmittedEvents
 from scheduler.triggers.event import Event
+from scheduler.triggers.model import ScheduleWatch
 from scheduler.triggers.schedules import RECORD_RETRY, Schedules
 from scheduler.triggers.store import FIRES_KEPT
 from scheduler.triggers.triggers import LOAD_RETRY, Triggers
 from scheduler.work import Outcome
+from tests.support.lease_owners import SOMEBODY_ELSE, take_all_leases
 from tests.support.virtual_worker import World
 
 PAID = {"filters": [{"exact": {"type": "paid"}}]}
@@ -116,6 +118,31 @@ async def test_a_schedule_starts_its_function_when_it_is_due(world: TriggeredWor
     assert call.overrides.context == (("Trigger", "t"), ("Scheduled-At", "1970-01-01T00:01:00Z"))
     assert await world.outcomes("t") == ["started"] * 3
     assert world.metrics.trigger_fires.labels("t", "started").value == 3
+
+
+async def test_a_process_that_was_taken_for_dead_goes_on_to_watch_its_schedules(
+    world: TriggeredWorld,
+) -> None:
+    world.declare(trigger("t", schedule="* * * * *"))
+    await world.start()
+    await world.advance(61)
+    before = world.settings.leases.owner
+    await take_all_leases(world.writer)
+    await world.advance(62)
+    assert world.settings.leases.owner != before
+    await world.advance(62)
+    assert await world.outcomes("t") == ["started"] * 3
+
+
+async def test_a_schedule_that_another_process_watches_fires_there_only(world: TriggeredWorld) -> None:
+    world.declare(trigger("t", schedule="* * * * *"))
+    await world.start()
+    await world.advance(61)
+    await take_all_leases(world.writer)
+    (kept,) = await world.triggers.store.all()
+    await world.triggers.store.fire((), world.clock.wall(), ScheduleWatch(SOMEBODY_ELSE, kept.course))
+    await world.advance(125)
+    assert world.times() == [60.0]
 
 
 async def test_without_triggers_no_file_is_made(world: TriggeredWorld) -> None:

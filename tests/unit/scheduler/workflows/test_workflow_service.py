@@ -15,6 +15,7 @@ import pytest
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
+from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Ending, Idempotency, Query, Result, Status
 from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
 from scheduler.calls.store import STORE_RETRY, KeyReused, StoreError, StoreFull
@@ -39,7 +40,7 @@ from scheduler.workflows.runs import (
 from scheduler.workflows.store import RunStore
 from scheduler.workflows.target import WorkflowTarget, call_of_failure
 from scheduler.workflows.values import value_to_body
-from tests.support.lease_owners import ME, MY_NEXT_EPOCH
+from tests.support.lease_owners import ME, MY_NEXT_EPOCH, SOMEBODY_ELSE, take_all_leases
 
 RETENTION = 1000.0
 TWO = WorkflowDefinition(
@@ -66,7 +67,7 @@ class World:
         self.calls = SqliteCallStore(writer, self.most_bytes)
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.clock, self.metrics)
-        leases = LeaseKeeper(SqliteLeaseStore(writer), self.clock, self.metrics, "node")
+        self.leases = LeaseKeeper(SqliteLeaseStore(writer), self.clock, self.metrics, "node")
         self.runs = WorkflowRuns(
             SqliteRunStore(writer, self.calls.room),
             self.clock,
@@ -74,7 +75,7 @@ class World:
             lambda: {"two": TWO},
             lambda: self.told.append("new calls"),
             self.interrupt,
-            StoreSettings(leases, RETENTION),
+            StoreSettings(self.leases, RETENTION),
         )
         self.runs.followers.append(call_of_failure)
 
@@ -92,15 +93,17 @@ class World:
         await self.quiet()
         return record
 
-    async def finish(self, status: Status = Status.SUCCEEDED, function: str | None = None) -> NewCall:
+    async def finish(
+        self, status: Status = Status.SUCCEEDED, function: str | None = None, owner: LeaseOwner = ME
+    ) -> NewCall:
         """One call is leased, ends, and is told of."""
         now = self.clock.wall()
         (claim,) = await self.calls.claim(
-            ME, {function or next(iter(await self.calls.backlogs(now))): 1}, now
+            owner, {function or next(iter(await self.calls.backlogs(now))): 1}, now
         )
         result = Result(200, [(b"content-type", b"application/json")], b"[1]")
         await self.calls.finish(
-            ME, [Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall()
+            owner, [Ending(claim.call.id, status, 0, result, error="crash")], self.clock.wall()
         )
         self.runs.call_ended(claim.call.owner.removeprefix("run:"))
         await self.quiet()
@@ -405,6 +408,27 @@ async def test_a_run_that_cannot_be_given_up_now_is_later(
     await world.clock.advance(STORE_RETRY.longest)
     await world.quiet()
     assert await world.status() is RunStatus.FAILED
+
+
+async def test_a_process_that_was_taken_for_dead_takes_its_runs_up_again_under_a_new_epoch(
+    world: World,
+) -> None:
+    await world.begin()
+    before = world.leases.owner
+    await take_all_leases(world.writer)
+    await world.finish(function="f", owner=SOMEBODY_ELSE)
+    assert world.leases.owner != before
+    await world.finish(function="g", owner=SOMEBODY_ELSE)
+    assert await world.status() is RunStatus.SUCCEEDED
+
+
+async def test_a_run_of_another_process_is_left_to_it(world: World) -> None:
+    await world.begin()
+    await take_all_leases(world.writer)
+    assert await world.runs.store.progress(SOMEBODY_ELSE, "r", 0.0) is not None
+    await world.finish(function="f", owner=SOMEBODY_ELSE)
+    assert await world.stand("g") == {}, "the step behind it is begun by the other process"
+    assert await world.status() is RunStatus.RUNNING
 
 
 async def test_a_follower_with_a_fault_keeps_no_run_from_its_end(
