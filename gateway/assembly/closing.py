@@ -16,10 +16,16 @@ class Closing:
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
+        self._names: list[str] = []
 
     def push(self, name: str, close: Callable[[], object]) -> None:
         """Have a part closed before all parts that were pushed earlier. `close` may be a coroutine function."""
+        self._names.insert(0, name)
         self._stack.push_async_callback(partial(_close, name, close))
+
+    def names(self) -> list[str]:
+        """Return the names of all parts in the order in which they are closed."""
+        return self._names.copy()
 
     async def close(self) -> None:
         """Close every part, once. A part that fails is logged with its name."""

@@ -43,22 +43,22 @@ class Runtime:
         self.clock = LoopClock()
         self.metrics = Metrics()
         self.supervisor = Supervisor(self.clock, self.metrics)
-        self._closing = Closing()
-        self._closing.push("data folder", folder.close)
+        self.closing = Closing()
+        self.closing.push("data folder", folder.close)
         foundation = Foundation(
             settings=settings,
             folder=folder,
             clock=self.clock,
             metrics=self.metrics,
             supervisor=self.supervisor,
-            closing=self._closing,
+            closing=self.closing,
             cores=os.cpu_count() or 1,
         )
         self.pool_floor = build_pool_floor(foundation, engine)
         self.scheduler_floor = build_scheduler_floor(foundation, self.pool_floor)
         self.gateway_floor = build_gateway_floor(foundation, self.pool_floor, self.scheduler_floor)
-        self._closing.push("start of durable work", self._stop_starting)
-        self._closing.push("dispatcher", self.scheduler_floor.dispatcher.close)
+        self.closing.push("start of durable work", self._stop_starting)
+        self.closing.push("dispatcher", self.scheduler_floor.dispatcher.close)
         self.api_parts = build_api_parts(
             foundation, self.pool_floor, self.scheduler_floor, self.gateway_floor, self.why_not_ready
         )
@@ -175,4 +175,4 @@ class Runtime:
         Every instance, network and socket folder is removed. With `keep_warm`, those stay that the next start can
         adopt.
         """
-        await self._closing.close()
+        await self.closing.close()

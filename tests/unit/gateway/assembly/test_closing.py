@@ -23,6 +23,7 @@ from pool.engine.memory import Latency, MemoryEngine
 from pool.host.egress import Egress
 from pool.pool import Pool
 from pool.reaper import Reaper
+from scheduler.calls.running.lease_keeper import LeaseKeeper
 from scheduler.calls.running.worker import Worker
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.deploy.images.runtimes import RUNTIMES
@@ -43,6 +44,7 @@ PARTS: list[tuple[type, str, str]] = [
     (WorkflowRuns, "close", "workflow runs"),
     (Worker, "close", "worker"),
     (Jobs, "close", "jobs"),
+    (LeaseKeeper, "close", "leases"),
     (SqliteCallStore, "close", "store"),
     (Registry, "close", "registry"),
     (Reaper, "close", "reaper"),
@@ -126,6 +128,7 @@ async def test_every_part_is_closed_in_order_whatever_another_raises(
 ) -> None:
     watch = Watch(monkeypatch, broken)
     runtime = await started(engine, tmp_path)
+    assert runtime.closing.names() == [name for _, _, name in PARTS], "a part is missing in this test"
     watch.begin()
     await runtime.close()
     assert watch.closed == [name for _, _, name in PARTS]
