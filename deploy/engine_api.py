@@ -63,6 +63,10 @@ class EngineApi:
         """The engine's version, as `20.10.24`."""
         return str(self._json("GET", "/version")["Version"])
 
+    def info(self) -> dict[str, Any]:
+        """Return the engine's description of itself and of its machine."""
+        return self._json("GET", "/info")
+
     def image(self, reference: str) -> dict[str, Any] | None:
         """What the engine says about an image; None when it has none of this name."""
         try:

@@ -112,9 +112,15 @@ def busybox_image(test_label: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.fixture
-async def docker_engine(test_label: dict[str, str]) -> AsyncIterator[DockerEngine]:
+def docker_metrics() -> Metrics:
+    """Return the metrics in which `docker_engine` counts."""
+    return Metrics()
+
+
+@pytest.fixture
+async def docker_engine(test_label: dict[str, str], docker_metrics: Metrics) -> AsyncIterator[DockerEngine]:
     """The real engine; what the test left of its own on it is removed."""
-    engine = DockerEngine(None, Metrics())
+    engine = DockerEngine(None, docker_metrics)
     try:
         yield engine
         for container in await engine.containers(test_label):

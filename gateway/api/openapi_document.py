@@ -96,6 +96,10 @@ class Documents:
         finally:
             self._waiting -= 1
 
+    def make(self, reader: Admission) -> ServedDocument:
+        """Make and return a reader's document as of now. It takes some 100 ms and is not kept: use `of` to serve."""
+        return self._make(self._look(reader), reader)
+
     def _find(self, look: Look) -> ServedDocument | None:
         if (kept := self._kept.get(look)) is not None:
             self._kept.move_to_end(look)
@@ -115,8 +119,7 @@ class Documents:
 
 def document(app: FastAPI, reader: Admission = OPEN) -> dict[str, Any]:
     """Return the document as of now, as data."""
-    documents = Documents(app)
-    found: dict[str, Any] = json.loads(documents._make(documents._look(reader), reader).body)
+    found: dict[str, Any] = json.loads(Documents(app).make(reader).body)
     return found
 
 

@@ -224,15 +224,18 @@ class ClientProtocol(SlowReaderProtocol):
     def _hold(self, size: int) -> None:
         """Have so many bytes counted; without room for them, refuse the requests that hold them."""
         if size:
-            self._holds = self._limits.memory.unread.hold(self, size, self._make_room)
+            self._holds = self._limits.memory.unread.hold(self, size, self.make_room)
             if not self._holds:
-                self._make_room()
+                self.make_room()
         elif self._holds:
             self._holds = False
             self._limits.memory.unread.let_go(self)
 
-    def _make_room(self) -> None:
-        """Let go of everything that nobody has asked for: others have no room, and this has waited longest."""
+    def make_room(self) -> None:
+        """Drop everything that nobody has asked for, and refuse its request.
+
+        The memory of connections calls this for the longest waiting one when another has no room.
+        """
         self._holds = False
         if self.pipeline:
             self.transport.abort()

@@ -104,9 +104,10 @@ class FastPathProtocol(ClientProtocol):
     def _unread(self) -> int:
         return super()._unread() + len(self._body)
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """Drop everything that nobody has asked for, and refuse its request."""
         self._candidate, self._body = None, b""
-        super()._make_room()
+        super().make_room()
 
     def _remember(self, head: RequestHead, data: bytes) -> None:
         """Know a head again whose request was all of the data, and nothing else."""

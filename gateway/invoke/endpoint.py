@@ -63,12 +63,12 @@ class InvokeEndpoint:
         clock: Clock,
         obituary: Callable[[Instance], Awaitable[str]],
     ) -> None:
-        self._dispatcher = dispatcher
-        self._obituary = obituary
+        self.dispatcher = dispatcher
+        self.obituary = obituary
         self._faults = faults
-        self._outcomes = outcomes
-        self._logs = logs
-        self._clock = clock
+        self.outcomes = outcomes
+        self.logs = logs
+        self.clock = clock
         self._refusals = RefusalLog(clock)
 
     async def __call__(
@@ -82,11 +82,11 @@ class InvokeEndpoint:
         try:
             await invocation.run()
         except ClientGone:
-            self._outcomes.ended(invocation.name, "client-gone", "caller", invocation.private)
+            self.outcomes.ended(invocation.name, "client-gone", "caller", invocation.private)
         except asyncio.CancelledError:
-            if not self._dispatcher.draining:
+            if not self.dispatcher.draining:
                 if invocation.background is not None:
-                    self._outcomes.ended(invocation.name, *interruption(draining=False), invocation.private)
+                    self.outcomes.ended(invocation.name, *interruption(draining=False), invocation.private)
                 raise
             detail = "the gateway is shutting down, and the call did not end in time"
             await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))
@@ -113,7 +113,7 @@ class InvokeEndpoint:
             )
         elif problem.blame != "caller":
             self._refusals.note(invocation.id, invocation.name, problem)
-        self._outcomes.ended(invocation.name, problem.slug, problem.blame, invocation.private)
+        self.outcomes.ended(invocation.name, problem.slug, problem.blame, invocation.private)
         if invocation.background is not None:
             invocation.background.problem = problem
         if invocation.head_sent:
@@ -123,10 +123,10 @@ class InvokeEndpoint:
         await invocation.send({"type": "http.response.start", "status": problem.status, "headers": headers})
         await invocation.send({"type": "http.response.body", "body": body})
 
-    def _find(
+    def find_revision(
         self, invocation: _Invocation, scope: Mapping[str, Any], name: str, sub_path: bytes
     ) -> Revision:
-        revision = self._dispatcher.revision_for(name)
+        revision = self.dispatcher.revision_for(name)
         accepted = invocation.background is not None
         if revision is not None and revision.function.private and not accepted:
             revision = None  # accepted calls alone reach a job's private function
@@ -134,7 +134,7 @@ class InvokeEndpoint:
         if revision is not None or fault is not None:
             invocation.name = name  # only what is declared becomes a label: callers cannot make up metrics
             invocation.private = is_private(name) if revision is None else revision.function.private
-        if self._dispatcher.draining:
+        if self.dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         if revision is None:
             if fault == "":
@@ -170,7 +170,7 @@ class _Invocation(Invocation):
         send: Send,
         handed_over: HandedOver | None = None,
     ) -> None:
-        super().__init__(endpoint._clock.now())
+        super().__init__(endpoint.clock.now())
         self._end = endpoint
         self._scope = scope
         self._receive = receive
@@ -194,7 +194,7 @@ class _Invocation(Invocation):
         scope, end, before = self._scope, self._end, self._handed_over
         raw_name, _, sub_path = scope["raw_path"][len(PREFIX) :].partition(b"/")
         name = raw_name.decode("latin-1")
-        revision = end._find(self, scope, name, sub_path) if before is None else before.revision
+        revision = end.find_revision(self, scope, name, sub_path) if before is None else before.revision
         target = target_of(sub_path, scope["query_string"])
         self.timeout = revision.limits.timeout
         if self.background is not None and self.background.timeout is not None:
@@ -205,8 +205,8 @@ class _Invocation(Invocation):
         body = RequestBody(self._receive, scope, revision.limits.max_body)
         if before is None:
             await body.read_ahead()
-            end._logs.remember(self.id)
-            lease = end._dispatcher.try_lease(revision, self.id, self.arrived)
+            end.logs.remember(self.id)
+            lease = end.dispatcher.try_lease(revision, self.id, self.arrived)
         else:  # nothing may be awaited before its lease is in the hands of `_call`
             if before.fault is not None:
                 raise before.fault
@@ -239,14 +239,14 @@ class _Invocation(Invocation):
                     raise InstanceDied(str(error)) from error
             attempts += 1
             body.put_back(first)
-            lease = end._dispatcher.try_lease(revision, self.id, self.arrived)
+            lease = end.dispatcher.try_lease(revision, self.id, self.arrived)
 
     async def _wait(self, revision: Revision, body: RequestBody) -> Lease:
         """Wait for a slot. A client that leaves meanwhile frees its place in the queue.
 
         Most waits are shorter than a task is worth: the client is watched from `UNWATCHED_SECONDS` on.
         """
-        queued = Queued(self._end._dispatcher, revision, self.id, self.arrived)
+        queued = Queued(self._end.dispatcher, revision, self.id, self.arrived)
         watches: list[asyncio.Task[None]] = []
 
         def client_left(watch: asyncio.Task[None]) -> None:
@@ -257,7 +257,7 @@ class _Invocation(Invocation):
             watches.append(asyncio.ensure_future(body.watch()))
             watches[0].add_done_callback(client_left)
 
-        timer = self._end._clock.call_later(UNWATCHED_SECONDS, watch_client)
+        timer = self._end.clock.call_later(UNWATCHED_SECONDS, watch_client)
         try:
             return await queued.collect()
         finally:
@@ -268,7 +268,7 @@ class _Invocation(Invocation):
 
     async def _call(self, revision: Revision, lease: Lease, call: Call, body: RequestBody) -> None:
         """Send the call on a lease and its answer to the client. The lease is ended, whatever happens."""
-        end, clock = self._end, self._end._clock
+        end, clock = self._end, self._end.clock
         fatal: Reason | None = None
         sent = True
         try:
@@ -294,7 +294,7 @@ class _Invocation(Invocation):
                 await self._respond(revision, answer)
             except asyncio.CancelledError:
                 if not deadline.caught():
-                    if self.background is not None and not end._dispatcher.draining:
+                    if self.background is not None and not end.dispatcher.draining:
                         fatal = Reason.REQUESTED  # cancelled: it shall not run on unseen
                     raise
                 if body.waiting:
@@ -318,12 +318,12 @@ class _Invocation(Invocation):
             if self.head_sent or not lease.workload.contract.dies_with_connection:
                 raise
             fatal = Reason.DEAD  # a shim that lives does not close its connection without an answer
-            raise InstanceDied(f"the instance died: {await end._obituary(lease.instance)}") from None
+            raise InstanceDied(f"the instance died: {await end.obituary(lease.instance)}") from None
         finally:
             if fatal is None and lease.connection is not None and not lease.connection.reusable:
                 # Closed in mid-call: nobody may read the rest later. A shim dials again after what still runs.
                 lease.instance.silent_until = clock.now() + self.timeout
-            end._dispatcher.release(lease, fatal, used=sent)
+            end.dispatcher.release(lease, fatal, used=sent)
 
     async def _respond(self, revision: Revision, answer: Answer) -> None:
         """Send the answer on: in one piece if it is whole, else as it comes, no faster than the client reads."""
@@ -346,7 +346,7 @@ class _Invocation(Invocation):
             await send({"type": "http.response.body", "body": body})
         else:
             await self._stream(revision, answer, headers, bodiless)
-        self._end._outcomes.served(self, status)
+        self._end.outcomes.served(self, status)
 
     async def _stream(
         self, revision: Revision, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool

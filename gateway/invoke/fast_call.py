@@ -171,6 +171,11 @@ class FastCall(Invocation):
         self._over = False
         """Set when it was answered, handed over or left by its client."""
 
+    @property
+    def request(self) -> tuple[RequestHead, bytes]:
+        """Return the head and the body that it keeps. Both are empty after its answer."""
+        return self._head, self._body
+
     def begin(self) -> None:
         """Take a slot that is free, or wait for one, if the call is admitted at all."""
         fast, head = self._client.fast, self._head

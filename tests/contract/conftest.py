@@ -99,8 +99,10 @@ def guarded_bench(memory_bench: Bench) -> Bench:
 
 
 @pytest.fixture
-def docker_bench(docker_engine: DockerEngine, busybox_image: str, test_label: dict[str, str]) -> Bench:
-    return Bench(docker_engine, busybox_image, test_label, docker_engine._metrics, real=True)
+def docker_bench(
+    docker_engine: DockerEngine, docker_metrics: Metrics, busybox_image: str, test_label: dict[str, str]
+) -> Bench:
+    return Bench(docker_engine, busybox_image, test_label, docker_metrics, real=True)
 
 
 @pytest.fixture(params=["memory", "guarded", pytest.param("docker", marks=pytest.mark.engine)])

@@ -75,7 +75,7 @@ def test_starts_outlives_and_stops(folder: Path, script: Run, bridge: str) -> No
     assert started.returncode == 0, started.stderr
     engine = EngineApi(f"unix://{folder / 'socket'}")
     engine.ping()  # the command has ended; the engine has not
-    assert engine._json("GET", "/info")["LiveRestoreEnabled"] is True
+    assert engine.info()["LiveRestoreEnabled"] is True
     again = script("ensure", *own)
     assert (again.returncode, again.stderr) == (0, ""), "nothing to do, nothing to say"
     assert script("stop").stdout == "stopped: dockerd, containerd\n"

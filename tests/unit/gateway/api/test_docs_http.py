@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.api.openapi import METHODS
@@ -162,8 +163,10 @@ def test_exactly_the_metrics_are_in_the_table_with_their_type_and_labels() -> No
     for metric in vars(Metrics()).values():
         if isinstance(metric, PlainCounter | PlainGauge | PlainHistogram):
             name, kind, labels = metric.name, metric.kind, metric.label_names
-        elif hasattr(metric, "_labelnames"):
-            name, kind, labels = metric._name, metric._type, metric._labelnames
+        elif isinstance(metric, MetricWrapperBase):
+            [family] = metric.describe()
+            name, kind = family.name, family.type
+            labels = metric._labelnames  # prometheus_client names labels only with a value
         else:
             continue  # the registry
         kept[name + ("_total" if kind == "counter" else "")] = (kind, "`, `".join(labels))

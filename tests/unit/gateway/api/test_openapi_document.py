@@ -47,6 +47,22 @@ def declare(runtime: Runtime, *names: str) -> None:
         runtime.scheduler_floor.registry.declared[name] = Declared(definition, state="ready")
 
 
+class SlowReader(KeyHolder):
+    """A reader whose document takes as long as the test wants."""
+
+    free: threading.Event
+
+    def may_name(self, function: str) -> bool:
+        assert self.free.wait(30)
+        return super().may_name(function)
+
+
+def slow(word: str, free: threading.Event) -> SlowReader:
+    reader = SlowReader(holder(word).key, 0.0)
+    reader.free = free
+    return reader
+
+
 def holder(*words: str) -> KeyHolder:
     return KeyHolder(create("k", parse_scopes(words), UNLIMITED, None, 0.0)[1], 0.0)
 
@@ -94,17 +110,16 @@ async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime
     assert documents.made == 4, "who sees everything has the same document, with a key or without"
 
 
-async def test_few_are_kept_and_few_wait(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_are_kept_and_few_wait(runtime: Runtime) -> None:
     documents = Documents(build_app(runtime.api_parts))
     readers = [holder(f"invoke:f{number}") for number in range(KEPT + 1)]
     for reader in (*readers, readers[-1], readers[0]):
         await documents.of(reader)
     assert documents.made == KEPT + 2, "the first was forgotten, the last was not"
 
+    declare(runtime, "hello")
     free = threading.Event()
-    make = documents._make
-    monkeypatch.setattr(documents, "_make", lambda look, reader: (free.wait(30), make(look, reader))[1])
-    waiting = [asyncio.ensure_future(documents.of(holder(f"invoke:g{n}"))) for n in range(MOST_WAITING)]
+    waiting = [asyncio.ensure_future(documents.of(slow(f"invoke:g{n}", free))) for n in range(MOST_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(Problem, match="being made for many others"):
         await documents.of(holder("invoke:h"))

@@ -37,6 +37,14 @@ class Broken(Exception):
     """A fault that nobody foresaw."""
 
 
+class MemoryRuntime(Runtime):
+    """A gateway whose engine is in memory."""
+
+    def __init__(self, folder: DataFolder, engine: MemoryEngine) -> None:
+        super().__init__(Settings(), folder, engine)
+        self.memory_engine = engine
+
+
 def fails(*_: object, **__: object) -> None:
     raise Broken
 
@@ -56,11 +64,10 @@ def break_reaper(runtime: Runtime, patch: pytest.MonkeyPatch) -> None:
 
 
 def break_events(runtime: Runtime, patch: pytest.MonkeyPatch) -> None:
+    assert isinstance(runtime, MemoryRuntime)
     patch.setattr(runtime.pool_floor.engine, "events", fails)
-    engine = runtime.pool_floor.engine._engine
-    assert isinstance(engine, MemoryEngine)
-    engine.stop()  # the stream of events is cut
-    engine.resume()
+    runtime.memory_engine.stop()  # the stream of events is cut
+    runtime.memory_engine.resume()
 
 
 def break_registry(runtime: Runtime, patch: pytest.MonkeyPatch) -> None:
@@ -108,7 +115,7 @@ async def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         [constant] = [name for name in vars(module) if name.startswith("PRUNE_EVERY")]
         monkeypatch.setattr(module, constant, 0.01)
     engine = MemoryEngine(LoopClock(), latency=Latency(0.0, 0.0, 0.0, 0.0))
-    made = Runtime(Settings(), DataFolder(tmp_path / "data"), engine)
+    made = MemoryRuntime(DataFolder(tmp_path / "data"), engine)
     await made.scheduler_floor.stores.writer.do(lambda _: None)  # its file is there: the loops use it
     await made.start(Definitions())
     await until(lambda: set(LOOPS) <= set(up(made)))

@@ -104,6 +104,10 @@ class World:
         )
         self.source = Consumer(definition, self.queue, self.kept, self.clock, self.metrics)
 
+    def gauge(self, name: str) -> float | None:
+        """Return a gauge of the source, or None if there is none."""
+        return self.metrics.registry.get_sample_value(name, {"source": "orders"})
+
     async def run(self, seconds: float = 0.0) -> None:
         await self.clock.advance(seconds)
 
@@ -162,7 +166,7 @@ async def test_a_store_that_fails_is_asked_seldom_and_nothing_is_taken_meanwhile
     await world.run(600)
     assert world.kept.tries < 4 + 7 + 600 / (RETRY.longest * 0.75) + 1
     assert len(world.queue.given) == 4 and world.queue.acknowledged == [] and world.queue.opened == 1
-    assert world.metrics.source_connected.labels("orders")._value.get() == 1
+    assert world.gauge("hearth_source_connected") == 1
     world.kept.fails = False
     await world.run(RETRY.longest)
     assert world.source.state == "connected"
@@ -221,7 +225,7 @@ async def test_the_lag_is_asked_for_now_and_then(world: World) -> None:
     world.kept.open.set()
     await world.run()
     assert world.source.lag == 4
-    assert world.metrics.source_lag.labels("orders")._value.get() == 4
+    assert world.gauge("hearth_source_lag") == 4
     await world.source.stop()
 
 

@@ -210,7 +210,7 @@ class Receiver:
     def deliverer(self, allowed: tuple[str, ...] = ("hooks.example.com",)) -> Deliverer:
         """Put between the worker of the world and this."""
         world = self.world
-        world.worker.followers.append(Callbacks(lambda name: world.worker._plan_of(name), Allowed(allowed)))
+        world.worker.followers.append(Callbacks(world.plan_of, Allowed(allowed)))
         made = Deliverer(
             SqliteCallbackStore(world.writer), world.clock, world.metrics, self, world.settings.leases
         )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gateway.access.access import Access, KeyHolder
+from gateway.access.key_file import KeyFile
 from gateway.access.keys import create
 from gateway.access.limits import Quota
 from gateway.access.scopes import parse_scopes
 from gateway.edge.fast_path import SMALL_BODY_SECONDS
 from gateway.invoke.fast_call import FastCall
+from tests.harness import sum_of
 from tests.support.warm_call_loop import ANSWER, REQUEST, WarmCall
 
 HEAD = b"POST /invoke/hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\n"
@@ -44,8 +47,8 @@ def fields(head: bytes) -> dict[bytes, bytes]:
 
 
 def ended(call: WarmCall, outcome: str) -> int:
-    counter = call.metrics.invocations
-    return sum(count.value for labels, count in counter._of.items() if labels[:2] == ("hello", outcome))
+    text = call.metrics.registry.text().decode()
+    return int(sum_of(text, "hearth_invocations_total", {"function": "hello", "outcome": outcome}))
 
 
 async def settle() -> None:
@@ -328,19 +331,23 @@ async def test_a_request_whose_body_is_being_read_is_answered_after_a_shutdown(c
     assert b"\r\nconnection: close\r\n" in said(call)
 
 
-def close_with_a_key(call: WarmCall) -> tuple[bytes, KeyHolder]:
+def close_with_a_key(call: WarmCall, file: KeyFile) -> tuple[bytes, KeyHolder]:
     """Let only one key in from now on: a call with it, and what is known of it."""
     text, key = create("one", parse_scopes(["invoke:hello"]), Quota(concurrency=1), None, 0.0)
-    access = Access(call.protocol.fast.clock, call.metrics, [key])
+    file.add(key)
+    access = Access(call.protocol.fast.clock, call.metrics, file=file)
     call.protocol.fast = replace(call.protocol.fast, access=access)
-    assert access._holders is not None
-    [holder] = access._holders.values()
+    holder = access.admit_call([(b"x-hearth-key", text.encode())], b"/invoke/hello")
+    assert isinstance(holder, KeyHolder)
+    holder.ended()
+    assert holder.running == 0
     return HEAD + b"x-hearth-key: %b\r\ncontent-length: 2\r\n\r\nhi" % text.encode(), holder
 
 
-async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall) -> None:
+async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall, tmp_path: Path) -> None:
     call(PLAIN)
-    keyed, holder = close_with_a_key(call)
+    file = KeyFile(tmp_path)
+    keyed, holder = close_with_a_key(call, file)
     call.client.written.clear()
     call.protocol.data_received(PLAIN)  # its head is known from before a key was needed
     await settle()
@@ -352,9 +359,8 @@ async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall)
         assert holder.running == 0
     call.client.written.clear()
     call.link.transport.written.clear()
-    access = call.protocol.fast.access
-    access._configured = ()
-    access._take_over([])  # revoked
+    file.revoke("one")
+    call.protocol.fast.access.look()
     call.protocol.data_received(keyed)
     await settle()
     assert said(call).startswith(b"HTTP/1.1 401")
@@ -364,9 +370,9 @@ async def test_a_key_is_asked_for_at_each_call_and_not_passed_on(call: WarmCall)
 @pytest.mark.parametrize(
     "end", ["answered", "streamed", "died", "timed out", "left", "left waiting", "refused"]
 )
-async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, end: str) -> None:
+async def test_a_call_is_counted_on_its_key_until_it_ends(call: WarmCall, tmp_path: Path, end: str) -> None:
     call.limit(timeout=0.05)
-    keyed, holder = close_with_a_key(call)
+    keyed, holder = close_with_a_key(call, KeyFile(tmp_path))
     if end == "left waiting":
         assert call.take_slot() is not None
     call.protocol.data_received(keyed)

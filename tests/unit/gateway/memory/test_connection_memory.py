@@ -52,7 +52,7 @@ def reachable(protocol: FastPathProtocol) -> int:
         if isinstance(found, bytes | bytearray):
             size += len(found)
         elif isinstance(found, FastCall):
-            left += [found._head, found._body]
+            left += found.request
         elif isinstance(found, RequestResponseCycle):
             left += [found.scope, found.body]
         elif isinstance(found, RequestHead):
@@ -144,7 +144,7 @@ async def test_a_client_that_leaves_holds_nothing(call: WarmCall, sent: bytes) -
     assert call.bodies.held == 0
 
 
-async def test_slow_heads_make_room_for_others(call: WarmCall) -> None:
+async def test_slow_headsmake_room_for_others(call: WarmCall) -> None:
     call.bodies.total = 40_000
     other = call.another_client()
     call.protocol.data_received(HEAD + b"x: " + b"y" * 8000)
@@ -180,7 +180,7 @@ async def test_what_was_refused_holds_nothing_and_is_refused_once(call: WarmCall
     body = b"%x\r\n" % 90_000 + b"x" * 90_000 + b"\r\nno length\r\n"
     call.protocol.data_received(HEAD + b"transfer-encoding: chunked\r\n\r\n" + body)
     assert held(call) == 0
-    call.protocol._make_room()
+    call.protocol.make_room()
     await settle()
     assert b"".join(call.client.written).count(b"HTTP/1.1 ") == 1
 
@@ -222,7 +222,7 @@ async def test_half_a_body_of_a_key_that_may_not_is_refused_at_once(call: WarmCa
     fields = b"x-hearth-key: %b\r\ncontent-length: 3000\r\n\r\n" % text.encode()
     call.protocol.data_received(HEAD + fields + b"x" * 1000)
     assert not call.protocol.fast.access.would_admit([(b"x-hearth-key", text.encode())], b"/invoke/hello")
-    assert call.protocol._candidate is None  # an ASGI cycle has it now, which asks for the key first
+    assert isinstance(call.protocol.cycle, RequestResponseCycle), "its application asks for the key first"
 
 
 async def test_an_answer_that_is_not_read_is_counted_and_cut_off_at_last() -> None:

@@ -132,7 +132,7 @@ def test_how_large_a_message_is_read_says_nothing_of_one_webhook(world: World) -
     assert world.hooks.largest() == 2**20
 
 
-def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_name(
+async def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also one that was made before there was a list."""
@@ -146,7 +146,9 @@ def test_a_trigger_of_the_apis_takes_messages_only_with_a_secret_that_it_may_nam
     with caplog.at_level(logging.WARNING, logger="hearth.triggers"):
         for name, variable in (("old", "HOOK"), ("new", "HEARTH_SECRET_HOOK")):
             webhook = {"signature": "github", "secret_env": variable}
-            world.triggers._take_over(name, json.dumps({"name": name, "function": "f", "webhook": webhook}))
+            definition = json.dumps({"name": name, "function": "f", "webhook": webhook})
+            await world.triggers.store.define(name, definition)
+        await world.triggers.load()
     [line] = caplog.messages
     assert line.startswith(
         "trigger old, made over the API, refuses all messages: HOOK is not among the variables"
