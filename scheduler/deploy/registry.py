@@ -273,7 +273,8 @@ class Registry:
             self.on_state(declared)
         if not any(self._trials.workloads()):
             self._littered = True  # code and images of the replaced revision
-            self._wake.set()
+            if fault is None or not fault.may_pass:
+                self._wake.set()  # otherwise the platform fails, and a trial at once would fail again
 
     async def _check_user(
         self, definition: FunctionDefinition, workload: Workload, images: ImageLookup

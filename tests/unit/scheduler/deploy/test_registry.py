@@ -320,6 +320,27 @@ async def test_a_trial_for_which_the_engine_is_away_is_made_again(
         assert dispatcher.revision_for("one") is not working
 
 
+async def test_a_trial_that_the_engine_refuses_is_made_again_after_a_pause_only(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRY_SECONDS", 3600.0)
+    declared = functions(tmp_path, "one")
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+        (tmp_path / "plain/handler.py").write_text("def handle(event, context): return 2")
+        engine.always_fail("create", EngineError("no space left on device"))
+        before = engine.calls["create"]
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
+        await runtime.scheduler_floor.registry.tried_out()
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert engine.calls["create"] - before == 1
+        runtime.scheduler_floor.registry.try_again()
+        async with asyncio.timeout(10):
+            while engine.calls["create"] - before < 2:
+                await asyncio.sleep(0.001)
+
+
 async def test_a_prewarm_pool_that_was_taken_away_is_not_set_again_by_a_cure_under_way(
     engine: MemoryEngine, tmp_path: Path
 ) -> None:
