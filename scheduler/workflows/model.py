@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from scheduler.calls.model import Status
 from scheduler.definitions.workflows import WorkflowDefinition
@@ -163,6 +164,14 @@ class StepRecord:
     calls: Mapping[Status, int]
     attempts: int
     invocation: str | None
+
+
+class FailedCall(NamedTuple):
+    """The first call of a step that has failed: its number in the step, and why."""
+
+    number: int
+    error: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

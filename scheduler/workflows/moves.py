@@ -90,11 +90,10 @@ class _Moves:
         closed = ClosedStep(name, status)
         if (
             status is StepStatus.FAILED
-            and (found := await self._store.first_failure(self._id, name)) is not None
+            and (failed := await self._store.first_failure(self._id, name)) is not None
         ):
-            number, error, detail = found
-            where = f"item {number}: " if self._definition.steps[name].map is not None else ""
-            closed = ClosedStep(name, status, error, where + detail)
+            where = f"item {failed.number}: " if self._definition.steps[name].map is not None else ""
+            closed = ClosedStep(name, status, failed.error, where + failed.detail)
         self._record(closed)
 
     def _record(self, closed: ClosedStep) -> None:

@@ -9,7 +9,15 @@ from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency, Page
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.work import Body, NewRun
-from scheduler.workflows.model import Changes, RunEnd, RunProgress, RunQuery, RunRecord, StepRecord
+from scheduler.workflows.model import (
+    Changes,
+    FailedCall,
+    RunEnd,
+    RunProgress,
+    RunQuery,
+    RunRecord,
+    StepRecord,
+)
 
 
 class RunStore(Protocol):
@@ -69,8 +77,8 @@ class RunStore(Protocol):
         Returns None if they have over `most` bytes together.
         """
 
-    async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
-        """Return number, error and detail of the first call of a step that has failed, or None if none has."""
+    async def first_failure(self, id: str, step: str) -> FailedCall | None:
+        """Return the first call of a step that has failed, or None if none has."""
 
     async def unfinished(self, owner: LeaseOwner) -> Sequence[str]:
         """Return the ids of the runs that have not ended and are not leased to another, the oldest first."""

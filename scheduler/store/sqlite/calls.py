@@ -144,9 +144,9 @@ class SqliteCallStore:
             found = piece_rows.find_filling(db, payload)
             if found is None:
                 raise StoreFull("what was kept of it has been discarded")
-            caller, expected, bytes = found
-            if (more := bytes + len(data) - max(expected, bytes)) > 0:
-                self.room.admit(db, caller, more, direct)
+            announced = max(found.expected_bytes, found.present_bytes)
+            if (more := found.present_bytes + len(data) - announced) > 0:
+                self.room.admit(db, found.caller, more, direct)
             piece_rows.add(db, payload, data)
 
         async with self._pieces:

@@ -15,7 +15,16 @@ from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room
 from scheduler.store.sqlite.writer import Writer
 from scheduler.work import RUNS, Body, NewRun
-from scheduler.workflows.model import KIND, Changes, RunEnd, RunProgress, RunQuery, RunRecord, StepRecord
+from scheduler.workflows.model import (
+    KIND,
+    Changes,
+    FailedCall,
+    RunEnd,
+    RunProgress,
+    RunQuery,
+    RunRecord,
+    StepRecord,
+)
 
 
 class SqliteRunStore:
@@ -102,7 +111,7 @@ class SqliteRunStore:
     async def answers(self, id: str, step: str, most: int) -> Sequence[Body | None] | None:
         return await self._writer.do(partial(run_rows.answers, id=id, step=step, most=most))
 
-    async def first_failure(self, id: str, step: str) -> tuple[int, str, str] | None:
+    async def first_failure(self, id: str, step: str) -> FailedCall | None:
         return await self._writer.do(partial(run_rows.first_failure, id=id, step=step))
 
     async def unfinished(self, owner: LeaseOwner) -> Sequence[str]:

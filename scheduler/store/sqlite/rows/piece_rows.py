@@ -7,6 +7,7 @@ are freed a few at a time, since those who wait for the next commit wait for tha
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
 from scheduler.calls.leases import LeaseOwner
 
@@ -34,12 +35,20 @@ def begin(db: sqlite3.Connection, owner: LeaseOwner, caller: int, expected: int)
     return number
 
 
-def find_filling(db: sqlite3.Connection, payload: int) -> tuple[int, int, int] | None:
-    """Return caller, expected bytes and present bytes of a payload being filled, or None if there is none."""
-    found: tuple[int, int, int] | None = db.execute(
+class FillingPayload(NamedTuple):
+    """A payload that is being filled: the number of its caller, and its bytes."""
+
+    caller: int
+    expected_bytes: int
+    present_bytes: int
+
+
+def find_filling(db: sqlite3.Connection, payload: int) -> FillingPayload | None:
+    """Return a payload that is being filled, or None if there is none."""
+    row = db.execute(
         "SELECT caller, expected, bytes FROM payloads WHERE id = ? AND state = 'filling'", (payload,)
     ).fetchone()
-    return found
+    return None if row is None else FillingPayload(*row)
 
 
 def add(db: sqlite3.Connection, payload: int, data: bytes) -> None:

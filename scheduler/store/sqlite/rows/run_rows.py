@@ -22,6 +22,7 @@ from scheduler.work import Body, NewCall, Request
 from scheduler.workflows.model import (
     Changes,
     ClosedStep,
+    FailedCall,
     OpenedStep,
     RunProgress,
     RunQuery,
@@ -202,14 +203,14 @@ def answers(db: sqlite3.Connection, id: str, step: str, most: int) -> list[Body 
     ]
 
 
-def first_failure(db: sqlite3.Connection, id: str, step: str) -> tuple[int, str, str] | None:
-    """Return number, error and detail of the first call of a step that has failed, or None if none has."""
+def first_failure(db: sqlite3.Connection, id: str, step: str) -> FailedCall | None:
+    """Return the first call of a step that has failed, or None if none has."""
     row = db.execute(
         "SELECT cast(part AS INTEGER), coalesce(error, status), detail FROM invocations"
         f" WHERE owner = ? AND owner != '' AND {FAILED} ORDER BY 1 LIMIT 1",
         (owner_of(id, step),),
     ).fetchone()
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else FailedCall(*row)
 
 
 # -- changing -------------------------------------------------------------------------------------------------
