@@ -169,7 +169,7 @@ EMPTY_PAGE: Page[Any] = Page((), None)
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """Waiting calls of one function. `due` counts those that may run now, up to a bound; `next_due` is the wall time
-    of the first."""
+    of the first that may not, or None if there is none."""
 
     due: int
-    next_due: float
+    next_due: float | None

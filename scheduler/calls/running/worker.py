@@ -225,7 +225,7 @@ class Worker:
         self._bytes += sum([len(claim.call.body) for claim in claims])
         for name, some in groupby(claims, key=_function_of):
             self._fill(name, list(some))
-        later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due > now]
+        later = [backlog.next_due for backlog in backlogs.values() if backlog.next_due is not None]
         if later:
             self._wake_in(min(later) - self._clock.wall())
         self._begin()

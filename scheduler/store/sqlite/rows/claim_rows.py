@@ -38,7 +38,7 @@ LEASE = (
 
 
 def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
-    """Return the waiting calls by function. One look into the index for each, however many wait."""
+    """Return the waiting calls by function. Three looks into the index for each, however many wait."""
     backlogs: dict[str, Backlog] = {}
     after = ""
     while True:
@@ -52,6 +52,12 @@ def backlogs_of(db: sqlite3.Connection, now: float) -> dict[str, Backlog]:
         after, next_due = row
         due = 0
         if next_due <= now:
+            row = db.execute(
+                "SELECT due FROM invocations WHERE status = 'queued' AND function = ? AND due > ?"
+                " ORDER BY due LIMIT 1",
+                (after, now),
+            ).fetchone()
+            next_due = None if row is None else row[0]
             (due,) = db.execute(
                 "SELECT count(*) FROM (SELECT 1 FROM invocations WHERE status = 'queued' AND function = ?"
                 f" AND due <= ? LIMIT {ENOUGH_DUE})",

@@ -209,6 +209,28 @@ async def test_the_worker_wakes_for_whichever_is_due_first(world: World) -> None
     assert len(world.times("slow")) == 2
 
 
+async def test_a_retry_is_in_time_though_a_newer_call_of_its_function_was_leased_before_it(
+    world: World,
+) -> None:
+    world.plans |= {
+        "slow": FunctionPlan(RetryPolicy(backoff=100.0)),
+        "fast": FunctionPlan(RetryPolicy(backoff=10.0), slots=4),
+    }
+    world.answers |= {"slow": deque([FAILED]), "fast": deque([FAILED])}
+    await world.accept("slow")
+    [failed] = await world.accept("fast")
+    await world.start()
+    await world.advance(2.0)
+    world.seconds["fast"] = 1000.0
+    [long] = await world.accept("fast")
+    await world.advance(10.0)
+    assert [run.claim.call.id for run in world.runs if run.claim.call.function == "fast"] == [
+        failed,
+        long,
+        failed,
+    ]
+
+
 async def test_what_does_not_reach_its_function_uses_up_no_attempt(world: World) -> None:
     world.plans["f"] = FunctionPlan(RetryPolicy(attempts=1, backoff=1.0, max_backoff=2.0))
     world.answers["f"] = deque([AWAY] * 5)
