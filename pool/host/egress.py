@@ -42,7 +42,10 @@ class Egress:
         self._supervisor = supervisor
         self._watch: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
-        self._ready: dict[str, str] = {}
+        self._bridges: dict[str, str] = {}
+        """Bridge of each network that was protected once: containers may be on it, so its rules are kept in place."""
+        self._ready: set[str] = set()
+        """Networks whose rules are in place, as far as we know: containers may start on them."""
         self._inherited = True
         """True while an earlier process may have left networks or rules."""
 
@@ -79,12 +82,15 @@ class Egress:
                 present = {network.name for network in await self._engine.networks(labels)}
                 if name not in present:
                     await self._engine.create_network(name, bridge, internal, labels)
-                if await firewall.why_unavailable() is None:
+                if not internal or await firewall.why_unavailable() is None:
+                    # Containers may be on a network that was there: of its rules none is taken back.
+                    set_rules = firewall.restore if name in present else firewall.protect
                     try:
-                        await firewall.protect(bridge)
-                    except firewall.FirewallError as error:
+                        await set_rules(bridge)
+                    except (firewall.FirewallError, OSError) as error:
                         raise StartFailed(f"cannot protect the host from network {name}: {error}") from error
-                self._ready[name] = bridge
+                self._bridges[name] = bridge
+                self._ready.add(name)
                 if self._watch is None:
                     self._watch = self._supervisor.supervise("firewall-rules", self._keep_rules)
         return name
@@ -107,22 +113,25 @@ class Egress:
     async def restore_rules(self) -> None:
         """Set the rules again that somebody has removed.
 
-        If that fails, the network counts as missing: no container starts on it until its rules are set.
+        If that fails, no container starts on the network until a later call succeeds.
         """
         async with self._lock:
-            for name, bridge in list(self._ready.items()):
+            for name, bridge in self._bridges.items():
                 if await firewall.why_unavailable() is not None and name != self._name("egress"):
                     continue  # the fallback without a way out may do without rules
                 try:
                     missing = await firewall.restore(bridge)
                 except (firewall.FirewallError, OSError) as error:
-                    del self._ready[name]
-                    log.error(
-                        "Cannot restore the firewall rules of network %s; starting no container on it: %s",
-                        name,
-                        error,
-                    )
+                    if name in self._ready:  # else it has been logged
+                        log.error(
+                            "Cannot restore the firewall rules of network %s; starting no container on it until "
+                            "that works: %s",
+                            name,
+                            error,
+                        )
+                    self._ready.discard(name)
                 else:
+                    self._ready.add(name)
                     if missing:
                         log.warning(
                             "Restored firewall rules of network %s: %d were missing. "
@@ -138,6 +147,7 @@ class Egress:
             self._inherited = True  # if a removal below fails, the next call tries it again
             for network in await self._engine.networks({NETWORK_LABEL: self._id}):
                 await self._engine.remove_network(network.name)
+                self._bridges.pop(network.name, None)  # not earlier: containers may still hold it
             if await firewall.why_unavailable() is None:
                 with contextlib.suppress(firewall.FirewallError):  # a rule for a removed bridge is harmless
                     for bridge in await firewall.protected_bridges(f"hth{self._id[:8]}"):
@@ -146,7 +156,7 @@ class Egress:
 
     def removable(self, workloads: Iterable[Workload]) -> bool:
         """Return whether networks may exist although none of these workloads uses one."""
-        return bool(self._ready or self._inherited) and not any(
+        return bool(self._bridges or self._inherited) and not any(
             w.egress or (w.contract.dials_in and not can_dial_into_namespaces()) for w in workloads
         )
 

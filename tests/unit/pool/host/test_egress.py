@@ -181,6 +181,70 @@ async def test_a_network_whose_rules_cannot_be_set_again_gets_no_container_until
     assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
 
 
+async def test_rules_of_a_network_with_containers_are_tried_again_after_a_failure(
+    command: Command, egress: Egress, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload can remove Docker's chain for a moment. Containers that run then need the rules once it is back."""
+    await egress.ensure()
+    command.file.write_text("")
+    command.fails("-I", "No chain/target/match by that name")
+    for _ in range(3):
+        await egress.restore_rules()
+    assert caplog.text.count("Cannot restore the firewall rules") == 1, "not at each attempt"
+    command.works("-I")
+    await pass_time(clock, lambda: "5 were missing" in caplog.text)
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+    assert await egress.ensure() == EGRESS
+
+
+async def test_a_start_that_cannot_complete_the_rules_leaves_those_that_are_there(
+    command: Command, engine: MemoryEngine, egress: Egress, new: Callable[[str], Egress]
+) -> None:
+    """Else containers that run already would reach the host."""
+    await egress.ensure()
+    kept = command.rules[:-1]
+    command.file.write_text("\n".join(kept) + "\n")
+    command.fails("-I", "out of memory")
+    await egress.restore_rules()
+    for each in (egress, new("gateway-1")):
+        with pytest.raises(StartFailed, match="out of memory"):
+            await each.ensure()
+        assert command.rules == kept
+
+
+async def test_a_network_that_containers_still_hold_keeps_its_rules(
+    command: Command, engine: MemoryEngine, egress: Egress
+) -> None:
+    """A function was removed from functions.yaml while a call of it runs."""
+    await egress.ensure()
+    engine.fail_next("remove_network", EngineError("it has endpoints"))
+    with pytest.raises(EngineError):
+        await egress.remove()
+    command.file.write_text("")
+    await egress.restore_rules()
+    assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
+    await egress.remove()
+    await egress.restore_rules()
+    assert command.rules == []
+
+
+async def test_no_way_out_where_the_rules_have_become_impossible_meanwhile(
+    command: Command, engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's rules were reloaded while the engine made the network: Docker's chain is gone."""
+    create_network = engine.create_network
+
+    async def create_and_reload(*arguments: object) -> object:
+        made = await create_network(*arguments)  # type: ignore[arg-type]
+        command.fails("-S", "No chain")
+        command.fails("-I", "No chain")
+        return made
+
+    monkeypatch.setattr(engine, "create_network", create_and_reload)
+    with pytest.raises(StartFailed, match="cannot protect the host"):
+        await egress.ensure()
+
+
 @pytest.mark.usefixtures("shut_out")
 async def test_the_fallback_goes_on_without_rules_where_there_is_no_command(
     command: Command, egress: Egress
