@@ -13,7 +13,7 @@ from pool.adoption.records import InstanceRecord, Records
 from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
-from pool.engine.labels import GATEWAY_LABEL, container_name, instance_of, is_instance, is_kept
+from pool.engine.labels import GATEWAY_LABEL, container_name, instance_of, is_kept, is_made_by_gateway
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import uid_of
 from pool.instance import Instance
@@ -44,7 +44,8 @@ class Adoption:
         held, so no living gateway owns containers with its identity. Raises `EngineError`, with nothing done.
         """
         found = await self._engine.containers({GATEWAY_LABEL: self._folder.id})
-        containers = [c for c in found if is_instance(c.labels) and not is_kept(c)]
+        # One that was made to look into an image was left by a process that was killed: it has no record.
+        containers = [c for c in found if is_made_by_gateway(c.labels) and not is_kept(c)]
         records = self._records.load()
         for container in containers:
             instance, record = self._found(container, records)

@@ -32,6 +32,11 @@ def is_instance(labels: Mapping[str, str]) -> bool:
     return INSTANCE_LABEL in labels and LOOK_LABEL not in labels
 
 
+def is_made_by_gateway(labels: Mapping[str, str]) -> bool:
+    """Return whether a gateway made a container by itself: as an instance, or to look into an image."""
+    return INSTANCE_LABEL in labels or LOOK_LABEL in labels
+
+
 def instance_of(container: str, labels: Mapping[str, str]) -> str:
     """Return the id of the instance that has a container; without a label it is made from the container's id."""
     return labels.get(INSTANCE_LABEL) or container[:12]

@@ -18,7 +18,7 @@ from pool.clock import VirtualClock
 from pool.contracts.handler import HANDLER
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError
-from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL
+from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, LOOK_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.instance import Instance
@@ -214,6 +214,20 @@ async def test_only_containers_of_this_gateway_are_looked_at(world: World) -> No
     await started_again(world)
     assert [c.name for c in await world.engine.containers({})] == ["hearth-theirs"]
     await world.clock.run(world.engine.remove("hearth-theirs"))
+
+
+async def test_a_container_that_only_looked_into_an_image_is_removed_and_one_of_a_build_is_not(
+    world: World,
+) -> None:
+    """The first was left by a gateway that was killed in between. The label of the second comes from its image."""
+    assert world.folder is not None
+    ours = {GATEWAY_LABEL: world.folder.id}
+    for name, labels in (("hearth-users-x", ours | {LOOK_LABEL: ""}), ("of-a-build", ours)):
+        await world.clock.run(world.engine.create(ContainerSpec(name=name, image=IMAGE, labels=labels)))
+    await started_again(world)
+    assert [c.name for c in await world.engine.containers({})] == ["of-a-build"]
+    assert world.pool.ledger.removals == {Reason.ORPHANED: 1}
+    await world.clock.run(world.engine.remove("of-a-build"))
 
 
 async def test_an_engine_that_does_not_answer_is_asked_again_and_nothing_is_lost(world: World) -> None:
