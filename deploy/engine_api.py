@@ -157,14 +157,13 @@ class EngineApi:
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         try:
             address = engine_address(self.host)
+            tls = client_tls() if address.tls else None
         except BadAddress as error:
             raise EngineApiError(str(error)) from None
         if address.path is not None:
             return _UnixConnection(address.path, timeout)
-        if address.tls:
-            return http.client.HTTPSConnection(
-                address.host, address.port, timeout=timeout, context=client_tls()
-            )
+        if tls is not None:
+            return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=tls)
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
 
 

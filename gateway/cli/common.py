@@ -13,10 +13,9 @@ import click
 
 from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 from gateway.cli.terminal import say, say_json, show_exception, visible_line
+from pool.engine.address import BadAddress, client_tls, engine_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-ENGINE_SCHEMES = ("unix://", "tcp://", "http://", "https://", "npipe://", "ssh://")
 
 STYLES = {
     "ready": "green",
@@ -78,12 +77,13 @@ class Gateway:
 
 
 def check_engine_address() -> None:
-    """Raise `CallerError` if DOCKER_HOST is set to something that is not an address."""
-    address = os.environ.get("DOCKER_HOST")
-    if address and not address.startswith(ENGINE_SCHEMES):
-        raise CallerError(
-            f"DOCKER_HOST={address} is not an engine's address; use one like unix:///var/run/docker.sock"
-        )
+    """Raise `CallerError` if DOCKER_HOST is no address that can be used, or the certificates for TLS are missing."""
+    try:
+        address = engine_address()
+        if address.tls:
+            client_tls()
+    except BadAddress as error:
+        raise CallerError(str(error)) from error
 
 
 def gateway_options(command: Command) -> Command:

@@ -52,10 +52,19 @@ def engine_address(text: str | None = None) -> EngineAddress:
 
 
 def client_tls() -> ssl.SSLContext:
-    """Return the TLS settings of `DOCKER_CERT_PATH` (or ~/.docker): ca.pem, cert.pem and key.pem. Raises OSError."""
+    """Return the TLS settings that ca.pem, cert.pem and key.pem in `DOCKER_CERT_PATH` (or ~/.docker) hold.
+
+    Raises `BadAddress`.
+    """
     folder = Path(os.environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    try:
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
+    except OSError as error:
+        raise BadAddress(
+            f"DOCKER_HOST asks for TLS, but ca.pem, cert.pem and key.pem cannot be read from {folder}: "
+            f"{error.strerror}; set DOCKER_CERT_PATH to the folder that has them"
+        ) from error
     return context
 
 

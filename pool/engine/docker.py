@@ -63,7 +63,7 @@ EVENT_ACTIONS = ("create", "start", "die", "oom", "destroy")
 
 
 class DockerEngine:
-    """A Docker Engine. Make it inside a running event loop, and `close` it.
+    """A Docker Engine. Make it inside a running event loop, and `close` it. Raises `BadAddress`.
 
     `url` is `unix://…` or `tcp://…`; None takes the environment's `DOCKER_HOST`, else the default socket. The first
     verb is the first contact, so an engine that is down now may come up later.

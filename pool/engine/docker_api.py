@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
@@ -38,7 +39,7 @@ class EngineRefused(Exception):
 
 
 class DockerApi:
-    """An engine's API. Make it inside a running event loop, and `close` it.
+    """An engine's API. Make it inside a running event loop, and `close` it. Raises `BadAddress`.
 
     Every request may raise `EngineRefused`, `aiohttp.ClientError`, `OSError` and `TimeoutError`. The number of
     connections is not limited: whoever is attached, waits or watches holds one as long as a container runs."""
@@ -46,11 +47,12 @@ class DockerApi:
     def __init__(self, address: EngineAddress, clock: Clock) -> None:
         self._clock = clock
         self.address = address
+        self._tls = client_tls() if address.tls else None
         connector: aiohttp.BaseConnector
         if address.path is not None:
             connector = aiohttp.UnixConnector(address.path, limit=0)
         else:
-            connector = aiohttp.TCPConnector(limit=0, ssl=client_tls() if address.tls else True)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._tls or True)
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         self._session = aiohttp.ClientSession(address.origin, connector=connector, timeout=timeout)
 
@@ -110,9 +112,8 @@ class DockerApi:
             if where.path is not None:
                 _, connection = await loop.create_unix_connection(HijackedConnection, where.path)
             else:
-                tls = client_tls() if where.tls else None
                 _, connection = await loop.create_connection(
-                    HijackedConnection, where.host, where.port, ssl=tls
+                    HijackedConnection, where.host, where.port, ssl=self._tls
                 )
         try:
             async with self._clock.timeout(ANSWER_TIMEOUT):
@@ -146,7 +147,8 @@ async def next_piece(output: Readable) -> tuple[int, bytes] | None:
 async def gather_bounded(work: Iterable[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
     """Return the results of `work`, in its order; at most `at_once` are under way at a time.
 
-    Raises what the first of them raises that fails; the others are cancelled."""
+    Raises what the first of them raises that fails; the others are cancelled, or not even begun."""
+    work = list(work)
     free = asyncio.Semaphore(at_once)
 
     async def one(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -157,5 +159,7 @@ async def gather_bounded(work: Iterable[Coroutine[Any, Any, T]], at_once: int) -
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
+        for task, coroutine in zip(tasks, work, strict=True):
             task.cancel()
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # else Python complains that nobody awaited it

@@ -47,9 +47,9 @@ class HijackedConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Note that the container has ended. The transport stays: what waits to be read is still here."""
+        """Note that the container has ended. The transport stays, but for TLS, which cannot be open one way only."""
         self._end(None)
-        return True
+        return self._transport is not None and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake everybody who waits."""

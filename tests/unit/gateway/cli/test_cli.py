@@ -315,9 +315,18 @@ def test_a_faulty_file_is_refused_before_anything_is_touched(tmp_path: Path) -> 
 
 
 def test_an_engines_address_that_is_none_is_refused(tmp_path: Path) -> None:
-    result = run("serve", DOCKER_HOST="/var/run/docker.sock")
-    assert result.exit_code == 2
-    assert "use one like unix:///var/run/docker.sock" in result.stderr
+    for command in (("serve",), ("doctor",), ("prune",)):
+        result = run(*command, DOCKER_HOST="/var/run/docker.sock")
+        assert result.exit_code == 2
+        assert "DOCKER_HOST=/var/run/docker.sock cannot be used; give unix:///PATH" in result.stderr
+
+
+def test_an_engine_over_tls_without_certificates_is_refused_with_the_folder_to_fill(tmp_path: Path) -> None:
+    for command in (("serve",), ("doctor",), ("prune",)):
+        result = run(*command, DOCKER_HOST="https://127.0.0.1:1", DOCKER_CERT_PATH=str(tmp_path))
+        assert result.exit_code == 2
+        assert f"cannot be read from {tmp_path}: No such file" in result.stderr
+        assert "Traceback" not in result.stderr
 
 
 def test_the_line_to_try_fits_a_function_that_is_ready(tmp_path: Path) -> None:

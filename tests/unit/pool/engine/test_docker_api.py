@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +13,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from pool.engine import docker_api
 from pool.engine.address import BadAddress, engine_address
 from pool.engine.base import EngineError, EngineFault, EngineUnreachable, NotFound
 from pool.engine.docker import INSPECTED_AT_ONCE, DockerEngine
+from pool.engine.docker_api import gather_bounded
 from pool.engine.hijack import FRAME, READ_AHEAD_BYTES
 from pool.observe.metrics import Metrics
 
@@ -104,6 +109,24 @@ async def test_containers_that_go_meanwhile_are_left_out_and_a_fault_is_told(tmp
             await engine.containers({})
 
 
+async def test_work_that_is_not_begun_because_other_work_failed_is_put_away(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Of hundreds of containers most are not begun when the engine goes away: no warning is for nothing."""
+
+    async def work(number: int) -> None:
+        if number == 0:
+            raise EngineUnreachable("away")
+        await asyncio.sleep(60)
+
+    for at_once in (1, 2, 9):
+        with pytest.raises(EngineUnreachable, match="away"):
+            await gather_bounded((work(number) for number in range(8)), at_once)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 @pytest.mark.parametrize(
     ("sent", "error", "words"),
     [
@@ -134,6 +157,41 @@ async def test_output_comes_in_its_pieces_however_it_was_cut(tmp_path: Path) -> 
         await attachment.write(b"nobody reads this")
         await attachment.close_stdin()
         await attachment.close()
+
+
+def tls_without_certificates(side: int) -> ssl.SSLContext:
+    """TLS in which nobody shows who he is: such ciphers need no files."""
+    context = ssl.SSLContext(side)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+    return context
+
+
+async def test_output_over_tls_is_whole_and_its_end_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = tls_without_certificates(ssl.PROTOCOL_TLS_CLIENT)
+    monkeypatch.setattr(docker_api, "client_tls", lambda: client)
+    caplog.set_level(logging.WARNING)
+    data = b"z" * (2 * READ_AHEAD_BYTES)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 UPGRADED\r\n\r\n" + FRAME.pack(1, len(data)) + data)
+        writer.close()
+
+    tls = tls_without_certificates(ssl.PROTOCOL_TLS_SERVER)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+    engine = DockerEngine(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", Metrics())
+    attachment = await engine.attach("c", stdin=False)
+    assert await attachment.read() == (1, data)
+    assert await attachment.read() is None
+    await attachment.close()
+    await engine.close()
+    server.close()
+    await server.wait_closed()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(
