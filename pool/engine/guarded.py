@@ -255,6 +255,8 @@ class GuardedEngine:
         log.warning("The container engine does not answer; it gets only pings until it does: %s", error)
         for wait in list(self._under_way):
             wait.give_up()
+        if self._recovering is not None:
+            self._recovering.cancel()  # one whose attempt something else has just ended
         self._recovering = self._supervisor.supervise("engine-recovery", self._recover)
 
     async def _recover(self) -> None:

@@ -268,6 +268,26 @@ async def test_a_stream_of_events_that_breaks_counts(bench: Bench) -> None:
     assert bench.engine.down() is not None
 
 
+async def test_a_stream_that_breaks_during_an_attempt_leaves_one_recovery(bench: Bench) -> None:
+    """An engine that hangs is killed: its stream of events, which was open all the time, breaks only then."""
+    following = asyncio.ensure_future(anext(aiter(bench.engine.events({}))))
+    await bench.clock.settle()
+    bench.hang("ping")
+    for _ in range(FAILURES):
+        bench.inner.fail_next("inspect", EngineUnreachable("reset"))
+    await bench.fail(FAILURES)
+    await bench.clock.advance(2.0)
+    assert bench.engine.breaker.state is BreakerState.HALF_OPEN
+    bench.inner.stop()
+    with pytest.raises(EngineUnreachable):
+        await following
+    bench.recover("ping")
+    await bench.engine.close()
+    asked = bench.inner.calls.total()
+    await bench.clock.advance(60)
+    assert bench.inner.calls.total() == asked
+
+
 async def test_closing_it_ends_its_attempts(bench: Bench) -> None:
     bench.inner.stop()
     await bench.fail(FAILURES)
