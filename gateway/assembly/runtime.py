@@ -155,6 +155,7 @@ class Runtime:
         await self._stop_starting()
         await scheduler.schedules.stop()
         await scheduler.worker.stop()
+        await scheduler.registry.end_trials()  # nobody will call what they start
         give_up = self.clock.now() + self.settings.drain_timeout
         while self._calls_run() and not hurry.is_set():
             if self.clock.now() >= give_up:

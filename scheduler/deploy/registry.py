@@ -150,6 +150,10 @@ class Registry:
             self._trials.drop(name)
             self._dispatcher.withdraw(name)
 
+    async def end_trials(self) -> None:
+        """End the trials under way: the revisions in service stay."""
+        await self._trials.close()
+
     async def tried_out(self) -> None:
         """Wait until no new revision is being tried out."""
         await self._trials.finished()

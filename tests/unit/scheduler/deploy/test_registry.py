@@ -341,6 +341,28 @@ async def test_a_trial_that_the_engine_refuses_is_made_again_after_a_pause_only(
                 await asyncio.sleep(0.001)
 
 
+async def test_a_gateway_that_shuts_down_does_not_wait_for_a_trial(
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = functions(tmp_path, "one")
+    async with running(engine, tmp_path) as runtime:
+        await runtime.start(Definitions(functions=declared))
+        (tmp_path / "plain/handler.py").write_text("def handle(event, context): return 2")
+        create, asked, go_on = engine.create, asyncio.Event(), asyncio.Event()
+
+        async def slow(spec: ContainerSpec) -> str:
+            asked.set()
+            await go_on.wait()
+            return await create(spec)
+
+        monkeypatch.setattr(engine, "create", slow)
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
+        async with asyncio.timeout(10):
+            await asked.wait()
+            await runtime.drain(asyncio.Event())
+        go_on.set()
+
+
 async def test_a_prewarm_pool_that_was_taken_away_is_not_set_again_by_a_cure_under_way(
     engine: MemoryEngine, tmp_path: Path
 ) -> None:
