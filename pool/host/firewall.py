@@ -8,21 +8,26 @@ traffic in. A reload of the host's firewall removes them; `restore` puts them ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from pool.clock import LoopClock
 
 COMMENT = "hearth: containers stay off this host"
 LINK_LOCAL = "169.254.0.0/16"
 LOCK_WAIT_SECONDS = "5"
 """Bounds how long iptables waits for another program that changes the rules. Such a change takes milliseconds."""
+COMMAND_SECONDS = 10.0
+"""Bounds a command, which else takes no longer than its wait. One that hangs is killed: starts wait for it."""
 BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 """Holds 1 if traffic between two containers of one bridge passes the rules."""
 V4, V6 = "iptables", "ip6tables"
 
 
 class FirewallError(Exception):
-    """A rule could not be set or removed. The message has the command and its complaint."""
+    """A rule could not be read, set or removed. The message has the command and its complaint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ async def why_unavailable() -> str | None:
         return "there is no iptables command; install the package iptables"
     try:
         complaint = await _run([V4, "-w", LOCK_WAIT_SECONDS, "-S", "DOCKER-USER"])
-    except OSError as error:
+    except (FirewallError, OSError) as error:
         return f"iptables cannot be run: {error}"
     if complaint is not None:
         return f"iptables cannot read the chain DOCKER-USER that Docker creates: {complaint}"
@@ -106,13 +111,14 @@ async def unprotect(bridge: str) -> None:
 async def protected_bridges(prefix: str) -> list[str]:
     """Return the bridges with rules of ours whose names start with `prefix`, sorted.
 
-    Bridges of a gateway that died, or that set only some of the rules, are among them.
+    Bridges of a gateway that died, or that set only some of the rules, are among them. Raises `FirewallError`.
     """
     found: set[str] = set()
     for program in (V4, V6):
         if shutil.which(program) is None:
             continue
-        for line in (await _output([program, "-w", LOCK_WAIT_SECONDS, "-S"])).splitlines():
+        _, listed, _ = await _finish([program, "-w", LOCK_WAIT_SECONDS, "-S"])
+        for line in listed.decode(errors="replace").splitlines():
             words = line.split()
             if COMMENT in line and "-i" in words:
                 found.add(words[words.index("-i") + 1])
@@ -120,12 +126,9 @@ async def protected_bridges(prefix: str) -> list[str]:
 
 
 async def _run(command: list[str]) -> str | None:
-    """Run a command, and return its complaint, or None if it succeeded."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    _, complaint = await process.communicate()
-    return None if process.returncode == 0 else complaint.decode(errors="replace").strip()
+    """Run a command, and return its complaint, or None if it succeeded. Raises as `_finish` does."""
+    status, _, complaint = await _finish(command)
+    return None if status == 0 else complaint.decode(errors="replace").strip()
 
 
 async def _run_or_raise(command: list[str]) -> None:
@@ -133,9 +136,23 @@ async def _run_or_raise(command: list[str]) -> None:
         raise FirewallError(f"{' '.join(command)}: {complaint}")
 
 
-async def _output(command: list[str]) -> str:
+async def _finish(command: list[str]) -> tuple[int | None, bytes, bytes]:
+    """Run a command, and return its exit status, output and complaint.
+
+    Raises OSError if it cannot be run, and `FirewallError` if it does not end in time.
+    """
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    output, _ = await process.communicate()
-    return output.decode(errors="replace")
+    try:
+        async with LoopClock().timeout(
+            COMMAND_SECONDS
+        ):  # it runs in real time, whatever clock its caller has
+            output, complaint = await process.communicate()
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        if isinstance(error, TimeoutError):
+            raise FirewallError(f"{' '.join(command)}: did not end within {COMMAND_SECONDS:g} s") from None
+        raise
+    return process.returncode, output, complaint

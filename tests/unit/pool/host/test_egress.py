@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,11 +27,13 @@ from pool.workload import Workload
 
 IPTABLES = """\
 #!/bin/sh
-# Keeps its rules in a file. A file named after an action makes that action fail, with the file's text.
+# Keeps its rules in a file. A file named after an action makes that action fail, with the file's text. With a file
+# named "hangs" no command ends.
 home=$(dirname "$0")
 [ "$1" = -w ] && shift 2
 action=$1
 shift
+[ -e "$home/hangs" ] && { echo $$ > "$home/pid"; exec sleep 600; }
 [ -e "$home/$action" ] && { cat "$home/$action" >&2; exit 4; }
 case $action in
 -S) sed 's/^/-A /' "$home/rules" ;;
@@ -438,3 +441,21 @@ async def test_whether_a_host_can_be_protected(
     assert "cannot be run" in str(await firewall.why_unavailable())
     (command.folder / firewall.V4).unlink()
     assert await firewall.why_unavailable() == "there is no iptables command; install the package iptables"
+
+
+async def test_a_command_that_hangs_is_killed_and_holds_no_start_up(
+    command: Command, egress: Egress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "COMMAND_SECONDS", 0.2)
+    command.fails("hangs")
+    with pytest.raises(StartFailed, match=r"iptables -w 5 -S DOCKER-USER: did not end within 0\.2 s"):
+        await egress.ensure()
+    hung = int((command.folder / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.kill(hung, 0)
+            await asyncio.sleep(0.01)
+    with pytest.raises(FirewallError, match="did not end"):
+        await firewall.protected_bridges("hth")
+    command.works("hangs")
+    assert await egress.ensure() == EGRESS
