@@ -99,6 +99,8 @@ class Registry:
         self._trials = Trials(dispatcher, clock)
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
+        self._gone_images: set[str] = set()
+        """Ids of images that the engine has no longer."""
         self._prewarm_gone = False
         """True if the image of a prewarm pool is missing."""
         self._littered = False
@@ -233,7 +235,8 @@ class Registry:
             if self.known(definition.name) is not declared:
                 return  # removed meanwhile
             declared.curable = False
-            if self._trials.needed(workload):
+            self._gone_images.discard(workload.container.image)
+            if self._trials.needed(workload) and not self._cannot_start(definition.name):
                 self._try_out(declared, workload)
                 return
             self._trials.drop(definition.name)
@@ -242,6 +245,13 @@ class Registry:
             self._adoption.disown(definition.name)
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
+
+    def _cannot_start(self, name: str) -> bool:
+        """Return whether the revision in service has no instance and cannot get one, as its image is gone."""
+        revision = self._dispatcher.revision_for(name)
+        if revision is None or revision.workload.container.image not in self._gone_images:
+            return False
+        return not revision.instances(self._dispatcher.pool.ledger)
 
     def _put_in_service(self, declared: Declared, workload: Workload) -> None:
         declared.fault, declared.curable = None, False
@@ -341,6 +351,7 @@ class Registry:
             declared = self.known(workload.function)
             if declared is not None and workload.container.image == image:
                 declared.curable = True
+        self._gone_images.add(image)
         self._prewarm_gone |= image in self._dispatcher.prewarm
         self._wake.set()
 

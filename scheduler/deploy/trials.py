@@ -73,7 +73,12 @@ class Trials:
         return changed and not workload.contract.single_use
 
     def begin(self, trial: Trial) -> None:
-        """Try a revision out, in place of any other of its function. A trial of the same revision goes on."""
+        """Try a revision out, in place of any other of its function. A trial of the same revision goes on.
+
+        A gateway that shuts down begins none.
+        """
+        if self._dispatcher.draining:
+            return
         name = trial.workload.function
         before = self._under_way.get(name)
         self._under_way[name] = trial

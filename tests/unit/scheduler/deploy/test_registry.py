@@ -235,6 +235,24 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
             assert workload.container.image != before[workload.function].container.image
 
 
+async def test_functions_whose_image_was_replaced_need_not_wait_for_each_others_trials(
+    engine: MemoryEngine, tmp_path: Path
+) -> None:
+    declared = functions(tmp_path, "one", "two", "three")
+    async with running(engine, tmp_path) as runtime:
+        dispatcher = runtime.scheduler_floor.dispatcher
+        await runtime.start(Definitions(functions=declared))
+        [old] = {workload.container.image for workload in dispatcher.workloads()}
+        await engine.remove_image(old)
+        new = engine.add_image(RUNTIMES["python"], {"org": "new"}, program=run_shim).id
+        with pytest.raises(NotFound):
+            await runtime.pool_floor.engine.create(ContainerSpec(name="c", image=old))
+        engine.always_fail("create", EngineError("no trial can begin"))
+        async with asyncio.timeout(10):
+            while {workload.container.image for workload in dispatcher.workloads()} != {new}:
+                await asyncio.sleep(0.001)
+
+
 async def test_the_code_is_that_of_the_registered_version_until_the_next(
     engine: MemoryEngine, tmp_path: Path
 ):

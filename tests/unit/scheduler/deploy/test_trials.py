@@ -268,6 +268,16 @@ async def test_a_function_that_goes_takes_its_trial_with_it() -> None:
         assert bench.faults == {} and world.pool.ledger.count("f") == 0
 
 
+async def test_no_trial_begins_while_the_gateway_shuts_down() -> None:
+    async with bench_of() as bench:
+        await bench.called()
+        created = bench.world.engine.calls["create"]
+        bench.world.dispatcher.close()
+        bench.try_out()
+        await bench.world.clock.advance(1.0)
+        assert bench.world.engine.calls["create"] == created and not bench.faults
+
+
 async def test_an_engine_that_is_away_or_fails_says_nothing_of_the_code() -> None:
     async with bench_of() as bench:
         world, old = bench.world, await bench.called()
