@@ -50,10 +50,10 @@ class BrokerManager:
     async def close(self) -> None:
         """Take nothing more, and finish the messages in hand."""
         self._closed = True
+        await self._apply()  # a change under way comes first: cancelled, it would cancel messages in hand
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._apply()
 
     async def _apply(self) -> None:
         async with self._lock:

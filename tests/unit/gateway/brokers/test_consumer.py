@@ -10,6 +10,7 @@ import pytest
 
 from gateway.brokers.broker import Message, without_credentials
 from gateway.brokers.consumer import LAG_SECONDS, RETRY, STOP_SECONDS, Consumer
+from gateway.brokers.manager import BrokerManager
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -264,3 +265,23 @@ async def test_one_that_is_paused_is_stopped_at_once_and_acknowledges_nothing(wo
     assert world.source.state == "paused"
     await world.source.stop()
     assert world.queue.acknowledged == [] and list(world.queue.given) == ["1"]
+
+
+async def test_a_message_in_hand_is_acknowledged_though_its_source_was_removed_just_before_the_end(
+    world: World,
+) -> None:
+    manager = BrokerManager(
+        lambda _: world.kept, "0" * 32, world.clock, world.metrics, Supervisor(world.clock, world.metrics)
+    )
+    manager.running["orders"] = world.source
+    world.kept.open.clear()
+    world.queue.send("1")
+    await world.run()
+    manager.declare({})
+    await world.run()
+    closing = asyncio.ensure_future(manager.close())
+    await world.run()
+    world.kept.open.set()
+    await world.clock.run(closing)
+    assert (world.kept.ids, world.queue.acknowledged) == (["1"], ["1"])
+    assert manager.running == {}
