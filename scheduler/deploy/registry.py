@@ -101,6 +101,8 @@ class Registry:
         self._retry: asyncio.Task[None] | None = None
         self._gone_images: set[str] = set()
         """Ids of images that the engine has no longer."""
+        self._looked_for: dict[str, float] = {}
+        """Time at which an image that was reported as gone was last looked for at once, by id."""
         self._prewarm_gone = False
         """True if the image of a prewarm pool is missing."""
         self._littered = False
@@ -353,7 +355,10 @@ class Registry:
                 declared.curable = True
         self._gone_images.add(image)
         self._prewarm_gone |= image in self._dispatcher.prewarm
-        self._wake.set()
+        now = self._clock.now()
+        if now - self._looked_for.get(image, float("-inf")) >= RETRY_SECONDS:
+            self._looked_for[image] = now
+            self._wake.set()  # reported again sooner, something else may be missing, such as a network
 
     def fault_of(self, function: str, private: bool = True) -> str | None:
         """Return why a function is not in service, or None if there is no such function; empty while it is set up.

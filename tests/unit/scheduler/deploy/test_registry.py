@@ -338,24 +338,30 @@ async def test_a_trial_for_which_the_engine_is_away_is_made_again(
         assert dispatcher.revision_for("one") is not working
 
 
+@pytest.mark.parametrize(
+    ("fault", "tries"),
+    [(EngineError("no space left on device"), 1), (NotFound("there is no network hearth-egress"), 2)],
+)
 async def test_a_trial_that_the_engine_refuses_is_made_again_after_a_pause_only(
-    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: EngineError, tries: int
 ) -> None:
     monkeypatch.setattr(registry, "RETRY_SECONDS", 3600.0)
     declared = functions(tmp_path, "one")
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
         (tmp_path / "plain/handler.py").write_text("def handle(event, context): return 2")
-        engine.always_fail("create", EngineError("no space left on device"))
+        engine.always_fail("create", fault)
         before = engine.calls["create"]
         await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
         await runtime.scheduler_floor.registry.tried_out()
-        for _ in range(100):
+        for _ in range(200):
             await asyncio.sleep(0.001)
-        assert engine.calls["create"] - before == 1
+        assert engine.calls["create"] - before == tries, (
+            "an image that seems to be gone is looked for at once"
+        )
         runtime.scheduler_floor.registry.try_again()
         async with asyncio.timeout(10):
-            while engine.calls["create"] - before < 2:
+            while engine.calls["create"] - before == tries:
                 await asyncio.sleep(0.001)
 
 
