@@ -19,6 +19,11 @@ OF_CANCELLED_JOB = (
     "owner GLOB 'job:*' AND owner != '' AND"
     " EXISTS (SELECT 1 FROM jobs WHERE id = substr(invocations.owner, 5) AND jobs.status = 'cancelling')"
 )
+TO_RUN_AGAIN = (
+    "status = 'queued' AND owner != ''"
+    " AND owner IN (SELECT 'job:' || id FROM jobs WHERE status = 'cancelling')"
+)
+"""Tasks that failed while their job was being cancelled, and wait to be run again."""
 
 
 def touch(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> bool:
@@ -67,7 +72,8 @@ def give_up_silent(db: sqlite3.Connection, owner: LeaseOwner, now: float, silent
 def free_abandoned(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> int:
     """Free all leases whose owner is gone or unknown. Return how many calls are queued again by that.
 
-    Calls that an earlier version of this program has left as running have no owner, and are queued again too.
+    Calls that an earlier version of this program has left as running have no owner, and are queued again too. No task
+    of a job that is being cancelled is run again.
     """
     which = {"me": owner.id, "now": now}
     db.execute(f"UPDATE payloads SET state = 'gone' WHERE state = 'filling' AND {ABANDONED}", which)
@@ -77,6 +83,7 @@ def free_abandoned(db: sqlite3.Connection, owner: LeaseOwner, now: float) -> int
         f" WHERE {running} AND {OF_CANCELLED_JOB}",
         which,
     )
+    db.execute(f"UPDATE invocations SET status = 'cancelled', ended = :now WHERE {TO_RUN_AGAIN}", which)
     for table in LEASABLE:
         db.execute(f"UPDATE {table} SET lease_owner = '' WHERE lease_owner != '' AND {ABANDONED}", which)
     return db.execute(

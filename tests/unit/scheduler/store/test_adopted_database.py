@@ -47,10 +47,12 @@ WORKS: tuple[Work, ...] = (
 STATES = """
     UPDATE invocations SET status = 'running', attempts = 1, started = 5 WHERE id = '2';
     UPDATE invocations SET status = 'succeeded', attempts = 1, ended = 6 WHERE id = '3';
-    UPDATE jobs SET status = 'cancelling', begun = 1 WHERE id = 'k';
+    UPDATE jobs SET status = 'cancelling', begun = 2 WHERE id = 'k';
     INSERT INTO invocations (id, function, status, attempts, accepted, since, due, owner, part)
-        VALUES ('5', 'f', 'running', 1, 0, 0, 0, 'job:k', '0000000');
-    INSERT INTO requests (seq, head, body) SELECT seq, '', '' FROM invocations WHERE id = '5';
+        VALUES ('5', 'f', 'running', 1, 0, 0, 0, 'job:k', '0000000'),
+            ('6', 'f', 'queued', 1, 0, 0, 0, 'job:k', '0000001');
+    INSERT INTO requests (seq, head, body)
+        SELECT seq, 'POST' || char(10, 10, 10), '' FROM invocations WHERE id IN ('5', '6');
     INSERT INTO triggers (name, timetable, considered) VALUES ('t', '* * * * * UTC', 60);
     INSERT INTO payloads (caller, expected, bytes) VALUES (1, 100, 50);
 """
@@ -137,10 +139,11 @@ async def test_calls_that_ran_are_run_again_and_those_that_waited_too(process: P
     assert ended is not None and ended.status is Status.SUCCEEDED
 
 
-async def test_a_task_that_ran_for_a_cancelled_job_is_not_run_again(process: Process) -> None:
+async def test_tasks_of_a_cancelled_job_that_ran_or_waited_to_run_again_are_not_run(process: Process) -> None:
     await process.leases.requeue_abandoned(process.me, 10.0, 10.0)
-    task = await process.calls.show("5")
-    assert task is not None and task.status is Status.CANCELLED
+    for id in ("5", "6"):
+        task = await process.calls.show(id)
+        assert task is not None and task.status is Status.CANCELLED
     advanced = await process.jobs.advance(process.me, "k", 11.0)
     assert advanced is not None and advanced.ends and advanced.job.status is JobStatus.CANCELLING
 
