@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heapreplace
 
 from scheduler.calls.model import Claim
 
@@ -45,17 +46,21 @@ def share(
     By function, `waiting` counts due calls, `held` counts leased calls, and `most` limits leased calls. `room` limits
     the further leases in all.
     """
-    granted = dict.fromkeys(waiting, 0)
-    open_to = {name: wants for name in waiting if (wants := _wants(name, waiting, held, most)) > 0}
-    while room > 0 and len(open_to) > 1:
-        name = min(open_to, key=lambda n: (held.get(n, 0) + granted[n], n))
-        granted[name] += 1
+    granted: dict[str, int] = {}
+    wants = {name: wanted for name in waiting if (wanted := _wants(name, waiting, held, most)) > 0}
+    fewest = [(held.get(name, 0), name) for name in wants]
+    heapify(fewest)
+    while room > 0 and len(fewest) > 1:
+        holds, name = fewest[0]
+        granted[name] = granted.get(name, 0) + 1
         room -= 1
-        if granted[name] == open_to[name]:
-            del open_to[name]
-    for name, wants in open_to.items():  # at most one function is left
-        granted[name] = min(wants, granted[name] + room)
-    return {name: count for name, count in granted.items() if count}
+        if granted[name] < wants[name]:
+            heapreplace(fewest, (holds + 1, name))
+        else:
+            heappop(fewest)
+    for _, name in fewest[:room]:  # at most one function is left, or no room
+        granted[name] = min(wants[name], granted.get(name, 0) + room)
+    return granted
 
 
 def _wants(name: str, waiting: Mapping[str, int], held: Mapping[str, int], most: Mapping[str, int]) -> int:

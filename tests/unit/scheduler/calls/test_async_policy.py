@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +124,25 @@ def test_places_go_to_those_who_hold_the_fewest(
 
 def test_a_long_backlog_keeps_no_other_function_waiting_for_a_place() -> None:
     assert share({"big": 100_000, "small": 1}, {"big": 32}, {"big": 64, "small": 8}, 1) == {"small": 1}
+
+
+class CountedReads(dict[str, int]):
+    """A dictionary that counts how often a value is asked for."""
+
+    reads = 0
+
+    def get(self, *key_and_default: Any) -> Any:
+        self.reads += 1
+        return super().get(*key_and_default)
+
+
+@pytest.mark.parametrize("functions", [10, 1000])
+def test_a_decision_looks_at_each_waiting_function_a_few_times_however_many_wait(functions: int) -> None:
+    names = [f"f{number}" for number in range(functions)]
+    held = CountedReads()
+    granted = share(dict.fromkeys(names, 3), held, dict.fromkeys(names, 8), 1000)
+    assert sum(granted.values()) == min(1000, 3 * functions)
+    assert held.reads <= 2 * functions
 
 
 def test_half_the_slots_at_least_one_and_more_only_of_short_calls() -> None:
