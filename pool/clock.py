@@ -174,6 +174,10 @@ class VirtualClock:
     def wall(self) -> float:
         return self._epoch + self._now
 
+    def shift_wall(self, seconds: float) -> None:
+        """Move the wall clock, as a machine's owner does. `now` and all timers stay as they are."""
+        self._epoch += seconds
+
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)

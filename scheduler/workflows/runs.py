@@ -173,6 +173,11 @@ class WorkflowRuns:
         return self._hands.setdefault(id, asyncio.Lock())
 
     @property
+    def looks(self) -> Mapping[str, asyncio.Task[None]]:
+        """Return the tasks that decide the next moves of runs now, by run."""
+        return self._tasks
+
+    @property
     def waiting(self) -> int:
         """Return the number of callers that wait for the end of a run."""
         return self._waiters.total

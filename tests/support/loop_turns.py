@@ -63,7 +63,7 @@ class Turns:
 def watched() -> Iterator[Turns]:
     """Measure every callback of asyncio's own loop in this block. The collector of garbage rests meanwhile."""
     turns = Turns()
-    run = asyncio.Handle._run
+    run = asyncio.Handle._run  # noqa: SLF001  # asyncio has no hook around a callback
 
     def timed(handle: asyncio.Handle) -> None:
         begun = time.thread_time()
@@ -74,12 +74,12 @@ def watched() -> Iterator[Turns]:
 
     gc.collect()
     gc.disable()
-    asyncio.Handle._run = timed  # type: ignore[method-assign]
+    asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001  # as above
     try:
         with json_counted(turns):
             yield turns
     finally:
-        asyncio.Handle._run = run  # type: ignore[method-assign]
+        asyncio.Handle._run = run  # type: ignore[method-assign]  # noqa: SLF001  # as above
         gc.enable()
 
 
@@ -87,7 +87,7 @@ def watched() -> Iterator[Turns]:
 def json_counted(turns: Turns) -> Iterator[None]:
     """Count what the standard library parses and writes in one go: nobody else has the interpreter meanwhile."""
     scanner, encode = json.scanner.make_scanner, json.JSONEncoder.encode  # type: ignore[attr-defined]
-    usual: Any = json._default_decoder  # type: ignore[attr-defined]
+    usual: Any = json._default_decoder  # type: ignore[attr-defined]  # noqa: SLF001  # json.loads uses it
 
     def counting(scan: Callable[[str, int], tuple[Any, int]]) -> Callable[[str, int], tuple[Any, int]]:
         def counted(text: str, at: int) -> tuple[Any, int]:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pool.clock import VirtualClock, wake
+from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.destinations import Destinations
 from scheduler.calls.model import CallRecord, Claim, Query, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.lease_keeper import LeaseKeeper, StoreSettings
-from scheduler.calls.running.running import TaskRun
+from scheduler.calls.running.running import Ended, TaskRun
 from scheduler.calls.running.worker import Worker
 from scheduler.store.sqlite.calls import SqliteCallStore
 from scheduler.store.sqlite.leases import SqliteLeaseStore
@@ -37,6 +37,9 @@ class WatchedWriter(Writer):
         super().__init__(file)
         self.asked = 0
         self.quiet = asyncio.Event()
+        self.killed = False
+        """Set when its process is dead: what was asked for is done, and nobody is told."""
+        self._never = asyncio.Event()
 
     async def do_jointly(self, joint: Joint[T, U], thing: T) -> U:
         return await self._counted(super().do_jointly(joint, thing))
@@ -56,6 +59,8 @@ class WatchedWriter(Writer):
             self.asked -= 1
             if not self.asked:
                 self.quiet.set()
+            if self.killed:
+                await self._never.wait()
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ class Run:
 
     at: float
     claim: Claim
+
+
+class NoRun:
+    """A run that never ends."""
+
+    def interrupt(self) -> None:
+        pass
 
 
 @dataclass
@@ -96,8 +108,17 @@ class World:
         leases = LeaseKeeper(SqliteLeaseStore(self.writer), self.clock, self.metrics, "node")
         self.settings = StoreSettings(leases, RETENTION)
         self.worker = Worker(self.store, self.clock, self.metrics, self.plan_of, self.settings)
-        self.worker.run = lambda claim, ended: TaskRun(self.run(claim), ended)
+        self.ends: dict[str, Ended] = {}
+        """Functions that take the end of a call's latest run, by call."""
+        self._begun: list[TaskRun] = []
+        self.worker.run = self.begin_run
         self.worker.followers.append(Destinations(self.plan_of))
+
+    def begin_run(self, claim: Claim, ended: Ended) -> TaskRun:
+        """Begin a run of a call."""
+        self.ends[claim.call.id] = ended
+        self._begun.append(TaskRun(self.run(claim), ended))
+        return self._begun[-1]
 
     def plan_of(self, function: str) -> FunctionPlan:
         """What is declared of a function."""
@@ -139,26 +160,25 @@ class World:
 
     async def kill(self) -> None:
         """The process dies and leaves everything as it is; another is put together. The worker is to be started."""
-        self.worker._stopping = True
-        for task in (*self.worker._loops, self.worker._recorder._task):
-            if task is not None:
-                task.cancel()
-        for attempt in self.worker._attempts.values():
-            attempt.run.interrupt()  # type: ignore[union-attr]
+        self.writer.killed = True
+        self.worker.run = lambda claim, ended: NoRun()
+        for run in self._begun:
+            run.interrupt()
         await self.store.close()
         self.put_together()
 
     def fault(self, verb: str, table: str = "invocations") -> None:
         """From now on the table cannot be changed by `verb` (UPDATE, DELETE)."""
-        self._script(
+        self.script(
             f"CREATE TRIGGER broken BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, 'broken'); END"
         )
 
     def mend(self) -> None:
         """It can be changed again."""
-        self._script("DROP TRIGGER broken")
+        self.script("DROP TRIGGER broken")
 
-    def _script(self, statement: str) -> None:
+    def script(self, statement: str) -> None:
+        """Change the data base past the gateway."""
         database = sqlite3.connect(self.file)
         database.execute(statement)
         database.close()
@@ -169,12 +189,9 @@ class World:
         """Return when every task waits for time to pass, and none for the store."""
         while True:
             await self.clock.settle()
-            pause = self.worker._recorder._pause
-            if pause is not None and not pause.done():
-                wake(
-                    pause
-                )  # ends wait for others, and how many came together is chance: the store takes no time
-            elif self.writer.asked:
+            if self.worker.recorder.hurry():
+                continue  # the store takes no time here, so how many ends share a commit must not matter
+            if self.writer.asked:
                 await asyncio.wait_for(self.writer.quiet.wait(), 30)
             elif self.writer.lists.waiting:
                 await asyncio.sleep(0.001)  # a reader's thread counts
@@ -211,10 +228,13 @@ class World:
         """When runs of a function began."""
         return [run.at for run in self.runs if run.claim.call.function == function]
 
+    def taken_over(self) -> float | None:
+        """Return how many calls the latest process has taken over from earlier ones."""
+        return self.metrics.registry.get_sample_value("hearth_async_interrupted_total")
+
     async def books_agree(self) -> None:
         """Nothing is under way, here and in the store."""
         worker = self.worker
-        assert not worker._attempts and not worker._recorder.busy
-        assert not worker._lanes and not worker._held and not worker._bytes
-        assert not worker._waiters
+        assert worker.lanes == () and worker.waiting == 0 and not worker.recorder.busy
+        assert worker.idle
         assert not {key: n for key, n in (await self.store.counts()).items() if key[1] is Status.RUNNING}

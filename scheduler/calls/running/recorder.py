@@ -87,11 +87,17 @@ class Recorder:
         while id in self._writing:
             await self._written.wait()
 
+    def hurry(self) -> bool:
+        """Write ends now if others are being waited for. Return whether they were."""
+        if self._pause is None or self._pause.done():
+            return False
+        wake(self._pause)
+        return True
+
     async def close(self) -> None:
         """Record what can be recorded at once. What cannot is run again at the next start."""
         self._closing = True
-        if self._pause is not None:
-            wake(self._pause)
+        self.hurry()
         self._try_again()
         if self._task is not None:
             await asyncio.wait((self._task,))

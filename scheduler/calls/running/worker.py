@@ -73,8 +73,8 @@ class Worker:
         """Set before `start`."""
         self.on_ended: dict[str, Callable[[str], None]] = {}
         """Functions that take an owner's id when one of its calls has ended, by kind of owner. Set before `start`."""
-        self._recorder = Recorder(store, clock, self._recorded)
-        self.followers: list[Follower] = self._recorder.followers
+        self.recorder = Recorder(store, clock, self._recorded)
+        self.followers: list[Follower] = self.recorder.followers
         """Say what is begun in the commit that records the end of a call. Set before `start`."""
         self.on_followed: list[Callable[[Sequence[Work]], None]] = []
         """Are given what followers have said when it is on disk. Set before `start`."""
@@ -134,7 +134,7 @@ class Worker:
         while self._attempts:
             self._nothing_runs.clear()
             await self._nothing_runs.wait()
-        await self._recorder.close()
+        await self.recorder.close()
 
     def notify(self) -> None:
         """Look for calls soon: something in the store is new."""
@@ -161,6 +161,17 @@ class Worker:
         """Return how many wait for the end of a call."""
         return self._waiters.total
 
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Return the lanes of the functions that have leased calls."""
+        return tuple(self._lanes.values())
+
+    @property
+    def idle(self) -> bool:
+        """Return whether it has no call, no body, no large result, no waiter and no end to record."""
+        left = self._attempts or self._lanes or self._large or self._waiters or self.recorder.busy
+        return not (left or self._held or self._bytes or self._large_bytes)
+
     async def cancel(self, id: str) -> bool:
         """Interrupt a call that is leased, and return when that is on disk. False: it is not leased (any more), or
         somebody else does it; what it was about to be when we came is on disk."""
@@ -171,7 +182,7 @@ class Worker:
                 if claim.call.id == id:
                     lane.ready.remove(claim)
                     with self._waiters.waiting(id) as recorded:
-                        self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
+                        self.recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
                         await recorded
                     return True
         attempt = self._attempts.get(id)
@@ -182,10 +193,10 @@ class Worker:
                     attempt.run.interrupt()
                 await recorded
                 return first
-            if self._recorder.cancel(id):
+            if self.recorder.cancel(id):
                 await recorded
                 return True
-        await self._recorder.written(id)
+        await self.recorder.written(id)
         return False
 
     # -- leasing --------------------------------------------------------------------------------------------
@@ -292,10 +303,8 @@ class Worker:
         call = claim.call
         id, policy = call.id, call.overrides.policy or self._plan_of(lane.function).policy
         if has_expired(policy, claim.since, self._clock.wall()):
-            detail = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
-            self._recorder.add(
-                claim, Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=detail)
-            )
+            why = f"it was not done within {policy.max_event_age:g} s (max_event_age)"
+            self.recorder.add(claim, Ending(id, Status.EXPIRED, claim.failures, error="expired", detail=why))
             return
         attempt = self._attempts[id] = CallAttempt(lane, claim, policy, self._run_ended)
         lane.running += 1
@@ -319,12 +328,12 @@ class Worker:
                 self._let_go(claim)
                 self._waiters.tell(id)
             else:
-                self._recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
+                self.recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
             if (size := len(result.body) + len(result.log)) > LARGE_RESULT:
                 self._large[id] = size
                 self._large_bytes += size
-            self._recorder.add(claim, ending_of(claim, attempt.policy, result, self._clock))
+            self.recorder.add(claim, ending_of(claim, attempt.policy, result, self._clock))
         else:  # the gateway closes, and its next start takes the lease over
             self._let_go(claim)
         if not self._attempts:
@@ -352,9 +361,8 @@ class Worker:
         self._begin()  # that may be more of them at once
 
     def _tell_end(self, claim: Claim, ending: Ending) -> None:
-        self._metrics.async_ended.labels(
-            label_of(claim.call.function, claim.call.private), ending.status
-        ).value += 1
+        label = label_of(claim.call.function, claim.call.private)
+        self._metrics.async_ended.labels(label, ending.status).value += 1
         self._waiters.tell(ending.id)
         if ending.follow:
             for tell in self.on_followed:

@@ -166,7 +166,7 @@ def test_exactly_the_metrics_are_in_the_table_with_their_type_and_labels() -> No
         elif isinstance(metric, MetricWrapperBase):
             [family] = metric.describe()
             name, kind = family.name, family.type
-            labels = metric._labelnames  # prometheus_client names labels only with a value
+            labels = metric._labelnames  # noqa: SLF001  # prometheus_client names labels only with a value
         else:
             continue  # the registry
         kept[name + ("_total" if kind == "counter" else "")] = (kind, "`, `".join(labels))

@@ -343,5 +343,6 @@ async def test_a_process_that_was_taken_for_dead_delivers_again_and_records_once
     record = await SqliteCallbackStore(world.writer).of(id)
     assert record is not None and (record.status, record.attempts) == (CallbackStatus.DELIVERED, 1)
     assert len(receiver.seen) == 2 and len({message for _, message in receiver.seen}) == 1
-    assert world.metrics.callbacks.labels("delivered")._value.get() == 1
+    registry = world.metrics.registry
+    assert registry.get_sample_value("hearth_callbacks_total", {"outcome": "delivered"}) == 1
     await close(world, deliverer)

@@ -115,7 +115,7 @@ async def test_what_ended_while_the_worker_closes_is_recorded(world: World) -> N
     await world.start()
 
     def run_ended() -> None:
-        world.worker._attempts[first].ended(OK)
+        world.ends[first](OK)
 
     run_ended()
     await world.worker.close()
@@ -132,7 +132,7 @@ async def test_what_ended_while_the_worker_closes_is_recorded(world: World) -> N
 
 async def large_ones_cannot_be_kept(world: World) -> None:
     """A nearly full disk: from now on."""
-    world._script(
+    world.script(
         "CREATE TRIGGER broken BEFORE INSERT ON results WHEN length(NEW.body) > 1000"
         " BEGIN SELECT RAISE(ABORT, 'disk full'); END"
     )

@@ -57,7 +57,7 @@ async def test_a_worker_without_a_file_makes_none(world: World) -> None:
     await world.advance(2 * PRUNE_EVERY)
     assert not world.runs
     await world.worker.close()
-    assert world.metrics.async_interrupted._value.get() == 0
+    assert world.taken_over() == 0
 
 
 @pytest.mark.parametrize(("slots", "at_once"), [(1, 1), (2, 1), (8, 4), (1000, MOST_AT_ONCE // 2)])
@@ -111,7 +111,7 @@ async def test_calls_that_have_become_short_take_the_further_places_at_once(worl
     world.plans["f"] = short
     await world.accept("f", 300)
     await world.start()
-    lane = world.worker._lanes["f"]
+    [lane] = world.worker.lanes
     assert (lane.running, len(lane.ready)) == (15, 285)
     world.plans["f"] = long
     await world.advance(2.5)
@@ -131,12 +131,11 @@ async def test_of_large_bodies_few_are_in_hand(world: World) -> None:
         await world.store.accept(NewCall(str(number), "f", Request(), body), 0.0)
     await world.accept("g")
     await world.start()
-    assert {name: lane.held for name, lane in world.worker._lanes.items()} == {"f": 3, "g": 1}
+    assert {lane.function: lane.held for lane in world.worker.lanes} == {"f": 3, "g": 1}
     await world.advance(10.0)
     assert [len(run.claim.call.body) for run in world.runs if run.claim.call.function == "f"] == [
         len(body)
     ] * 7
-    assert world.worker._bytes == 0
     await world.books_agree()
 
 
@@ -349,7 +348,7 @@ async def test_what_ran_when_the_process_died_is_run_again_and_counted(world: Wo
     await world.advance(1.5)
     await world.kill()
     await world.start()
-    assert world.metrics.async_interrupted._value.get() == 1
+    assert world.taken_over() == 1
     await world.advance(5.0)
     assert {await world.status(id) for id in ids} == {Status.SUCCEEDED}
     attempts = {(run.claim.call.id, run.claim.attempt) for run in world.runs}
@@ -376,7 +375,7 @@ async def test_no_call_runs_twice_because_leasing_failed(
         assert world.metrics.loop_restarts.value_of("calls") == 0
         await world.advance(RESTART.first)
         assert world.metrics.loop_restarts.value_of("calls") == 1
-    assert running and world.metrics.async_interrupted._value.get() == 0
+    assert running and world.taken_over() == 0
     await world.advance(20.0)
     assert {await world.status(id) for id in (*first, *later)} == {Status.SUCCEEDED}
     assert [run.claim.attempt for run in world.runs] == [1] * 5
@@ -413,7 +412,7 @@ async def test_stopping_gives_back_what_has_not_begun_and_lets_run_what_has(worl
     await world.kill()
     await world.start()
     await world.advance(10.0)
-    assert world.metrics.async_interrupted._value.get() == 0
+    assert world.taken_over() == 0
     assert [run.claim.attempt for run in world.runs] == [1] * 6, "what was given back was no attempt"
 
 
@@ -427,7 +426,7 @@ async def test_stopping_gives_back_what_is_just_being_leased(world: World) -> No
     await world.kill()
     await world.start()
     await world.advance(1.0)
-    assert world.metrics.async_interrupted._value.get() == 0
+    assert world.taken_over() == 0
     assert [run.claim.attempt for run in world.runs] == [1]
 
 
@@ -441,7 +440,7 @@ async def test_what_cannot_be_given_back_is_left_to_the_next_start(world: World)
     await world.advance(1.0)
     await world.kill()
     await world.start()
-    assert world.metrics.async_interrupted._value.get() == 2
+    assert world.taken_over() == 2
     await world.advance(2.0)
     assert await world.store.counts() == {}
 
@@ -519,7 +518,6 @@ async def test_no_run_begins_while_much_that_was_brought_is_not_recorded(
     fails = False
     await world.advance(60.0)
     assert len(world.runs) == 24
-    assert world.worker._large_bytes == 0 and not world.worker._large
     await world.books_agree()
 
 

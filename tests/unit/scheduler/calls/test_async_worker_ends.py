@@ -15,7 +15,7 @@ import pytest
 from scheduler.calls.destinations import MAX_CALL_DEPTH, MAX_TOLD_BYTES
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.calls.plans import FunctionPlan
-from scheduler.calls.running.running import TaskRun
+from scheduler.calls.running.running import Ended, TaskRun
 from scheduler.calls.store import STORE_RETRY
 from scheduler.definitions.language.call_overrides import RetryPolicy
 from scheduler.work import NewCall, Request
@@ -67,16 +67,15 @@ async def test_one_that_has_just_been_begun(world: World) -> None:
     """Its task has not taken its first step."""
     [id] = await world.accept()
     cancels: list[asyncio.Task[bool]] = []
-    begin = world.worker._begin
 
-    def with_somebody_who_cancels() -> None:
-        if world.worker._lanes and not cancels:
-            cancels.append(asyncio.ensure_future(world.worker.cancel(id)))
-        begin()
+    def with_somebody_who_cancels(claim: Claim, ended: Ended) -> TaskRun:
+        cancels.append(asyncio.ensure_future(world.worker.cancel(id)))
+        return world.begin_run(claim, ended)
 
-    world.worker._begin = with_somebody_who_cancels  # type: ignore[method-assign]
+    world.worker.run = with_somebody_who_cancels
     await world.start()
-    assert await cancels[0]
+    [cancel] = cancels
+    assert await cancel
     assert world.interrupted == [id]
     assert await world.status(id) is Status.CANCELLED
 

@@ -109,7 +109,7 @@ async def test_what_earlier_processes_left_is_taken_over_once(kept: KeeperWorld)
     await kept.keeper.take_over()
     await kept.keeper.take_over()
     assert kept.database.taken_over == [kept.keeper.owner]
-    assert kept.metrics.async_interrupted._value.get() == 3
+    assert kept.metrics.registry.get_sample_value("hearth_async_interrupted_total") == 3
 
 
 async def test_a_store_that_does_not_exist_is_not_made_by_a_look_for_leases(tmp_path: Path) -> None:

@@ -459,7 +459,13 @@ async def test_functions_that_nobody_calls_take_no_part_in_decisions(
     async with running(engine, tmp_path) as runtime:
         await runtime.start(Definitions(functions=declared))
         dispatcher = runtime.scheduler_floor.dispatcher
-        dispatcher._upkeep._start_one()
+        assert looked_at == []
+        [kept] = functions(tmp_path, "kept").values()
+        declared["kept"] = kept.model_copy(update={"min_instances": 1})
+        await runtime.scheduler_floor.registry.apply(Definitions(functions=declared))
+        async with asyncio.timeout(10):
+            while not runtime.pool_floor.pool.ledger.count("kept"):
+                await asyncio.sleep(0.001)
         room = evictor.Evictor(runtime.pool_floor.pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF)
         assert not room.make_room(runtime.settings.memory_budget + 1)
-    assert looked_at == []
+    assert set(looked_at) == {"kept"}, "it alone has an instance to keep"

@@ -3,6 +3,7 @@ that jobs have of their own, containers that they have kept."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from pool.clock import LoopClock
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable
+from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable, Image
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.hosts_files import HostsFiles
@@ -23,10 +24,9 @@ from scheduler.calls.targets import Start
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.language.call_overrides import CallOverrides
-from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.own_function import command_definition
-from scheduler.jobs.starting import NotStarted
+from scheduler.jobs.starting import JobStarts, NotStarted
 
 OF_IMAGE = JobDefinition(image="busybox", count=7)
 FUNCTIONS = {"f": FunctionDefinition(name="f", image="busybox", max_instances=8)}
@@ -85,8 +85,9 @@ async def test_what_cannot_be_started_is_named(runtime: Runtime, engine: MemoryE
 
 
 def test_how_many_tasks_run_at_once_if_nobody_says(runtime: Runtime) -> None:
-    starts = runtime.scheduler_floor.job_starts
-    starts._cores = 2
+    floor = runtime.scheduler_floor
+    plans = Plans(floor.registry, floor.dispatcher)
+    starts = JobStarts(floor.jobs, floor.registry, plans, 2, lambda: False)
     assert starts.new_job("1", "", OF_IMAGE).parallel == 4
     assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"count": 3})).parallel == 3
     assert starts.new_job("1", "", OF_IMAGE.model_copy(update={"memory": 2**29})).parallel == 2
@@ -142,11 +143,19 @@ async def test_one_whose_image_is_missing_is_tried_again_unless_it_was_removed(
     for name in ("job:1", "job:2"):
         added = await registry.add(own(name, image="late"))
         assert added.curable and "docker pull late" in (registry.fault_of(name) or "")
-    gone = registry.private_functions["job:2"]
-    registry.remove("job:2")
     engine.add_image("late")
-    async with registry._lock:
-        await registry._set_up_all([registry.private_functions["job:1"], gone], ImageLookup(engine))
+    find = engine.image
+
+    async def removed_meanwhile(reference: str) -> Image:
+        registry.remove("job:2")
+        return await find(reference)
+
+    engine.image = removed_meanwhile  # type: ignore[method-assign]
+    registry.try_again()
+    async with asyncio.timeout(10):
+        while "job:1" not in dispatcher.functions:
+            await asyncio.sleep(0.001)
+    await registry.apply(Definitions(functions=FUNCTIONS))  # after all set-ups that are under way
     assert "job:1" in dispatcher.functions and "job:2" not in dispatcher.functions
     registry.image_gone(workload_of(runtime, "job:1").container.image)
     assert registry.private_functions["job:1"].curable

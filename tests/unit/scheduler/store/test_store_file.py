@@ -33,7 +33,11 @@ async def store(folder: Path) -> AsyncIterator[SqliteCallStore]:
 
 
 def store_in(folder: Path, data: DataFolder | None = None) -> SqliteCallStore:
-    return SqliteCallStore(Writer(folder / "calls.db", data.fault if data else None), 2**30)
+    return store_of(Writer(folder / "calls.db", data.fault if data else None))
+
+
+def store_of(writer: Writer) -> SqliteCallStore:
+    return SqliteCallStore(writer, 2**30)
 
 
 def call(number: int) -> NewCall:
@@ -90,10 +94,11 @@ async def test_nothing_is_accepted_when_the_file_is_gone(
 
 async def test_a_commit_to_a_file_that_was_deleted_meanwhile_is_not_acknowledged(folder: Path) -> None:
     folder.mkdir()
-    store = store_in(folder)
+    writer = Writer(folder / "calls.db")
+    store = store_of(writer)
     await store.accept(call(1), 0.0)
     with pytest.raises(StoreError, match=r"calls\.db in the data folder was deleted"):
-        await store._writer.do(lambda db: (folder / "calls.db").unlink())
+        await writer.do(lambda db: (folder / "calls.db").unlink())
     await store.close()
 
 
@@ -152,9 +157,10 @@ async def test_a_store_without_tables_where_there_were_some_is_left_as_it_is(fol
     await store.accept(call(1), 0.0)
     await store.close()
     file.write_bytes(b"")
-    other = store_in(folder / "..")
+    writer = Writer(folder / ".." / "calls.db")
+    other = store_of(writer)
     await other.accept(call(1), 0.0)
-    await other._writer.do(lambda db: db.execute("PRAGMA user_version = 0"))
+    await writer.do(lambda db: db.execute("PRAGMA user_version = 0"))
     await other.close()
     shutil.copy(folder.parent / "calls.db", file)
     before = file.read_bytes()
@@ -179,12 +185,13 @@ async def test_a_folder_of_an_earlier_version_is_marked_when_it_is_opened(folder
 
 async def test_a_full_disk_is_told_and_what_was_kept_stays(folder: Path) -> None:
     folder.mkdir()
-    store = store_in(folder)
+    writer = Writer(folder / "calls.db")
+    store = store_of(writer)
     await store.accept(call(1), 0.0)
-    await store._writer.do(lambda db: db.execute("PRAGMA max_page_count = 1"))
+    await writer.do(lambda db: db.execute("PRAGMA max_page_count = 1"))
     with pytest.raises(StoreError, match="database or disk is full"):
         await store.accept(call(2)._replace(body=b"x" * 2**20), 0.0)
-    await store._writer.do(lambda db: db.execute("PRAGMA max_page_count = 1000000"))
+    await writer.do(lambda db: db.execute("PRAGMA max_page_count = 1000000"))
     await store.accept(call(3), 0.0)
     assert [record.id for record in (await store.page(Query())).records] == [call(3).id, call(1).id]
     await store.close()

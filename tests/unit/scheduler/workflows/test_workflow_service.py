@@ -85,8 +85,8 @@ class World:
 
     async def quiet(self) -> None:
         """Return when no run is being decided about."""
-        while self.runs._tasks:
-            await asyncio.wait(list(self.runs._tasks.values()), timeout=10)
+        while looks := self.runs.looks:
+            await asyncio.wait(list(looks.values()), timeout=10)
 
     async def begin(self, id: str = "r", depth: int = 0) -> RunRecord:
         record = await self.runs.begin(NewRun(id, "two", TWO, value_to_body({"n": 1}), depth))
@@ -137,12 +137,12 @@ async def test_a_run_goes_through_its_steps_and_ends(world: World) -> None:
 
 async def test_what_is_told_at_the_moment_when_looking_has_ended_is_not_missed(world: World) -> None:
     record = await world.runs.begin(NewRun("r", "two", TWO, value_to_body(1)))
-    looking = world.runs._tasks[record.id]
+    looking = world.runs.looks[record.id]
     again: list[asyncio.Task[None]] = []
 
     def tell(_: object) -> None:
         world.runs.call_ended("r/a")
-        again.append(world.runs._tasks["r"])
+        again.append(world.runs.looks["r"])
 
     looking.add_done_callback(tell)
     await looking
@@ -176,7 +176,7 @@ async def test_the_next_process_goes_on_with_what_one_has_left(world: World) -> 
     await world.calls.finish(ME, [Ending(claim.call.id, Status.SUCCEEDED, 0, Result(200, [], b"1"))], 0.0)
     await world.runs.close()
     world.runs.look_at("r")
-    assert not world.runs._tasks, "nothing is begun any more"
+    assert not world.runs.looks, "nothing is begun any more"
     await world.calls.close()
     later = World(world.file)
     later.runs.start(later.supervisor)
@@ -197,11 +197,11 @@ async def test_who_waits_is_told_of_every_end(world: World) -> None:
     await world.runs.wait("r", 60.0)  # it has ended: at once
     await world.begin("other")
     waiting = asyncio.ensure_future(world.runs.wait("other", 60.0))
-    while not world.runs._waiters:
+    while not world.runs.waiting:
         await asyncio.sleep(0)
     await world.runs.cancel("other")
     await waiting
-    assert not world.runs._waiters
+    assert not world.runs.waiting
 
 
 async def test_a_run_that_is_cancelled_interrupts_what_runs_and_stays_so(world: World) -> None:
