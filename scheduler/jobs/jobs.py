@@ -17,10 +17,9 @@ from pool.supervise import Supervisor
 from pool.workload import Keep
 from scheduler.calls.destinations import call_with_json, chain_too_deep
 from scheduler.calls.followers import collect_follow_ups
-from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency
 from scheduler.calls.running.lease_keeper import StoreSettings
-from scheduler.calls.store import STORE_RETRY, LeaseLost, StoreError, StoreFull
+from scheduler.calls.store import STORE_RETRY, StoreError, StoreFull
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.jobs.decisions import final_status
 from scheduler.jobs.model import Counts, Job, JobStatus, JobSummary
@@ -190,12 +189,8 @@ class Jobs:
 
     async def _unfinished(self) -> list[Job]:
         """Lease all jobs that nobody has. Return those of this process. Raises `StoreError`."""
-        owner = self._leases.owner
-        try:
-            jobs = await self.store.unfinished(owner, self._clock.wall())
-        except LeaseLost:
-            self._leases.renew(owner)
-            raise
+        now = self._clock.wall()
+        jobs = await self._leases.lease(lambda owner: self.store.unfinished(owner, now))
         self._leased |= {job.id for job in jobs}
         return jobs
 
@@ -251,12 +246,8 @@ class Jobs:
         await asyncio.shield(serving)
 
     async def _advance(self, id: str) -> None:
-        owner = self._leases.owner
-        try:
-            advanced = await self.store.advance(owner, id, self._clock.wall())
-        except LeaseLost:
-            self._leases.renew(owner)
-            raise
+        now = self._clock.wall()
+        advanced = await self._leases.lease(lambda owner: self.store.advance(owner, id, now))
         if advanced is None:
             self._leased.discard(id)
             return
@@ -265,19 +256,19 @@ class Jobs:
         if advanced.queued:
             self._worker.notify()
         if advanced.counts is not None:
-            await self._end(owner, job, advanced.counts)
+            await self._end(job, advanced.counts)
         elif job.status is JobStatus.CANCELLING and id not in self._interrupting:
             interrupting = self._supervisor.supervise("jobs-interrupting", partial(self._interrupt, id))
             self._interrupting[id] = interrupting
             interrupting.add_done_callback(lambda _: self._interrupted(id))
 
-    async def _end(self, owner: LeaseOwner, job: Job, tasks: Counts) -> None:
+    async def _end(self, job: Job, tasks: Counts) -> None:
         now = self._clock.wall()
         status = final_status(tasks, job.count, job.status is JobStatus.CANCELLING)
         summary = JobSummary(job, status, now, tasks)
         follow = collect_follow_ups(lambda: f"job {job.id}", self.on_job_ended, summary)
         self._leased.discard(job.id)
-        if await self.store.end(owner, job, JobEnd(status, tasks, follow), now):
+        if await self.store.end(self._leases.owner, job, JobEnd(status, tasks, follow), now):
             log.info("job %s has %s", job.id, status)
             self._metrics.jobs_ended.labels(status).value += 1
             self._worker.notify()

@@ -162,8 +162,10 @@ class AcceptEndpoint:
         return record
 
     async def _begin_body(self, caller: str, expected: int) -> int:
-        owner = self._worker.leases.owner
-        return await self._store.begin_body(owner, caller, expected, self._clock.wall())
+        now = self._clock.wall()
+        return await self._worker.leases.lease(
+            lambda owner: self._store.begin_body(owner, caller, expected, now)
+        )
 
     def _overrides(self, wish: Preferences) -> CallOverrides:
         if not wish.callbacks:

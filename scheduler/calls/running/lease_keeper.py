@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pool.backoff import Backoff, Retries
 from pool.clock import Clock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.leases import LeaseOwner, LeaseStore, new_owner
-from scheduler.calls.store import StoreError
+from scheduler.calls.store import LeaseLost, StoreError
 
 log = logging.getLogger("hearth.durable")
 
@@ -22,6 +23,7 @@ SILENT_SECONDS = 10.0
 """Silence after which an owner counts as gone. Ten heartbeats: a slow disk is not a death."""
 TAKE_OVER_RETRY = Backoff(1.0, 15.0)
 """Pauses until the store is asked again at the start, when it has never worked: the store logs each failure."""
+T = TypeVar("T")
 
 
 class LeaseKeeper:
@@ -69,6 +71,18 @@ class LeaseKeeper:
                 self._metrics.async_interrupted.inc(queued)
                 log.warning("%d accepted calls ran when their gateway ended; running them again", queued)
         self._has_taken_over = True
+
+    async def lease(self, verb: Callable[[LeaseOwner], Awaitable[T]]) -> T:
+        """Run a verb of a store for the owner, and once more under a new epoch if its leases were lost.
+
+        Raises as the verb does.
+        """
+        owner = self.owner
+        try:
+            return await verb(owner)
+        except LeaseLost:
+            self.renew(owner)
+            return await verb(self.owner)
 
     def renew(self, lost: LeaseOwner) -> None:
         """Go on under a new epoch, as the leases of this one are lost. What was leased is told to stop."""

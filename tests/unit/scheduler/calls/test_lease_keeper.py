@@ -22,7 +22,7 @@ from scheduler.calls.running.lease_keeper import (
 )
 from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.leases import SqliteLeaseStore
-from tests.support.lease_owners import SOMEBODY_ELSE
+from tests.support.lease_owners import SOMEBODY_ELSE, take_all_leases
 from tests.support.virtual_worker import World
 
 
@@ -93,6 +93,20 @@ async def test_who_has_lost_its_leases_is_somebody_else_from_then_on(kept: Keepe
     assert kept.told == [kept.keeper.owner]
     kept.keeper.renew(before)
     assert len(kept.told) == 1, "that is known"
+
+
+async def test_what_is_leased_while_nothing_else_is_takes_a_new_epoch_where_the_old_one_is_gone(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "calls.db")
+    keeper = world.settings.leases
+    first = await keeper.lease(lambda owner: world.store.begin_body(owner, "", 10, 0.0))
+    before = keeper.owner
+    await take_all_leases(world.writer)
+    second = await keeper.lease(lambda owner: world.store.begin_body(owner, "", 20, 0.0))
+    assert second > first and keeper.owner != before
+    assert (await world.store.usage()).unfinished == 20, "the first body was discarded"
+    await world.store.close()
 
 
 async def test_a_store_that_fails_costs_no_lease(kept: KeeperWorld) -> None:
