@@ -246,10 +246,15 @@ class Worker:
         unused = [claim for lane in self._lanes.values() for claim in lane.ready]
         for lane in self._lanes.values():
             lane.ready.clear()
+        attempts = list(self._attempts.values())
+        self._attempts.clear()  # at once: a call may be leased again here before its lost attempt has ended
         for claim in unused:
             self._let_go(claim)
-        for attempt in list(self._attempts.values()):
+        for attempt in attempts:
             attempt.lost = True
+            attempt.lane.running -= 1
+            self._let_go(attempt.claim)
+            self._waiters.tell(attempt.claim.call.id)
             if attempt.run is not None:
                 attempt.run.interrupt()
 
@@ -317,18 +322,15 @@ class Worker:
     def _run_ended(self, attempt: CallAttempt, result: Result | None) -> None:
         claim = attempt.claim
         id = claim.call.id
-        if self._attempts.get(id) is not attempt:  # told twice
+        useless = attempt.cancelled or attempt.lost
+        if useless and result is not None and result.payload is not None:
+            self._store.discard(result.payload.id)
+        if self._attempts.get(id) is not attempt:  # told twice, or lost
             return
         del self._attempts[id]
         attempt.lane.running -= 1
-        if attempt.cancelled or attempt.lost:
-            if result is not None and result.payload is not None:
-                self._store.discard(result.payload.id)
-            if attempt.lost:
-                self._let_go(claim)
-                self._waiters.tell(id)
-            else:
-                self.recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
+        if attempt.cancelled:
+            self.recorder.add(claim, Ending(id, Status.CANCELLED, claim.failures))
         elif result is not None:
             if (size := len(result.body) + len(result.log)) > LARGE_RESULT:
                 self._large[id] = size

@@ -12,7 +12,7 @@ from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from scheduler.calls.leases import LeaseOwner
-from scheduler.calls.model import Status
+from scheduler.calls.model import Claim, Result, Status
 from scheduler.calls.plans import FunctionPlan
 from scheduler.calls.running.lease_keeper import (
     HEARTBEAT_SECONDS,
@@ -20,6 +20,7 @@ from scheduler.calls.running.lease_keeper import (
     TAKE_OVER_RETRY,
     LeaseKeeper,
 )
+from scheduler.calls.running.running import TaskRun
 from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.leases import SqliteLeaseStore
 from tests.support.lease_owners import SOMEBODY_ELSE, take_all_leases
@@ -169,6 +170,37 @@ async def test_a_worker_that_has_lost_its_leases_stops_its_runs_and_goes_on(tmp_
     assert {await world.status(id) for id in ids} == {Status.SUCCEEDED}
     assert world.metrics.async_ended.value_of("f", "succeeded") == 3
     await world.books_agree()
+    await world.worker.close()
+    await world.store.close()
+
+
+async def test_a_call_that_is_leased_again_before_its_lost_run_has_ended_leaves_its_place_to_the_next(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "calls.db")
+
+    async def end_slowly(claim: Claim) -> Result:
+        try:
+            return await world.run(claim)
+        except asyncio.CancelledError:
+            await world.clock.sleep(50.0)
+            raise
+
+    world.worker.run = lambda claim, ended: TaskRun(end_slowly(claim), ended)
+    world.plans["f"] = FunctionPlan(slots=4)
+    world.seconds["f"] = 100.0
+    (id,) = await world.accept()
+    await world.start()
+    world.seconds["f"] = 1.0
+    other, later = SqliteLeaseStore(world.writer), world.clock.wall() + 2 * SILENT_SECONDS
+    await other.requeue_abandoned(SOMEBODY_ELSE, later, SILENT_SECONDS)
+    world.settings.leases.renew(world.settings.leases.owner)
+    world.worker.notify()
+    await world.advance(100.0)
+    assert (world.times(), await world.status(id)) == ([0.0, 20.0], Status.SUCCEEDED)
+    await world.accept("f", 2)
+    await world.advance(10.0)
+    assert world.times() == [0.0, 20.0, 100.0, 100.0], "both places are free again"
     await world.worker.close()
     await world.store.close()
 
