@@ -257,6 +257,7 @@ class Worker:
             self._waiters.tell(attempt.claim.call.id)
             if attempt.run is not None:
                 attempt.run.interrupt()
+        self._nothing_runs.set()
 
     def _wanted(self, backlogs: Mapping[str, Backlog], room: int) -> dict[str, int]:
         """Return how many calls of which function are leased next."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from scheduler.calls.running.running import TaskRun
 from scheduler.calls.store import StoreError
 from scheduler.store.sqlite.leases import SqliteLeaseStore
 from tests.support.lease_owners import SOMEBODY_ELSE, take_all_leases
-from tests.support.virtual_worker import World
+from tests.support.virtual_worker import OK, World
 
 
 class Database:
@@ -203,6 +204,31 @@ async def test_a_call_that_is_leased_again_before_its_lost_run_has_ended_leaves_
     assert world.times() == [0.0, 20.0, 100.0, 100.0], "both places are free again"
     await world.worker.close()
     await world.store.close()
+
+
+async def test_a_worker_that_loses_its_leases_while_it_closes_comes_to_its_end(tmp_path: Path) -> None:
+    world = World(tmp_path / "calls.db")
+    go_on = asyncio.Event()
+
+    async def end_late(_: Claim) -> Result:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return OK
+
+    world.worker.run = lambda claim, ended: TaskRun(end_late(claim), ended)
+    await world.accept()
+    await world.start()
+    closing = asyncio.ensure_future(world.worker.close())
+    await world.settle()
+    waits_for_its_run = not closing.done()
+    world.settings.leases.renew(world.settings.leases.owner)
+    await world.settle()
+    has_closed = closing.done()
+    go_on.set()  # before anything is asserted: a task that cannot be cancelled would hold up the test's end
+    await world.settle()
+    await world.store.close()
+    assert waits_for_its_run and has_closed
 
 
 async def test_an_end_that_comes_after_the_lease_was_lost_is_not_recorded(tmp_path: Path) -> None:
