@@ -68,8 +68,7 @@ class MemoryEngine:
         self.volumes_made = 0
         """Volumes on the host's disk that containers got because nothing was mounted at the path."""
         self._clock = clock
-        self._cpus = cpus
-        self._memory = memory
+        self._cpus, self._memory = cpus, memory
         self._latency = latency or Latency()
         self._metrics = metrics or Metrics()
         self._reachable = True
@@ -162,11 +161,11 @@ class MemoryEngine:
                 self._check()
                 return self._create(container, spec)
             except EngineError:
-                self._count(spec, -1)
+                self.count(spec, -1)
                 raise
 
         with self._verb("create"):
-            self._count(spec, 1)
+            self.count(spec, 1)
             return await self._spend(self._latency.create, create)
 
     async def start(self, container: str) -> None:
@@ -344,10 +343,11 @@ class MemoryEngine:
         found = self.find(container)
         found.end(KILLED)
         del self._containers[found.id]
-        self._count(found.spec, -1)
+        self.count(found.spec, -1)
         self._publish(found, "destroy")
 
-    def _count(self, spec: ContainerSpec, change: int) -> None:
+    def count(self, spec: ContainerSpec, change: int) -> None:
+        """Count a container more, when its create call begins, or less, when it is gone or was never made."""
         for key in [("", ""), *spec.labels.items()]:
             self._alive[key] += change
             self._peak[key] = max(self._peak[key], self._alive[key])

@@ -127,8 +127,8 @@ class WitnessEngine(MemoryEngine):
 
     on_create: Callable[[], None] = staticmethod(lambda: None)
 
-    def _count(self, spec: ContainerSpec, change: int) -> None:
-        super()._count(spec, change)
+    def count(self, spec: ContainerSpec, change: int) -> None:
+        super().count(spec, change)
         if change > 0:
             self.on_create()
 

@@ -237,9 +237,9 @@ async def test_generic_instances_and_their_functions_have_the_mount_too(tmp_path
 
 async def test_an_engine_that_makes_a_volume_all_the_same_is_noticed(runtime: Runtime) -> None:
     class Careless(MemoryEngine):
-        def _create(self, container: str, spec: ContainerSpec) -> str:
-            made = super()._create(container, spec)
-            self._containers[container].volumes = ("/data",)
+        async def create(self, spec: ContainerSpec) -> str:
+            made = await super().create(spec)
+            self.find(made).volumes = ("/data",)
             return made
 
     engine = Careless(LoopClock())
