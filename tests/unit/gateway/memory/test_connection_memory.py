@@ -43,7 +43,7 @@ async def settle() -> None:
 
 def reachable(protocol: FastPathProtocol) -> int:
     """Bytes of text that a connection and the requests that it has served refer to."""
-    size, seen, left = 0, set[int](), [vars(protocol)[name] for name in KEPT]
+    size, seen, left = 0, set[int](), list(vars(protocol).values())
     while left:
         found = left.pop()
         if id(found) in seen:
@@ -63,19 +63,6 @@ def reachable(protocol: FastPathProtocol) -> int:
             left += found
     return size
 
-
-KEPT = (
-    "cycle",
-    "headers",
-    "scope",
-    "url",
-    "pipeline",
-    "_running",
-    "_body",
-    "_candidate",
-    "_known",
-    "_fast_call",
-)
 
 # -- the share ----------------------------------------------------------------------------------------------
 
