@@ -351,9 +351,8 @@ class Worker:
                 if not on_disk:
                     self._waiters.tell(ending.id)  # they look for themselves
                 elif ending.status is QUEUED:
-                    self._metrics.async_retries.labels(
-                        label_of(claim.call.function, claim.call.private)
-                    ).value += 1
+                    label = label_of(claim.call.function, claim.call.private)
+                    self._metrics.async_retries.labels(label).value += 1
                 else:
                     self._tell_end(claim, ending)
             except Exception:  # nobody told must raise, and the others are to be told whatever they do
