@@ -243,13 +243,11 @@ class Worker:
 
     def _stop_lost(self) -> None:
         """End all that is leased: others run it. What it brings is refused."""
-        unused = [claim for lane in self._lanes.values() for claim in lane.ready]
-        for lane in self._lanes.values():
-            lane.ready.clear()
+        for lane in list(self._lanes.values()):
+            while lane.ready:
+                self._let_go(lane.ready.popleft())
         attempts = list(self._attempts.values())
         self._attempts.clear()  # at once: a call may be leased again here before its lost attempt has ended
-        for claim in unused:
-            self._let_go(claim)
         for attempt in attempts:
             attempt.lost = True
             attempt.lane.running -= 1
