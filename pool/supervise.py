@@ -95,11 +95,13 @@ class _Loop:
         try:
             await self._work()
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if _is_to_end():
                 raise
             return self._failed(error, began)  # somebody cancelled what the loop waited for, and not the loop
         except Exception as error:
+            if _is_to_end():  # started again, it would hold up whoever waits for its end
+                log.warning("background loop %s failed while it ended", self.name, exc_info=error)
+                raise asyncio.CancelledError from error
             return self._failed(error, began)
         finally:
             if steady is not None:
@@ -134,3 +136,9 @@ class _Loop:
             )
         self.down_since, self._logged = None, ""
         self._retries.succeeded()
+
+
+def _is_to_end() -> bool:
+    """Return whether somebody has cancelled the running task."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

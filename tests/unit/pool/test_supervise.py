@@ -120,6 +120,28 @@ async def test_one_failure_never_makes_the_gateway_not_ready(loops: Loops) -> No
     task.cancel()
 
 
+async def test_a_loop_whose_cleaning_up_fails_ends_all_the_same(
+    loops: Loops, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever closes it waits for its end: started again, it would hold up the end of the gateway for ever."""
+    faults = [OSError("connection lost")]
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if faults:
+                raise faults.pop()
+
+    task = loops.supervisor.supervise("tidying", work)
+    await loops.clock.settle()
+    task.cancel()
+    await loops.clock.advance(60.0)
+    assert task.cancelled()
+    assert "background loop tidying failed while it ended" in caplog.text and "connection lost" in caplog.text
+    assert loops.up() is None
+
+
 async def test_a_loop_that_fails_at_each_of_its_looks_is_down(
     loops: Loops, caplog: pytest.LogCaptureFixture
 ) -> None:
