@@ -34,6 +34,7 @@ from scheduler.store.sqlite.writer import Writer
 from scheduler.triggers.cloud_events import binary_headers
 from scheduler.triggers.event import Event
 from scheduler.work import NewCall, Request
+from tests.support.callgrind import counted
 from tests.support.warm_call_loop import ANSWER, Link, Transport, WarmCall
 
 SLOTS = 16
@@ -127,15 +128,15 @@ class AcceptedRuns:
         await self.edge.close()
 
 
-async def main(file: Path, runs: bool) -> None:
+async def main(file: Path) -> None:
     floor = AcceptedRuns(file)
     await floor.start()
     gc.disable()  # when it runs depends on what was imported; the gateway keeps all that from it
     await floor.accept(MEASURED)
-    if runs:
+    with counted():
         await floor.until_all_have_run()
     await floor.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1]), sys.argv[2] == "run"))
+    uvloop.run(main(Path(sys.argv[1])))

@@ -41,6 +41,7 @@ from pool.transport.connection import HttpConnection
 from pool.workload import Workload
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Limits
+from tests.support.callgrind import counted
 
 REQUEST = (
     b"POST /invoke/hello HTTP/1.1\r\nhost: 127.0.0.1:8080\r\nuser-agent: test\r\naccept: */*\r\n"
@@ -245,8 +246,9 @@ async def main(calls: int, changing: bool) -> None:
     heads = [REQUEST % b"", REQUEST % (b"x-n: 1\r\n" if changing else b"")]
     for _ in range(200):
         call(heads[0])
-    for n in range(calls):
-        call(heads[n % 2])
+    with counted():
+        for n in range(calls):
+            call(heads[n % 2])
 
 
 if __name__ == "__main__":
