@@ -48,7 +48,7 @@ class TaskRun:
 
 
 def faulty(fault: BaseException) -> Result:
-    """What a run brings that should not have raised. It is ours, and tried again as what the platform fails in."""
+    """Return the result of a run that raised unexpectedly: a fault of the platform, so it is tried again."""
     log.error("An accepted call could not run because of a fault of the gateway", exc_info=fault)
     detail = "the gateway has a fault; its log says more"
     return Result(500, [], b"", slugs.INTERNAL_ERROR, detail, "platform")

@@ -86,7 +86,7 @@ def test_who_must_be_alone_waits_for_the_others_and_keeps_them_out(visit: Visit)
 
 
 def test_long_files_come_first_and_else_nothing_moves() -> None:
-    files = ["test_turns.py", "test_clock.py", "test_warm_call_cost.py", "test_units.py"]
+    files = ["test_turns.py", "test_clock.py", "test_pool_machine.py", "test_units.py"]
     given = [next(TESTS.rglob(file)) for file in files]
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *given]
     listed = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=True).stdout
