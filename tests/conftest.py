@@ -41,7 +41,7 @@ if settings.get_current_profile_name() != "long":
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `tests/endurance` understands: `make chaos` and `make soak` give it minutes."""
     group = parser.getgroup("endurance")
-    group.addoption("--seconds", type=float, default=20, help="how long its load lasts (20)")
+    group.addoption("--seconds", type=float, default=10, help="how long its load lasts (10)")
     group.addoption("--seed", type=int, default=1, help="where its choices come from (1)")
 
 

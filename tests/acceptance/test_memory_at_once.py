@@ -58,7 +58,7 @@ RESULTS = 24
 """Accepted calls that answer 20 MiB each."""
 BODIES = 200
 """Accepted calls with bodies of 250 kB."""
-DOCUMENTS = 12
+DOCUMENTS = 4
 """Whole documents for jobs: lists of as many small values as fit."""
 LOGS = 270
 """Calls that print 256 KiB or more each."""

@@ -46,7 +46,6 @@ async def run_that_uses(scratch: Path, engine: DockerEngine) -> str | None:
     return None
 
 
-@pytest.mark.alone
 async def test_a_quick_run_measures_everything_and_leaves_nothing(
     docker_engine: DockerEngine, programs: None, tmp_path: Path
 ) -> None:
