@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from pool.clock import Clock
-from pool.contracts.base import Freezing
+from pool.contracts.facts import Freezing
 from pool.engine.base import EngineDown, EngineError
 from pool.instance import Instance
 from pool.ledger import Ledger

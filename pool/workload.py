@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pool.contracts.base import Contract
+from pool.contracts.facts import ContractFacts
 from pool.engine.base import ContainerSpec
 
 DEFAULT_TENANT = "default"
@@ -55,7 +55,7 @@ class Workload:
 
     function: str
     version: str
-    contract: Contract
+    contract: ContractFacts
     """The way to launch, call and understand its instances."""
     container: ContainerSpec
     """Prototype of its containers. Each instance adds its name, labels and socket folder."""
@@ -94,6 +94,13 @@ class Workload:
     """True if an instance serves one call and is then destroyed."""
     wears_out: bool = field(init=False)
     """True if the number of calls that an instance has served can end it."""
+
+    def wants_network(self, namespaces: bool) -> bool:
+        """Return whether its instances need a network of the gateway.
+
+        `namespaces` says that the namespaces of containers can be entered, so that nothing is dialled over a network.
+        """
+        return self.egress or (self.contract.dials_in and not namespaces)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "single_use", not self.reuse or self.contract.single_use)

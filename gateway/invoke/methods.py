@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.http.problems import Problem
-from pool.contracts.base import Contract
+from pool.contracts.facts import ContractFacts
 
 
-def check_method(contract: Contract, name: str, method: str, sub_path: bytes) -> None:
+def check_method(contract: ContractFacts, name: str, method: str, sub_path: bytes) -> None:
     """Raise `Problem` unless a function's contract allows this method with this path below its name."""
     if contract.allows(method, sub_path):
         return

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from pool.contracts.base import Contract, Freezing
+from pool.contracts.base import Contract
+from pool.contracts.facts import Freezing
 from pool.contracts.starter import Starter
 from pool.engine.base import ContainerSpec
 from pool.engine.labels import KEPT_LABEL
 from pool.instance import Instance
 from pool.transport.command import CommandLink
-from pool.workload import Keep
-
-if TYPE_CHECKING:
-    from pool.workload import Workload
+from pool.workload import Keep, Workload
 
 
 class CommandContract(Contract):
@@ -29,7 +27,7 @@ class CommandContract(Contract):
 
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
         """Prepare the container; the call creates it."""
-        workload = cast("Workload", instance.workload)
+        workload = cast(Workload, instance.workload)
         spec = await starter.spec_of(instance, prototype)
         spec = replace(spec, stdin=True, keep_output=False)
         if workload.keep is not Keep.NONE:

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pool.contracts import problem_slugs as slugs
-from pool.contracts.base import PLAIN_ENDINGS, Contract, Freezing
+from pool.contracts.base import Contract
+from pool.contracts.facts import PLAIN_ENDINGS, AnsweredLease, Freezing
 from pool.contracts.starter import Starter, start_failed
 from pool.engine.base import ContainerSpec, ContainerState, EngineError, Mount
 from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
@@ -21,10 +22,7 @@ from pool.instance import Instance
 from pool.transport.connection import HttpConnection
 from pool.transport.handler import HandlerLink
 from pool.transport.message import Answer, Call, read_report, read_said
-
-if TYPE_CHECKING:
-    from pool.lease import Lease
-    from pool.workload import Order, Workload
+from pool.workload import Order, Workload
 
 SOCKETS = "/run/hearth"
 CODE = "/function"
@@ -71,7 +69,7 @@ class HandlerContract(Contract):
         """Send a generic instance its code and wait until its handler is imported."""
         link = cast(HandlerLink, instance.link)
         try:
-            order = await asyncio.to_thread(cast("Order", workload.order).read)
+            order = await asyncio.to_thread(cast(Order, workload.order).read)
         except OSError as error:
             raise StartFailed(f"the function's code is not in the data folder any more: {error}") from error
         timeout = starter.settings.start_timeout
@@ -123,7 +121,7 @@ class HandlerContract(Contract):
             kind, message = await read_report(answer)
             raise AnswerFault(SLUGS.get(outcome, slugs.CONTRACT_BROKEN), f"{kind}: {message}")
 
-    def note_answer(self, lease: Lease, answer: Answer) -> None:
+    def note_answer(self, lease: AnsweredLease, answer: Answer) -> None:
         """Take from the answer how long the handler ran, and whether its output waits to be read."""
         headers = answer.headers
         lease.exec_seconds = take_exec_seconds(headers)

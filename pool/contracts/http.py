@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from pool.contracts.base import Contract
 from pool.contracts.starter import Starter
@@ -13,9 +13,7 @@ from pool.host import cgroup, netns
 from pool.instance import Instance
 from pool.transport.http import HttpLink
 from pool.transport.server import Server
-
-if TYPE_CHECKING:
-    from pool.workload import Workload
+from pool.workload import Workload
 
 OLD_CALL_POLL_SECONDS = 0.02
 """Pause between two looks whether a server has closed the connections of an earlier gateway."""
@@ -32,7 +30,7 @@ class HttpContract(Contract):
 
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
         """Start the container and wait until its server is ready."""
-        workload = cast("Workload", instance.workload)
+        workload = cast(Workload, instance.workload)
         spec = replace(prototype, env={**prototype.env, "PORT": str(workload.port)})
         await starter.start(instance, spec)
         state = await starter.state_of(instance)
@@ -49,7 +47,7 @@ class HttpContract(Contract):
 
     async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
         """Wait until the server has closed the earlier gateway's connections and is ready."""
-        workload = cast("Workload", instance.workload)
+        workload = cast(Workload, instance.workload)
         await starter.egress.fallback(starter.settings.network_fallback)
         server = connect(starter, instance, state)
         again = await starter.engine.inspect(state.id)
@@ -65,7 +63,7 @@ HTTP = HttpContract()
 
 def connect(starter: Starter, instance: Instance, state: ContainerState) -> Server:
     """Set the link of an instance to its server. Raises `StartFailed` if there is no way to it, and OSError."""
-    workload = cast("Workload", instance.workload)
+    workload = cast(Workload, instance.workload)
     fallback = starter.settings.network_fallback or workload.egress
     server = Server(state, workload.port, fallback, starter.clock)
     instance.link = HttpLink(server.dial, workload.concurrency, starter.clock, server.close)

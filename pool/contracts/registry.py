@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from pool.contracts.base import Contract
 from pool.contracts.command import COMMAND
+from pool.contracts.facts import ContractFacts
 from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
 from pool.instance import Instance
@@ -16,4 +17,10 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType({c.name: c for c in (HANDLE
 
 def contract_of(instance: Instance) -> Contract:
     """Return how to speak with an instance. One that has no function yet waits for a handler."""
-    return instance.workload.contract if instance.workload is not None else HANDLER
+    return HANDLER if instance.workload is None else whole(instance.workload.contract)
+
+
+def whole(facts: ContractFacts) -> Contract:
+    """Return the contract that a workload carries: to calls it is known by its facts only."""
+    assert isinstance(facts, Contract)
+    return facts

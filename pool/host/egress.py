@@ -10,17 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from pool.clock import Clock
 from pool.engine.base import Engine
 from pool.errors import StartFailed
 from pool.host import firewall, netns
 from pool.supervise import Supervisor
-
-if TYPE_CHECKING:  # a type only: the host knows nothing of functions
-    from pool.workload import Workload
 
 log = logging.getLogger("hearth.network")
 
@@ -154,11 +149,9 @@ class Egress:
                         await firewall.unprotect(bridge)
             self._inherited = False
 
-    def removable(self, workloads: Iterable[Workload]) -> bool:
-        """Return whether networks may exist although none of these workloads uses one."""
-        return bool(self._bridges or self._inherited) and not any(
-            w.egress or (w.contract.dials_in and not can_dial_into_namespaces()) for w in workloads
-        )
+    def removable(self, wanted: bool) -> bool:
+        """Return whether networks may exist although none is `wanted` by a workload in service."""
+        return bool(self._bridges or self._inherited) and not wanted
 
 
 def can_dial_into_namespaces() -> bool:

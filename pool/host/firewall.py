@@ -145,13 +145,13 @@ async def _finish(command: list[str]) -> tuple[int | None, bytes, bytes]:
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with LoopClock().timeout(
-            COMMAND_SECONDS
-        ):  # it runs in real time, whatever clock its caller has
+        # A command runs in real time, whatever clock its caller has.
+        async with LoopClock().timeout(COMMAND_SECONDS):
             output, complaint = await process.communicate()
     except BaseException as error:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
         if isinstance(error, TimeoutError):
             raise FirewallError(f"{' '.join(command)}: did not end within {COMMAND_SECONDS:g} s") from None
         raise

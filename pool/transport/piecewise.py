@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pool.errors import InstanceDied
 from pool.transport.message import Answer, Call
 
-if TYPE_CHECKING:
-    from pool.transport.connection import HttpConnection
+
+class PiecewiseConnection(Protocol):
+    """A connection to an instance, as far as sending a body needs it."""
+
+    open: bool
+    can_write: asyncio.Future[None] | None
+    """Done once the instance takes more, or None while it does."""
+
+    def spoil(self) -> None:
+        """Use the connection for no further call."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 async def send_in_pieces(
-    connection: HttpConnection,
+    connection: PiecewiseConnection,
     transport: asyncio.Transport,
     head: bytes,
     call: Call,
@@ -38,7 +49,7 @@ async def send_in_pieces(
 
 
 async def _send_body(
-    connection: HttpConnection, transport: asyncio.Transport, call: Call, waiter: asyncio.Future[Answer]
+    connection: PiecewiseConnection, transport: asyncio.Transport, call: Call, waiter: asyncio.Future[Answer]
 ) -> bool:
     """Send the body until it ends, or the answer is here or will never be; return whether it has ended."""
     assert call.more is not None
@@ -66,7 +77,7 @@ async def _send_body(
     return True
 
 
-def _give_up(connection: HttpConnection, waiter: asyncio.Future[Answer]) -> None:
+def _give_up(connection: PiecewiseConnection, waiter: asyncio.Future[Answer]) -> None:
     """Close at once. The caller learns of the request's fault, and nobody asks for the answer any more."""
     connection.abort()
     if not waiter.cancel() and not waiter.cancelled():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pool.clock import Clock
-from pool.contracts.base import Freezing
+from pool.contracts.facts import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Order, Workload

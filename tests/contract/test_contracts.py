@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.http.problems import TYPES
-from pool.contracts.base import PLAIN_ENDINGS, Freezing
+from pool.contracts.facts import PLAIN_ENDINGS, Freezing
 from pool.contracts.registry import CONTRACTS
 from pool.freezer import may_freeze
 from pool.states import State

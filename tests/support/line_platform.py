@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pool.contracts import problem_slugs as slugs
-from pool.contracts.base import Contract, Freezing
+from pool.contracts.base import Contract
+from pool.contracts.facts import Freezing
 from pool.contracts.starter import Starter
 from pool.engine.base import ContainerSpec, ContainerState, Mount
 from pool.engine.memory_process import Process

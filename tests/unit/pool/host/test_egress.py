@@ -355,25 +355,23 @@ async def test_rules_that_cannot_be_removed_keep_no_gateway_from_stopping(
 
 @pytest.mark.usefixtures("shut_out")
 async def test_when_networks_may_be_removed(command: Command, engine: MemoryEngine, egress: Egress) -> None:
-    plain, out, server = workload(), workload(egress=True), workload(HTTP)
-    assert egress.removable([plain]), "an earlier process may have left some"
-    assert not egress.removable([plain, out])
-    assert not egress.removable([server])
+    assert egress.removable(wanted=False), "an earlier process may have left some"
+    assert not egress.removable(wanted=True)
     await egress.remove()
-    assert not egress.removable([])
+    assert not egress.removable(wanted=False)
     await egress.ensure()
-    assert egress.removable([])
+    assert egress.removable(wanted=False)
     engine.fail_next("remove_network", EngineError("it has endpoints"))
     with pytest.raises(EngineError):
         await egress.remove()
-    assert egress.removable([]), "it was not removed"
+    assert egress.removable(wanted=False), "it was not removed"
 
 
-async def test_servers_need_no_network_where_namespaces_can_be_entered(
-    engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(egress_module.netns, "permitted", lambda: True)
-    assert egress.removable([workload(HTTP)])
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_servers_need_a_network_where_namespaces_cannot_be_entered(namespaces: bool) -> None:
+    assert workload(HTTP).wants_network(namespaces) is not namespaces
+    assert workload(egress=True).wants_network(namespaces)
+    assert not workload().wants_network(namespaces)
 
 
 # -- the rules ----------------------------------------------------------------------------------------------
