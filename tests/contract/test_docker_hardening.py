@@ -106,9 +106,17 @@ async def test_open_files_are_limited(run):
 
 
 async def test_too_much_memory_is_seen_as_oom(run):
+    """The kernel's kill and the container's end reach the engine as two events.
+
+    If the end comes first, which is rare, the engine never tells of the kill.
+    """
     hungry = "dd if=/dev/zero of=/dev/null bs=200M count=1"
-    status, _, state = await run(f"exec {hungry}", memory=32 * 2**20)
-    assert status == 137 and state.oom_killed and state.exit_code == 137
+    told = []
+    while not any(told) and len(told) < 5:
+        status, _, state = await run(f"exec {hungry}", memory=32 * 2**20)
+        assert status == 137 and state.exit_code == 137
+        told.append(state.oom_killed)
+    assert any(told)
     status, _, state = await run(f"exec {hungry}", memory=512 * 2**20)
     assert status == 0 and not state.oom_killed
 
