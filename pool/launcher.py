@@ -11,7 +11,7 @@ from typing import cast
 
 from pool.clock import Clock
 from pool.contracts.reconnect import Reconnection
-from pool.contracts.registry import contract_of, whole
+from pool.contracts.registry import as_contract, contract_of
 from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, Starter, start_failed
 from pool.engine.base import ContainerSpec, Engine, EngineError, NotRunnable
 from pool.engine.labels import container_name
@@ -56,7 +56,7 @@ class Launcher:
 
         Raises `FunctionBroken` if the handler cannot be imported, `StartFailed` if the instance does not answer.
         """
-        await whole(workload.contract).specialise(self.starter, instance, workload)
+        await as_contract(workload.contract).specialise(self.starter, instance, workload)
 
     async def adopt(self, instance: Instance) -> None:
         """Reconnect to the running container of an instance that an earlier process started. Raises `StartFailed`."""

@@ -17,10 +17,10 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType({c.name: c for c in (HANDLE
 
 def contract_of(instance: Instance) -> Contract:
     """Return how to speak with an instance. One that has no function yet waits for a handler."""
-    return HANDLER if instance.workload is None else whole(instance.workload.contract)
+    return HANDLER if instance.workload is None else as_contract(instance.workload.contract)
 
 
-def whole(facts: ContractFacts) -> Contract:
+def as_contract(facts: ContractFacts) -> Contract:
     """Return the contract that a workload carries: to calls it is known by its facts only."""
     assert isinstance(facts, Contract)
     return facts

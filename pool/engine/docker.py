@@ -130,7 +130,8 @@ class DockerEngine:
         with self._verb("containers", "list containers"):
             listed = await self._api.call("GET", "/containers/json", {"all": "true", **_filters(labels)})
             # The list lacks the pid and the exit status.
-            states = gather_bounded((self._present(entry["Id"]) for entry in listed), INSPECTED_AT_ONCE)
+            found = [entry["Id"] for entry in listed]
+            states = gather_bounded(self._present, found, INSPECTED_AT_ONCE)
             return [state for state in await states if state is not None]
 
     async def _present(self, container: str) -> ContainerState | None:

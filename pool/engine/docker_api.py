@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import io
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
@@ -25,6 +24,7 @@ UNLIMITED = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
 """For a request that lasts as long as a build, or as long as somebody listens."""
 
 Params = Mapping[str, str]
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -144,22 +144,19 @@ async def next_piece(output: Readable) -> tuple[int, bytes] | None:
         return None
 
 
-async def gather_bounded(work: Iterable[Coroutine[Any, Any, T]], at_once: int) -> list[T]:
-    """Return the results of `work`, in its order; at most `at_once` are under way at a time.
+async def gather_bounded(ask: Callable[[A], Awaitable[T]], items: Sequence[A], at_once: int) -> list[T]:
+    """Return `ask` of each item, in their order; at most `at_once` are under way at a time.
 
-    Raises what the first of them raises that fails; the others are cancelled, or not even begun."""
-    work = list(work)
+    Raises what the first of them raises that fails; the others are cancelled."""
     free = asyncio.Semaphore(at_once)
 
-    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+    async def one(item: A) -> T:
         async with free:
-            return await coroutine
+            return await ask(item)
 
-    tasks = [asyncio.ensure_future(one(coroutine)) for coroutine in work]
+    tasks = [asyncio.ensure_future(one(item)) for item in items]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task, coroutine in zip(tasks, work, strict=True):
+        for task in tasks:
             task.cancel()
-            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                coroutine.close()  # else Python complains that nobody awaited it

@@ -121,7 +121,7 @@ async def test_work_that_is_not_begun_because_other_work_failed_is_put_away(
 
     for at_once in (1, 2, 9):
         with pytest.raises(EngineUnreachable, match="away"):
-            await gather_bounded((work(number) for number in range(8)), at_once)
+            await gather_bounded(work, range(8), at_once)
     await asyncio.sleep(0)
     gc.collect()
     assert [str(warning.message) for warning in recwarn] == []
