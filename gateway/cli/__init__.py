@@ -9,27 +9,27 @@ import click
 from pool import __version__
 
 COMMANDS = {
-    "serve": "serve",
-    "invoke": "invoke",
-    "run": "run",
-    "jobs": "jobs",
-    "workflows": "workflows",
-    "start": "workflows",
-    "runs": "workflows",
-    "resume": "workflows",
-    "graph": "workflows",
-    "functions": "listings",
-    "ps": "listings",
-    "logs": "listings",
-    "triggers": "triggers",
-    "sources": "triggers",
-    "emit": "triggers",
-    "init": "init",
-    "keys": "keys",
-    "prune": "prune",
-    "doctor": "doctor",
+    "serve": "serving.serve",
+    "invoke": "calling.invoke",
+    "run": "calling.run",
+    "jobs": "managing.jobs",
+    "workflows": "managing.workflows",
+    "start": "managing.workflows",
+    "runs": "managing.workflows",
+    "resume": "managing.workflows",
+    "graph": "managing.workflows",
+    "functions": "watching.listings",
+    "ps": "watching.listings",
+    "logs": "watching.listings",
+    "triggers": "managing.triggers",
+    "sources": "managing.triggers",
+    "emit": "managing.triggers",
+    "init": "developing.init",
+    "keys": "managing.keys",
+    "prune": "serving.prune",
+    "doctor": "serving.doctor",
 }
-"""Module of each subcommand, in the order of the help."""
+"""Room and module in `gateway/cli/commands/` of each subcommand, in the order of the help."""
 
 
 class Commands(click.Group):

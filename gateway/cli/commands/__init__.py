@@ -1,1 +1,1 @@
-"""The subcommands of `hearth`, one module each."""
+"""The subcommands of `hearth`, in rooms."""

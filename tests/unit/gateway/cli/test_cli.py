@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from gateway.assembly.settings import Settings
 from gateway.cli import common, log_format, machine_checks, main
 from gateway.cli.client import GatewayClient
-from gateway.cli.commands.serve import first_call, reachable
+from gateway.cli.commands.serving.serve import first_call, reachable
 from gateway.cli.common import human_seconds, human_size
 from gateway.cli.given_settings import SettingsFault, settings_from, unknown_variables
 from pool.clock import LoopClock

@@ -260,8 +260,8 @@ def test_a_public_address_needs_a_key(
         folder.close()
         assert "HEARTH_API_KEYS" not in os.environ, "nobody who is started from here gets the keys"
 
-    monkeypatch.setattr("gateway.cli.commands.serve.run", note)
-    monkeypatch.setattr("gateway.cli.commands.serve.log_format.configure", lambda *_: None)
+    monkeypatch.setattr("gateway.cli.commands.serving.serve.run", note)
+    monkeypatch.setattr("gateway.cli.commands.serving.serve.log_format.configure", lambda *_: None)
     (tmp_path / "functions.yaml").write_text("version: 1\nfunctions: {}\n")
     data = tmp_path / "data"
     if kept:

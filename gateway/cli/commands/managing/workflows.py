@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.commands.invoke import type_of
+from gateway.cli.commands.calling.invoke import type_of
 from gateway.cli.common import (
     CallerError,
     Gateway,

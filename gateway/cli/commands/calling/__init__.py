@@ -1,0 +1,1 @@
+"""Commands that run something: a function, an image, a job."""

@@ -1,0 +1,1 @@
+"""Commands for writing functions and trying them."""

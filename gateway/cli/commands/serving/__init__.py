@@ -1,0 +1,1 @@
+"""Commands of the machine that serves: run a gateway, check the machine, tidy it up."""
