@@ -30,10 +30,10 @@ soak: $(DEVELOPING) images tools ## half an hour of load; memory, files and task
 	@$(PY) -m pytest tests/endurance -k memory -s --timeout=0 --seconds=1800 $(ARGS)
 
 images: engine ## build the images that are missing or outdated
-	@$(PY) -m images.build
+	@$(PY) -m gateway.setup.images
 
 gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
-	@$(PY) -m images.build --gateway
+	@$(PY) -m gateway.setup.images --gateway
 
 coverage: $(DEVELOPING) images tools ## run the tests and fail where fewer than 95 % of the branches of pool/ and scheduler/ were taken
 	@$(PY) -m pytest --timeout=900 --cov --cov-report= $(ARGS)
@@ -57,7 +57,7 @@ lint: $(DEVELOPING) ## style, types and the architecture's contracts
 	@.venv/bin/lint-imports
 
 engine: $(SERVING) ## have a container engine: use the one that answers, else install and start one
-	@$(PY) -m deploy.engine ensure
+	@$(PY) -m gateway.setup.engine ensure
 
 # The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
 # sources start message brokers of their own: a service that their packages have brought is stopped. Without root, the

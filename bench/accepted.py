@@ -12,7 +12,7 @@ from bench.figures import Latencies, Outcome, Series
 from bench.gateways import Gateway, GatewayFault
 from bench.scenarios import Plan, Result, by_turns
 from bench.throughput import CLIENTS, warm_up, wrk_loop
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 ACCEPT_CLIENTS = 64
 """Those who wait for one commit share it: a few clients measure the disk, many the gateway."""

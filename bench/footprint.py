@@ -15,7 +15,7 @@ from bench.processes import cpu_seconds, resident
 from bench.scenarios import Plan, Result, by_turns
 from bench.throughput import CLIENTS, warm_up
 from bench.worker import Job, Workers
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 MIB = 2**20
 CONNECTING = 100

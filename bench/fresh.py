@@ -12,7 +12,7 @@ from bench.client import CallFailed
 from bench.figures import Latencies, Outcome, Series
 from bench.gateways import Gateway
 from bench.scenarios import Lab, Plan, Result, by_turns
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 
 async def paced(gateway: Gateway, function: str, plan: Plan, step: Step) -> Result:

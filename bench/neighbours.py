@@ -16,7 +16,7 @@ from bench.gateways import POLL, ROOT, Gateway
 from bench.scenarios import Plan, Result, rotated
 from bench.targets import judge
 from bench.worker import Job, Workers
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 ATTACKS_FOLDER = ROOT / "tests/hostile/attacks"
 ATTACKS: dict[str, object] = {

@@ -28,7 +28,7 @@ from bench.report import Report
 from bench.scenarios import Lab, Plan, Result
 from bench.streams import stream
 from bench.throughput import http_image, open_loop, warm_nginx
-from deploy.progress import Step, step
+from gateway.setup.progress import Step, step
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics
 from scheduler.definitions.file import load

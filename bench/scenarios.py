@@ -19,7 +19,7 @@ from bench.instances import Instance
 from bench.references import Program, Responder
 from bench.targets import Finding, judge
 from bench.worker import Job, Workers
-from deploy.progress import Step
+from gateway.setup.progress import Step
 from pool.engine.base import Engine
 from pool.workload import Workload
 

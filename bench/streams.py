@@ -16,7 +16,7 @@ from bench.processes import forget_peak, peak_resident, resident
 from bench.scenarios import Lab, Loop, Plan, Result, by_turns
 from bench.streamer import BLOCK, is_pattern, pattern
 from bench.throughput import proxied
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 MIB = 2**20
 TIMEOUT = 60.0

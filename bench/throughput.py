@@ -15,7 +15,7 @@ from bench.gateways import Gateway
 from bench.references import Program, nginx
 from bench.scenarios import Lab, Loop, Plan, Result, by_turns, rotated
 from bench.worker import Job, Workers
-from deploy.progress import Step
+from gateway.setup.progress import Step
 
 CLIENTS = 16
 OPEN_CLIENTS = 64

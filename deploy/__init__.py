@@ -1,1 +1,1 @@
-"""What brings Hearth up on a machine: the engine and what talks to it before the gateway does."""
+"""Makes the .venv of a checkout. All else that sets a machine up is in gateway/setup."""

@@ -21,7 +21,7 @@ from bench.runs import SCENARIOS, missing_programs
 from bench.scenarios import QUICK
 from bench.targets import TARGETS
 from bench.wrk import load
-from images.build import ROOT
+from gateway.setup.images import ROOT
 from pool.engine.docker import DockerEngine
 from pool.engine.labels import GATEWAY_LABEL
 

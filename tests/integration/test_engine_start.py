@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine_api import EngineApi, EngineSilentError
+from gateway.setup.engine_api import EngineApi, EngineSilentError
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -45,7 +45,7 @@ def script(folder: Path) -> Iterator[Run]:
     environment = {name: value for name, value in os.environ.items() if name != "DOCKER_HOST"}
 
     def run(verb: str, *dockerd: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "deploy.engine", verb, *options, "--", *dockerd]
+        command = [sys.executable, "-m", "gateway.setup.engine", verb, *options, "--", *dockerd]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
     yield run

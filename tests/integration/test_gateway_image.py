@@ -40,7 +40,7 @@ def handle(event, context):
 @pytest.fixture(scope="module")
 def gateway_image() -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "images.build", "--gateway"],
+        [sys.executable, "-m", "gateway.setup.images", "--gateway"],
         cwd=ROOT,
         capture_output=True,
         text=True,

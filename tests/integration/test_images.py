@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from wheelhouse import only_index, wheel
 
-from deploy.engine_api import EngineApi
-from images import build
+from gateway.setup import images
+from gateway.setup.engine_api import EngineApi
 from pool.clock import LoopClock
 from pool.engine.docker import DockerEngine
 from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
@@ -53,22 +53,24 @@ async def run(
 
 def test_everything_is_present_and_check_says_so() -> None:
     engine = EngineApi()
-    found = {recipe.tag: build.state(engine, recipe) for recipe in build.recipes()}
+    found = {recipe.tag: images.state(engine, recipe) for recipe in images.recipes()}
     assert found == dict.fromkeys(REQUIRED_IMAGES, "present")
-    check = subprocess.run([sys.executable, "-m", "images.build", "--check"], cwd=ROOT, capture_output=True)
+    check = subprocess.run(
+        [sys.executable, "-m", "gateway.setup.images", "--check"], cwd=ROOT, capture_output=True
+    )
     assert (check.returncode, check.stdout) == (0, b"")
 
 
 def test_a_changed_file_makes_its_image_outdated(tmp_path: Path) -> None:
     engine = EngineApi()
-    recipe = next(recipe for recipe in build.recipes() if recipe.tag == RUNTIMES["python"])
+    recipe = next(recipe for recipe in images.recipes() if recipe.tag == RUNTIMES["python"])
     changed = tmp_path / "shim.py"
     shutil.copy(recipe.files["shim.py"], changed)
     same = dataclasses.replace(recipe, files={**recipe.files, "shim.py": changed})
-    assert build.state(engine, same) == "present"
+    assert images.state(engine, same) == "present"
     changed.write_bytes(changed.read_bytes() + b"\n")
-    assert build.state(engine, same) == "outdated"
-    assert build.state(engine, dataclasses.replace(recipe, tag="hearth-test/none:latest")) == "missing"
+    assert images.state(engine, same) == "outdated"
+    assert images.state(engine, dataclasses.replace(recipe, tag="hearth-test/none:latest")) == "missing"
 
 
 async def test_the_base_has_all_of_python_compiled(docker: Containers, test_label: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENGINE, IMAGES, PACKAGES = "deploy.engine ensure", "images.build", "apt-get"
+ENGINE, IMAGES, PACKAGES = "gateway.setup.engine ensure", "gateway.setup.images", "apt-get"
 DEVELOPMENT = "deploy.dependencies dev"
 
 

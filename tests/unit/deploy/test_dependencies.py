@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.dependencies import PURPOSES, TAIL_LINES, main, pip_command, run_quietly
-from images.gateway import EXTRAS
+from gateway.setup.gateway_image import EXTRAS
 
 ROOT = Path(__file__).parents[3]
 CHATTER = "for n in range(400): print(f'Collecting package-{n}')"

@@ -27,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 ROOT = Path(__file__).parents[3]
-SERVING = ("gateway", "scheduler", "pool", "deploy", "images")
+SERVING = ("gateway", "scheduler", "pool", "deploy")
 """Floors that run with the dependencies of `make serve`."""
 OWN = {*SERVING, "runtimes", "bench"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine_api import EngineApi, EngineSilentError
+from gateway.setup.engine_api import EngineApi, EngineSilentError
 
 TESTS = Path(__file__).parents[2]
 NEEDS = re.compile(

@@ -20,9 +20,11 @@ from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 
 ROOT = Path(__file__).parents[3]
-CODE = ("gateway", "scheduler", "pool", "runtimes", "deploy", "images")
-SOURCES = [ROOT / name for name in ("pyproject.toml", "Makefile", "Dockerfile", "functions.yaml")] + [
-    path for floor in CODE for path in (ROOT / floor).rglob("*") if path.suffix in (".py", ".sh", ".html")
+CODE = ("gateway", "scheduler", "pool", "runtimes", "deploy")
+SAYING = (".py", ".sh", ".html", "Dockerfile")
+"""Ends of the names of files that could say it."""
+SOURCES = [ROOT / name for name in ("pyproject.toml", "Makefile", "functions.yaml")] + [
+    path for floor in CODE for path in (ROOT / floor).rglob("*") if path.name.endswith(SAYING)
 ]
 
 

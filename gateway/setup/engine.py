@@ -1,8 +1,8 @@
 """Have a container engine: use the one that answers, else install and start one.
 
-python -m deploy.engine ensure     nothing to do if DOCKER_HOST or the default socket answers
-python -m deploy.engine stop       stop what `ensure` started, and nothing else
-python -m deploy.engine status     say what answers
+python -m gateway.setup.engine ensure     nothing to do if DOCKER_HOST or the default socket answers
+python -m gateway.setup.engine stop       stop what `ensure` started, and nothing else
+python -m gateway.setup.engine status     say what answers
 
 `ensure` installs an engine on Debian and Ubuntu as root only; elsewhere it says what to do. The engine is
 started with live-restore, so that containers outlive it, and in a session of its own, so that it outlives
@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.engine_api import EngineApi, EngineApiError, EngineForbiddenError, EngineSilentError
+from gateway.setup.engine_api import EngineApi, EngineApiError, EngineForbiddenError, EngineSilentError
 
 PACKAGES = ("docker.io", "containerd", "runc", "iptables", "ca-certificates")
 START_PATIENCE = 60.0
@@ -111,7 +111,7 @@ def _install() -> None:
         raise EngineSetupError(
             "No container engine answers and this is neither Debian nor Ubuntu. Install one: https://docs.docker.com/engine/install/"
         )
-    from deploy.progress import step
+    from gateway.setup.progress import step
 
     # Read by every way of starting it: the package's own service comes up with live-restore as well.
     if not DAEMON_SETTINGS.exists():
@@ -132,7 +132,7 @@ def _install() -> None:
 
 
 def _start_by_hand(engine: EngineApi, places: Places, dockerd_options: Sequence[str]) -> None:
-    from deploy.progress import step
+    from gateway.setup.progress import step
 
     with step("Starting the container engine") as progress:
         if not _listens(places.containerd_socket):
@@ -213,7 +213,7 @@ def _started(places: Places) -> dict[str, int]:
 
 
 def _runs(pid: int, name: str) -> bool:
-    """Whether this process lives, is no zombie, and is still this program: numbers are given out again."""
+    """Return whether this process lives, is no zombie, and is still this program: numbers are given out again."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     try:
@@ -282,7 +282,7 @@ def _apt_get(arguments: Sequence[str], show: Callable[[str, float | None], None]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deploy.engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.setup.engine", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("verb", choices=("ensure", "stop", "status"))
     places = {

@@ -1,9 +1,9 @@
 """Build the images that are missing or whose inputs have changed.
 
-python -m images.build             what functions need: base, runtimes, examples
-python -m images.build --check     only list what is missing or outdated; exit status 1 if anything is
-python -m images.build --gateway   the gateway's own image as well
-python -m images.build --rebuild   everything anew, for example after security updates of the base
+python -m gateway.setup.images             what functions need: base, runtimes, examples
+python -m gateway.setup.images --check     only list what is missing or outdated; exit status 1 if anything is
+python -m gateway.setup.images --gateway   the gateway's own image as well
+python -m gateway.setup.images --rebuild   everything anew, for example after security updates of the base
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from deploy.engine_api import EngineApi, EngineApiError
-from images import gateway
+from gateway.setup import gateway_image
+from gateway.setup.engine_api import EngineApi, EngineApiError
 from pool import __version__
 from scheduler.deploy.images.runtimes import (
     BASE_IMAGE,
@@ -31,7 +31,10 @@ from scheduler.deploy.images.runtimes import (
 )
 
 VERSION_LABEL = "org.opencontainers.image.version"
-ROOT = Path(__file__).resolve().parent.parent
+ROOM = Path(__file__).resolve().parent
+RECIPES = ROOM / "recipes"
+ROOT = ROOM.parents[1]
+"""Folder of our packages: a checkout, or where they are installed."""
 BUSYBOX_IMAGE, API_IMAGE = EXAMPLE_IMAGES
 REGISTRY_TIMEOUT_SECONDS = 10.0
 """Time for a registry to answer before Debian packages take its place. A machine without one waits this long."""
@@ -50,19 +53,19 @@ class Recipe:
     base: str | None = None
     arguments: dict[str, str] = field(default_factory=dict)
     """Values of the Dockerfile's ARGs."""
-    foundation: Foundation | None = None
+    foundation: RootImage | None = None
     """Set if the image stands on no other image of ours."""
 
 
 @dataclass(frozen=True)
-class Foundation:
+class RootImage:
     """An official image, and the folder that builds one in its place if no registry answers."""
 
     official: tuple[str, str]
     folder: Path
     python: str | None
     """Version of Python in the official image, or None if it has none."""
-    made_by: tuple[Path, ...] = field(default=(ROOT / "images/rootfs.py",))
+    made_by: tuple[Path, ...] = field(default=(ROOM / "rootfs.py",))
 
 
 class BuildError(Exception):
@@ -71,24 +74,24 @@ class BuildError(Exception):
 
 def recipes(with_gateway: bool = False) -> list[Recipe]:
     """Return the recipe of every image, each after the one that it stands on."""
-    python, busybox = ROOT / "images/base", ROOT / "images/busybox"
+    python, busybox = RECIPES / "base", RECIPES / "busybox"
     found = [
         Recipe(
-            BASE_IMAGE, _folder(python), foundation=Foundation(("python", "3.11-slim"), python, python="3.11")
+            BASE_IMAGE, _folder(python), foundation=RootImage(("python", "3.11-slim"), python, python="3.11")
         ),
         Recipe(
             RUNTIMES["python"],
-            {"Dockerfile": ROOT / "images/python/Dockerfile", "shim.py": ROOT / "runtimes/python/shim.py"},
+            {"Dockerfile": RECIPES / "python/Dockerfile", "shim.py": ROOT / "runtimes/python/shim.py"},
             base=BASE_IMAGE,
         ),
         Recipe(
-            BUSYBOX_IMAGE, _folder(busybox), foundation=Foundation(("busybox", "1.36"), busybox, python=None)
+            BUSYBOX_IMAGE, _folder(busybox), foundation=RootImage(("busybox", "1.36"), busybox, python=None)
         ),
         Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}),
     ]
     if with_gateway:
         found.append(
-            Recipe(GATEWAY_IMAGE, gateway.code(ROOT), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE})
+            Recipe(GATEWAY_IMAGE, gateway_image.code(ROOT), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE})
         )
     return found
 
@@ -130,7 +133,7 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
         if recipe.tag == GATEWAY_IMAGE:
             labels[VERSION_LABEL] = __version__
             show("installing its dependencies", None)
-            files.update(gateway.dependencies(ROOT, _python_of_base(engine)))
+            files.update(gateway_image.dependencies(ROOT, _python_of_base(engine)))
         show("packing", None)
         context = Path(folder) / "context.tar"
         _pack(files, context)
@@ -146,10 +149,10 @@ def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
 
 
 def _lay_foundation(
-    engine: EngineApi, foundation: Foundation, files: Files, folder: Path, show: Show
+    engine: EngineApi, foundation: RootImage, files: Files, folder: Path, show: Show
 ) -> str | None:
     """Get the official image, or add a root file system to the files; return the version of its Python."""
-    from images.rootfs import busybox_rootfs, python_rootfs
+    from gateway.setup.rootfs import busybox_rootfs, python_rootfs
 
     name, tag = foundation.official
     official, debian = files.pop("official.Dockerfile"), files.pop("debian.Dockerfile")
@@ -198,7 +201,7 @@ def _pack(files: Files, target: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m images.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.setup.images", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "--check", action="store_true", help="list what is missing or outdated, build nothing"
@@ -232,13 +235,13 @@ def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> No
         if earlier := engine.image(recipe.tag):
             superseded.append(earlier["Id"])
         # Imported here, because rich takes a tenth of a second and mostly there is nothing to build.
-        from deploy.progress import step
-        from images.rootfs import RootfsError
+        from gateway.setup.progress import step
+        from gateway.setup.rootfs import RootfsError
 
         try:
             with step(f"Building {recipe.tag}") as progress:
                 build(engine, recipe, progress.show)
-        except (EngineApiError, RootfsError, gateway.DependenciesError) as error:
+        except (EngineApiError, RootfsError, gateway_image.DependenciesError) as error:
             raise BuildError(f"{recipe.tag}: {error}") from error
     for image in reversed(superseded):
         engine.discard(image)

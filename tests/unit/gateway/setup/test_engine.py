@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.engine import EngineSetupError, Places, _clear_stale, ensure, main, stop
-from deploy.engine_api import EngineApi
+from gateway.setup.engine import EngineSetupError, Places, _clear_stale, ensure, main, stop
+from gateway.setup.engine_api import EngineApi
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the gateway's own image is made of: our code, and what it depends on as wheels for the image's Python."""
+"""Parts of the gateway's own image: our code, and what it depends on as wheels for the image's Python."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scheduler.deploy.images.pip_wheels import pip_arguments
 
+DOCKERFILE = Path(__file__).with_name("recipes") / "gateway" / "Dockerfile"
 PACKAGES = ("gateway", "scheduler", "pool", "runtimes")
 EXTRAS = ("redis", "nats", "mqtt")
 """In an image nobody adds a package later: what sources of messages need is there."""
@@ -23,8 +24,9 @@ class DependenciesError(Exception):
 
 
 def code(root: Path) -> dict[str, Path]:
-    """Name in the build context to file: the Dockerfile, our code, and what pins the dependencies."""
-    files = {name: root / name for name in ("Dockerfile", *PINNED_BY)}
+    """Return the file of each name in the build context: the Dockerfile, our code, and the pins."""
+    files = {name: root / name for name in PINNED_BY}
+    files["Dockerfile"] = DOCKERFILE
     for package in PACKAGES:
         files.update({str(path.relative_to(root)): path for path in _files(root / package)})
     return files

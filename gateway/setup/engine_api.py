@@ -68,7 +68,7 @@ class EngineApi:
         return self._json("GET", "/info")
 
     def image(self, reference: str) -> dict[str, Any] | None:
-        """What the engine says about an image; None when it has none of this name."""
+        """Return what the engine says about an image, or None if it has none of this name."""
         try:
             return self._json("GET", f"/images/{reference}/json")
         except EngineApiError as error:

@@ -1,1 +1,0 @@
-"""The images that Hearth brings along, and how they are built."""
