@@ -324,6 +324,29 @@ def test_import_error(host: Host, generic: Slot, code: str, handler: str, kind: 
     assert specialise(generic, "def handle(event, context): return 1").status == 409
 
 
+def test_handlers_name_the_type_of_their_context(deploy: Deploy) -> None:
+    code = """
+        from hearth import Context
+
+        def handle(event, context: Context) -> list[object]:
+            return [isinstance(context, Context), context.invocation_id]
+    """
+    assert deploy(code).call().json == [True, "i-1"]
+
+
+def test_a_module_hearth_of_the_function_s_own_comes_first(deploy: Deploy) -> None:
+    code = "import hearth\ndef handle(event, context): return hearth.MINE"
+    assert deploy(code, files={"hearth.py": "MINE = 1"}).call().json == 1
+
+
+def test_the_rest_of_hearth_needs_its_client(generic: Slot) -> None:
+    reply = specialise(generic, "from hearth import Client\ndef handle(event, context): return 1")
+    assert reply.json == {
+        "type": "ImportError",
+        "message": "hearth.Client is not here; add hearth-client to the function's requirements.txt",
+    }
+
+
 def test_environment_folder_and_packages(host: Host, generic: Slot) -> None:
     code = """
         import os, sys
