@@ -25,6 +25,7 @@ from gateway.cli.given_settings import (
     unknown_variables,
     variable_of,
 )
+from gateway.cli.machine.probe import own_container
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import SetupProgress
 from pool.data_folder import DataFolder, DataFolderInUse, look_at
@@ -143,9 +144,17 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
 
 
 async def ask_engine(runtime: Runtime) -> None:
-    """Log advice if the engine does not answer. The gateway keeps trying by itself."""
+    """Log advice if the engine does not answer, or not have our data folder. The gateway keeps trying by itself."""
+    engine = runtime.pool_floor.engine
     try:
-        await runtime.pool_floor.engine.ping()
+        await engine.ping()
+        if own_container() is not None:
+            from gateway.cli.machine.checks import (
+                why_not_shared,  # only in a container: others start without it
+            )
+
+            if fault := await why_not_shared(engine, runtime.settings):
+                log.error("Functions with a runtime cannot be reached: %s", fault)
     except EngineError as error:
         log.warning(
             "The container engine does not answer: %s. Start one with `make serve`, "

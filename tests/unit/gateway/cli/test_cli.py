@@ -1,11 +1,9 @@
 """The hearth command without a gateway or an engine: what it sends, prints and how it ends."""
 
-import errno
 import functools
 import io
 import json
 import logging
-import os
 import re
 import stat
 import sys
@@ -16,16 +14,11 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.assembly.settings import Settings
-from gateway.cli import common, log_format, machine_checks, main
+from gateway.cli import common, log_format, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.commands.serving.serve import first_call, reachable
 from gateway.cli.common import human_seconds, human_size
 from gateway.cli.given_settings import SettingsFault, settings_from, unknown_variables
-from pool.clock import LoopClock
-from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
-from pool.engine.memory import MemoryEngine
-from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
 from scheduler.definitions.file import load
 from scheduler.deploy.registry import Declared
 
@@ -504,91 +497,7 @@ def test_init_refuses_and_writes_nothing(tmp_path: Path, content: str, name: str
     assert sorted(tmp_path.rglob("*")) == before
 
 
-# -- doctor ------------------------------------------------------------------------------------------------------
-
-INFO = EngineInfo("24.0", "1.43", 2, False, ("runc",), 2, 2**33, "x86_64", "/")
-
-
-async def test_doctor_says_what_to_do_without_an_engine(tmp_path: Path) -> None:
-    engine = MemoryEngine(LoopClock())
-
-    async def away() -> None:
-        raise EngineUnreachable("nobody there")
-
-    engine.ping = away  # type: ignore[method-assign]
-    checks = await machine_checks.examine(Settings(data_dir=tmp_path), engine)
-    found = {check.name: check for check in checks}
-    assert (found["engine"].state, found["engine"].found) == ("missing", "nobody there")
-    assert found["engine"].next_step
-    assert not machine_checks.can_run_functions(checks)
-    await engine.close()
-
-
-async def test_doctor_names_the_images_that_are_missing() -> None:
-    engine = MemoryEngine(LoopClock())
-    (check,) = await machine_checks.images(engine)
-    assert (check.state, check.vital, check.next_step) == ("missing", True, "build them: make images")
-    for reference in machine_checks.REQUIRED_IMAGES[:2]:
-        engine.add_image(reference, {}, None)
-    (check,) = await machine_checks.images(engine)
-    assert (check.state, check.vital) == ("warning", False)
-    assert all(reference in check.found for reference in machine_checks.REQUIRED_IMAGES[2:])
-    await engine.close()
-
-
-def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
-    assert machine_checks.version(INFO).state == "ok"
-    assert machine_checks.live_restore(INFO).state == "warning"
-    assert machine_checks.memory(2**32, 2**33).state == "ok"
-    assert machine_checks.memory(2**33, 2**33).state == "warning"
-    assert machine_checks.memory(2**20, 2**33).vital
-    assert machine_checks.disk("disk", tmp_path / "not" / "yet").name == "disk"
-    process = tmp_path / "proc" / "7"
-    process.mkdir(parents=True)
-    (process / "cgroup").write_text("3:freezer:/docker/x\n1:name=systemd:/\n0::/docker/y\n")
-    freezer = functools.partial(machine_checks.freezer, 7, tmp_path / "proc", tmp_path / "cgroup")
-    assert freezer().state == "warning"
-    unified = tmp_path / "cgroup" / "docker" / "y"
-    unified.mkdir(parents=True)
-    (unified / "cgroup.freeze").touch()
-    assert freezer().state == "ok"
-
-
-def test_doctor_says_what_counts_for_all_containers_of_an_engine_with_user_namespaces() -> None:
-    assert machine_checks.uids_of_containers(DEFAULT_UIDS, user_namespaces=False).state == "ok"
-    mapped = machine_checks.uids_of_containers(MAPPED_UIDS, user_namespaces=True)
-    assert (mapped.state, mapped.vital) == ("warning", False)
-    assert "containers share the limits" in mapped.found
-    assert mapped.next_step
-
-
-def test_doctor_says_whom_socket_folders_are_open_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine_checks.socket_folders(os.getuid(), user_namespaces=False).state == "ok"
-    mapped = machine_checks.socket_folders(os.getuid(), user_namespaces=True)
-    assert (mapped.state, "maps uids" in mapped.found) == ("warning", True)
-
-    def refused(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chown", refused)
-    without_right = machine_checks.socket_folders(70_000, user_namespaces=False)
-    assert (without_right.state, without_right.vital) == ("warning", False)
-    assert "every user of this machine" in without_right.found
-    assert "root" in without_right.next_step
-
-
-async def test_doctor_starts_its_container_with_a_uid_of_the_setting() -> None:
-    engine = MemoryEngine(LoopClock())
-    engine.add_image(machine_checks.BASE_IMAGE)
-    uids = UidRange(70_000, 80_000)
-    checks = {check.name: check for check in await machine_checks.probe(engine, uids, user_namespaces=False)}
-    assert (checks["uids"].state, str(uids) in checks["uids"].found) == ("ok", True)
-    assert engine.peak(UID_LABEL, "80000") == 1
-    engine.fail_next("start", EngineError("unable to start"))
-    [tried, _] = await machine_checks.probe(engine, uids, user_namespaces=False)
-    assert (tried.state, "70000-80000 (HEARTH_UIDS)" in tried.next_step) == ("missing", True)
-    assert engine.alive() == 0
-    await engine.close()
+# -- the log ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,15 @@ import platform
 import shutil
 import sys
 import tempfile
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gateway.assembly.settings import Settings
-from pool.engine.base import ContainerSpec, Engine, EngineError, EngineInfo, Mount, NotFound
+from gateway.cli.machine.probe import nearest, own_container, probe_container
+from pool.engine.base import Engine, EngineError, EngineInfo, NotFound
 from pool.host import cgroup, firewall, netns
-from pool.host.uids import OWN_USER, UidRange, usable_range, with_uid
+from pool.host.uids import UidRange, usable_range
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
 
@@ -32,8 +30,11 @@ MIN_FREE_BYTES = 2 * 2**30
 """Free disk space below which we warn: some images have more than a GiB."""
 MAX_BUDGET_SHARE = 0.9
 """Share of the RAM above which a memory budget leaves too little for the engine and the gateway."""
-PROBE_LABEL = "org.hearth.doctor"
-PROBE_COMMAND = ("python3", "-c", "import time; time.sleep(60)")
+DATA_FOLDER = "data folder"
+SAME_PATH = (
+    "bind the folder at the same path inside and outside, as -v {folder}:{folder} does "
+    "(compose.yaml: HEARTH_DATA_DIR), or run hearth on the engine's machine"
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
         version(info),
         live_restore(info),
         *await images(engine),
-        *await probe(engine, usable_range(settings.uids, info.user_namespaces), info.user_namespaces),
+        *await probe(engine, settings, info.user_namespaces),
         socket_folders(settings.uids.first, info.user_namespaces),
         await egress(),
         memory(settings.memory_budget, info.memory),
@@ -145,17 +146,22 @@ async def images(engine: Engine) -> list[Check]:
     ]
 
 
-async def probe(engine: Engine, uids: UidRange, user_namespaces: bool) -> list[Check]:
-    """Start a short-lived container with the last of these uids, and check the operations that need one."""
+async def probe(engine: Engine, settings: Settings, user_namespaces: bool) -> list[Check]:
+    """Start a short-lived container with the last of the uids, and check the operations that need one."""
+    uids = usable_range(settings.uids, user_namespaces)
+    folder: Path | None = settings.data_dir.resolve()
+    checks: list[Check] = []
     try:
-        async with short_lived_container(engine, uids.last) as pid:
-            return [
-                Check("containers", "ok", "one started without a network and saw a folder of this machine"),
-                uids_of_containers(uids, user_namespaces),
-                namespaces(netns.can_enter(pid)),
-                limits(cgroup.available(pid)),
-                freezer(pid),
-            ]
+        try:
+            return await look(engine, uids, user_namespaces, folder)
+        except OSError as error:
+            checks = [unwritable(settings.data_dir, error)]
+        except NotFound:
+            raise
+        except EngineError as error:
+            checks = [elsewhere(settings.data_dir.resolve(), str(error))]
+        # Without the folder: if the container starts now, only the folder was at fault.
+        return [*checks, *await look(engine, uids, user_namespaces, None)]
     except NotFound:
         tried = Check(
             "containers",
@@ -168,33 +174,58 @@ async def probe(engine: Engine, uids: UidRange, user_namespaces: bool) -> list[C
             "containers",
             "missing",
             str(error),
-            "run the engine on this machine, with access to its folders; if hearth runs in a container, mount the "
-            f"data folder at the same path; let containers have the uids {uids} (HEARTH_UIDS)",
+            f"read the log of the engine; let containers have the uids {uids} (HEARTH_UIDS)",
             vital=True,
         )
     return [tried, namespaces(netns.permitted())]
 
 
-@asynccontextmanager
-async def short_lived_container(engine: Engine, uid: int) -> AsyncIterator[int]:
-    """Run a container like one of a function during the block, and give its process id. Raises `EngineError`."""
-    with tempfile.TemporaryDirectory(prefix="hearth-doctor-") as folder:
-        name = f"hearth-doctor-{uuid.uuid4().hex[:8]}"
-        spec = ContainerSpec(
-            name=name,
-            image=BASE_IMAGE,
-            command=PROBE_COMMAND,
-            user=OWN_USER,
-            labels={PROBE_LABEL: name},
-            memory=32 * 2**20,
-            mounts=(Mount(folder, "/run/hearth"),),
-        )
-        try:
-            container = await engine.create(with_uid(spec, uid))
-            await engine.start(container)
-            yield (await engine.inspect(container)).pid
-        finally:
-            await engine.remove(name)
+async def look(engine: Engine, uids: UidRange, user_namespaces: bool, folder: Path | None) -> list[Check]:
+    """Return the checks of a container that runs. Raises `EngineError`, and OSError for the folder."""
+    async with probe_container(engine, uids.last, folder) as found:
+        return [
+            *([] if folder is None else [shared(folder, found.sees_marker)]),
+            Check("containers", "ok", "one started without a network"),
+            uids_of_containers(uids, user_namespaces),
+            namespaces(netns.can_enter(found.pid)),
+            limits(cgroup.available(found.pid)),
+            freezer(found.pid),
+        ]
+
+
+def shared(folder: Path, seen: bool) -> Check:
+    """Return the result for the data folder: is it the same folder for the engine, which mounts parts of it?"""
+    if seen:
+        return Check(DATA_FOLDER, "ok", f"the engine mounts {folder} as we see it")
+    return elsewhere(folder, f"{folder} is another folder on the engine's machine")
+
+
+def elsewhere(folder: Path, found: str) -> Check:
+    """Return the fault of a data folder that the engine does not have. Handlers are reached over sockets in it."""
+    return Check(DATA_FOLDER, "missing", found, SAME_PATH.format(folder=folder), vital=True)
+
+
+def unwritable(folder: Path, error: OSError) -> Check:
+    """Return the fault of a data folder that we cannot write to."""
+    found = f"cannot write to {nearest(folder)}: {error.strerror}"
+    return Check(DATA_FOLDER, "missing", found, "choose another folder with --data-dir", vital=True)
+
+
+async def why_not_shared(engine: Engine, settings: Settings) -> str | None:
+    """Return what is wrong with the data folder of a gateway in a container of this engine, or None.
+
+    Elsewhere nothing is tried: on the engine's own machine a path is the same for both. Raises `EngineError`.
+    """
+    container = own_container()
+    if container is None:
+        return None
+    try:
+        await engine.inspect(container)
+        checks = await probe(engine, settings, (await engine.info()).user_namespaces)
+    except NotFound:
+        return None
+    faults = (check for check in checks if check.name == DATA_FOLDER and check.state == "missing")
+    return next((f"{check.found}; {check.next_step}" for check in faults), None)
 
 
 def uids_of_containers(uids: UidRange, user_namespaces: bool) -> Check:

@@ -1,0 +1,1 @@
+"""`hearth doctor`: what this machine has, tried out."""
