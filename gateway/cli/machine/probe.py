@@ -40,7 +40,7 @@ class Probe:
 
     pid: int
     sees_marker: bool
-    """Whether the folder that it has is the one that we mean."""
+    """True if the folder that it has is the one that we mean."""
 
 
 @asynccontextmanager
