@@ -15,6 +15,8 @@ from gateway.access.keys import HASHED, Key, check_name, format_moment, parse_mo
 from gateway.access.scopes import parse_scopes
 
 NAME = "keys.json"
+FEWEST_CHARACTERS = 4
+"""Characters of the shortest id that stands for a key, as for other ids."""
 
 
 class KeyFileFault(Exception):
@@ -78,14 +80,12 @@ class KeyFile:
             self._write(keys)
 
     def revoke(self, id_or_name: str) -> Key:
-        """Remove a key and return it. Raises ValueError if no key has this id or name."""
+        """Remove a key and return it. The first 4 or more characters of an id do. Raises ValueError if none fits."""
         with self._locked():
             keys = self.load()
-            for key in keys:
-                if id_or_name in (key.id, key.name):
-                    self._write([other for other in keys if other is not key])
-                    return key
-        raise ValueError("no key has this id or name; `hearth keys list` shows them")
+            key = _find(keys, id_or_name)
+            self._write([other for other in keys if other is not key])
+            return key
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -135,6 +135,19 @@ def _to_json(key: Key) -> dict[str, Any]:
         "created": None if key.created is None else format_moment(key.created),
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _find(keys: list[Key], id_or_name: str) -> Key:
+    """Return the key with this id or name, or the only one whose id begins so. Raises ValueError."""
+    found = [key for key in keys if id_or_name in (key.id, key.name)]
+    if not found and len(id_or_name) >= FEWEST_CHARACTERS:
+        found = [key for key in keys if key.id.startswith(id_or_name)]
+    if not found:
+        raise ValueError("no key has this id or name; `hearth keys list` shows them")
+    if len(found) > 1:
+        shown = ", ".join(f"{key.id} ({key.name})" for key in found[:5])
+        raise ValueError(f"several keys have ids that begin so; give more of it: {shown}")
+    return found[0]
 
 
 def _from_json(entry: Any) -> Key:

@@ -46,7 +46,13 @@ METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 WITH_BODY = frozenset({"post", "put", "patch"})
 
 BEFORE_ANY_ROUTE = frozenset({"head-timeout", "head-too-large"})
-NOT_FROM_INVOKE = BEFORE_ANY_ROUTE | {"not-found", "conflict", "invalid-input", "read-timeout"}
+NOT_FROM_INVOKE = BEFORE_ANY_ROUTE | {
+    "not-found",
+    "ambiguous-id",
+    "conflict",
+    "invalid-input",
+    "read-timeout",
+}
 """A read-timeout ends an answer whose head was sent already: the connection is cut, and it is only counted."""
 NOT_FROM_SUB_PATHS = frozenset({"handler-raised", "import-failed", "command-failed"})
 """Only handlers and commands fail so, and they have no sub-paths."""
@@ -63,6 +69,7 @@ EXAMPLE_DETAILS = {
     "not-found": "there is no instance '4f2a'; GET /pool/instances lists them",
     "no-such-function": "there is no function 'helo'; GET /functions lists them",
     "method-not-allowed": "hello takes no sub-path: POST /invoke/hello",
+    "ambiguous-id": f"several ids begin with '6f1d'; give more of it: {EXAMPLE_ID}, 6f1d80b2…",
     "conflict": "the invocation is running; it has no result yet",
     "head-timeout": "the request's head did not come within 20 s",
     "body-timeout": "the rest of the request's body did not come in time",

@@ -34,6 +34,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "head-timeout": (408, "The request's head did not come in time", "caller"),
     "body-timeout": (408, "The request's body did not come in time", "caller"),
     "read-timeout": (408, "The answer was not read in time", "caller"),
+    "ambiguous-id": (409, "Several ids begin like this", "caller"),
     "conflict": (409, "The current state does not allow this", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
     slugs.INVALID_INPUT: (422, "The request's parameters are invalid", "caller"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -153,6 +153,10 @@ class CallStore(Protocol):
 
     async def show(self, id: str) -> CallRecord | None:
         """Return one call, or None if there is none."""
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[CallRecord], bool]) -> Sequence[str]:
+        """Return a few ids of visible calls that begin with these hexadecimal digits. `visible` runs on a reader's
+        thread."""
 
     async def result(self, id: str) -> Result | None:
         """Return the result of a call's latest run, or None if there is none."""

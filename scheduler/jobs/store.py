@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +90,10 @@ class JobStore(Protocol):
 
     async def show(self, id: str) -> tuple[Job, Counts] | None:
         """Return a job and its tasks by state, or None if there is none."""
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[Job], bool]) -> Sequence[str]:
+        """Return a few ids of visible jobs that begin with these hexadecimal digits. `visible` runs on a reader's
+        thread."""
 
     async def page(self, query: JobQuery) -> Page[tuple[Job, Counts]]:
         """Return jobs and their tasks by state, newest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from scheduler.calls.leases import LeaseOwner
@@ -61,6 +61,10 @@ class RunStore(Protocol):
 
     async def steps(self, record: RunRecord) -> tuple[WorkflowDefinition, Sequence[StepRecord]] | None:
         """Return a run's definition and its steps that were begun or have ended, or None if it is forgotten."""
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[RunRecord], bool]) -> Sequence[str]:
+        """Return a few ids of visible runs that begin with these hexadecimal digits. `visible` runs on a reader's
+        thread."""
 
     async def page(self, query: RunQuery) -> Page[RunRecord]:
         """Return runs, newest first."""

@@ -262,6 +262,22 @@ async def test_what_ran_for_a_cancelled_job_is_not_run_again(a: Process, back_en
     assert advanced is not None and advanced.ends
 
 
+# -- short ids ------------------------------------------------------------------------------------------------
+
+
+async def test_ids_are_found_by_their_first_digits_and_only_visible_ones(a: Process) -> None:
+    definition = JobDefinition.model_validate({"function": "f", "count": 1})
+    ids = ["abcc", "abcd0", "abcd1", "abcdf", "abce"]
+    for id in ids:
+        await a.calls.accept(NewCall(id, "f", Request(), b""), 0.0)
+        await a.jobs.begin(NewJob(id=id, definition=definition, parallel=1), 0.0)
+        await a.runs.begin(NewRun(id, "one", ONE, EMPTY_BODY), 0.0)
+    for store in (a.calls, a.jobs, a.runs):
+        assert await store.ids_with_prefix("abcd", lambda _: True) == ids[1:4]
+        assert await store.ids_with_prefix("abcd", lambda record: record.id != "abcd1") == [ids[1], ids[3]]
+        assert await store.ids_with_prefix("abcd2", lambda _: True) == []
+
+
 # -- what is leased beside calls ------------------------------------------------------------------------------
 
 

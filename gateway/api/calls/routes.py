@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from gateway.access.access import CURRENT
 from gateway.api.calls.views import (
@@ -20,6 +21,8 @@ from gateway.api.calls.views import (
 )
 from gateway.api.dependencies import CallbacksPart, CallsPart, ClockPart, WorkerPart
 from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
+from gateway.api.short_ids import short_id
 from gateway.api.views import PageCursor, PageLimit, place_of
 from gateway.calls.kept_answer import KeptAnswer
 from gateway.http.pieces import in_time
@@ -29,12 +32,11 @@ from scheduler.calls.model import CallRecord, Page, Status
 from scheduler.calls.store import CallStore
 
 STORE = problem_responses("store-failed")
-NOT_FOUND = problem_responses("not-found", "store-failed")
-CONFLICT = problem_responses("not-found", "conflict", "store-failed")
-UNKEPT = problem_responses("not-found", "conflict", "not-kept", "store-failed")
+NOT_FOUND = problem_responses("not-found", "ambiguous-id", "store-failed")
+CONFLICT = problem_responses("not-found", "ambiguous-id", "conflict", "store-failed")
+UNKEPT = problem_responses("not-found", "ambiguous-id", "conflict", "not-kept", "store-failed")
 DEAD = (Status.DEAD, Status.EXPIRED)
 
-InvocationId = Annotated[str, Path(description="`id` of an accepted call")]
 OfFunction = Annotated[str | None, Query(description="Only calls of this function")]
 ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
@@ -45,6 +47,17 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(tags=["async"])
+
+
+async def ids_of_calls(parts: ApiParts, prefix: str) -> Sequence[str]:
+    """Return ids of accepted calls that the caller may see."""
+    if not parts.calls.exists:
+        return ()
+    may_name = CURRENT.get().may_name  # a reader's thread has no request
+    return await parts.calls.ids_with_prefix(prefix, lambda call: may_name(call.function))
+
+
+InvocationId = Annotated[str, short_id("`id` of an accepted call", ids_of_calls)]
 
 
 async def find_call(calls: CallStore, id: str) -> CallRecord:

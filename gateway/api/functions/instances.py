@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from gateway.api.dependencies import AllParts, PoolPart
 from gateway.api.functions.views import (
@@ -16,6 +16,8 @@ from gateway.api.functions.views import (
     instance_view,
 )
 from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
+from gateway.api.short_ids import short_id
 from gateway.http.pieces import json_response, list_response, mapping_of
 from gateway.http.problems import Problem
 from pool.instance import Instance
@@ -23,10 +25,17 @@ from pool.pool import Pool
 from pool.states import Reason
 from scheduler.dispatch.function import Function
 
-NOT_FOUND = problem_responses("not-found")
-InstanceId = Annotated[str, Path(description="`id` of an instance in `GET /pool/instances`")]
+NOT_FOUND = problem_responses("not-found", "ambiguous-id")
 
 router = APIRouter(tags=["pool"])
+
+
+async def ids_of_instances(parts: ApiParts, prefix: str) -> list[str]:
+    """Return ids of instances. A caller who may see one may see all."""
+    return [id for id in parts.pool.ledger.instances if id.startswith(prefix)]
+
+
+InstanceId = Annotated[str, short_id("`id` of an instance in `GET /pool/instances`", ids_of_instances)]
 
 
 def find_instance(pool: Pool, id: str) -> Instance:

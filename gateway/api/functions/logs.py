@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
+from gateway.api.calls.routes import ids_of_calls
 from gateway.api.dependencies import AllParts, CallsPart, LogsPart
-from gateway.api.functions.instances import NOT_FOUND, InstanceId, find_instance
+from gateway.api.functions.instances import InstanceId, find_instance
+from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
+from gateway.api.short_ids import short_id
 from gateway.http.problems import Problem
 from pool.engine.base import EngineError
 from scheduler.calls.store import CallStore
 
 INSTANCE_LOG_BYTES = 64 * 1024
 """Bound of an instance's log in an answer: the latest are what somebody looks for."""
-InvocationId = Annotated[str, Path(description="`X-Invocation-Id` of an answer")]
+
+NOT_FOUND = problem_responses("not-found", "ambiguous-id", "store-failed")
 
 router = APIRouter(tags=["logs"], default_response_class=PlainTextResponse)
+
+
+async def ids_of_invocations(parts: ApiParts, prefix: str) -> list[str]:
+    """Return ids of invocations that are remembered or accepted. A caller who may read one log may read all."""
+    remembered = [id for id in parts.logs.known if id.startswith(prefix)]
+    return [*remembered, *await ids_of_calls(parts, prefix)]
+
+
+InvocationId = Annotated[str, short_id("`X-Invocation-Id` of an answer", ids_of_invocations)]
 
 
 @router.get("/pool/instances/{id}/logs", summary="Read an instance's log", responses=NOT_FOUND)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from gateway.access.access import CURRENT, check_may_start_any
 from gateway.api.calls.views import cursor_of
@@ -14,6 +15,8 @@ from gateway.api.jobs.requests import EXAMPLES, LARGEST, SCHEMA, job_of, object_
 from gateway.api.jobs.rights import check_may_follow, check_may_run, is_named, may_name, may_see
 from gateway.api.jobs.views import JobsView, JobView, TasksView, job_view, task_view
 from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
+from gateway.api.short_ids import short_id
 from gateway.api.views import PageCursor, PageLimit, place_of
 from gateway.calls.idempotency import idempotency_of, parameter
 from gateway.http.pieces import in_time, page_response
@@ -26,8 +29,8 @@ from scheduler.jobs.model import Counts, Job, JobQuery, JobStatus, TaskState
 from scheduler.jobs.starting import NotStarted
 
 STORE = problem_responses("store-failed")
-NOT_FOUND = problem_responses("not-found", "store-failed")
-CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+NOT_FOUND = problem_responses("not-found", "ambiguous-id", "store-failed")
+CONFLICT = problem_responses("not-found", "ambiguous-id", "conflict", "store-failed")
 STARTED = {
     202: {
         "headers": {
@@ -56,9 +59,18 @@ BODY: dict[str, Any] = {
     "parameters": [parameter("The same key and request give the same job")],
 }
 
-JobId = Annotated[str, Path(description="`id` of a job")]
-
 router = APIRouter(tags=["jobs"])
+
+
+async def ids_of_jobs(parts: ApiParts, prefix: str) -> Sequence[str]:
+    """Return ids of jobs that the caller may see."""
+    store, admission = parts.jobs.store, CURRENT.get()
+    if not store.exists:
+        return ()
+    return await store.ids_with_prefix(prefix, lambda job: is_named(admission, job.name, job.definition))
+
+
+JobId = Annotated[str, short_id("`id` of a job", ids_of_jobs)]
 
 
 async def find_job(jobs: Jobs, id: str) -> tuple[Job, Counts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from gateway.access.access import CURRENT
 from gateway.api.calls.views import InvocationsView, cursor_of, invocations_response
 from gateway.api.dependencies import CallsPart, ClockPart, RunsPart, WorkQueuesPart
 from gateway.api.openapi import problem_responses
+from gateway.api.parts import ApiParts
+from gateway.api.short_ids import short_id
 from gateway.api.views import PageCursor, PageLimit, place_of
 from gateway.api.workflows.answers import NOT_DRAWN, PICTURE, answer_of, picture_of
 from gateway.api.workflows.drawing import draw
@@ -30,16 +33,26 @@ from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.workflows.model import RunQuery, RunRecord, RunStatus, owner_of
 from scheduler.workflows.runs import WorkflowRuns
 
-NO_RUN = problem_responses("not-found", "store-failed")
-CONFLICT = problem_responses("not-found", "conflict", "store-failed")
+NO_RUN = problem_responses("not-found", "ambiguous-id", "store-failed")
+CONFLICT = problem_responses("not-found", "ambiguous-id", "conflict", "store-failed")
 OUTPUT: dict[int | str, dict[str, Any]] = {
     200: {"description": "What the run has answered", "content": {"*/*": {"schema": {}}}}
 }
 
-RunId = Annotated[str, Path(description="`id` of a run")]
 StepName = Annotated[str, Path(description="Name of a step")]
 
 router = APIRouter(tags=["workflows"])
+
+
+async def ids_of_runs(parts: ApiParts, prefix: str) -> Sequence[str]:
+    """Return ids of runs that the caller may see."""
+    store, may_see_run = parts.runs.store, sight()
+    if not store.exists:
+        return ()
+    return await store.ids_with_prefix(prefix, lambda run: may_see_run(run.functions))
+
+
+RunId = Annotated[str, short_id("`id` of a run", ids_of_runs)]
 
 
 async def find_run(runs: WorkflowRuns, id: str) -> RunRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -13,6 +13,7 @@ from scheduler.calls import shares
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Backlog, CallRecord, Claim, Ending, Idempotency, Page, Query, Result, Status
 from scheduler.calls.store import LeaseRefused, StoreBusy, StoreError, StoreFull, StoreUse
+from scheduler.store.sqlite.id_search import ids_with_prefix
 from scheduler.store.sqlite.rows import (
     batch_rows,
     call_rows,
@@ -227,6 +228,11 @@ class SqliteCallStore:
 
     async def show(self, id: str) -> CallRecord | None:
         return await self._writer.read(lambda db: call_rows.show(db, id))
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[CallRecord], bool]) -> Sequence[str]:
+        return await self._writer.read(
+            lambda db: ids_with_prefix(db, "invocations", call_rows.show, prefix, visible)
+        )
 
     async def result(self, id: str) -> Result | None:
         return await self._writer.read(partial(call_rows.result, id=id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from scheduler.calls.model import CallRecord, Idempotency, Page
 from scheduler.calls.store import StoreBusy
 from scheduler.jobs.model import KIND, Counts, Job, JobQuery, TaskState
 from scheduler.jobs.store import Advanced, JobEnd
+from scheduler.store.sqlite.id_search import ids_with_prefix
 from scheduler.store.sqlite.rows import job_rows, start_keys
 from scheduler.store.sqlite.rows.begin_rows import begin
 from scheduler.store.sqlite.rows.room import Room
@@ -106,6 +108,9 @@ class SqliteJobStore:
             return None if job is None else (job, job_rows.counts(db, job))
 
         return await self._writer.read_many(operation)
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[Job], bool]) -> Sequence[str]:
+        return await self._writer.read(lambda db: ids_with_prefix(db, "jobs", job_rows.show, prefix, visible))
 
     async def page(self, query: JobQuery) -> Page[tuple[Job, Counts]]:
         def operation(db: sqlite3.Connection) -> Page[tuple[Job, Counts]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from scheduler.calls.leases import LeaseOwner
 from scheduler.calls.model import Idempotency, Page
 from scheduler.definitions.workflows import WorkflowDefinition
+from scheduler.store.sqlite.id_search import ids_with_prefix
 from scheduler.store.sqlite.rows import begin_rows, run_end_rows, run_rows, start_keys
 from scheduler.store.sqlite.rows.call_rows import ROW_BYTES
 from scheduler.store.sqlite.rows.room import Room
@@ -98,6 +99,9 @@ class SqliteRunStore:
             return run_rows.definition(db, record), list(run_rows.step_records(db, record))
 
         return await self._writer.read_many(operation)
+
+    async def ids_with_prefix(self, prefix: str, visible: Callable[[RunRecord], bool]) -> Sequence[str]:
+        return await self._writer.read(lambda db: ids_with_prefix(db, "runs", run_rows.show, prefix, visible))
 
     async def page(self, query: RunQuery) -> Page[RunRecord]:
         return await self._writer.read_many(partial(run_rows.list_runs, query=query))

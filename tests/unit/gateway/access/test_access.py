@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -393,6 +394,21 @@ def test_the_file_keeps_keys_as_they_are_and_only_for_its_owner(tmp_path: Path) 
     assert file.signature() != before
     assert file.revoke(key.id) == key
     assert file.load() == []
+
+
+def test_a_key_is_revoked_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path)
+    (_, one), (_, two) = (made("admin", name=name) for name in ("one", "two"))
+    alike = replace(two, id=f"{one.id[:7]}{'a' if one.id[7] != 'a' else 'b'}")
+    file.add(one)
+    file.add(alike)
+    with pytest.raises(ValueError, match="several keys") as fault:
+        file.revoke(one.id[:7])
+    assert all(f"{key.id} ({key.name})" in str(fault.value) for key in (one, alike))
+    assert file.revoke(alike.id) == alike
+    with pytest.raises(ValueError, match="no key has this id"):
+        file.revoke(one.id[:3])
+    assert file.revoke(one.id[:4]) == one
 
 
 def test_names_are_taken_once_and_what_is_not_there_is_not_revoked(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_invoke_documents_every_problem_but_the_other_routes_own(shown: dict[str
                 slugs |= set(response["content"].get("application/problem+json", {}).get("examples", ()))
     assert slugs == set(TYPES) - {
         "not-found",
+        "ambiguous-id",
         "conflict",
         "invalid-input",
         "read-timeout",
