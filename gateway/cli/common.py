@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -12,31 +11,13 @@ from typing import IO, Any, TypeVar
 import click
 
 from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
-from gateway.cli.terminal import say, say_json, show_exception, visible_line
+from gateway.cli.human import human_seconds as human_seconds  # for commands that came before these rooms
+from gateway.cli.human import human_size as human_size
+from gateway.cli.tables import print_table as print_table
+from gateway.cli.terminal import say, say_json, show_exception
 from pool.engine.address import BadAddress, client_tls, engine_address
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-STYLES = {
-    "ready": "green",
-    "ok": "green",
-    "idle": "green",
-    "frozen": "cyan",
-    "prewarmed": "green",
-    "busy": "cyan",
-    "building": "yellow",
-    "adopting": "yellow",
-    "starting": "yellow",
-    "draining": "yellow",
-    "warning": "yellow",
-    "running": "cyan",
-    "succeeded": "green",
-    "skipped": "yellow",
-    "cancelled": "magenta",
-    "failed": "red",
-    "missing": "red",
-}
-"""Colours of states in tables."""
 
 
 class CommandError(click.ClickException):
@@ -138,54 +119,20 @@ def print_json(value: object) -> None:
     say_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_listing(listed: Sequence[Any], as_json: bool, columns: Mapping[str, Callable[[Any], str]]) -> None:
+def print_listing(
+    listed: Sequence[Any],
+    as_json: bool,
+    columns: Mapping[str, Callable[[Any], str]],
+    empty: str = "Nothing to list.",
+) -> None:
     """Print a list of the API as JSON, or as a table.
 
-    `columns` maps each heading to the text of an entry below it.
+    `columns` maps each heading to the text of an entry below it. `empty` is said instead of an empty table: it names
+    what to do first.
     """
     if as_json:
         print_json(listed)
-    else:
+    elif listed:
         print_table(tuple(columns), [tuple(text(entry) for text in columns.values()) for entry in listed])
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout: coloured and fitted to a terminal, or as plain text into a pipe or file."""
-    if not sys.stdout.isatty():
-        lines = [list(columns), *(list(row) for row in rows)]
-        widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-        for line in lines:
-            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            say("  ".join(cells).rstrip())
-        return
-    # Imported only here, because rich takes a tenth of a second to import.
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "ID")  # else nobody could copy an id
-    for row in rows:
-        table.add_row(*(Text(visible_line(cell), STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
-
-
-def human_size(size: float) -> str:
-    """Return a number of bytes for people, like 128 MiB or 17.7 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} TiB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a number of seconds for people, like 0.4s, 12s, 3m20s, 2h05m or 3d04h."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    whole = int(seconds)
-    for large, small, names in ((86400, 3600, "dh"), (3600, 60, "hm"), (60, 1, "ms")):
-        if whole >= large:
-            return f"{whole // large}{names[0]}{whole % large // small:02d}{names[1]}"
-    return f"{whole}s"
+    else:
+        say(empty, err=True)

@@ -6,6 +6,7 @@ Output into a pipe or a file is unchanged.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 import unicodedata
@@ -46,6 +47,19 @@ def say(text: str = "", *, err: bool = False) -> None:
 def say_json(text: str) -> None:
     """Print JSON on stdout: `visible_json` if that is a terminal."""
     click.echo(visible_json(text) if sys.stdout.isatty() else _encodable(text))
+
+
+def styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str:
+    """Return a `visible` text in a colour, or unchanged if the terminal or its user wants no colours."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not text or not (fg or bold):
+        return text
+    return click.style(text, fg=fg, bold=bold)
+
+
+def say_styled(line: str) -> None:
+    """Print a line with `styled` parts on stdout. All of its text must be `visible` already."""
+    click.echo(line)
 
 
 def show_exception(error: click.ClickException, file: IO[str] | None) -> None:

@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from gateway.cli.client import GatewayClient, Refused
-from gateway.cli.common import human_seconds, print_json, print_table
+from gateway.cli.common import print_json
+from gateway.cli.human import human_seconds
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from gateway.cli.watch.watching import Watched, short_line, watch
 

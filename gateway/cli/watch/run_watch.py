@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.cli.client import GatewayClient
-from gateway.cli.common import STYLES, human_seconds, print_table
+from gateway.cli.human import human_seconds
+from gateway.cli.tables import print_table, table_lines, terminal_width
 from gateway.cli.terminal import say, visible_line
 from gateway.cli.watch.watching import Watched, short_line, watch
 
@@ -52,20 +53,14 @@ def shown(run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
     # Imported only here, because rich takes a tenth of a second to import.
     from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
     from rich.text import Text
 
-    def table(run: dict[str, Any]) -> Table:
-        made = Table(box=None, header_style="bold", pad_edge=False, title_justify="left")
-        made.title = Text(visible_line(f"run {run['id'][:8]} of {run['workflow']}: {run['status']}"))
-        for column in COLUMNS:
-            made.add_column(column, overflow="fold")
-        for row in rows_of(run):
-            made.add_row(*(Text(visible_line(cell), STYLES.get(cell, "")) for cell in row))
-        return made
+    def drawn(run: dict[str, Any]) -> Text:
+        title = visible_line(f"run {run['id'][:8]} of {run['workflow']}: {run['status']}")
+        return Text.from_ansi("\n".join([title, *table_lines(COLUMNS, rows_of(run), terminal_width())]))
 
-    with Live(table(run), console=Console(stderr=True), redirect_stdout=False, transient=True) as live:
-        yield lambda run: live.update(table(run))
+    with Live(drawn(run), console=Console(stderr=True), redirect_stdout=False, transient=True) as live:
+        yield lambda run: live.update(drawn(run))
 
 
 def rows_of(run: dict[str, Any]) -> list[tuple[str, ...]]:

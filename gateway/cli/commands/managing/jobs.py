@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_table
+from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_listing
+from gateway.cli.human import human_time
 from gateway.cli.terminal import say
 from gateway.cli.watch.job_watch import follow, in_words, show_end
 
@@ -50,18 +52,17 @@ def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None
     if as_json:
         print_json(listed)
         return
-    print_table(
-        ("ID", "WHAT", "STATUS", "TASKS", "CREATED"),
-        [
-            (
-                job["id"],
-                job["name"] or job["function"] or job["image"],
-                job["status"],
-                in_words(job),
-                job["created"][:19].replace("T", " "),
-            )
-            for job in listed["jobs"]
-        ],
+    print_listing(
+        listed["jobs"],
+        False,
+        {
+            "ID": lambda job: job["id"],
+            "WHAT": lambda job: job["name"] or job["function"] or job["image"],
+            "STATUS": lambda job: job["status"],
+            "TASKS": tasks_of,
+            "CREATED": lambda job: human_time(job["created"]),
+        },
+        "No job to list. Start one: hearth run IMAGE|FUNCTION|JOB",
     )
     if listed["declared"]:
         say(f"\nDeclared: {', '.join(listed['declared'])}. Start one: hearth run NAME")
@@ -135,6 +136,13 @@ def forget_job(url: str, key_file: Path | None, as_json: bool, id: str) -> None:
       hearth jobs forget 0f3a1c5b7d9e4f60a1b2c3d4e5f60718
     """
     change(url, key_file, as_json, "DELETE", f"/jobs/{id}")
+
+
+def tasks_of(job: dict[str, Any]) -> str:
+    """Return how many tasks of a job have ended, and how many have failed, as `7/10, 2 failed`."""
+    tasks = job["tasks"]
+    ended = job["count"] - tasks["queued"] - tasks["running"]
+    return f"{ended}/{job['count']}" + (f", {tasks['failed']} failed" if tasks["failed"] else "")
 
 
 def change(url: str, key_file: Path | None, as_json: bool, method: str, path: str) -> None:

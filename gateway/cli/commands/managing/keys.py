@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -12,8 +13,10 @@ from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.access.keys import Key, create, format_moment, parse_quota
 from gateway.access.scopes import parse_scopes
 from gateway.assembly.settings import Settings
-from gateway.cli.common import CallerError, CommandError, json_option, print_json, print_table
+from gateway.cli.common import CallerError, CommandError, json_option, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.human import human_time
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from pool.data_folder import FolderUse, look_at
 from scheduler.definitions.language.units import parse_duration
@@ -124,7 +127,7 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
     with faults_told(settings):
         kept = [(key, "data folder") for key in file(settings).load()]
         use = look_at(settings.data_dir)
-    shown = [
+    shown: list[dict[str, Any]] = [
         {
             "id": key.id,
             "name": key.name,
@@ -143,19 +146,19 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
         print_json(shown)
         return
     if not shown:
-        say(without_keys(settings, use))
+        say(without_keys(settings, use), err=True)
         return
     print_table(
         ("ID", "NAME", "SCOPES", "RATE", "CONCURRENCY", "EXPIRES", "FROM"),
         [
             (
-                str(key["id"]),
-                str(key["name"]),
-                " ".join(map(str, key["scopes"])),  # type: ignore[arg-type]
-                str(key["rate"] or "-"),
+                key["id"],
+                key["name"],
+                " ".join(key["scopes"]),
+                key["rate"] or "-",
                 str(key["concurrency"] or "-"),
-                "expired" if key["expired"] else str(key["expires"] or "-"),
-                str(key["from"]),
+                "expired" if key["expired"] else human_time(key["expires"]),
+                key["from"],
             )
             for key in shown
         ],

@@ -19,8 +19,9 @@ from gateway.cli.common import (
     json_option,
     print_json,
     print_listing,
-    print_table,
 )
+from gateway.cli.human import human_time
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 
 
@@ -44,10 +45,11 @@ def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
             "NAME": lambda trigger: trigger["name"],
             "CAUSE": lambda trigger: trigger["definition"].get("schedule") or trigger["cause"],
             "STARTS": lambda trigger: " ".join(f"{kind} {name}" for kind, name in trigger["action"].items()),
-            "NEXT": lambda trigger: "paused" if trigger["paused"] else local_time(trigger["next"]),
+            "NEXT": lambda trigger: "paused" if trigger["paused"] else human_time(trigger["next"]),
             "LAST": lambda trigger: last_fire(trigger["last"]),
             "FAULT": lambda trigger: trigger["fault"] or "",
         },
+        "No trigger yet. Declare one in functions.yaml: docs/triggers.md",
     )
 
 
@@ -78,10 +80,11 @@ def sources(url: str, key_file: Path | None, as_json: bool) -> None:
                 ", ".join(f"{count} {outcome}" for outcome, count in source["counts"].items()) or "-"
             ),
             "LAG": lambda source: "-" if source["lag"] is None else str(source["lag"]),
-            "LAST": lambda source: local_time(source["last"]),
+            "LAST": lambda source: human_time(source["last"]),
             # A connected source has recovered from its last error.
             "ERROR": lambda source: (source["error"] or "") if source["state"] != "connected" else "",
         },
+        "No source of events yet. Declare one in functions.yaml: docs/sources.md",
     )
 
 
@@ -160,13 +163,6 @@ def data_of(data: bytes, content_type: str | None) -> dict[str, Any]:
     return {"datacontenttype": content_type, "data_base64": base64.b64encode(data).decode()}
 
 
-def local_time(text: str | None) -> str:
-    """Return a time of the API in this machine's time zone, or `-` for None."""
-    if text is None:
-        return "-"
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
 def last_fire(fire: dict[str, Any] | None) -> str:
     """Return time and outcome of a fire, or `-` for None."""
-    return "-" if fire is None else f"{local_time(fire['at'])} {fire['outcome']}"
+    return "-" if fire is None else f"{human_time(fire['at'])} {fire['outcome']}"

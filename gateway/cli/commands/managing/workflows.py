@@ -17,9 +17,9 @@ from gateway.cli.common import (
     json_option,
     print_json,
     print_listing,
-    print_table,
     raw_option,
 )
+from gateway.cli.human import human_time
 from gateway.cli.terminal import say, write_body
 from gateway.cli.watch.run_watch import detail_of, follow, say_end, show_end, took
 
@@ -44,6 +44,7 @@ def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
             "NAME": lambda workflow: workflow["name"],
             "STEPS": lambda workflow: ", ".join(step["name"] for step in workflow["steps"]),
         },
+        "No workflow yet. Declare one in functions.yaml: docs/workflows.md",
     )
 
 
@@ -235,19 +236,18 @@ def list_runs(listed: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(listed)
         return
-    print_table(
-        ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "DETAIL"),
-        [
-            (
-                run["id"],
-                run["workflow"],
-                run["status"],
-                run["started"][:19].replace("T", " "),
-                took(run),
-                detail_of(run),
-            )
-            for run in listed["runs"]
-        ],
+    print_listing(
+        listed["runs"],
+        False,
+        {
+            "ID": lambda run: run["id"],
+            "WORKFLOW": lambda run: run["workflow"],
+            "STATUS": lambda run: run["status"],
+            "STARTED": lambda run: human_time(run["started"]),
+            "TOOK": took,
+            "DETAIL": detail_of,
+        },
+        "No run to list. Start one: hearth start WORKFLOW",
     )
 
 

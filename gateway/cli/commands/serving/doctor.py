@@ -9,9 +9,10 @@ import sys
 import click
 
 from gateway.assembly.settings import Settings
-from gateway.cli.common import CallerError, check_engine_address, json_option, print_json, print_table
+from gateway.cli.common import CallerError, check_engine_address, json_option, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.machine.checks import Check, can_run_functions, examine
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics

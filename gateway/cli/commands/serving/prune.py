@@ -6,9 +6,10 @@ import asyncio
 
 import click
 
-from gateway.cli.common import CallerError, CommandError, check_engine_address, print_table
+from gateway.cli.common import CallerError, CommandError, check_engine_address
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.leftovers import Leftovers, find, remove
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from pool.adoption.records import left_warm
 from pool.data_folder import DataFolder, DataFolderInUse

@@ -16,7 +16,7 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import serve as serve_gateway
 from gateway.assembly.settings import Settings
 from gateway.cli import log_format
-from gateway.cli.common import CallerError, CommandError, check_engine_address, print_table
+from gateway.cli.common import CallerError, CommandError, check_engine_address
 from gateway.cli.given_settings import (
     SECRET,
     SettingsFault,
@@ -26,6 +26,7 @@ from gateway.cli.given_settings import (
     variable_of,
 )
 from gateway.cli.machine.probe import own_container
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import SetupProgress
 from pool.data_folder import DataFolder, DataFolderInUse, look_at

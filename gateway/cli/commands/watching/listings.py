@@ -9,14 +9,12 @@ import click
 from gateway.cli.common import (
     Gateway,
     gateway_options,
-    human_seconds,
-    human_size,
     json_option,
     print_json,
     print_listing,
-    print_table,
     raw_option,
 )
+from gateway.cli.human import human_seconds, human_size
 from gateway.cli.terminal import say, write_body
 
 DIGEST_SHOWN = 12
@@ -46,6 +44,7 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
             "VERSION": lambda f: (f["version"] or "-")[:DIGEST_SHOWN],
             "FAULT": lambda f: " ".join((f["fault"] or "").split()),
         },
+        "No function yet. Write one: hearth init NAME",
     )
 
 
@@ -67,21 +66,21 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
     if as_json:
         print_json({"instances": instances, "pool": pool})
         return
-    print_table(
-        ("ID", "FUNCTION", "STATE", "IN USE", "SERVED", "MEMORY", "AGE", "IDLE"),
-        [
-            (
-                i["id"],
-                i["function"] or "-",
-                i["state"],
-                str(i["in_use"]),
-                str(i["served"]),
-                human_size(i["memory"]),
-                human_seconds(i["age"]),
-                human_seconds(i["idle"]),
-            )
-            for i in instances
-        ],
+    print_listing(
+        instances,
+        False,
+        {
+            "ID": lambda i: i["id"],
+            "FUNCTION": lambda i: i["function"] or "-",
+            "STATE": lambda i: i["state"],
+            "IN USE": lambda i: str(i["in_use"]),
+            "SERVED": lambda i: str(i["served"]),
+            "MEMORY": lambda i: human_size(i["memory"]),
+            "AGE": lambda i: human_seconds(i["age"]),
+            "IDLE": lambda i: human_seconds(i["idle"]),
+        },
+        f"No instance{' of ' + function if function else ''} yet. A call starts one: "
+        f"hearth invoke {function or 'FUNCTION'}",
     )
     say()
     for target in pool["prewarm"]:

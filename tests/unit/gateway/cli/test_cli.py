@@ -1,12 +1,10 @@
 """The hearth command without a gateway or an engine: what it sends, prints and how it ends."""
 
 import functools
-import io
 import json
 import logging
 import re
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -547,21 +545,3 @@ def test_sources_are_listed_with_what_came_and_an_error_that_is_not_over(answers
     assert meters == ["meters", "mqtt", "connecting", "triggers", "-", "-", "-", "no answer in time"]
     assert json.loads(run("sources", "--json").stdout) == listed
     assert {request.url.path for request in asked} == {"/sources"}
-
-
-class Terminal(io.StringIO):
-    """Output that takes itself for a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_an_id_in_a_table_is_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal, id = Terminal(), "7dc2e2cefabd9d88f769dfaffa242844"
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "dumb")  # no colours
-    columns = ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "DETAIL")
-    common.print_table(columns, [(id, "greet", "succeeded", "2026-11-29 00:15:37", "0.1s", "a detail")])
-    assert id in terminal.getvalue()
-    assert all(len(line) <= 80 for line in terminal.getvalue().splitlines())

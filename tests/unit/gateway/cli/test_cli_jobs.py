@@ -248,7 +248,7 @@ def test_ctrl_c_ends_the_showing_and_says_how_to_go_on(
 def test_jobs_are_listed_shown_and_changed(gateway: FakeGateway) -> None:
     gateway.stands = [job("failed", succeeded=1, failed=1)]
     listed = run("jobs").stdout
-    assert "busybox:latest" in listed and "1 succeeded, 1 failed" in listed and "nightly" in listed
+    assert "busybox:latest" in listed and "2/2, 1 failed" in listed and "nightly" in listed
     assert json.loads(run("jobs", "--status", "failed", "--json").stdout)["declared"] == ["nightly"]
     for name, method, path in (
         ("cancel", "POST", f"/jobs/{ID}/cancel"),

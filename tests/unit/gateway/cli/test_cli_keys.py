@@ -80,7 +80,7 @@ def test_a_key_is_created_shown_once_listed_and_revoked(data: Path) -> None:
     gone = run("keys", "revoke", "shop", "--data-dir", data)
     assert (gone.exit_code, gone.stdout) == (0, f"revoked shop ({kept.id})\n")
     assert gone.stderr.startswith("It was the last one. There is no key, and no gateway runs")
-    assert "There is no key" in run("keys", "list", "--data-dir", data).stdout
+    assert "There is no key" in run("keys", "list", "--data-dir", data).stderr
     assert json.loads(run("keys", "list", "--json", "--data-dir", data).stdout) == []
 
 
@@ -171,7 +171,7 @@ def test_a_key_goes_to_no_folder_that_no_gateway_reads(tmp_path: Path) -> None:
 def test_list_and_revoke_name_the_folder_that_is_no_gateways_and_do_not_make_it(tmp_path: Path) -> None:
     other = tmp_path / "other"
     listed = run("keys", "list", "--data-dir", other)
-    assert f"no gateway has used the data folder {other} yet" in listed.stdout
+    assert f"no gateway has used the data folder {other} yet" in listed.stderr
     revoked = run("keys", "revoke", "me", "--data-dir", other)
     assert (revoked.exit_code, f"the data folder {other} yet" in revoked.stderr) == (2, True)
     assert not other.exists()
@@ -183,12 +183,12 @@ def test_who_may_call_without_a_key_is_said_as_the_gateway_has_it(data: Path) ->
     create_words = ("keys", "create", "me", "--scope", "read", "--data-dir", data)
     open_to_all, refuses = "every program on this machine may do everything", "refuses every caller"
 
-    stopped = run(*list_words).stdout
+    stopped = run(*list_words).stderr
     assert "no gateway runs with this data folder" in stopped and open_to_all in stopped
     for keys_before in (0, 1):
         folder = DataFolder(data)
         access = Access(VirtualClock(), Metrics(), file=KeyFile(data))
-        said = run(*list_words).stdout
+        said = run(*list_words).stderr
         assert not access.closed and said.startswith(f"There is no key: {open_to_all}")
         made = run(*create_words)
         assert made.exit_code == 0 and "The running gateway accepts it within a second" in made.stderr
@@ -196,10 +196,10 @@ def test_who_may_call_without_a_key_is_said_as_the_gateway_has_it(data: Path) ->
             access.look()
         revoked = run("keys", "revoke", "me", "--data-dir", data)
         access.look()
-        said = run(*list_words).stdout
+        said = run(*list_words).stderr
         assert access.closed and refuses in said and refuses in revoked.stderr
         folder.close()
-        assert "no gateway runs with this data folder" in run(*list_words).stdout
+        assert "no gateway runs with this data folder" in run(*list_words).stderr
 
 
 def test_a_key_file_without_keys_that_goes_away_closes_nothing(data: Path) -> None:
