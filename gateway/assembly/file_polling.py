@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
 from pool.clock import Clock
+from scheduler.definitions.source_folder import SKIPPED
 
 POLL_SECONDS = 1.0
 """Pause between two looks: each look reads every folder."""
@@ -47,8 +48,7 @@ def take_snapshot(
     found: Snapshot = {}
     for path in paths:
         for folder, folders, names in os.walk(path):
-            if not recursive:
-                folders.clear()
+            folders[:] = [name for name in folders if name not in SKIPPED] if recursive else []
             for file in (os.path.join(folder, name) for name in names):  # noqa: PTH118 - many, each second
                 if concerns(file):
                     try:

@@ -8,30 +8,26 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from watchfiles import awatch
-
+from gateway.assembly.definitions_file import DefinitionsFile
+from gateway.assembly.file_events import WatchLost, kernel_changes
 from gateway.assembly.file_polling import POLL_SECONDS, poll_changes
-from gateway.assembly.settings import Settings
 from pool.clock import Clock
 from pool.supervise import Supervisor
-from scheduler.definitions.file import Definitions, DefinitionsError, load
-from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.file import Definitions, DefinitionsError
+from scheduler.definitions.source_folder import SKIPPED
 from scheduler.deploy.registry import Registry
 
 log = logging.getLogger("hearth.watch")
 
-SETTLE_MS = 200
-"""Milliseconds without a change until what has changed is looked at: editors write in several steps."""
-LOOK_MS = 100
-"""Milliseconds between two looks: each wakes a thread, also in a gateway that has nothing to do."""
 IGNORED = ("~", ".swp", ".swx", ".tmp", ".pyc")
 
 
 class Watch:
     """A watch over functions.yaml and source folders. Nothing that changes before `close` is missed."""
 
-    def __init__(self, file: Path, clock: Clock, supervisor: Supervisor) -> None:
-        self._file = file
+    def __init__(self, file: DefinitionsFile, clock: Clock, supervisor: Supervisor) -> None:
+        self._file = file.path
+        self._at_once = file.at_once
         self._clock = clock
         self._supervisor = supervisor
         self._changed = asyncio.Event()
@@ -64,20 +60,16 @@ class Watch:
         def concerns(path: str) -> bool:
             if not recursive:
                 return path == str(self._file)
-            return "__pycache__" not in path and not path.endswith(IGNORED)
+            return not path.endswith(IGNORED) and path.rpartition("/")[2] not in SKIPPED
 
         if not self._polls:
             try:
-                async for batch in awatch(
-                    *paths,
-                    watch_filter=lambda _, path: concerns(path),
-                    recursive=recursive,
-                    debounce=SETTLE_MS,
-                    step=LOOK_MS,
-                ):
-                    self._add({path for _, path in batch})
-            except (OSError, RuntimeError) as error:  # watchfiles raises both
+                async for changed in kernel_changes(paths, recursive, concerns, self._clock, self._at_once):
+                    self._add(changed)
+            except OSError as error:
                 self._tell_that_it_polls(error)
+            except WatchLost:
+                pass  # looking again and again finds a folder that is back
         self.expect_change()
         async for changed in poll_changes(paths, recursive, concerns, self._clock):
             self._add(changed)
@@ -123,16 +115,15 @@ class Reload:
     def __init__(
         self,
         registry: Registry,
-        settings: Settings,
+        file: DefinitionsFile,
         definitions: Definitions,
         clock: Clock,
         supervisor: Supervisor,
     ) -> None:
         self._registry = registry
-        self._settings = settings
         self._definitions = definitions
-        self._file = settings.functions.resolve()
-        self._watch = Watch(self._file, clock, supervisor)
+        self._file = file
+        self._watch = Watch(file, clock, supervisor)
 
     async def run(self) -> None:
         """Follow the file until cancelled. A faulty version is logged, and the one in service stays."""
@@ -148,16 +139,11 @@ class Reload:
 
     async def _take_over(self, names: Collection[str]) -> None:
         try:
-            definitions = await asyncio.to_thread(
-                load,
-                self._file,
-                allowed_volumes=self._settings.allowed_volumes,
-                allowed_callbacks=Allowed(self._settings.callback_allow),
-            )
+            definitions = await asyncio.to_thread(self._file.read)
         except DefinitionsError as error:
             for fault in error.faults:
                 log.error("%s", fault)
-            log.error("%s has faults and was not loaded; the functions in service stay", self._file)
+            log.error("%s has faults and was not loaded; the functions in service stay", self._file.path)
             return
         log.info("%s changed; loading the functions again", ", ".join(sorted(names)))
         self._definitions = definitions

@@ -11,9 +11,11 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import uvicorn
 
+from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.memory_bound import CONNECTION_BYTES
 from gateway.assembly.reload import Reload
 from gateway.assembly.runtime import Runtime
@@ -24,6 +26,7 @@ from gateway.edge.fast_path import FastPathProtocol
 from gateway.memory.allocator import c_library_trim, give_back_freed
 from gateway.memory.connections import ConnectionMemory
 from pool.data_folder import DataFolder
+from pool.engine.base import Engine
 from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
@@ -41,10 +44,21 @@ class UvicornServer(uvicorn.Server):
         yield
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Everything that a gateway process needs to serve."""
+
+    settings: Settings
+    file: DefinitionsFile
+    definitions: Definitions
+    """As the file was read first."""
+    folder: DataFolder
+    engine: Engine | None = None
+    """None takes Docker."""
+
+
 async def serve(
-    settings: Settings,
-    definitions: Definitions,
-    folder: DataFolder,
+    serving: Serving,
     on_ready: Callable[[Runtime, str], None],
     on_made: Callable[[Runtime], None] = lambda runtime: None,
 ) -> None:
@@ -53,9 +67,10 @@ async def serve(
     `on_made` is given the gateway before it starts, `on_ready` the gateway and its address when functions can be
     called. Raises OSError if the port cannot be had.
     """
+    settings, definitions = serving.settings, serving.definitions
     listener = listen(settings.host, settings.port)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
-    runtime = Runtime(settings, folder)
+    runtime = Runtime(settings, serving.folder, serving.engine)
     registry, access, bodies = (
         runtime.scheduler_floor.registry,
         runtime.gateway_floor.access,
@@ -64,10 +79,10 @@ async def serve(
     on_made(runtime)
     stop, hurry = stop_signals()
     server = http_server(runtime)
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    answering = asyncio.ensure_future(server.serve(sockets=[listener]))
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     supervise = runtime.supervisor.supervise
-    reload = Reload(registry, settings, definitions, runtime.clock, runtime.supervisor)
+    reload = Reload(registry, serving.file, definitions, runtime.clock, runtime.supervisor)
     reloading = supervise("reload", reload.run)
     following = supervise("keys", access.follow)
     trimming = supervise(
@@ -81,7 +96,7 @@ async def serve(
 
     starting.add_done_callback(end_if_failed)
     try:
-        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((answering, stopped), return_when=asyncio.FIRST_COMPLETED)
         for task in (reloading, starting):
             task.cancel()
         _, started = await asyncio.gather(reloading, starting, return_exceptions=True)
@@ -91,7 +106,7 @@ async def serve(
             raise started
     finally:
         server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.gather(answering, return_exceptions=True)
         stopped.cancel()
         following.cancel()
         trimming.cancel()

@@ -20,7 +20,7 @@ ABORTED_ON_PURPOSE = "ASGI callable returned without completing response"
 COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red", "DEBUG": "bright_black"}
 PRINTED = "  | "
 """Begins each line that a function has printed, so that it cannot pass for a line of the log."""
-QUIET = ("uvicorn", "uvicorn.error", "asyncio", "watchfiles", "httpx", "httpcore", "aiohttp")
+QUIET = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpcore", "aiohttp")
 """Loggers of libraries. They log only from level warning on."""
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 """Fields that every record has. Any other field was given with `extra`."""

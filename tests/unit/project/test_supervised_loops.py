@@ -45,6 +45,7 @@ TASKS: dict[str, str] = {
 }
 """By module and function: why its tasks need no supervisor."""
 LOOPS: dict[str, str] = {
+    "file_events:kernel_changes": "part of the loops file-watch and source-watch",
     "file_polling:poll_changes": "part of the loops file-watch and source-watch",
     "deliverer:Deliverer._record": "asks the store until the end of one callback is recorded",
     "hijack:HijackedConnection.read": "ends with its connection",

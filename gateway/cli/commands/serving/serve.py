@@ -12,7 +12,9 @@ import uvloop
 
 from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile, KeyFileFault
+from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.runtime import Runtime
+from gateway.assembly.server import Serving
 from gateway.assembly.server import serve as serve_gateway
 from gateway.assembly.settings import Settings
 from gateway.cli import log_format
@@ -31,8 +33,7 @@ from gateway.cli.terminal import say
 from gateway.cli.watch.progress import SetupProgress
 from pool.data_folder import DataFolder, DataFolderInUse, look_at
 from pool.engine.base import EngineError
-from scheduler.definitions.file import Definitions, DefinitionsError, load
-from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.file import Definitions, DefinitionsError
 from scheduler.deploy.registry import Declared
 
 log = logging.getLogger("hearth")
@@ -69,7 +70,7 @@ def serve(**options: object) -> None:
       1  the port or the data folder cannot be used
       2  a fault in functions.yaml or a setting, or a public address without a key
     """
-    settings, definitions = checked(options)
+    settings, file, definitions = checked(options)
     log_format.configure(settings.log_level, settings.log_format)
     for message in unknown_variables():
         log.warning("%s", message)
@@ -82,25 +83,25 @@ def serve(**options: object) -> None:
             f"cannot use the data folder {settings.data_dir}: {error.strerror}; choose another with --data-dir"
         ) from error
     try:
-        uvloop.run(run(settings, definitions, folder))
+        uvloop.run(run(Serving(settings=settings, file=file, definitions=definitions, folder=folder)))
     except OSError as error:
         log.debug("The gateway ended with an error.", exc_info=error)
         raise CommandError(str(error)) from error
 
 
-def checked(options: dict[str, object]) -> tuple[Settings, Definitions]:
-    """Return settings and definitions. A fault in either ends the command with status 2."""
+def checked(options: dict[str, object]) -> tuple[Settings, DefinitionsFile, Definitions]:
+    """Return the settings, the definitions file, and what it declares.
+
+    A fault in either ends the command with status 2.
+    """
     check_engine_address()
     try:
         settings = settings_from(options)
         for secret in SECRET:  # processes that we start must not inherit them
             os.environ.pop(variable_of(secret), None)
         check_keys(settings)
-        return settings, load(
-            settings.functions,
-            allowed_volumes=settings.allowed_volumes,
-            allowed_callbacks=Allowed(settings.callback_allow),
-        )
+        file = DefinitionsFile.of(settings)
+        return settings, file, file.read()
     except (SettingsFault, KeyFileFault) as error:
         raise CallerError(str(error)) from error
     except DefinitionsError as error:
@@ -121,9 +122,9 @@ def check_keys(settings: Settings) -> None:
     )
 
 
-async def run(settings: Settings, definitions: Definitions, folder: DataFolder) -> None:
+async def run(serving: Serving) -> None:
     """Serve until a signal comes, and show progress until the functions are ready."""
-    progress = SetupProgress(definitions)
+    progress = SetupProgress(serving.definitions)
     asking: list[asyncio.Task[None]] = []
 
     def made(runtime: Runtime) -> None:
@@ -136,7 +137,7 @@ async def run(settings: Settings, definitions: Definitions, folder: DataFolder) 
         print_ready(runtime, url)
 
     try:
-        await serve_gateway(settings, definitions, folder, ready, made)
+        await serve_gateway(serving, ready, made)
     finally:
         progress.close()
         for task in asking:
