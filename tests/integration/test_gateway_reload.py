@@ -50,7 +50,7 @@ def test_changed_code_is_a_new_version_and_calls_in_flight_finish_on_the_old_one
         assert running.result().json() == {"number": 1, "version": old}
     eventually(lambda: gateway.http.get(f"/pool/instances/{instance['id']}").status_code == 404)
     assert gateway.http.get("/functions/changing").json()["version"] == new.json()["version"] != old
-    assert gateway.metric("hearth_removals_total", reason="replaced") == 1
+    assert gateway.metric("hearth_removals_total", reason="replaced") >= 1  # more if a slow save let calls in
     again = gateway.call("steady")
     assert again.headers["x-hearth-start"] == "warm", "a function that has not changed keeps its instances"
     assert steady.status_code == again.status_code == 200
@@ -110,7 +110,7 @@ def test_a_save_that_breaks_the_code_fails_no_call_and_is_shown_until_it_is_mend
 
 def test_new_code_that_cannot_be_imported_says_so_until_it_is_mended(gateway: Gateway):
     gateway.declare({"steady": handler(STEADY), "fresh": handler("import not_there\n")})
-    answer = eventually(lambda: (r := gateway.call("fresh", 0)).status_code != 404 and r)
+    answer = eventually(lambda: (r := gateway.call("fresh", 0)).status_code not in (404, 503) and r)
     assert answer.status_code == 500
     assert "not_there" in answer.json()["detail"]
     gateway.write("fresh/handler.py", version(4))
