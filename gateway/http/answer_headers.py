@@ -1,5 +1,7 @@
 """Header fields of a function's answer that a caller sees. Pure functions.
 
+It imports the standard library alone: `hearth.testing` of clients/python is given this very file.
+
 All functions and the API share one origin. So no answer may become active content of that origin, unless its function
 is marked `web: true`. A list of allowed fields ensures that, because browsers learn new fields each year.
 """
@@ -7,12 +9,24 @@ is marked `web: true`. A list of allowed fields ensures that, because browsers l
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from gateway.http.browser_policy import FROM_FUNCTION
-from gateway.http.forwarding import HOP_BY_HOP, HeaderList, as_servers_read, listed_by_connection
-from pool.transport.message import header_lines
+Pairs = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset(
+    b"""
+    connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade
+    """.split()
+)
+"""Fields that concern one connection only, of requests and answers (RFC 9110, 7.6.1)."""
+
+POLICY = b"content-security-policy"
+SANDBOX = b"sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""Policy for answers of functions: a browser shows them without scripts, without loading, in a separate origin."""
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+FROM_FUNCTION = (NOSNIFF, (POLICY, SANDBOX))
+"""Fields of every answer of a function that is not marked `web: true`."""
 
 OCTETS = b"application/octet-stream"
 """Content type that every browser saves and none shows."""
@@ -93,7 +107,7 @@ INERT_RELATIONS = frozenset(
 """Relations of a `Link` for which no browser loads anything. Relations that are URLs are inert too."""
 
 
-def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: bool = True) -> HeaderList:
+def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: bool = True) -> Pairs:
     """Return the function's headers as the caller will see them, without the length.
 
     Names are in lower case. Without `web` the function must not act for our origin. So only allowed fields pass, with
@@ -117,7 +131,7 @@ def response_headers(headers: Sequence[tuple[bytes, bytes]], web: bool, typed: b
     return [*safe, *UNTYPED] if typed else [*safe, *FROM_FUNCTION]
 
 
-def without_added_type(headers: HeaderList) -> HeaderList:
+def without_added_type(headers: Pairs) -> Pairs:
     """Return `response_headers` without the content type that we added, if we did.
 
     Accepted calls keep the answer as it came: a workflow finds out the type itself.
@@ -128,7 +142,22 @@ def without_added_type(headers: HeaderList) -> HeaderList:
 @lru_cache(maxsize=512)
 def response_lines(headers: tuple[tuple[bytes, bytes], ...], web: bool) -> bytes:
     """Return `response_headers` as text for a connection. Cached: most functions answer with the same fields."""
-    return header_lines(response_headers(headers, web))
+    return b"\r\n".join([*map(b": ".join, response_headers(headers, web)), b""])
+
+
+def as_servers_read(name: bytes) -> bytes:
+    """Return a field's name as read by servers that treat `_` as `-`."""
+    return name.replace(b"_", b"-")
+
+
+def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """Return the names of fields that `Connection` limits to the next hop."""
+    return {
+        as_servers_read(token.strip().lower())
+        for name, value in headers
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close")
+        for token in value.split(b",")
+    }
 
 
 def is_harmless(name: bytes, value: bytes) -> bool:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from starlette.types import Message, Send
 
-POLICY = b"content-security-policy"
-SANDBOX = b"sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""Policy for answers of functions: a browser shows them without scripts, without loading, in a separate origin."""
+from gateway.http.answer_headers import NOSNIFF, POLICY
+
 DENY_ALL = b"sandbox; default-src 'none'; frame-ancestors 'none'"
 """Policy for the API's own answers, which are not pages."""
-NOSNIFF = (b"x-content-type-options", b"nosniff")
-FROM_FUNCTION = (NOSNIFF, (POLICY, SANDBOX))
-"""Fields of every answer of a function that is not marked `web: true`."""
 FROM_API = (NOSNIFF, (POLICY, DENY_ALL))
 """Fields of every answer of the API that sets no policy itself."""
 

@@ -7,29 +7,17 @@ chunks, never both).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
 from typing import Any
 
+from gateway.http.answer_headers import HOP_BY_HOP, as_servers_read, listed_by_connection
 from gateway.http.problems import Problem
 
 HeaderList = list[tuple[bytes, bytes]]
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 DEADLINE = b"x-hearth-deadline"
 NOT_TO_FUNCTION = HOP_BY_HOP | {b"content-length", b"expect", b"forwarded", b"x-invocation-id"}
 RESERVED_PREFIXES = (b"x-hearth", b"x-forwarded", b"x-invocation")
@@ -62,11 +50,6 @@ def _are_passed(names: tuple[bytes, ...]) -> list[bool]:
     ]
 
 
-def as_servers_read(name: bytes) -> bytes:
-    """Return a field's name as read by servers that treat `_` as `-`."""
-    return name.replace(b"_", b"-")
-
-
 def request_headers(scope: Mapping[str, Any], invocation: bytes, timeout: float) -> HeaderList:
     """Return the headers for a function: the caller's, and Hearth's own of this call. Raises `Problem`."""
     return [*passed_headers(scope), (b"x-invocation-id", invocation), (DEADLINE, b"%.3f" % timeout)]
@@ -94,16 +77,6 @@ def passed_headers(scope: Mapping[str, Any]) -> HeaderList:
         (b"x-forwarded-host", host),
     )
     return headers
-
-
-def listed_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
-    """Return the names of fields that `Connection` limits to the next hop."""
-    return {
-        as_servers_read(token.strip().lower())
-        for name, value in headers
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close")
-        for token in value.split(b",")
-    }
 
 
 def target_of(sub_path: bytes, query: bytes) -> bytes:

@@ -138,8 +138,8 @@ class Log(io.RawIOBase):
 
     def traceback(self, error: BaseException) -> None:
         """Print an exception, without the frames of this file."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace, own = error.__traceback__, Log.traceback.__code__.co_filename  # `__file__` names a `.pyc`
+        while trace is not None and trace.tb_frame.f_code.co_filename == own:
             trace = trace.tb_next
         try:
             import traceback  # fails if the handler has left no file descriptor, or no memory, for it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import py_compile
 import shutil
 import socket
 import subprocess
@@ -151,14 +152,14 @@ class Host:
         listener.settimeout(PATIENCE)
         return listener
 
-    def start(self, env: dict[str, str] | None = None) -> None:
+    def start(self, env: dict[str, str] | None = None, shim: Path = SHIM) -> None:
         base = {
             "PATH": "/usr/bin:/bin",
             "HEARTH_SOCKET_DIR": str(self.folder),
             "HEARTH_CODE_DIR": str(self.code),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-E", str(SHIM)],
+            [sys.executable, "-I", "-S", "-E", str(shim)],
             env=base | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -345,6 +346,18 @@ def test_the_rest_of_hearth_needs_its_client(generic: Slot) -> None:
         "type": "ImportError",
         "message": "hearth.Client is not here; add hearth-client to the function's requirements.txt",
     }
+
+
+def test_a_traceback_shows_the_handler_only_also_when_the_shim_is_compiled(host: Host) -> None:
+    """The image runs it compiled."""
+    compiled = py_compile.compile(str(SHIM), str(host.folder / "shim.pyc"), doraise=True)
+    host.start(shim=Path(str(compiled)))
+    host.accept_log()
+    slot = host.accept()
+    specialise(slot, "def handle(event, context): raise KeyError(event)")
+    assert slot.call(b"1").outcome == "raised"
+    log = host.read_log()
+    assert b"KeyError: 1" in log and b"in handle" in log and b"shim.py" not in log
 
 
 def test_environment_folder_and_packages(host: Host, generic: Slot) -> None:

@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http.answer_headers import (
+    FROM_FUNCTION,
     PASSED,
     READ_BY_BROWSERS,
+    SANDBOX,
     is_harmless,
     response_headers,
     response_lines,
     safe_content_type,
     without_added_type,
 )
-from gateway.http.browser_policy import FROM_FUNCTION, SANDBOX
 from pool.transport.message import header_lines
 
 OCTETS = b"application/octet-stream"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.answer_headers import response_headers
-from gateway.http.forwarding import HOP_BY_HOP, cgi_variables, request_headers, target_of
+from gateway.http.answer_headers import HOP_BY_HOP, response_headers
+from gateway.http.forwarding import cgi_variables, request_headers, target_of
 from gateway.http.problems import Problem
 
 OWN = {

@@ -1,0 +1,1 @@
+../../../gateway/http/answer_headers.py
