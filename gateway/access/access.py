@@ -55,6 +55,11 @@ class Admission:
         """Return the id of the caller's key, which tells callers apart, or "" if there are no keys."""
         return ""
 
+    @property
+    def key_name(self) -> str | None:
+        """Return the name of the caller's key, or None if there are no keys."""
+        return None
+
     def ended(self) -> None:
         """Count the end of an invocation. Call it once for each one that was admitted, however it ends."""
 
@@ -129,6 +134,10 @@ class KeyHolder(Admission):
     def caller(self) -> str:
         return self.key.id
 
+    @property
+    def key_name(self) -> str | None:
+        return self.key.name
+
     def ended(self) -> None:
         """Count the end of one of its invocations."""
         self.running -= 1
@@ -167,6 +176,8 @@ class KeyHolder(Admission):
 
 
 OPEN, KEYLESS = Admission(), Keyless()
+ADMISSION = "hearth.admission"
+"""Key of a call's scope that holds its admission."""
 CURRENT: ContextVar[Admission] = ContextVar("admission", default=OPEN)
 """The admission of the request that a route is answering."""
 

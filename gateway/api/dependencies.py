@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from gateway.access.access import Access
 from gateway.api.parts import ApiParts, WorkQueues, api_parts_of
 from gateway.brokers.manager import BrokerManager
+from gateway.invoke.recent_calls import RecentCalls
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
 from pool.observe.logs import LogStore
@@ -55,6 +56,7 @@ BrokersPart = Annotated[BrokerManager, part(lambda parts: parts.brokers)]
 CallbacksPart = Annotated[CallbackStore, part(lambda parts: parts.callbacks)]
 LogsPart = Annotated[LogStore, part(lambda parts: parts.logs)]
 PoolPart = Annotated[Pool, part(lambda parts: parts.pool)]
+RecentCallsPart = Annotated[RecentCalls, part(lambda parts: parts.outcomes.recent)]
 RegistryPart = Annotated[Registry, part(lambda parts: parts.registry)]
 RunsPart = Annotated[WorkflowRuns, part(lambda parts: parts.runs)]
 SchedulesPart = Annotated[Schedules, part(lambda parts: parts.schedules)]

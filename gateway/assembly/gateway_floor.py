@@ -23,6 +23,7 @@ from gateway.edge.app import EdgeParts
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
+from gateway.invoke.recent_calls import RecentCalls
 from gateway.memory.budget import BodyBudget
 from gateway.webhooks.hooks import Hooks
 from scheduler.definitions.brokers import BrokerDefinition
@@ -59,11 +60,9 @@ def build_gateway_floor(
     access = Access(clock, metrics, keys, key_file, closed=not is_loopback(settings.host))
     bodies = build_body_budget(foundation, access)
     guard = Guard(settings.host, settings.allowed_hosts)
-    outcomes = Outcomes(metrics)
+    outcomes = Outcomes(metrics, RecentCalls(clock))
     allowed = Allowed(settings.callback_allow)
-    invoke = InvokeEndpoint(
-        dispatcher, registry, outcomes, pool_floor.logs, clock, pool_floor.launcher.obituary
-    )
+    invoke = InvokeEndpoint(dispatcher, registry, outcomes, clock, pool_floor.launcher.obituary)
     fast = FastPath(invoke, guard, access, dispatcher, outcomes, pool_floor.logs, clock, bodies)
     accept = AcceptEndpoint(invoke, registry, dispatcher, calls, worker, clock, metrics, allowed)
     worker.run = Caller(invoke, fast, calls)

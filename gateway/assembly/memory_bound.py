@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.assembly.settings import Settings
+from gateway.invoke.recent_calls import MOST_FAILED, MOST_SERVED
 
 BASE_BYTES = 160 * 2**20
 """The process without requests: 80 MiB when it has just started, and as much again for functions and for what the
@@ -23,7 +24,11 @@ are events, and their copies), 80 MiB of what waits to be recorded, and 48 MiB o
 LOG_BYTES = 64 * 2**20
 """Output of the latest invocations, all together (`LogStore`)."""
 LOG_ENTRY_BYTES = 512
-"""One invocation that is remembered, without its output; 10,000 are."""
+"""The log of one invocation that is remembered, without its output; 10,000 are."""
+SERVED_CALL_BYTES = 512
+"""One call in the record of calls that went well."""
+FAILED_CALL_BYTES = 6 * 1024
+"""One call in the record of failed ones: its detail may take four bytes a character, and a ring of its own 800."""
 
 
 class Part(NamedTuple):
@@ -45,5 +50,6 @@ def memory_bound(settings: Settings, connections: int, slots: int) -> list[Part]
         Part("calls that run", slots * SLOT_BYTES),
         Part("accepted calls", ACCEPTED_BYTES),
         Part("one turn of the loop", TURN_BYTES),
+        Part("record of calls", MOST_SERVED * SERVED_CALL_BYTES + MOST_FAILED * FAILED_CALL_BYTES),
         Part("logs", LOG_BYTES + settings.log_limit + 10_000 * LOG_ENTRY_BYTES),
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from gateway.access.access import CURRENT, Access
+from gateway.access.access import ADMISSION, CURRENT, Access
 from gateway.access.guard import Guard
 from gateway.api.calls.accept import AcceptEndpoint
 from gateway.api.openapi_document import serve_document
@@ -59,6 +59,7 @@ class Edge:
             if isinstance(admission, Problem):
                 await self._invoke.refuse(scope, receive, send, admission)
                 return
+            scope[ADMISSION] = admission
             wish = preferences(headers)
             reservation = scope[RESERVATION] = Reservation(self._bodies, admission.caller)
             try:

@@ -21,6 +21,8 @@ from gateway.http.preferences import CALLBACK
 from gateway.http.problems import Problem
 from gateway.invoke.endpoint import PREFIX
 from gateway.invoke.fast_call import FastCall, FastPath, RequestHead
+from gateway.invoke.invocation import Invocation
+from gateway.invoke.outcome import CLIENT_GONE
 from pool.clock import LazyTimer
 from pool.transport.message import header_lines
 
@@ -57,6 +59,16 @@ class FastPathProtocol(ClientProtocol):
         """Set while the parser is between two requests."""
         self._begun = 0
         """Requests of which something was in the data that is being read."""
+
+    @property
+    def running(self) -> Invocation | None:
+        """Return the call that it makes now on the fast path, or None if it makes none there."""
+        return self._fast_call
+
+    def connection_made(self, transport: Any) -> None:
+        """Called by the loop."""
+        super().connection_made(transport)
+        self.fast.outcomes.recent.callers.add(self)
 
     # -- what comes in --------------------------------------------------------------------------------------
 
@@ -233,7 +245,7 @@ class FastPathProtocol(ClientProtocol):
         """Write the whole answer of a call, and be ready for the next request."""
         self._fast_call = None
         if call.disconnected:
-            self.timer.close()
+            self._is_over()
             return
         defaults = self.server_state.default_headers
         if defaults is not self._defaults:  # there is a new list each second, for the date in it
@@ -255,6 +267,8 @@ class FastPathProtocol(ClientProtocol):
         """Let an ASGI cycle go on with a call that has been read whole."""
         self.timer.close()
         self._fast_call = None
+        if call.disconnected:
+            self._is_over()
         cycle = RequestResponseCycle(
             scope=head.scope,  # type: ignore[arg-type]
             transport=self.transport,
@@ -298,6 +312,11 @@ class FastPathProtocol(ClientProtocol):
         """Called by the loop."""
         super().connection_lost(exc)
         if self._fast_call is None or not self._fast_call.client_left():
-            self.timer.close()  # else it ends what runs when its time is over
+            self._is_over()  # else the timer ends what runs when its time is over
         if self._candidate is not None:
-            self.fast.outcomes.ended(self._candidate.function, "client-gone", "caller")
+            self.fast.outcomes.ended(Invocation(self.fast.clock.now(), self._candidate.function), CLIENT_GONE)
+
+    def _is_over(self) -> None:
+        """Nothing runs for its client any more, who has left."""
+        self.timer.close()
+        self.fast.outcomes.recent.callers.discard(self)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.access.access import Admission
 from gateway.http.problems import Problem
 from gateway.invoke.invocation import Invocation
 from scheduler.calls.model import Phases
 
 BACKGROUND = "hearth.background"
 """Key of a request's scope that holds the `Background`."""
+
+
+class Behalf(Admission):
+    """The admission of an accepted call that runs: its caller was admitted when it was accepted."""
+
+    __slots__ = ("attempt", "owner")
+
+    def __init__(self, owner: str, attempt: int) -> None:
+        self.owner = owner
+        """`kind:id` of the run or job that the call is a part of, or empty."""
+        self.attempt = attempt
 
 
 @dataclass(slots=True)

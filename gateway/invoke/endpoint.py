@@ -6,10 +6,10 @@ Admit, lease a slot, send the call over the instance's connection, stream the an
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from gateway.access.access import ADMISSION, OPEN, Admission
 from gateway.http.answer_headers import response_headers
 from gateway.http.deadline import Deadline
 from gateway.http.forwarding import cgi_variables, request_headers, target_of
@@ -18,15 +18,14 @@ from gateway.invoke.background import BACKGROUND, Background, phases_of
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
 from gateway.invoke.invocation import HandedOver, Invocation
 from gateway.invoke.methods import check_method
-from gateway.invoke.outcome import Outcomes, interruption
+from gateway.invoke.outcome import CLIENT_GONE, Outcomes, interruption
+from gateway.invoke.recent_calls import Failure
 from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
-from pool.contracts import problem_slugs as slugs
 from pool.errors import AnswerTooLarge, InstanceDied, MalformedAnswer, NotSent
 from pool.host.cpu_policy import set_policy
 from pool.instance import Instance
 from pool.lease import Lease
-from pool.observe.logs import LogStore
 from pool.states import Reason
 from pool.transport.message import Answer, Call
 from pool.workload import is_private
@@ -34,8 +33,6 @@ from scheduler.calls.store import LARGEST_KEPT
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Revision
 from scheduler.dispatch.queued import Queued
-
-log = logging.getLogger("hearth.invoke")
 
 PREFIX = b"/invoke/"
 MOST_LEASES = 3
@@ -59,7 +56,6 @@ class InvokeEndpoint:
         dispatcher: Dispatcher,
         faults: Faults,
         outcomes: Outcomes,
-        logs: LogStore,
         clock: Clock,
         obituary: Callable[[Instance], Awaitable[str]],
     ) -> None:
@@ -67,7 +63,6 @@ class InvokeEndpoint:
         self.obituary = obituary
         self._faults = faults
         self.outcomes = outcomes
-        self.logs = logs
         self.clock = clock
         self._refusals = RefusalLog(clock)
 
@@ -79,20 +74,23 @@ class InvokeEndpoint:
         `handed_over` is the state of a call that began on the fast path.
         """
         invocation = _Invocation(self, scope, receive, send, handed_over)
+        running = self.outcomes.recent.running
+        running[invocation.id] = invocation
         try:
             await invocation.run()
         except ClientGone:
-            self.outcomes.ended(invocation.name, "client-gone", "caller", invocation.private)
+            self.outcomes.ended(invocation, CLIENT_GONE)
         except asyncio.CancelledError:
             if not self.dispatcher.draining:
                 if invocation.background is not None:
-                    self.outcomes.ended(invocation.name, *interruption(draining=False), invocation.private)
+                    self.outcomes.ended(invocation, interruption(draining=False))
                 raise
             detail = "the gateway is shutting down, and the call did not end in time"
             await self._refuse(invocation, Problem("draining", detail, retry_after=5.0))
         except Exception as error:
             await self._refuse(invocation, error)
         finally:
+            del running[invocation.id]
             if invocation.background is not None:
                 invocation.background.phases = phases_of(invocation)
 
@@ -104,16 +102,9 @@ class InvokeEndpoint:
 
     async def _refuse(self, invocation: _Invocation, error: Exception) -> None:
         problem = problem_of(error)
-        if problem.slug == slugs.INTERNAL_ERROR:
-            log.error(
-                "invocation %s of %s failed because of a fault of the gateway",
-                invocation.id,
-                invocation.name,
-                exc_info=error,
-            )
-        elif problem.blame != "caller":
-            self._refusals.note(invocation.id, invocation.name, problem)
-        self.outcomes.ended(invocation.name, problem.slug, problem.blame, invocation.private)
+        self._refusals.note(invocation.id, invocation.name, problem, error)
+        end = Failure(problem.slug, problem.blame, problem.detail)
+        self.outcomes.ended(invocation, end, problem.status)
         if invocation.background is not None:
             invocation.background.problem = problem
         if invocation.head_sent:
@@ -134,6 +125,7 @@ class InvokeEndpoint:
         if revision is not None or fault is not None:
             invocation.name = name  # only what is declared becomes a label: callers cannot make up metrics
             invocation.private = is_private(name) if revision is None else revision.function.private
+            invocation.revision = revision
         if self.dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         if revision is None:
@@ -154,9 +146,11 @@ class _Invocation(Invocation):
         "_handed_over",
         "_receive",
         "_scope",
+        "admission",
         "background",
         "head_sent",
         "private",
+        "revision",
         "send",
         "sending",
         "timeout",
@@ -177,6 +171,8 @@ class _Invocation(Invocation):
         self._handed_over = handed_over
         self.send = send
         self.private = False
+        self.revision: Revision | None = None
+        self.admission: Admission = scope.get(ADMISSION, OPEN)
         self.head_sent = False
         self.sending = False
         """Set while the client must read before anything else can be sent."""
@@ -188,6 +184,7 @@ class _Invocation(Invocation):
         if handed_over is not None:
             before = handed_over.invocation
             self.id, self.name, self.arrived = before.id, before.name, before.arrived
+            self.revision, self.admission = handed_over.revision, before.admission
 
     async def run(self) -> None:
         """Serve the call from its head to the answer's last byte. Raises errors that `problem_of` understands."""
@@ -205,7 +202,6 @@ class _Invocation(Invocation):
         body = RequestBody(self._receive, scope, revision.limits.max_body)
         if before is None:
             await body.read_ahead()
-            end.logs.remember(self.id)
             lease = end.dispatcher.try_lease(revision, self.id, self.arrived)
         else:  # nothing may be awaited before its lease is in the hands of `_call`
             if before.fault is not None:
@@ -346,7 +342,7 @@ class _Invocation(Invocation):
             await send({"type": "http.response.body", "body": body})
         else:
             await self._stream(revision, answer, headers, bodiless)
-        self._end.outcomes.served(self, status)
+        self._end.outcomes.served(self, status, self._end.clock.now() - self.arrived)  # type: ignore[arg-type]
 
     async def _stream(
         self, revision: Revision, answer: Answer, headers: list[tuple[bytes, bytes]], bodiless: bool

@@ -21,7 +21,8 @@ from gateway.http.problems import Problem
 from gateway.invoke.body import Receive, Send
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.invocation import HandedOver, Invocation
-from gateway.invoke.outcome import Outcomes
+from gateway.invoke.outcome import CLIENT_GONE, Outcomes
+from gateway.invoke.recent_calls import Failure
 from gateway.memory.budget import BodyBudget
 from gateway.memory.reservation import SMALL_REQUEST, busy, head_bytes
 from pool.clock import Clock, LazyTimer
@@ -131,7 +132,6 @@ class FastCall(Invocation):
     """One call. To uvicorn it is the cycle that occupies the connection."""
 
     __slots__ = (
-        "_admission",
         "_answer",
         "_body",
         "_client",
@@ -140,6 +140,7 @@ class FastCall(Invocation):
         "_over",
         "_queued",
         "_waiter",
+        "admission",
         "began",
         "disconnected",
         "keep_alive",
@@ -148,6 +149,7 @@ class FastCall(Invocation):
     )
     _queued: int
     """Bytes of the budget that it holds while it is queued."""
+    revision: Revision
     message_event = _NoEvent()
     more_body = False
     response_started = False
@@ -164,7 +166,7 @@ class FastCall(Invocation):
         self._client = client
         self._head = head
         self._body = body
-        self._admission = OPEN
+        self.admission: Admission = OPEN
         self._lease: Lease | None = None
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
@@ -185,22 +187,21 @@ class FastCall(Invocation):
                 self._over = True
                 self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
                 return
-            self._admission = admission
+            self.admission = admission
         self.take_slot()
 
     def take_slot(self) -> None:
         """Take a slot that is free, or wait for one."""
-        fast = self._client.fast
-        fast.logs.remember(self.id)
-        dispatcher = fast.dispatcher
+        dispatcher = self._client.fast.dispatcher
         lease = dispatcher.try_lease(self.revision, self.id, self.arrived)
         if lease is not None:
             self._settle(lease, None)
             return
         self._client.timer.stop()  # whatever it was set for is over
         self._queued, settle = 0, self._settle
+        fast = self._client.fast
         if not self._client.background and (size := len(self._body) + self._head.held) > SMALL_REQUEST:
-            if not fast.bodies.take(self._admission.caller, size, in_turn=False):
+            if not fast.bodies.take(self.admission.caller, size, in_turn=False):
                 fast.bodies.on_refused("call")
                 self._hand_over(busy())
                 return
@@ -217,7 +218,7 @@ class FastCall(Invocation):
         """Give back the memory of a body that waited in the queue."""
         size, self._queued = self._queued, 0
         if size:
-            self._client.fast.bodies.give_back(self._admission.caller, size)
+            self._client.fast.bodies.give_back(self.admission.caller, size)
 
     def _settle_queued(self, lease: Lease | None, fault: Exception | None) -> None:
         """Go on after a wait in the queue."""
@@ -287,7 +288,7 @@ class FastCall(Invocation):
         body = connection.take()
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)
-        self._admission.ended()
+        self.admission.ended()
         self._over = self.response_complete = True
         self._head, self._body = NO_HEAD, b""  # an idle connection keeps the call, and not what it took
         client.answer(self, status, lines, body)
@@ -300,18 +301,18 @@ class FastCall(Invocation):
     def client_left(self) -> bool:
         """Free its place in the queue. A call that runs goes on to its end or timeout. Return whether it runs."""
         self.disconnected = True
-        return self.leave("client-gone", "caller")
+        return self.leave(CLIENT_GONE)
 
-    def leave(self, outcome: str, blame: str) -> bool:
-        """Free its place in the queue and count the outcome, if it waits. Return whether it runs."""
+    def leave(self, end: Failure) -> bool:
+        """Free its place in the queue and note its end, if it waits. Return whether it runs."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             self._over = True
             fast = self._client.fast
             self._leave_queue()
             fast.dispatcher.leave(waiter)
-            fast.outcomes.ended(self.name, outcome, blame)
-            self._admission.ended()
+            fast.outcomes.ended(self, end)
+            self.admission.ended()
         return not self._over
 
     def _hand_over(self, fault: Exception | None = None) -> None:
@@ -328,5 +329,5 @@ class FastCall(Invocation):
                 answer.set_exception(fault)
             elif connection.status:
                 answer.set_result(connection)
-        app = partial(self._client.fast.go_on, state=state, admission=self._admission)
+        app = partial(self._client.fast.go_on, state=state, admission=self.admission)
         self._client.take_long_way(self, self._head, app)

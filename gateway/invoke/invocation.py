@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from gateway.access.access import OPEN, Admission
 from gateway.invoke.ids import new_id
 from pool.lease import Lease
 from pool.transport.message import Answer
@@ -22,6 +23,10 @@ class Invocation:
     __slots__ = ("arrived", "exec_seconds", "id", "kind", "name", "queue_seconds", "start_seconds")
     private = False
     """Its function is a job's own: such calls go the long way only."""
+    revision: Revision | None = None
+    """The revision that serves it, or None until it is known."""
+    admission: Admission = OPEN
+    """The rights of its caller."""
 
     def __init__(self, arrived: float, name: str = "", id: str = "") -> None:
         self.id = id or new_id()

@@ -1,11 +1,14 @@
-"""Counts what came of invocations."""
+"""Notes what came of invocations: in the metrics, and in the record of the latest calls."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from gateway.access.access import Admission
+from gateway.invoke.invocation import Invocation
+from gateway.invoke.recent_calls import CallFacts, Failure, RecentCalls, facts_of
 from pool.observe.metrics import Metrics, label_of
-from scheduler.dispatch.function import Function
+from scheduler.dispatch.function import Function, Revision
 
 UNKNOWN = "(unknown)"
 """The function's label where there is no such function: callers must not be able to make up metrics."""
@@ -13,45 +16,77 @@ UNKNOWN = "(unknown)"
 KINDS = ("warm", "prewarmed", "cold")
 
 
-def interruption(draining: bool) -> tuple[str, str]:
-    """Return outcome and blame of an accepted call that was interrupted: cancelled, or ended with the gateway."""
-    return ("draining", "platform") if draining else ("cancelled", "none")
+FUNCTION_ERROR = Failure("function-error", "function")
+"""The end of a call whose own answer has a status from 400, as for accepted calls."""
+CLIENT_GONE = Failure("client-gone", "caller")
+
+
+def interruption(draining: bool) -> Failure:
+    """Return the end of an accepted call that was interrupted: cancelled, or ended with the gateway."""
+    return Failure("draining", "platform") if draining else Failure("cancelled", "none")
 
 
 class Served(Protocol):
     """An invocation that was answered by its function. Times in seconds."""
 
+    id: str
     name: str
     private: bool
+    revision: Revision
+    arrived: float
     kind: str
     queue_seconds: float
     start_seconds: float
     exec_seconds: float
+    admission: Admission
 
 
 class Outcomes:
-    """Counts what came of invocations. A function's metrics are looked up once, since a warm call is short."""
+    """Counts and keeps what came of invocations. A function's metrics are looked up once, since a warm call is
+    short."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, recent: RecentCalls) -> None:
+        self.recent = recent
         self._metrics = metrics
         self._of: dict[str, _Measured] = {}
+        self._keep_served = recent.keep_served
 
-    def served(self, invocation: Served, status: int) -> None:
-        """Count a call whose own answer has been sent."""
-        measured = self._of.get(invocation.name)
+    def served(self, invocation: Served, status: int, total_seconds: float | None = None) -> None:
+        """Note a call whose own answer has been sent. `total_seconds`: None if the phases are all of its time."""
+        name, kind = invocation.name, invocation.kind
+        queue, start, exec = invocation.queue_seconds, invocation.start_seconds, invocation.exec_seconds
+        measured = self._of.get(name)
         if measured is None:
-            measured = self._of[invocation.name] = _Measured(
-                self._metrics, label_of(invocation.name, invocation.private)
-            )
+            measured = self._of[name] = _Measured(self._metrics, label_of(name, invocation.private))
         (measured.ok if status < 500 else measured.function_error).value += 1
-        measured.starts[invocation.kind].value += 1
-        measured.queue.observe(invocation.queue_seconds)
-        measured.start.observe(invocation.start_seconds)
-        measured.exec.observe(invocation.exec_seconds)
+        measured.starts[kind].value += 1
+        measured.queue.observe(queue)
+        measured.start.observe(start)
+        measured.exec.observe(exec)
+        facts = (
+            invocation.id,
+            name,
+            invocation.revision.version,
+            invocation.arrived,
+            kind,
+            queue,
+            start,
+            exec,
+            invocation.admission,
+            status,
+            total_seconds,
+        )
+        if status < 400:
+            self._keep_served(facts)
+        else:
+            self.recent.keep_failed(CallFacts._make(facts), FUNCTION_ERROR)
 
-    def ended(self, function: str, outcome: str, blame: str, private: bool = False) -> None:
-        """Count an invocation that ended without an answer of its function. `private`: as in `label_of`."""
-        self._metrics.invocations.labels(label_of(function, private) or UNKNOWN, outcome, blame).value += 1
+    def ended(self, invocation: Invocation, end: Failure, status: int = 0) -> None:
+        """Note an invocation that ended without an answer of its function. `status`: 0 if it got no answer."""
+        label = label_of(invocation.name, invocation.private) or UNKNOWN
+        self._metrics.invocations.labels(label, end.outcome, end.blame).value += 1
+        total = self.recent.clock.now() - invocation.arrived
+        self.recent.keep_failed(facts_of(invocation, status, total), end)
 
     def starts_of(self, function: Function) -> dict[str, int]:
         """Return how many answered invocations of a function had which kind of start."""

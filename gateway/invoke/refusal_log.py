@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gateway.http.problems import Problem
 from pool.clock import Clock
+from pool.contracts import problem_slugs as slugs
 
 log = logging.getLogger("hearth.invoke")
 
@@ -39,8 +40,18 @@ class RefusalLog:
         """Return how many kinds of problem are told apart now: up to `MOST_KINDS`."""
         return len(self._kinds)
 
-    def note(self, invocation: str, function: str, problem: Problem) -> None:
-        """Log that an invocation ended with this problem, or count it."""
+    def note(self, invocation: str, function: str, problem: Problem, error: Exception | None = None) -> None:
+        """Log that an invocation ended with this problem, or count it, unless its caller is to blame.
+
+        `error` is the fault of the gateway, if the problem is one.
+        """
+        if problem.slug == slugs.INTERNAL_ERROR:
+            fault = "invocation %s of %s failed because of a fault of the gateway"
+            log.error(fault, invocation, function, exc_info=error)
+        elif problem.blame != "caller":
+            self._note(invocation, function, problem)
+
+    def _note(self, invocation: str, function: str, problem: Problem) -> None:
         now = self._clock.now()
         kind = self._kinds.get((function, problem.slug))
         if kind is None or now - kind.since >= WINDOW:

@@ -63,10 +63,10 @@ class InstanceLog:
 
 
 class LogStore:
-    """Logs of the latest invocations.
+    """Logs of the latest invocations that printed something.
 
-    `per_invocation` and `total` bound bytes. `remembered` bounds how many invocations are known, including silent
-    ones. The oldest are forgotten first.
+    `per_invocation` and `total` bound bytes, and `remembered` bounds how many invocations are known. The oldest are
+    forgotten first.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LogStore:
         self._total = total
         self.remembered = remembered
         self._size = 0
-        self._known: OrderedDict[str, LogBuffer | None] = OrderedDict()
+        self._known: OrderedDict[str, LogBuffer] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -88,15 +88,6 @@ class LogStore:
         """Return the invocations that are known, oldest first."""
         return tuple(self._known)
 
-    def remember(self, invocation: str) -> None:
-        """Note that this invocation exists, so that `read` returns an empty log and not None.
-
-        Output of an earlier run of it stays.
-        """
-        self._known.setdefault(invocation, None)
-        if len(self._known) > self.remembered:
-            self._forget()
-
     def write(self, invocation: str, data: bytes) -> None:
         """Add to an invocation's log. Data beyond its bound is dropped."""
         buffer = self._known.get(invocation)
@@ -106,16 +97,13 @@ class LogStore:
         self._forget()
 
     def read(self, invocation: str) -> bytes | None:
-        """Return the output of an invocation, or None if it is unknown or forgotten."""
-        if invocation not in self._known:
-            return None
-        buffer = self._known[invocation]
-        return b"" if buffer is None else buffer.read()
+        """Return the output of an invocation, or None if it printed nothing or is forgotten."""
+        buffer = self._known.get(invocation)
+        return None if buffer is None else buffer.read()
 
     def _forget(self) -> None:
         """Forget the oldest until both bounds hold. One that prints again later counts as new."""
         known = self._known
         while len(known) > self.remembered or (self._size > self._total and len(known) > 1):
             _, buffer = known.popitem(last=False)
-            if buffer is not None:
-                self._size -= buffer.size
+            self._size -= buffer.size

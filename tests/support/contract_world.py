@@ -24,6 +24,7 @@ from gateway.edge.fast_path import FastPathProtocol
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
+from gateway.invoke.recent_calls import RecentCalls
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
 from pool.adoption.adoption import Adoption
@@ -224,10 +225,8 @@ class ContractWorld:
         while adoption.under_way:
             await asyncio.sleep(0.005)
         self._reaper.start(self._supervisor)
-        outcomes = Outcomes(self.metrics)
-        endpoint = InvokeEndpoint(
-            self.dispatcher, NoFaults(), outcomes, self.logs, self.clock, self.launcher.obituary
-        )
+        outcomes = Outcomes(self.metrics, RecentCalls(self.clock))
+        endpoint = InvokeEndpoint(self.dispatcher, NoFaults(), outcomes, self.clock, self.launcher.obituary)
         bodies = BodyBudget(2**30)
         access = Access(self.clock, self.metrics)
         guard = Guard("127.0.0.1")

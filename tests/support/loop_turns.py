@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.access.access import OPEN, Admission
 from gateway.access.keys import Key, parse_keys
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import build_edge
@@ -34,7 +35,7 @@ from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
 from scheduler.deploy.registry import Declared
-from scheduler.dispatch.function import Limits
+from scheduler.dispatch.function import Limits, Revision
 from scheduler.jobs.model import JobStatus, TaskState
 from scheduler.jobs.store import JobEnd
 from scheduler.work import Body, NewCall, NewJob, NewRun, Payload, Request
@@ -217,7 +218,11 @@ class ServedCall:
     """A call that was answered."""
 
     name: str
+    revision: Revision
+    id: str = "0" * 32
     private: bool = False
+    arrived: float = 0.0
+    admission: Admission = OPEN
     kind: str = "warm"
     queue_seconds: float = 0.001
     start_seconds: float = 0.001
@@ -243,8 +248,8 @@ class Crowded:
             registry.declared[name] = Declared(definition, "ready", version="v" * 64)
             spec = ContainerSpec(name="c", image="sha256:" + "0" * 64, memory=2**20)
             workload = Workload(function=name, version="v" * 64, contract=HANDLER, container=spec)
-            self.runtime.scheduler_floor.dispatcher.deploy(workload, Limits())
-            self.runtime.gateway_floor.outcomes.served(ServedCall(name), 200)
+            revision = self.runtime.scheduler_floor.dispatcher.deploy(workload, Limits())
+            self.runtime.gateway_floor.outcomes.served(ServedCall(name, revision), 200)
         names = list(definitions.functions)
         for number in range(INSTANCES):
             revision = self.runtime.scheduler_floor.dispatcher.revision_for(names[number % FUNCTIONS])
@@ -362,7 +367,6 @@ class Crowded:
     def _print(self, number: int) -> None:
         """Fill the logs of some instances and of as many invocations."""
         for n in range(number):
-            self.runtime.pool_floor.logs.remember(f"{n:032x}")
             self.runtime.pool_floor.logs.write(f"{n:032x}", b"z" * (300 * 1024))
             instance = self.runtime.pool_floor.pool.ledger.instances[f"i{n}"]
             self.runtime.pool_floor.pool.output(instance, b"z" * (200 * 1024))

@@ -27,6 +27,7 @@ from gateway.edge.fast_path import FastPathProtocol
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
+from gateway.invoke.recent_calls import RecentCalls
 from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
 from pool.clock import LoopClock
@@ -157,7 +158,7 @@ class WarmCall:
         self._slots = slots
         self.pool = Pool(Launcher(new_link), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.pool, self._clock, 2)
-        self._outcomes = Outcomes(metrics)
+        self._outcomes = Outcomes(metrics, RecentCalls(self._clock))
         self.bodies = BodyBudget(2**30)
         self._memory = ConnectionMemory(self.bodies)
         self.limit()
@@ -201,9 +202,7 @@ class WarmCall:
         return ClientProtocol(**what_uvicorn_gives(self._endpoint(), self._memory))
 
     def _endpoint(self) -> InvokeEndpoint:
-        return InvokeEndpoint(
-            self.dispatcher, NoFaults(), self._outcomes, self._logs, self._clock, no_obituary
-        )
+        return InvokeEndpoint(self.dispatcher, NoFaults(), self._outcomes, self._clock, no_obituary)
 
     def another_client(self) -> WarmCall:
         """Another connection to the same gateway."""

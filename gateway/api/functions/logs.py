@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.api.calls.routes import ids_of_calls
-from gateway.api.dependencies import AllParts, CallsPart, LogsPart
+from gateway.api.dependencies import AllParts, CallsPart, LogsPart, RecentCallsPart
 from gateway.api.functions.instances import InstanceId, find_instance
 from gateway.api.openapi import problem_responses
 from gateway.api.parts import ApiParts
@@ -27,7 +27,8 @@ router = APIRouter(tags=["logs"], default_response_class=PlainTextResponse)
 
 async def ids_of_invocations(parts: ApiParts, prefix: str) -> list[str]:
     """Return ids of invocations that are remembered or accepted. A caller who may read one log may read all."""
-    remembered = [id for id in parts.logs.known if id.startswith(prefix)]
+    known = {*parts.logs.known, *(call.facts.id for call in parts.outcomes.recent.calls())}
+    remembered = [id for id in known if id.startswith(prefix)]
     return [*remembered, *await ids_of_calls(parts, prefix)]
 
 
@@ -49,12 +50,16 @@ async def read_instance_log(id: InstanceId, parts: AllParts) -> Response:
 
 
 @router.get("/invocations/{id}/logs", summary="Read an invocation's log", responses=NOT_FOUND)
-async def read_invocation_log(id: InvocationId, logs: LogsPart, calls: CallsPart) -> Response:
+async def read_invocation_log(
+    id: InvocationId, logs: LogsPart, recent: RecentCallsPart, calls: CallsPart
+) -> Response:
     """Read the output of one invocation, also after its instance is gone. Empty if it printed nothing.
 
     The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
     """
     log = logs.read(id)
+    if log is None and recent.knows(id):
+        log = b""
     if log is None and calls.exists:
         log = await kept_log(calls, id)
     if log is None:

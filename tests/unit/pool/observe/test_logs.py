@@ -45,11 +45,9 @@ def test_output_in_single_bytes_takes_little_more_memory_than_it_has() -> None:
     assert taken < 3 * 2 * len(output)
 
 
-def test_a_store_tells_silence_from_a_stranger() -> None:
+def test_a_store_keeps_what_was_printed_and_nothing_of_the_silent() -> None:
     store = LogStore()
-    store.remember("a")
-    assert store.read("a") == b""
-    assert store.read("b") is None
+    assert store.read("a") is None
     store.write("a", b"one ")
     store.write("a", b"two")
     assert store.read("a") == b"one two"
@@ -58,20 +56,15 @@ def test_a_store_tells_silence_from_a_stranger() -> None:
 def test_a_store_forgets_the_oldest_first() -> None:
     store = LogStore(remembered=3)
     for name in "abcd":
-        store.remember(name)
         store.write(name, name.encode())
     assert [store.read(name) for name in "abcd"] == [None, b"b", b"c", b"d"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.integers(0, 30)), max_size=60))
-def test_a_store_is_bounded(events: list[tuple[str, bool, int]]) -> None:
-    store, seen = LogStore(per_invocation=20, total=100, remembered=4), set()
-    for name, is_new, size in events:
-        if is_new and name not in seen:
-            seen.add(name)
-            store.remember(name)
-        elif name in seen:
-            store.write(name, size * b"x")
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), max_size=60))
+def test_a_store_is_bounded(events: list[tuple[str, int]]) -> None:
+    store = LogStore(per_invocation=20, total=100, remembered=4)
+    for name, size in events:
+        store.write(name, size * b"x")
         assert len(store.known) <= 4
         held = [len(store.read(known) or b"") for known in store.known]
         assert store.size == sum(held)
@@ -82,8 +75,8 @@ def test_a_store_is_bounded(events: list[tuple[str, bool, int]]) -> None:
 def test_a_late_line_of_a_forgotten_invocation_does_not_let_the_store_grow() -> None:
     store = LogStore(remembered=2)
     for name in "abc":
-        store.remember(name)
+        store.write(name, b"x")
     for _ in range(3):
         store.write("a", b"late")
-        store.remember("d")
+        store.write("d", b"x")
     assert len(store.known) <= 2
