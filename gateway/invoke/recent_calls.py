@@ -72,7 +72,7 @@ class _Kept(NamedTuple):
     call: SeenCall
 
 
-class Caller(Protocol):
+class FastCaller(Protocol):
     """A connection of a client, or a runner of accepted calls, that makes one fast call at a time."""
 
     @property
@@ -133,8 +133,8 @@ class RecentCalls:
         self.wall_times = WallTimes(clock)
         self.running: dict[str, Invocation] = {}
         """Calls on the long way, by id."""
-        self.callers: set[Caller] = set()
-        """Those who may make a call on the fast path now."""
+        self.callers: set[FastCaller] = set()
+        """Clients and runners that may make a call on the fast path now."""
         self.failed = failed if failed is not None else FailedCalls()
         self._served: deque[ServedFacts] = deque(maxlen=most_served)
         self.keep_served = self._served.append
@@ -164,9 +164,14 @@ class RecentCalls:
         runs = [call for call in self.calls() if call.facts.id == id]
         return max(runs, key=lambda call: call.facts.arrived, default=None)
 
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of all calls of the record, in no order; one with several runs more than once."""
+        yield from (call.facts.id for call in (*self._running(), *self.failed.after(0)))
+        yield from (facts[0] for facts in list(self._served))
+
     def knows(self, id: str) -> bool:
         """Return whether a call of this id runs, or is among the latest."""
-        return self.find(id) is not None
+        return id in self.ids()
 
     @property
     def latest_served(self) -> ServedFacts | None:

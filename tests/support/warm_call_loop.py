@@ -158,7 +158,8 @@ class WarmCall:
         self._slots = slots
         self.pool = Pool(Launcher(new_link), self._clock, metrics, self._logs, 2**34)  # type: ignore[arg-type]
         self.dispatcher = Dispatcher(self.pool, self._clock, 2)
-        self._outcomes = Outcomes(metrics, RecentCalls(self._clock))
+        self.recent = RecentCalls(self._clock)
+        self._outcomes = Outcomes(metrics, self.recent)
         self.bodies = BodyBudget(2**30)
         self._memory = ConnectionMemory(self.bodies)
         self.limit()

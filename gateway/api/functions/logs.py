@@ -27,7 +27,7 @@ router = APIRouter(tags=["logs"], default_response_class=PlainTextResponse)
 
 async def ids_of_invocations(parts: ApiParts, prefix: str) -> list[str]:
     """Return ids of invocations that are remembered or accepted. A caller who may read one log may read all."""
-    known = {*parts.logs.known, *(call.facts.id for call in parts.outcomes.recent.calls())}
+    known = (*parts.logs.known, *parts.outcomes.recent.ids())
     remembered = [id for id in known if id.startswith(prefix)]
     return [*remembered, *await ids_of_calls(parts, prefix)]
 
