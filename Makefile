@@ -60,9 +60,11 @@ engine: $(SERVING) ## have a container engine: use the one that answers, else in
 	@$(PY) -m gateway.setup.engine ensure
 
 # The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
-# sources start message brokers of their own: a service that their packages have brought is stopped. Without root, the
-# tests use what is installed.
+# completion ask three shells, and those of sources start message brokers of their own: a service that their packages
+# have brought is stopped. Without root, the tests use what is installed.
 BROKERS := redis-server nats-server mosquitto
+PROGRAMS := chromium ip curl valgrind docker-compose zsh fish
+PROGRAM_PACKAGES := chromium busybox-static iproute2 curl valgrind docker-compose zsh fish
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		wanted=""; for broker in $(BROKERS); do \
@@ -78,11 +80,13 @@ tools:
 			done; \
 		fi; \
 	fi
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-			! { command -v chromium && command -v ip && command -v curl && command -v valgrind && test -x /bin/busybox; } >/dev/null; then \
-		echo "Installing chromium, busybox, iproute2, curl and valgrind for the tests"; \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-			apt-get -qq install -y --no-install-recommends chromium busybox-static iproute2 curl valgrind >/dev/null; \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
+		if [ "$$missing" ] || ! test -x /bin/busybox; then \
+			echo "Installing $(PROGRAM_PACKAGES) for the tests"; \
+			apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+				apt-get -qq install -y --no-install-recommends $(PROGRAM_PACKAGES) >/dev/null; \
+		fi; \
 	fi
 
 constraints: ## pin the newest dependencies that fit anew

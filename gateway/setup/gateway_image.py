@@ -10,9 +10,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+from gateway.setup.slim import slim
 from scheduler.deploy.images.pip_wheels import pip_arguments
 
-DOCKERFILE = Path(__file__).with_name("recipes") / "gateway" / "Dockerfile"
+RECIPE = Path(__file__).with_name("recipes") / "gateway"
 PACKAGES = ("gateway", "scheduler", "pool", "runtimes")
 EXTRAS = ("redis", "nats", "mqtt")
 """In an image nobody adds a package later: what sources of messages need is there."""
@@ -24,9 +25,9 @@ class DependenciesError(Exception):
 
 
 def code(root: Path) -> dict[str, Path]:
-    """Return the file of each name in the build context: the Dockerfile, our code, and the pins."""
+    """Return the file of each name in the build context: the recipe, our code, and the pins."""
     files = {name: root / name for name in PINNED_BY}
-    files["Dockerfile"] = DOCKERFILE
+    files.update({path.name: path for path in _files(RECIPE)})
     for package in PACKAGES:
         files.update({str(path.relative_to(root)): path for path in _files(root / package)})
     return files
@@ -39,7 +40,8 @@ def dependencies(root: Path, python: str) -> dict[str, Path]:
     Raises `DependenciesError`.
     """
     machine = platform.machine()
-    pins = b"\0".join((root / name).read_bytes() for name in PINNED_BY)
+    made_by = (*(root / name for name in PINNED_BY), Path(__file__).with_name("slim.py"))
+    pins = b"\0".join(path.read_bytes() for path in made_by)
     digest = hashlib.sha256(pins + f"{python} {machine}".encode()).hexdigest()[:16]
     target = root / "build" / "gateway" / digest
     if not target.exists():
@@ -47,6 +49,7 @@ def dependencies(root: Path, python: str) -> dict[str, Path]:
         unfinished = target.with_suffix(".unfinished")
         unfinished.mkdir(parents=True)
         _fetch(root, unfinished, python, machine)
+        slim(unfinished)
         unfinished.rename(target)
     return {f"packages/{path.relative_to(target)}": path for path in _files(target)}
 

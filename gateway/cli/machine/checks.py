@@ -159,7 +159,7 @@ async def probe(engine: Engine, settings: Settings, user_namespaces: bool) -> li
         except NotFound:
             raise
         except EngineError as error:
-            checks = [elsewhere(settings.data_dir.resolve(), str(error))]
+            checks = [elsewhere(settings.data_dir.resolve(), why(settings.data_dir.resolve(), error))]
         # Without the folder: if the container starts now, only the folder was at fault.
         return [*checks, *await look(engine, uids, user_namespaces, None)]
     except NotFound:
@@ -203,6 +203,13 @@ def shared(folder: Path, seen: bool) -> Check:
 def elsewhere(folder: Path, found: str) -> Check:
     """Return the fault of a data folder that the engine does not have. Handlers are reached over sockets in it."""
     return Check(DATA_FOLDER, "missing", found, SAME_PATH.format(folder=folder), vital=True)
+
+
+def why(folder: Path, error: EngineError) -> str:
+    """Return why no container could start with a part of the folder."""
+    if "does not exist" in str(error):
+        return f"the engine's machine has no folder {folder}"
+    return str(error)
 
 
 def unwritable(folder: Path, error: OSError) -> Check:

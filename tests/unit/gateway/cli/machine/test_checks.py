@@ -158,7 +158,7 @@ async def test_doctor_says_how_to_mend_a_data_folder_that_the_engine_does_not_ha
     engine.fail_next("create", EngineError("bind source path does not exist"))
     found = await probed(engine, tmp_path)
     assert (found["data folder"].state, found["containers"].state) == ("missing", "ok")
-    assert found["data folder"].found == "bind source path does not exist"
+    assert found["data folder"].found == f"the engine's machine has no folder {tmp_path}"
     assert engine.alive() == 0
     await engine.close()
 
