@@ -39,7 +39,7 @@ def test_a_gateway_that_answers_is_healthy(monkeypatch: pytest.MonkeyPatch) -> N
 def test_any_other_answer_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with server(b"HTTP/1.1 503 Service Unavailable\r\n\r\n") as port:
         monkeypatch.setenv("HEARTH_PORT", str(port))
-        with pytest.raises(SystemExit, match="answers HTTP/1.1 503 Service Unavailable"):
+        with pytest.raises(SystemExit, match=r"answers HTTP/1\.1 503 Service Unavailable"):
             healthy.main()
 
 
@@ -47,5 +47,5 @@ def test_silence_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     monkeypatch.setenv("HEARTH_PORT", str(port))
-    with pytest.raises(SystemExit, match=f"no gateway answers at 127.0.0.1:{port}"):
+    with pytest.raises(SystemExit, match=f"no gateway answers at 127\\.0\\.0\\.1:{port}"):
         healthy.main()
