@@ -11,8 +11,8 @@ TIMEOUT_SECONDS = 4.0
 def main() -> None:
     """End with status 0 if the gateway of this container answers on /healthz, else with a message.
 
-    It sends bytes over a socket: the engine runs this every ten seconds, and a library for HTTP takes longer to import
-    than all of this takes.
+    It sends bytes over a socket. The engine runs this every ten seconds, and a library for HTTP takes longer to
+    import than all of this.
     """
     host = os.environ.get("HEARTH_HOST", "127.0.0.1")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

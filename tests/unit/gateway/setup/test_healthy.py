@@ -30,7 +30,7 @@ def server(answer: bytes) -> Iterator[int]:
 
 
 def test_a_gateway_that_answers_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEARTH_HOST", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("HEARTH_HOST", "0.0.0.0")
     with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as port:
         monkeypatch.setenv("HEARTH_PORT", str(port))
         healthy.main()
