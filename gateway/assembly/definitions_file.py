@@ -27,7 +27,7 @@ class DefinitionsFile:
         """Return the file that the settings name."""
         read = partial(
             load,
-            settings.functions.resolve(),
+            settings.functions,  # as given, so that faults name the file as the user does
             allowed_volumes=settings.allowed_volumes,
             allowed_callbacks=Allowed(settings.callback_allow),
         )

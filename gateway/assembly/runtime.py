@@ -157,7 +157,10 @@ class Runtime:
         await scheduler.worker.stop()
         await scheduler.registry.end_trials()  # nobody will call what they start
         give_up = self.clock.now() + self.settings.drain_timeout
-        while self._calls_run() and not hurry.is_set():
+        if count := self._running_calls():
+            still = "1 call still runs" if count == 1 else f"{count} calls still run"
+            log.info("Stopping: %s; press Ctrl-C again to end them at once", still)
+        while self._running_calls() and not hurry.is_set():
             if self.clock.now() >= give_up:
                 log.warning(
                     "Ending the calls that still run after the drain_timeout of %g s",
@@ -165,10 +168,12 @@ class Runtime:
                 )
                 return
             await self.clock.sleep(DRAIN_POLL_SECONDS)
+        if left := self._running_calls():
+            log.info("Stopping: ending %d calls that still run", left)
 
-    def _calls_run(self) -> bool:
+    def _running_calls(self) -> int:
         ledger, functions = self.pool_floor.pool.ledger, self.scheduler_floor.dispatcher.functions
-        return any(i.in_use for i in ledger.instances.values()) or any(f.waiting for f in functions.values())
+        return sum(i.in_use for i in ledger.instances.values()) + sum(f.waiting for f in functions.values())
 
     async def close(self) -> None:
         """Close every part, and let go of the engine and the data folder. A part that fails is logged.

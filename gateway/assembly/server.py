@@ -101,6 +101,7 @@ async def serve(
             task.cancel()
         _, started = await asyncio.gather(reloading, starting, return_exceptions=True)
         await runtime.drain(hurry)
+        log.info("Stopping: %s", "leaving warm containers" if settings.keep_warm else "removing containers")
         runtime.scheduler_floor.dispatcher.close()
         if isinstance(started, Exception):
             raise started

@@ -6,11 +6,14 @@ import importlib
 
 import click
 
+from gateway.cli.groups import SuggestingGroup
+from gateway.cli.interruption import Interrupted
 from pool import __version__
 
 COMMANDS = {
     "serve": "serving.serve",
     "invoke": "calling.invoke",
+    "result": "calling.accepted",
     "run": "calling.run",
     "jobs": "managing.jobs",
     "workflows": "managing.workflows",
@@ -24,6 +27,7 @@ COMMANDS = {
     "triggers": "managing.triggers",
     "sources": "managing.triggers",
     "emit": "managing.triggers",
+    "dead-letters": "managing.dead_letters",
     "init": "developing.init",
     "keys": "managing.keys",
     "prune": "serving.prune",
@@ -32,8 +36,8 @@ COMMANDS = {
 """Room and module in `gateway/cli/commands/` of each subcommand, in the order of the help."""
 
 
-class Commands(click.Group):
-    """A group that imports a subcommand when it is asked for."""
+class Commands(SuggestingGroup):
+    """All subcommands. It imports one when it is asked for, and ends any without a traceback after Ctrl-C."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all subcommands, in the order of the help."""
@@ -43,9 +47,18 @@ class Commands(click.Group):
         """Return a subcommand, or None if there is none of this name."""
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"gateway.cli.commands.{COMMANDS[name]}"), name)
+        command = getattr(
+            importlib.import_module(f"gateway.cli.commands.{COMMANDS[name]}"), name.replace("-", "_")
+        )
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand that the arguments name. Raises `Interrupted` after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            raise Interrupted("Stopped.") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

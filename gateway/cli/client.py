@@ -43,6 +43,8 @@ class Refused(ClientError):
     detail: str
     blame: str
     invocation: str | None = None
+    slug: str = ""
+    """Kind of the problem, like `no-such-function`."""
 
     def __str__(self) -> str:
         return f"{self.title} ({self.status}, blame: {self.blame}): {self.detail}"
@@ -65,10 +67,13 @@ class GatewayClient:
             raise ClientError("the given key is not a key of Hearth; use one like hth_ID_SECRET")
         self.url = url.rstrip("/")
         self._key = key
+        self.asked: httpx.Request | None = None
+        """The latest request."""
         self._http = httpx.Client(
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},
             transport=transport,
+            event_hooks={"request": [self._note]},
             timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0),
             trust_env=not is_loopback(parts.hostname),  # a proxy could not reach this machine's loopback
         )
@@ -110,11 +115,16 @@ class GatewayClient:
         """Return the output that an instance printed outside of any single invocation."""
         return self._get(f"/pool/instances/{quote(instance, safe='')}/logs").content
 
-    def result(self, invocation: str) -> tuple[str, bytes]:
-        """Return content type and body of the answer to an accepted call that has ended."""
+    def answer(self, invocation: str) -> httpx.Response:
+        """Return the whole answer to an accepted call that has ended."""
         with self._translated():
             response = self._http.get(f"/invocations/{quote(invocation, safe='')}/result")
         raise_if_refused(response)
+        return response
+
+    def result(self, invocation: str) -> tuple[str, bytes]:
+        """Return content type and body of the answer to an accepted call that has ended."""
+        response = self.answer(invocation)
         return response.headers.get("content-type", ""), response.content
 
     def ask(
@@ -136,23 +146,27 @@ class GatewayClient:
         except ValueError as error:
             raise self._no_gateway(response) from error
 
-    def start(self, path: str, content: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Start a job or a run with this body, and return its status.
+    def start(
+        self, path: str, content: bytes, headers: Mapping[str, str], method: str = "POST"
+    ) -> dict[str, Any]:
+        """Start a job, a run or a call that the gateway accepts for later, with this body. Return its status.
 
         If the answer is lost, the request is repeated once with the same idempotency key. So nothing starts twice.
         """
-        fields = {**headers, "idempotency-key": secrets.token_hex(16)}
+        fields = {"idempotency-key": secrets.token_hex(16), **self._with_key(headers)}
+
+        def send() -> httpx.Response:
+            return self._http.request(
+                method, path, content=content, headers=fields, timeout=UPLOAD_TIMEOUT_SECONDS
+            )
+
         with self._translated():
             try:
-                response = self._http.post(
-                    path, content=content, headers=fields, timeout=UPLOAD_TIMEOUT_SECONDS
-                )
+                response = send()
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 raise
             except httpx.TransportError:
-                response = self._http.post(
-                    path, content=content, headers=fields, timeout=UPLOAD_TIMEOUT_SECONDS
-                )
+                response = send()
         raise_if_refused(response)
         if response.status_code != 202:
             raise self._no_gateway(response)
@@ -178,15 +192,15 @@ class GatewayClient:
         `path` follows the function's name, includes the query, and may begin with a slash. `authorization` among
         `headers` goes to the function; then X-Hearth-Key carries our key.
         """
-        sub_path = "/" + path.removeprefix("/") if path else ""
-        target = f"/invoke/{quote(function, safe='')}{sub_path}"
-        fields = {"accept-encoding": "identity", **headers}
-        if self._key and "authorization" in (name.lower() for name in headers):
-            fields["x-hearth-key"] = self._key
+        fields = {"accept-encoding": "identity", **self._with_key(headers)}
         with (
             self._translated(),
             self._http.stream(
-                method, target, content=body, headers=fields, timeout=httpx.Timeout(None, connect=5.0)
+                method,
+                invoke_path(function, path),
+                content=body,
+                headers=fields,
+                timeout=httpx.Timeout(None, connect=5.0),
             ) as response,
         ):
             if is_problem(response):
@@ -205,6 +219,15 @@ class GatewayClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _with_key(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return headers for a function. X-Hearth-Key carries our key if it gets its own `authorization`."""
+        if self._key and "authorization" in (name.lower() for name in headers):
+            return {**headers, "x-hearth-key": self._key}
+        return dict(headers)
+
+    def _note(self, request: httpx.Request) -> None:
+        self.asked = request
 
     def _json(self, path: str, params: Mapping[str, str] | None = None) -> Any:
         response = self._get(path, params)
@@ -239,6 +262,12 @@ class GatewayClient:
             raise ClientError(f"the connection to {self.url} failed: {error}") from error
 
 
+def invoke_path(function: str, path: str = "") -> str:
+    """Return the path of a function in the API. `path` follows its name, and may begin with a slash."""
+    sub_path = "/" + path.removeprefix("/") if path else ""
+    return f"/invoke/{quote(function, safe='')}{sub_path}"
+
+
 def is_problem(response: httpx.Response) -> bool:
     """Return whether the content type of an error is that of a problem."""
     return response.is_error and response.headers.get("content-type", "").startswith(
@@ -259,4 +288,5 @@ def raise_if_refused(response: httpx.Response) -> None:
             str(problem.get("detail")),
             str(problem.get("blame")),
             problem.get("invocation_id"),
+            str(problem["type"]).removeprefix(PROBLEM_TYPE),
         )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
+import httpx
 
 from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 from gateway.cli.human import human_seconds as human_seconds  # for commands that came before these rooms
 from gateway.cli.human import human_size as human_size
+from gateway.cli.interruption import Interrupted
 from gateway.cli.tables import print_table as print_table
 from gateway.cli.terminal import say, say_json, show_exception
 from pool.engine.address import BadAddress, client_tls, engine_address
@@ -48,6 +51,8 @@ class Gateway:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._client.close()
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(after_interruption(self._client.asked)) from None
         if isinstance(error, Refused):
             shown = f"{error}\n  invocation {error.invocation}" if error.invocation else str(error)
             if error.status == 401:
@@ -55,6 +60,27 @@ class Gateway:
             raise (CallerError if error.blame == "caller" else CommandError)(shown) from error
         if isinstance(error, ClientError):
             raise CommandError(str(error)) from error
+
+
+def after_interruption(asked: httpx.Request | None) -> str:
+    """Return a message for Ctrl-C that says what becomes of the latest request."""
+    if asked is None or (asked.method in ("GET", "HEAD") and not asked.url.path.startswith("/invoke/")):
+        return "Stopped. Nothing was changed."
+    if asked.url.path.startswith("/invoke/"):
+        return "Stopped. The gateway ends the call, because nobody waits for its answer."
+    return f"Stopped. The gateway may still carry out {asked.method} {asked.url.path}."
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Return whether the user agrees. `yes` agrees without a question. Raises `CallerError` if nobody can answer."""
+    if yes:
+        return True
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise CallerError("nobody can answer here; add --yes to go on without a question") from None
 
 
 def check_engine_address() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,14 +10,13 @@ from typing import Any
 
 from gateway.cli.client import ClientError, GatewayClient, Refused
 from gateway.cli.common import CommandError
-from gateway.cli.terminal import say, visible_line
+from gateway.cli.interruption import Interrupted
+from gateway.cli.terminal import visible_line
 
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.1, 1.0
 """Time between two requests for the status. It grows, so that short ones end quickly and long ones cost little."""
 GATEWAY_AWAY_SECONDS = 60.0
 """Longest absence of a gateway, which may be restarting. Then the command gives up."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 and the number of SIGINT, as in shells."""
 
 Shown = Callable[[dict[str, Any]], AbstractContextManager[Callable[[dict[str, Any]], None]]]
 """Shows a status. The value of its block updates it."""
@@ -69,10 +67,11 @@ def watch(
                         ) from error
                 show(now)
     except KeyboardInterrupt:
-        say(f"\nThe {watched.kind} continues without this command.", err=True)
-        say(f"  Follow it:  {watched.follow}", err=True)
-        say(f"  Cancel it:  {watched.cancel}", err=True)
-        sys.exit(INTERRUPTED)
+        raise Interrupted(
+            f"The {watched.kind} continues without this command.\n"
+            f"  Follow it:  {watched.follow}\n"
+            f"  Cancel it:  {watched.cancel}"
+        ) from None
     return now
 
 

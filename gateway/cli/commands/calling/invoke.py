@@ -1,30 +1,27 @@
-"""`hearth invoke`: calls a function."""
+"""`hearth invoke`: calls a function, once or several times, at once or later."""
 
 from __future__ import annotations
 
-import io
-import json
-import mimetypes
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import click
 import httpx
 
+from gateway.cli.client import GatewayClient, Refused
+from gateway.cli.commands.calling.accepted import accept, say_accepted, show_answer, wait_for
+from gateway.cli.commands.calling.call_request import STDIN, CallRequest, body_of, fields_of, type_of
+from gateway.cli.commands.calling.repeated import MOST_SHOWN, repeat
 from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, raw_option
+from gateway.cli.groups import did_you_mean
 from gateway.cli.terminal import BodyWriter, say
-
-READ_BYTES = 64 * 1024
-"""Most bytes read at once from a file or stdin: the capacity of a pipe on Linux."""
 
 
 @click.command()
 @gateway_options
 @click.argument("function")
-@click.argument("body", required=False, metavar="[-]", type=click.Choice(["-"]))
-@click.option("--data", "-d", metavar="TEXT", help="Send this text.")
+@click.argument("stdin", required=False, metavar="[-]", type=click.Choice(["-"]))
+@click.option("--data", "-d", metavar="TEXT|@FILE|@-", help="Send this text, a file, or stdin.")
 @click.option(
     "--file",
     "-f",
@@ -43,20 +40,28 @@ READ_BYTES = 64 * 1024
     "--method", "-X", metavar="VERB", help="HTTP method. Default: POST, or GET for --path without a body."
 )
 @click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help=f"Call it N times, one after the other. Above {MOST_SHOWN}: print a summary, not the answers.",
+)
+@click.option(
+    "--async", "later", is_flag=True, help="Have the gateway keep the call and run it later; print its id."
+)
+@click.option("--wait", is_flag=True, help="With --async: wait for its end and print the answer.")
 @raw_option
 def invoke(
     url: str,
     key_file: Path | None,
     function: str,
-    body: str | None,
-    data: str | None,
-    file: Path | None,
-    content_type: str | None,
-    headers: tuple[str, ...],
-    path: str,
-    method: str | None,
     include: bool,
+    repeat: int,
+    later: bool,
+    wait: bool,
     raw: bool,
+    **given: Any,
 ) -> None:
     """Call FUNCTION and print its answer.
 
@@ -66,69 +71,100 @@ def invoke(
     \b
     Examples:
       hearth invoke hello --data '{"name":"Ada"}'
-      hearth invoke thumbnail --file photo.jpg -i > small.jpg
+      hearth invoke thumbnail --data @photo.jpg -i > small.jpg
       printf 'one two three' | hearth invoke wordcount -
       hearth invoke api --path /notes --method GET
+      hearth invoke hello --repeat 100
+      hearth invoke report --async --wait
     """
-    if sum(given is not None for given in (body, data, file)) > 1:
-        raise click.UsageError("give only one of --data, --file and -")
-    from_stdin = body == "-" or file == Path("-")
-    fields = fields_of(headers)
-    kind = content_type or (None if from_stdin else type_of(data, file))
-    if kind is not None and "content-type" not in fields:
-        fields["content-type"] = kind
-    sends = data is not None or file is not None or from_stdin
-    verb = (method or ("GET" if path and not sends else "POST")).upper()
+    if wait and not later:
+        raise click.UsageError("--wait needs --async; without it, the command waits anyway")
+    if later and repeat > 1:
+        raise click.UsageError("give only one of --async and --repeat")
+    request = request_of(function, **given)
     with Gateway(url, key_file) as gateway:
-        content: bytes | Iterable[bytes] | None = None if data is None else data.encode()
-        if from_stdin:
-            content = pieces_of(sys.stdin.buffer)
-        elif file is not None:
-            content = pieces_of(click.get_current_context().with_resource(file.open("rb")))
-        with gateway.invoke(function, content, fields, verb, path) as (response, pieces):
-            if include:
-                show_head(response)
-            out = BodyWriter(raw)
-            for piece in pieces:
-                out.write(piece)
-            out.end()
-    if response.status_code >= 400:
-        ending = CommandError if response.status_code >= 500 else CallerError
-        raise ending(f"{function} answered {response.status_code}")
+        try:
+            if later:
+                run_later(gateway, request, wait, include, raw)
+            elif repeat > 1:
+                repeat_call(gateway, request, repeat, include, raw)
+            else:
+                call_once(gateway, request, include, raw)
+        except Refused as error:
+            if error.slug == "no-such-function":
+                near = did_you_mean(function, names_of(gateway))
+                error.detail = f"there is no function {function}{near or '; hearth functions lists them'}"
+            raise
 
 
-def type_of(data: str | None, file: Path | None) -> str | None:
-    """Return the content type of a text or file to send, or None if nothing is sent."""
-    if file is not None:
-        return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    if data is None:
-        return None
+def request_of(
+    function: str,
+    *,
+    stdin: str | None,
+    data: str | None,
+    file: Path | None,
+    content_type: str | None,
+    headers: tuple[str, ...],
+    path: str,
+    method: str | None,
+) -> CallRequest:
+    """Return the request that the options describe. Raises `click.UsageError`."""
+    if sum(given is not None for given in (stdin, data, file)) > 1:
+        raise click.UsageError("give only one of --data, --file and -")
+    body = STDIN if stdin else body_of(data, file)
+    fields = fields_of(headers)
+    if kind := content_type or type_of(body):
+        fields.setdefault("content-type", kind)
+    verb = (method or ("GET" if path and body is None else "POST")).upper()
+    return CallRequest(function, verb, path, fields, body)
+
+
+def call_once(gateway: GatewayClient, request: CallRequest, include: bool, raw: bool) -> None:
+    """Call a function and print its answer. Raises `CommandError` or `CallerError` for an error."""
+    with request.sent(gateway) as (response, pieces):
+        if include:
+            show_head(response)
+        out = BodyWriter(raw)
+        for piece in pieces:
+            out.write(piece)
+        out.end()
+    end_with(request.function, response.status_code)
+
+
+def repeat_call(gateway: GatewayClient, request: CallRequest, times: int, include: bool, raw: bool) -> None:
+    """Call a function several times. Print the answers, or only a summary of many."""
+    request = request.read()
+    if times > MOST_SHOWN:
+        end_with(request.function, repeat(gateway, request, times))
+        return
+    for _ in range(times):
+        call_once(gateway, request, include, raw)
+
+
+def run_later(gateway: GatewayClient, request: CallRequest, wait: bool, include: bool, raw: bool) -> None:
+    """Have the gateway accept a call, and print its id or, with `wait`, its answer."""
+    call = accept(gateway, request.read())
+    if not wait:
+        say_accepted(call)
+        return
+    wait_for(gateway, call)
+    response = show_answer(gateway, call["id"], raw, show_head if include else None)
+    end_with(request.function, response.status_code)
+
+
+def end_with(function: str, status: int) -> None:
+    """Raise `CommandError` or `CallerError` if the status of an answer is that of an error."""
+    if status >= 400:
+        ending = CommandError if status >= 500 else CallerError
+        raise ending(f"{function} answered {status}")
+
+
+def names_of(gateway: GatewayClient) -> list[str]:
+    """Return the names of the functions that this caller may see, or none if the gateway does not say."""
     try:
-        json.loads(data)
-    except ValueError:
-        return "text/plain; charset=utf-8"
-    return "application/json"
-
-
-def pieces_of(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a stream as they arrive. httpx would read the length of a pipe itself as 0."""
-    while piece := (
-        stream.read1(READ_BYTES) if isinstance(stream, io.BufferedReader) else stream.read(READ_BYTES)
-    ):
-        yield piece
-
-
-def fields_of(headers: tuple[str, ...]) -> dict[str, str]:
-    """Return header fields from `K:V`, with names in lower case. Raises `click.UsageError`."""
-    fields: dict[str, str] = {}
-    for header in headers:
-        name, colon, value = header.partition(":")
-        if not colon or not name.strip():
-            raise click.UsageError(f"--header {header!r} does not have the form K:V")
-        if not (name + value).isascii() or not (name + value).isprintable():
-            raise click.UsageError(f"--header {header!r} has invalid characters; use printable ASCII only")
-        fields[name.strip().lower()] = value.strip()
-    return fields
+        return [function["name"] for function in gateway.functions()]
+    except Refused:
+        return []
 
 
 def show_head(response: httpx.Response) -> None:

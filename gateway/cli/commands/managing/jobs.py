@@ -8,17 +8,10 @@ from typing import Any
 import click
 
 from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_listing
+from gateway.cli.groups import ListByDefault
 from gateway.cli.human import human_time
 from gateway.cli.terminal import say
 from gateway.cli.watch.job_watch import follow, in_words, show_end
-
-
-class ListByDefault(click.Group):
-    """A group whose subcommand `list` runs if none is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if named else ["list", *args])
 
 
 @click.group(cls=ListByDefault)

@@ -15,6 +15,7 @@ from gateway.access.scopes import parse_scopes
 from gateway.assembly.settings import Settings
 from gateway.cli.common import CallerError, CommandError, json_option, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.groups import SuggestingGroup
 from gateway.cli.human import human_time
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
@@ -25,7 +26,7 @@ LONGEST_LIFE_SECONDS = 100 * 365 * 86400.0
 """Longest validity of a key: a hundred years, so that the year still has four digits."""
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def keys() -> None:
     """Create, list and revoke API keys.
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from gateway.cli.commands.calling.invoke import type_of
+from gateway.cli.commands.calling.call_request import STDIN, body_of, opened, type_of
 from gateway.cli.common import (
     CallerError,
     Gateway,
@@ -218,17 +218,13 @@ def place_of(run: str) -> str:
 
 def input_of(given: str | None) -> tuple[bytes, str | None]:
     """Return the input of a run, and its content type or None if that is unknown. Raises `CallerError`."""
-    if given is None:
-        return b"", None
-    if given == "-":
+    body = STDIN if given == "-" else body_of(given, None)
+    if body == STDIN:
         return sys.stdin.buffer.read(), None
-    if not given.startswith("@"):
-        return given.encode(), type_of(given, None)
-    file = Path(given[1:])
-    try:
-        return file.read_bytes(), type_of(None, file)
-    except OSError as error:
-        raise CallerError(f"cannot read {file}: {error.strerror}") from error
+    if isinstance(body, Path):
+        with opened(body) as file:
+            return file.read(), type_of(body)
+    return body or b"", type_of(body)
 
 
 def list_runs(listed: dict[str, Any], as_json: bool) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from gateway.cli.common import CallerError, CommandError, check_engine_address
+from gateway.cli.common import CallerError, CommandError, check_engine_address, confirmed
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.leftovers import Leftovers, find, remove
 from gateway.cli.tables import print_table
@@ -115,7 +115,7 @@ def show(left: list[Leftovers]) -> None:
 
 async def settle(engine: Engine, left: list[Leftovers], yes: bool, question: str) -> bool:
     """Ask unless `yes`, remove the leftovers, and return whether the user agreed. Raises `CommandError`."""
-    if not yes and not click.confirm(question):
+    if not confirmed(question, yes):
         say("Nothing was removed.")
         return False
     faults: list[str] = []

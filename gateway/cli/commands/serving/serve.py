@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 
 import click
 import uvloop
@@ -44,6 +45,8 @@ TRIES = {
     "command": "printf 'one two three' | curl --data-binary @- {url}/invoke/{name}",
 }
 """Example of a first call, by kind of function."""
+INIT_FILE = "functions.yaml"
+"""Name of the file that `hearth init` writes."""
 KEY_HEADER = '-H "Authorization: Bearer $HEARTH_API_KEY"'
 
 
@@ -99,6 +102,7 @@ def checked(options: dict[str, object]) -> tuple[Settings, DefinitionsFile, Defi
         settings = settings_from(options)
         for secret in SECRET:  # processes that we start must not inherit them
             os.environ.pop(variable_of(secret), None)
+        check_file(settings.functions.absolute())
         check_keys(settings)
         file = DefinitionsFile.of(settings)
         return settings, file, file.read()
@@ -107,6 +111,17 @@ def checked(options: dict[str, object]) -> tuple[Settings, DefinitionsFile, Defi
     except DefinitionsError as error:
         say(str(error), err=True)  # without "Error:", so that editors find FILE:LINE:COLUMN as from compilers
         sys.exit(2)
+
+
+def check_file(file: Path) -> None:
+    """Raise `CallerError` if there is no functions.yaml: a gateway in the wrong folder would serve nothing."""
+    if file.exists():
+        return
+    elsewhere = "" if file.parent == Path.cwd() else f" --dir {file.parent}"
+    steps = ["Name another file:       hearth serve --functions FILE"]
+    if file.name == INIT_FILE:
+        steps.insert(0, f"Write a first function:  hearth init hello{elsewhere}")
+    raise CallerError("\n  ".join([f"there is no {file.name} in {file.parent}", *steps]))
 
 
 def check_keys(settings: Settings) -> None:

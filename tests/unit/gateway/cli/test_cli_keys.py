@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from gateway.access.access import Access
 from gateway.access.key_file import KeyFile
 from gateway.access.keys import KEY, digest_of, parse_keys
-from gateway.assembly.settings import Settings
+from gateway.assembly.server import Serving
 from gateway.cli import COMMANDS, common, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.given_settings import SettingsFault, settings_from
@@ -255,9 +255,9 @@ def test_a_public_address_needs_a_key(
 ) -> None:
     ran: list[str] = []
 
-    async def note(settings: Settings, _: object, folder: DataFolder) -> None:
-        ran.append(settings.host)
-        folder.close()
+    async def note(serving: Serving) -> None:
+        ran.append(serving.settings.host)
+        serving.folder.close()
         assert "HEARTH_API_KEYS" not in os.environ, "nobody who is started from here gets the keys"
 
     monkeypatch.setattr("gateway.cli.commands.serving.serve.run", note)
