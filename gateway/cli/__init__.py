@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import click
+from click.shell_completion import CompletionItem
 
 from gateway.cli.groups import SuggestingGroup
 from gateway.cli.interruption import Interrupted
@@ -29,6 +30,7 @@ COMMANDS = {
     "emit": "managing.triggers",
     "dead-letters": "managing.dead_letters",
     "init": "developing.init",
+    "completion": "developing.completion",
     "keys": "managing.keys",
     "prune": "serving.prune",
     "doctor": "serving.doctor",
@@ -59,6 +61,11 @@ class Commands(SuggestingGroup):
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
             raise Interrupted("Stopped.") from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the subcommands that begin like this, without help: to import them all would take seconds."""
+        names = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

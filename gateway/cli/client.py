@@ -58,7 +58,11 @@ class GatewayClient:
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, transport: httpx.BaseTransport | None = None, key: str | None = None
+        self,
+        url: str = DEFAULT_URL,
+        transport: httpx.BaseTransport | None = None,
+        key: str | None = None,
+        timeout: float = ANSWER_TIMEOUT_SECONDS,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -74,7 +78,7 @@ class GatewayClient:
             headers={"authorization": f"Bearer {key}"} if key else {},
             transport=transport,
             event_hooks={"request": [self._note]},
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             trust_env=not is_loopback(parts.hostname),  # a proxy could not reach this machine's loopback
         )
 

@@ -34,4 +34,5 @@ class ListByDefault(SuggestingGroup):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return the arguments left to parse."""
         named = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if named else ["list", *args])
+        unfinished = ctx.resilient_parsing  # a shell completes the subcommand
+        return super().parse_args(ctx, args if named or unfinished else ["list", *args])

@@ -14,12 +14,13 @@ from gateway.cli.commands.calling.call_request import STDIN, CallRequest, body_o
 from gateway.cli.commands.calling.repeated import MOST_SHOWN, repeat
 from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, raw_option
 from gateway.cli.groups import did_you_mean
+from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import BodyWriter, say
 
 
 @click.command()
 @gateway_options
-@click.argument("function")
+@click.argument("function", type=FUNCTION)
 @click.argument("stdin", required=False, metavar="[-]", type=click.Choice(["-"]))
 @click.option("--data", "-d", metavar="TEXT|@FILE|@-", help="Send this text, a file, or stdin.")
 @click.option(

@@ -13,6 +13,7 @@ import click
 
 from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.common import CallerError, Gateway, gateway_options, json_option
+from gateway.cli.names import TARGET
 from gateway.cli.terminal import say
 from gateway.cli.watch.job_watch import follow, show_end
 
@@ -47,7 +48,7 @@ class PassThroughCommand(click.Command):
 )
 @gateway_options
 @json_option
-@click.argument("target", metavar="IMAGE|FUNCTION|JOB")
+@click.argument("target", metavar="IMAGE|FUNCTION|JOB", type=TARGET)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[CMD]...")
 @click.option("--count", type=int, metavar="N", help="Number of tasks. Each gets its index.  [default: 1]")
 @click.option(

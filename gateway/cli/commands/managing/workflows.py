@@ -20,6 +20,7 @@ from gateway.cli.common import (
     raw_option,
 )
 from gateway.cli.human import human_time
+from gateway.cli.names import WORKFLOW
 from gateway.cli.terminal import say, write_body
 from gateway.cli.watch.run_watch import detail_of, follow, say_end, show_end, took
 
@@ -51,7 +52,7 @@ def workflows(url: str, key_file: Path | None, as_json: bool) -> None:
 @click.command()
 @gateway_options
 @json_option
-@click.argument("workflow")
+@click.argument("workflow", type=WORKFLOW)
 @click.option(
     "--input",
     "-i",
@@ -110,7 +111,7 @@ def start(
 @gateway_options
 @json_option
 @click.argument("id", required=False, metavar="[ID]")
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--workflow", metavar="NAME", type=WORKFLOW, help="Only runs of this workflow.")
 @click.option(
     "--status", metavar="STATUS", help="Only runs with this status: running, succeeded, failed or cancelled."
 )
@@ -178,7 +179,7 @@ def resume(url: str, key_file: Path | None, as_json: bool, id: str, detach: bool
 
 @click.command()
 @gateway_options
-@click.argument("workflow", required=False, metavar="[WORKFLOW]")
+@click.argument("workflow", required=False, metavar="[WORKFLOW]", type=WORKFLOW)
 @click.option("--run", "run_id", metavar="ID", help="Draw this run with the states of its steps.")
 @click.option(
     "--output",

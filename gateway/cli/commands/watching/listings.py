@@ -15,6 +15,7 @@ from gateway.cli.common import (
     raw_option,
 )
 from gateway.cli.human import human_seconds, human_size
+from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import say, write_body
 
 DIGEST_SHOWN = 12
@@ -51,7 +52,7 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
 @click.command()
 @gateway_options
 @json_option
-@click.option("--function", help="Only instances of this function.")
+@click.option("--function", type=FUNCTION, help="Only instances of this function.")
 def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> None:
     """List the instances, prewarm pools and memory in use.
 
