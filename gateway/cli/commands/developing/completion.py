@@ -16,7 +16,8 @@ VARIABLE = "_HEARTH_COMPLETE"
 def completion(shell: str) -> None:
     """Print the script with which a shell completes what you type.
 
-    Tab then completes commands, options, and names of functions, workflows and jobs. Names come from the gateway, and from functions.yaml in the current folder if none answers.
+    Tab then completes commands, options, and names of functions, workflows and jobs. Names come from the gateway,
+    and from functions.yaml in the current folder if none answers.
 
     \b
     Try it in this shell:

@@ -18,12 +18,15 @@ from gateway.cli.common import (
 )
 from gateway.cli.groups import ListByDefault
 from gateway.cli.human import human_time
+from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import say
 
 MOST_LISTED = 1000
 """Most dead letters of one page of the API."""
 
-function_option = click.option("--function", metavar="NAME", help="Only calls of this function.")
+function_option = click.option(
+    "--function", metavar="NAME", type=FUNCTION, help="Only calls of this function."
+)
 
 
 @click.group("dead-letters", cls=ListByDefault)

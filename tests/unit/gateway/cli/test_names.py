@@ -129,7 +129,7 @@ def test_every_parameter_that_is_called_so_completes_names() -> None:
     found = [(path, p) for path, p in parameters(main) if p.name in wanted]
     assert len(found) >= 6
     assert [path for path, p in found if p.type is not wanted[p.name or ""]] == [], (
-        "give it the type of gateway.cli.names"
+        "give it the type FUNCTION, WORKFLOW or TARGET of gateway/cli/names.py"
     )
 
 
