@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pool.engine.base import ContainerSpec
 from pool.host.cgroup import Cgroup
@@ -43,6 +43,17 @@ class Link(Protocol):
         """Close every connection and listener."""
 
 
+class StartReason(NamedTuple):
+    """The reason why an instance was started, in words. `{other}` in the text stands for the function `other`."""
+
+    text: str
+    other: str = ""
+
+    def told(self, other: str) -> str:
+        """Return the whole sentence, with this name of the other function."""
+        return self.text.replace("{other}", other)
+
+
 class Instance:
     """One running copy of a revision, or a generic one not yet given to any. Only the ledger changes its state."""
 
@@ -71,8 +82,10 @@ class Instance:
         "served",
         "silent_until",
         "slow",
+        "start_reason",
         "state",
         "state_since",
+        "taker",
         "thawing",
         "uid",
         "workload",
@@ -130,7 +143,11 @@ class Instance:
         self.clock = 0.0
         """Value of the eviction clock when it was last used (`scheduler/dispatch/eviction.py`)."""
         self.link: Link | None = None
+        self.start_reason: StartReason | None = None
+        """Reason why it was started, or became its function's; None before that, and if it was adopted."""
         self.reason: str | None = None
+        self.taker = ""
+        """Function that gets its memory, if it is removed for that."""
 
     def free_slots(self) -> int:
         """Return how many calls it can take now: 0 unless it is idle or busy."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from pool.errors import NotSent
-from pool.instance import Instance
+from pool.instance import Instance, StartReason
 from pool.transport.message import Answer, Call
 from pool.workload import Workload
 
@@ -19,6 +19,20 @@ class Connection(Protocol):
     @property
     def reusable(self) -> bool:
         """Return whether the last exchange ended so cleanly that another call may follow."""
+
+
+class StartKind(str):
+    """The kind of a start that was not warm, with its reason. A warm call carries the plain text and pays nothing."""
+
+    __slots__ = ("reason",)
+    reason: StartReason | None
+
+    @classmethod
+    def of(cls, kind: str, reason: StartReason | None) -> StartKind:
+        """Return a kind with its reason."""
+        made = cls(kind)
+        made.reason = reason
+        return made
 
 
 class Lease:
@@ -104,5 +118,5 @@ def start_kind(instance: Instance, arrived: float) -> str:
     if instance.served or instance.in_use or instance.adopted:
         return "warm"
     if instance.born_generic or (instance.ready_at is not None and instance.ready_at <= arrived):
-        return "prewarmed"
-    return "cold"
+        return StartKind.of("prewarmed", instance.start_reason)
+    return StartKind.of("cold", instance.start_reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from pool.host.uids import Uids
 from pool.instance import Instance
@@ -16,6 +17,15 @@ from pool.workload import Workload
 
 GENERIC = "(prewarm)"
 """Key of instances without a function, where others have its name."""
+
+
+class LastStop(NamedTuple):
+    """The latest removal of an instance of one function."""
+
+    version: str
+    reason: str
+    at: float
+    taker: str
 
 
 class Ledger:
@@ -41,6 +51,8 @@ class Ledger:
         self._private: set[str] = set()
         """Private functions of jobs in the tally."""
         self.removals: Counter[str] = Counter()
+        self.last_stops: dict[str, LastStop] = {}
+        """By function. It answers why no instance of it is left."""
         self.uids = Uids()
         """Uids of instances; each is held as long as its instance is here."""
 
@@ -106,6 +118,10 @@ class Ledger:
         """Move an instance to STOPPING, for this reason unless it has one."""
         self.enter(instance, State.STOPPING, now)
         instance.reason = instance.reason or str(reason)
+        workload = instance.workload
+        if workload is not None:
+            stop = LastStop(workload.version, instance.reason, now, instance.taker)
+            self.last_stops[workload.function] = stop
 
     def _remove(self, instance: Instance) -> None:
         del self.instances[instance.id]
@@ -125,6 +141,7 @@ class Ledger:
         if function in self._private:
             self._private.discard(function)
             del self._tally[function]
+            self.last_stops.pop(function, None)
 
     def _count(self, instance: Instance, step: int) -> None:
         """Add an instance to every sum by state, or with `step` -1 take it off."""

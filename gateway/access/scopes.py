@@ -20,6 +20,8 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("GET", "/pool/instances/{id}", "read"),
     ("DELETE", "/pool/instances/{id}", "deploy"),
     ("GET", "/pool/instances/{id}/logs", "read"),
+    ("GET", "/calls", "invoke"),
+    ("GET", "/calls/{id}", "invoke"),
     ("GET", "/invocations", "invoke"),
     ("GET", "/invocations/{id}", "invoke"),
     ("GET", "/invocations/{id}/result", "invoke"),

@@ -29,6 +29,7 @@ programs of this machine and its own pages. Pages of other sites get a 403.
 """
 TAGS = [
     {"name": "invoke", "description": "Call functions"},
+    {"name": "calls", "description": "The record of calls: what runs, what went well, and what failed"},
     {"name": "async", "description": "Calls that were accepted to be run later: `Prefer: respond-async`"},
     {"name": "workflows", "description": "Pipelines and DAGs of functions, and their runs"},
     {"name": "jobs", "description": "Batch runs: an image or a function run many times"},

@@ -11,6 +11,7 @@ from gateway.api.functions import health, instances, logs
 from gateway.api.functions import routes as functions
 from gateway.api.jobs import routes as jobs
 from gateway.api.openapi import problem_responses
+from gateway.api.record import routes as record
 from gateway.api.triggers import deliveries, events
 from gateway.api.triggers import routes as triggers
 from gateway.api.workflows import routes as workflows
@@ -19,6 +20,7 @@ from gateway.api.workflows import runs
 ROUTERS = tuple(
     module.router
     for module in (
+        record,
         calls,
         workflows,
         runs,

@@ -146,13 +146,16 @@ class RecentCalls:
         kept = failure._replace(detail=failure.detail[:LONGEST_DETAIL])
         self.failed.add(label_of(facts.function, is_private(facts.function)), SeenCall(facts, kept))
 
-    def calls(self) -> Iterator[SeenCall]:
-        """Yield every call of the record, in no order."""
+    def calls(self, prefix: str = "") -> Iterator[SeenCall]:
+        """Yield every call of the record whose id begins so, in no order. The record may change meanwhile."""
         self.wall_times.look()
-        yield from self._running()
-        yield from self.failed.after(0)
-        for facts in list(self._served):
-            yield SeenCall(CallFacts._make(facts))
+        kept = list(self._served)
+        for call in (*self._running(), *self.failed.after(0)):
+            if call.facts.id.startswith(prefix):
+                yield call
+        for facts in kept:
+            if facts[0].startswith(prefix):
+                yield SeenCall(CallFacts._make(facts))
 
     def _running(self) -> Iterator[SeenCall]:
         fast = [call for caller in list(self.callers) if (call := caller.running) is not None]
@@ -161,7 +164,7 @@ class RecentCalls:
 
     def find(self, id: str) -> SeenCall | None:
         """Return the latest run of a call, or None if it is not known."""
-        runs = [call for call in self.calls() if call.facts.id == id]
+        runs = [call for call in self.calls(id) if call.facts.id == id]
         return max(runs, key=lambda call: call.facts.arrived, default=None)
 
     def ids(self) -> Iterator[str]:

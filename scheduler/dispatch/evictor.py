@@ -54,6 +54,7 @@ class Evictor:
             victims = choose_victims(missing, idle, generic) or ()
             self.clock = advance_clock(self.clock, idle, victims)
             for victim in victims:
+                victim.taker = taker.name if taker is not None else ""
                 self._pool.remove(victim, Reason.EVICTED)
         return False
 

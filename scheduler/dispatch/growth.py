@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pool.clock import Clock, Timer
 from pool.engine.base import EngineDown
-from pool.instance import Instance
+from pool.instance import Instance, StartReason
 from pool.pool import Pool
 from pool.states import LEAVING, LIVE, PENDING, UNUSED, Reason
 from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
@@ -15,6 +15,7 @@ from scheduler.dispatch.evictor import Evictor
 from scheduler.dispatch.fair_share import CLAIM_AFTER_SECONDS
 from scheduler.dispatch.function import Function, Revision, Waiter
 from scheduler.dispatch.reclaimer import Reclaimer
+from scheduler.dispatch.start_reasons import Shortage, reason_to_start
 
 SHORT_WAIT_SECONDS = 0.03
 """Wait for which no instance is started, however fast a start would be. Also the shortest time after which a queue
@@ -207,14 +208,30 @@ class Growth:
             return True  # more starts at once only make each slower; the pass runs again when one is ready
         if not self.evictor.make_room(workload.container.memory, taker=revision.function):
             return False
-        self._pool.start(workload)
+        why = self._why(revision)
+        self._pool.start(workload).start_reason = why
         revision.function.memory_since = self._clock.now()
         return True
 
     def _give(self, revision: Revision, instance: Instance) -> None:
         """Give a revision a prewarmed instance."""
+        instance.start_reason = self._why(revision)
         self._pool.specialise(instance, revision.workload)
         revision.function.memory_since = self._clock.now()
+
+    def _why(self, revision: Revision) -> StartReason:
+        """Return why an instance of a revision is started now."""
+        ledger, workload = self._pool.ledger, revision.workload
+        return reason_to_start(
+            Shortage(
+                demand=self._demand(revision),
+                version=revision.version,
+                trial=revision.trial,
+                command=workload.contract.single_use,
+                last=ledger.last_stops.get(revision.name),
+                now=self._clock.now(),
+            )
+        )
 
     def _demand(self, revision: Revision) -> Demand:
         workload = revision.workload

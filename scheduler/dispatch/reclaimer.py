@@ -83,6 +83,7 @@ class Reclaimer:
                 self._give_up(instance)
 
     def _give_up(self, instance: Instance) -> None:
+        instance.taker = next(iter(self._plan.claimers), "")
         self._pool.drain(instance, Reason.FAIR_SHARE)
         function = self._functions.get(instance.function or "")
         if function is not None:

@@ -15,6 +15,7 @@ from pool.states import LIVE, PENDING, UNUSED, Reason, State
 from scheduler.dispatch.decisions import FUNCTION_BACKOFF, PLATFORM_BACKOFF
 from scheduler.dispatch.function import Function, Prewarm, Revision
 from scheduler.dispatch.route import Route
+from scheduler.dispatch.start_reasons import started_ahead
 
 log = logging.getLogger("hearth.scheduler")
 
@@ -63,7 +64,7 @@ class Upkeep:
                 continue  # nearly all functions; there may be thousands
             wanted = provisioned(revision, ledger) < workload.min_instances and now >= revision.not_before
             if wanted and revision.room(ledger) > 0 and ledger.memory_free >= workload.container.memory:
-                self._pool.start(workload)
+                self._pool.start(workload).start_reason = started_ahead(workload.min_instances)
                 return
         if now < self._not_before:
             return

@@ -47,6 +47,9 @@ class InstanceView(BaseModel):
     age: float = Field(description="Seconds since its start began")
     idle: float = Field(description="Seconds since it was last used")
     container: str | None = Field(None, description="Its container's id on the engine")
+    started_because: str | None = Field(
+        None, description="Why it was started, or became its function's; null: it is generic or was adopted"
+    )
     reason: str | None = Field(None, description="Why it is being removed", examples=[None])
 
 
@@ -127,6 +130,7 @@ def function_pool_view(
 
 def instance_view(instance: Instance, now: float) -> InstanceView:
     """Return an instance as the API shows it at `now`, in seconds of the gateway's clock."""
+    why = instance.start_reason
     return InstanceView(
         id=instance.id,
         function=instance.function,
@@ -138,5 +142,6 @@ def instance_view(instance: Instance, now: float) -> InstanceView:
         age=now - instance.created_at,
         idle=0.0 if instance.in_use else now - instance.last_used,
         container=instance.container,
+        started_because=None if why is None else why.told(why.other),
         reason=instance.reason,
     )

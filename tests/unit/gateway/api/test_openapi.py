@@ -95,7 +95,18 @@ def test_every_route_is_in_it_once_and_explained(shown: dict[str, Any], runtime:
     assert len(ids) == len(set(ids))
     assert all(i.isidentifier() and i == i.lower() for i in ids)
     tags = [tag["name"] for tag in shown["tags"]]
-    assert tags == ["invoke", "async", "workflows", "jobs", "triggers", "functions", "pool", "logs", "health"]
+    assert tags == [
+        "invoke",
+        "calls",
+        "async",
+        "workflows",
+        "jobs",
+        "triggers",
+        "functions",
+        "pool",
+        "logs",
+        "health",
+    ]
     for _, _, operation in operations(shown):
         assert operation["summary"] and operation["description"]
         assert len(operation["tags"]) == 1 and operation["tags"][0] in tags
