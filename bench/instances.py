@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import cast
 
 from bench.client import CallFailed, Connection, Greeting, fault_of
-from pool.contracts.handler import CODE, SOCKETS
+from pool.contracts.handler import CODE
 from pool.contracts.starter import LaunchSettings
 from pool.engine.base import ContainerSpec, Engine, Mount
+from pool.engine.labels import SOCKETS_FOLDER
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import Uids, with_uid
 from pool.transport.handler import listen
@@ -70,7 +71,7 @@ def container_of(workload: Workload, folder: Path, run: str) -> ContainerSpec:
         name=name,
         hostname=folder.name,
         labels={BENCH_LABEL: run},
-        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS), hosts),
+        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS_FOLDER), hosts),
         writable=(*prototype.writable, (CODE, code_size)),
     )
     return with_uid(spec, Uids().free())

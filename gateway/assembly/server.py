@@ -10,8 +10,9 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -22,7 +23,9 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
 from gateway.edge.client_limits import ClientLimits
+from gateway.edge.client_protocol import ClientProtocol
 from gateway.edge.fast_path import FastPathProtocol
+from gateway.invoke.body import Receive, Send
 from gateway.memory.allocator import c_library_trim, give_back_freed
 from gateway.memory.connections import ConnectionMemory
 from pool.data_folder import DataFolder
@@ -31,6 +34,7 @@ from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
 
+Asgi = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 READY_LOOK_SECONDS = 0.05
 """Pause between two looks whether a starting gateway is ready."""
 
@@ -55,6 +59,8 @@ class Serving:
     folder: DataFolder
     engine: Engine | None = None
     """None takes Docker."""
+    wrap: Callable[[Asgi], Asgi] | None = None
+    """Put around the app that takes every request. With it, no call takes the fast path."""
 
 
 async def serve(
@@ -78,7 +84,7 @@ async def serve(
     )
     on_made(runtime)
     stop, hurry = stop_signals()
-    server = http_server(runtime)
+    server = http_server(runtime, serving.wrap)
     answering = asyncio.ensure_future(server.serve(sockets=[listener]))
     starting = asyncio.ensure_future(start(runtime, definitions, url, on_ready))
     supervise = runtime.supervisor.supervise
@@ -132,16 +138,22 @@ def build_edge(runtime: Runtime) -> Edge:
     return Edge(runtime.gateway_floor.edge, build_app(runtime.api_parts))
 
 
-def http_server(runtime: Runtime) -> UvicornServer:
-    """Return the HTTP server of a gateway, which does not serve yet."""
+def http_server(runtime: Runtime, wrap: Callable[[Asgi], Asgi] | None = None) -> UvicornServer:
+    """Return the HTTP server of a gateway, which does not serve yet. `wrap`: see `Serving`."""
     settings, floor = runtime.settings, runtime.gateway_floor
     limits = ClientLimits(
         settings.client_timeout, most_connections(settings.body_memory), ConnectionMemory(floor.bodies)
     )
+    edge = build_edge(runtime)
+    app, protocol = (
+        (edge, functools.partial(FastPathProtocol, floor.fast, limits))
+        if wrap is None
+        else (wrap(edge), functools.partial(ClientProtocol, limits))
+    )
     return UvicornServer(
         uvicorn.Config(
-            build_edge(runtime),
-            http=functools.partial(FastPathProtocol, floor.fast, limits),  # type: ignore[arg-type]
+            app,
+            http=protocol,  # type: ignore[arg-type]
             loop="none",
             lifespan="off",
             ws="none",

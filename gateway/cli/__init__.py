@@ -31,6 +31,7 @@ COMMANDS = {
     "dead-letters": "managing.dead_letters",
     "init": "developing.init",
     "completion": "developing.completion",
+    "dev": "developing.dev",
     "keys": "managing.keys",
     "prune": "serving.prune",
     "doctor": "serving.doctor",

@@ -16,6 +16,7 @@ from pool.contracts.base import Contract
 from pool.contracts.facts import PLAIN_ENDINGS, AnsweredLease, Freezing
 from pool.contracts.starter import Starter, start_failed
 from pool.engine.base import ContainerSpec, ContainerState, EngineError, Mount
+from pool.engine.labels import SOCKETS_FOLDER
 from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
 from pool.host import cgroup
 from pool.instance import Instance
@@ -24,7 +25,6 @@ from pool.transport.handler import HandlerLink
 from pool.transport.message import Answer, Call, read_report, read_said
 from pool.workload import Order, Workload
 
-SOCKETS = "/run/hearth"
 CODE = "/function"
 EXEC = b"x-hearth-exec"
 SILENT = (b"x-hearth-silent", b"1")
@@ -58,7 +58,7 @@ class HandlerContract(Contract):
         await link.open()
         spec = replace(
             prototype,
-            mounts=(*prototype.mounts, Mount(str(link.folder.resolve()), SOCKETS)),
+            mounts=(*prototype.mounts, Mount(str(link.folder.resolve()), SOCKETS_FOLDER)),
             writable=(*prototype.writable, (CODE, starter.settings.code_size)),
         )
         await starter.start(instance, spec)

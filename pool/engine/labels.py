@@ -1,4 +1,4 @@
-"""Labels and names of the containers that Hearth makes."""
+"""Labels, names and folders of the containers that Hearth makes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ KEPT_LABEL = "org.hearth.kept-for"
 """Label of containers that may stay after their end: the name of their function."""
 LOOK_LABEL = "org.hearth.look"
 """Label of containers that are created only to read files of their image. No instance has it."""
+
+SOCKETS_FOLDER = "/run/hearth"
+"""Folder in a handler's container in which its shim finds the gateway's sockets."""
 
 
 def container_name(instance: str) -> str:

@@ -1,0 +1,1 @@
+"""Plain processes in the place of containers, for developing: no isolation."""
