@@ -26,11 +26,13 @@ class DevRun:
         self.temporary = place / "tmp"
         self.temporary.mkdir(exist_ok=True)
         self.log_file = place / "dev.log"
+        self.http = httpx.Client(verify=False)
         self._arguments = arguments
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("HEARTH_")} | dict(env or {})
 
     def __enter__(self) -> Self:
         port = free_port()
+        self.http.close()  # of an earlier run
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, verify=False
         )
