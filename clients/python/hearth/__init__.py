@@ -1,6 +1,8 @@
 """Call functions on a Hearth gateway, and test handlers without one."""
 
 from hearth._version import __version__
+from hearth.async_client import AsyncClient, AsyncFuture, AsyncJob, AsyncRun
+from hearth.client import Client, Future, Job, Run
 from hearth.context import Context
 from hearth.errors import (
     BadInput,
@@ -23,20 +25,29 @@ from hearth.errors import (
     Unauthorized,
 )
 from hearth.response import Response
+from hearth.stream import AsyncStream, ServerEvent, Stream
 
 __all__ = [
+    "AsyncClient",
+    "AsyncFuture",
+    "AsyncJob",
+    "AsyncRun",
+    "AsyncStream",
     "BadInput",
     "Busy",
     "CallEnded",
     "CallerFault",
+    "Client",
     "Conflict",
     "ConnectionLost",
     "Context",
     "FunctionAnswered",
     "FunctionError",
     "FunctionTimeout",
+    "Future",
     "GatewayAbsent",
     "HearthError",
+    "Job",
     "NoAnswer",
     "NotFinished",
     "NotFound",
@@ -44,6 +55,9 @@ __all__ = [
     "Problem",
     "RateLimited",
     "Response",
+    "Run",
+    "ServerEvent",
+    "Stream",
     "Unauthorized",
     "__version__",
 ]

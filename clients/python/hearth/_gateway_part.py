@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from hearth._answer_headers import (
     HOP_BY_HOP,
@@ -129,22 +130,15 @@ def check_method(function: str, method: str, path: str) -> None:
     raise Refusal("method-not-allowed", detail, ((b"allow", allowed),))
 
 
-def reported(status: int, headers: Pairs) -> bytes | None:
-    """Return the outcome that a shim reports in place of the handler's own answer, or None if this is its own."""
-    return dict(headers).get(OUTCOME) if status in REPORT_STATUSES else None
+def ran_out(function: str, timeout: float) -> Refusal:
+    """Return the problem of a function that has run for `timeout` seconds."""
+    return Refusal("timeout", f"{function} ran past its timeout of {timeout:g} s")
 
 
-def refusal_of(outcome: bytes, report: bytes | bytearray) -> Refusal:
+def refusal_of(outcome: bytes, report: bytes) -> Refusal:
     """Return the problem that a shim's report leads to."""
     fault = json.loads(report)
     return Refusal(OUTCOMES.get(outcome, "contract-broken"), f"{fault['type']}: {fault['message']}")
-
-
-def answer_headers(status: int, told: Pairs, length: int | None) -> Pairs:
-    """Return the handler's fields as the caller sees them. `length` is that of the body, None for a stream."""
-    bodiless = status in (204, 304)
-    headers = response_headers(told, web=False, typed=not bodiless)
-    return headers if bodiless or length is None else [*headers, (b"content-length", b"%d" % length)]
 
 
 def own_headers(invocation: str, exec_seconds: float | None) -> Pairs:
@@ -154,3 +148,44 @@ def own_headers(invocation: str, exec_seconds: float | None) -> Pairs:
         timing = b"queue;dur=0.00, start;dur=0.00, exec;dur=%.2f" % (1000 * exec_seconds)
         fields += [(b"x-hearth-start", b"warm"), (b"server-timing", timing)]
     return fields
+
+
+class Answer(NamedTuple):
+    """An answer as the caller gets it. Reading `pieces` raises `ConnectionError` if the handler fails in between."""
+
+    status: int
+    headers: Pairs
+    pieces: Iterator[bytes]
+
+
+class ToldAnswer(Protocol):
+    """An answer as a shim gives it."""
+
+    status: int
+    headers: Pairs
+
+    @property
+    def length(self) -> int | None:
+        """Return the length of the body in bytes, or None if it is streamed or there is none."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it comes."""
+
+
+def pass_on(told: ToldAnswer, invocation: str, exec_seconds: float) -> Answer:
+    """Return what a caller gets of a shim's answer."""
+    outcome = dict(told.headers).get(OUTCOME) if told.status in REPORT_STATUSES else None
+    if outcome is not None:
+        return refuse(refusal_of(outcome, b"".join(told.pieces())), invocation, exec_seconds)
+    bodiless = told.status in (204, 304)
+    headers = response_headers(told.headers, web=False, typed=not bodiless)
+    if not bodiless and told.length is not None:
+        headers.append((b"content-length", b"%d" % told.length))
+    return Answer(told.status, headers + own_headers(invocation, exec_seconds), told.pieces())
+
+
+def refuse(refusal: Refusal, invocation: str | None = None, exec_seconds: float | None = None) -> Answer:
+    """Return what a caller gets in place of a function's answer. `invocation` is None outside of a call."""
+    body = refusal.body(invocation)
+    own = [] if invocation is None else own_headers(invocation, exec_seconds)
+    return Answer(refusal.status, refusal.response_headers(body) + own, iter((body,)))

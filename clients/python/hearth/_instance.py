@@ -95,26 +95,28 @@ class CapturedLog(_shim.Log):
 
 
 class Output:
-    """`sys.stdout` and `sys.stderr` while calls run: what a call prints goes to the call's own log."""
+    """`sys.stdout` and `sys.stderr` while calls run: what a call prints goes to the call's own log.
+
+    Others may put streams of their own in its place meanwhile, as pytest does between two tests.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._calls = 0
-        self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
+        self._out: Any = sys.stdout
+        self._err: Any = sys.stderr
         self._log: ContextVar[CapturedLog | None] = ContextVar("log", default=None)
 
     def __getattr__(self, name: str) -> Any:
         log = self._log.get()
-        return getattr(self._streams[0] if log is None else log.text, name)
+        return getattr(self._out if log is None else log.text, name)
 
     @contextmanager
     def to(self, log: CapturedLog) -> Iterator[None]:
         """Bring to `log` what this thread prints within the block, and the tasks that it starts."""
         with self._lock:
-            if not self._calls:
-                self._streams = sys.stdout, sys.stderr
-                sys.stdout = sys.stderr = cast(Any, self)
             self._calls += 1
+            self._install()
         token = self._log.set(log)
         try:
             yield
@@ -123,11 +125,23 @@ class Output:
             with self._lock:
                 self._calls -= 1
                 if not self._calls:
-                    sys.stdout, sys.stderr = self._streams
+                    self._uninstall()
+
+    def _install(self) -> None:
+        if sys.stdout is not self:
+            self._out, sys.stdout = sys.stdout, cast(Any, self)
+        if sys.stderr is not self:
+            self._err, sys.stderr = sys.stderr, cast(Any, self)
+
+    def _uninstall(self) -> None:
+        if sys.stdout is self:
+            sys.stdout = self._out
+        if sys.stderr is self:
+            sys.stderr = self._err
 
     def show(self, text: str) -> None:
         """Print text where this process prints."""
-        self._streams[0].write(text)
+        self._out.write(text)
 
 
 OUTPUT = Output()

@@ -32,7 +32,7 @@ class Response:
 
     @property
     def value(self) -> Any:
-        """Return the body as parsed JSON, text or bytes, by its content type; None if it is empty.
+        """Return the body as parsed JSON, text or bytes, by its content type; None if there is none.
 
         Lines of JSON become a list. Raises `ValueError` if the body is not of its type.
         """
@@ -57,7 +57,7 @@ class Response:
     def timing(self) -> dict[str, float]:
         """Return the seconds of the call by phase: queue, start and exec. Empty if it got no instance."""
         found = TIMING.findall(self.headers.get("server-timing", ""))
-        return {phase: float(milliseconds) / 1000 for phase, milliseconds in found}
+        return {phase: round(float(milliseconds) / 1000, 6) for phase, milliseconds in found}
 
     @property
     def problem(self) -> Problem | None:

@@ -82,7 +82,7 @@ def invoke(
     try:
         gateway.check_method(name, method, "")
     except gateway.Refusal as refusal:
-        return _refused(refusal, gateway.own_headers(invocation, None), invocation, method)
+        return _captured(gateway.refuse(refusal, invocation), method)
     deadline = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
     told = gateway.told_headers(given, invocation, deadline)
     sock = BufferSocket(request_bytes(query if isinstance(query, str) else urlencode(query), told, body))
@@ -91,13 +91,12 @@ def invoke(
     _run(HandlerInstance(name, version, handler, log), sock, timeout)
     if isinstance(log.fault, KeyboardInterrupt):
         raise log.fault
-    own = gateway.own_headers(invocation, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
     if sock.answer:
-        answer = HandlerAnswer(BufferSocket(bytes(sock.answer)))
-        response = _response(answer, own, invocation)
+        answer = gateway.pass_on(HandlerAnswer(BufferSocket(bytes(sock.answer))), invocation, seconds)
     else:
-        late = gateway.Refusal("timeout", f"{name} ran past its timeout of {deadline:g} s")
-        response = _refused(late, own, invocation)
+        answer = gateway.refuse(gateway.ran_out(name, deadline), invocation, seconds)
+    response = _captured(answer, method)
     response.log, response.exception = log.kept.decode(errors="replace"), log.fault
     return response
 
@@ -112,22 +111,11 @@ def _run(instance: HandlerInstance, sock: BufferSocket, timeout: float | None) -
     thread.join(timeout)
 
 
-def _response(answer: HandlerAnswer, own: gateway.Pairs, invocation: str) -> CapturedResponse:
+def _captured(answer: gateway.Answer, method: str) -> CapturedResponse:
     body, complete = bytearray(), True
     try:
-        for piece in answer.pieces():
+        for piece in answer.pieces:
             body += piece
     except ConnectionError:
         complete = False
-    if (outcome := gateway.reported(answer.status, answer.headers)) is not None:
-        return _refused(gateway.refusal_of(outcome, body), own, invocation)
-    headers = gateway.answer_headers(answer.status, answer.headers, answer.length)
-    return CapturedResponse(answer.status, headers + own, bytes(body), complete)
-
-
-def _refused(
-    refusal: gateway.Refusal, own: gateway.Pairs, invocation: str, method: str = "POST"
-) -> CapturedResponse:
-    body = refusal.body(invocation)
-    headers = refusal.response_headers(body) + own
-    return CapturedResponse(refusal.status, headers, b"" if method == "HEAD" else body)
+    return CapturedResponse(answer.status, answer.headers, b"" if method == "HEAD" else bytes(body), complete)

@@ -35,9 +35,9 @@ def encode(data: Any, headers: Mapping[str, str] | None = None) -> tuple[bytes, 
 def decode(body: bytes, content_type: str) -> Any:
     """Return the value that an answer's body stands for: parsed JSON, text or bytes.
 
-    Lines of JSON become a list. An empty body is None. Raises `ValueError` if the body is not of its type.
+    Lines of JSON become a list. No body and no type is None. Raises `ValueError` if the body is not of its type.
     """
-    if not body:
+    if not body and (not content_type or is_json(content_type)):
         return None
     if is_json(content_type):
         return json.loads(body)

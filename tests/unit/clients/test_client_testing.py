@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +39,16 @@ def test_output_is_the_log_s_and_still_shown(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "hello\n"
     print("after")
     assert capsys.readouterr().out == "after\n"
+
+
+def test_streams_that_others_put_in_place_meanwhile_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pytest does between two tests, while a handler of the first goes on."""
+    let_go, theirs = threading.Event(), io.StringIO()
+    assert invoke(lambda event, context: let_go.wait(10), timeout=0.05).status == 504
+    monkeypatch.setattr(sys, "stdout", theirs)
+    assert invoke(lambda event, context: print("hello")).log == "hello\n"
+    let_go.set()
+    assert theirs.getvalue() == "hello\n"
 
 
 def test_calls_at_once_have_logs_of_their_own() -> None:
