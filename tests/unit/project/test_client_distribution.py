@@ -33,7 +33,9 @@ def imports(folder: Path) -> Iterator[tuple[str, str]]:
 
 def test_it_imports_httpx_and_nothing_else() -> None:
     others = {
-        (path, name) for path, name in imports(CLIENT) if name not in sys.stdlib_module_names and name != "hearth"
+        (path, name)
+        for path, name in imports(CLIENT)
+        if name not in sys.stdlib_module_names and name != "hearth"
     }
     assert {name for _, name in others} == {"httpx", "pytest"}
     assert {path for path, name in others if name == "pytest"} == {"hearth/pytest_plugin.py"}
@@ -60,4 +62,6 @@ def test_what_it_shares_with_hearth_is_linked_and_imports_nothing_of_it() -> Non
 
 def test_its_own_modules_are_short() -> None:
     own = [path for path in (CLIENT / "hearth").glob("*.py") if not path.is_symlink()]
-    assert {path.name: lines for path in own if (lines := len(path.read_text().splitlines())) > MOST_LINES} == {}
+    assert {
+        path.name: lines for path in own if (lines := len(path.read_text().splitlines())) > MOST_LINES
+    } == {}
