@@ -29,8 +29,8 @@ chaos: $(DEVELOPING) images tools ## ten minutes of random faults under load; ev
 soak: $(DEVELOPING) images tools ## half an hour of load; memory, files and tasks stay as they are
 	@$(PY) -m pytest tests/endurance -k memory -s --timeout=0 --seconds=1800 $(ARGS)
 
-images: engine ## build the images that are missing or outdated
-	@$(PY) -m gateway.setup.images
+images: $(SERVING) ## have an engine, and build the images that are missing or outdated
+	@.venv/bin/hearth setup --yes >/dev/null
 
 gateway-image: engine ## build the gateway's own image, hearth/gateway:latest
 	@$(PY) -m gateway.setup.images --gateway
@@ -57,7 +57,7 @@ lint: $(DEVELOPING) ## style, types and the architecture's contracts
 	@.venv/bin/lint-imports
 
 engine: $(SERVING) ## have a container engine: use the one that answers, else install and start one
-	@$(PY) -m gateway.setup.engine ensure
+	@.venv/bin/hearth setup --yes --engine >/dev/null
 
 # The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
 # completion ask three shells, and those of sources start message brokers of their own: a service that their packages

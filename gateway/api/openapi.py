@@ -87,7 +87,7 @@ EXAMPLE_DETAILS = {
     "instance-died": "the instance died: its memory limit was reached",
     "contract-broken": "the answer is over 67108864 bytes (max_response)",
     "command-failed": "the command ended with exit status 1",
-    "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `make images`",
+    "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `hearth setup`",
     "busy": "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
     "engine-down": "the container engine does not answer; no instance of hello can be started",

@@ -12,6 +12,7 @@ from gateway.cli.interruption import Interrupted
 from pool import __version__
 
 COMMANDS = {
+    "setup": "serving.setup",
     "serve": "serving.serve",
     "invoke": "calling.invoke",
     "result": "calling.accepted",
@@ -76,7 +77,7 @@ def main() -> None:
 
     \b
     Begin with:
-      hearth doctor          check this machine
+      hearth setup           bring an engine and images
       hearth init hello      write a first function
       hearth serve           serve the functions of functions.yaml
       hearth invoke hello --data '{"name":"Ada"}'

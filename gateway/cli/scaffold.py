@@ -62,7 +62,7 @@ if __name__ == "__main__":
 '''
 
 DOCKERFILE = f"""\
-# You can use any image that serves HTTP; `make images` builds this one.
+# You can use any image that serves HTTP; `hearth setup` builds this one.
 FROM {BASE_IMAGE}
 COPY server.py /app/server.py
 ENV PYTHONUNBUFFERED=1

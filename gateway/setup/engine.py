@@ -12,6 +12,7 @@ the command. Everything after `--` goes to dockerd.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -23,17 +24,28 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from gateway.setup import packages
 from gateway.setup.engine_api import EngineApi, EngineApiError, EngineForbiddenError, EngineSilentError
+from gateway.setup.program import program
+from gateway.setup.record import RecordError, SetupRecord
 
+PROGRAMS = ("dockerd", "containerd", "iptables")
+"""Programs that an installed engine has."""
+INSTALLATION = "https://docs.docker.com/engine/install/"
 PACKAGES = ("docker.io", "containerd", "runc", "iptables", "ca-certificates")
-START_PATIENCE = 60.0
-"""Seconds that a daemon has to answer after its start."""
-STOP_PATIENCE = 20.0
-LINE_WIDTH = 200
+START_TIMEOUT_SECONDS = 60.0
+"""Time for a daemon to answer after its start; the first start takes some seconds."""
+STOP_TIMEOUT_SECONDS = 20.0
+"""Time for a daemon to end; containerd takes the longest, some seconds under load."""
+LOG_LINE_CHARACTERS = 200
 """Characters of a daemon's log line that are shown; some run to thousands."""
 POLICY = Path("/usr/sbin/policy-rc.d")
 DAEMON_SETTINGS = Path("/etc/docker/daemon.json")
+
+EngineNeed = Literal["nothing", "start", "install"]
+"""Work until an engine answers: none as it answers, it must be started, or installed first."""
 
 
 class EngineSetupError(Exception):
@@ -55,14 +67,14 @@ class Places:
     containerd_state: Path
 
 
-def ensure(engine: EngineApi, places: Places, dockerd_options: Sequence[str], chosen: bool) -> None:
-    """Return when an engine answers. `chosen`: DOCKER_HOST names it, so that no other will do.
+def look(engine: EngineApi, chosen: bool) -> EngineNeed:
+    """Return what must be done until an engine answers. `chosen`: DOCKER_HOST names it, so that no other will do.
 
-    Raises `EngineSetupError`.
+    Raises `EngineSetupError` if we cannot do it; the message says who can.
     """
     try:
         engine.ping()
-        return
+        return "nothing"
     except EngineForbiddenError as error:
         raise EngineSetupError(
             f"{error}. Run as root, or join the group that owns the socket: "
@@ -74,25 +86,57 @@ def ensure(engine: EngineApi, places: Places, dockerd_options: Sequence[str], ch
                 f"No engine answers at DOCKER_HOST: {error}. Start that engine, or unset DOCKER_HOST."
             ) from error
     if os.geteuid() != 0:
+        advice = ["No container engine answers.", "  Start it:    sudo systemctl start docker"]
+        if packages.is_debian():
+            advice.append(f"  Or have one: sudo {' '.join(program())} setup")
+        raise EngineSetupError("\n".join([*advice, f"  Or install:  {INSTALLATION}"]))
+    if all(shutil.which(program) for program in PROGRAMS):
+        return "start"
+    if not packages.is_debian():
         raise EngineSetupError(
-            "No container engine answers. Start one (sudo systemctl start docker), or install one "
-            "(https://docs.docker.com/engine/install/), or run this once as root on Debian or Ubuntu."
+            "No container engine answers, and only on Debian and Ubuntu can Hearth install one.\n"
+            f"  Install it: {INSTALLATION}"
         )
-    _install()
-    if _systemd():
-        _run(["systemctl", "enable", "--now", "docker"])
+    return "install"
+
+
+def bring(
+    need: EngineNeed,
+    engine: EngineApi,
+    places: Places,
+    dockerd_options: Sequence[str] = (),
+    record: SetupRecord | None = None,
+) -> None:
+    """Do what `look` has found, and return when the engine answers. The record is told of all that is new.
+
+    Raises `EngineSetupError`.
+    """
+    if need == "nothing":
+        return
+    record = record or SetupRecord.load()
+    if need == "install":
+        _install(record)
+    if runs_systemd():
+        if _run(["systemctl", "is-enabled", "--quiet", "docker"]).returncode != 0:
+            record.add_service("docker")
+        _run(["systemctl", "enable", "--now", "docker"], check=True)
         _await("dockerd", lambda: _answers(engine), None, places.log)
     else:
         _start_by_hand(engine, places, dockerd_options)
 
 
+def started(places: Places) -> list[str]:
+    """Return the names of the daemons that `bring` started by hand and that still run, the first first."""
+    return [name for name, pid in _started(places).items() if _runs(pid, name)]
+
+
 def stop(places: Places) -> list[str]:
-    """Stop the daemons that `ensure` started by hand, the last first; returns their names."""
+    """Stop the daemons that `bring` started by hand, the last first; returns their names."""
     stopped = []
     for name, pid in reversed(list(_started(places).items())):
         if _runs(pid, name):
             os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_PATIENCE
+            deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
             while _runs(pid, name) and time.monotonic() < deadline:
                 time.sleep(0.05)
             if _runs(pid, name):
@@ -102,30 +146,22 @@ def stop(places: Places) -> list[str]:
     return stopped
 
 
-def _install() -> None:
-    if shutil.which("dockerd") and shutil.which("containerd") and shutil.which("iptables"):
-        return
-    release = Path("/etc/os-release")
-    facts = release.read_text() if release.exists() else ""
-    if not any(line in facts.replace('"', "").splitlines() for line in ("ID=debian", "ID=ubuntu")):
-        raise EngineSetupError(
-            "No container engine answers and this is neither Debian nor Ubuntu. Install one: https://docs.docker.com/engine/install/"
-        )
+def _install(record: SetupRecord) -> None:
     from gateway.setup.progress import step
 
     # Read by every way of starting it: the package's own service comes up with live-restore as well.
     if not DAEMON_SETTINGS.exists():
-        DAEMON_SETTINGS.parent.mkdir(parents=True, exist_ok=True)
-        DAEMON_SETTINGS.write_text('{"live-restore": true}\n')
+        record.write_file(DAEMON_SETTINGS, '{"live-restore": true}\n')
     with step("Installing a container engine") as progress:
         # Without systemd the package would start a daemon unknown to us; policy-rc.d forbids that.
-        forbid_start = not _systemd() and not POLICY.exists()
+        forbid_start = not runs_systemd() and not POLICY.exists()
         if forbid_start:
             POLICY.write_text("#!/bin/sh\nexit 101\n")
             POLICY.chmod(0o755)
         try:
-            _apt_get(["update"], progress.show)
-            _apt_get(["install", "-y", "--no-install-recommends", *PACKAGES], progress.show)
+            packages.install(PACKAGES, progress.show, record.add_packages)
+        except packages.PackagesError as error:
+            raise EngineSetupError(str(error)) from error
         finally:
             if forbid_start:
                 POLICY.unlink()
@@ -181,7 +217,7 @@ def _launch(name: str, arguments: Sequence[str], places: Places) -> int:
 
 
 def _await(name: str, ready: Callable[[], bool], pid: int | None, log: Path) -> None:
-    deadline = time.monotonic() + START_PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if ready():
             return
@@ -189,7 +225,7 @@ def _await(name: str, ready: Callable[[], bool], pid: int | None, log: Path) -> 
             break
         time.sleep(0.05)
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    tail = [line[:LINE_WIDTH] for line in lines[-15:]]
+    tail = [line[:LOG_LINE_CHARACTERS] for line in lines[-15:]]
     raise EngineSetupError("\n".join([f"{name} did not come up. The end of {log}:", *tail]))
 
 
@@ -239,65 +275,38 @@ def _listens(socket: Path) -> bool:
         return probe.connect_ex(str(socket)) == 0
 
 
-def _systemd() -> bool:
+def runs_systemd() -> bool:
+    """Return whether systemd manages this machine."""
     return Path("/run/systemd/system").is_dir()
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str], check: bool = False) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    if check and done.returncode != 0:
         raise EngineSetupError(f"{' '.join(command)} failed:\n{(done.stderr or done.stdout)[-2000:]}")
+    return done
 
 
-def _apt_get(arguments: Sequence[str], show: Callable[[str, float | None], None]) -> None:
-    """Run apt-get; its status lines (`pmstatus:package:percent:text`) tell how far it is."""
-    reader, writer = os.pipe()
-    command = ["apt-get", "-qq", "-o", f"APT::Status-Fd={writer}", *arguments]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    log = subprocess.Popen(
-        command,
-        env=environment,
-        pass_fds=[writer],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    os.close(writer)
-    import threading
-
-    def follow() -> None:
-        with os.fdopen(reader, errors="replace") as status:
-            for line in status:
-                kind, _, percent, text = ([*line.rstrip().split(":", 3), "", "", ""])[:4]
-                if kind in ("dlstatus", "pmstatus"):
-                    with suppress(ValueError):
-                        show(text, float(percent) / 100)
-
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    output, _ = log.communicate()
-    follower.join()
-    if log.returncode != 0:
-        raise EngineSetupError(f"apt-get {' '.join(arguments)} failed:\n{output[-2000:]}")
+DEFAULT_PLACES = Places(
+    socket=Path("/var/run/docker.sock"),
+    data_root=Path("/var/lib/docker"),
+    exec_root=Path("/var/run/docker"),
+    pid_file=Path("/var/run/docker.pid"),
+    log=Path("/var/log/hearth-dockerd.log"),
+    state=Path("/run/hearth-engine/started.json"),
+    containerd_socket=Path("/run/containerd/containerd.sock"),
+    containerd_root=Path("/var/lib/containerd"),
+    containerd_state=Path("/run/containerd"),
+)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gateway.setup.engine", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("verb", choices=("ensure", "stop", "status"))
-    places = {
-        "socket": "/var/run/docker.sock",
-        "data-root": "/var/lib/docker",
-        "exec-root": "/var/run/docker",
-        "pid-file": "/var/run/docker.pid",
-        "log": "/var/log/hearth-dockerd.log",
-        "state": "/run/hearth-engine/started.json",
-        "containerd-socket": "/run/containerd/containerd.sock",
-        "containerd-root": "/var/lib/containerd",
-        "containerd-state": "/run/containerd",
-    }
-    for name, default in places.items():
-        parser.add_argument(f"--{name}", type=Path, default=Path(default), metavar="PATH")
+    for place in dataclasses.fields(Places):
+        option, default = f"--{place.name.replace('_', '-')}", getattr(DEFAULT_PLACES, place.name)
+        parser.add_argument(option, type=Path, default=default, metavar="PATH")
     return parser
 
 
@@ -315,8 +324,8 @@ def main(arguments: Sequence[str]) -> int:
         elif verb == "status":
             print(f"{engine.host}: version {engine.version()}")
         else:
-            ensure(engine, places, arguments[split + 1 :], chosen)
-    except (EngineSetupError, EngineApiError, OSError) as error:
+            bring(look(engine, chosen), engine, places, arguments[split + 1 :])
+    except (EngineSetupError, EngineApiError, RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

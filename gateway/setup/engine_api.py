@@ -116,14 +116,20 @@ class EngineApi:
         except EngineApiError as error:
             raise EngineApiError("\n".join([*tail, str(error)]), error.status) from None
 
-    def discard(self, image: str) -> None:
-        """Remove an image unless something stands on it or runs from it; absent is fine."""
+    def discard(self, image: str) -> bool:
+        """Remove an image, and return whether it is gone. It stays if something stands on it or runs from it."""
         try:
             with self._request("DELETE", f"/images/{image}"):
-                pass
+                return True
         except EngineApiError as error:
             if error.status not in (404, 409):
                 raise
+            return error.status == 404
+
+    def containers(self) -> list[str]:
+        """Return the names of all containers, stopped ones too."""
+        with self._request("GET", "/containers/json", {"all": "1"}) as response:
+            return [one["Names"][0].removeprefix("/") for one in json.load(response)]
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         with self._request(method, path) as response:

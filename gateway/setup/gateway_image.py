@@ -34,7 +34,7 @@ def code(root: Path) -> dict[str, Path]:
 
 
 def dependencies(root: Path, python: str) -> dict[str, Path]:
-    """Name in the build context to file of every dependency, and of pip, which functions' requirements need.
+    """Name in the build context to file of every dependency.
 
     They are fetched once for each set of pins, into build/gateway. `python`: version, as `3.11`.
     Raises `DependenciesError`.
@@ -59,7 +59,7 @@ def _fetch(root: Path, target: Path, python: str, machine: str) -> None:
     extras = (package for extra in EXTRAS for package in project["optional-dependencies"][extra])
     wanted = [*project["dependencies"], *extras]
     requirements = target.with_suffix(".txt")
-    requirements.write_text("\n".join([*wanted, "pip"]))
+    requirements.write_text("\n".join(wanted))
     pip = [sys.executable, "-m", "pip", *pip_arguments(requirements, target, python, machine)]
     done = subprocess.run([*pip, f"--constraint={root / 'constraints.txt'}"], capture_output=True, text=True)
     if done.returncode != 0:

@@ -1,6 +1,6 @@
 """Build the images that are missing or whose inputs have changed.
 
-python -m gateway.setup.images             what functions need: base, runtimes, examples
+python -m gateway.setup.images             base, runtimes, busybox; from a checkout the image of functions/api too
 python -m gateway.setup.images --check     only list what is missing or outdated; exit status 1 if anything is
 python -m gateway.setup.images --gateway   the gateway's own image as well
 python -m gateway.setup.images --rebuild   everything anew, for example after security updates of the base
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -20,6 +22,9 @@ from typing import Literal
 
 from gateway.setup import gateway_image
 from gateway.setup.engine_api import EngineApi, EngineApiError
+from gateway.setup.gateway_image import DependenciesError
+from gateway.setup.packages import PackagesError, install, is_debian
+from gateway.setup.record import RecordError, SetupRecord
 from pool import __version__
 from scheduler.deploy.images.runtimes import (
     BASE_IMAGE,
@@ -35,6 +40,8 @@ ROOM = Path(__file__).resolve().parent
 RECIPES = ROOM / "recipes"
 ROOT = ROOM.parents[1]
 """Folder of our packages: a checkout, or where they are installed."""
+API_FOLDER = ROOT / "functions" / "api"
+"""An example of functions.yaml. Only a checkout has it."""
 BUSYBOX_IMAGE, API_IMAGE = EXAMPLE_IMAGES
 REGISTRY_TIMEOUT_SECONDS = 10.0
 """Time for a registry to answer before Debian packages take its place. A machine without one waits this long."""
@@ -73,7 +80,7 @@ class BuildError(Exception):
 
 
 def recipes(with_gateway: bool = False) -> list[Recipe]:
-    """Return the recipe of every image, each after the one that it stands on."""
+    """Return the recipe of every image that can be built here, each after the one that it stands on."""
     python, busybox = RECIPES / "base", RECIPES / "busybox"
     found = [
         Recipe(
@@ -87,8 +94,9 @@ def recipes(with_gateway: bool = False) -> list[Recipe]:
         Recipe(
             BUSYBOX_IMAGE, _folder(busybox), foundation=RootImage(("busybox", "1.36"), busybox, python=None)
         ),
-        Recipe(API_IMAGE, _folder(ROOT / "functions/api"), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}),
     ]
+    if (ROOT / "pyproject.toml").is_file():
+        found.append(Recipe(API_IMAGE, _folder(API_FOLDER), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE}))
     if with_gateway:
         found.append(
             Recipe(GATEWAY_IMAGE, gateway_image.code(ROOT), base=BASE_IMAGE, arguments={"BASE": BASE_IMAGE})
@@ -103,6 +111,16 @@ def state(engine: EngineApi, recipe: Recipe) -> Literal["present", "missing", "o
         return "missing"
     labels = image["Config"].get("Labels") or {}
     return "present" if labels.get(INPUTS) == inputs_digest(engine, recipe) else "outdated"
+
+
+def needed(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool = False) -> list[Recipe]:
+    """Return the recipes whose images must be built, those that stand on one of these included."""
+    found: list[Recipe] = []
+    for recipe in wanted:
+        stale = any(recipe.base == below.tag for below in found)
+        if rebuild or stale or state(engine, recipe) != "present":
+            found.append(recipe)
+    return found
 
 
 def inputs_digest(engine: EngineApi, recipe: Recipe) -> str:
@@ -121,56 +139,89 @@ def inputs_digest(engine: EngineApi, recipe: Recipe) -> str:
     return digest.hexdigest()[:32]
 
 
-def build(engine: EngineApi, recipe: Recipe, show: Show) -> None:
-    """Build one image. Raises `BuildError`, `EngineApiError` or `RootfsError`."""
-    labels = {INPUTS: inputs_digest(engine, recipe)}
-    with tempfile.TemporaryDirectory(prefix="hearth-image-") as folder:
-        files = dict(recipe.files)
-        if recipe.foundation:
-            python = _lay_foundation(engine, recipe.foundation, files, Path(folder), show)
-            if python:
-                labels[PYTHON_LABEL] = python
-        if recipe.tag == GATEWAY_IMAGE:
-            labels[VERSION_LABEL] = __version__
-            show("installing its dependencies", None)
-            files.update(gateway_image.dependencies(ROOT, _python_of_base(engine)))
-        show("packing", None)
-        context = Path(folder) / "context.tar"
-        _pack(files, context)
-        with context.open("rb") as body:
-            engine.build(
-                body,
-                context.stat().st_size,
-                recipe.tag,
-                labels,
-                recipe.arguments,
-                lambda line: show(line, None),
-            )
+class ImageBuilder:
+    """Builds images on one engine, and tells the record of setup what is new."""
 
+    def __init__(self, engine: EngineApi, record: SetupRecord) -> None:
+        self._engine = engine
+        self._record = record
 
-def _lay_foundation(
-    engine: EngineApi, foundation: RootImage, files: Files, folder: Path, show: Show
-) -> str | None:
-    """Get the official image, or add a root file system to the files; return the version of its Python."""
-    from gateway.setup.rootfs import busybox_rootfs, python_rootfs
+    def build_all(self, wanted: Iterable[Recipe]) -> None:
+        """Build these images, with progress, and remove those whose names they take.
 
-    name, tag = foundation.official
-    official, debian = files.pop("official.Dockerfile"), files.pop("debian.Dockerfile")
-    try:
-        if engine.image(f"{name}:{tag}") is None:
-            show(f"asking a registry for {name}:{tag}", None)
-            engine.pull(name, tag, REGISTRY_TIMEOUT_SECONDS, lambda line: show(line, None))
-    except EngineApiError:
-        show("no registry answers: taking Debian packages", None)
-    else:
-        files["Dockerfile"] = official
-        return foundation.python
-    files["Dockerfile"] = debian
-    rootfs = files["rootfs.tar"] = folder / "rootfs.tar"
-    if foundation.python:
-        return python_rootfs(rootfs, show)
-    busybox_rootfs(rootfs, show)
-    return None
+        Raises `BuildError`, `EngineApiError` or `RecordError`.
+        """
+        superseded = []
+        for recipe in wanted:
+            # Imported here, because rich takes a tenth of a second and mostly there is nothing to build.
+            from gateway.setup.progress import step
+            from gateway.setup.rootfs import RootfsError
+
+            if earlier := self._engine.image(recipe.tag):
+                superseded.append(earlier["Id"])
+            try:
+                with step(f"Building {recipe.tag}") as progress:
+                    self.build(recipe, progress.show)
+            except (EngineApiError, RootfsError, PackagesError, DependenciesError) as error:
+                raise BuildError(f"{recipe.tag}: {error}") from error
+        for image in reversed(superseded):
+            self._engine.discard(image)
+
+    def build(self, recipe: Recipe, show: Show) -> None:
+        """Build one image. Raises `BuildError`, `EngineApiError`, `PackagesError` or `RootfsError`."""
+        labels = {INPUTS: inputs_digest(self._engine, recipe)}
+        with tempfile.TemporaryDirectory(prefix="hearth-image-") as folder:
+            files = dict(recipe.files)
+            if recipe.foundation:
+                python = self._lay_foundation(recipe.foundation, files, Path(folder) / "rootfs.tar", show)
+                if python:
+                    labels[PYTHON_LABEL] = python
+            if recipe.tag == GATEWAY_IMAGE:
+                labels[VERSION_LABEL] = __version__
+                show("installing its dependencies", None)
+                files.update(gateway_image.dependencies(ROOT, _python_of_base(self._engine)))
+            show("packing", None)
+            context = Path(folder) / "context.tar"
+            _pack(files, context)
+            with context.open("rb") as body:
+                self._engine.build(
+                    body,
+                    context.stat().st_size,
+                    recipe.tag,
+                    labels,
+                    recipe.arguments,
+                    lambda line: show(line, None),
+                )
+        self._record.add_image(self._engine.host, recipe.tag)
+
+    def _lay_foundation(self, foundation: RootImage, files: Files, rootfs: Path, show: Show) -> str | None:
+        """Get the official image, or add a root file system to the files; return the version of its Python."""
+        name, tag = foundation.official
+        official, debian = files.pop("official.Dockerfile"), files.pop("debian.Dockerfile")
+        try:
+            if self._engine.image(f"{name}:{tag}") is None:
+                show(f"asking a registry for {name}:{tag}", None)
+                self._engine.pull(name, tag, REGISTRY_TIMEOUT_SECONDS, lambda line: show(line, None))
+                self._record.add_image(self._engine.host, f"{name}:{tag}")
+        except EngineApiError:
+            show("no registry answers: taking Debian packages", None)
+        else:
+            files["Dockerfile"] = official
+            return foundation.python
+        files["Dockerfile"], files["rootfs.tar"] = debian, rootfs
+        return self._make_rootfs(rootfs, foundation.python is not None, show)
+
+    def _make_rootfs(self, rootfs: Path, with_python: bool, show: Show) -> str | None:
+        """Make a root file system of Debian packages; return the version of its Python."""
+        from gateway.setup.rootfs import busybox_rootfs, python_rootfs
+
+        if shutil.which("mmdebstrap") is None and os.geteuid() == 0 and is_debian():
+            show("installing mmdebstrap", None)
+            install(["mmdebstrap"], show, self._record.add_packages)
+        if with_python:
+            return python_rootfs(rootfs, show)
+        busybox_rootfs(rootfs, show)
+        return None
 
 
 def _python_of_base(engine: EngineApi) -> str:
@@ -213,8 +264,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             return _check(engine, recipes(options.gateway))
-        _build_all(engine, recipes(options.gateway), options.rebuild)
-    except (BuildError, EngineApiError, OSError) as error:
+        builder = ImageBuilder(engine, SetupRecord.load())
+        builder.build_all(needed(engine, recipes(options.gateway), options.rebuild))
+    except (BuildError, EngineApiError, RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -225,26 +277,6 @@ def _check(engine: EngineApi, wanted: Iterable[Recipe]) -> int:
     for tag, found in faults:
         print(f"{tag}: {found}")
     return 1 if faults else 0
-
-
-def _build_all(engine: EngineApi, wanted: Iterable[Recipe], rebuild: bool) -> None:
-    superseded = []
-    for recipe in wanted:
-        if not rebuild and state(engine, recipe) == "present":
-            continue
-        if earlier := engine.image(recipe.tag):
-            superseded.append(earlier["Id"])
-        # Imported here, because rich takes a tenth of a second and mostly there is nothing to build.
-        from gateway.setup.progress import step
-        from gateway.setup.rootfs import RootfsError
-
-        try:
-            with step(f"Building {recipe.tag}") as progress:
-                build(engine, recipe, progress.show)
-        except (EngineApiError, RootfsError, gateway_image.DependenciesError) as error:
-            raise BuildError(f"{recipe.tag}: {error}") from error
-    for image in reversed(superseded):
-        engine.discard(image)
 
 
 if __name__ == "__main__":

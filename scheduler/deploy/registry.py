@@ -392,6 +392,8 @@ class Registry:
 def fault_of(error: Exception, image: str) -> str:
     """Return the message of an error, with advice."""
     if isinstance(error, NotFound):
-        advice = "run `make images`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
+        advice = (
+            "run `hearth setup`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
+        )
         return f"the engine has no image {image}; {advice}"
     return str(error)

@@ -242,7 +242,7 @@ def test_doctor_finds_this_machine_able_and_leaves_nothing() -> None:
 def test_doctor_says_the_next_step_where_functions_cannot_run() -> None:
     done = hearth("doctor", DOCKER_HOST="unix:///nowhere")
     assert done.returncode == 1
-    assert b"make serve" in done.stdout
+    assert b"hearth setup" in done.stdout
     assert b"Functions cannot run yet." in done.stdout
 
 

@@ -273,7 +273,7 @@ def test_an_image_that_was_deleted_is_missed_and_found_again(engine: OwnEngine, 
         gateway.engine.request("DELETE", f"/images/{RUNTIME_IMAGE}", force="1")
         try:
             assert "No such image" in refused_at_once(gateway, "cold")
-            explained = f"the engine has no image {RUNTIME_IMAGE}; run `make images`"
+            explained = f"the engine has no image {RUNTIME_IMAGE}; run `hearth setup`"
             eventually(lambda: gateway.http.get("/functions/cold").json()["fault"] == explained, RECOVERY)
         finally:
             engine.load(RUNTIME_IMAGE)

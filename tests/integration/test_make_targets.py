@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENGINE, IMAGES, PACKAGES = "gateway.setup.engine ensure", "gateway.setup.images", "apt-get"
+SET_UP, PACKAGES = "hearth setup --yes", "apt-get"
 DEVELOPMENT = "deploy.dependencies dev"
 
 
@@ -30,7 +30,7 @@ def plan(folder: Path, *arguments: str) -> str:
 
 def test_serving_installs_no_tools_of_development(fresh: Path) -> None:
     planned = plan(fresh, "serve")
-    assert [step for step in ("deploy/venv.sh", ENGINE, IMAGES, "hearth serve") if step not in planned] == []
+    assert [step for step in ("deploy/venv.sh", SET_UP, "hearth serve") if step not in planned] == []
     assert DEVELOPMENT not in planned and PACKAGES not in planned
 
 
@@ -46,13 +46,13 @@ def test_development_installs_them(fresh: Path, target: str) -> None:
 def test_unit_tests_need_no_engine_no_images_and_no_packages(fresh: Path, places: str) -> None:
     planned = plan(fresh, "test", f"ARGS={places}")
     assert f"pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder {places}" in planned
-    assert [step for step in (ENGINE, IMAGES, PACKAGES) if step in planned] == []
+    assert [step for step in (SET_UP, PACKAGES) if step in planned] == []
 
 
 @pytest.mark.parametrize("places", ["", "-k reaper", "tests/unit tests/acceptance", "tests"])
 def test_all_other_tests_have_them(fresh: Path, places: str) -> None:
     planned = plan(fresh, "test", f"ARGS={places}")
-    assert [step for step in (ENGINE, IMAGES, PACKAGES) if step not in planned] == []
+    assert [step for step in (SET_UP, PACKAGES) if step not in planned] == []
 
 
 def test_what_is_set_up_is_not_set_up_again(fresh: Path) -> None:

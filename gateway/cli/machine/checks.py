@@ -16,11 +16,12 @@ from typing import Literal
 
 from gateway.assembly.settings import Settings
 from gateway.cli.machine.probe import nearest, own_container, probe_container
+from gateway.setup.images import recipes
 from pool.engine.base import Engine, EngineError, EngineInfo, NotFound
 from pool.host import cgroup, firewall, netns
 from pool.host.uids import UidRange, usable_range
 from scheduler.definitions.language.units import format_size
-from scheduler.deploy.images.runtimes import BASE_IMAGE, REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.images.runtimes import BASE_IMAGE, RUNTIMES
 
 CheckState = Literal["ok", "warning", "missing"]
 
@@ -71,7 +72,7 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
                 "engine",
                 "missing",
                 str(error),
-                "start an engine: make serve, or systemctl start docker",
+                "start an engine: hearth setup, or systemctl start docker",
                 vital=True,
             ),
             disk("disk of the data folder", settings.data_dir),
@@ -128,9 +129,9 @@ def live_restore(info: EngineInfo) -> Check:
 
 
 async def images(engine: Engine) -> list[Check]:
-    """Check for the images that `make images` builds. Functions with their own image need none of them."""
-    absent = []
-    for reference in REQUIRED_IMAGES:
+    """Check for the images that `hearth setup` builds. Functions with their own image need none of them."""
+    absent, wanted = [], [recipe.tag for recipe in recipes()]
+    for reference in wanted:
         try:
             await engine.image(reference)
         except NotFound:
@@ -138,11 +139,11 @@ async def images(engine: Engine) -> list[Check]:
         except EngineError as error:
             return [Check("images", "missing", str(error), "read the log of the engine", vital=True)]
     if not absent:
-        return [Check("images", "ok", ", ".join(REQUIRED_IMAGES))]
+        return [Check("images", "ok", ", ".join(wanted))]
     needed = any(reference in RUNTIMES.values() for reference in absent)
     found = f"not found: {', '.join(absent)}"
     return [
-        Check("images", "missing" if needed else "warning", found, "build them: make images", vital=needed)
+        Check("images", "missing" if needed else "warning", found, "build them: hearth setup", vital=needed)
     ]
 
 
@@ -167,7 +168,7 @@ async def probe(engine: Engine, settings: Settings, user_namespaces: bool) -> li
             "containers",
             "warning",
             f"not checked: image {BASE_IMAGE} was not found",
-            "build the images: make images",
+            "build the images: hearth setup",
         )
     except EngineError as error:
         tried = Check(

@@ -68,7 +68,7 @@ async def ensure_requirements_image(
     on_build()
     python = runtime_image.labels.get(PYTHON_LABEL)
     if python is None:
-        raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}; run make images")
+        raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}; run hearth setup --rebuild")
     machine = MACHINES.get((await engine.info()).architecture)
     if machine is None:
         raise ImageBuildError("requirements.txt is supported on x86_64 and aarch64 engines only")

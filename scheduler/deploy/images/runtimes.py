@@ -1,4 +1,4 @@
-"""Names of the images that `make images` builds. They are written nowhere else.
+"""Names of the images that `hearth setup` builds. They are written nowhere else.
 
 Every image carries the label `INPUTS`, a digest of everything that went into it. So it is built again exactly when
 something has changed.
@@ -13,13 +13,13 @@ RUNTIMES = {"python": "hearth-runtime/python:latest"}
 """By `runtime` of functions.yaml: the image that its handlers run on."""
 
 EXAMPLE_IMAGES = ("hearth-example/busybox:latest", "hearth-example/api:latest")
-"""Images that the example functions name; they know nothing of Hearth."""
+"""Images that the example functions name; they know nothing of Hearth. Only a checkout can build the second."""
 
 GATEWAY_IMAGE = "hearth/gateway:latest"
 """The gateway itself; only `make gateway-image` builds it."""
 
 REQUIRED_IMAGES = (BASE_IMAGE, *RUNTIMES.values(), *EXAMPLE_IMAGES)
-"""Images that the engine must have before the example functions can run."""
+"""Images that the engine must have before the functions of a checkout can run."""
 
 INPUTS = "org.hearth.inputs"
 """Label: digest of an image's inputs."""

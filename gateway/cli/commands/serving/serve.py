@@ -174,7 +174,7 @@ async def ask_engine(runtime: Runtime) -> None:
                 log.error("Functions with a runtime cannot be reached: %s", fault)
     except EngineError as error:
         log.warning(
-            "The container engine does not answer: %s. Start one with `make serve`, "
+            "The container engine does not answer: %s. Start one with `hearth setup`, "
             "or run `hearth doctor` to find the cause.",
             error,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.setup.engine import EngineSetupError, Places, _clear_stale, ensure, main, stop
+from gateway.setup import packages
+from gateway.setup.engine import EngineSetupError, Places, _clear_stale, look, main, started, stop
 from gateway.setup.engine_api import EngineApi
 
 
@@ -33,15 +35,32 @@ def false_dockerd(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def test_a_silent_docker_host_is_named_and_nothing_is_installed(places: Places) -> None:
+def test_a_silent_docker_host_is_named_and_nothing_is_installed() -> None:
     with pytest.raises(EngineSetupError, match=r"DOCKER_HOST: unix:///nowhere/engine\.sock"):
-        ensure(EngineApi("unix:///nowhere/engine.sock"), places, [], chosen=True)
+        look(EngineApi("unix:///nowhere/engine.sock"), chosen=True)
 
 
-def test_without_root_it_says_what_to_do(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("debian", "advice"), [(True, "sudo .*hearth setup"), (False, "docs.docker.com")])
+def test_without_root_it_says_what_to_do(
+    places: Places, monkeypatch: pytest.MonkeyPatch, debian: bool, advice: str
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(EngineSetupError, match="systemctl start docker"):
-        ensure(EngineApi(f"unix://{places.socket}"), places, [], chosen=False)
+    monkeypatch.setattr(packages, "is_debian", lambda: debian)
+    with pytest.raises(EngineSetupError, match="systemctl start docker") as caught:
+        look(EngineApi(f"unix://{places.socket}"), chosen=False)
+    assert re.search(advice, str(caught.value))
+
+
+def test_on_another_distribution_root_is_told_to_install_an_engine(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(packages, "is_debian", lambda: False)
+    with pytest.raises(EngineSetupError, match=r"Install it: https://docs\.docker\.com"):
+        look(EngineApi(f"unix://{places.socket}"), chosen=False)
+    monkeypatch.setattr(packages, "is_debian", lambda: True)
+    assert look(EngineApi(f"unix://{places.socket}"), chosen=False) == "install"
 
 
 def test_an_unknown_address_is_refused(
@@ -57,7 +76,7 @@ def test_a_listener_that_never_answers_is_silent(places: Places) -> None:
         listener.bind(str(places.socket))
         listener.listen()
         with pytest.raises(EngineSetupError, match="timed out"):
-            ensure(EngineApi(f"unix://{places.socket}"), places, [], chosen=True)
+            look(EngineApi(f"unix://{places.socket}"), chosen=True)
 
 
 def test_a_stale_pid_file_is_cleared(places: Places) -> None:
@@ -76,10 +95,11 @@ def test_the_pid_file_of_a_living_dockerd_is_not(
 
 
 def test_only_what_was_started_is_stopped(places: Places, false_dockerd: subprocess.Popen[bytes]) -> None:
-    assert stop(places) == []
+    assert stop(places) == started(places) == []
     places.state.write_text(json.dumps({"containerd": os.getpid()}))
     assert stop(places) == []  # the number now belongs to another program
     assert false_dockerd.poll() is None
     places.state.write_text(json.dumps({"dockerd": false_dockerd.pid}))
+    assert started(places) == ["dockerd"]
     assert stop(places) == ["dockerd"]
     assert not places.state.exists()

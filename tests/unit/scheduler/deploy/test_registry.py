@@ -223,7 +223,7 @@ async def test_a_deleted_image_is_built_or_explained_and_service_goes_on(
         async with asyncio.timeout(10):
             while shown["plain"].fault is None:
                 await asyncio.sleep(0.01)
-        assert "run `make images`" in (shown["plain"].fault or "")
+        assert "run `hearth setup`" in (shown["plain"].fault or "")
         assert shown["plain"].state == "ready", "its instances go on"
         engine.add_image(RUNTIMES["python"], {"org": "new"}, program=run_shim)
         runtime.scheduler_floor.registry.try_again()

@@ -16,6 +16,7 @@ from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
 from pool.engine.memory_process import Process, sleep_forever
 from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
+from scheduler.deploy.images.runtimes import REQUIRED_IMAGES
 
 INFO = EngineInfo("24.0", "1.43", 2, False, ("runc",), 2, 2**33, "x86_64", "/")
 
@@ -38,12 +39,12 @@ async def test_doctor_says_what_to_do_without_an_engine(tmp_path: Path) -> None:
 async def test_doctor_names_the_images_that_are_missing() -> None:
     engine = MemoryEngine(LoopClock())
     (check,) = await checks.images(engine)
-    assert (check.state, check.vital, check.next_step) == ("missing", True, "build them: make images")
-    for reference in checks.REQUIRED_IMAGES[:2]:
+    assert (check.state, check.vital, check.next_step) == ("missing", True, "build them: hearth setup")
+    for reference in REQUIRED_IMAGES[:2]:
         engine.add_image(reference, {}, None)
     (check,) = await checks.images(engine)
     assert (check.state, check.vital) == ("warning", False)
-    assert all(reference in check.found for reference in checks.REQUIRED_IMAGES[2:])
+    assert all(reference in check.found for reference in REQUIRED_IMAGES[2:])
     await engine.close()
 
 

@@ -1,0 +1,52 @@
+"""Everything that a machine lacks before functions can run, and how it is brought."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.setup import engine as engines
+from gateway.setup.engine import DEFAULT_PLACES, EngineNeed
+from gateway.setup.engine_api import EngineApi
+from gateway.setup.images import ImageBuilder, Recipe, needed, recipes
+from gateway.setup.record import SetupRecord
+
+
+@dataclass(frozen=True)
+class MissingParts:
+    """The engine's need, and recipes of the images that must be built."""
+
+    engine: EngineNeed
+    images: Sequence[Recipe]
+
+    def __bool__(self) -> bool:
+        return self.engine != "nothing" or bool(self.images)
+
+
+class Machine:
+    """This machine, with the engine that DOCKER_HOST names, or else the default one."""
+
+    def __init__(self, record: SetupRecord) -> None:
+        self.engine = EngineApi()
+        self.record = record
+
+    def look(self, with_images: bool = True, rebuild: bool = False) -> MissingParts:
+        """Return all that is missing. Changes nothing.
+
+        Raises `EngineSetupError` if no engine answers and setup cannot bring one, and `EngineApiError`.
+        """
+        need = engines.look(self.engine, chosen=bool(os.environ.get("DOCKER_HOST")))
+        wanted: Iterable[Recipe] = recipes() if with_images else ()
+        return MissingParts(need, needed(self.engine, wanted, rebuild) if need == "nothing" else list(wanted))
+
+    def bring(self, missing: MissingParts, rebuild: bool = False) -> None:
+        """Bring what is missing, with progress.
+
+        Raises `EngineSetupError`, `BuildError`, `EngineApiError` or `RecordError`.
+        """
+        engines.bring(missing.engine, self.engine, DEFAULT_PLACES, record=self.record)
+        wanted: Iterable[Recipe] = missing.images
+        if missing.engine != "nothing":  # only now can it say which images it has
+            wanted = needed(self.engine, wanted, rebuild)
+        ImageBuilder(self.engine, self.record).build_all(wanted)
