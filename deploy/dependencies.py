@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 PURPOSES = {
-    "serve": ("Hearth and what it needs", ".[redis,nats,mqtt]"),
+    "serve": ("Hearth and what it needs", ".[redis,nats,mqtt,schema]"),
     "dev": ("the tools of development", ".[dev]"),
     "mutants": ("the tools of mutation testing", ".[mutants]"),
 }

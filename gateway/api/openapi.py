@@ -77,6 +77,7 @@ EXAMPLE_DETAILS = {
     "read-timeout": "the answer was not read in time",
     "body-too-large": "the body is over 6291456 bytes (max_body of the function)",
     "invalid-input": "query.limit: Input should be a valid integer",
+    "input-mismatch": 'the input of hello does not fit its schema at /name: 3 is not of type "string"',
     "key-reused": "this Idempotency-Key came with another request within 24 hours; use a new key",
     "queue-full": "1000 calls of hello are waiting already (queue_size); try again later",
     "quota-exceeded": "the key shop has used up its rate, 100/s; try again later",

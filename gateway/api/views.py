@@ -30,6 +30,9 @@ class ProblemView(BaseModel):
     status: int = Field(description="The HTTP status")
     detail: str = Field(description="What happened this time")
     blame: Literal["caller", "function", "platform"] = Field(description="Who has to act")
+    pointer: str | None = Field(
+        None, description="Only of `input-mismatch`: where in the input the fault is, as a JSON pointer"
+    )
     invocation_id: str | None = Field(None, description="Only in answers of `/invoke`")
 
 

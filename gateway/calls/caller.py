@@ -131,7 +131,7 @@ def is_plain(call: NewCall, revision: Revision) -> bool:
         and not revision.function.private
         and size <= revision.limits.max_body
         and call.overrides.timeout is None
-        and contract.fast_path
+        and revision.fast_path
         and request.method != "HEAD"
         and contract.allows(request.method, request.sub_path)
     )

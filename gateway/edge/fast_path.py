@@ -228,7 +228,7 @@ class FastPathProtocol(ClientProtocol):
         revision = route.only or route.draw()
         if (
             dispatcher.draining
-            or not revision.workload.contract.fast_path
+            or not revision.fast_path
             or len(body) > revision.limits.max_body
             or head.closed is not fast.access.closed
         ):

@@ -38,6 +38,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "conflict": (409, "The current state does not allow this", "caller"),
     "body-too-large": (413, "The body is over the limit", "caller"),
     slugs.INVALID_INPUT: (422, "The request's parameters are invalid", "caller"),
+    "input-mismatch": (422, "The input does not fit the function's schema", "caller"),
     "key-reused": (422, "The idempotency key was used for another request", "caller"),
     slugs.QUEUE_FULL: (429, "The function's queue is full", "caller"),
     slugs.QUOTA_EXCEEDED: (429, "The key's quota is used up", "caller"),
@@ -68,6 +69,8 @@ class Problem(Exception):
     detail: str
     retry_after: float | None = None
     headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    pointer: str | None = None
+    """Place of the fault in the caller's input, as a JSON pointer (RFC 6901)."""
 
     @property
     def status(self) -> int:
@@ -89,6 +92,8 @@ class Problem(Exception):
             "detail": self.detail,
             "blame": blame,
         }
+        if self.pointer is not None:
+            shown["pointer"] = self.pointer
         if invocation is not None:
             shown["invocation_id"] = invocation
         # JSON can name half a surrogate pair, UTF-8 cannot hold it. So it is escaped again.

@@ -16,6 +16,7 @@ from gateway.http.forwarding import cgi_variables, request_headers, target_of
 from gateway.http.problems import Problem, problem_of
 from gateway.invoke.background import BACKGROUND, Background, phases_of
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
+from gateway.invoke.checked_input import read_checked
 from gateway.invoke.invocation import HandedOver, Invocation
 from gateway.invoke.methods import check_method
 from gateway.invoke.outcome import CLIENT_GONE, Outcomes, interruption
@@ -201,7 +202,10 @@ class _Invocation(Invocation):
             headers += self.background.headers()
         body = RequestBody(self._receive, scope, revision.limits.max_body)
         if before is None:
-            await body.read_ahead()
+            if (check := revision.limits.check) is None:
+                await body.read_ahead()
+            else:
+                await read_checked(body, check, scope, self.timeout, name)
             lease = end.dispatcher.try_lease(revision, self.id, self.arrived)
         else:  # nothing may be awaited before its lease is in the hands of `_call`
             if before.fault is not None:

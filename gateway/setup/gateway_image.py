@@ -15,7 +15,7 @@ from scheduler.deploy.images.pip_wheels import pip_arguments
 
 RECIPE = Path(__file__).with_name("recipes") / "gateway"
 PACKAGES = ("gateway", "scheduler", "pool", "runtimes")
-EXTRAS = ("redis", "nats", "mqtt")
+EXTRAS = ("redis", "nats", "mqtt", "schema")
 """In an image nobody adds a package later: what sources of messages need is there."""
 PINNED_BY = ("pyproject.toml", "constraints.txt")
 

@@ -9,13 +9,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pool.contracts.base import Contract
 from pool.contracts.registry import CONTRACTS
 from scheduler.definitions import source_folder
 from scheduler.definitions.brokers import BrokerDefinition, read_brokers
 from scheduler.definitions.container_keys import FIXED_AT_CREATION, ContainerKeys
+from scheduler.definitions.function_schema import FunctionSchema, read_schema
+from scheduler.definitions.input_check import MOST_BYTES
 from scheduler.definitions.jobs import JobDefinition, read_jobs
 from scheduler.definitions.language import key_types as types
 from scheduler.definitions.language import rules
@@ -102,6 +104,8 @@ class FunctionDefinition(Defaults):
     health: types.Health | None = None
     content_type: types.ContentType | None = None
     """Content type of a command's output; None means application/octet-stream."""
+    schemas: FunctionSchema | None = Field(default=None, alias="schema")
+    """JSON Schemas of its input and output."""
 
     @property
     def kind(self) -> Kind:
@@ -114,6 +118,16 @@ class FunctionDefinition(Defaults):
     def contract(self) -> Contract:
         """Return how the gateway speaks with the function's containers."""
         return CONTRACTS[self.kind]
+
+    @property
+    def checks_input(self) -> bool:
+        """Return whether input that does not fit the function's schema is refused."""
+        return self.schemas is not None and self.schemas.check
+
+    @property
+    def body_limit(self) -> int:
+        """Return the largest body of a request, bytes: `max_body`, or less if input is checked."""
+        return min(self.max_body, MOST_BYTES) if self.checks_input else self.max_body
 
     def shape_is_default(self) -> bool:
         """Return whether the keys allow a prewarmed instance of the runtime to become this function.
@@ -166,7 +180,9 @@ def load(
 
 
 _ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers", "sources")
-_FUNCTION_KEYS = tuple(key for key in FunctionDefinition.model_fields if key != "name")
+FUNCTION_KEYS = tuple(
+    field.alias or key for key, field in FunctionDefinition.model_fields.items() if key != "name"
+)
 _PREWARM = TypeAdapter(types.Prewarm)
 
 
@@ -257,7 +273,7 @@ class _Loader(Reader):
         if not isinstance(keys, dict):
             self.fault(path, f"must be a mapping with the function's keys, not {shown(keys)}")
             return None
-        own = self.known(keys, _FUNCTION_KEYS, path)
+        own = self.known(keys, FUNCTION_KEYS, path)
         merged = {**shared, **own, "name": name}
         runtime = own.get("runtime")
         if isinstance(runtime, str) and runtime not in self.runtimes:
@@ -265,6 +281,8 @@ class _Loader(Reader):
         folder = own.get("source")
         if isinstance(folder, str) and folder and "\0" not in folder:
             merged["source"] = self._source(folder, own.get("handler"), path)
+        if "schema" in own:
+            merged["schema"] = self._schema(own, merged.get("source"), path)
         self._volume_faults(own.get("volumes"), path)
         self._callback_faults(own.get("callback"), path)
         return self.model(FunctionDefinition, merged, own, path)[0]
@@ -289,6 +307,15 @@ class _Loader(Reader):
             if not any(os.path.isfile(file) for file in files):  # noqa: PTH113
                 self.fault((*path, "handler"), f"there is no {shown(module + '.py')} in {shown(folder)}")
         return source
+
+    def _schema(self, own: dict[str, Any], source: object, path: KeyPath) -> FunctionSchema:
+        """Return the key `schema`; record its faults."""
+        folder = source if isinstance(source, Path) else None
+        schema = read_schema(self, own["schema"], folder, (*path, "schema"))
+        if schema is not None and schema.check and "port" in own:
+            advice = "a function that serves HTTP has many paths, and checks requests itself; remove it"
+            self.fault((*path, "schema", "check"), advice)
+        return schema or FunctionSchema()
 
     def _callback_faults(self, url: object, path: KeyPath) -> None:
         if (

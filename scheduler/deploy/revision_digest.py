@@ -8,8 +8,9 @@ from pool.host.uids import OWN_USER, SHARED_USER
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import SourceCode, digest_of
 
-SHAPES_NO_VERSION = ("source", "retries", "max_event_age", "on_success", "on_failure", "callback")
-"""Keys that do not affect how a call runs: the place of the code, and the handling of accepted calls."""
+SHAPES_NO_VERSION = ("source", "schemas", "retries", "max_event_age", "on_success", "on_failure", "callback")
+"""Keys that do not affect how a call runs: the place of the code, the description of its input, and the handling of
+accepted calls."""
 
 
 SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}

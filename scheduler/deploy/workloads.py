@@ -15,6 +15,7 @@ from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.input_check import InputCheck
 from scheduler.definitions.source_folder import collect
 from scheduler.deploy.code_store import CodeStore
 from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
@@ -39,11 +40,20 @@ def limits_of(definition: FunctionDefinition) -> Limits:
         timeout=definition.timeout,
         queue_timeout=definition.queue_timeout,
         queue_size=definition.queue_size,
-        max_body=definition.max_body,
+        max_body=definition.body_limit,
         max_response=definition.max_response,
         web=definition.web,
         content_type=(definition.content_type or UNKNOWN_TYPE) if definition.contract.untyped else None,
+        check=check_of(definition),
     )
+
+
+def check_of(definition: FunctionDefinition) -> InputCheck | None:
+    """Return the check of a function's input, or None if it is not checked."""
+    schema = definition.schemas
+    if schema is None or not schema.check or schema.input is None:
+        return None
+    return InputCheck(schema.input)
 
 
 def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> ContainerSpec:

@@ -12,6 +12,7 @@ from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.workload import Workload
+from scheduler.definitions.input_check import InputCheck
 
 FIRST_START_GUESS = 0.3
 FIRST_SPECIALISE_GUESS = 0.02
@@ -31,6 +32,8 @@ class Limits:
     max_response: int = 64 * 2**20
     web: bool = False
     content_type: str | None = None
+    check: InputCheck | None = None
+    """Check of each input; None if it is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class Revision:
         "exec_seconds",
         "expiry",
         "failures",
+        "fast_path",
         "function",
         "last_fault",
         "limits",
@@ -139,8 +143,7 @@ class Revision:
         self.name = function.name
         self.version = workload.version
         self.single_use = workload.single_use
-        self.workload = workload
-        self.limits = limits
+        self._go_by(workload, limits)
         self.retired = False
         """Another revision has taken its place, or the function is gone."""
         self.trial = False
@@ -168,8 +171,13 @@ class Revision:
 
     def renew(self, workload: Workload, limits: Limits) -> None:
         """Go by what is said of it now, where that makes no new revision; its starts may work again."""
-        self.workload, self.limits = workload, limits
+        self._go_by(workload, limits)
         self.starts_work()
+
+    def _go_by(self, workload: Workload, limits: Limits) -> None:
+        self.workload, self.limits = workload, limits
+        self.fast_path = workload.contract.fast_path and limits.check is None
+        """Its calls may take the fast path of the gateway."""
 
     def instances(self, ledger: Ledger) -> list[Instance]:
         """Return its instances, in every state."""

@@ -18,6 +18,7 @@ from gateway.http.forwarding import HeaderList, request_headers, target_of
 from gateway.http.preferences import CALLBACK, Preferences
 from gateway.http.problems import Problem
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
+from gateway.invoke.checked_input import check_input
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.ids import new_id
 from gateway.invoke.methods import check_method
@@ -115,7 +116,7 @@ class AcceptEndpoint:
         overrides = self._overrides(wish)
         target_of(sub_path, scope["query_string"])  # raises for what could not be sent on
         request_headers(scope, b"", definition.timeout)
-        most, why = definition.max_body, "max_body of the function"
+        most, why = definition.body_limit, "max_body of the function"
         if most > LARGEST_KEPT:
             most, why = LARGEST_KEPT, "no more is kept of a call to be run later"
         body = RequestBody(receive, scope, most, why)
@@ -127,6 +128,9 @@ class AcceptEndpoint:
         deadline = Deadline(self._clock, definition.timeout)
         try:
             data, payload = await _read(body, kept, digest)
+            revision = self._dispatcher.revision_for(definition.name)
+            if revision is not None and revision.limits.check is not None and payload is None:
+                await check_input(revision.limits.check, data, scope, definition.name)
         except asyncio.CancelledError:
             kept.discard()
             if not deadline.caught():

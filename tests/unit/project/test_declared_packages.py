@@ -104,7 +104,7 @@ def declared(*extras: str) -> dict[str, Requirement]:
 
 @pytest.mark.parametrize(
     ("floors", "extras"),
-    [(SERVING, ("redis", "nats", "mqtt")), (("bench",), ("bench",))],
+    [(SERVING, ("redis", "nats", "mqtt", "schema")), (("bench",), ("bench",))],
     ids=["serving", "bench"],
 )
 def test_every_package_that_is_imported_is_declared(floors: tuple[str, ...], extras: tuple[str, ...]) -> None:

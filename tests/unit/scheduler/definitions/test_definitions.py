@@ -448,6 +448,7 @@ DEFAULT = {
     "command": None,
     "health": None,
     "content_type": None,
+    "schemas": None,
 }
 
 
@@ -640,6 +641,7 @@ def test_defaults_hold_no_key_that_makes_a_kind() -> None:
         "command",
         "health",
         "content_type",
+        "schemas",
     }
 
 

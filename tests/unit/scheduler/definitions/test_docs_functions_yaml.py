@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.definitions.file import Defaults, Definitions, DefinitionsError, FunctionDefinition, load
+from scheduler.definitions.file import (
+    FUNCTION_KEYS,
+    Defaults,
+    Definitions,
+    DefinitionsError,
+    FunctionDefinition,
+    load,
+)
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "functions-yaml.md").read_text()
-KEYS = [key for key in FunctionDefinition.model_fields if key != "name"]
+KEYS = FUNCTION_KEYS
 
 
 def documented() -> dict[str, dict[str, str]]:
@@ -33,7 +40,7 @@ def documented() -> dict[str, dict[str, str]]:
 def written(key: str) -> str:
     """The default of a key as one would write it in functions.yaml."""
     model = FunctionDefinition(name="f", image="x")
-    value = model.model_dump(mode="json")[key] if key != "image" else None
+    value = model.model_dump(mode="json", by_alias=True)[key] if key != "image" else None
     if value is None:
         return "none"
     if isinstance(value, bool):

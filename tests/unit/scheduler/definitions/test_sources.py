@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.definitions import source_folder
 from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.function_schema import FunctionSchema
 from scheduler.definitions.source_folder import SourceCode, SourceError, check, collect
 from scheduler.deploy import revision_digest
 from scheduler.deploy.revision_digest import version_digest
@@ -172,6 +173,7 @@ def test_what_does_not_shape_a_version() -> None:
         handler(source=Path("/elsewhere")),
         handler(memory="131072KiB", timeout="0.5m"),
         handler(env={}),
+        handler(schema=FunctionSchema(input={"type": "object"}, check=True)),
     ]
     assert {version_digest(one, code, "i") for one in same} == {version_digest(handler(), code, "i")}
     ways = [handler(env={"A": "1", "B": "2"}), handler(env={"B": "2", "A": "1"})]
@@ -182,7 +184,7 @@ def test_a_version_is_the_same_in_every_process() -> None:
     image = FunctionDefinition(name="w", image="busybox:latest", command=("wc", "-w"))
     first = version_digest(image, None, "sha256:1")
     assert first == version_digest(
-        FunctionDefinition.model_validate_json(image.model_dump_json()), None, "sha256:1"
+        FunctionDefinition.model_validate_json(image.model_dump_json(by_alias=True)), None, "sha256:1"
     )
 
 
