@@ -74,6 +74,8 @@ class DataFolder:
         """Scratch space for building images."""
         self.code = self.path / "code"
         """Code of deployed functions."""
+        self.output = self.path / "logs"
+        """Output of functions, which stays for the next process."""
         self._lock = (self.path / LOCK).open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,6 +21,7 @@ from pool.host.uids import OWN_USER
 from pool.instance import Instance, InstanceRecords, new_instance_id
 from pool.lease import Lease
 from pool.ledger import Ledger
+from pool.observe.journal.journal import Journal
 from pool.observe.logs import InstanceLog, LogStore
 from pool.observe.metrics import Metrics
 from pool.states import GOING, LIVE, PENDING, UNUSED, Reason, State
@@ -86,6 +87,7 @@ class Pool:
         self.ledger = Ledger(memory_budget)
         self.clock = clock
         self.logs = logs
+        self.journal: Journal | None = None
         self.listener: Listener | None = None
         self.freezer = Freezer(self.ledger, clock, launcher, self.remove)
         self._launcher = launcher
@@ -245,7 +247,7 @@ class Pool:
         if instance.state in GOING:
             return
         if lease.workload.wears_out and used and fatal is None:
-            fatal = worn_out(lease.workload, instance.served)
+            fatal = lease.workload.worn_out(instance.served)
         if instance.in_use == 0:
             self._current[instance.id] = None
             if instance.state is State.DRAINING:
@@ -365,11 +367,14 @@ class Pool:
 
     def output(self, instance: Instance, data: bytes) -> None:
         """Log output of an instance: for the single invocation that runs on it, else for the instance."""
-        lease = self._current.get(instance.id)
+        lease, workload = self._current.get(instance.id), instance.workload
         if lease is not None:
-            self.logs.write(lease.invocation, data)
+            data = self.logs.write(lease.invocation, data)
         else:
             self._instance_logs.setdefault(instance.id, InstanceLog(INSTANCE_LOG_BYTES)).write(data)
+        if self.journal is not None and data:
+            function, revision = (workload.function, workload.version) if workload else ("", "")
+            self.journal.take(function, revision, lease.invocation if lease else "", instance.id, data)
 
     def instance_log(self, instance: Instance) -> bytes:
         """Return the output of an instance that belongs to no single invocation."""
@@ -387,12 +392,3 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.ledger!r}>"
-
-
-def worn_out(workload: Workload, served: int) -> Reason | None:
-    """Return why an instance that has served so many calls must serve no more, or None if it may."""
-    if workload.single_use:
-        return Reason.SINGLE_USE
-    if workload.max_invocations is not None and served >= workload.max_invocations:
-        return Reason.MAX_INVOCATIONS
-    return None

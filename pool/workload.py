@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pool.contracts.facts import ContractFacts
 from pool.engine.base import ContainerSpec
+from pool.states import Reason
 
 DEFAULT_TENANT = "default"
 """Owner of every function that names no other tenant."""
@@ -101,6 +102,14 @@ class Workload:
         `namespaces` says that the namespaces of containers can be entered, so that nothing is dialled over a network.
         """
         return self.egress or (self.contract.dials_in and not namespaces)
+
+    def worn_out(self, served: int) -> Reason | None:
+        """Return why an instance that has served so many calls must serve no more, or None if it may."""
+        if self.single_use:
+            return Reason.SINGLE_USE
+        if self.max_invocations is not None and served >= self.max_invocations:
+            return Reason.MAX_INVOCATIONS
+        return None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "single_use", not self.reuse or self.contract.single_use)

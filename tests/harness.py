@@ -33,7 +33,7 @@ GATEWAY_LABEL = "org.hearth.gateway"
 BUSYBOX_IMAGE = "hearth-example/busybox:latest"
 BASE_IMAGE = "hearth-base:latest"
 
-KEPT = ("identity", "lock", "keys.json", "calls.db", "calls.made", "callback-secret")
+KEPT = ("identity", "lock", "keys.json", "calls.db", "calls.made", "callback-secret", "logs")
 """What stays in a data folder from one gateway process to the next."""
 RUNNING: list[Gateway] = []
 """Gateways whose logs a failure's report shows."""
@@ -61,7 +61,8 @@ class Gateway:
 
     `functions` are the keys of functions.yaml by name; `code`, as `handler` makes it, is written to a folder.
     `settings` become HEARTH_ variables. At the end it is stopped, must have left nothing, and is cleaned up
-    after even if it has not. `name` tells several gateways of one folder apart. `wrapper` is a command that runs it.
+    after even if it has not. It does not show what functions print: a traceback of theirs is no fault of its own.
+    `name` tells several gateways of one folder apart. `wrapper` is a command that runs it.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Gateway:
         self.log_file = folder / f"{name}.log"
         self.engine = EngineView()
         self._wrapper = wrapper
-        self.settings = {"drain_timeout": "10s", **(settings or {})}
+        self.settings = {"drain_timeout": "10s", "quiet": "true", **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.declare(functions, prewarm, sections)
 

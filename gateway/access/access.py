@@ -286,6 +286,14 @@ class Access:
             return self._not_allowed(holder, right, f"{method} {path}")
         return self._over_rate(holder) or holder
 
+    def still_admits(self, admission: Admission) -> bool:
+        """Return whether a caller who was admitted a while ago, and still gets an answer, has a valid key now."""
+        if self._holders is None or not isinstance(admission, KeyHolder):
+            return self._holders is None
+        key = admission.key
+        valid = key.expires is None or self._clock.wall() < key.expires
+        return valid and self._holders.get(key.id.encode()) is admission
+
     def charge(self, admission: Admission, more: int) -> Problem | None:
         """Count `more` further requests that one request carries, against the caller's rate.
 

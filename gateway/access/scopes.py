@@ -28,6 +28,7 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("DELETE", "/invocations/{id}", "invoke"),
     ("POST", "/invocations/{id}/retry", "invoke"),
     ("GET", "/invocations/{id}/logs", "read"),
+    ("GET", "/logs", "invoke"),
     ("GET", "/dead-letters", "read"),
     ("POST", "/dead-letters/redrive", "deploy"),
     ("DELETE", "/dead-letters", "deploy"),

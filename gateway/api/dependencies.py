@@ -16,6 +16,7 @@ from gateway.brokers.manager import BrokerManager
 from gateway.invoke.recent_calls import RecentCalls
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
+from pool.observe.journal.reading import OutputReading
 from pool.observe.logs import LogStore
 from pool.pool import Pool
 from scheduler.calls.callback_store import CallbackStore
@@ -55,6 +56,7 @@ KeptContainersPart = Annotated[KeptContainers, part(lambda parts: parts.kept_con
 BrokersPart = Annotated[BrokerManager, part(lambda parts: parts.brokers)]
 CallbacksPart = Annotated[CallbackStore, part(lambda parts: parts.callbacks)]
 LogsPart = Annotated[LogStore, part(lambda parts: parts.logs)]
+OutputPart = Annotated[OutputReading, part(lambda parts: parts.output)]
 PoolPart = Annotated[Pool, part(lambda parts: parts.pool)]
 RecentCallsPart = Annotated[RecentCalls, part(lambda parts: parts.outcomes.recent)]
 RegistryPart = Annotated[Registry, part(lambda parts: parts.registry)]

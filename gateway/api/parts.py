@@ -14,6 +14,7 @@ from gateway.invoke.outcome import Outcomes
 from gateway.webhooks.hooks import Hooks
 from pool.clock import Clock
 from pool.launcher import Launcher
+from pool.observe.journal.reading import OutputReading
 from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
 from pool.pool import Pool
@@ -50,6 +51,7 @@ class ApiParts:
     access: Access
     outcomes: Outcomes
     logs: LogStore
+    output: OutputReading
     pool: Pool
     launcher: Launcher
     dispatcher: Dispatcher

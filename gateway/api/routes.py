@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 
 from gateway.api.brokers import routes as brokers
 from gateway.api.calls import routes as calls
-from gateway.api.functions import health, instances, logs
+from gateway.api.functions import health, instances, logs, output
 from gateway.api.functions import routes as functions
 from gateway.api.jobs import routes as jobs
 from gateway.api.openapi import problem_responses
@@ -32,6 +32,7 @@ ROUTERS = tuple(
         functions,
         instances,
         logs,
+        output,
         health,
     )
 )

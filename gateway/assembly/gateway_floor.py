@@ -26,6 +26,7 @@ from gateway.invoke.outcome import Outcomes
 from gateway.invoke.recent_calls import RecentCalls
 from gateway.memory.budget import BodyBudget
 from gateway.webhooks.hooks import Hooks
+from pool.observe.journal.reading import OutputReading
 from scheduler.definitions.brokers import BrokerDefinition
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.triggers.event import Publish
@@ -144,6 +145,7 @@ def build_api_parts(
         access=gateway_floor.access,
         outcomes=gateway_floor.outcomes,
         logs=pool_floor.logs,
+        output=OutputReading(pool_floor.journal, foundation.clock),
         pool=pool_floor.pool,
         launcher=pool_floor.launcher,
         dispatcher=scheduler_floor.dispatcher,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gateway.assembly.settings import Settings
 from gateway.invoke.recent_calls import MOST_FAILED, MOST_SERVED
+from pool.observe.journal.reading import MOST_READERS
 
 BASE_BYTES = 160 * 2**20
 """The process without requests: 80 MiB when it has just started, and as much again for functions and for what the
@@ -30,6 +31,11 @@ SERVED_CALL_BYTES = 512
 FAILED_CALL_BYTES = 6 * 1024
 """One call in the record of failed ones: its detail may take four bytes a character, and a ring of its own 800."""
 
+JOURNAL_BYTES = 32 * 2**20
+"""Output on its way to the disk and the terminal: two batches of 4 MiB, their records, and what waits to be shown."""
+LOG_READER_BYTES = 2 * 2**20
+"""One reader of the journal: a chunk of each stream, and a step's lines as JSON."""
+
 
 class Part(NamedTuple):
     """One part of the bound, in bytes."""
@@ -52,4 +58,6 @@ def memory_bound(settings: Settings, connections: int, slots: int) -> list[Part]
         Part("one turn of the loop", TURN_BYTES),
         Part("record of calls", MOST_SERVED * SERVED_CALL_BYTES + MOST_FAILED * FAILED_CALL_BYTES),
         Part("logs", LOG_BYTES + settings.log_limit + 10_000 * LOG_ENTRY_BYTES),
+        Part("output on its way", JOURNAL_BYTES),
+        Part("readers of output", MOST_READERS * LOG_READER_BYTES),
     ]

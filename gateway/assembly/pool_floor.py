@@ -15,6 +15,7 @@ from pool.engine.docker import DockerEngine
 from pool.engine.guarded import GuardedEngine
 from pool.host.egress import Egress
 from pool.launcher import Launcher
+from pool.observe.journal.journal import Journal, JournalBounds
 from pool.observe.logs import LogStore
 from pool.pool import Pool
 
@@ -32,6 +33,7 @@ class PoolFloor:
     egress: Egress
     launcher: Launcher
     logs: LogStore
+    journal: Journal
     pool: Pool
     adoption: Adoption
 
@@ -44,6 +46,10 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
     guarded = GuardedEngine(inner, clock, metrics, foundation.supervisor)
     closing.push("engine", guarded.close)
     logs = LogStore(per_invocation=settings.log_limit)
+    dropped = {reason: metrics.log_lines_dropped.labels(reason) for reason in ("flood", "disk")}
+    bounds = JournalBounds(settings.log_disk, settings.log_age)
+    journal = Journal(folder.output, bounds, clock, dropped)
+    closing.push("journal of output", journal.close)
     egress = Egress(guarded, folder.id, clock, foundation.supervisor)
     closing.push("watch over the firewall", egress.close)
     launcher = Launcher(
@@ -66,12 +72,13 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
     )
     records = Records(folder.records, clock)
     pool = Pool(launcher, clock, metrics, logs, settings.memory_budget, records)
+    pool.journal = journal
     removal = Removal(pool, egress, folder, settings.keep_warm)
     closing.push("data folder's contents", removal.clear_folder)
     closing.push("networks", removal.remove_networks)
     closing.push("instances", removal.remove_instances)
     adoption = Adoption(guarded, pool, records, folder, clock)
-    return PoolFloor(guarded, egress, launcher, logs, pool, adoption)
+    return PoolFloor(guarded, egress, launcher, logs, journal, pool, adoption)
 
 
 class Removal:

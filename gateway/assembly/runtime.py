@@ -70,6 +70,7 @@ class Runtime:
 
     async def start(self, definitions: Definitions) -> None:
         """Adopt or remove everything that an earlier process left, and bring the functions into service."""
+        self.pool_floor.journal.start()
         retries = Retries(ENGINE_RETRY)
         while not self._engine_seen:
             try:

@@ -112,6 +112,7 @@ async def serve(
         if isinstance(started, Exception):
             raise started
     finally:
+        runtime.pool_floor.journal.end_readers()  # whoever follows the output would hold the server up
         server.should_exit = True
         await asyncio.gather(answering, return_exceptions=True)
         stopped.cancel()

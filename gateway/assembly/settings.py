@@ -14,7 +14,7 @@ from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from pool.host.uids import DEFAULT_UIDS, UidRange
 from scheduler.definitions.language.callback_allow import Allowed
-from scheduler.definitions.language.units import Duration, Size, size_between
+from scheduler.definitions.language.units import Duration, Size, duration_between, format_size, size_between
 from scheduler.triggers.secret_names import SecretNames
 
 
@@ -69,6 +69,18 @@ def uids_of(value: object) -> object:
 def secret_of(value: object) -> object:
     """Return the secret that text holds. Raises ValueError."""
     return parse_secret(value) if isinstance(value, str) else value
+
+
+LEAST_LOG_DISK_BYTES = 4 * 2**20
+"""Least disk space for output: sixteen files of 256 KiB."""
+
+
+def log_disk_size(size: int) -> int:
+    """Return the disk space for output, checked. Raises ValueError."""
+    if size and size < LEAST_LOG_DISK_BYTES:
+        least = format_size(LEAST_LOG_DISK_BYTES)
+        raise ValueError(f"must be at least {least}, or 0B to keep nothing, not {format_size(size)}")
+    return size
 
 
 class Settings(BaseSettings):
@@ -144,6 +156,13 @@ class Settings(BaseSettings):
         description="Secret that signs callbacks: whsec_ and base64. Without it, the data folder keeps one",
     )
     log_limit: Size = Field(256 * 1024, description="Output that is kept for each invocation")
+    log_disk: Annotated[Size, AfterValidator(log_disk_size)] = Field(
+        256 * 2**20, description="Disk space for the output of all functions. 0B keeps none of it on disk"
+    )
+    log_age: Annotated[Duration, duration_between("1m", "3650d")] = Field(
+        7 * 86400.0, description="Time for which output is kept on disk"
+    )
+    quiet: bool = Field(False, description="Do not show what functions print")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged"
     )

@@ -25,7 +25,7 @@ COMMANDS = {
     "graph": "managing.workflows",
     "functions": "watching.listings",
     "ps": "watching.listings",
-    "logs": "watching.listings",
+    "logs": "watching.logs",
     "triggers": "managing.triggers",
     "sources": "managing.triggers",
     "emit": "managing.triggers",

@@ -119,6 +119,41 @@ class GatewayClient:
         """Return the output that an instance printed outside of any single invocation."""
         return self._get(f"/pool/instances/{quote(instance, safe='')}/logs").content
 
+    def log_lines(self, parameters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        """Yield the lines of output that the parameters of `GET /logs` ask for."""
+        accept = {"accept": "application/x-ndjson"}
+        with self._streamed("/logs", parameters, accept) as response:
+            for line in response.iter_lines():
+                yield from [json.loads(line)] if line else []
+
+    @contextlib.contextmanager
+    def log_events(
+        self, parameters: Mapping[str, str], last: str = ""
+    ) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+        """Give lines of output as they are printed, each with the id of its event; go on behind the event `last`."""
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last} if last else {})
+        with self._streamed("/logs", parameters, headers) as response:
+            yield _events(response.iter_lines())
+
+    @contextlib.contextmanager
+    def _streamed(
+        self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Iterator[httpx.Response]:
+        """Give the answer to a GET whose body is read as it comes."""
+        timeout = httpx.Timeout(ANSWER_TIMEOUT_SECONDS, connect=5.0)
+        with (
+            self._translated(),
+            self._http.stream("GET", path, params=parameters, headers=headers, timeout=timeout) as response,
+        ):
+            if response.status_code != 200:
+                response.read()
+                raise_if_refused(response)
+                raise self._no_gateway(response)
+            try:
+                yield response
+            except ValueError as error:
+                raise self._no_gateway(response) from error
+
     def answer(self, invocation: str) -> httpx.Response:
         """Return the whole answer to an accepted call that has ended."""
         with self._translated():
@@ -270,6 +305,18 @@ def invoke_path(function: str, path: str = "") -> str:
     """Return the path of a function in the API. `path` follows its name, and may begin with a slash."""
     sub_path = "/" + path.removeprefix("/") if path else ""
     return f"/invoke/{quote(function, safe='')}{sub_path}"
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield id and data of each server-sent event. The gateway writes data on one line, behind the id."""
+    id = ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if name == "id":
+            id = value
+        elif name == "data":
+            yield id, json.loads(value)
+            id = ""
 
 
 def is_problem(response: httpx.Response) -> bool:

@@ -32,6 +32,8 @@ METAVARS = {
     "async_retention": "DURATION",
     "async_size": "SIZE",
     "log_limit": "SIZE",
+    "log_disk": "SIZE",
+    "log_age": "DURATION",
     "drain_timeout": "DURATION",
     "start_timeout": "DURATION",
     "client_timeout": "DURATION",

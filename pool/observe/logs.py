@@ -88,13 +88,17 @@ class LogStore:
         """Return the invocations that are known, oldest first."""
         return tuple(self._known)
 
-    def write(self, invocation: str, data: bytes) -> None:
-        """Add to an invocation's log. Data beyond its bound is dropped."""
+    def write(self, invocation: str, data: bytes) -> bytes:
+        """Add to an invocation's log, and return what was added. Data beyond its bound is dropped."""
         buffer = self._known.get(invocation)
         if buffer is None:
             buffer = self._known[invocation] = LogBuffer(self.per_invocation)
-        self._size += buffer.write(data)
+        added = buffer.write(data)
+        self._size += added
         self._forget()
+        if not buffer.full:
+            return data
+        return buffer.read()[-added:] if added else b""
 
     def read(self, invocation: str) -> bytes | None:
         """Return the output of an invocation, or None if it printed nothing or is forgotten."""

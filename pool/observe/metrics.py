@@ -201,6 +201,12 @@ class Metrics:
         self.loop_restarts = PlainCounter(
             "hearth_loop_restarts", "Background loops started again after they failed", ["loop"], r
         )
+        self.log_lines_dropped = PlainCounter(
+            "hearth_log_lines_dropped",
+            "Lines of output that were not kept: flood, printed too fast; disk, it could not be written",
+            ["reason"],
+            r,
+        )
         self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
         self.memory_declared = Gauge(
             "hearth_memory_declared_bytes", "Memory that all instances declare together, in bytes", registry=r

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from gateway.api.calls.routes import ids_of_calls
-from gateway.api.dependencies import AllParts, CallsPart, LogsPart, RecentCallsPart
+from gateway.api.dependencies import AllParts, CallsPart, LogsPart, OutputPart, RecentCallsPart
 from gateway.api.functions.instances import InstanceId, find_instance
+from gateway.api.functions.output_forms import bounded_reader
 from gateway.api.openapi import problem_responses
 from gateway.api.parts import ApiParts
 from gateway.api.short_ids import short_id
@@ -26,10 +27,16 @@ router = APIRouter(tags=["logs"], default_response_class=PlainTextResponse)
 
 
 async def ids_of_invocations(parts: ApiParts, prefix: str) -> list[str]:
-    """Return ids of invocations that are remembered or accepted. A caller who may read one log may read all."""
+    """Return ids of invocations that are remembered or accepted, else of those whose output is on disk.
+
+    A caller who may read one log may read all.
+    """
     known = (*parts.logs.known, *parts.outcomes.recent.ids())
-    remembered = [id for id in known if id.startswith(prefix)]
-    return [*remembered, *await ids_of_calls(parts, prefix)]
+    found = [*(id for id in known if id.startswith(prefix)), *await ids_of_calls(parts, prefix)]
+    if found:
+        return found
+    with bounded_reader(parts.output):
+        return await parts.output.invocations(prefix)
 
 
 InvocationId = Annotated[str, short_id("`X-Invocation-Id` of an answer", ids_of_invocations)]
@@ -51,19 +58,26 @@ async def read_instance_log(id: InstanceId, parts: AllParts) -> Response:
 
 @router.get("/invocations/{id}/logs", summary="Read an invocation's log", responses=NOT_FOUND)
 async def read_invocation_log(
-    id: InvocationId, logs: LogsPart, recent: RecentCallsPart, calls: CallsPart
+    id: InvocationId, logs: LogsPart, recent: RecentCallsPart, calls: CallsPart, output: OutputPart
 ) -> Response:
     """Read the output of one invocation, also after its instance is gone. Empty if it printed nothing.
 
-    The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`).
+    The latest 10,000 invocations are remembered, and the first 256 KiB of each (`HEARTH_LOG_LIMIT`). What an earlier
+    one printed is read from the disk, for as long as it is kept there (`HEARTH_LOG_DISK`, `HEARTH_LOG_AGE`).
     """
     log = logs.read(id)
-    if log is None and recent.knows(id):
-        log = b""
-    if log is None and calls.exists:
-        log = await kept_log(calls, id)
     if log is None:
-        raise Problem("not-found", f"no invocation {id!r} is remembered; the latest 10,000 are")
+        log = await kept_log(calls, id) if calls.exists else None
+        if log is None and recent.knows(id):
+            log = b""
+        if not log:
+            with bounded_reader(output):
+                log = await output.of_invocation(id) or log
+    if log is None:
+        raise Problem(
+            "not-found",
+            f"no invocation {id!r} is remembered, and no output of it is kept; the latest 10,000 are remembered",
+        )
     return Response(log, media_type="text/plain; charset=utf-8")
 
 

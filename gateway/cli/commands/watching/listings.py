@@ -1,4 +1,4 @@
-"""`hearth functions`, `hearth ps` and `hearth logs`: show functions, instances and their output."""
+"""`hearth functions` and `hearth ps`: show functions and instances."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from gateway.cli.common import (
     json_option,
     print_json,
     print_listing,
-    raw_option,
 )
 from gateway.cli.human import human_seconds, human_size
 from gateway.cli.names import FUNCTION
-from gateway.cli.terminal import say, write_body
+from gateway.cli.terminal import say
 
 DIGEST_SHOWN = 12
 """Characters of a digest in tables. They are enough to tell versions apart."""
@@ -90,26 +89,3 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
         say(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
     declared, budget = pool["memory_declared"], pool["memory_budget"]
     say(f"Memory declared: {human_size(declared)} of {human_size(budget)}")
-
-
-@click.command()
-@gateway_options
-@click.argument("invocation", required=False, metavar="[INVOCATION_ID]")
-@click.option("--instance", metavar="ID", help="Print the log of an instance; `hearth ps` lists them.")
-@raw_option
-def logs(url: str, key_file: Path | None, invocation: str | None, instance: str | None, raw: bool) -> None:
-    """Print the output of an invocation or an instance.
-
-    The header X-Invocation-Id of every answer has the invocation's id; `hearth invoke -i` shows it. The output stays
-    readable after the instance is gone. The log of an instance has the output outside of any single invocation.
-
-    \b
-    Examples:
-      hearth logs 2e16dc3290329f5f74ccb6021d486ad7
-      hearth logs --instance be5e875eabc7
-    """
-    if (invocation is None) == (instance is None):
-        raise click.UsageError("give the id of an invocation, or --instance with the id of an instance")
-    with Gateway(url, key_file) as gateway:
-        found = gateway.invocation_logs(invocation) if invocation else gateway.instance_logs(instance or "")
-    write_body(found, raw)

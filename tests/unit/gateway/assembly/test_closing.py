@@ -21,6 +21,7 @@ from pool.data_folder import DataFolder
 from pool.engine.guarded import GuardedEngine
 from pool.engine.memory import Latency, MemoryEngine
 from pool.host.egress import Egress
+from pool.observe.journal.journal import Journal
 from pool.pool import Pool
 from pool.reaper import Reaper
 from scheduler.calls.running.lease_keeper import LeaseKeeper
@@ -52,6 +53,7 @@ PARTS: list[tuple[type, str, str]] = [
     (Egress, "remove", "networks"),
     (DataFolder, "clear", "data folder's contents"),
     (Egress, "close", "watch over the firewall"),
+    (Journal, "close", "journal of output"),
     (GuardedEngine, "close", "engine"),
     (DataFolder, "close", "data folder"),
 ]

@@ -158,7 +158,7 @@ def test_invoke_refuses_a_wrong_command_line(answers, arguments: tuple[str, ...]
 # -- the gateway is not there, or is none ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [("functions",), ("ps",), ("logs", "x"), ("invoke", "f")])
+@pytest.mark.parametrize("command", [("functions",), ("ps",), ("logs", "-f"), ("invoke", "f")])
 def test_where_no_gateway_answers_it_says_how_to_start_one(command: tuple[str, ...]) -> None:
     result = run(*command, HEARTH_URL="http://127.0.0.1:1/")
     assert result.exit_code == 1
@@ -220,14 +220,6 @@ def test_ps_shows_instances_pools_and_memory(answers) -> None:
         "Prewarmed on image aaaaaaaaaaaa: 1 of 2, 1 starting",
         "Memory declared: 128 MiB of 1 GiB",
     ]
-
-
-def test_logs_are_printed_byte_for_byte(answers) -> None:
-    asked = answers(lambda request: httpx.Response(200, content=b"\xffline\n"))
-    assert run("logs", "a/b").stdout_bytes == b"\xffline\n"
-    assert run("logs", "--instance", "i1").exit_code == 0
-    assert [r.url.raw_path for r in asked] == [b"/invocations/a%2Fb/logs", b"/pool/instances/i1/logs"]
-    assert run("logs").exit_code == run("logs", "a", "--instance", "b").exit_code == 2
 
 
 def test_sizes_and_times_are_short() -> None:

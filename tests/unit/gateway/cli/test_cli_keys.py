@@ -293,7 +293,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[httpx.Request]:
     return requests
 
 
-@pytest.mark.parametrize("words", [("invoke", "f", "--data", "1"), ("functions", "--json"), ("logs", "x")])
+@pytest.mark.parametrize(
+    "words", [("invoke", "f", "--data", "1"), ("functions", "--json"), ("logs", "--call", "x")]
+)
 def test_commands_send_the_key_they_are_given(
     asked: list[httpx.Request], tmp_path: Path, words: tuple[str, ...]
 ) -> None:

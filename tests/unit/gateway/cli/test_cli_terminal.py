@@ -148,6 +148,15 @@ class Hostile(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path in self.ANSWERS:
             self.say(200, "application/json", json.dumps(self.ANSWERS[path]).encode())
+        elif path == "/logs":
+            line = {
+                "time": ORDERS,
+                "function": ORDERS,
+                "invocation": ORDERS,
+                "instance": None,
+                "text": ORDERS,
+            }
+            self.say(200, "application/x-ndjson", json.dumps(line).encode())
         elif path.endswith(("/logs", "/graph.svg")):
             self.say(200, "text/plain", ORDERS.encode() + INVALID)
         else:
@@ -225,8 +234,10 @@ COMMANDS = [
     ("invoke", "failing"),
     ("invoke", "printing"),
     ("invoke", "printing", "-i"),
-    ("logs", "1"),
+    ("logs", "--call", "1"),
     ("logs", "--instance", "1"),
+    ("logs",),
+    ("logs", "--json"),
     ("functions",),
     ("functions", "--json"),
     ("ps",),
@@ -247,7 +258,7 @@ def test_on_a_terminal_orders_are_written_out(environment: dict[str, str], words
     assert "[red]a[/red]" in written
 
 
-@pytest.mark.parametrize("words", [("invoke", "printing"), ("logs", "1")], ids=" ".join)
+@pytest.mark.parametrize("words", [("invoke", "printing"), ("logs", "--call", "1")], ids=" ".join)
 def test_bytes_go_into_a_pipe_and_with_raw_to_a_terminal(
     environment: dict[str, str], words: tuple[str, ...]
 ) -> None:

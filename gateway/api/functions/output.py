@@ -1,0 +1,185 @@
+"""The route of all output: what functions have printed and print, filtered by the rights of the key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from gateway.access.access import CURRENT, Access, Admission
+from gateway.api.dependencies import AccessPart, ClockPart, OutputPart
+from gateway.api.functions.output_forms import (
+    EVENTS,
+    JSON_LINES,
+    LATE_SECONDS,
+    MICROSECONDS,
+    TEXT,
+    Form,
+    LinePlace,
+    as_events,
+    as_json_lines,
+    as_text,
+    bounded_reader,
+    journal_time,
+    moment_of,
+)
+from gateway.api.openapi import problem_responses
+from gateway.http.problems import Problem
+from pool.observe.journal.reader import OutputFilter
+from pool.observe.journal.reading import OutputReading
+from pool.observe.journal.records import OutputLine
+
+DEFAULT_LINES = 1000
+"""Latest lines of an answer if the request names neither `limit` nor `since`."""
+DEFAULT_FOLLOWED_LINES = 10
+"""Latest lines with which an answer begins that goes on."""
+MOST_LINES = 10_000
+LONGEST_TEXT = 1000
+"""Characters of a text to look for."""
+LINES_A_PIECE = 100
+"""Lines that become bytes in one turn of the loop."""
+OPENING: dict[Form, bytes] = {as_events: b"retry: 1000\n\n"}
+"""Bytes that open an answer which goes on. A browser connects again after so many milliseconds."""
+SIGN_OF_LIFE: dict[Form, bytes] = {as_events: b":\n\n", as_json_lines: b"\n"}
+"""Bytes that mean nothing, sent when nothing was printed for a while."""
+NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Fields that keep caches and proxies from holding output back."""
+
+router = APIRouter(tags=["logs"])
+
+
+@dataclass(frozen=True)
+class LogRequest:
+    """A request for output, read and checked."""
+
+    wanted: OutputFilter
+    after: int
+    """Number of a record; lines behind it are looked at."""
+    upto: int
+    skip: LinePlace | None
+    """Place of the line that the caller has seen last."""
+    limit: int | None
+    """Latest lines that are wanted, or None for all."""
+
+
+@router.get(
+    "/logs",
+    summary="Read or follow what functions print",
+    response_class=Response,
+    responses={
+        **problem_responses("invalid-input", "busy"),
+        200: {
+            "description": "Lines of output, oldest first",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                JSON_LINES: {"schema": {"type": "string"}},
+                EVENTS: {"schema": {"type": "string"}},
+            },
+        },
+    },
+)
+async def read_logs(
+    output: OutputPart,
+    access: AccessPart,
+    clock: ClockPart,
+    function: Annotated[str | None, Query(description="Only output of this function")] = None,
+    invocation: Annotated[
+        str | None, Query(description="Only of the call with this id, or of those whose begins so")
+    ] = None,
+    instance: Annotated[str | None, Query(description="Only of the instance with this id")] = None,
+    since: Annotated[str | None, Query(description="Only from then on: `10m`, or a time (RFC 3339)")] = None,
+    until: Annotated[str | None, Query(description="Only up to then: `5m`, or a time (RFC 3339)")] = None,
+    grep: Annotated[
+        str | None, Query(max_length=LONGEST_TEXT, description="Only lines with this text in them")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        Query(
+            ge=0, le=MOST_LINES, description="The latest so many lines. Default: all with `since`, else 1,000"
+        ),
+    ] = None,
+    follow: Annotated[bool, Query(description="Go on with what is printed from now on")] = False,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    last_event_id: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response:
+    """Answer with lines of output: text, or JSON with `Accept: application/x-ndjson`. `follow=true` gives server-sent
+    events, and goes on behind `Last-Event-ID`.
+
+    Each line says its time, function, revision, invocation and instance. A key sees what it may `read` or `invoke`.
+    """
+    admission = CURRENT.get()
+    if function is not None and not admission.may_name(function):
+        raise Problem(
+            "forbidden", f"the key may not see the output of {function!r}: this needs read, or invoke:NAME"
+        )
+    now = clock.wall()
+    begin = None if since is None else moment_of(since, "since", now)
+    end = None if until is None else moment_of(until, "until", now)
+    wanted = OutputFilter(
+        function=function,
+        invocation=invocation,
+        instance=instance,
+        since=None if begin is None else journal_time(begin),
+        until=None if end is None else journal_time(end),
+        grep=grep,
+        sees=admission.may_name,
+    )
+    skip = LinePlace.parse(last_event_id) if follow else None
+    if limit is None and begin is None:
+        limit = DEFAULT_FOLLOWED_LINES if follow else DEFAULT_LINES
+    written = output.journal.written
+    asked = LogRequest(
+        wanted,
+        after=skip.number - 1 if skip else max(0, int((begin or 0.0) * MICROSECONDS) - 1),
+        upto=written if end is None else min(written, int((end + LATE_SECONDS) * MICROSECONDS)),
+        skip=skip,
+        limit=None if skip else limit,
+    )
+    if JSON_LINES in accept:
+        kind, form = JSON_LINES, as_json_lines
+    else:
+        kind, form = (EVENTS, as_events) if follow else (TEXT, as_text)
+    pieces = _pieces(output, asked, form, access if follow else None, admission)
+    first = await anext(pieces)  # raises `Problem` if too many read; later the head of the answer is sent
+    return StreamingResponse(_after(first, pieces), media_type=kind, headers=NO_STORE)
+
+
+async def _pieces(
+    output: OutputReading, asked: LogRequest, form: Form, followed: Access | None, admission: Admission
+) -> AsyncIterator[bytes]:
+    """Yield the answer to a request. `followed` tells when a follower's key is no longer valid; None: no follower.
+
+    The first piece comes at once. Raises `Problem` before it.
+    """
+    with bounded_reader(output):
+        yield OPENING.get(form, b"") if followed else b""
+        if asked.limit is not None:
+            latest = await output.latest(asked.wanted, asked.limit, asked.after, asked.upto)
+            for at in range(0, len(latest), LINES_A_PIECE):
+                yield form(latest[at : at + LINES_A_PIECE])
+        else:
+            async for lines in output.onward(asked.wanted, asked.after, asked.upto):
+                yield form(_unseen(lines, asked.skip))
+        if followed is None:
+            return
+        async for lines in output.follow(asked.wanted, asked.upto):
+            if not followed.still_admits(admission):
+                return
+            yield form(lines) if lines else SIGN_OF_LIFE[form]
+
+
+async def _after(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        if piece:
+            yield piece
+
+
+def _unseen(lines: list[OutputLine], seen: LinePlace | None) -> list[OutputLine]:
+    """Return the lines behind a place."""
+    if seen is None:
+        return lines
+    return [line for line in lines if (line.number, line.place) > seen or not line.number]

@@ -1,0 +1,1 @@
+"""Shows what functions print: lines for people, safe for a terminal."""

@@ -1,0 +1,121 @@
+"""Reading of the journal for callers: in threads, step by step, and for a bounded number of readers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from pool.clock import Clock
+from pool.observe.journal.journal import STREAMS, Journal
+from pool.observe.journal.reader import JournalReader, OutputFilter, backward, forward
+from pool.observe.journal.records import OutputLine
+
+MOST_READERS = 32
+"""Most callers that read at once, followers included. Each holds a step's lines."""
+LATEST_BYTES = 4 * 2**20
+"""Most bytes of the latest lines, which are held until all are found."""
+LINE_OVERHEAD = 128
+"""Bytes that a line counts in addition to its text."""
+MOST_IDS = 64
+"""Ids with one beginning after which a search ends: it is ambiguous."""
+BEAT_SECONDS = 15.0
+"""Time without output after which a follower gets a sign of life: proxies end connections that stay silent."""
+LARGEST_LOG_BYTES = 4 * 2**20
+"""Most bytes of one invocation's output: what several runs of it may have printed together."""
+
+
+class TooManyReaders(Exception):
+    """`MOST_READERS` read already."""
+
+
+class OutputReading:
+    """The readers of one gateway's journal. Their steps take turns in one thread at a time."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self.journal = journal
+        self._clock = clock
+        self._readers = 0
+        self._turn = asyncio.Semaphore(1)
+
+    @contextmanager
+    def reader(self) -> Iterator[None]:
+        """Count a reader while the block runs. Raises `TooManyReaders`."""
+        if self._readers >= MOST_READERS:
+            raise TooManyReaders
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    async def latest(self, wanted: OutputFilter, limit: int, after: int, upto: int) -> list[OutputLine]:
+        """Return the newest `limit` lines with a number of at most `upto`, oldest first; fewer if they are long.
+
+        The search ends where all lines have a number of at most `after`.
+        """
+        found: list[OutputLine] = []
+        size, more = 0, limit > 0
+        reader = await asyncio.to_thread(backward, self.journal.folder, STREAMS, wanted, after)
+        while more:
+            lines, more = await self._step(reader, upto)
+            for line in lines:
+                size += len(line.text) + LINE_OVERHEAD
+                if len(found) == limit or size > LATEST_BYTES:
+                    more = False
+                    break
+                found.append(line)
+        return found[::-1]
+
+    async def onward(self, wanted: OutputFilter, after: int, upto: int) -> AsyncIterator[list[OutputLine]]:
+        """Yield the lines with a number over `after` and of at most `upto`, oldest first."""
+        reader, more = forward(self.journal.folder, STREAMS, wanted, after), True
+        while more:
+            lines, more = await self._step(reader, upto)
+            yield lines
+
+    async def follow(self, wanted: OutputFilter, after: int) -> AsyncIterator[list[OutputLine]]:
+        """Yield the lines with a number over `after`, and all that come, until the gateway ends.
+
+        It yields an empty list after `BEAT_SECONDS` without any. A reader who is slow holds nothing: it reads later.
+        """
+        reader, goes_on = forward(self.journal.folder, STREAMS, wanted, after), True
+        while True:
+            upto = self.journal.written
+            lines, more = await self._step(reader, upto)
+            if lines:
+                yield lines
+            if more:
+                continue
+            if not goes_on:
+                return
+            try:
+                async with self._clock.timeout(BEAT_SECONDS):
+                    goes_on = await self.journal.wait(upto)
+            except TimeoutError:
+                yield []
+
+    async def of_invocation(self, id: str) -> bytes | None:
+        """Return what an invocation printed, as far as the journal has it, or None if it has nothing of it."""
+        reader = forward(self.journal.folder, STREAMS, OutputFilter(invocation=id), 0)
+        found, more = bytearray(), True
+        while more and len(found) < LARGEST_LOG_BYTES:
+            async with self._turn:
+                records, more = await asyncio.to_thread(reader.records, self.journal.written)
+            for record in records:
+                found += record.data
+        return bytes(found[:LARGEST_LOG_BYTES]) or None
+
+    async def invocations(self, prefix: str) -> list[str]:
+        """Return the ids of invocations that begin so and have printed something; some of them if they are many."""
+        reader = forward(self.journal.folder, STREAMS, OutputFilter(invocation=prefix), 0)
+        found, more = set[str](), True
+        while more and len(found) < MOST_IDS:
+            async with self._turn:
+                records, more = await asyncio.to_thread(reader.records, self.journal.written)
+            found.update(record.invocation for record in records)
+        return sorted(found)
+
+    async def _step(self, reader: JournalReader, upto: int) -> tuple[list[OutputLine], bool]:
+        async with self._turn:
+            return await asyncio.to_thread(reader.step, upto)

@@ -1,0 +1,132 @@
+"""Pieces of output as they come from instances, records as they lie on disk, and lines as readers get them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+RECORD_BYTES = 8 * 1024
+"""Most bytes of output in one record, and in one line: a longer line is broken. JSON makes at most six times as much
+of them, so that a record always fits a chunk of the reader."""
+HEAD = b'{"n":'
+NUMBER_DIGITS = 16
+"""Digits of a record's number: microseconds since 1970, until the year 2286."""
+NUMBER = slice(len(HEAD), len(HEAD) + NUMBER_DIGITS)
+"""Place of the number in a record's bytes: it can be read without parsing the record."""
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII alone: safe for every terminal and tool
+
+
+class OutputPiece(NamedTuple):
+    """Bytes that an instance printed at one moment. A name is "" where there is none."""
+
+    moment: float
+    """Unix time."""
+    function: str
+    revision: str
+    invocation: str
+    """Empty if the output belongs to no single invocation."""
+    instance: str
+    data: bytes
+
+
+class OutputRecord(NamedTuple):
+    """A piece of output as it was kept. Records of one journal are in the order of their numbers."""
+
+    number: int
+    time: str
+    """RFC 3339 in UTC with milliseconds. Such texts can be compared."""
+    function: str
+    revision: str
+    invocation: str
+    instance: str
+    text: str
+    """Some lines. Bytes that are not UTF-8 are lone surrogates, as `surrogateescape` makes them."""
+
+    @property
+    def data(self) -> bytes:
+        """Return the bytes that were printed."""
+        return self.text.encode("utf-8", "surrogateescape")
+
+    def lines(self) -> Iterator[OutputLine]:
+        """Yield its lines, without their ends."""
+        texts = self.data.decode("utf-8", "backslashreplace").split("\n")
+        if not texts[-1]:
+            texts.pop()
+        _, time, function, revision, invocation, instance, _ = self
+        for place, text in enumerate(texts):
+            yield OutputLine(
+                self.number, place, time, function, revision, invocation, instance, text.removesuffix("\r")
+            )
+
+
+class OutputLine(NamedTuple):
+    """One line of output. Its record's number and its place in the record identify it."""
+
+    number: int
+    place: int
+    time: str
+    function: str
+    revision: str
+    invocation: str
+    instance: str
+    text: str
+    """The line without its end. Bytes that are not UTF-8 are written out, as `\\xff`."""
+
+    def fields(self) -> dict[str, str | None]:
+        """Return the line as the API shows it."""
+        return {
+            "time": self.time,
+            "function": self.function or None,
+            "revision": self.revision or None,
+            "invocation": self.invocation or None,
+            "instance": self.instance or None,
+            "text": self.text,
+        }
+
+
+def time_text(moment: float) -> str:
+    """Return a Unix time as in `OutputRecord.time`."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def encode_record(number: int, piece: OutputPiece) -> bytes:
+    """Return a record as one line of JSON, with its line end. `n` comes first and has `NUMBER_DIGITS` digits."""
+    fields = {
+        "time": time_text(piece.moment),
+        "function": piece.function,
+        "revision": piece.revision,
+        "invocation": piece.invocation,
+        "instance": piece.instance,
+        "text": piece.data.decode("utf-8", "surrogateescape"),
+    }
+    return b"%b%0*d,%b\n" % (HEAD, NUMBER_DIGITS, number, _encode(fields)[1:].encode())
+
+
+def decode_record(line: bytes) -> OutputRecord | None:
+    """Return the record in a line of a segment, or None if the line is torn or was not written by us."""
+    try:
+        found = json.loads(line)
+        record = OutputRecord(found["n"], *(found[name] for name in OutputRecord._fields[1:]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return record if _is_sound(record) else None
+
+
+def _is_sound(record: tuple[Any, ...]) -> bool:
+    number, *texts = record
+    return isinstance(number, int) and all(isinstance(text, str) for text in texts)
+
+
+def number_of(line: bytes) -> int | None:
+    """Return the number of a record without parsing it, or None if the line is torn."""
+    digits = line[NUMBER]
+    return int(digits) if len(digits) == NUMBER_DIGITS and digits.isdigit() else None
+
+
+def needle(name: str, value: str, whole: bool = True) -> bytes:
+    """Return bytes that every record with this value of a field contains. Not `whole`: the value begins so."""
+    text = f'"{name}":{_encode(value)}'
+    return (text if whole else text[:-1]).encode()

@@ -1,0 +1,332 @@
+"""The journal: what is taken can be read, also by the next process; it is bounded, and nobody starves."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pool.clock import LoopClock
+from pool.observe.journal import journal as module
+from pool.observe.journal.journal import QUIET_SHARE, Journal, JournalBounds
+from pool.observe.journal.reader import OutputFilter
+from pool.observe.journal.reading import MOST_READERS, OutputReading, TooManyReaders
+from pool.observe.journal.records import OutputLine
+from pool.observe.journal.segments import SEGMENTS
+from pool.observe.plain_metrics import Count
+
+MIB = 2**20
+ALL = OutputFilter()
+
+
+class World:
+    """A running journal, and a reader of it."""
+
+    def __init__(self, folder: Path, size: int = 4 * MIB, age: float = 3600.0) -> None:
+        self.dropped = {"flood": Count(), "disk": Count()}
+        self.journal = Journal(folder, JournalBounds(size, age), LoopClock(), self.dropped)
+        self.reading = OutputReading(self.journal, LoopClock())
+
+    def print(self, text: str | bytes, function: str = "hello", invocation: str = "1" * 32) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        self.journal.take(function, "r1", invocation, "instance", data)
+
+    async def written(self, count: int = 1) -> None:
+        """Wait until so many batches are on disk."""
+        for _ in range(count):
+            assert await self.journal.wait(self.journal.written)
+
+    async def latest(self, limit: int = 10_000, wanted: OutputFilter = ALL) -> list[str]:
+        lines = await self.reading.latest(wanted, limit, 0, self.journal.written)
+        return [line.text for line in lines]
+
+    async def onward(self, after: int = 0, wanted: OutputFilter = ALL) -> list[str]:
+        found: list[OutputLine] = []
+        async for lines in self.reading.onward(wanted, after, self.journal.written):
+            found += lines
+        return [line.text for line in found]
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[World]:
+    world.journal.start()
+    try:
+        yield world
+    finally:
+        await world.journal.close()
+
+
+@pytest.fixture(autouse=True)
+def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_SECONDS", 0.01)
+
+
+async def test_what_is_printed_can_be_read_and_by_the_next_process_too(tmp_path: Path) -> None:
+    async with running(World(tmp_path / "logs")) as world:
+        world.print("one\ntwo\n")
+        await world.written()
+        world.print("three\n")
+        await world.written()
+        assert await world.latest() == await world.onward() == ["one", "two", "three"]
+        assert await world.latest(2) == ["two", "three"]
+        assert await world.latest(0) == []
+    async with running(World(tmp_path / "logs")) as world:
+        assert await world.latest() == ["one", "two", "three"]
+        world.print("four\n")
+        await world.written()
+        assert await world.latest() == await world.onward() == ["one", "two", "three", "four"]
+        assert await world.reading.of_invocation("1" * 32) == b"one\ntwo\nthree\nfour\n"
+        assert await world.reading.of_invocation("2" * 32) is None
+        assert await world.reading.invocations("11") == ["1" * 32]
+
+
+async def test_the_end_of_a_journal_writes_half_a_line_that_was_held(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with running(world):
+        world.print("half")
+    assert await world.latest() == ["half"]
+
+
+async def test_a_torn_end_is_passed_over_and_nothing_is_written_behind_it(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("before\n")
+        await world.written()
+    (segment,) = tmp_path.glob("quiet-*")
+    with segment.open("ab") as file:
+        file.write(segment.read_bytes()[:70])
+    async with running(World(tmp_path)) as world:
+        world.print("after\n")
+        await world.written()
+        assert await world.latest() == await world.onward() == ["before", "after"]
+    assert len(list(tmp_path.glob("quiet-*"))) == 2
+
+
+async def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    async with running(World(tmp_path / "logs")) as world:
+        world.print("secret\n")
+        await world.written()
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "logs").iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "texts"),
+    [
+        (OutputFilter(function="other"), ["from other"]),
+        (OutputFilter(invocation="1"), ["a needle", "nothing"]),
+        (OutputFilter(invocation="2" * 32), ["from other"]),
+        (OutputFilter(grep="needle"), ["a needle"]),
+        (OutputFilter(instance="nobody"), []),
+        (OutputFilter(since="2000"), ["a needle", "nothing", "from other"]),
+        (OutputFilter(until="2000"), []),
+        (OutputFilter(sees=lambda function: function == "other"), ["from other"]),
+    ],
+)
+async def test_filters(tmp_path: Path, wanted: OutputFilter, texts: list[str]) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("a needle\nnothing\n")
+        world.print("from other\n", "other", "2" * 32)
+        await world.written()
+        assert await world.latest(wanted=wanted) == await world.onward(wanted=wanted) == texts
+
+
+async def test_who_prints_without_end_fills_no_disk_and_pushes_nobody_out(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("a quiet word\n", "quiet")
+        for number in itertools.count():
+            for _ in range(6):
+                world.print(b"f" * 65_000 + b"\n", "flood")
+            await world.written()
+            on_disk = sum(file.stat().st_size for file in tmp_path.iterdir())
+            assert on_disk <= 4 * MIB
+            if number * 6 * 65_000 > 8 * MIB:
+                break
+        assert await world.latest(wanted=OutputFilter(function="quiet")) == ["a quiet word"]
+        quiet = sum(file.stat().st_size for file in tmp_path.glob("quiet-*"))
+        assert quiet <= 2 * MIB // SEGMENTS // QUIET_SHARE + 1000
+        assert len(await world.latest(3, OutputFilter(function="flood"))) == 3
+
+
+async def test_lines_keep_their_order_over_both_streams(tmp_path: Path) -> None:
+    texts = [f"line {number} " + "x" * 500 for number in range(300)]
+    async with running(World(tmp_path)) as world:
+        for at in range(0, 300, 50):
+            for text in texts[at : at + 50]:
+                world.print(text + "\n")
+            await world.written()
+        assert {file.name.partition("-")[0] for file in tmp_path.iterdir()} == {"quiet", "loud"}
+        assert await world.latest() == await world.onward() == texts
+        assert await world.latest(7) == texts[-7:]
+
+
+async def test_a_flood_is_cut_off_told_of_and_leaves_room_for_others(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _ in range(40):
+        world.print(b"f" * 65_535 + b"\n", "flood")
+    for number in range(10):
+        world.print(b"g" * 65_535 + b"\n" * 3, f"flood-{number % 5}")
+    world.print("I am here\n", "quiet")
+    async with running(world):
+        await world.written()
+        assert await world.latest(wanted=OutputFilter(function="quiet")) == ["I am here"]
+        *_, note = await world.latest(wanted=OutputFilter(function="flood"))
+        assert note == "[33 lines dropped: printed faster than they can be kept]"
+    assert world.dropped["flood"].value >= 33
+
+
+async def test_tiny_pieces_are_bounded_too(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _ in range(100_000):
+        world.print(b"\n")
+    async with running(world):
+        await world.written()
+        assert world.dropped["flood"].value > 95_000
+
+
+async def test_old_segments_are_deleted_and_a_new_process_keeps_to_a_smaller_bound(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        for _ in range(8):
+            world.print(b"f" * 50_000 + b"\n", "loud")
+            await world.written()
+    for file in tmp_path.glob("loud-*"):
+        os.utime(file, (1, 1))
+    async with running(World(tmp_path, age=3600.0)) as world:
+        world.print("now\n")
+        await world.written()
+        assert not list(tmp_path.glob("loud-*"))
+        assert (await world.latest(1)) == ["now"]
+
+
+async def test_a_disk_that_cannot_be_written_loses_lines_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    folder.write_text("a file is in its place")
+    async with running(World(folder)) as world:
+        for _ in range(3):
+            world.print("lost\n")
+            await world.written()
+        assert world.dropped["disk"].value == 3
+        assert caplog.text.count("Cannot keep what functions print") == 1
+        folder.unlink()
+        world.print("kept\n")
+        await world.written()
+        assert await world.latest() == ["kept"]
+
+
+async def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    async with running(World(folder)) as world:
+        world.print("gone\n")
+        await world.written()
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        world.print("kept\n")
+        await world.written()
+        assert await world.latest() == ["kept"]
+
+
+async def test_without_disk_nothing_is_kept_and_sinks_get_the_lines(tmp_path: Path) -> None:
+    world = World(tmp_path, size=0)
+    got: list[bytes] = []
+    came = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    world.journal.sinks.append(lambda pieces: got.extend(piece.data for piece in pieces))
+    world.journal.sinks.append(lambda pieces: loop.call_soon_threadsafe(came.set) and None)
+    async with running(world):
+        world.print("shown\n")
+        await came.wait()
+        assert got == [b"shown\n"]
+        assert not list(tmp_path.iterdir())
+        assert await world.latest() == []
+
+
+async def test_a_sink_that_fails_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(tmp_path)
+    world.journal.sinks.append(fails)
+    async with running(world):
+        world.print("kept\n")
+        await world.written()
+        assert await world.latest() == ["kept"]
+    assert "Cannot pass on" in caplog.text
+
+
+def fails(pieces: object) -> None:
+    raise ValueError("a fault")
+
+
+# -- following ------------------------------------------------------------------------------------------------
+
+
+async def take(
+    lines: AsyncIterator[list[OutputLine]], enough: Callable[[list[OutputLine]], bool]
+) -> list[OutputLine]:
+    found: list[OutputLine] = []
+    async for more in lines:
+        found += more
+        if enough(found):
+            break
+    return found
+
+
+async def test_a_follower_gets_what_comes_and_can_go_on_where_it_was(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("before\n")
+        await world.written()
+        follower = world.reading.follow(ALL, world.journal.written)
+        following = asyncio.ensure_future(take(follower, lambda found: len(found) == 3))
+        for text in ("one\n", "two\nthree\n"):
+            world.print(text)
+            await world.written()
+        found = await following
+        assert [line.text for line in found] == ["one", "two", "three"]
+        again = await take(world.reading.follow(ALL, found[0].number), lambda found: len(found) == 2)
+        assert [line.text for line in again] == ["two", "three"]
+
+
+async def test_a_slow_follower_loses_what_was_deleted_and_is_told(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("first\n", "quiet")
+        await world.written()
+        follower = world.reading.follow(OutputFilter(function="flood"), 0)
+        following = asyncio.ensure_future(anext(follower))
+        for _ in range(2):
+            world.print(b"f" * 65_000 + b"\n", "flood")
+            await world.written()
+        await following
+        for _ in range(60):
+            for _ in range(6):
+                world.print(b"f" * 65_000 + b"\n", "flood")
+            await world.written()
+        found = await take(follower, lambda found: len(found) > 100)
+        assert [line.text for line in found if not line.number] == [
+            "[lines dropped: they were deleted before they were read]"
+        ]
+
+
+async def test_followers_end_with_the_journal(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        following = asyncio.ensure_future(take(world.reading.follow(ALL, 0), lambda _: False))
+        world.print("one\n")
+        await world.written()
+        world.journal.end_readers()
+        assert [line.text for line in await following] == ["one"]
+
+
+async def test_readers_are_bounded(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    blocks = [world.reading.reader() for _ in range(MOST_READERS)]
+    for block in blocks:
+        block.__enter__()
+    with pytest.raises(TooManyReaders), world.reading.reader():
+        pass
+    for block in blocks:
+        block.__exit__(None, None, None)
+    with world.reading.reader():
+        pass
