@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
@@ -201,7 +202,7 @@ def agree(title: str, parts: Iterable[tuple[str, str]], yes: bool) -> None:
     show(parts)
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_asked():
         again = " ".join([*sys.argv[1:], "--yes"])
         say(f"Nothing was changed: there is no terminal to ask on. To agree: hearth {again}", err=True)
         sys.exit(1)
@@ -210,8 +211,15 @@ def agree(title: str, parts: Iterable[tuple[str, str]], yes: bool) -> None:
         sys.exit(1)
 
 
+def is_asked() -> bool:
+    """Return whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
 def show(parts: Iterable[tuple[str, str]]) -> None:
     """Print parts on stderr, in two columns."""
     for kind, text in parts:
         first, rest = f"  {kind}".ljust(KIND_WIDTH), " " * KIND_WIDTH
-        say(click.wrap_text(text, TEXT_WIDTH, first, rest), err=True)
+        # A path and a package's name are never cut: people copy them.
+        lines = wrap(text, TEXT_WIDTH - KIND_WIDTH, break_on_hyphens=False, break_long_words=False)
+        say(first + f"\n{rest}".join(lines), err=True)
