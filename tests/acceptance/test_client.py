@@ -94,7 +94,7 @@ def test_the_whole_answer_has_id_start_and_timing(client: Client) -> None:
     assert response.start in ("warm", "prewarmed", "cold")
     assert set(response.timing) == {"queue", "start", "exec"}
     assert response.invocation_id is not None
-    assert client.logs(response.invocation_id) == "got {'a': 1}\n"
+    assert client.output(response.invocation_id) == "got {'a': 1}\n"
 
 
 def test_errors_have_a_class_a_blame_and_an_id(client: Client) -> None:
@@ -103,7 +103,7 @@ def test_errors_have_a_class_a_blame_and_an_id(client: Client) -> None:
     assert (raised.value.slug, raised.value.blame) == ("handler-raised", "function")
     assert "KeyError: 'no such pet'" in str(raised.value)
     assert raised.value.invocation_id is not None
-    assert "KeyError" in client.logs(raised.value.invocation_id)
+    assert "KeyError" in client.output(raised.value.invocation_id)
     with pytest.raises(hearth.NotFound, match="no function 'nope'") as missing:
         client.call("nope")
     assert missing.value.blame == "caller"

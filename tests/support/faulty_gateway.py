@@ -63,6 +63,8 @@ class FaultyGateway:
         self.heads: list[bytes] = []
         """Heads of requests that have arrived whole."""
         self.connections = 0
+        self.closed = threading.Event()
+        """Set once a connection is closed: on loopback the other end knows it then."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = [threading.Thread(target=self._accept)]
@@ -86,6 +88,7 @@ class FaultyGateway:
             pass
         finally:
             conversation.close()
+            self.closed.set()
 
     def keys(self) -> Sequence[bytes]:
         """Return the idempotency keys of the requests."""

@@ -24,7 +24,7 @@ from hearth.errors import (
     RateLimited,
     Unauthorized,
 )
-from hearth.response import Response
+from hearth.response import LogLine, Response
 from hearth.stream import AsyncStream, ServerEvent, Stream
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "GatewayAbsent",
     "HearthError",
     "Job",
+    "LogLine",
     "NoAnswer",
     "NotFinished",
     "NotFound",

@@ -46,6 +46,11 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def is_plain_loopback(self) -> bool:
+        """Return whether no TLS is ever used: then nobody need read this machine's certificates, which takes long."""
+        return self.is_loopback and self.url.startswith("http://")
+
     def fields(self, headers: dict[str, str]) -> dict[str, str]:
         """Return header fields with the key. `authorization` among them is for the function."""
         if self.key is None:

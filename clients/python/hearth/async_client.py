@@ -13,7 +13,7 @@ from hearth import conversations
 from hearth.address import Address
 from hearth.conversations import LOOKAHEAD
 from hearth.errors import HearthError
-from hearth.response import Response
+from hearth.response import LogLine, Response
 from hearth.stream import AsyncStream
 from hearth.transport import AsyncTransport
 from hearth.wire import ApiRequest, Call, get, part
@@ -74,6 +74,10 @@ class AsyncFuture(AsyncWork):
         """Return what the call has printed."""
         return await self._transport.run(conversations.log_of(self.id))
 
+    async def retry(self) -> None:
+        """Run the call again, with all its attempts. Raises `Conflict` if it has not ended."""
+        await self._transport.run(conversations.again(f"{self.path}/retry"))
+
 
 class AsyncRun(AsyncWork):
     """A run of a workflow."""
@@ -90,6 +94,10 @@ class AsyncRun(AsyncWork):
             return False  # the same request would forget a run that has ended
         return await self._transport.run(conversations.stop(ApiRequest("DELETE", self.path)))
 
+    async def resume(self) -> None:
+        """Go on with a run that has failed or was cancelled. Raises `Conflict` for any other."""
+        await self._transport.run(conversations.again(f"{self.path}/resume"))
+
 
 class AsyncJob(AsyncWork):
     """A batch of tasks."""
@@ -103,6 +111,10 @@ class AsyncJob(AsyncWork):
     async def cancel(self) -> bool:
         """Cancel the job. Return False if it had ended already."""
         return await self._transport.run(conversations.stop(ApiRequest("POST", f"{self.path}/cancel")))
+
+    async def retry(self) -> None:
+        """Run the tasks again that have not succeeded. Raises `Conflict` if the job has not ended."""
+        await self._transport.run(conversations.again(f"{self.path}/retry"))
 
 
 class AsyncWorkflows:
@@ -290,7 +302,35 @@ class AsyncClient:
         """Return the deployed functions, with their states and faults."""
         return list(await self._transport.run(get("/functions")))
 
-    async def logs(self, invocation: str) -> str:
+    async def logs(
+        self,
+        function: str | None = None,
+        *,
+        invocation: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        grep: str | None = None,
+        limit: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogLine]:
+        """Yield lines of output, oldest first: of one function, of one call, or of all that the key may see.
+
+        `since` and `until` are a duration before now, as "10m", or a time (RFC 3339). `grep` is a text that a line
+        has. `limit` is for the latest lines. With `follow`, lines that are printed later come too.
+        """
+        wanted = {
+            "function": function,
+            "invocation": invocation,
+            "since": since,
+            "until": until,
+            "grep": grep,
+            "limit": limit,
+        }
+        stream = AsyncStream(self._transport, conversations.output_lines(wanted, follow))
+        async for line in stream.values():
+            yield LogLine.read(line)
+
+    async def output(self, invocation: str) -> str:
         """Return what a call has printed."""
         return await self._transport.run(conversations.log_of(invocation))
 

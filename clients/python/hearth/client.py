@@ -14,7 +14,7 @@ from hearth import conversations
 from hearth.address import Address
 from hearth.conversations import LOOKAHEAD
 from hearth.errors import HearthError
-from hearth.response import Response
+from hearth.response import LogLine, Response
 from hearth.stream import Stream
 from hearth.transport import Transport
 from hearth.wire import ApiRequest, Call, get, part
@@ -75,6 +75,10 @@ class Future(Work):
         """Return what the call has printed."""
         return self._transport.run(conversations.log_of(self.id))
 
+    def retry(self) -> None:
+        """Run the call again, with all its attempts. Raises `Conflict` if it has not ended."""
+        self._transport.run(conversations.again(f"{self.path}/retry"))
+
 
 class Run(Work):
     """A run of a workflow."""
@@ -91,6 +95,10 @@ class Run(Work):
             return False  # the same request would forget a run that has ended
         return self._transport.run(conversations.stop(ApiRequest("DELETE", self.path)))
 
+    def resume(self) -> None:
+        """Go on with a run that has failed or was cancelled. Raises `Conflict` for any other."""
+        self._transport.run(conversations.again(f"{self.path}/resume"))
+
 
 class Job(Work):
     """A batch of tasks."""
@@ -104,6 +112,10 @@ class Job(Work):
     def cancel(self) -> bool:
         """Cancel the job. Return False if it had ended already."""
         return self._transport.run(conversations.stop(ApiRequest("POST", f"{self.path}/cancel")))
+
+    def retry(self) -> None:
+        """Run the tasks again that have not succeeded. Raises `Conflict` if the job has not ended."""
+        self._transport.run(conversations.again(f"{self.path}/retry"))
 
 
 class Workflows:
@@ -282,7 +294,35 @@ class Client:
         """Return the deployed functions, with their states and faults."""
         return list(self._transport.run(get("/functions")))
 
-    def logs(self, invocation: str) -> str:
+    def logs(
+        self,
+        function: str | None = None,
+        *,
+        invocation: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        grep: str | None = None,
+        limit: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogLine]:
+        """Yield lines of output, oldest first: of one function, of one call, or of all that the key may see.
+
+        `since` and `until` are a duration before now, as "10m", or a time (RFC 3339). `grep` is a text that a line
+        has. `limit` is for the latest lines. With `follow`, lines that are printed later come too.
+        """
+        wanted = {
+            "function": function,
+            "invocation": invocation,
+            "since": since,
+            "until": until,
+            "grep": grep,
+            "limit": limit,
+        }
+        stream = Stream(self._transport, conversations.output_lines(wanted, follow))
+        for line in stream.values():
+            yield LogLine.read(line)
+
+    def output(self, invocation: str) -> str:
         """Return what a call has printed."""
         return self._transport.run(conversations.log_of(invocation))
 

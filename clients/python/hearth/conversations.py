@@ -10,10 +10,25 @@ from typing import Any
 
 from hearth.errors import CallEnded, Conflict, NotFinished, NotFound
 from hearth.response import Response
-from hearth.wire import ApiRequest, Call, Conversation, Pause, ask, document, exchange, get, part, start
+from hearth.values import JSON_LINES
+from hearth.wire import (
+    API_TIMEOUT_SECONDS,
+    ApiRequest,
+    Call,
+    Conversation,
+    Pause,
+    ask,
+    document,
+    exchange,
+    get,
+    part,
+    start,
+    with_query,
+)
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
 """Between looks at work that has not ended: each pause is half as long again as the one before."""
+TASKS_A_PAGE = 500
 UNFINISHED = frozenset({"queued", "held", "running", "cancelling"})
 LOOKAHEAD = 4
 """Items that `map` takes ahead of the one whose result is due, as a multiple of `concurrency`."""
@@ -79,6 +94,20 @@ def stop(request: ApiRequest) -> Conversation[bool]:
     return True
 
 
+def again(path: str) -> Conversation[None]:
+    """Have work that has ended done again. Raises `Conflict` if it has not ended."""
+    yield from ask(ApiRequest("POST", path))
+
+
+def output_lines(wanted: Mapping[str, Any], follow: bool) -> ApiRequest:
+    """Return the request for lines of output. `follow` goes on with lines that are printed later."""
+    given = {**wanted, **({"follow": "true"} if follow else {})}
+    path = with_query("/logs", {name: value for name, value in given.items() if value is not None})
+    return ApiRequest(
+        "GET", path, headers={"accept": JSON_LINES}, timeout=None if follow else API_TIMEOUT_SECONDS
+    )
+
+
 def log_of(invocation: str) -> Conversation[str]:
     """Return what a call printed; an empty text if nothing is kept."""
     try:
@@ -102,20 +131,13 @@ def start_job(definition: Mapping[str, Any], key: str | None) -> Conversation[st
     return str(record["id"])
 
 
-def page_of_tasks(job: str, status: str | None, cursor: str | None) -> Conversation[dict[str, Any]]:
-    """Return a page of a job's tasks, and where the next one begins."""
-    page: dict[str, Any] = yield from get(
-        f"/jobs/{part(job)}/tasks", {"status": status, "cursor": cursor, "limit": 500}
-    )
-    return page
-
-
 def all_tasks(job: str, status: str | None) -> Conversation[list[dict[str, Any]]]:
     """Return the tasks of a job, in the order of their indices."""
     tasks: list[dict[str, Any]] = []
     cursor = None
     while True:
-        page = yield from page_of_tasks(job, status, cursor)
+        parameters = {"status": status, "cursor": cursor, "limit": TASKS_A_PAGE}
+        page = yield from get(f"/jobs/{part(job)}/tasks", parameters)
         tasks += page["tasks"]
         if (cursor := page.get("cursor")) is None:
             return tasks

@@ -166,6 +166,7 @@ class CallEnded(HearthError):
 
 
 KINDS: dict[str, type[HearthError]] = {
+    "ambiguous-id": BadInput,
     "bad-request": BadInput,
     "body-too-large": BadInput,
     "busy": Busy,

@@ -159,7 +159,7 @@ class InMemoryGateway:
             late = gateway.ran_out(function, self._timeout)
             return gateway.refuse(late, invocation, time.perf_counter() - began)
         status, headers, pieces = gateway.pass_on(answer, invocation, time.perf_counter() - began)
-        return Answer(status, headers, until_read(pieces, ours))
+        return Answer(status, headers, ConnectedPieces(pieces, ours))
 
     def _list_functions(self, request: httpx.Request) -> Answer:
         listed = [{"name": name, "kind": "handler", "state": "ready"} for name in sorted(self._functions)]
@@ -198,10 +198,26 @@ class InMemoryGateway:
         )
 
 
-def until_read(pieces: Iterator[bytes], sock: socket.socket) -> Iterator[bytes]:
-    """Yield pieces, and close their connection at the end, or when no more of them is wanted."""
-    with closing(sock):
-        yield from pieces
+class ConnectedPieces:
+    """Pieces that come over a connection, which ends with them, or when no more of them is wanted."""
+
+    def __init__(self, pieces: Iterator[bytes], sock: socket.socket) -> None:
+        self._pieces = pieces
+        self._sock = sock
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection. The handler is told at its next piece."""
+        self._sock.close()
 
 
 def as_json(value: Any, status: int = 200, headers: gateway.Pairs | None = None) -> Answer:

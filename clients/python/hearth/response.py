@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -12,6 +15,33 @@ from hearth.values import decode, essence
 
 PROBLEM_JSON = "application/problem+json"
 TIMING = re.compile(r"(\w+);dur=([\d.]+)")
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that a function has printed."""
+
+    time: datetime
+    """Moment of printing, in UTC."""
+    text: str
+    function: str | None
+    """None for an instance that no function has yet."""
+    invocation: str | None
+    """Id of the call, or None if the line belongs to no single one."""
+    revision: str | None
+    instance: str | None
+
+    @classmethod
+    def read(cls, line: Mapping[str, Any]) -> LogLine:
+        """Return a line as the gateway tells it."""
+        return cls(
+            time=datetime.fromisoformat(line["time"]),
+            text=line["text"],
+            function=line.get("function"),
+            invocation=line.get("invocation"),
+            revision=line.get("revision"),
+            instance=line.get("instance"),
+        )
 
 
 class Response:

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
 
+from hearth._version import __version__
 from hearth.address import Address
 from hearth.errors import ConnectionLost, GatewayAbsent, HearthError, NoAnswer
 from hearth.response import Response
@@ -58,9 +60,11 @@ def options(address: Address) -> dict[str, Any]:
     """Return the options of an httpx client."""
     return {
         "base_url": address.url,
-        "headers": {"accept-encoding": "identity"},
+        "headers": {"accept-encoding": "identity", "user-agent": f"hearth-client/{__version__}"},
+        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one function's are not another's
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
         "trust_env": not address.is_loopback,
+        "verify": not address.is_plain_loopback,
     }
 
 

@@ -74,6 +74,10 @@ def test_a_stream_is_read_as_it_comes_and_told_when_nobody_reads_on() -> None:
             values = stream.values()
             assert [next(values), next(values)] == [0, 1]
         assert left.wait(10)
+        left.clear()
+        with client.stream("numbers") as stream:
+            assert stream.head.status == 200
+        assert left.wait(10)
 
 
 async def test_a_client_for_asyncio() -> None:

@@ -93,8 +93,25 @@ def test_a_gateway_that_is_not_there_is_named() -> None:
 def test_a_pooled_connection_that_was_closed_meanwhile_costs_nothing(asking: str) -> None:
     with FaultyGateway(answer_once_and_close, answering(ACCEPTED)) as gateway, Client(gateway.url) as client:
         assert client.call("greet") == 42
+        assert gateway.closed.wait(10)
         getattr(client, asking)("greet")
         assert (len(gateway.heads), gateway.connections) == (2, 2)
+
+
+async def test_nor_does_it_with_asyncio() -> None:
+    with FaultyGateway(answer_once_and_close, answering(OK)) as gateway:
+        async with hearth.AsyncClient(gateway.url) as client:
+            assert await client.call("greet") == 42
+            assert gateway.closed.wait(10)
+            assert [await client.call("greet") for _ in range(2)] == [42] * 2
+        assert (len(gateway.heads), gateway.connections) == (3, 2)
+
+
+async def test_asyncio_sends_a_submit_again_with_the_same_key() -> None:
+    with FaultyGateway(reset_after_the_request, answering(ACCEPTED)) as gateway:
+        async with hearth.AsyncClient(gateway.url) as client:
+            assert (await client.submit("greet")).id == "i-1"
+        assert len(gateway.keys()) == 2 and len(set(gateway.keys())) == 1
 
 
 def test_a_connection_that_fails_before_the_head_is_whole_is_one_of_which_nothing_was_sent(
@@ -176,3 +193,11 @@ def test_a_call_that_fails_gives_its_connection_back() -> None:
             client.call("greet")
         assert [client.call("greet") for _ in range(3)] == [42] * 3
         assert gateway.connections == 2
+
+
+def test_cookies_of_one_function_are_not_sent_to_another() -> None:
+    cookie = OK.replace(b"\r\n\r\n", b"\r\nset-cookie: session=secret; path=/\r\n\r\n")
+    with FaultyGateway(answering(cookie)) as gateway, Client(gateway.url) as client:
+        client.call("one")
+        client.call("other")
+        assert len(gateway.heads) == 2 and b"cookie" not in gateway.heads[1].lower()
