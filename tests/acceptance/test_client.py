@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import aclosing, closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from harness import Gateway, eventually, handler
+from harness import Gateway, handler
 
 import hearth
 from hearth import AsyncClient, Client
@@ -167,7 +165,9 @@ def test_an_accepted_call_is_a_future(client: Client) -> None:
 def test_the_same_key_is_the_same_call(client: Client) -> None:
     first = client.submit("do", "once", key="a key")
     assert client.submit("do", "once", key="a key").id == first.id
-    assert client.submit("do", "once").id != first.id
+    other = client.submit("do", "once")
+    assert other.id != first.id
+    assert first.result(20) == other.result(20) == "once"
 
 
 def test_a_call_that_fails_later_raises_when_its_result_is_asked(client: Client) -> None:
@@ -178,6 +178,24 @@ def test_a_call_that_fails_later_raises_when_its_result_is_asked(client: Client)
     with pytest.raises(hearth.FunctionAnswered):
         answered.result(timeout=20)
     assert answered.response().status == 422
+
+
+def test_what_has_ended_can_be_run_again(gateway: Gateway) -> None:
+    with Client(gateway.url) as client:
+        future = client.submit("do", {"status": 400})
+        future.wait(20)
+        future.retry()
+        assert future.wait(20)["attempts"] == 2
+        run = client.workflows.start("pipe", {"status": 400})
+        assert run.wait(20)["status"] == "failed"
+        run.resume()
+        assert run.wait(20)["status"] == "failed"
+        job = client.jobs.run({"function": "do", "inputs": [{"status": 400}]})
+        assert job.wait(20)["status"] == "failed"
+        job.retry()
+        assert job.wait(20)["tasks"]["failed"] == 1
+        with pytest.raises(hearth.Conflict):
+            client.submit("do", {"sleep": 0.5}).retry()
 
 
 def test_a_call_that_has_not_ended_can_be_waited_for_and_cancelled(client: Client) -> None:
@@ -245,6 +263,32 @@ def test_workflows_jobs_and_events(gateway: Gateway) -> None:
         assert client.future(started[0]["id"]).result(20) == b"\x00"
 
 
+def test_lines_of_output(gateway: Gateway) -> None:
+    with Client(gateway.url) as client:
+        response = client.invoke("do", "a line to be found")
+        with closing(client.logs("do", grep="to be found", follow=True)) as lines:
+            line = next(lines)
+            assert (line.text, line.function, line.invocation) == (
+                "got a line to be found",
+                "do",
+                response.invocation_id,
+            )
+            assert line.time.tzinfo is not None and abs(datetime.now(UTC) - line.time) < timedelta(minutes=5)
+            again = client.invoke("do", "another to be found")
+            assert next(lines).invocation == again.invocation_id
+        found = client.logs(since="5m", grep="to be found", limit=1)
+        assert [line.text for line in found] == ["got another to be found"]
+        with pytest.raises(hearth.BadInput, match="since"):
+            list(client.logs(since="yesterday"))
+
+
+async def test_lines_of_output_with_asyncio(gateway: Gateway) -> None:
+    async with AsyncClient(gateway.url) as client:
+        response = await client.invoke("do", "an async line")
+        async with aclosing(client.logs(invocation=response.invocation_id, follow=True)) as lines:
+            assert (await anext(lines)).text == "got an async line"
+
+
 def test_a_function_that_runs_too_long_is_a_timeout(gateway: Gateway) -> None:
     with Client(gateway.url) as client, pytest.raises(hearth.FunctionTimeout) as raised:
         client.call("slow", 5)
@@ -262,49 +306,3 @@ def test_threads_share_a_client_and_its_connections(gateway: Gateway) -> None:
         for thread in threads:
             thread.join()
         assert sorted(results) == list(range(16))
-
-
-def test_a_key_is_sent_and_never_reaches_the_function(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path_factory.mktemp("keys")
-    with Gateway(folder, {"do": handler(CODE)}, settings={"api_keys": ""}) as gateway:
-        key = made_key(gateway)
-        monkeypatch.setenv("HEARTH_URL", gateway.url)
-        eventually(lambda: gateway.http.get("/functions").status_code == 401)
-        with Client() as client, pytest.raises(hearth.Unauthorized) as raised:
-            client.functions()
-        assert raised.value.slug == "unauthorized"
-        (folder / "key").write_text(f"{key}\n")
-        monkeypatch.setenv("HEARTH_API_KEY_FILE", str(folder / "key"))
-        with Client() as client:
-            seen = {"authorization": None, "x-hearth-key": None, "x-own": "1"}
-            assert client.call("do", b"headers", headers={"x-own": "1"}) == seen
-            theirs = {"Authorization": "Basic dGVzdA==", "x-own": "1"}
-            assert client.call("do", b"headers", headers=theirs) == {
-                **seen,
-                "authorization": "Basic dGVzdA==",
-            }
-
-
-def made_key(gateway: Gateway) -> str:
-    """A key of a gateway, made by its command."""
-    command = [Path(sys.executable).with_name("hearth"), "keys", "create", "test", "--scope", "admin"]
-    made = subprocess.run([*command, "--data-dir", gateway.data], capture_output=True, text=True, check=True)
-    return next(word for word in made.stdout.split() if word.startswith("hth_"))
-
-
-def test_both_clients_have_the_same_methods() -> None:
-    """Not the same code: so whoever adds a method to one is told of the other."""
-    for ours, theirs in (
-        (hearth.Client, hearth.AsyncClient),
-        (hearth.Future, hearth.AsyncFuture),
-        (hearth.Run, hearth.AsyncRun),
-        (hearth.Job, hearth.AsyncJob),
-    ):
-        for name, member in inspect.getmembers(ours, inspect.isfunction):
-            if not name.startswith("_"):
-                assert (
-                    inspect.signature(member).parameters
-                    == inspect.signature(getattr(theirs, name)).parameters
-                )

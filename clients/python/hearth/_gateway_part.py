@@ -36,6 +36,7 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
     "method-not-allowed": (405, "This method or path is not allowed", "caller"),
     "conflict": (409, "The current state does not allow this", "caller"),
     "handler-raised": (500, "The handler raised an exception", "function"),
+    "instance-died": (502, "The instance died", "function"),
     "contract-broken": (502, "The function's answer broke the contract", "function"),
     "timeout": (504, "The function ran past its timeout", "function"),
 }

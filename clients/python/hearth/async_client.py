@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Literal
 
 import httpx
@@ -254,7 +254,7 @@ class AsyncClient:
         concurrency: int = 16,
         errors: Literal["raise", "return"] = "raise",
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Call a function for each item, at most `concurrency` at once, and yield the values in the items' order.
 
         With errors="return", a call that failed yields its `HearthError`. Else the first failure in the items' order
@@ -312,7 +312,7 @@ class AsyncClient:
         grep: str | None = None,
         limit: int | None = None,
         follow: bool = False,
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine, None]:
         """Yield lines of output, oldest first: of one function, of one call, or of all that the key may see.
 
         `since` and `until` are a duration before now, as "10m", or a time (RFC 3339). `grep` is a text that a line

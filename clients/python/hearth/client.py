@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -251,7 +251,7 @@ class Client:
         concurrency: int = 16,
         errors: Literal["raise", "return"] = "raise",
         headers: Mapping[str, str] | None = None,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Call a function for each item, at most `concurrency` at once, and yield the values in the items' order.
 
         With errors="return", a call that failed yields its `HearthError`. Else the first failure in the items' order
@@ -304,7 +304,7 @@ class Client:
         grep: str | None = None,
         limit: int | None = None,
         follow: bool = False,
-    ) -> Iterator[LogLine]:
+    ) -> Generator[LogLine, None, None]:
         """Yield lines of output, oldest first: of one function, of one call, or of all that the key may see.
 
         `since` and `until` are a duration before now, as "10m", or a time (RFC 3339). `grep` is a text that a line

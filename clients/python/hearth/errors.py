@@ -25,6 +25,8 @@ class Problem:
     invocation_id: str | None = None
     retry_after: float | None = None
     """Seconds after which to try again, if the gateway says so."""
+    pointer: str | None = None
+    """Place of the fault in the input, as a JSON pointer, if the function checks its input."""
 
     @classmethod
     def read(cls, document: Any, retry_after: float | None = None) -> Problem | None:
@@ -40,6 +42,7 @@ class Problem:
             blame=str(document.get("blame")),
             invocation_id=None if invocation is None else str(invocation),
             retry_after=retry_after,
+            pointer=document.get("pointer"),
         )
 
 
@@ -175,6 +178,7 @@ KINDS: dict[str, type[HearthError]] = {
     "engine-down": Busy,
     "forbidden": Unauthorized,
     "head-too-large": BadInput,
+    "input-mismatch": BadInput,
     "invalid-input": BadInput,
     "key-reused": Conflict,
     "method-not-allowed": BadInput,

@@ -29,6 +29,7 @@ from hearth.client import Client
 from hearth.response import Response
 
 URL = "http://in-memory.invalid"
+CUT = "the instance closed the connection before its answer was whole"
 ENDED = frozenset({"succeeded", "failed", "timed_out", "cancelled"})
 
 
@@ -131,8 +132,8 @@ class InMemoryGateway:
         status, headers, pieces = self._run(request, call.function, call.id)
         try:
             call.end(Response(status, httpx.Headers(headers), b"".join(pieces)))
-        except ConnectionError as error:
-            cut = gateway.refuse(Refusal("contract-broken", str(error)), call.id)
+        except ConnectionError:
+            cut = gateway.refuse(Refusal("instance-died", CUT), call.id)
             call.end(Response(cut.status, httpx.Headers(cut.headers), b"".join(cut.pieces)))
 
     def _run(self, request: httpx.Request, function: str, invocation: str) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -146,20 +146,20 @@ class Stream(StreamHead):
         with self:
             yield from self._pieces
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Generator[str, None, None]:
         """Yield the lines of the answer."""
         reader = LineReader()
         for piece in self:
             yield from reader.feed(piece)
         yield from reader.end()
 
-    def values(self) -> Iterator[Any]:
+    def values(self) -> Generator[Any, None, None]:
         """Yield the values of an answer that has a line of JSON for each."""
         for line in self.lines():
             if line.strip():
                 yield json.loads(line)
 
-    def events(self) -> Iterator[ServerEvent]:
+    def events(self) -> Generator[ServerEvent, None, None]:
         """Yield the server-sent events of the answer."""
         reader = EventReader()
         for line in self.lines():
@@ -201,7 +201,7 @@ class AsyncStream(StreamHead):
             async for piece in self._pieces:
                 yield piece
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def lines(self) -> AsyncGenerator[str, None]:
         """Yield the lines of the answer."""
         reader = LineReader()
         async for piece in self:
@@ -210,13 +210,13 @@ class AsyncStream(StreamHead):
         for line in reader.end():
             yield line
 
-    async def values(self) -> AsyncIterator[Any]:
+    async def values(self) -> AsyncGenerator[Any, None]:
         """Yield the values of an answer that has a line of JSON for each."""
         async for line in self.lines():
             if line.strip():
                 yield json.loads(line)
 
-    async def events(self) -> AsyncIterator[ServerEvent]:
+    async def events(self) -> AsyncGenerator[ServerEvent, None]:
         """Yield the server-sent events of the answer."""
         reader = EventReader()
         async for line in self.lines():

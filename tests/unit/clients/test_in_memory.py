@@ -101,8 +101,9 @@ def test_what_it_does_not_have_is_named() -> None:
 
 def test_a_cut_answer_of_an_accepted_call_is_the_function_s_fault() -> None:
     gateway = InMemoryGateway({"f": handler_cases.fails_later})
-    with gateway.client() as client, pytest.raises(hearth.FunctionError):
+    with gateway.client() as client, pytest.raises(hearth.FunctionError) as raised:
         client.submit("f").result(10)
+    assert raised.value.slug == "instance-died"
 
 
 def test_map_never_has_more_calls_at_once() -> None:

@@ -195,6 +195,20 @@ def test_a_call_that_fails_gives_its_connection_back() -> None:
         assert gateway.connections == 2
 
 
+def test_a_key_goes_beside_an_authorization_that_is_for_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "hth_abcdefgh_abcdefghijklmnopqrstuvwxyz234567"
+    with FaultyGateway(answering(OK)) as gateway:
+        monkeypatch.setenv("HEARTH_URL", gateway.url)
+        monkeypatch.setenv("HEARTH_API_KEY", key)
+        with Client() as client:
+            client.call("greet")
+            client.call("greet", headers={"Authorization": "Basic dGVzdA=="})
+        first, second = (head.lower().decode() for head in gateway.heads)
+    assert f"authorization: bearer {key}\r\n" in first and "x-hearth-key" not in first
+    assert f"x-hearth-key: {key}\r\n" in second and "authorization: basic dgvzda==\r\n" in second
+    assert second.count("authorization") == 1
+
+
 def test_cookies_of_one_function_are_not_sent_to_another() -> None:
     cookie = OK.replace(b"\r\n\r\n", b"\r\nset-cookie: session=secret; path=/\r\n\r\n")
     with FaultyGateway(answering(cookie)) as gateway, Client(gateway.url) as client:

@@ -186,6 +186,16 @@ def test_when_to_try_again(field: str | None, seconds: float | None) -> None:
     assert raised.value.retry_after == seconds
 
 
+def test_where_an_input_does_not_fit() -> None:
+    body = (
+        b'{"type": "urn:hearth:problem:input-mismatch", "status": 422, "blame": "caller", "pointer": "/a/0"}'
+    )
+    response = hearth.Response(422, httpx.Headers({"content-type": "application/problem+json"}), body)
+    with pytest.raises(hearth.BadInput) as raised:
+        response.result()
+    assert raised.value.problem is not None and raised.value.problem.pointer == "/a/0"
+
+
 # -- streams ----------------------------------------------------------------------------------------------------
 
 TEXT = st.text(alphabet="ab\r\n:ü ", max_size=20)
@@ -234,3 +244,19 @@ def test_events() -> None:
     given_event = {"type": "a", "source": "/b", "id": "3"}
     assert event_of(given_event, None, None, None) == {"specversion": "1.0", **given_event}
     assert event_of("a", b"\x00", "/b", None)["data_base64"] == "AA=="
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """Not the same code: so whoever adds a method to one is told of the other."""
+    for ours, theirs in (
+        (hearth.Client, hearth.AsyncClient),
+        (hearth.Future, hearth.AsyncFuture),
+        (hearth.Run, hearth.AsyncRun),
+        (hearth.Job, hearth.AsyncJob),
+    ):
+        for name, member in inspect.getmembers(ours, inspect.isfunction):
+            if not name.startswith("_"):
+                assert (
+                    inspect.signature(member).parameters
+                    == inspect.signature(getattr(theirs, name)).parameters
+                )
