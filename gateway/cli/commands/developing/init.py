@@ -7,8 +7,8 @@ from typing import cast
 
 import click
 
+from gateway.cli.commands.developing.pick_up import RunningGateway
 from gateway.cli.common import CallerError, CommandError, gateway_options
-from gateway.cli.pick_up import RunningGateway
 from gateway.cli.scaffold import Kind, ScaffoldError, create
 from gateway.cli.terminal import say
 

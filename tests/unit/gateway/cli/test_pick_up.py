@@ -10,8 +10,9 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli import common, main, pick_up
+from gateway.cli import common, main
 from gateway.cli.client import GatewayClient
+from gateway.cli.commands.developing import pick_up
 
 HELLO = {"name": "hello", "kind": "handler", "state": "building", "version": None, "fault": None}
 URL = "http://127.0.0.1:8080"
