@@ -4,21 +4,21 @@ A heading says how its column gives way on a narrow terminal:
 
 - an id stays whole where there is room, else its shortest unique prefix is shown. It is never cut or wrapped
 - a note, like a fault, is wrapped, and goes below its row where its column would become too narrow
-- any other text is wrapped between words, the widest column first.
+- any other text is wrapped between words, the widest column first, and names last.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from gateway.cli.terminal import say, say_styled, styled, visible_line
+from gateway.cli.terminal import say, say_styled, styled, terminal_width, visible_line
 
 ID_HEADINGS = frozenset({"ID", "INVOCATION", "INSTANCE", "CALL"})
+NAME_HEADINGS = frozenset({"NAME", "FUNCTION", "WORKFLOW", "STEP", "TRIGGER", "KEY"})
 NOTE_HEADINGS = frozenset({"FAULT", "ERROR", "DETAIL", "REASON", "RESULT", "FOUND", "WHY"})
 STYLES = {
     "ready": "green",
@@ -54,10 +54,12 @@ NOTE_INDENT = "    "
 NOTHING = frozenset({"", "-"})
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+")
-_WORDS = re.compile(rf"{_TIME.pattern}|\S+")
+_WORDS = re.compile(rf"{_TIME.pattern}|[^ ]+")
 """Matches words. A time with its zone is one, so that no line ends within it."""
-_BREAKS = re.compile(r"[-/:_.,=]")
-"""Matches characters after which a word may be broken that is too long for a line."""
+_PARTS = re.compile(r"[^-/:_.,=]*[-/:_.,=]+|[^-/:_.,=]+")
+"""Matches the parts of a word. Between them it may be broken if it is too long for a line."""
+GLUE = "\u00a0"
+"""Stands for a space at which no line may end, until the table is printed."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,18 @@ class TableColumn:
         """Return the width at which nothing is wrapped."""
         return max(map(cells, (self.heading, *self.texts)))
 
-    def longest_word(self) -> int:
-        """Return the width at which no word is broken."""
+    def longest_part(self) -> int:
+        """Return the width at which no word is broken but behind characters like - and /."""
         if self.is_id:
             return self.width()
-        return max(
-            map(cells, (self.heading, *(word for text in self.texts for word in _WORDS.findall(text))))
-        )
+        words = (word for text in self.texts for word in _WORDS.findall(text))
+        return max(map(cells, (self.heading, *(part for word in words for part in parts_of(word)))))
+
+    def first_floor(self) -> int:
+        """Return the width down to which the column gives way before any other does more: a name stays whole."""
+        if self.is_note:
+            return min(self.width(), NARROWEST_NOTE_CHARS)
+        return self.width() if self.heading in NAME_HEADINGS else self.longest_part()
 
     def narrowest(self) -> int:
         """Return the smallest useful width: no id and no time is broken."""
@@ -106,15 +113,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for line in table_lines(headings, rows, terminal_width()):
             say_styled(line)
         return
-    lines = [list(headings), *(list(row) for row in rows)]
+    lines = [list(headings), *([text.replace(GLUE, " ") for text in row] for row in rows)]
     widths = [max(cells(line[index]) for line in lines) for index in range(len(headings))]
     for row in lines:
         say(GAP.join(padded(text, width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def terminal_width() -> int:
-    """Return the number of columns of the terminal."""
-    return shutil.get_terminal_size().columns
 
 
 def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
@@ -132,24 +134,25 @@ def table_lines(headings: Sequence[str], rows: Sequence[Sequence[str]], width: i
         for note in notes:
             if note.texts[index] not in NOTHING:
                 lines += [NOTE_INDENT + line for line in wrapped(note.texts[index], width - len(NOTE_INDENT))]
-    return lines
+    return [line.replace(GLUE, " ") for line in lines]
 
 
 def arranged(columns: list[TableColumn], width: int) -> tuple[list[TableColumn], list[TableColumn]]:
     """Return the columns to show, and those whose texts go below the rows."""
+    notes = [column for column in columns if column.is_note]
     short = [column.shortened() for column in columns]
     for tried in (columns, short):
-        if (
-            table_width(min(c.width(), NARROWEST_NOTE_CHARS) if c.is_note else c.width() for c in tried)
-            <= width
-        ):
-            return tried, []
-    notes = [column for column in columns if column.is_note]
-    for tried in (columns, short):
         beside = [column for column in tried if not column.is_note]
-        if table_width(column.width() for column in beside) <= width:
+        if table_width(map(least_width, tried)) <= width:
+            return tried, []
+        if table_width(map(least_width, beside)) <= width:
             return beside, notes
     return [column for column in short if not column.is_note], notes
+
+
+def least_width(column: TableColumn) -> int:
+    """Return the width down to which a column gives way before ids are shortened."""
+    return min(column.width(), NARROWEST_NOTE_CHARS) if column.is_note else column.width()
 
 
 def narrowed(columns: Sequence[TableColumn], width: int) -> list[int]:
@@ -159,8 +162,9 @@ def narrowed(columns: Sequence[TableColumn], width: int) -> list[int]:
     """
     widths = [column.width() for column in columns]
     for floors in (
-        [min(c.width(), NARROWEST_NOTE_CHARS) if c.is_note else c.width() for c in columns],
-        [column.longest_word() for column in columns],
+        [least_width(column) for column in columns],
+        [column.first_floor() for column in columns],
+        [column.longest_part() for column in columns],
         [column.narrowest() for column in columns],
     ):
         while table_width(widths) > width:
@@ -204,19 +208,33 @@ def wrapped(text: str, width: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        while cells(word) > width:
-            at = break_of(word, width)
-            lines.append(word[:at])
-            word = word[at:]
-        line = word
+        *full, line = broken(word, width)
+        lines += full
     return [*lines, line]
 
 
-def break_of(word: str, width: int) -> int:
-    """Return where to break a word so that its beginning is no wider than `width`."""
-    most = next((count for count in range(min(len(word), width), 1, -1) if cells(word[:count]) <= width), 1)
-    ends = [found.end() for found in _BREAKS.finditer(word[:most])]
-    return ends[-1] if ends and ends[-1] >= most // 2 else most
+def broken(word: str, width: int) -> list[str]:
+    """Return a word as lines of at most this width: broken between its parts, and within a part that is too long."""
+    lines = [""]
+    for part in parts_of(word):
+        if cells(lines[-1] + part) > width:
+            lines.append("")
+        while cells(part) > width:
+            most = next((count for count in range(width, 1, -1) if cells(part[:count]) <= width), 1)
+            lines += [part[:most]]
+            part = part[most:]
+        lines[-1:] = [lines[-1] + part] if cells(lines[-1] + part) <= width else [lines[-1], part]
+    return [line for line in lines if line]
+
+
+def parts_of(word: str) -> list[str]:
+    """Return the parts of a word between which a line may end. A time has only one."""
+    return [word] if _TIME.fullmatch(word) else _PARTS.findall(word)
+
+
+def glued(text: str) -> str:
+    """Return a text for a table that stays on one line, like a schedule of five fields."""
+    return text.replace(" ", GLUE)
 
 
 def short_ids(ids: Sequence[str]) -> tuple[str, ...]:

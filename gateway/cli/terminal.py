@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
+import shutil
 import sys
+import textwrap
 from typing import IO
 
 import click
@@ -16,11 +19,35 @@ from gateway.http.visible import visible as visible
 from gateway.http.visible import visible_json as visible_json
 from gateway.http.visible import visible_line as visible_line
 
+_COMMAND = re.compile(r"^ +(.*: +)?(hearth|docker|curl) ")
+"""Matches a line below a message that holds a command to copy."""
 
-def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line on stdout, or on stderr: `visible` if that is a terminal."""
+
+def say(text: str = "", *, err: bool = False, wrap: bool | None = None) -> None:
+    """Print a line on stdout, or on stderr: `visible` if that is a terminal.
+
+    With `wrap`, the default on stderr, a terminal gets it broken between words, but for commands to copy.
+    """
     stream = sys.stderr if err else sys.stdout
-    click.echo(visible(text) if stream.isatty() else _encodable(text), err=err)
+    shown = fitted(stream, text) if wrap or (wrap is None and err) else text
+    click.echo(visible(shown) if stream.isatty() else _encodable(text), err=err)
+
+
+def fitted(stream: IO[str], text: str) -> str:
+    """Return a text whose lines fit the terminal if the stream is one. No word is broken."""
+    if not stream.isatty():
+        return text
+    lines = []
+    for line in text.split("\n"):
+        if _COMMAND.search(line):
+            lines.append(line)  # the terminal wraps it, so that it can be copied
+            continue
+        indent = line[: len(line) - len(line.lstrip())]
+        fit = textwrap.wrap(
+            line, terminal_width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        lines += fit or [""]
+    return "\n".join(lines)
 
 
 def say_json(text: str) -> None:
@@ -45,7 +72,12 @@ def show_exception(error: click.ClickException, file: IO[str] | None) -> None:
     """Print the error that ends a command on stderr, or into `file`: `visible` if that is a terminal."""
     stream = file or sys.stderr
     text = f"Error: {error.format_message()}"
-    click.echo(visible(text) if stream.isatty() else _encodable(text), file=stream)
+    click.echo(visible(fitted(stream, text)) if stream.isatty() else _encodable(text), file=stream)
+
+
+def terminal_width() -> int:
+    """Return the number of columns of the terminal."""
+    return shutil.get_terminal_size().columns
 
 
 class BodyWriter:

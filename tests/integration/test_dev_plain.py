@@ -19,7 +19,7 @@ from harness import eventually
 from tests.support.dev_run import HEARTH, DevRun
 from tests.wheelhouse import only_index, wheel
 
-LOUD = "NO CONTAINER: the code runs as your user, without isolation and without limits."
+LOUD = "NO CONTAINER: code runs as your user, without isolation or limits."
 CODE = """
 import os
 def handle(event, context):

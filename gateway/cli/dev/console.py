@@ -133,7 +133,7 @@ class DevConsole(logging.Handler):
 
     def warn_plain(self) -> None:
         """Say that there is no isolation."""
-        text = "NO CONTAINER: the code runs as your user, without isolation and without limits."
+        text = "NO CONTAINER: code runs as your user, without isolation or limits."
         self.line(styled(text, fg="yellow", bold=True))
 
     def line(self, text: str) -> None:

@@ -19,6 +19,8 @@ MAX_TASKS_SHOWN = 50
 """Most tasks in the table at the end, so that it fits a screen or two."""
 MAX_RESULT_CHARS = 80
 """Most characters of a result in the table, so that a row takes two lines at most."""
+MAX_FAULT_CHARS = 240
+"""Most characters of a failure in the table: three lines of a narrow terminal."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -104,7 +106,7 @@ def show_end(gateway: GatewayClient, job: dict[str, Any], as_json: bool) -> None
         )
     say(f"job {id} {job['status']}: {in_words(job)}", err=True)
     if job["status"] in ("failed", "cancelled"):
-        say(f"  run the tasks again that have not succeeded: hearth jobs retry {id}", err=True)
+        say(f"  run the others again: hearth jobs retry {id}", err=True)
 
 
 def took(task: dict[str, Any]) -> str:
@@ -124,4 +126,5 @@ def outcome_of(gateway: GatewayClient, task: dict[str, Any]) -> str:
         except Refused as error:
             return error.detail
         text = body[: 4 * MAX_RESULT_CHARS].decode(errors="replace")
-    return short_line(text, MAX_RESULT_CHARS)
+        return short_line(text, MAX_RESULT_CHARS)
+    return short_line(text, MAX_FAULT_CHARS)

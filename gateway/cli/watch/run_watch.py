@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from gateway.cli.client import GatewayClient
 from gateway.cli.human import human_seconds
-from gateway.cli.tables import print_table, table_lines, terminal_width
-from gateway.cli.terminal import say, visible_line
+from gateway.cli.tables import print_table, table_lines
+from gateway.cli.terminal import say, terminal_width, visible_line
 from gateway.cli.watch.watching import Watched, short_line, watch
 
 COLUMNS = ("STEP", "FUNCTION", "STATUS", "ITEMS", "ATTEMPTS", "TOOK", "DETAIL")
-MAX_DETAIL_CHARS = 60
-"""Most characters of a fault in the table, so that a row takes two lines at most."""
+MAX_DETAIL_CHARS = 240
+"""Most characters of a fault in the table: three lines of a narrow terminal."""
 
 
 def follow(gateway: GatewayClient, id: str) -> dict[str, Any]:

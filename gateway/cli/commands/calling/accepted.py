@@ -65,7 +65,7 @@ def result(
             say(f"call {call['id']} {call['status']}", err=True)
             return
         if call["status"] in OPEN:
-            raise CommandError(f"{in_words(call)}; wait for it: hearth result --wait {call['id']}")
+            raise CommandError(f"{in_words(call)}\n  wait for it: hearth result --wait {call['id']}")
         response = show_answer(gateway, call["id"], raw)
     if response.status_code >= 400:
         ending = CommandError if response.status_code >= 500 else CallerError

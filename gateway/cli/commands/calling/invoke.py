@@ -43,7 +43,7 @@ from gateway.cli.terminal import BodyWriter, say
 @click.option("--include", "-i", is_flag=True, help="Show status, headers and timing on stderr.")
 @click.option(
     "--repeat",
-    type=click.IntRange(1),
+    type=int,
     default=1,
     metavar="N",
     help=f"Call it N times, one after the other. Above {MOST_SHOWN}: print a summary, not the answers.",
@@ -80,6 +80,8 @@ def invoke(
     """
     if wait and not later:
         raise click.UsageError("--wait needs --async; without it, the command waits anyway")
+    if repeat < 1:
+        raise click.UsageError("--repeat must be at least 1")
     if later and repeat > 1:
         raise click.UsageError("give only one of --async and --repeat")
     request = request_of(function, **given)

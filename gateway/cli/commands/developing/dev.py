@@ -124,7 +124,8 @@ async def run(serving: Serving, console: DevConsole, chosen: Chosen) -> None:
     def ready(runtime: Runtime, url: str) -> None:
         definition = chosen.definition
         where = shown_folder(Path(definition.source)) if definition.source else definition.image
-        say(f"{definition.name} ({where}) is served on {url}, and again after each save. Ctrl-C ends it.")
+        say(f"{definition.name} ({where}) is served on {url}")
+        say("Each save is served at once. Ctrl-C ends it.")
         option = "" if url.endswith(f":{DEFAULT_PORT}") else f" --url {url}"
         say(f"Try:  {CALLS[definition.kind].format(name=definition.name, url=option)}")
         if serving.engine is not None:

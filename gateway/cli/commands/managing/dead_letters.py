@@ -21,9 +21,6 @@ from gateway.cli.human import human_time
 from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import say
 
-MOST_LISTED = 1000
-"""Most dead letters of one page of the API."""
-
 function_option = click.option(
     "--function", metavar="NAME", type=FUNCTION, help="Only calls of this function."
 )
@@ -48,14 +45,7 @@ def dead_letters() -> None:
 @gateway_options
 @json_option
 @function_option
-@click.option(
-    "--limit",
-    type=click.IntRange(1, MOST_LISTED),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="Most calls to list.",
-)
+@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most calls to list.")
 def list_dead_letters(
     url: str, key_file: Path | None, as_json: bool, function: str | None, limit: int
 ) -> None:
@@ -108,7 +98,7 @@ def show_dead_letter(url: str, key_file: Path | None, as_json: bool, id: str) ->
     if call["error"]:
         say(f"  error     {call['error']} (blame: {call['blame']})")
     if call["detail"]:
-        say(f"            {call['detail']}")
+        say(f"            {call['detail']}", wrap=True)
     say("\nNext:")
     say(f"  hearth logs {call['id']}")
     say(f"  hearth result {call['id']}")

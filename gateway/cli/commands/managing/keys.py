@@ -22,6 +22,8 @@ from gateway.cli.terminal import say
 from pool.data_folder import FolderUse, look_at
 from scheduler.definitions.language.units import parse_duration
 
+DATA_FOLDER = "data folder"
+"""Place of keys in JSON; the others are in HEARTH_API_KEYS."""
 LONGEST_LIFE_SECONDS = 100 * 365 * 86400.0
 """Longest validity of a key: a hundred years, so that the year still has four digits."""
 
@@ -126,7 +128,7 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
     """
     settings = settings_of(data_dir)
     with faults_told(settings):
-        kept = [(key, "data folder") for key in file(settings).load()]
+        kept = [(key, DATA_FOLDER) for key in file(settings).load()]
         use = look_at(settings.data_dir)
     shown: list[dict[str, Any]] = [
         {
@@ -150,7 +152,7 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
         say(without_keys(settings, use), err=True)
         return
     print_table(
-        ("ID", "NAME", "SCOPES", "RATE", "CONCURRENCY", "EXPIRES", "FROM"),
+        ("ID", "NAME", "SCOPES", "RATE", "AT ONCE", "EXPIRES", "FROM"),
         [
             (
                 key["id"],
@@ -159,7 +161,7 @@ def list_keys(as_json: bool, data_dir: str | None) -> None:
                 key["rate"] or "-",
                 str(key["concurrency"] or "-"),
                 "expired" if key["expired"] else human_time(key["expires"]),
-                key["from"],
+                "folder" if key["from"] == DATA_FOLDER else key["from"],
             )
             for key in shown
         ],

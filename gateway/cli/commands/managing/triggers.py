@@ -21,7 +21,7 @@ from gateway.cli.common import (
     print_listing,
 )
 from gateway.cli.human import human_time
-from gateway.cli.tables import print_table
+from gateway.cli.tables import glued, print_table
 from gateway.cli.terminal import say
 
 
@@ -43,7 +43,7 @@ def triggers(url: str, key_file: Path | None, as_json: bool) -> None:
         as_json,
         {
             "NAME": lambda trigger: trigger["name"],
-            "CAUSE": lambda trigger: trigger["definition"].get("schedule") or trigger["cause"],
+            "CAUSE": lambda trigger: glued(trigger["definition"].get("schedule") or trigger["cause"]),
             "STARTS": lambda trigger: " ".join(f"{kind} {name}" for kind, name in trigger["action"].items()),
             "NEXT": lambda trigger: "paused" if trigger["paused"] else human_time(trigger["next"]),
             "LAST": lambda trigger: last_fire(trigger["last"]),

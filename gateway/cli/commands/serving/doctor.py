@@ -44,7 +44,7 @@ def doctor(as_json: bool, **options: object) -> None:
         print_table(("STATE", "CHECK", "FOUND"), [(c.state, c.name, c.found) for c in checks])
         for check in checks:
             if check.state != "ok":
-                say(f"\n{check.name}: {check.next_step}")
+                say(f"\n{check.name}: {check.next_step}", wrap=True)
         say("\nFunctions can run." if able else "\nFunctions cannot run yet.")
     sys.exit(0 if able else 1)
 

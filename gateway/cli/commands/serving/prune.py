@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import click
 
-from gateway.cli.common import CallerError, CommandError, check_engine_address, confirmed
+from gateway.cli.common import CallerError, CommandError, check_engine_address, confirmed, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.leftovers import Leftovers, find, remove
 from gateway.cli.tables import print_table
@@ -30,7 +31,8 @@ from pool.observe.metrics import Metrics
 @click.option(
     "--all", "everybody", is_flag=True, help="Also remove objects of gateways with other data folders."
 )
-def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what would be removed as JSON; remove nothing.")
+def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool, as_json: bool) -> None:
     """Remove leftovers of dead gateways from the engine.
 
     These are containers, networks, built images and firewall rules. A gateway removes its own when it stops, and an
@@ -46,7 +48,10 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
       hearth prune --data-dir shop/.hearth --yes
       hearth prune --warm
       hearth prune --all
+      hearth prune --json | jq -r '.[].name'
     """
+    if as_json and yes:
+        raise click.UsageError("give only one of --json and --yes")
     check_engine_address()
     try:
         path = settings_from({"data_dir": data_dir}).data_dir
@@ -62,7 +67,7 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
     except OSError as error:
         raise CommandError(f"cannot use the data folder {path}: {error.strerror}") from error
     try:
-        asyncio.run(run(folder, alive, yes, warm or everybody, everybody))
+        asyncio.run(run(folder, alive, Pruning(yes, warm or everybody, everybody, as_json)))
     except (EngineError, FirewallError) as error:
         raise CommandError(f"{error}; run `hearth doctor` to find the cause") from error
     finally:
@@ -70,7 +75,18 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool) -> None:
             folder.close()
 
 
-async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: bool, everybody: bool) -> None:
+@dataclass(frozen=True)
+class Pruning:
+    """The options of `hearth prune`: things to remove, and how to ask."""
+
+    yes: bool
+    warm: bool
+    everybody: bool
+    as_json: bool
+    """True to print what would be removed, and to remove nothing."""
+
+
+async def run(folder: DataFolder | None, alive: str | None, wanted: Pruning) -> None:
     """List, ask and remove: first the leftovers of this data folder, then those of others."""
     engine = DockerEngine(None, Metrics())
     try:
@@ -78,31 +94,49 @@ async def run(folder: DataFolder | None, alive: str | None, yes: bool, warm: boo
         own = [left for left in found if folder is not None and left.is_of(folder.id)]
         others = [left for left in found if left not in own and not (alive and left.is_of(alive))]
         kept = 0
-        if folder is not None and not warm:
+        if folder is not None and not wanted.warm:
             names = {container_name(id) for id in left_warm(folder.records)}
             kept = sum(name in names for left in own for name in left.containers.values())
             own = [rest for left in own if (rest := left.without(names)).count]
-        if not own and not kept and not alive and not (others and everybody):
-            say("No leftovers of this data folder's gateway.")
+        if wanted.as_json:
+            print_json(in_json(own + (others if wanted.everybody else [])))
+            return
+        if not own and not kept and not alive and not (others and wanted.everybody):
+            say("No leftovers of this data folder's gateway.", err=True)
         if own:
             show(own)
-        if (not own or await settle(engine, own, yes, "Remove this?")) and folder is not None and not kept:
+        agreed = not own or await settle(engine, own, wanted.yes, "Remove this?")
+        if agreed and folder is not None and not kept:
             HostsFiles(folder.hosts).drop_all_but(())
             folder.clear()
         if kept:
             say(f"{kept} warm containers stay for the gateway's next start; --warm removes them too.")
-        if others and everybody:
-            show(others)
-            click.secho(
-                "Their gateways have other data folders. If one is alive, its running calls will fail.",
-                fg="yellow",
-            )
-            await settle(engine, others, yes, "Remove these too?")
-        elif others:
-            count = sum(left.count for left in others)
-            say(f"{count} objects of gateways with other data folders stay; --all lists them.")
+        await settle_others(engine, others, wanted)
     finally:
         await engine.close()
+
+
+async def settle_others(engine: Engine, others: list[Leftovers], wanted: Pruning) -> None:
+    """Ask about and remove the leftovers of other data folders if that is wanted, else say how many there are."""
+    if not others:
+        return
+    if wanted.everybody:
+        show(others)
+        say(
+            "Their gateways have other data folders. If one is alive, its running calls will fail.", wrap=True
+        )
+        await settle(engine, others, wanted.yes, "Remove these too?")
+        return
+    count = sum(left.count for left in others)
+    things = "1 object" if count == 1 else f"{count} objects"
+    say(f"Left alone: {things} of gateways with other data folders; --all lists them.")
+
+
+def in_json(left: list[Leftovers]) -> list[dict[str, str]]:
+    """Return leftovers as a list for JSON."""
+    return [
+        {"gateway": one.gateway, "kind": kind, "name": name} for one in left for kind, name in one.named()
+    ]
 
 
 def show(left: list[Leftovers]) -> None:

@@ -26,7 +26,7 @@ from gateway.setup.service import ServiceError, ServicePlaces, SystemService
 DEFAULT_SERVICE = ServicePlaces()
 TEXT_WIDTH = 78
 """Columns of a plan, so that it fits the narrowest usual terminal."""
-KIND_WIDTH = 10
+KIND_WIDTH = 12
 """Columns of the first column of a plan."""
 
 

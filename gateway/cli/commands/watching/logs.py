@@ -114,7 +114,8 @@ def logs(
             show_whole(gateway, wanted, raw)
             return
         writer = LineWriter(raw)
-        say(f"Output of {wanted}, times in {zone_name()}", err=True)
+        if not as_json:
+            say(f"Output of {wanted}, times in {zone_name()}", err=True)
         shown = 0
         try:
             for line in following(gateway, wanted) if follow else gateway.log_lines(wanted.parameters()):

@@ -273,7 +273,7 @@ def test_help_has_examples(command: tuple[str, ...]) -> None:
 def test_a_result_is_one_short_line_that_steers_no_terminal(gateway: FakeGateway) -> None:
     shown: Callable[[dict[str, Any]], str] = functools.partial(job_watch.outcome_of, None)  # type: ignore[arg-type]
     assert shown(task(0, "failed", detail="\x1b[31mred\nsecond")) == r"\x1b[31mred"
-    assert len(shown(task(0, "failed", detail="x" * 500))) == job_watch.MAX_RESULT_CHARS
+    assert len(shown(task(0, "failed", detail="x" * 500))) == job_watch.MAX_FAULT_CHARS
     assert job_watch.took(task(0, "running", ended=None)) == "-"
 
 

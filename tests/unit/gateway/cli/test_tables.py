@@ -41,9 +41,11 @@ def test_an_id_is_whole_where_there_is_room_and_else_its_shortest_unique_prefix(
 def test_a_note_gives_way_before_an_id_does() -> None:
     headings, row = ("ID", "STATUS", "FAULT"), (ID, "failed", FAULT)
     assert lines_of(headings, [row], 160) == [f"{'ID':<32}  STATUS  FAULT", f"{ID}  failed  {FAULT}"]
-    narrow = lines_of(headings, [row], 70)
-    assert narrow[1] == f"{ID[:8]}  failed  step pay failed: handler-raised: ValueError: the"
-    assert lines_of(headings, [row], 50)[:2] == [f"{'ID':<32}  STATUS", f"{ID}  failed"]
+    assert (
+        lines_of(headings, [row], 90)[1] == f"{ID}  failed  step pay failed: handler-raised: ValueError: the"
+    )
+    assert lines_of(headings, [row], 80)[:2] == [f"{'ID':<32}  STATUS", f"{ID}  failed"]
+    assert lines_of(headings, [row], 41)[0].split() == ["ID", "STATUS"]
 
 
 def test_a_note_goes_below_its_row_where_its_column_would_be_narrow() -> None:
