@@ -25,6 +25,7 @@ COMMANDS = {
     "graph": "managing.workflows",
     "functions": "watching.listings",
     "ps": "watching.listings",
+    "calls": "watching.calls",
     "logs": "watching.logs",
     "triggers": "managing.triggers",
     "sources": "managing.triggers",

@@ -249,6 +249,12 @@ class GatewayClient:
             else:
                 yield response, response.iter_raw()
 
+    @contextlib.contextmanager
+    def call_events(self, parameters: Mapping[str, str]) -> Iterator[Iterator[dict[str, Any]]]:
+        """Give calls as they end, as the parameters of `GET /calls` ask for them."""
+        with self._streamed("/calls", parameters, {"accept": "text/event-stream"}) as response:
+            yield (call for _, call in _events(response.iter_lines()))
+
     def close(self) -> None:
         """Close all connections."""
         self._http.close()

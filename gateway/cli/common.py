@@ -54,12 +54,19 @@ class Gateway:
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(after_interruption(self._client.asked)) from None
         if isinstance(error, Refused):
-            shown = f"{error}\n  invocation {error.invocation}" if error.invocation else str(error)
+            shown = str(error)
+            if error.invocation and error.status not in (401, 403) and error.slug != "no-such-function":
+                shown += logs_of(error.invocation)
             if error.status == 401:
                 shown += "\n  give hearth a key with --key-file FILE or HEARTH_API_KEY"
             raise (CallerError if error.blame == "caller" else CommandError)(shown) from error
         if isinstance(error, ClientError):
             raise CommandError(str(error)) from error
+
+
+def logs_of(invocation: str) -> str:
+    """Return the line below an error that names the next step: see what the invocation has printed."""
+    return f"\n  its output: hearth logs {invocation}"
 
 
 def after_interruption(asked: httpx.Request | None) -> str:

@@ -12,7 +12,7 @@ from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.commands.calling.accepted import accept, say_accepted, show_answer, wait_for
 from gateway.cli.commands.calling.call_request import STDIN, CallRequest, body_of, fields_of, type_of
 from gateway.cli.commands.calling.repeated import MOST_SHOWN, repeat
-from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, raw_option
+from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, logs_of, raw_option
 from gateway.cli.groups import did_you_mean
 from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import BodyWriter, say
@@ -131,7 +131,7 @@ def call_once(gateway: GatewayClient, request: CallRequest, include: bool, raw: 
         for piece in pieces:
             out.write(piece)
         out.end()
-    end_with(request.function, response.status_code)
+    end_with(request.function, response.status_code, response.headers.get("x-invocation-id"))
 
 
 def repeat_call(gateway: GatewayClient, request: CallRequest, times: int, include: bool, raw: bool) -> None:
@@ -152,14 +152,14 @@ def run_later(gateway: GatewayClient, request: CallRequest, wait: bool, include:
         return
     wait_for(gateway, call)
     response = show_answer(gateway, call["id"], raw, show_head if include else None)
-    end_with(request.function, response.status_code)
+    end_with(request.function, response.status_code, response.headers.get("x-invocation-id"))
 
 
-def end_with(function: str, status: int) -> None:
+def end_with(function: str, status: int, invocation: str | None = None) -> None:
     """Raise `CommandError` or `CallerError` if the status of an answer is that of an error."""
     if status >= 400:
         ending = CommandError if status >= 500 else CallerError
-        raise ending(f"{function} answered {status}")
+        raise ending(f"{function} answered {status}{logs_of(invocation) if invocation else ''}")
 
 
 def names_of(gateway: GatewayClient) -> list[str]:

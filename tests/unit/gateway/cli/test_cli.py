@@ -122,7 +122,7 @@ def test_a_problem_is_told_on_stderr_with_its_blame(answers, status: int, blame:
     result = run("invoke", "f")
     assert (result.exit_code, result.stdout) == (ending, "")
     assert f"Went wrong ({status}, blame: {blame}): this and that" in result.stderr
-    assert "invocation abc" in result.stderr
+    assert result.stderr.endswith("\n  its output: hearth logs abc\n")
 
 
 @pytest.mark.parametrize(("status", "ending"), [(404, 2), (500, 1)])
