@@ -56,9 +56,9 @@ def calls(
     since: str | None,
     limit: int,
 ) -> None:
-    """Show the latest calls, newest last: of all functions, or of FUNCTION. Or show one call in full.
+    """Show the latest calls, or one call in full.
 
-    The gateway remembers the latest 10,000 calls that went well and 2,000 that failed, until it is restarted. A call
+    The latest comes last. The gateway remembers the latest 10,000 calls that went well and 2,000 that failed, until it is restarted. A call
     failed if its status is 400 or more, or if nobody got an answer.
 
     \b

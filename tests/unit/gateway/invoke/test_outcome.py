@@ -27,10 +27,11 @@ async def test_an_answer_from_400_on_is_a_failure(status: int, failed: bool) -> 
 async def test_a_warm_call_is_kept_with_its_facts_and_keeps_nothing_of_its_connection() -> None:
     call = WarmCall()
     await call.start()
+    call()
     response = call()
-    (seen,) = call.recent.calls()
+    _, seen = call.recent.calls()
     assert b"x-invocation-id: " + seen.facts.id.encode() in response
-    assert (seen.facts.revision, seen.facts.start, seen.facts.status) == ("1", "prewarmed", 200)
+    assert (seen.facts.revision, seen.facts.start, seen.facts.status) == ("1", "warm", 200)
     assert not seen.running
     assert {type(fact) for fact in seen.facts} <= {str, float, int, type(None), type(seen.facts.admission)}
     await call.close()
