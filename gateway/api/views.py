@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import BaseModel, Field
 
+from gateway.http.problems import Problem
+from scheduler.definitions.language.units import parse_duration
+
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="How many a page has at most")]
 PageCursor = Annotated[
     str | None, Query(pattern="^[0-9]{1,18}$", description="`cursor` of the page before this one")
@@ -44,3 +47,30 @@ def place_of(cursor: str | None) -> int | None:
 def moment(seconds: float) -> datetime:
     """Return wall time in seconds as the API shows it."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def duration_of(text: str, name: str) -> float:
+    """Return the seconds of a duration in the query. Raises `Problem` 422 about the parameter `name`."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Problem("invalid-input", f"query.{name}: {error}") from None
+
+
+def moment_of(text: str, name: str, now: float) -> float:
+    """Return the Unix time that a text names: a duration before `now`, or a time of RFC 3339 (UTC without a zone).
+
+    Raises `Problem` 422 about the parameter `name`.
+    """
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise Problem(
+            "invalid-input",
+            f"query.{name}: {text[:40]!r} is no time; write a duration like 10m, or a time like 2026-11-29T12:00:00Z",
+        ) from None

@@ -112,6 +112,10 @@ class FailedCalls:
     def _size(self, label: str) -> int:
         return len(self._of[label])
 
+    def calls(self) -> list[SeenCall]:
+        """Return all calls, in no order."""
+        return [one.call for kept in self._of.values() for one in kept]
+
     def after(self, number: int) -> list[SeenCall]:
         """Return the calls with a higher number, oldest first."""
         found: list[_Kept] = []
@@ -131,6 +135,8 @@ class RecentCalls:
     ) -> None:
         self.clock = clock
         self.wall_times = WallTimes(clock)
+        self.followers = 0
+        """Followers that are given calls now."""
         self.running: dict[str, Invocation] = {}
         """Calls on the long way, by id."""
         self.callers: set[FastCaller] = set()
@@ -150,7 +156,7 @@ class RecentCalls:
         """Yield every call of the record whose id begins so, in no order. The record may change meanwhile."""
         self.wall_times.look()
         kept = list(self._served)
-        for call in (*self._running(), *self.failed.after(0)):
+        for call in (*self._running(), *self.failed.calls()):
             if call.facts.id.startswith(prefix):
                 yield call
         for facts in kept:
@@ -169,7 +175,7 @@ class RecentCalls:
 
     def ids(self) -> Iterator[str]:
         """Yield the ids of all calls of the record, in no order; one with several runs more than once."""
-        yield from (call.facts.id for call in (*self._running(), *self.failed.after(0)))
+        yield from (call.facts.id for call in (*self._running(), *self.failed.calls()))
         yield from (facts[0] for facts in list(self._served))
 
     def knows(self, id: str) -> bool:
@@ -192,12 +198,19 @@ class RecentCalls:
 
 
 class Follower:
-    """Someone who follows a record and is given each call once, after it has ended."""
+    """Someone who follows a record and is given each call once, after it has ended. The record counts its block."""
 
     def __init__(self, record: RecentCalls) -> None:
         self._record = record
         self._served = record.latest_served
         self._failed = record.failed.number
+
+    def __enter__(self) -> Follower:
+        self._record.followers += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._record.followers -= 1
 
     def take(self) -> list[SeenCall]:
         """Return the calls that have ended since the last time. What is forgotten meanwhile is left out."""

@@ -20,6 +20,7 @@ from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import build_edge
 from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
+from gateway.invoke.recent_calls import LONGEST_DETAIL, MOST_FAILED, MOST_SERVED, CallFacts, Failure
 from pool.clock import LoopClock
 from pool.contracts.handler import HANDLER
 from pool.data_folder import DataFolder
@@ -257,6 +258,7 @@ class Crowded:
             instance = Instance(f"i{number}", "sha256:0", 2**20, revision.workload, 0.0)
             self.runtime.pool_floor.pool.ledger.add(instance)
             self.runtime.pool_floor.pool.ledger.enter(instance, State.IDLE, 0.0)
+        self._remember(names)
         await self.runtime.scheduler_floor.triggers.load()
         self.runtime.scheduler_floor.triggers.declare(definitions.triggers)
         await self._keep(definitions)
@@ -363,6 +365,17 @@ class Crowded:
         ]
         endings += [Ending(call.id, Status.DEAD, 5, lost, error="x", detail="y" * 200) for call in calls]
         await store.finish(ME, endings, 2.0)
+
+    def _remember(self, functions: list[str]) -> None:
+        """Fill the record of calls."""
+        record = self.runtime.gateway_floor.outcomes.recent
+        for n in range(MOST_SERVED):
+            name = functions[n % FUNCTIONS]
+            facts = CallFacts(f"{n:032x}", name, "v" * 64, float(n), "warm", 0.0, 0.0, 0.001, OPEN, 200)
+            record.keep_served(tuple(facts))
+            if n < MOST_FAILED:
+                failure = Failure("handler-raised", "function", "\N{SNOWMAN}" * LONGEST_DETAIL)
+                record.keep_failed(facts._replace(id=f"f{n:031x}", status=500), failure)
 
     def _print(self, number: int) -> None:
         """Fill the logs of some instances and of as many invocations."""

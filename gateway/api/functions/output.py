@@ -24,9 +24,9 @@ from gateway.api.functions.output_forms import (
     as_text,
     bounded_reader,
     journal_time,
-    moment_of,
 )
 from gateway.api.openapi import problem_responses
+from gateway.api.views import moment_of
 from gateway.http.problems import Problem
 from pool.observe.journal.reader import OutputFilter
 from pool.observe.journal.reading import OutputReading

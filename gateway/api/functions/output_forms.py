@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gateway.http.problems import Problem
 from gateway.http.visible import visible_json, visible_line
 from pool.observe.journal.reading import OutputReading, TooManyReaders
 from pool.observe.journal.records import OutputLine, time_text
-from scheduler.definitions.language.units import parse_duration
 
 SHORT_ID_DIGITS = 8
 """Digits of an id in text. `GET /invocations/{id}` takes them too."""
@@ -48,25 +46,6 @@ def bounded_reader(output: OutputReading) -> Iterator[None]:
             yield
     except TooManyReaders:
         raise Problem("busy", "too many read logs already; try again later", retry_after=1.0) from None
-
-
-def moment_of(text: str, name: str, now: float) -> float:
-    """Return the Unix time that a text names: a duration before `now`, or a time of RFC 3339 (UTC without a zone).
-
-    Raises `Problem` 422 about the parameter `name`.
-    """
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise Problem(
-            "invalid-input",
-            f"query.{name}: {text[:40]!r} is no time; write a duration like 10m, or a time like 2026-11-29T12:00:00Z",
-        ) from None
 
 
 def journal_time(moment: float) -> str:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from gateway.access.access import CURRENT
+from gateway.access.access import CURRENT, Admission
 from gateway.api.dependencies import AllParts, RecentCallsPart
 from gateway.api.openapi import problem_responses
 from gateway.api.parts import ApiParts
 from gateway.api.record.views import CallsView, CallView, CallViews, total_of
 from gateway.api.short_ids import short_id
+from gateway.api.views import duration_of, moment_of
 from gateway.http.pieces import Turn, page_response, unhurried
 from gateway.http.problems import Problem
 from gateway.invoke.recent_calls import Follower, RecentCalls, SeenCall
-from scheduler.definitions.language.units import parse_duration
 
 LOOK_SECONDS = 0.2
 """Time between two looks at the record for a follower: a call that ends tells nobody, as that would cost each."""
+MOST_AT_ONCE = 100
+"""Calls that a follower is told of after one look, the failed ones first: nobody reads more, and each takes 50 µs."""
+MOST_FOLLOWERS = 32
+"""Followers of one gateway at once."""
 LOOKS_UNTIL_SIGN = 75
 """Looks without a call after which a follower gets a sign of life, so that proxies keep its connection."""
 SIGN_OF_LIFE = b":\n\n"
@@ -35,11 +39,15 @@ NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 router = APIRouter(tags=["calls"])
 
 
+MOST_LIKE_IT = 64
+"""Calls that are looked for of which the id begins alike: to know that there are several."""
+
+
 async def ids_of_record(parts: ApiParts, prefix: str) -> list[str]:
     """Return ids of calls in the record that the caller may see."""
     sees = cache(CURRENT.get().may_name)
     found = (call.facts for call in parts.outcomes.recent.calls(prefix))
-    return [facts.id for facts in found if sees(facts.function)]
+    return list(islice((facts.id for facts in found if sees(facts.function)), MOST_LIKE_IT))
 
 
 CallId = Annotated[str, short_id("`X-Invocation-Id` of an answer", ids_of_record)]
@@ -49,7 +57,9 @@ CallId = Annotated[str, short_id("`X-Invocation-Id` of an answer", ids_of_record
 class CallFilter:
     """The calls that a request asks for, of those that its caller may see."""
 
+    admission: Admission
     sees: Callable[[str], bool]
+    """Its `may_name`, which remembers its answers."""
     function: str | None
     failed: bool
     slow: float
@@ -74,7 +84,7 @@ class CallFilter:
     summary="List or follow the latest calls",
     response_model=CallsView,
     responses={
-        **problem_responses("invalid-input"),
+        **problem_responses("invalid-input", "busy"),
         200: {"content": {EVENTS: {"schema": {"type": "string"}}}},
     },
 )
@@ -99,6 +109,7 @@ async def list_calls(
     """
     admission, clock = CURRENT.get(), parts.clock
     wanted = CallFilter(
+        admission=admission,
         sees=cache(admission.may_name),
         function=function,
         failed=failed,
@@ -112,8 +123,11 @@ async def list_calls(
         if wanted.matches(call, record, now):
             matching.append(call)
         await turn.rest()
-    latest = heapq.nlargest(limit, matching, key=lambda call: call.facts.arrived)
+    matching.sort(key=attrgetter("facts.arrived"), reverse=True)
+    latest = matching[:limit]
     if follow:
+        if record.followers >= MOST_FOLLOWERS:
+            raise Problem("busy", "too many follow the calls already; try again later", retry_after=5.0)
         ended = [call for call in reversed(latest) if not call.running]
         return StreamingResponse(_events(parts, follower, ended, wanted), media_type=EVENTS, headers=NO_STORE)
     return await page_response("calls", latest, CallViews(admission, record.wall_times, now).view)
@@ -123,26 +137,43 @@ async def _events(
     parts: ApiParts, follower: Follower, first: list[SeenCall], wanted: CallFilter
 ) -> AsyncIterator[bytes]:
     """Yield an event for each of the first calls, and then for each wanted call that ends."""
-    record, clock, admission = parts.outcomes.recent, parts.clock, CURRENT.get()
+    record, clock = parts.outcomes.recent, parts.clock
 
     def event(call: SeenCall) -> bytes:
-        shown = CallViews(admission, record.wall_times, clock.now()).view(call)
+        shown = CallViews(wanted.admission, record.wall_times, clock.now()).view(call)
         return b"event: call\ndata: %b\n\n" % shown.model_dump_json().encode()
 
-    yield b"retry: 1000\n\n"
-    async for call in unhurried(first):
-        yield event(call)
-    looks = 0
-    while not parts.dispatcher.draining:
-        await clock.sleep(LOOK_SECONDS)
-        looks += 1
-        async for call in unhurried(follower.take()):
-            if wanted.matches(call, record, clock.now()):
-                looks = 0
+    with follower:
+        yield b"retry: 1000\n\n"
+        async for call in unhurried(first):
+            yield event(call)
+        looks, known = 0, first
+        while not parts.dispatcher.draining:
+            await clock.sleep(LOOK_SECONDS)
+            if not parts.access.still_admits(wanted.admission):
+                return  # the key was revoked or has expired
+            now = clock.now()
+            ended = [c for c in follower.take() if wanted.matches(c, record, now) and c not in known]
+            known = []  # only what ended while the first ones were looked for is told already
+            told = fewer(ended, MOST_AT_ONCE)
+            async for call in unhurried(told):
                 yield event(call)
-        if looks == LOOKS_UNTIL_SIGN:
-            looks = 0
-            yield SIGN_OF_LIFE
+            if len(told) < len(ended):
+                yield b'event: dropped\ndata: {"dropped":%d}\n\n' % (len(ended) - len(told))
+            looks = 0 if ended else looks + 1
+            if looks == LOOKS_UNTIL_SIGN:
+                looks = 0
+                yield SIGN_OF_LIFE
+
+
+def fewer(calls: list[SeenCall], most: int) -> list[SeenCall]:
+    """Return the calls, or of too many those that failed and the latest others, as far as they are few enough."""
+    if len(calls) <= most:
+        return calls
+    failed = [call for call in calls if call.failure is not None][-most:]
+    others = [call for call in calls if call.failure is None]
+    kept = failed + others[len(others) - (most - len(failed)) :]
+    return sorted(kept, key=lambda call: call.facts.arrived)
 
 
 @router.get("/calls/{id}", summary="Show a call", responses=problem_responses("not-found", "ambiguous-id"))
@@ -152,30 +183,3 @@ async def show_call(id: CallId, record: RecentCallsPart) -> CallView:
     if call is None or not admission.may_name(call.facts.function):
         raise Problem("not-found", f"no call {id!r} is remembered; GET /calls lists the latest")
     return CallViews(admission, record.wall_times, record.clock.now()).view(call)
-
-
-def duration_of(text: str, name: str) -> float:
-    """Return the seconds of a duration in the query. Raises `Problem` 422 about the parameter `name`."""
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise Problem("invalid-input", f"query.{name}: {error}") from None
-
-
-def moment_of(text: str, name: str, now: float) -> float:
-    """Return the Unix time that a text names: a duration before `now`, or a time of RFC 3339 (UTC without a zone).
-
-    Raises `Problem` 422 about the parameter `name`.
-    """
-    try:
-        return now - parse_duration(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise Problem(
-            "invalid-input",
-            f"query.{name}: {text[:40]!r} is no time; write a duration like 10m, or a time like 2026-11-29T12:00:00Z",
-        ) from None

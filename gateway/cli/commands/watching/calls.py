@@ -58,8 +58,8 @@ def calls(
 ) -> None:
     """Show the latest calls, or one call in full.
 
-    The latest comes last. The gateway remembers the latest 10,000 calls that went well and 2,000 that failed, until it is restarted. A call
-    failed if its status is 400 or more, or if nobody got an answer.
+    The latest comes last. The gateway remembers the latest 10,000 calls that went well and 2,000 that failed, until
+    it is restarted. A call failed if its status is 400 or more, or if nobody got an answer.
 
     \b
     Examples:
@@ -128,7 +128,11 @@ def following(gateway: GatewayClient, query: dict[str, str]) -> Iterator[dict[st
                 if away:
                     say("The gateway is back.", err=True)
                 reached, away = True, False
-                yield from events
+                for event in events:
+                    if "dropped" in event:
+                        say(f"… {event['dropped']} more calls that went well", err=True)
+                    else:
+                        yield event
         except ClientError as error:
             if not reached or (isinstance(error, Refused) and error.status < 500):
                 raise

@@ -56,6 +56,10 @@ def asks() -> Iterator[tuple[str, Ask]]:
     yield "/pool/instances/{id}", Ask("GET", "/pool/instances/i1")
     yield "/pool/instances/{id}", Ask("DELETE", "/pool/instances/i10~")
     yield "/pool/instances/{id}/logs", Ask("GET", "/pool/instances/i1/logs")
+    yield "/calls", Ask("GET", "/calls", query=page)
+    yield "/calls", Ask("GET", "/calls", query=page + "&failed=true&slow=1ms&since=1h", name="failed")
+    yield "/calls/{id}", Ask("GET", f"/calls/{7:032x}")
+    yield "/calls/{id}", Ask("GET", "/calls/00000000", name="short", refused=True)
     yield "/invocations", Ask("GET", "/invocations", query=page)
     yield "/invocations", Ask("GET", "/invocations", query=page + "&status=queued", name="queued")
     yield "/invocations/{id}", Ask("GET", f"/invocations/{1:032x}")
@@ -179,7 +183,7 @@ def asks() -> Iterator[tuple[str, Ask]]:
 def of_few() -> Iterator[tuple[str, Ask]]:
     """Yield requests with a key that may invoke two of the functions, and with one that is not known."""
     few, page = {"authorization": f"Bearer {FEW}"}, "limit=1000"
-    for route in ("/invocations", "/runs", "/jobs"):
+    for route in ("/calls", "/invocations", "/runs", "/jobs"):
         yield route, Ask("GET", route, query=page, headers=few, name="few")
     for route in ("/workflows", "/openapi.json", "/docs"):
         yield route, Ask("GET", route, headers=few, name="few")
