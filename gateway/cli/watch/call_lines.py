@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from gateway.cli.human import human_time
-from gateway.cli.tables import NOTE_INDENT, cells, padded, terminal_width, wrapped
-from gateway.cli.terminal import say, say_styled, styled, visible_line
+from gateway.cli.tables import NOTE_INDENT, cells, padded, wrapped
+from gateway.cli.terminal import say, say_styled, styled, terminal_width, visible_line
 
 HEADINGS = ("ID", "TIME", "FUNCTION", "STATUS", "START", "TOOK", "ERROR")
 SHORT_ID_CHARS = 8
