@@ -10,13 +10,15 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-
-import httpx
+from typing import TYPE_CHECKING
 
 from gateway.callbacks.signing import signed_headers
 from pool.clock import Clock
 from scheduler.calls.callbacks import Delivery
 from scheduler.definitions.language.callback_allow import Allowed, as_ip, parse_callback
+
+if TYPE_CHECKING:
+    from gateway.callbacks.client import CallbackClient
 
 ATTEMPT_TIMEOUT_SECONDS = 15.0
 """Longest attempt, including the look-up of the name. Receivers that need more should answer first and work then."""
@@ -42,7 +44,7 @@ class Sender:
         self._secret = secret
         self._clock = clock
         self._resolve = resolve or look_up
-        self._client: httpx.AsyncClient | None = None
+        self._client: CallbackClient | None = None
 
     async def __call__(self, delivery: Delivery) -> SendResult:
         """Try once to deliver a callback."""
@@ -55,7 +57,7 @@ class Sender:
             return SendResult(f"no answer within {ATTEMPT_TIMEOUT_SECONDS:g} s")
         except OSError as error:
             return SendResult(f"cannot look up the name: {error.strerror or error}")
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except ValueError as error:
             return SendResult(f"{type(error).__name__}: {error}")
 
     async def _send(self, delivery: Delivery) -> SendResult:
@@ -66,41 +68,37 @@ class Sender:
         if address is None:
             # The owner of the callback must not learn about our network, not even its addresses.
             return SendResult(f"{target.host} has no address that callbacks may go to")
-        url = httpx.URL(delivery.url)
         headers = {
-            "host": url.netloc.decode("ascii"),
             "content-type": "application/json",
             "user-agent": "Hearth",
             **signed_headers(self._secret, delivery.message, int(self._clock.wall()), delivery.body),
         }
-        extensions = {"sni_hostname": target.host} if target.tls and literal is None else {}
-        client = self._open()
-        request = client.build_request(
-            "POST", url.copy_with(host=address), headers=headers, content=delivery.body, extensions=extensions
-        )
-        response = await client.send(request, stream=True)
-        await response.aclose()
-        if response.is_success:
+        client = await self._opened()
+        name = target.host if target.tls and literal is None else None
+        status = await client.post(delivery.url, address, headers, delivery.body, name)
+        if isinstance(status, str):
+            return SendResult(status)
+        if 200 <= status < 300:
             return SendResult()
-        return SendResult(f"answered with status {response.status_code}", final=response.status_code == GONE)
+        return SendResult(f"answered with status {status}", final=status == GONE)
 
-    def _open(self) -> httpx.AsyncClient:
+    async def _opened(self) -> CallbackClient:
         if self._client is None:
-            context = httpx.create_ssl_context(trust_env=False)
-            context.load_default_certs()
-            self._client = httpx.AsyncClient(
-                verify=context,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=ATTEMPT_TIMEOUT_SECONDS,
-                limits=httpx.Limits(max_keepalive_connections=0),
-            )
+            client = await asyncio.to_thread(make_client)
+            self._client = self._client or client
         return self._client
 
     async def close(self) -> None:
         """Close the client."""
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
+
+
+def make_client() -> CallbackClient:
+    """Return a client. The first callback imports it, in a thread: most gateways never need its hundred modules."""
+    from gateway.callbacks.client import CallbackClient
+
+    return CallbackClient(ATTEMPT_TIMEOUT_SECONDS)
 
 
 async def look_up(host: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Parts that subcommands share: options of the gateway, errors, tables."""
+"""Parts that subcommands share which ask a gateway: its options, its errors, lists."""
 
 from __future__ import annotations
 
@@ -7,34 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 import httpx
 
 from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
+from gateway.cli.errors import CallerError as CallerError
+from gateway.cli.errors import CommandError as CommandError
+from gateway.cli.errors import check_engine_address as check_engine_address
 from gateway.cli.human import human_seconds as human_seconds  # for commands that came before these rooms
 from gateway.cli.human import human_size as human_size
 from gateway.cli.interruption import Interrupted
 from gateway.cli.tables import print_table as print_table
-from gateway.cli.terminal import say, say_json, show_exception
-from pool.engine.address import BadAddress, client_tls, engine_address
+from gateway.cli.terminal import say, say_json
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class CommandError(click.ClickException):
-    """Ends the command with a message on stderr and status 1: the function, the gateway or the engine failed."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message."""
-        show_exception(self, file)
-
-
-class CallerError(CommandError):
-    """Ends the command with a message on stderr and status 2: the caller has to change something."""
-
-    exit_code = 2
 
 
 class Gateway:
@@ -88,16 +76,6 @@ def confirmed(question: str, yes: bool) -> bool:
         if sys.stdin.isatty():
             raise
         raise CallerError("nobody can answer here; add --yes to go on without a question") from None
-
-
-def check_engine_address() -> None:
-    """Raise `CallerError` if DOCKER_HOST is no address that can be used, or the certificates for TLS are missing."""
-    try:
-        address = engine_address()
-        if address.tls:
-            client_tls()
-    except BadAddress as error:
-        raise CallerError(str(error)) from error
 
 
 def gateway_options(command: Command) -> Command:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.cli.client import ClientError, GatewayClient, Refused
-from gateway.cli.common import CommandError
+from gateway.cli.errors import CommandError
 from gateway.cli.interruption import Interrupted
 from gateway.cli.terminal import visible_line
 

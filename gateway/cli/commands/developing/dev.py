@@ -16,11 +16,11 @@ import uvloop
 from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import Serving, serve
-from gateway.cli.common import CallerError, CommandError, check_engine_address
 from gateway.cli.dev.chosen import Choice, ChoiceError, Chosen
 from gateway.cli.dev.console import DevConsole
 from gateway.cli.dev.data_folder import UnsafeFolder, temporary_folder
 from gateway.cli.dev.plain import plain_engine
+from gateway.cli.errors import CallerError, CommandError, check_engine_address
 from gateway.cli.given_settings import SettingsFault, settings_from
 from gateway.cli.terminal import say
 from pool.data_folder import DataFolder, DataFolderInUse

@@ -19,7 +19,7 @@ from gateway.assembly.server import Serving
 from gateway.assembly.server import serve as serve_gateway
 from gateway.assembly.settings import Settings
 from gateway.cli import log_format
-from gateway.cli.common import CallerError, CommandError, check_engine_address
+from gateway.cli.errors import CallerError, CommandError, check_engine_address
 from gateway.cli.given_settings import (
     SECRET,
     SettingsFault,

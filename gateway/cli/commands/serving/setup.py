@@ -13,6 +13,7 @@ from textwrap import wrap
 
 import click
 
+from gateway.cli.errors import CommandError
 from gateway.cli.terminal import say
 from gateway.setup.engine import PACKAGES, EngineSetupError
 from gateway.setup.engine_api import EngineApiError
@@ -121,8 +122,6 @@ def errors_shown() -> Iterator[None]:
         ServiceError,
         OSError,
     ) as error:
-        from gateway.cli.common import CommandError  # imports httpx, which takes as long as all the rest
-
         raise CommandError(str(error)) from error
 
 
