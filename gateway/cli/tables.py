@@ -56,8 +56,8 @@ NOTHING = frozenset({"", "-"})
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+")
 _WORDS = re.compile(rf"{_TIME.pattern}|[^ ]+")
 """Matches words. A time with its zone is one, so that no line ends within it."""
-_PARTS = re.compile(r"[^-/:_.,=]*[-/:_.,=]+|[^-/:_.,=]+")
-"""Matches the parts of a word. Between them it may be broken if it is too long for a line."""
+_PARTS = re.compile(r"\d+\.\d+\w*|[^-/:_.,=]*[-/:_.,=]+|[^-/:_.,=]+")
+"""Matches the parts of a word: a number is one. Between them it may be broken if it is too long for a line."""
 GLUE = "\u00a0"
 """Stands for a space at which no line may end, until the table is printed."""
 

@@ -49,12 +49,12 @@ def error_of(call: dict[str, Any]) -> str:
 
 
 def took(seconds: float) -> str:
-    """Return the time of a call: `0.41 ms`, `12 ms`, `1.84 s` or `62 s`."""
+    """Return the time of a call: `0.41ms`, `12ms`, `1.84s` or `62s`. Without a space no table breaks it."""
     if seconds < 0.01:
-        return f"{1000 * seconds:.2f} ms"
+        return f"{1000 * seconds:.2f}ms"
     if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{1000 * seconds:.0f}ms"
+    return f"{seconds:.2f}s" if seconds < 10 else f"{seconds:.0f}s"
 
 
 class CallLines:
@@ -130,5 +130,5 @@ def picture(call: dict[str, Any]) -> list[str]:
         before += seconds
         length = max(1 if seconds else 0, round(BAR_CHARS * before / total) - begin)
         bar = (" " * min(begin, BAR_CHARS - length) + mark * length).ljust(BAR_CHARS)
-        lines.append(f"{phase:<5}  {took(seconds):>8}  |{bar}|")
-    return [*lines, f"{'total':<5}  {took(call['total']):>8}"]
+        lines.append(f"{phase:<5}  {took(seconds):>7}  |{bar}|")
+    return [*lines, f"{'total':<5}  {took(call['total']):>7}"]

@@ -65,10 +65,10 @@ call {ID}
             KeyError: 'a\\x1b[2J'
   start     cold: no instance of this revision was ready; it is its first call since the gateway started
 
-  queue   0.40 ms  |█                                       |
-  start    300 ms  |██████████████████████████████          |
-  exec     100 ms  |                              ██████████|
-  total    400 ms
+  queue   0.40ms  |█                                       |
+  start    300ms  |██████████████████████████████          |
+  exec     100ms  |                              ██████████|
+  total    400ms
 
   its output: hearth logs {ID}
 """
@@ -192,7 +192,7 @@ def test_a_call_that_took_no_time_has_a_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.00041, "0.41 ms"), (0.0124, "12 ms"), (1.8444, "1.84 s"), (62.4, "62 s")]
+    ("seconds", "text"), [(0.00041, "0.41ms"), (0.0124, "12ms"), (1.8444, "1.84s"), (62.4, "62s")]
 )
 def test_times_are_short(seconds: float, text: str) -> None:
     assert took(seconds) == text
