@@ -99,14 +99,16 @@ class NoiseFilter(logging.Filter):
         return True
 
 
+def form_of(form: Literal["text", "json"] | None) -> Literal["text", "json"]:
+    """Return the form of log lines. If none is chosen: text for a terminal, else JSON."""
+    return form or ("text" if sys.stderr.isatty() else "json")
+
+
 def configure(level: str, form: Literal["text", "json"] | None) -> None:
-    """Send all log records to stderr. If `form` is None: as text to a terminal, else as JSON."""
-    terminal = sys.stderr.isatty()
+    """Send all log records to stderr, in the form that `form_of` says."""
     handler = StderrHandler()
     handler.setFormatter(
-        JsonFormatter()
-        if (form or ("text" if terminal else "json")) == "json"
-        else TextFormatter(colour=terminal)
+        JsonFormatter() if form_of(form) == "json" else TextFormatter(colour=sys.stderr.isatty())
     )
     handler.addFilter(NoiseFilter())
     root = logging.getLogger()

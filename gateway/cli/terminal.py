@@ -6,6 +6,7 @@ Output into a pipe or a file is unchanged.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import shutil
@@ -66,6 +67,13 @@ def styled(text: str, *, fg: str | None = None, bold: bool | None = None) -> str
 def say_styled(line: str) -> None:
     """Print a line with `styled` parts on stdout. All of its text must be `visible` already."""
     click.echo(line)
+
+
+def write_log(text: str) -> None:
+    """Write lines on stderr, all of whose text is `visible` already. If nobody reads them any more, they are lost."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def show_exception(error: click.ClickException, file: IO[str] | None) -> None:

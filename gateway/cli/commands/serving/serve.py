@@ -29,6 +29,7 @@ from gateway.cli.given_settings import (
     variable_of,
 )
 from gateway.cli.machine.probe import own_container
+from gateway.cli.printed.printer import OutputPrinter
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import SetupProgress
@@ -139,10 +140,13 @@ def check_keys(settings: Settings) -> None:
 
 async def run(serving: Serving) -> None:
     """Serve until a signal comes, and show progress until the functions are ready."""
-    progress = SetupProgress(serving.definitions)
+    settings, progress = serving.settings, SetupProgress(serving.definitions)
+    printer = None if settings.quiet else OutputPrinter(log_format.form_of(settings.log_format))
     asking: list[asyncio.Task[None]] = []
 
     def made(runtime: Runtime) -> None:
+        if printer is not None:
+            runtime.pool_floor.journal.sinks.append(printer.offer)
         runtime.scheduler_floor.registry.on_state = progress.settled
         asking.append(asyncio.ensure_future(ask_engine(runtime)))
 
@@ -158,6 +162,8 @@ async def run(serving: Serving) -> None:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+        if printer is not None:
+            await asyncio.to_thread(printer.close)
 
 
 async def ask_engine(runtime: Runtime) -> None:
