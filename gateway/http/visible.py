@@ -16,6 +16,8 @@ def visible(text: str) -> str:
     These are control characters except line end and tab, characters that change the direction of writing, and all
     others without a visible shape.
     """
+    if text.isprintable():  # most are, and whole alphabets are rare to the expression
+        return text
     return _RARE.sub(lambda found: _written_out(found[0]), text)
 
 
@@ -26,6 +28,8 @@ def visible_line(text: str) -> str:
 
 def visible_json(text: str) -> str:
     """Return the same JSON, in which every character that could control a terminal is a JSON escape."""
+    if text.isprintable():
+        return text
     return _RARE.sub(lambda found: found[0] if _is_harmless(found[0]) else _json_escape(found[0]), text)
 
 

@@ -208,7 +208,7 @@ EVERYTHING, FEW = "hth_zzzzzzzz_" + "z" * 32, "hth_yyyyyyyy_" + "y" * 32
 """Keys: one that may do everything, and one that may see few functions."""
 SECRET = "s" * 32
 """What messages for the webhook are signed with."""
-KEPT, PIECES = "a" * 32, "b" * 32
+KEPT, PIECES, PRINTED = "a" * 32, "b" * 32, "e" * 32
 """Calls that have ended: one with a large answer and a full log, and one whose answer lies in pieces."""
 INPUT = Body(b"{}", "application/json")
 DEEP = {"all": [{"any": [{"prefix": {"type": f"a{n}"}}, {"suffix": {"source": "z"}}]} for n in range(20)]}
@@ -265,6 +265,7 @@ class Crowded:
         await self._keep_ended()
         await self._keep_ended_calls()
         self._print(INSTANCES // 100)
+        await self._keep_output()
         stream = RedisStream(url="redis://127.0.0.1:1", stream="orders")
         self.runtime.gateway_floor.brokers.declare(
             {
@@ -384,8 +385,22 @@ class Crowded:
             instance = self.runtime.pool_floor.pool.ledger.instances[f"i{n}"]
             self.runtime.pool_floor.pool.output(instance, b"z" * (200 * 1024))
 
+    async def _keep_output(self) -> None:
+        """Fill the disk's share of output: many short lines, letters of another alphabet, and bytes that are no text."""
+        journal, clock = self.runtime.pool_floor.journal, self.runtime.clock
+        journal.start()
+        texts = [b"line 9\n" * 200, "строка\n".encode() * 100, b"\xff\x85\x1b\n" * 300, b"x" * 8000 + b"\n"]
+        for batch in range(8):
+            for n in range(300):
+                function = f"f{n % 3:04d}"
+                invocation = PRINTED if (batch, n) == (0, 0) else f"{n:032x}"
+                journal.take(function, "1", invocation, f"i{n}", texts[n % 4])
+            await journal.wait(journal.written)
+        assert clock.wall() * 1e6 >= journal.written > 0
+
     async def close(self) -> None:
         gc.unfreeze()
+        await self.runtime.pool_floor.journal.close()
         await self.runtime.gateway_floor.brokers.close()
         await self.runtime.scheduler_floor.stores.calls.close()
         self.data.close()

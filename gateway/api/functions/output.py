@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -17,7 +18,6 @@ from gateway.api.functions.output_forms import (
     LATE_SECONDS,
     MICROSECONDS,
     TEXT,
-    Form,
     LinePlace,
     as_events,
     as_json_lines,
@@ -29,7 +29,7 @@ from gateway.api.openapi import problem_responses
 from gateway.api.views import moment_of
 from gateway.http.problems import Problem
 from pool.observe.journal.reader import OutputFilter
-from pool.observe.journal.reading import OutputReading
+from pool.observe.journal.reading import Form, OutputReading
 from pool.observe.journal.records import OutputLine
 
 DEFAULT_LINES = 1000
@@ -39,8 +39,6 @@ DEFAULT_FOLLOWED_LINES = 10
 MOST_LINES = 10_000
 LONGEST_TEXT = 1000
 """Characters of a text to look for."""
-LINES_A_PIECE = 100
-"""Lines that become bytes in one turn of the loop."""
 OPENING: dict[Form, bytes] = {as_events: b"retry: 1000\n\n"}
 """Bytes that open an answer which goes on. A browser connects again after so many milliseconds."""
 SIGN_OF_LIFE: dict[Form, bytes] = {as_events: b":\n\n", as_json_lines: b"\n"}
@@ -158,17 +156,18 @@ async def _pieces(
         yield OPENING.get(form, b"") if followed else b""
         if asked.limit is not None:
             latest = await output.latest(asked.wanted, asked.limit, asked.after, asked.upto)
-            for at in range(0, len(latest), LINES_A_PIECE):
-                yield form(latest[at : at + LINES_A_PIECE])
+            async for piece in output.in_form(latest, form):
+                yield piece
         else:
-            async for lines in output.onward(asked.wanted, asked.after, asked.upto):
-                yield form(_unseen(lines, asked.skip))
+            unseen = partial(_unseen, form, asked.skip)
+            async for piece in output.onward(asked.wanted, asked.after, asked.upto, unseen):
+                yield piece
         if followed is None:
             return
-        async for lines in output.follow(asked.wanted, asked.upto):
+        async for piece in output.follow(asked.wanted, asked.upto, form):
             if not followed.still_admits(admission):
                 return
-            yield form(lines) if lines else SIGN_OF_LIFE[form]
+            yield piece or SIGN_OF_LIFE[form]
 
 
 async def _after(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -178,8 +177,8 @@ async def _after(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[by
             yield piece
 
 
-def _unseen(lines: list[OutputLine], seen: LinePlace | None) -> list[OutputLine]:
-    """Return the lines behind a place."""
-    if seen is None:
-        return lines
-    return [line for line in lines if (line.number, line.place) > seen or not line.number]
+def _unseen(form: Form, seen: LinePlace | None, lines: list[OutputLine]) -> bytes:
+    """Return the lines behind a place, in a form."""
+    if seen is not None:
+        lines = [line for line in lines if (line.number, line.place) > seen or not line.number]
+    return form(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,9 +18,6 @@ EVENTS, JSON_LINES, TEXT = "text/event-stream", "application/x-ndjson", "text/pl
 MICROSECONDS = 1_000_000
 LATE_SECONDS = 60.0
 """Time by which a line may be written later than it was printed, at most."""
-
-Form = Callable[[Iterable[OutputLine]], bytes]
-"""Returns lines as bytes of an answer."""
 
 
 class LinePlace(NamedTuple):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from pool.clock import Clock
 from pool.observe.journal.journal import STREAMS, Journal
-from pool.observe.journal.reader import JournalReader, OutputFilter, backward, forward
+from pool.observe.journal.reader import STEP_BYTES, JournalReader, OutputFilter, backward, forward
 from pool.observe.journal.records import OutputLine
 
 MOST_READERS = 32
@@ -23,6 +23,9 @@ BEAT_SECONDS = 15.0
 """Time without output after which a follower gets a sign of life: proxies end connections that stay silent."""
 LARGEST_LOG_BYTES = 4 * 2**20
 """Most bytes of one invocation's output: what several runs of it may have printed together."""
+
+Form = Callable[[list[OutputLine]], bytes]
+"""Returns lines as bytes of an answer. It runs in a thread."""
 
 
 class TooManyReaders(Exception):
@@ -58,7 +61,8 @@ class OutputReading:
         size, more = 0, limit > 0
         reader = await asyncio.to_thread(backward, self.journal.folder, STREAMS, wanted, after)
         while more:
-            lines, more = await self._step(reader, upto)
+            async with self._turn:
+                lines, more = await asyncio.to_thread(reader.step, upto)
             for line in lines:
                 size += len(line.text) + LINE_OVERHEAD
                 if len(found) == limit or size > LATEST_BYTES:
@@ -67,24 +71,38 @@ class OutputReading:
                 found.append(line)
         return found[::-1]
 
-    async def onward(self, wanted: OutputFilter, after: int, upto: int) -> AsyncIterator[list[OutputLine]]:
+    async def in_form(self, lines: list[OutputLine], form: Form) -> AsyncIterator[bytes]:
+        """Yield lines in a form, some `STEP_BYTES` at a time."""
+        at = 0
+        while at < len(lines):
+            end, size = at, 0
+            while end < len(lines) and size < STEP_BYTES:
+                size += len(lines[end].text) + LINE_OVERHEAD
+                end += 1
+            async with self._turn:
+                piece = await asyncio.to_thread(form, lines[at:end])
+            yield piece
+            at = end
+
+    async def onward(self, wanted: OutputFilter, after: int, upto: int, form: Form) -> AsyncIterator[bytes]:
         """Yield the lines with a number over `after` and of at most `upto`, oldest first."""
         reader, more = forward(self.journal.folder, STREAMS, wanted, after), True
         while more:
-            lines, more = await self._step(reader, upto)
-            yield lines
+            piece, more = await self._step(reader, upto, form)
+            if piece:
+                yield piece
 
-    async def follow(self, wanted: OutputFilter, after: int) -> AsyncIterator[list[OutputLine]]:
+    async def follow(self, wanted: OutputFilter, after: int, form: Form) -> AsyncIterator[bytes]:
         """Yield the lines with a number over `after`, and all that come, until the gateway ends.
 
-        It yields an empty list after `BEAT_SECONDS` without any. A reader who is slow holds nothing: it reads later.
+        It yields nothing, as b"", after `BEAT_SECONDS` without any. A reader who is slow holds nothing: it reads later.
         """
         reader, goes_on = forward(self.journal.folder, STREAMS, wanted, after), True
         while True:
             upto = self.journal.written
-            lines, more = await self._step(reader, upto)
-            if lines:
-                yield lines
+            piece, more = await self._step(reader, upto, form)
+            if piece:
+                yield piece
             if more:
                 continue
             if not goes_on:
@@ -93,7 +111,7 @@ class OutputReading:
                 async with self._clock.timeout(BEAT_SECONDS):
                     goes_on = await self.journal.wait(upto)
             except TimeoutError:
-                yield []
+                yield b""
 
     async def of_invocation(self, id: str) -> bytes | None:
         """Return what an invocation printed, as far as the journal has it, or None if it has nothing of it."""
@@ -116,6 +134,12 @@ class OutputReading:
             found.update(record.invocation for record in records)
         return sorted(found)
 
-    async def _step(self, reader: JournalReader, upto: int) -> tuple[list[OutputLine], bool]:
+    async def _step(self, reader: JournalReader, upto: int, form: Form) -> tuple[bytes, bool]:
+        """Read and form the next lines in a thread, so that the event loop does neither."""
+
+        def work() -> tuple[bytes, bool]:
+            lines, more = reader.step(upto)
+            return form(lines), more
+
         async with self._turn:
-            return await asyncio.to_thread(reader.step, upto)
+            return await asyncio.to_thread(work)

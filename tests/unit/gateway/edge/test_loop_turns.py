@@ -14,7 +14,19 @@ import pytest
 import pytest_asyncio
 
 from gateway.api.openapi_document import document
-from tests.support.loop_turns import DEAD, FEW, KEPT, PIECES, SECRET, Ask, Crowded, ask, large_json, watched
+from tests.support.loop_turns import (
+    DEAD,
+    FEW,
+    KEPT,
+    PIECES,
+    PRINTED,
+    SECRET,
+    Ask,
+    Crowded,
+    ask,
+    large_json,
+    watched,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONGEST_MS = 5.0
@@ -26,6 +38,7 @@ MOST_WRITTEN = 512 * 1024
 TRIES = 3
 """Of several tries the best counts: others use the machine, too."""
 JSON = {"content-type": "application/json"}
+NDJSON = {"accept": "application/x-ndjson"}
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 NEVER_SERVED = {("GET", "/readyz")}
 """Routes that are only met with a refusal: no function of an engine in memory is ever ready."""
@@ -70,6 +83,11 @@ def asks() -> Iterator[tuple[str, Ask]]:
     yield "/invocations/{id}", Ask("GET", f"/invocations/{PIECES}", name="ended")
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{1:032x}/logs")
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{KEPT}/logs", name="kept")
+    yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{PRINTED}/logs", name="on disk")
+    yield "/invocations/{id}/logs", Ask("GET", "/invocations/fedc/logs", name="unknown", refused=True)
+    for query in ("limit=10000", "since=1h", "grep=never&limit=10", "limit=10&function=f0002", "since=1h&grep=9"):
+        yield "/logs", Ask("GET", "/logs", query=query, name=query)
+        yield "/logs", Ask("GET", "/logs", query=query, headers=NDJSON, name=f"{query} as JSON")
     yield "/invocations/{id}/retry", Ask("POST", f"/invocations/{1:032x}/retry", refused=True)
     yield (
         "/invocations/{id}/retry",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,18 @@ from pool.observe.plain_metrics import Count
 
 MIB = 2**20
 ALL = OutputFilter()
+
+
+Shown = tuple[int, str]
+"""Number and text of a line."""
+
+
+def as_json(lines: list[OutputLine]) -> bytes:
+    return json.dumps([(line.number, line.text) for line in lines]).encode() if lines else b""
+
+
+def lines_of(piece: bytes) -> list[Shown]:
+    return [(number, text) for number, text in json.loads(piece or b"[]")]
 
 
 class World:
@@ -46,10 +59,10 @@ class World:
         return [line.text for line in lines]
 
     async def onward(self, after: int = 0, wanted: OutputFilter = ALL) -> list[str]:
-        found: list[OutputLine] = []
-        async for lines in self.reading.onward(wanted, after, self.journal.written):
-            found += lines
-        return [line.text for line in found]
+        found: list[str] = []
+        async for piece in self.reading.onward(wanted, after, self.journal.written, as_json):
+            found += [text for _, text in lines_of(piece)]
+        return found
 
 
 @asynccontextmanager
@@ -264,12 +277,10 @@ def fails(pieces: object) -> None:
 # -- following ------------------------------------------------------------------------------------------------
 
 
-async def take(
-    lines: AsyncIterator[list[OutputLine]], enough: Callable[[list[OutputLine]], bool]
-) -> list[OutputLine]:
-    found: list[OutputLine] = []
-    async for more in lines:
-        found += more
+async def take(pieces: AsyncIterator[bytes], enough: Callable[[list[Shown]], bool]) -> list[Shown]:
+    found: list[Shown] = []
+    async for piece in pieces:
+        found += lines_of(piece)
         if enough(found):
             break
     return found
@@ -279,22 +290,22 @@ async def test_a_follower_gets_what_comes_and_can_go_on_where_it_was(tmp_path: P
     async with running(World(tmp_path)) as world:
         world.print("before\n")
         await world.written()
-        follower = world.reading.follow(ALL, world.journal.written)
+        follower = world.reading.follow(ALL, world.journal.written, as_json)
         following = asyncio.ensure_future(take(follower, lambda found: len(found) == 3))
         for text in ("one\n", "two\nthree\n"):
             world.print(text)
             await world.written()
         found = await following
-        assert [line.text for line in found] == ["one", "two", "three"]
-        again = await take(world.reading.follow(ALL, found[0].number), lambda found: len(found) == 2)
-        assert [line.text for line in again] == ["two", "three"]
+        assert [text for _, text in found] == ["one", "two", "three"]
+        again = await take(world.reading.follow(ALL, found[0][0], as_json), lambda found: len(found) == 2)
+        assert [text for _, text in again] == ["two", "three"]
 
 
 async def test_a_slow_follower_loses_what_was_deleted_and_is_told(tmp_path: Path) -> None:
     async with running(World(tmp_path)) as world:
         world.print("first\n", "quiet")
         await world.written()
-        follower = world.reading.follow(OutputFilter(function="flood"), 0)
+        follower = world.reading.follow(OutputFilter(function="flood"), 0, as_json)
         following = asyncio.ensure_future(anext(follower))
         for _ in range(2):
             world.print(b"f" * 65_000 + b"\n", "flood")
@@ -305,18 +316,18 @@ async def test_a_slow_follower_loses_what_was_deleted_and_is_told(tmp_path: Path
                 world.print(b"f" * 65_000 + b"\n", "flood")
             await world.written()
         found = await take(follower, lambda found: len(found) > 100)
-        assert [line.text for line in found if not line.number] == [
+        assert [text for number, text in found if not number] == [
             "[lines dropped: they were deleted before they were read]"
         ]
 
 
 async def test_followers_end_with_the_journal(tmp_path: Path) -> None:
     async with running(World(tmp_path)) as world:
-        following = asyncio.ensure_future(take(world.reading.follow(ALL, 0), lambda _: False))
+        following = asyncio.ensure_future(take(world.reading.follow(ALL, 0, as_json), lambda _: False))
         world.print("one\n")
         await world.written()
         world.journal.end_readers()
-        assert [line.text for line in await following] == ["one"]
+        assert [text for _, text in await following] == ["one"]
 
 
 async def test_readers_are_bounded(tmp_path: Path) -> None:
