@@ -386,7 +386,7 @@ class Crowded:
             self.runtime.pool_floor.pool.output(instance, b"z" * (200 * 1024))
 
     async def _keep_output(self) -> None:
-        """Fill the disk's share of output: many short lines, letters of another alphabet, and bytes that are no text."""
+        """Fill the disk's share of output: short lines, letters of another alphabet, and bytes that are no text."""
         journal, clock = self.runtime.pool_floor.journal, self.runtime.clock
         journal.start()
         texts = [b"line 9\n" * 200, "строка\n".encode() * 100, b"\xff\x85\x1b\n" * 300, b"x" * 8000 + b"\n"]

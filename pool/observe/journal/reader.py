@@ -20,6 +20,8 @@ STEP_CHUNKS = 32
 """Chunks that a step looks through at most: 2 MiB, some 20 ms if all of it has to be parsed."""
 STEP_BYTES = 64 * 1024
 """Bytes of output after which a step ends: what its caller holds at once."""
+LINE_OVERHEAD = 128
+"""Bytes that a line counts in addition to its text: its fields."""
 LOST = OutputLine(0, 0, "", "", "", "", "", "[lines dropped: they were deleted before they were read]")
 """Stands for what a reader was too slow for. Its number is 0."""
 
@@ -219,7 +221,7 @@ class JournalReader:
                 return found, False
             record = min(heads, key=lambda each: self._sign * each.records[0].number).records.popleft()
             found.append(record)
-            size += len(record.text)
+            size += len(record.text) + LINE_OVERHEAD * record.text.count("\n")
         return found, True
 
 

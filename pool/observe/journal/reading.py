@@ -8,15 +8,20 @@ from contextlib import contextmanager
 
 from pool.clock import Clock
 from pool.observe.journal.journal import STREAMS, Journal
-from pool.observe.journal.reader import STEP_BYTES, JournalReader, OutputFilter, backward, forward
+from pool.observe.journal.reader import (
+    LINE_OVERHEAD,
+    STEP_BYTES,
+    JournalReader,
+    OutputFilter,
+    backward,
+    forward,
+)
 from pool.observe.journal.records import OutputLine
 
 MOST_READERS = 32
 """Most callers that read at once, followers included. Each holds a step's lines."""
 LATEST_BYTES = 4 * 2**20
 """Most bytes of the latest lines, which are held until all are found."""
-LINE_OVERHEAD = 128
-"""Bytes that a line counts in addition to its text."""
 MOST_IDS = 64
 """Ids with one beginning after which a search ends: it is ambiguous."""
 BEAT_SECONDS = 15.0
@@ -95,7 +100,7 @@ class OutputReading:
     async def follow(self, wanted: OutputFilter, after: int, form: Form) -> AsyncIterator[bytes]:
         """Yield the lines with a number over `after`, and all that come, until the gateway ends.
 
-        It yields nothing, as b"", after `BEAT_SECONDS` without any. A reader who is slow holds nothing: it reads later.
+        It yields b"" after `BEAT_SECONDS` without any. A reader who is slow holds nothing: it reads later.
         """
         reader, goes_on = forward(self.journal.folder, STREAMS, wanted, after), True
         while True:

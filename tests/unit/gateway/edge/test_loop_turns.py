@@ -85,7 +85,13 @@ def asks() -> Iterator[tuple[str, Ask]]:
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{KEPT}/logs", name="kept")
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{PRINTED}/logs", name="on disk")
     yield "/invocations/{id}/logs", Ask("GET", "/invocations/fedc/logs", name="unknown", refused=True)
-    for query in ("limit=10000", "since=1h", "grep=never&limit=10", "limit=10&function=f0002", "since=1h&grep=9"):
+    for query in (
+        "limit=10000",
+        "since=1h",
+        "grep=never&limit=10",
+        "limit=10&function=f0002",
+        "since=1h&grep=9",
+    ):
         yield "/logs", Ask("GET", "/logs", query=query, name=query)
         yield "/logs", Ask("GET", "/logs", query=query, headers=NDJSON, name=f"{query} as JSON")
     yield "/invocations/{id}/retry", Ask("POST", f"/invocations/{1:032x}/retry", refused=True)
