@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Context(Protocol):
-    """What a handler is told about its call, beside the event.
+    """Facts that a handler is told about its call, beside the event.
 
         def handle(event: dict[str, str], context: hearth.Context) -> dict[str, str]: ...
 

@@ -1,4 +1,4 @@
-"""What a client and a gateway say to each other about accepted calls, runs, jobs and events. No I/O."""
+"""Conversations of a client with a gateway: accepted calls, runs, jobs and events. No I/O."""
 
 from __future__ import annotations
 

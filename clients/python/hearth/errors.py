@@ -29,7 +29,7 @@ class Problem:
     """Place of the fault in the input, as a JSON pointer, if the function checks its input."""
 
     @classmethod
-    def read(cls, document: Any, retry_after: float | None = None) -> Problem | None:
+    def read(cls, document: Any, status: int, retry_after: float | None = None) -> Problem | None:
         """Return the problem that a JSON document is, or None if it is not one of Hearth's."""
         if not (isinstance(document, Mapping) and str(document.get("type")).startswith(PROBLEM_TYPE)):
             return None
@@ -37,7 +37,7 @@ class Problem:
         return cls(
             slug=str(document["type"]).removeprefix(PROBLEM_TYPE),
             title=str(document.get("title")),
-            status=int(document.get("status", 0)),
+            status=status,
             detail=str(document.get("detail")),
             blame=str(document.get("blame")),
             invocation_id=None if invocation is None else str(invocation),
@@ -115,7 +115,7 @@ class FunctionTimeout(FunctionError, TimeoutError):
 
 
 class FunctionAnswered(FunctionError):
-    """The function itself answered with a status other than 2xx."""
+    """The function itself answered with a status other than 2xx, or with a body that is not of its content type."""
 
     def __init__(self, message: str, response: Response) -> None:
         super().__init__(message)

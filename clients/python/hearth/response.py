@@ -95,7 +95,7 @@ class Response:
         if self.status < 400 or essence(self.content_type) != PROBLEM_JSON:
             return None
         try:
-            return Problem.read(self.value, _seconds(self.headers.get("retry-after")))
+            return Problem.read(self.value, self.status, _seconds(self.headers.get("retry-after")))
         except ValueError:
             return None
 
@@ -107,13 +107,17 @@ class Response:
     def result(self) -> Any:
         """Return the value of an answer with status 2xx.
 
-        Raises `FunctionAnswered` for another status, and the `HearthError` of a problem.
+        Raises the `HearthError` of a problem, and `FunctionAnswered` for another status or a body not of its type.
         """
         self.raise_for_problem()
         if not self.ok:
             text = self.body[:200].decode(errors="replace")
             raise FunctionAnswered(f"the function answered with status {self.status}: {text}", self)
-        return self.value
+        try:
+            return self.value
+        except ValueError as error:
+            text = f"the function's answer is not {self.content_type}: {error}"
+            raise FunctionAnswered(text, self) from error
 
     def _field(self, name: str) -> str | None:
         return str(self.headers[name]) if name in self.headers else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import httpx
 
 from hearth.response import Response
 from hearth.transport import AsyncTransport, Transport
+from hearth.values import parse
 from hearth.wire import ApiRequest
 
 
@@ -28,7 +28,7 @@ class ServerEvent:
 
     def json(self) -> Any:
         """Return the data parsed from JSON. Raises `ValueError` if it is not JSON."""
-        return json.loads(self.data)
+        return parse(self.data)
 
 
 class LineReader:
@@ -157,7 +157,7 @@ class Stream(StreamHead):
         """Yield the values of an answer that has a line of JSON for each."""
         for line in self.lines():
             if line.strip():
-                yield json.loads(line)
+                yield parse(line)
 
     def events(self) -> Generator[ServerEvent, None, None]:
         """Yield the server-sent events of the answer."""
@@ -214,7 +214,7 @@ class AsyncStream(StreamHead):
         """Yield the values of an answer that has a line of JSON for each."""
         async for line in self.lines():
             if line.strip():
-                yield json.loads(line)
+                yield parse(line)
 
     async def events(self) -> AsyncGenerator[ServerEvent, None]:
         """Yield the server-sent events of the answer."""

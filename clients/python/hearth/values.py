@@ -40,12 +40,23 @@ def decode(body: bytes, content_type: str) -> Any:
     if not body and (not content_type or is_json(content_type)):
         return None
     if is_json(content_type):
-        return json.loads(body)
+        return parse(body)
     if essence(content_type) == JSON_LINES:
-        return [json.loads(line) for line in body.splitlines() if line.strip()]
+        return [parse(line) for line in body.splitlines() if line.strip()]
     if essence(content_type).startswith("text/"):
-        return body.decode(charset(content_type))
+        try:
+            return body.decode(charset(content_type))
+        except LookupError:  # Python does not know it, or it is no encoding of text
+            return body.decode()
     return body
+
+
+def parse(text: bytes | str) -> Any:
+    """Return the value of a JSON text. Raises `ValueError` for anything else."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def is_json(content_type: str) -> bool:

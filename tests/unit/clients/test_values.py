@@ -78,6 +78,8 @@ def test_what_is_sent(data: Any, given_type: str | None, body: bytes, sent_type:
         (b"{}", "application/problem+json", {}),
         (b'1\n\n{"a":2}\n', "application/x-ndjson", [1, {"a": 2}]),
         ("ü".encode("latin-1"), 'text/html; charset="latin-1"', "ü"),
+        ("ü".encode(), "text/html; charset=nonsense", "ü"),
+        ("ü".encode(), "text/html; charset=zlib", "ü"),
         (b"{}", "application/octet-stream", b"{}"),
         (b"{}", "", b"{}"),
     ],
@@ -184,6 +186,26 @@ def test_when_to_try_again(field: str | None, seconds: float | None) -> None:
     with pytest.raises(hearth.RateLimited) as raised:
         hearth.Response(429, httpx.Headers(fields), body).result()
     assert raised.value.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [(b"{", "application/json"), (b"[" * 100_000, "application/json"), (b"\xff", "text/plain")],
+)
+def test_a_body_that_is_not_of_its_type_is_the_function_s_fault(body: bytes, content_type: str) -> None:
+    response = hearth.Response(200, httpx.Headers({"content-type": content_type}), body)
+    with pytest.raises(hearth.FunctionAnswered, match=f"is not {content_type}") as raised:
+        response.result()
+    assert raised.value.response.body == body
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b'{"type": 3}', b'{"type": "urn:hearth:problem:a", "status": []}']
+)
+def test_a_problem_that_a_function_made_up_harms_nobody(body: bytes) -> None:
+    response = hearth.Response(404, httpx.Headers({"content-type": "application/problem+json"}), body)
+    with pytest.raises(hearth.HearthError):
+        response.result()
 
 
 def test_where_an_input_does_not_fit() -> None:

@@ -8,14 +8,17 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import hearth
 from pool import __version__
+from tests.support.house_rules import LINES_OF_A_MODULE, banned_openings, long_functions
 
 ROOT = Path(__file__).parents[3]
 CLIENT = ROOT / "clients" / "python"
 FLOORS = ("gateway", "scheduler", "pool", "runtimes")
 PROJECT = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
-MOST_LINES = 400
+OWN = sorted(path for path in (CLIENT / "hearth").glob("*.py") if not path.is_symlink())
 
 
 def imports(folder: Path) -> Iterator[tuple[str, str]]:
@@ -60,8 +63,8 @@ def test_what_it_shares_with_hearth_is_linked_and_imports_nothing_of_it() -> Non
     }
 
 
-def test_its_own_modules_are_short() -> None:
-    own = [path for path in (CLIENT / "hearth").glob("*.py") if not path.is_symlink()]
-    assert {
-        path.name: lines for path in own if (lines := len(path.read_text().splitlines())) > MOST_LINES
-    } == {}
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.name)
+def test_its_own_modules_keep_the_rules_of_style(path: Path) -> None:
+    text = path.read_text()
+    assert (banned_openings(text), long_functions(text)) == (0, [])
+    assert len(text.splitlines()) <= LINES_OF_A_MODULE
