@@ -16,6 +16,7 @@ from gateway.cli.client import DEFAULT_URL, ClientError, GatewayClient, Refused
 from gateway.cli.errors import CallerError as CallerError
 from gateway.cli.errors import CommandError as CommandError
 from gateway.cli.errors import check_engine_address as check_engine_address
+from gateway.cli.groups import did_you_mean
 from gateway.cli.human import human_seconds as human_seconds  # for commands that came before these rooms
 from gateway.cli.human import human_size as human_size
 from gateway.cli.interruption import Interrupted
@@ -64,6 +65,15 @@ def after_interruption(asked: httpx.Request | None) -> str:
     if asked.url.path.startswith("/invoke/"):
         return "Stopped. The gateway ends the call, because nobody waits for its answer."
     return f"Stopped. The gateway may still carry out {asked.method} {asked.url.path}."
+
+
+def name_nearest(error: Refused, kind: str, name: str, names: Callable[[], Sequence[str]]) -> None:
+    """Put the nearest name into the message of an error about an unknown one, or the command that lists the names."""
+    try:
+        near = did_you_mean(name, names())
+    except Refused:  # this key may not list them
+        near = ""
+    error.detail = f"there is no {kind} {name}{near or f'; hearth {kind}s lists them'}"
 
 
 def confirmed(question: str, yes: bool) -> bool:
@@ -116,6 +126,19 @@ def given_key(file: Path | None) -> str | None:
 def json_option(command: Command) -> Command:
     """Add `--json` to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def limit_option(command: Command) -> Command:
+    """Add `--limit` to a command that lists a page of the API."""
+    return click.option(
+        "--limit", type=int, default=50, show_default=True, metavar="N", help="Most entries to list."
+    )(command)
+
+
+def say_if_more(page: Mapping[str, Any]) -> None:
+    """Say on stderr if there may be more than a page of the API lists."""
+    if page["cursor"] is not None:
+        say("There may be more than these; --limit N lists more.", err=True)
 
 
 def raw_option(command: Command) -> Command:

@@ -9,6 +9,7 @@ import httpx
 
 from tests.support.cli_scenes.records import (
     CALL,
+    CALLS,
     DEAD,
     FAILED_STEPS,
     FUNCTIONS,
@@ -124,6 +125,7 @@ CALLING = [
             f"GET /runs/{RUN}/output": httpx.Response(200, text="<html>the gallery</html>"),
         },
     ),
+    Scene("start galery", {"GET /workflows": WORKFLOWS}),
     Scene("start gallery --detach", {"POST /workflows/gallery": run("running", ended=None)}),
     Scene(
         f"resume {OTHER_RUN}",
@@ -141,6 +143,10 @@ LISTING = [
     Scene("functions", {"GET /functions": httpx.ConnectError("refused")}, note="without a gateway"),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": INSTANCES}),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": []}, note="without an instance"),
+    Scene("calls", {"GET /calls": CALLS}),
+    Scene("calls --failed", {"GET /calls": {"calls": []}}, note="without a failed call"),
+    Scene("calls", {"GET /calls": {"calls": []}}, note="without a call"),
+    Scene(f"calls {RUN}", {"GET /calls": {"calls": []}, f"GET /calls/{RUN}": CALLS["calls"][0]}),
     Scene(f"logs {CALL}", {f"GET /invocations/{CALL}/logs": httpx.Response(200, text="greeting Ada\n")}),
     Scene("logs thumbnail", {"GET /logs": httpx.Response(200, text=PRINTED)}),
     Scene("logs --json", {"GET /logs": httpx.Response(200, text=PRINTED)}),

@@ -12,8 +12,15 @@ from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.commands.calling.accepted import accept, say_accepted, show_answer, wait_for
 from gateway.cli.commands.calling.call_request import STDIN, CallRequest, body_of, fields_of, type_of
 from gateway.cli.commands.calling.repeated import MOST_SHOWN, repeat
-from gateway.cli.common import CallerError, CommandError, Gateway, gateway_options, logs_of, raw_option
-from gateway.cli.groups import did_you_mean
+from gateway.cli.common import (
+    CallerError,
+    CommandError,
+    Gateway,
+    gateway_options,
+    logs_of,
+    name_nearest,
+    raw_option,
+)
 from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import BodyWriter, say
 
@@ -95,8 +102,7 @@ def invoke(
                 call_once(gateway, request, include, raw)
         except Refused as error:
             if error.slug == "no-such-function":
-                near = did_you_mean(function, names_of(gateway))
-                error.detail = f"there is no function {function}{near or '; hearth functions lists them'}"
+                name_nearest(error, "function", function, lambda: [f["name"] for f in gateway.functions()])
             raise
 
 
@@ -160,14 +166,6 @@ def end_with(function: str, status: int, invocation: str | None = None) -> None:
     if status >= 400:
         ending = CommandError if status >= 500 else CallerError
         raise ending(f"{function} answered {status}{logs_of(invocation) if invocation else ''}")
-
-
-def names_of(gateway: GatewayClient) -> list[str]:
-    """Return the names of the functions that this caller may see, or none if the gateway does not say."""
-    try:
-        return [function["name"] for function in gateway.functions()]
-    except Refused:
-        return []
 
 
 def show_head(response: httpx.Response) -> None:

@@ -13,8 +13,10 @@ from gateway.cli.common import (
     confirmed,
     gateway_options,
     json_option,
+    limit_option,
     print_json,
     print_listing,
+    say_if_more,
 )
 from gateway.cli.groups import ListByDefault
 from gateway.cli.human import human_time
@@ -45,7 +47,7 @@ def dead_letters() -> None:
 @gateway_options
 @json_option
 @function_option
-@click.option("--limit", type=int, default=50, show_default=True, metavar="N", help="Most calls to list.")
+@limit_option
 def list_dead_letters(
     url: str, key_file: Path | None, as_json: bool, function: str | None, limit: int
 ) -> None:
@@ -72,8 +74,7 @@ def list_dead_letters(
         },
         "No dead letters: no accepted call was given up.",
     )
-    if page["cursor"] is not None:
-        say(f"There may be more than these {len(page['invocations'])}; --limit lists more.", err=True)
+    say_if_more(page)
 
 
 @dead_letters.command("show")

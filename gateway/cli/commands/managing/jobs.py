@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from gateway.cli.common import Gateway, gateway_options, json_option, print_json, print_listing
+from gateway.cli.common import (
+    Gateway,
+    gateway_options,
+    json_option,
+    limit_option,
+    print_json,
+    print_listing,
+    say_if_more,
+)
 from gateway.cli.groups import ListByDefault
 from gateway.cli.human import human_time
 from gateway.cli.terminal import say
@@ -32,7 +40,8 @@ def jobs() -> None:
 @gateway_options
 @json_option
 @click.option("--status", help="Only jobs with this status: running, succeeded, failed or cancelled.")
-def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None) -> None:
+@limit_option
+def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None, limit: int) -> None:
     """List the latest jobs, and the jobs that functions.yaml declares.
 
     \b
@@ -41,7 +50,9 @@ def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None
       hearth jobs list --status failed --json
     """
     with Gateway(url, key_file) as gateway:
-        listed = gateway.ask("GET", "/jobs", params={"status": status} if status else {})
+        listed = gateway.ask(
+            "GET", "/jobs", params={"limit": str(limit), **({"status": status} if status else {})}
+        )
     if as_json:
         print_json(listed)
         return
@@ -57,6 +68,7 @@ def list_jobs(url: str, key_file: Path | None, as_json: bool, status: str | None
         },
         "No job to list. Start one: hearth run IMAGE|FUNCTION|JOB",
     )
+    say_if_more(listed)
     if listed["declared"]:
         say(f"\nDeclared: {', '.join(listed['declared'])}. Start one: hearth run NAME")
 

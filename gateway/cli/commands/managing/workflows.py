@@ -9,15 +9,19 @@ from urllib.parse import quote
 
 import click
 
+from gateway.cli.client import GatewayClient, Refused
 from gateway.cli.commands.calling.call_request import STDIN, body_of, opened, type_of
 from gateway.cli.common import (
     CallerError,
     Gateway,
     gateway_options,
     json_option,
+    limit_option,
+    name_nearest,
     print_json,
     print_listing,
     raw_option,
+    say_if_more,
 )
 from gateway.cli.human import human_time
 from gateway.cli.names import WORKFLOW
@@ -91,7 +95,12 @@ def start(
     kind = content_type or found
     with Gateway(url, key_file) as gateway:
         place = f"/workflows/{quote(workflow, safe='')}"
-        run = gateway.start(place, content, {"content-type": kind} if kind else {})
+        try:
+            run = gateway.start(place, content, {"content-type": kind} if kind else {})
+        except Refused as error:
+            if error.status == 404:
+                name_nearest(error, "workflow", workflow, lambda: names_of(gateway))
+            raise
         if detach:
             if as_json:
                 print_json(run)
@@ -115,6 +124,7 @@ def start(
 @click.option(
     "--status", metavar="STATUS", help="Only runs with this status: running, succeeded, failed or cancelled."
 )
+@limit_option
 @click.option("--follow", "wait", is_flag=True, help="With ID: show its progress until it ends.")
 @click.option("--cancel", is_flag=True, help="With ID: cancel this run.")
 def runs(
@@ -124,6 +134,7 @@ def runs(
     id: str | None,
     workflow: str | None,
     status: str | None,
+    limit: int,
     wait: bool,
     cancel: bool,
 ) -> None:
@@ -140,7 +151,8 @@ def runs(
         raise click.UsageError("--follow and --cancel need the id of a run; list the runs: hearth runs")
     with Gateway(url, key_file) as gateway:
         if id is None:
-            query = {key: value for key, value in (("workflow", workflow), ("status", status)) if value}
+            given = {"workflow": workflow, "status": status, "limit": str(limit)}
+            query = {key: value for key, value in given.items() if value}
             listed = gateway.ask("GET", "/runs", params=query)
             list_runs(listed, as_json)
             return
@@ -212,6 +224,11 @@ def graph(
         raise CallerError(f"cannot write {output}: {error.strerror}") from error
 
 
+def names_of(gateway: GatewayClient) -> list[str]:
+    """Return the names of the workflows."""
+    return [workflow["name"] for workflow in gateway.ask("GET", "/workflows")]
+
+
 def place_of(run: str) -> str:
     """Return the path of a run in the API."""
     return f"/runs/{quote(run, safe='')}"
@@ -246,6 +263,7 @@ def list_runs(listed: dict[str, Any], as_json: bool) -> None:
         },
         "No run to list. Start one: hearth start WORKFLOW",
     )
+    say_if_more(listed)
 
 
 def show(run: dict[str, Any], as_json: bool) -> None:

@@ -11,6 +11,7 @@ import click
 from gateway.assembly.settings import Settings
 from gateway.cli.common import CallerError, check_engine_address, json_option, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.interruption import Interrupted
 from gateway.cli.machine.checks import Check, can_run_functions, examine
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
@@ -36,7 +37,10 @@ def doctor(as_json: bool, **options: object) -> None:
         settings = settings_from(options)
     except SettingsFault as error:
         raise CallerError(str(error)) from error
-    checks = asyncio.run(run(settings))
+    try:
+        checks = asyncio.run(run(settings))
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. The container of the checks is removed.") from None
     able = can_run_functions(checks)
     if as_json:
         print_json({"can_run_functions": able, "checks": [dataclasses.asdict(check) for check in checks]})

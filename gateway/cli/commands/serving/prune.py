@@ -9,6 +9,7 @@ import click
 
 from gateway.cli.common import CallerError, CommandError, check_engine_address, confirmed, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.interruption import Interrupted
 from gateway.cli.leftovers import Leftovers, find, remove
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
@@ -68,6 +69,8 @@ def prune(data_dir: str | None, yes: bool, warm: bool, everybody: bool, as_json:
         raise CommandError(f"cannot use the data folder {path}: {error.strerror}") from error
     try:
         asyncio.run(run(folder, alive, Pruning(yes, warm or everybody, everybody, as_json)))
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. Run the command again to remove the rest.") from None
     except (EngineError, FirewallError) as error:
         raise CommandError(f"{error}; run `hearth doctor` to find the cause") from error
     finally:

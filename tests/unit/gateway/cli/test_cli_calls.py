@@ -253,7 +253,7 @@ def test_dead_letters_are_listed_with_their_reason(gateway: CallsGateway) -> Non
     assert line.endswith("handler-raised: ValueError: no paper")
     assert listed.stderr == ""
     gateway.cursor = "17"
-    assert "--limit lists more" in run("dead-letters").stderr
+    assert "--limit N lists more" in run("dead-letters").stderr
 
 
 def test_without_dead_letters_it_says_so(gateway: CallsGateway) -> None:
