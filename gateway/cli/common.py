@@ -70,10 +70,24 @@ def after_interruption(asked: httpx.Request | None) -> str:
 def name_nearest(error: Refused, kind: str, name: str, names: Callable[[], Sequence[str]]) -> None:
     """Put the nearest name into the message of an error about an unknown one, or the command that lists the names."""
     try:
-        near = did_you_mean(name, names())
+        error.detail = unknown(kind, name, names())
     except Refused:  # this key may not list them
-        near = ""
-    error.detail = f"there is no {kind} {name}{near or f'; hearth {kind}s lists them'}"
+        error.detail = unknown(kind, name, ())
+
+
+def check_function(gateway: GatewayClient, name: str | None) -> None:
+    """Raise `CallerError` if there is no function of this name, as far as the key may list them."""
+    try:
+        names = [function["name"] for function in gateway.functions()]
+    except Refused:
+        return
+    if name is not None and name not in names:
+        raise CallerError(unknown("function", name, names))
+
+
+def unknown(kind: str, name: str, names: Sequence[str]) -> str:
+    """Return a message about an unknown name, with the nearest one, or with the command that lists the names."""
+    return f"there is no {kind} {name}{did_you_mean(name, names) or f'; hearth {kind}s lists them'}"
 
 
 def confirmed(question: str, yes: bool) -> bool:

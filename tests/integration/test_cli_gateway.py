@@ -282,7 +282,7 @@ def test_prune_removes_what_a_killed_gateway_left_and_asks_first(tmp_path: Path)
         assert all(f"removed container {name}" in done.stdout.decode() for name in names)
         assert gateway.leftovers() == []
         assert bridge not in rules()
-        assert b"No leftovers" in hearth(*prune).stdout
+        assert b"No leftovers" in hearth(*prune).stderr
     finally:
         gateway.clean_up()
 

@@ -9,7 +9,6 @@ import httpx
 
 from tests.support.cli_scenes.records import (
     CALL,
-    CALLS,
     DEAD,
     FAILED_STEPS,
     FUNCTIONS,
@@ -143,14 +142,15 @@ LISTING = [
     Scene("functions", {"GET /functions": httpx.ConnectError("refused")}, note="without a gateway"),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": INSTANCES}),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": []}, note="without an instance"),
-    Scene("calls", {"GET /calls": CALLS}),
-    Scene("calls --failed", {"GET /calls": {"calls": []}}, note="without a failed call"),
-    Scene("calls", {"GET /calls": {"calls": []}}, note="without a call"),
-    Scene(f"calls {RUN}", {"GET /calls": {"calls": []}, f"GET /calls/{RUN}": CALLS["calls"][0]}),
     Scene(f"logs {CALL}", {f"GET /invocations/{CALL}/logs": httpx.Response(200, text="greeting Ada\n")}),
     Scene("logs thumbnail", {"GET /logs": httpx.Response(200, text=PRINTED)}),
     Scene("logs --json", {"GET /logs": httpx.Response(200, text=PRINTED)}),
-    Scene("logs hello", {"GET /logs": httpx.Response(200, text="")}, note="nothing was printed"),
+    Scene(
+        "logs hello",
+        {"GET /logs": httpx.Response(200, text=""), "GET /functions": FUNCTIONS},
+        note="nothing was printed",
+    ),
+    Scene("logs helo", {"GET /logs": httpx.Response(200, text=""), "GET /functions": FUNCTIONS}),
     Scene("jobs", {"GET /jobs": JOBS}),
     Scene("jobs", {"GET /jobs": EMPTY_PAGE}, note="without a job"),
     Scene("jobs list --status failed", {"GET /jobs": {**JOBS, "jobs": JOBS["jobs"][2:]}}),

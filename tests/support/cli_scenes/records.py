@@ -220,36 +220,3 @@ DEAD: dict[str, Any] = {
     ],
     "cursor": None,
 }
-
-
-def call(**more: Any) -> dict[str, Any]:
-    """Return a call of the record of the API."""
-    times = {"at": AT, "queue": 0.00006, "start_seconds": 0.0, "exec": 0.00255, "total": 0.0031}
-    went = {"running": False, "status": 200, "outcome": "ok", "blame": "none", "start": "warm"}
-    none = {"cold_reason": None, "key": "shop", "owner": None, "attempt": None, "error": None}
-    return {"id": CALL, "kind": "sync", "function": "hello", "revision": DIGEST, **went, **times, **none, **more}
-
-
-RAISED: dict[str, Any] = {
-    "id": RUN,
-    "function": "order-confirmation",
-    "status": 500,
-    "outcome": "handler-raised",
-    "blame": "function",
-    "start": "cold",
-    "cold_reason": "no instance of this revision was ready; it is its first call since the gateway started",
-    "start_seconds": 0.412,
-    "total": 0.4171,
-    "error": {
-        "slug": "handler-raised",
-        "title": "The handler raised an exception",
-        "detail": "ValueError: the card was refused by the bank for want of funds",
-    },
-}
-CALLS: dict[str, Any] = {
-    "calls": [
-        call(**RAISED),
-        call(id="9b1deb4d3b7d4bad9bdd2b0d7b3dcb6d", function="thumbnail", running=True, status=None, total=62.0),
-        call(),
-    ]
-}

@@ -88,7 +88,8 @@ class Typed(io.StringIO):
 def problem(status: int, slug: str, title: str, detail: str, blame: str = "caller") -> httpx.Response:
     """Return an answer of the gateway that is one of its problems."""
     content = {"type": f"urn:hearth:problem:{slug}", "title": title, "detail": detail, "blame": blame}
-    content["invocation_id"] = "2e16dc3290329f5f74ccb6021d486ad7"
+    if slug not in ("not-found", "forbidden"):  # of calls of functions
+        content["invocation_id"] = "2e16dc3290329f5f74ccb6021d486ad7"
     return httpx.Response(status, json=content, headers={"content-type": "application/problem+json"})
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 
 from gateway.cli.client import ClientError, GatewayClient, Refused
-from gateway.cli.common import Gateway, gateway_options, json_option, print_json
+from gateway.cli.common import Gateway, check_function, gateway_options, json_option, print_json
 from gateway.cli.interruption import Interrupted
 from gateway.cli.names import FUNCTION
 from gateway.cli.tables import print_table
@@ -80,6 +80,8 @@ def calls(
             show_each(gateway, query, as_json)
             return
         listed = gateway.ask("GET", "/calls", params=query)["calls"][::-1]
+        if not listed and name is not None:
+            check_function(gateway, name)
     if as_json:
         print_json(listed)
     elif listed:

@@ -8,6 +8,7 @@ import click
 
 from gateway.cli.common import (
     Gateway,
+    check_function,
     gateway_options,
     json_option,
     print_json,
@@ -63,6 +64,8 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
     """
     with Gateway(url, key_file) as gateway:
         instances, pool = gateway.instances(function), gateway.pool()
+        if not instances:
+            check_function(gateway, function)
     if as_json:
         print_json({"instances": instances, "pool": pool})
         return

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from gateway.cli.client import ClientError, GatewayClient, Refused
-from gateway.cli.common import Gateway, gateway_options, raw_option
+from gateway.cli.common import Gateway, check_function, gateway_options, raw_option
 from gateway.cli.interruption import Interrupted
 from gateway.cli.names import FUNCTION
 from gateway.cli.printed.lines import LineWriter, zone_name
@@ -127,7 +127,8 @@ def logs(
         except KeyboardInterrupt:
             raise Interrupted("No longer following; the functions go on.") from None
         if not shown:
-            say("Nothing was printed, or it is forgotten. `hearth functions` lists the functions.", err=True)
+            check_function(gateway, function)
+            say("Nothing was printed, or it is forgotten.", err=True)
 
 
 def which(gateway: GatewayClient, name: str | None) -> tuple[str | None, str | None]:
