@@ -71,15 +71,15 @@ def name_nearest(error: Refused, kind: str, name: str, names: Callable[[], Seque
     """Put the nearest name into the message of an error about an unknown one, or the command that lists the names."""
     try:
         error.detail = unknown(kind, name, names())
-    except Refused:  # this key may not list them
+    except ClientError:  # this key may not list them
         error.detail = unknown(kind, name, ())
 
 
 def check_function(gateway: GatewayClient, name: str | None) -> None:
-    """Raise `CallerError` if there is no function of this name, as far as the key may list them."""
+    """Raise `CallerError` if there is no function of this name, as far as the gateway lists them for this key."""
     try:
         names = [function["name"] for function in gateway.functions()]
-    except Refused:
+    except ClientError:
         return
     if name is not None and name not in names:
         raise CallerError(unknown("function", name, names))

@@ -149,7 +149,11 @@ def test_json_is_the_apis(record: Record) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [((), command.EMPTY), (("--failed",), command.EMPTY_FILTERED), (("f",), command.EMPTY_FILTERED)],
+    [
+        ((), command.EMPTY),
+        (("--failed",), command.EMPTY_FILTERED),
+        (("--slow", "1h"), command.EMPTY_FILTERED),
+    ],
 )
 def test_an_empty_list_says_what_to_do(record: Record, arguments: tuple[str, ...], told: str) -> None:
     record.calls = []

@@ -118,10 +118,12 @@ def test_an_instance_that_is_gone_leaves_what_is_kept_of_it(answers: Answers) ->
 
 
 def test_nothing_found_says_what_to_do(answers: Answers) -> None:
-    answers(lambda request: lines())
-    shown = run("helo")
-    assert shown.stdout == ""
-    assert "hearth functions" in shown.stderr
+    functions = httpx.Response(200, json=[{"name": "hello"}])
+    answers(lambda request: functions if request.url.path == "/functions" else lines())
+    unknown, known = run("helo"), run("hello")
+    assert (unknown.exit_code, unknown.stdout, known.exit_code, known.stdout) == (2, "", 0, "")
+    assert "there is no function helo; did you mean hello?" in unknown.stderr
+    assert "Nothing was printed, or it is forgotten." in known.stderr
 
 
 def test_two_calls_are_refused(answers: Answers) -> None:
