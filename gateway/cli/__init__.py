@@ -33,6 +33,7 @@ COMMANDS = {
     "dead-letters": "managing.dead_letters",
     "init": "developing.init",
     "completion": "developing.completion",
+    "new": "developing.new",
     "dev": "developing.dev",
     "keys": "managing.keys",
     "prune": "serving.prune",

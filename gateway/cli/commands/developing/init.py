@@ -9,7 +9,8 @@ import click
 
 from gateway.cli.commands.developing.pick_up import RunningGateway
 from gateway.cli.common import CallerError, CommandError, gateway_options
-from gateway.cli.scaffold import Kind, ScaffoldError, create
+from gateway.cli.scaffold.declare import Kind, create
+from gateway.cli.scaffold.templates import ScaffoldError
 from gateway.cli.terminal import say
 
 

@@ -411,7 +411,9 @@ def test_the_handler_that_init_writes_works(tmp_path: Path) -> None:
     assert names["handle"](None, None) == {"message": "Hello, world!"}
 
 
-ADDED_B = "b:\n{i}  image: hearth-example/busybox:latest\n{i}  command: [wc, -w]\n"
+ADDED_B = (
+    "b:\n{i}  image: hearth-example/busybox:latest\n{i}  command: [wc, -w]\n{i}  content_type: text/plain\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ WITHOUT_JSON = {
     "invoke": "prints what the function answers",
     "graph": "prints a picture",
     "init": "writes files",
+    "new": "writes files",
     "completion": "prints a script",
     "setup": "changes this machine",
     "dev": "runs until it is stopped",

@@ -1,0 +1,1 @@
+"""Files of new functions, and their entries in functions.yaml."""
