@@ -27,6 +27,7 @@ LINKED = {
 }
 """Files of the wheel that are Hearth's own."""
 PAGE = (ROOT / "docs" / "client.md").read_text()
+OF_TESTS = re.compile(r"def (handle|test_)")
 FUNCTION = {"runtime": "python", "source": ".", "handler": "handler:handle"}
 
 
@@ -100,7 +101,7 @@ def test_the_example_calls_a_gateway(other: OtherVenv, gateway: Gateway) -> None
 
 
 def test_what_the_page_shows_works(other: OtherVenv, gateway: Gateway) -> None:
-    shown = [block for block in blocks() if "def " not in block]
+    shown = [block for block in blocks() if not OF_TESTS.search(block)]
     done = other.run("-c", "\n".join(shown), env=clean(HEARTH_URL=gateway.url), cwd="/")
     assert done.returncode == 0, done.stdout
     assert "{'message': 'Hello, Ada!'}" in done.stdout
@@ -109,7 +110,7 @@ def test_what_the_page_shows_works(other: OtherVenv, gateway: Gateway) -> None:
 def test_tests_with_the_fixture(other: OtherVenv, tmp_path: Path) -> None:
     """The tests that the page shows run on a real gateway and in memory, with what pytest finds by itself."""
     other.add("pytest")
-    code, *tests = [block for block in blocks() if "def " in block]
+    code, *tests = [block for block in blocks() if OF_TESTS.search(block)]
     (tmp_path / "handler.py").write_text(code)
     for number, test in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(test)
