@@ -42,6 +42,16 @@ COMMANDS = {
 """Room and module in `gateway/cli/commands/` of each subcommand, in the order of the help."""
 
 
+SECTIONS = {
+    "serving": "Set up and serve",
+    "developing": "Write functions",
+    "calling": "Call and run",
+    "watching": "See what happens",
+    "managing": "Jobs, workflows, triggers, keys",
+}
+"""Heading in the help for the commands of each room."""
+
+
 class Commands(SuggestingGroup):
     """All subcommands. It imports one when it is asked for, and ends any without a traceback after Ctrl-C."""
 
@@ -65,6 +75,18 @@ class Commands(SuggestingGroup):
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
             raise Interrupted("Stopped.") from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands into the help, under the headings of their rooms."""
+        widest = max(map(len, COMMANDS))
+        for room, heading in SECTIONS.items():
+            names = [name for name, place in COMMANDS.items() if place.startswith(f"{room}.")]
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            limit = formatter.width - 6 - widest
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name.ljust(widest), one.get_short_help_str(limit)) for name, one in commands if one]
+                )
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the subcommands that begin like this, without help: to import them all would take seconds."""

@@ -9,9 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
-import click
-
-from gateway.cli.terminal import visible, visible_json, visible_line
+from gateway.cli.terminal import styled, visible, visible_json, visible_line
 
 REPEAT_AFTER_SECONDS = 60.0
 """Time until the same warning is logged again: often enough to notice that the fault persists."""
@@ -59,8 +57,8 @@ class TextFormatter(logging.Formatter):
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = record.levelname.lower()
         if self._colour:
-            moment = click.style(moment, fg="bright_black")
-            level = click.style(level, fg=COLOURS.get(record.levelname))
+            moment = styled(moment, fg="bright_black")
+            level = styled(level, fg=COLOURS.get(record.levelname))
         origin = "" if record.name.startswith("hearth") else f"{record.name}: "
         line = f"{moment} {level} {origin}{visible_line(record.getMessage())}"
         printed = visible(getattr(record, "printed", "")).splitlines()

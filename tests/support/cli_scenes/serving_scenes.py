@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ from gateway.assembly.server import Serving
 from gateway.cli.commands.serving.serve import print_ready
 from gateway.cli.leftovers import Leftovers
 from gateway.cli.machine.checks import Check
+from gateway.cli.printed.printer import OutputPrinter
+from pool.observe.journal.records import OutputPiece
 from scheduler.deploy.registry import Declared
-from tests.support.cli_scenes.records import DIGEST, NO_MODULE
+from tests.support.cli_scenes.records import CALL, DIGEST, NO_MODULE
 from tests.support.cli_scenes.stage import Scene
 
 YAML = """\
@@ -48,6 +51,13 @@ async def ready(serving: Serving) -> None:
         gateway_floor=SimpleNamespace(access=SimpleNamespace(keys=serving.settings.api_keys or None)),
     )
     print_ready(runtime, "http://127.0.0.1:8080")
+    printer = OutputPrinter("text")
+    printer.offer([OutputPiece(0.0, "hello", DIGEST, CALL, "be5e875eabc7", b"greeting Ada\n")])
+    printer.close()
+    log = logging.getLogger("hearth")
+    log.warning("invocation %s of hello: handler-raised: ValueError: no name was given", CALL)
+    log.info("Stopping: 3 calls still run; press Ctrl-C again to end them at once")
+    log.info("Stopping: removing containers")
     serving.folder.close()
 
 
@@ -87,7 +97,10 @@ async def removed(_: object, left: Leftovers) -> list[tuple[str, str | None]]:
 
 SERVE = "gateway.cli.commands.serving.serve"
 PRUNE = "gateway.cli.commands.serving.prune"
-SERVING = {f"{SERVE}.run": ready, f"{SERVE}.log_format.configure": lambda *_: None}
+SERVING = {
+    f"{SERVE}.run": ready,
+    "gateway.cli.log_format.time": SimpleNamespace(strftime=lambda *_: "03:12:05", localtime=lambda _: None),
+}
 PRUNING = {
     f"{PRUNE}.find": leftovers,
     f"{PRUNE}.remove": removed,

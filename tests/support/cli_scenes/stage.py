@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ import httpx
 
 from gateway.cli import common, main
 from gateway.cli.client import GatewayClient
+from gateway.cli.log_format import QUIET
 from gateway.cli.watch import watching
 
 ZONE = "Europe/Berlin"
@@ -130,6 +132,7 @@ def shown(scene: Scene, width: int) -> str:
             (Path(folder) / name).write_text(content)
         stack.enter_context(working_in(folder))
         stack.enter_context(surroundings(width))
+        stack.enter_context(own_logging())
         transport = httpx.MockTransport(answer_with(scene.answers))
         client = functools.partial(GatewayClient, transport=transport)
         stack.enter_context(patch.object(common, "GatewayClient", client))
@@ -175,6 +178,19 @@ def surroundings(width: int) -> Iterator[None]:
         finally:
             os.environ.pop("TZ", None)
     time.tzset()
+
+
+@contextmanager
+def own_logging() -> Iterator[None]:
+    """Put handlers and levels of loggers back at the end of a block: a command sets them for its process."""
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in ("", *QUIET)}
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from gateway.cli import main
 from gateway.cli.tables import cells
 from tests.support.snapshots import FOLDER, SCENES, WIDTHS, file_of, names, snapshot, subcommands
 
-COPIED = re.compile(r"Try:  |\$ hearth | +(.*: +)?(hearth|docker|curl) |    set -l |[{]\W|\S+$")
-"""Matches the beginning of a line that may be wider: a command to copy, a script, JSON, or one word, like a key."""
+COPIED = re.compile(
+    r"Try:  |\$ hearth | +(.*: +)?(hearth|docker|curl) |    set -l |\d\d:\d\d:\d\d |[{]\W|\S+$"
+)
+"""Matches the beginning of a line that may be wider: a command, a script, a log line, JSON, or one word."""
 WITHOUT_JSON = {
     "serve": "runs until it is stopped",
     "invoke": "prints what the function answers",
