@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import free_port
+from harness import eventually, free_port
 from outside import ROOT, Outside, build_wheel
 from own_engine import OwnEngine
 
@@ -88,12 +89,72 @@ def test_what_is_there_is_not_brought_again(user: Outside) -> None:
     assert said.startswith("Ready: engine ") and "hearth init hello" in said
 
 
-def test_a_first_function_answers(user: Outside) -> None:
-    port = free_port()
-    user.run("hearth", "init", "hello")
-    with user.running("hearth", "serve", f"--port={port}", until="Hearth serves on") as gateway:
-        answer = httpx.post(f"http://127.0.0.1:{port}/invoke/hello", json={"name": "Ada"}, timeout=30)
-        assert (answer.status_code, answer.json()) == (200, {"message": "Hello, Ada!"}), gateway.output
+GREETS = """\
+import time
+
+
+def handle(event, context):
+    time.sleep(event.get("seconds", 0))
+    print("greeting", event["name"])
+    return {"message": f"Hello, {event['name']}!"}
+"""
+MISTAKE = GREETS.replace('event["name"])', 'event["nmae"])')
+CALL = ("hearth", "invoke", "greet", "--data", '{"name": "Ada"}')
+
+
+@pytest.fixture(scope="module")
+def colleague(tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    """Somebody who calls functions, and has hearth-client and nothing else of ours."""
+    folder = tmp_path_factory.mktemp("colleague")
+    wheel = build_wheel(
+        folder, ROOT / "clients" / "python", ("hearth", "pyproject.toml", "README.md", "LICENSE")
+    )
+    return Outside(folder, wheel)
+
+
+def test_write_fail_find_mend_and_call(user: Outside, colleague: Outside) -> None:
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    user.environment["HEARTH_URL"] = colleague.environment["HEARTH_URL"] = url
+    user.run("hearth", "new", "greet")
+    code = user.folder / "greet" / "functions" / "greet" / "handler.py"
+    with user.running("hearth", "dev", "greet", f"--port={port}", until=url) as dev:
+        assert "Hello, Ada!" in user.run(*CALL)
+        assert dev.says("greeting Ada")
+
+        code.write_text(MISTAKE)
+        eventually(
+            lambda: httpx.post(f"{url}/invoke/greet", json={"name": "Ada"}, timeout=30).status_code >= 500, 30
+        )
+        assert eventually(lambda: dev.says("KeyError: 'nmae'"))
+        (failed,) = json.loads(user.run("hearth", "calls", "--failed", "--json"))
+        assert (failed["function"], failed["blame"]) == ("greet", "function")
+        assert failed["id"][:8] in user.run("hearth", "calls", "--failed")
+        assert "KeyError: 'nmae'" in user.run("hearth", "logs", failed["id"][:8])
+
+        code.write_text(GREETS)
+        eventually(
+            lambda: httpx.post(f"{url}/invoke/greet", json={"name": "Ada"}, timeout=30).status_code == 200, 30
+        )
+        program = "from hearth import Client; print(Client().call('greet', {'name': 'Grace'})['message'])"
+        assert colleague.run("python", "-c", program) == "Hello, Grace!\n"
+        assert dev.end() == 0
+
+
+def test_serve_queue_and_find_again_after_a_kill(user: Outside, colleague: Outside) -> None:
+    user.run("hearth", "init", "hello", "--dir", "greet")
+    serve = ("hearth", "serve", "--functions=greet/functions.yaml", "--data-dir=greet/.hearth")
+    port = colleague.environment["HEARTH_URL"].rpartition(":")[2]
+    with user.running(*serve, f"--port={port}", until="Hearth serves on") as gateway:
+        assert "Hello, Ada!" in user.run("hearth", "invoke", "hello", "--data", '{"name": "Ada"}')
+        submit = (
+            "from hearth import Client; print(Client().submit('greet', {'name': 'Ada', 'seconds': 1}).id)"
+        )
+        call = colleague.run("python", "-c", submit).strip()
+        gateway.end(signal.SIGKILL)
+    with user.running(*serve, f"--port={port}", until="Hearth serves on") as gateway:
+        find = f"from hearth import Client; print(Client().future('{call}').result(timeout=30)['message'])"
+        assert colleague.run("python", "-c", find) == "Hello, Ada!\n"
+        assert "Hello, Ada!" in user.run("hearth", "result", call[:8])
         assert gateway.end() == 0
 
 
@@ -135,7 +196,8 @@ def test_the_service_can_do_all_that_root_can(user: Outside, tmp_path: Path) -> 
 
 
 def test_what_was_brought_goes_and_nothing_else(user: Outside, engine: OwnEngine) -> None:
-    """Runs last: the functions and their data stay, an image of somebody else as well."""
+    """Runs last. The functions stay."""
+    user.run("hearth", "init", "mine")
     said = user.run("hearth", "setup", "--remove", "--yes")
     assert "hearth-base:latest, hearth-runtime/python:latest" in said
     assert "Removed what setup had brought." in said
@@ -143,6 +205,5 @@ def test_what_was_brought_goes_and_nothing_else(user: Outside, engine: OwnEngine
         transport=httpx.HTTPTransport(uds=str(engine.socket)), base_url="http://engine"
     ) as client:
         assert client.get("/images/json").json() == []
-    assert (user.folder / "functions" / "hello" / "handler.py").exists()
-    assert (user.folder / ".hearth").exists()
+    assert (user.folder / "functions" / "mine" / "handler.py").exists()
     assert "Nothing to remove" in user.run("hearth", "setup", "--remove")
