@@ -26,8 +26,9 @@ class SetupRemoval:
         self._places = places
         self._data_dir = data_dir
         """Data folder of the service, if it shall go too."""
-        self._engine = EngineApi()
-        self._own_engine = not os.environ.get("DOCKER_HOST")
+        chosen = os.environ.get("DOCKER_HOST")
+        self._engine = EngineApi(chosen or f"unix://{places.socket}")
+        self._own_engine = not chosen
         """True for the default engine, which setup may have brought."""
         self.left: list[Part] = []
         """Everything that stays, and why. Filled by `run`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import shutil
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.setup.engine import Places
 from gateway.setup.engine_api import EngineApi, EngineSilentError
+from gateway.setup.record import SetupRecord
+from gateway.setup.removal import SetupRemoval
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
@@ -61,7 +65,16 @@ def bridge() -> Iterator[str]:
     subprocess.run(["ip", "link", "del", name], check=True)
 
 
-def test_starts_outlives_and_stops(folder: Path, script: Run, bridge: str) -> None:
+def places_in(folder: Path) -> Places:
+    """Return the places that the script of these tests is given."""
+    return Places(
+        **{place.name: folder / place.name.replace("_", "-") for place in dataclasses.fields(Places)}
+    )
+
+
+def test_starts_outlives_and_goes(
+    folder: Path, script: Run, bridge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # No iptables: the chains are the machine's, and belong to the engine in use.
     own = [
         f"--bridge={bridge}",
@@ -78,7 +91,11 @@ def test_starts_outlives_and_stops(folder: Path, script: Run, bridge: str) -> No
     assert engine.info()["LiveRestoreEnabled"] is True
     again = script("ensure", *own)
     assert (again.returncode, again.stderr) == (0, ""), "nothing to do, nothing to say"
-    assert script("stop").stdout == "stopped: dockerd, containerd\n"
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    removal = SetupRemoval(SetupRecord(folder / "record.json"), places_in(folder), None)
+    assert removal.look() == [("engine", "containerd, dockerd")]
+    removal.run()
+    assert (removal.left, removal.look()) == ([], [])
     with pytest.raises(EngineSilentError):
         engine.ping()
     assert "nothing was started here" in script("stop").stdout
