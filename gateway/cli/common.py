@@ -17,10 +17,8 @@ from gateway.cli.errors import CallerError as CallerError
 from gateway.cli.errors import CommandError as CommandError
 from gateway.cli.errors import check_engine_address as check_engine_address
 from gateway.cli.groups import did_you_mean
-from gateway.cli.human import human_seconds as human_seconds  # for commands that came before these rooms
-from gateway.cli.human import human_size as human_size
 from gateway.cli.interruption import Interrupted
-from gateway.cli.tables import print_table as print_table
+from gateway.cli.tables import print_table
 from gateway.cli.terminal import say, say_json
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -171,7 +169,7 @@ def print_listing(
     listed: Sequence[Any],
     as_json: bool,
     columns: Mapping[str, Callable[[Any], str]],
-    empty: str = "Nothing to list.",
+    empty: str,
 ) -> None:
     """Print a list of the API as JSON, or as a table.
 

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from click.testing import CliRunner, Result
 from gateway.cli import common, log_format, main
 from gateway.cli.client import GatewayClient
 from gateway.cli.commands.serving.serve import first_call, reachable
-from gateway.cli.common import human_seconds, human_size
 from gateway.cli.given_settings import SettingsFault, settings_from, unknown_variables
+from gateway.cli.human import human_seconds, human_size, human_time
 from scheduler.definitions.file import load
 from scheduler.deploy.registry import Declared
 
@@ -220,6 +221,16 @@ def test_ps_shows_instances_pools_and_memory(answers) -> None:
         "Prewarmed on image aaaaaaaaaaaa: 1 of 2, 1 starting",
         "Memory declared: 128 MiB of 1 GiB",
     ]
+
+
+def test_times_are_local_with_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        winter, summer = human_time("2026-11-29T02:12:05Z"), human_time("2026-07-29T02:12:05.99+00:00")
+    time.tzset()
+    assert (winter, summer) == ("2026-11-29 03:12:05 CET", "2026-07-29 04:12:05 CEST")
+    assert human_time(None) == "-"
 
 
 def test_sizes_and_times_are_short() -> None:

@@ -113,3 +113,22 @@ def test_a_misspelt_command_gets_the_nearest_name(words: tuple[str, ...], said: 
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("doctor",), "Stopped. The container of the checks is removed."),
+        (("prune", "--yes"), "Stopped. Run the command again to remove the rest."),
+    ],
+)
+def test_commands_of_the_engine_say_what_is_left(
+    words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"gateway.cli.commands.serving.{words[0]}.run", interrupted)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, result.stderr) == (130, f"\n{said}\n")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.tables import ID_HEADINGS, NOTE_HEADINGS, cells, print_table, short_ids, table_lines
+from gateway.cli.tables import ID_HEADINGS, NOTE_HEADINGS, cells, glued, print_table, short_ids, table_lines
 
 RUNS = ("ID", "WORKFLOW", "STATUS", "STARTED", "TOOK", "DETAIL")
 AT = "2026-11-29 00:15:37 CET"
@@ -109,3 +109,16 @@ def test_colours_are_only_for_terminals_that_want_them(monkeypatch: pytest.Monke
 
 def test_no_heading_is_of_two_kinds() -> None:
     assert not ID_HEADINGS & NOTE_HEADINGS
+
+
+def test_a_glued_text_stays_on_one_line_and_has_plain_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    headings, row = ("CAUSE", "STARTS"), (glued("0 3 * * *"), "function " * 20)
+    assert lines_of(headings, [row], 64)[1].startswith("0 3 * * *  function")
+    print_table(headings, [row])
+    assert "0 3 * * *  function" in capsys.readouterr().out
+
+
+def test_a_name_is_broken_after_everything_else() -> None:
+    headings, row = ("NAME", "WHAT"), ("order-confirmation", "hearth-example/busybox:latest and more words")
+    assert lines_of(headings, [row], 64)[1].startswith("order-confirmation  hearth-example/busybox:latest")
+    assert [line.split()[0] for line in lines_of(headings, [row], 24)[1:3]] == ["order-", "confirmation"]
