@@ -21,6 +21,7 @@ ROUTES: tuple[tuple[str, str, Right | Literal["invoke"] | None], ...] = (
     ("DELETE", "/pool/instances/{id}", "deploy"),
     ("GET", "/pool/instances/{id}/logs", "read"),
     ("GET", "/calls", "invoke"),
+    ("GET", "/calls/times", "invoke"),
     ("GET", "/calls/{id}", "invoke"),
     ("GET", "/invocations", "invoke"),
     ("GET", "/invocations/{id}", "invoke"),

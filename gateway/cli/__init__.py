@@ -25,6 +25,7 @@ COMMANDS = {
     "graph": "managing.workflows",
     "functions": "watching.listings",
     "ps": "watching.listings",
+    "top": "watching.top",
     "calls": "watching.calls",
     "logs": "watching.logs",
     "triggers": "managing.triggers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.access.access import Admission
 from gateway.invoke.invocation import Invocation
@@ -24,6 +24,13 @@ CLIENT_GONE = Failure("client-gone", "caller")
 def interruption(draining: bool) -> Failure:
     """Return the end of an accepted call that was interrupted: cancelled, or ended with the gateway."""
     return Failure("draining", "platform") if draining else Failure("cancelled", "none")
+
+
+class EndedCounts(NamedTuple):
+    """The number of invocations of a function that have ended, and of those among them that failed."""
+
+    ended: int = 0
+    failed: int = 0
 
 
 class Served(Protocol):
@@ -87,6 +94,15 @@ class Outcomes:
         self._metrics.invocations.labels(label, end.outcome, end.blame).value += 1
         total = self.recent.clock.now() - invocation.arrived
         self.recent.keep_failed(facts_of(invocation, status, total), end)
+
+    def counts(self) -> dict[str, EndedCounts]:
+        """Return how many invocations of each label of functions have ended, and how many of them failed."""
+        found: dict[str, EndedCounts] = {}
+        for (label, outcome, _), count in self._metrics.invocations.values():
+            before = found.get(label, EndedCounts())
+            failed = 0 if outcome == "ok" else count
+            found[label] = EndedCounts(before.ended + count, before.failed + failed)
+        return found
 
     def starts_of(self, function: Function) -> dict[str, int]:
         """Return how many answered invocations of a function had which kind of start."""

@@ -114,6 +114,10 @@ class PlainCounter:
         count = self._of.get(values)
         return count.value if count is not None else 0
 
+    def values(self) -> Iterator[tuple[tuple[str, ...], int]]:
+        """Yield the label values of each counter with its value."""
+        yield from ((values, count.value) for values, count in list(self._of.items()))
+
     def lines(self) -> Iterator[str]:
         """Yield the lines of its text for Prometheus, each with its line end."""
         yield _head(f"{self.name}_total", self._text, self.kind)

@@ -11,14 +11,26 @@ from pathlib import Path
 import click
 
 from gateway.cli import COMMANDS, main
-from tests.support.cli_scenes import asking_scenes, calls_scenes, developing_scenes, serving_scenes
+from tests.support.cli_scenes import (
+    asking_scenes,
+    calls_scenes,
+    developing_scenes,
+    serving_scenes,
+    top_scenes,
+)
 from tests.support.cli_scenes.stage import Scene, shown
 
 FOLDER = Path(__file__).parents[1] / "snapshots"
 WIDTHS = (80, 120)
 MAIN = "hearth"
 """Name of the snapshot of the command itself, without a subcommand."""
-SCENES = [*serving_scenes.SCENES, *developing_scenes.SCENES, *asking_scenes.SCENES, *calls_scenes.SCENES]
+SCENES = [
+    *serving_scenes.SCENES,
+    *developing_scenes.SCENES,
+    *asking_scenes.SCENES,
+    *calls_scenes.SCENES,
+    *top_scenes.SCENES,
+]
 
 
 def subcommands(group: click.Group, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:

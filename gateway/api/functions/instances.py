@@ -20,7 +20,9 @@ from gateway.api.parts import ApiParts
 from gateway.api.short_ids import short_id
 from gateway.http.pieces import json_response, list_response, mapping_of
 from gateway.http.problems import Problem
+from gateway.invoke.outcome import EndedCounts
 from pool.instance import Instance
+from pool.observe.metrics import label_of
 from pool.pool import Pool
 from pool.states import Reason
 from scheduler.dispatch.function import Function
@@ -48,11 +50,14 @@ def find_instance(pool: Pool, id: str) -> Instance:
 
 @router.get("/pool", summary="Show the pool", response_model=PoolView)
 async def show_pool(parts: AllParts) -> Response:
-    """Show each function's instances by state, its queue and its starts by kind; each prewarm pool; the memory."""
+    """Show each function's instances, queue, starts and ended calls; each prewarm pool; the memory."""
     ledger, outcomes, dispatcher = parts.pool.ledger, parts.outcomes, parts.dispatcher
 
+    counts = outcomes.counts()
+
     def view(function: Function) -> FunctionPoolView:
-        return function_pool_view(function, ledger.states(function.name), outcomes.starts_of(function))
+        ended = counts.get(label_of(function.name, function.private), EndedCounts())
+        return function_pool_view(function, ledger, outcomes.starts_of(function), ended)
 
     functions = await mapping_of(dispatcher.functions.items(), view)
     rest = PoolView(

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from gateway.invoke.outcome import EndedCounts
 from pool.instance import Instance
+from pool.ledger import Ledger
 from pool.states import State
 from scheduler.definitions.file import Kind
 from scheduler.deploy.registry import Declared
@@ -62,6 +64,12 @@ class FunctionPoolView(BaseModel):
         description="Answered invocations by the kind of their start",
         examples=[{"warm": 41, "prewarmed": 1, "cold": 0}],
     )
+    ended: int = Field(description="Invocations that have ended since the gateway's start", examples=[42])
+    failed: int = Field(description="Those of them whose outcome in the metrics is not `ok`", examples=[0])
+    memory: int = Field(
+        description="Memory that its instances have declared, bytes, without those being removed",
+        examples=[268435456],
+    )
     max_instances: int
     exec_ms: float | None = Field(
         None, description="Measured time of an invocation, smoothed, milliseconds", examples=[0.4]
@@ -115,14 +123,17 @@ def function_view(declared: Declared, revision: Revision | None) -> FunctionView
 
 
 def function_pool_view(
-    function: Function, instances: dict[str, int], starts: dict[str, int]
+    function: Function, ledger: Ledger, starts: dict[str, int], counts: EndedCounts
 ) -> FunctionPoolView:
-    """Return the instances of a function as the API shows them: how many by state, and its starts by kind."""
+    """Return the instances of a function as the API shows them, with its starts by kind and its ended invocations."""
     revision = function.first_in_need()
     return FunctionPoolView(
-        instances=instances,
+        instances=ledger.states(function.name),
         queue_depth=function.waiting,
         starts=starts,
+        ended=counts.ended,
+        failed=counts.failed,
+        memory=ledger.memory_of(function.name),
         max_instances=function.max_instances,
         exec_ms=None if revision.exec_seconds is None else revision.exec_seconds * 1000,
     )

@@ -13,13 +13,13 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from gateway.access.access import CURRENT, Admission
-from gateway.api.dependencies import AllParts, RecentCallsPart
+from gateway.api.dependencies import AllParts, ClockPart, RecentCallsPart
 from gateway.api.openapi import problem_responses
 from gateway.api.parts import ApiParts
-from gateway.api.record.views import CallsView, CallView, CallViews, total_of
+from gateway.api.record.views import CallsView, CallTimesView, CallView, CallViews, times_view, total_of
 from gateway.api.short_ids import short_id
 from gateway.api.views import duration_of, moment_of
-from gateway.http.pieces import Turn, page_response, unhurried
+from gateway.http.pieces import Turn, json_response, mapping_of, page_response, unhurried
 from gateway.http.problems import Problem
 from gateway.invoke.recent_calls import Follower, RecentCalls, SeenCall
 
@@ -174,6 +174,32 @@ def fewer(calls: list[SeenCall], most: int) -> list[SeenCall]:
     others = [call for call in calls if call.failure is None]
     kept = failed + others[len(others) - (most - len(failed)) :]
     return sorted(kept, key=lambda call: call.facts.arrived)
+
+
+@router.get(
+    "/calls/times",
+    summary="Sum up the times of the latest calls",
+    response_model=dict[str, CallTimesView],
+    responses=problem_responses("invalid-input"),
+)
+async def sum_up_times(
+    record: RecentCallsPart,
+    clock: ClockPart,
+    since: Annotated[
+        str, Query(description="Only calls that arrived from then on: `10s`, or a time (RFC 3339)")
+    ] = "10s",
+) -> Response:
+    """Tell for each function how long its latest calls took. Functions without a call are left out."""
+    sees = cache(CURRENT.get().may_name)
+    now, begin = clock.now(), moment_of(since, "since", clock.wall())
+    took: dict[str, list[float]] = {}
+    turn = Turn()
+    for call in record.calls():
+        name = call.facts.function
+        if name and not call.running and record.wall_times.wall(call.facts.arrived) >= begin and sees(name):
+            took.setdefault(name, []).append(total_of(call, now))
+        await turn.rest()
+    return json_response(await mapping_of(took.items(), times_view))
 
 
 @router.get("/calls/{id}", summary="Show a call", responses=problem_responses("not-found", "ambiguous-id"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import ceil
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -73,6 +74,14 @@ class CallsView(BaseModel):
     """The latest calls, newest first."""
 
     calls: list[CallView]
+
+
+class CallTimesView(BaseModel):
+    """The times of the latest calls of one function, in seconds."""
+
+    calls: int = Field(description="Calls that ended and are remembered")
+    p50: float = Field(description="Half of them took no longer")
+    p99: float = Field(description="99 % of them took no longer")
 
 
 class CallViews:
@@ -148,6 +157,13 @@ def error_view(failure: Failure, facts: CallFacts) -> CallErrorView:
     if not detail and failure.outcome == "function-error":
         detail = f"its answer has status {facts.status}"
     return CallErrorView(slug=failure.outcome, title=title, detail=detail)
+
+
+def times_view(seconds: list[float]) -> CallTimesView:
+    """Return the times of calls, of which there is at least one."""
+    ordered = sorted(seconds)
+    p50, p99 = (ordered[ceil(share * len(ordered)) - 1] for share in (0.5, 0.99))
+    return CallTimesView(calls=len(ordered), p50=rounded(p50), p99=rounded(p99))
 
 
 def rounded(seconds: float) -> float:

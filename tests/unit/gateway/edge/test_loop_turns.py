@@ -71,6 +71,7 @@ def asks() -> Iterator[tuple[str, Ask]]:
     yield "/pool/instances/{id}/logs", Ask("GET", "/pool/instances/i1/logs")
     yield "/calls", Ask("GET", "/calls", query=page)
     yield "/calls", Ask("GET", "/calls", query=page + "&failed=true&slow=1ms&since=1h", name="failed")
+    yield "/calls/times", Ask("GET", "/calls/times", query="since=1h")
     yield "/calls/{id}", Ask("GET", f"/calls/{7:032x}")
     yield "/calls/{id}", Ask("GET", "/calls/00000000", name="short", refused=True)
     yield "/invocations", Ask("GET", "/invocations", query=page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.invoke.invocation import Invocation
-from gateway.invoke.outcome import CLIENT_GONE, Outcomes
+from gateway.invoke.outcome import CLIENT_GONE, EndedCounts, Outcomes
 from gateway.invoke.recent_calls import RecentCalls
 from pool.clock import VirtualClock
 from pool.observe.metrics import Metrics
@@ -57,3 +57,17 @@ async def test_a_caller_who_left_is_in_the_record() -> None:
     (seen,) = outcomes.recent.calls()
     assert seen.failure == CLIENT_GONE
     assert (seen.facts.status, seen.facts.total_seconds) == (0, 2.0)
+
+
+async def test_ended_and_failed_calls_are_counted_by_function() -> None:
+    call = WarmCall()
+    await call.start()
+    for status in (200, 404, 503):
+        call.protocol.data_received(REQUEST % b"")
+        call.link.connection.data_received(ANSWER.replace(b"200", b"%d" % status))
+    outcomes = Outcomes(call.metrics, call.recent)
+    outcomes.ended(Invocation(0.0, "hello"), CLIENT_GONE)
+    assert outcomes.counts() == {"hello": EndedCounts(4, 2)}, (
+        "as the metrics have it: a 404 is the function's answer"
+    )
+    await call.close()

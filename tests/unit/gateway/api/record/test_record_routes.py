@@ -192,6 +192,21 @@ async def test_a_filter_that_makes_no_sense_says_how_to_mend_it(
     assert answer.json()["detail"].startswith(about)
 
 
+async def test_the_times_of_the_latest_calls_are_summed_up_by_function(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as asked:
+        for number in range(1, 101):
+            asked.keep(took=number / 1000)
+        asked.keep(took=9.0, ago=60.0)
+        asked.keep("other", RAISED, took=0.5)
+        asked.keep("", RAISED)
+        assert (await asked.get("/calls/times")).json() == {
+            "mine": {"calls": 100, "p50": 0.05, "p99": 0.099},
+            "other": {"calls": 1, "p50": 0.5, "p99": 0.5},
+        }
+        assert (await asked.get("/calls/times?since=5m", KEY)).json()["mine"]["calls"] == 101
+        assert (await asked.get("/calls/times?since=5m", KEY)).json().keys() == {"mine"}
+
+
 async def test_a_call_that_runs_comes_first_and_has_no_outcome_yet(tmp_path: Path) -> None:
     async with gateway(tmp_path) as asked:
         asked.keep()
