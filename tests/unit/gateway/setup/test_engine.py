@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.setup import packages
-from gateway.setup.engine import EngineSetupError, Places, _clear_stale, look, main, started, stop
+from gateway.setup import engine, packages
+from gateway.setup.engine import EngineSetupError, Places, _clear_stale, bring, look, main, started, stop
 from gateway.setup.engine_api import EngineApi
+from gateway.setup.record import SetupRecord
 
 
 @pytest.fixture
@@ -103,3 +104,58 @@ def test_only_what_was_started_is_stopped(places: Places, false_dockerd: subproc
     assert started(places) == ["dockerd"]
     assert stop(places) == ["dockerd"]
     assert not places.state.exists()
+
+
+APT_GET = """\
+#!/bin/sh
+case "$*" in
+--simulate*) echo "Inst docker.io (20.10.24 Debian:12.8/stable [amd64])" ;;
+*install*) cat {policy} >> {folder}/seen; test ! -e {folder}/fails ;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without systemd and without an engine, whose apt-get writes down what forbids a start."""
+    policy = tmp_path / "policy-rc.d"
+    program = tmp_path / "bin" / "apt-get"
+    program.parent.mkdir()
+    program.write_text(APT_GET.format(policy=policy, folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(engine, "POLICY", policy)
+    monkeypatch.setattr(engine, "DAEMON_SETTINGS", tmp_path / "etc" / "daemon.json")
+    monkeypatch.setattr(engine, "runs_systemd", lambda: False)
+    monkeypatch.setattr(engine, "_start_by_hand", lambda *_: None)
+    return tmp_path
+
+
+def test_an_installation_is_recorded_and_starts_nothing_by_itself(bare: Path, places: Places) -> None:
+    record = SetupRecord(bare / "record.json")
+    bring("install", EngineApi("unix:///nowhere"), places, record=record)
+    assert record.packages == ["docker.io"]
+    assert (bare / "etc" / "daemon.json").read_text() == '{"live-restore": true}\n'
+    assert list(record.files) == [str(bare / "etc" / "daemon.json")]
+    assert (bare / "seen").read_text() == "#!/bin/sh\nexit 101\n", "the package started its daemon"
+    assert not (bare / "policy-rc.d").exists()
+
+
+def test_a_failed_installation_leaves_no_policy_and_knows_what_may_have_come(
+    bare: Path, places: Places
+) -> None:
+    (bare / "fails").touch()
+    record = SetupRecord(bare / "record.json")
+    with pytest.raises(EngineSetupError, match="apt-get install"):
+        bring("install", EngineApi("unix:///nowhere"), places, record=record)
+    assert not (bare / "policy-rc.d").exists()
+    assert SetupRecord.load(record.place).packages == ["docker.io"]
+
+
+def test_settings_of_an_engine_that_are_there_stay(bare: Path, places: Places) -> None:
+    settings = bare / "etc" / "daemon.json"
+    settings.parent.mkdir()
+    settings.write_text("{}")
+    record = SetupRecord(bare / "record.json")
+    bring("install", EngineApi("unix:///nowhere"), places, record=record)
+    assert (settings.read_text(), record.files) == ("{}", {})
