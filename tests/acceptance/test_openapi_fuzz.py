@@ -85,6 +85,8 @@ def call_many(cases: Any, tried: list[int], examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases)
     def call_one(case: Any) -> None:
+        if isinstance(case.query, dict):
+            case.query.pop("follow", None)  # such an answer has no end
         response = case.call(timeout=30)
         tried.append(response.status_code)
         case.validate_response(response, checks=CONFORMS)

@@ -23,7 +23,8 @@ FEW_BYTES = 32 * MIB
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     others = {"neighbour": handler(ECHO), "quota-neighbour": handler(code_of("user-quotas"))}
-    with Gateway(tmp_path_factory.mktemp("hostile"), functions() | others, prewarm={"python": 1}) as running:
+    folder, settings = tmp_path_factory.mktemp("hostile"), {"log_disk": "4MiB"}
+    with Gateway(folder, functions() | others, prewarm={"python": 1}, settings=settings) as running:
         running.call("neighbour", 0)
         yield running
 
@@ -49,7 +50,9 @@ def nobody_notices(gateway: Gateway) -> Iterator[None]:
     assert answers and set(answers) == {(200, True)}
     assert gateway.memory() - memory < FEW_BYTES
     eventually(gateway.books_agree)
-    assert stored(gateway.data) < MIB
+    output = stored(gateway.data / "logs")
+    assert output <= 4 * MIB, "it is bounded"
+    assert stored(gateway.data) - output < MIB
 
 
 def stored(folder: Path) -> int:

@@ -61,9 +61,11 @@ class LineJoiner:
         end = data.rfind(b"\n") + 1
         if len(data) - end >= RECORD_BYTES:
             end = len(data)
-        if end < len(data):
-            batches = held.batches if held is not None and not end else 0
-            self._held[key] = _Held(piece._replace(data=data[end:]), batches)
+        if end == len(data):
+            _append(whole, piece)
+            return
+        batches = held.batches if held is not None and not end else 0
+        self._held[key] = _Held(piece._replace(data=data[end:]), batches)
         if end:
             _append(whole, piece._replace(data=data[:end]))
 

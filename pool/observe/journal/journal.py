@@ -59,7 +59,8 @@ class _Batch:
     __slots__ = ("dropped", "pieces", "size", "taken")
 
     def __init__(self) -> None:
-        self.pieces: list[OutputPiece] = []
+        self.pieces: list[tuple[float, str, str, str, str, bytes]] = []
+        """Values of an `OutputPiece` each: a plain tuple is made in a third of the time."""
         self.size = 0
         self.taken: dict[str, int] = {}
         """Bytes by function."""
@@ -120,9 +121,7 @@ class Journal:
                 return
             batch.taken[function] = used
             batch.size = size
-            batch.pieces.append(
-                OutputPiece(self._clock.wall(), function, revision, invocation, instance, data)
-            )
+            batch.pieces.append((self._clock.wall(), function, revision, invocation, instance, data))
         if size == cost:
             self._wake.set()
 
@@ -183,7 +182,7 @@ class Journal:
         with self._lock:
             batch, self._batch = self._batch, _Batch()
             self._wake.clear()
-        pieces = self._joiner.join(batch.pieces, last)
+        pieces = self._joiner.join([OutputPiece(*values) for values in batch.pieces], last)
         for (function, revision), lines in batch.dropped.items():
             self._drop_counts["flood"].value += lines
             note = b"[%d lines dropped: printed faster than they can be kept]\n" % lines

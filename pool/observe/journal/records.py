@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 RECORD_BYTES = 8 * 1024
@@ -16,7 +18,8 @@ NUMBER_DIGITS = 16
 NUMBER = slice(len(HEAD), len(HEAD) + NUMBER_DIGITS)
 """Place of the number in a record's bytes: it can be read without parsing the record."""
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII alone: safe for every terminal and tool
+_quoted: Callable[[str], str] = encode_basestring_ascii
+"""Return a text as a JSON string of ASCII characters: safe for every terminal and tool."""
 
 
 class OutputPiece(NamedTuple):
@@ -88,21 +91,26 @@ class OutputLine(NamedTuple):
 
 
 def time_text(moment: float) -> str:
-    """Return a Unix time as in `OutputRecord.time`."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    """Return a Unix time as in `OutputRecord.time`. Raises ValueError or OverflowError if no calendar has it."""
+    second, millisecond = divmod(round(moment * 1e6) // 1000, 1000)
+    return f"{_second_text(second)}.{millisecond:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
 
 
 def encode_record(number: int, piece: OutputPiece) -> bytes:
     """Return a record as one line of JSON, with its line end. `n` comes first and has `NUMBER_DIGITS` digits."""
-    fields = {
-        "time": time_text(piece.moment),
-        "function": piece.function,
-        "revision": piece.revision,
-        "invocation": piece.invocation,
-        "instance": piece.instance,
-        "text": piece.data.decode("utf-8", "surrogateescape"),
-    }
-    return b"%b%0*d,%b\n" % (HEAD, NUMBER_DIGITS, number, _encode(fields)[1:].encode())
+    moment, function, revision, invocation, instance, data = piece
+    text = data.decode("utf-8", "surrogateescape")
+    # Put together by hand, which takes half the time: there may be thousands a second.
+    return (
+        f'{{"n":{number:0{NUMBER_DIGITS}d},"time":"{time_text(moment)}","function":{_quoted(function)},'
+        f'"revision":{_quoted(revision)},"invocation":{_quoted(invocation)},"instance":{_quoted(instance)},'
+        f'"text":{_quoted(text)}}}\n'
+    ).encode()
 
 
 def decode_record(line: bytes) -> OutputRecord | None:
@@ -128,5 +136,5 @@ def number_of(line: bytes) -> int | None:
 
 def needle(name: str, value: str, whole: bool = True) -> bytes:
     """Return bytes that every record with this value of a field contains. Not `whole`: the value begins so."""
-    text = f'"{name}":{_encode(value)}'
+    text = f'"{name}":{_quoted(value)}'
     return (text if whole else text[:-1]).encode()
