@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from gateway.http.loopback import is_loopback
 from gateway.http.problems import Problem
 
 CHECKED = frozenset({b"host", b"origin", b"sec-fetch-site"})
@@ -130,13 +131,3 @@ def _normal(name: str) -> str:
         return str(ipaddress.ip_address(name.strip("[]")))
     except ValueError:
         return name.lower()
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address that is listened on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

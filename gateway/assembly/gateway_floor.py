@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.access.access import Access
-from gateway.access.guard import Guard, is_loopback
+from gateway.access.guard import Guard
 from gateway.access.key_file import KeyFile
 from gateway.api.calls.accept import AcceptEndpoint
 from gateway.api.parts import ApiParts
@@ -20,6 +20,7 @@ from gateway.callbacks.sender import Sender
 from gateway.callbacks.signing import load_or_create_secret
 from gateway.calls.caller import Caller
 from gateway.edge.app import EdgeParts
+from gateway.http.loopback import is_loopback
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes

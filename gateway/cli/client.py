@@ -12,8 +12,8 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from gateway.access.guard import is_loopback
 from gateway.access.keys import KEY
+from gateway.http.loopback import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 PROBLEM_TYPE = "urn:hearth:problem:"

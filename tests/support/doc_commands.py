@@ -19,6 +19,10 @@ NOT_RUN = {
     r"docker ": "needs Docker's own command; test_gateway_image.py runs the image and the compose file",
     r"(HEARTH_\S+ )?hearth serve\b": "does not end by itself; the commands here ask a gateway that it has started",
     r"hearth prune --all": "is about every gateway of this machine",
+    r"hearth dev ": "does not end by itself; test_dev.py has its own",
+    r"hearth setup": "changes this machine; the tests of gateway/setup try it out elsewhere",
+    r"pipx ": "installs for the user; the tests of gateway/setup install the wheel elsewhere",
+    r"python3 -m venv|app/bin/pip ": "asks a package index; test_client_installed.py does the same without",
 }
 """What begins like this is parsed, but not run, and why."""
 

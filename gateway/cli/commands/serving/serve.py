@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 import uvloop
 
-from gateway.access.guard import is_loopback
 from gateway.access.key_file import KeyFile, KeyFileFault
 from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.runtime import Runtime
@@ -33,6 +32,7 @@ from gateway.cli.printed.printer import OutputPrinter
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from gateway.cli.watch.progress import SetupProgress
+from gateway.http.loopback import is_loopback
 from pool.data_folder import DataFolder, DataFolderInUse, look_at
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError

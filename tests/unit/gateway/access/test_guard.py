@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.guard import Guard, authority_of, host_names, is_loopback, is_origin_of
+from gateway.access.guard import Guard, authority_of, host_names, is_origin_of
 
 
 def scope(
@@ -157,21 +157,6 @@ def test_sites(site: str, method: str, path: str, is_refused: bool) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "gateway.example"])
 def test_it_stands_down_where_others_are_meant_to_reach_the_gateway(host: str) -> None:
     assert not refused(Guard(host), scope("anything.example", origin="http://evil.example"))
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("127.8.9.1", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("a", False),
-    ],
-)
-def test_is_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 def test_every_origin_is_looked_at_and_not_only_the_last() -> None:
