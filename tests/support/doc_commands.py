@@ -18,6 +18,7 @@ NOT_RUN = {
     r"make ": "sets this machine up, or takes minutes; test_make_targets.py looks at what it would do",
     r"docker ": "needs Docker's own command; test_gateway_image.py runs the image and the compose file",
     r"(HEARTH_\S+ )?hearth serve\b": "does not end by itself; the commands here ask a gateway that it has started",
+    r"hearth init hello": "is for an empty folder; the examples have a function hello",
     r"hearth prune --all": "is about every gateway of this machine",
     r"hearth dev ": "does not end by itself; test_dev.py has its own",
     r"hearth setup": "changes this machine; the tests of gateway/setup try it out elsewhere",
