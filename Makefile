@@ -63,8 +63,8 @@ engine: $(SERVING) ## have a container engine: use the one that answers, else in
 # completion ask three shells, and those of sources start message brokers of their own: a service that their packages
 # have brought is stopped. Without root, the tests use what is installed.
 BROKERS := redis-server nats-server mosquitto
-PROGRAMS := chromium ip curl valgrind docker-compose zsh fish systemd-analyze
-PROGRAM_PACKAGES := chromium busybox-static iproute2 curl valgrind docker-compose zsh fish systemd
+PROGRAMS := chromium ip curl jq valgrind docker-compose zsh fish
+PROGRAM_PACKAGES := chromium busybox-static iproute2 curl jq valgrind docker-compose zsh fish
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		wanted=""; for broker in $(BROKERS); do \

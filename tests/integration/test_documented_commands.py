@@ -9,11 +9,13 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from select import select
 from typing import Any
 
 import httpx
@@ -43,7 +45,9 @@ CONTENTS = {"order.json": '{"name": "Ada"}', "names.jsonl": '{"name": "Ada"}\n{"
 """Content of the reader's files, as far as they are no pictures."""
 SLOW_TO_BUILD = re.compile(r"\b(thumbnail|gallery|resize)\b")
 """Names in commands that need the function whose image pip fills."""
-PLACEHOLDER = re.compile(r"\b(?:[0-9a-f]{32}|6f1d2c9a|be5e875eabc7|ID)\b")
+LONGEST_SECONDS = 60.0
+"""Bounds each command. The longest takes three on a quiet machine."""
+PLACEHOLDER = re.compile(r"\b(?:[0-9a-f]{32}|6f1d2c9a|2e16dc32|be5e875eabc7|ID)\b")
 MAKES_KEYS = re.compile(r"hearth keys (create(?!.*--print-only)|list|revoke)")
 """A command after which every call needs a key, so that it comes last."""
 
@@ -74,6 +78,7 @@ class Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         # An answer that is an error is a fault of the page. Without this, only -f would say so.
         self._tell('set -o pipefail; curl() { command curl --silent --show-error --fail-with-body "$@"; }')
@@ -105,6 +110,9 @@ class Reader:
         assert self._shell.stdin is not None and self._shell.stdout is not None
         self._shell.stdin.write(f"{line}\necho $?\n")
         self._shell.stdin.flush()
+        if not select([self._shell.stdout], [], [], LONGEST_SECONDS)[0]:
+            os.killpg(self._shell.pid, signal.SIGKILL)
+            pytest.fail(f"{line}\nhas not ended; if it does not by itself, say so in NOT_RUN")
         return int(self._shell.stdout.readline())
 
 

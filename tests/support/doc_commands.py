@@ -20,6 +20,8 @@ NOT_RUN = {
     r"(HEARTH_\S+ )?hearth serve\b": "does not end by itself; the commands here ask a gateway that it has started",
     r"hearth init hello": "is for an empty folder; the examples have a function hello",
     r"hearth prune --all": "is about every gateway of this machine",
+    r"hearth (logs|calls) (.* )?(-f|--follow)\b|hearth top\b": "does not end by itself; its own tests stop it",
+    r"curl -N .*(/logs|/calls)": "follows for as long as it is let; its own tests do the same",
     r"hearth dev ": "does not end by itself; test_dev.py has its own",
     r"hearth setup": "changes this machine; the tests of gateway/setup try it out elsewhere",
     r"pipx ": "installs for the user; the tests of gateway/setup install the wheel elsewhere",
