@@ -1,4 +1,4 @@
-"""Whether an address is one of this machine alone. The command line imports this too, so it imports little."""
+"""Addresses of this machine alone. The command line imports this too, so it imports little."""
 
 from __future__ import annotations
 
