@@ -47,7 +47,8 @@ SLOW_TO_BUILD = re.compile(r"\b(thumbnail|gallery|resize)\b")
 """Names in commands that need the function whose image pip fills."""
 LONGEST_SECONDS = 60.0
 """Bounds each command. The longest takes three on a quiet machine."""
-PLACEHOLDER = re.compile(r"\b(?:[0-9a-f]{32}|6f1d2c9a|2e16dc32|be5e875eabc7|ID)\b")
+PLACEHOLDER = re.compile(r"\b(?:(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{8,32}|ID)\b")
+"""An id in a page, or what stands for one. Figures alone are a number, letters alone a word."""
 MAKES_KEYS = re.compile(r"hearth keys (create(?!.*--print-only)|list|revoke)")
 """A command after which every call needs a key, so that it comes last."""
 

@@ -19,6 +19,7 @@ NOT_RUN = {
     r"docker ": "needs Docker's own command; test_gateway_image.py runs the image and the compose file",
     r"(HEARTH_\S+ )?hearth serve\b": "does not end by itself; the commands here ask a gateway that it has started",
     r"hearth init hello": "is for an empty folder; the examples have a function hello",
+    r"python -m (pytest|tests)|git diff": "is for those who work on Hearth, in a checkout with its tests",
     r"hearth prune --all": "is about every gateway of this machine",
     r"hearth (logs|calls) (.* )?(-f|--follow)\b|hearth top\b": "does not end by itself; its own tests stop it",
     r"curl -N .*(/logs|/calls)": "follows for as long as it is let; its own tests do the same",
