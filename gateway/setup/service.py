@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ PRIVATE = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - refused, not used
 """Folders of which the service has its own: the engine would not see what lies in them."""
 START_TIMEOUT_SECONDS = 120.0
 """Time for one call of systemctl. A stop waits for calls in flight, for 90 s at most."""
+SETTLE_SECONDS = 3.0
+"""Time in which a gateway reads settings and functions.yaml: a second and a half on a quiet machine."""
 
 
 class ServiceError(Exception):
@@ -101,6 +104,16 @@ class SystemService:
         record.add_service(NAME)
         _systemctl("enable", NAME)
         _systemctl("restart" if changed else "start", NAME)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Return if the service still runs after a moment: faults in settings end it only then."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while _succeeds("is-active"):
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.25)
+        raise ServiceError(f"{NAME}.service has ended again; its log: journalctl -u {NAME} -e")
 
     def _written(self) -> str | None:
         try:

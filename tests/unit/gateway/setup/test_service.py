@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.setup import service
 from gateway.setup.record import SetupRecord
 from gateway.setup.service import ServiceError, ServicePlaces, SystemService
 
@@ -16,10 +17,13 @@ SYSTEMCTL = """\
 echo "$@" >> {folder}/calls
 case "$1" in
 is-active|is-enabled) test -e {folder}/on ;;
-enable) touch {folder}/on ;;
+enable) test -e {folder}/ends || touch {folder}/on ;;
 restart|start) test ! -e {folder}/fails || {{ echo "Job for hearth.service failed." >&2; exit 1; }} ;;
 esac
 """
+
+
+STARTED = ["daemon-reload", "enable hearth", "restart hearth"]
 
 
 class Machine:
@@ -52,6 +56,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path)
+    monkeypatch.setattr(service, "SETTLE_SECONDS", 0.0)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -66,7 +71,7 @@ def test_it_is_installed_started_and_then_left_alone(machine: Machine) -> None:
     ]
     machine.calls()
     machine.service.install(machine.record)
-    assert machine.calls() == ["daemon-reload", "enable hearth", "restart hearth"]
+    assert machine.calls() == [*STARTED, "is-active --quiet hearth"]
     assert machine.places.unit.read_text() == machine.service.text()
     assert machine.places.data_dir.stat().st_mode & 0o777 == 0o700
     assert machine.service.look() == []
@@ -82,7 +87,7 @@ def test_functions_that_are_there_stay_and_a_changed_unit_is_restarted(machine: 
     assert machine.service.look()[0] == f"write {machine.places.unit}"
     machine.calls()
     machine.service.install(machine.record)
-    assert machine.calls() == ["daemon-reload", "enable hearth", "restart hearth"]
+    assert machine.calls() == [*STARTED, "is-active --quiet hearth"]
     assert machine.places.functions.read_text().endswith("# mine\n")
 
 
@@ -93,6 +98,12 @@ def test_a_start_that_fails_names_the_log(machine: Machine) -> None:
     ):
         machine.service.install(machine.record)
     assert machine.record.services == ["hearth"], "--remove disables it"
+
+
+def test_a_service_that_ends_again_names_the_log(machine: Machine) -> None:
+    (machine.folder / "ends").touch()
+    with pytest.raises(ServiceError, match=r"has ended again; its log: journalctl -u hearth"):
+        machine.service.install(machine.record)
 
 
 def test_the_unit_names_program_folders_and_engine(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
