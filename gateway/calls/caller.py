@@ -13,7 +13,7 @@ from gateway.calls.kept_body import KeptBody
 from gateway.http.answer_headers import without_added_type
 from gateway.http.forwarding import HeaderList, passed_headers, target_of
 from gateway.http.problems import Problem
-from gateway.invoke.background import BACKGROUND, Background, Behalf, background_headers, phases_of
+from gateway.invoke.background import BACKGROUND, Background, background_headers, behalf_of, phases_of
 from gateway.invoke.body import Message
 from gateway.invoke.endpoint import PREFIX, InvokeEndpoint
 from gateway.invoke.fast_call import FastCall, FastPath, RequestHead
@@ -118,7 +118,7 @@ def scope_of(call: NewCall, background: Background) -> dict[str, Any]:
         "client": (request.client, 0) if request.client else None,
         "server": None,
         BACKGROUND: background,
-        ADMISSION: Behalf(call.owner, background.attempt),
+        ADMISSION: behalf_of(call.owner, background.attempt),
     }
 
 
@@ -153,7 +153,8 @@ class _Seat:
     def __init__(self, caller: Caller) -> None:
         self.fast = caller.fast
         self.timer = LazyTimer(caller.fast.clock, self._too_late)
-        self._running = caller.fast.outcomes.recent.callers
+        self._callers = caller.fast.outcomes.recent.callers
+        self._callers.add(self)
         self._caller = caller
         self._claim: Claim
         self._ended: Ended
@@ -162,22 +163,20 @@ class _Seat:
 
     @property
     def running(self) -> Invocation | None:
-        """Return the call that it makes. It is asked only while it makes one on the fast path."""
-        return self._call
+        """Return the call that it makes now on the fast path, or None if it makes none there."""
+        return None if self._call.over else self._call
 
     def take(self, claim: Claim, revision: Revision, head: RequestHead, ended: Ended) -> None:
         """Begin a run."""
         call = claim.call
         self._claim, self._ended = claim, ended
         self._call = FastCall(self, head, revision, call.body, self.fast.clock.now(), call.id)
-        self._call.admission = Behalf(call.owner, claim.attempt)
-        self._running.add(self)
+        self._call.admission = behalf_of(call.owner, claim.attempt)
         self._call.take_slot()
 
     def answer(self, call: FastCall, status: int, lines: bytes, body: bytes) -> None:
         """Called by the call: it has its answer."""
         self.timer.stop()
-        self._running.discard(self)
         log = self.fast.logs.read(call.id) or b""
         ended = self._ended
         self._caller.free(self)
@@ -186,7 +185,7 @@ class _Seat:
     def take_long_way(self, call: FastCall, head: RequestHead, app: App) -> None:
         """Called by the call: it needs more than the fast path has. This seat is not taken again."""
         self.timer.close()
-        self._running.discard(self)
+        self._callers.discard(self)
         self._rest = self._caller.long_way(app, self._claim, self._ended)
 
     def interrupt(self) -> None:
@@ -196,7 +195,7 @@ class _Seat:
             self._rest.interrupt()
             return
         self.timer.close()
-        self._running.discard(self)
+        self._callers.discard(self)
         self._call.leave(interruption(self.fast.dispatcher.draining))
         self._ended(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.access.access import Admission
 from gateway.http.problems import Problem
@@ -22,6 +23,10 @@ class Behalf(Admission):
         self.owner = owner
         """`kind:id` of the run or job that the call is a part of, or empty."""
         self.attempt = attempt
+
+
+behalf_of = lru_cache(maxsize=64)(Behalf)
+"""Return the admission of a run. It is remembered: most runs of a job or of no owner have the same."""
 
 
 @dataclass(slots=True)

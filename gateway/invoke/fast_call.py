@@ -137,13 +137,13 @@ class FastCall(Invocation):
         "_client",
         "_head",
         "_lease",
-        "_over",
         "_queued",
         "_waiter",
         "admission",
         "began",
         "disconnected",
         "keep_alive",
+        "over",
         "response_complete",
         "revision",
     )
@@ -170,7 +170,7 @@ class FastCall(Invocation):
         self._lease: Lease | None = None
         self._waiter: Waiter | None = None
         self._answer: asyncio.Future[Answer] | None = None
-        self._over = False
+        self.over = False
         """Set when it was answered, handed over or left by its client."""
 
     @property
@@ -184,7 +184,7 @@ class FastCall(Invocation):
         if head.closed:  # as the gateway is; where it is open, everybody is admitted
             admission = fast.access.admit_call(head.credentials.copy(), head.scope["raw_path"])
             if isinstance(admission, Problem):
-                self._over = True
+                self.over = True
                 self._client.take_long_way(self, head, partial(fast.endpoint.refuse, problem=admission))
                 return
             self.admission = admission
@@ -289,13 +289,13 @@ class FastCall(Invocation):
         fast.dispatcher.release(lease)
         fast.outcomes.served(self, status)
         self.admission.ended()
-        self._over = self.response_complete = True
+        self.over = self.response_complete = True
         self._head, self._body = NO_HEAD, b""  # an idle connection keeps the call, and not what it took
         client.answer(self, status, lines, body)
 
     def take_long_way(self) -> None:
         """Hand it over if it runs: its time is over, or soon will be."""
-        if self._lease is not None and not self._over:
+        if self._lease is not None and not self.over:
             self._hand_over()
 
     def client_left(self) -> bool:
@@ -307,17 +307,17 @@ class FastCall(Invocation):
         """Free its place in the queue and note its end, if it waits. Return whether it runs."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            self._over = True
+            self.over = True
             fast = self._client.fast
             self._leave_queue()
             fast.dispatcher.leave(waiter)
             fast.outcomes.ended(self, end)
             self.admission.ended()
-        return not self._over
+        return not self.over
 
     def _hand_over(self, fault: Exception | None = None) -> None:
         """Go on as a task on the long way."""
-        self._over = True
+        self.over = True
         state = HandedOver(self, self.revision, self._body, self._lease, began=self.began)
         if self._lease is None:
             state.fault = fault
