@@ -36,6 +36,7 @@ COMMANDS = {
     "completion": "developing.completion",
     "new": "developing.new",
     "dev": "developing.dev",
+    "shell": "developing.shell",
     "keys": "managing.keys",
     "prune": "serving.prune",
     "doctor": "serving.doctor",

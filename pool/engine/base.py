@@ -84,6 +84,8 @@ class ContainerSpec:
     """None takes the beginning of its id."""
     command: tuple[str, ...] | None = None
     """Replaces the image's CMD; its ENTRYPOINT stays. None keeps the image's CMD."""
+    entrypoint: tuple[str, ...] | None = None
+    """Replaces the image's ENTRYPOINT. None keeps it."""
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = "65532:65532"
     """None keeps the image's own user. `pool.host.uids.with_uid` replaces `own` by a uid that no other has."""
@@ -109,6 +111,8 @@ class ContainerSpec:
     """Name of an OCI runtime of the engine (runsc, kata); None is the engine's default."""
     stdin: bool = False
     """Open stdin once, for `attach`."""
+    tty: bool = False
+    """Give the program a terminal. Then an attached client gets its output without frames."""
     keep_output: bool = True
     """True keeps stdout and stderr (bounded) for `logs`. With False only an attached client gets them."""
 

@@ -53,6 +53,10 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     }
     if spec.hostname is not None:
         config["Hostname"] = spec.hostname
+    if spec.tty:
+        config["Tty"] = True
+    if spec.entrypoint is not None:
+        config["Entrypoint"] = list(spec.entrypoint)
     if spec.command is not None:
         config["Cmd"] = list(spec.command)
     if spec.user is not None:

@@ -37,6 +37,7 @@ from pool.engine.docker_api import (
     gather_bounded,
     next_piece,
 )
+from pool.engine.hijack import HijackedConnection
 from pool.engine.measure import measured
 from pool.observe.metrics import Metrics
 
@@ -151,6 +152,19 @@ class DockerEngine:
             streams = {"stdin": stdin, "stdout": output, "stderr": output}
             params = {"stream": "1"} | {name: "1" for name, wanted in streams.items() if wanted}
             return await self._api.hijack(f"/containers/{container}/attach", params)
+
+    async def terminal(self, container: str) -> HijackedConnection:
+        """Attach to the terminal of a container that was created with one."""
+        with self._verb("attach", f"attach to the terminal of container {_short(container)}"):
+            params = {"stream": "1", "stdin": "1", "stdout": "1", "stderr": "1"}
+            return await self._api.hijack(f"/containers/{container}/attach", params)
+
+    async def resize_terminal(self, container: str, lines: int, columns: int) -> None:
+        """Tell a running container how large its terminal is."""
+        with self._verb("resize", f"resize the terminal of container {_short(container)}"):
+            await self._api.call(
+                "POST", f"/containers/{container}/resize", {"h": str(lines), "w": str(columns)}
+            )
 
     async def wait(self, container: str) -> int:
         with self._verb("wait", f"wait for container {_short(container)}"):

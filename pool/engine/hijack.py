@@ -136,6 +136,12 @@ class HijackedConnection(asyncio.Protocol):
                     ) from self._fault
                 return None
 
+    async def read_terminal(self) -> bytes:
+        """Return the next output of a container with a terminal, which has no frames; empty at the end."""
+        while not self._received and await self._more():
+            pass
+        return self._take(len(self._received))
+
     @property
     def unread(self) -> int:
         """Return how many bytes of output wait here to be read, with the heads of their pieces."""

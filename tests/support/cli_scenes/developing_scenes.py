@@ -137,6 +137,7 @@ SCENES = [
     Scene("new nightly --template schedule"),
     Scene("new hello", files={"hello/handler.py": HANDLER}, note="a folder of this name exists"),
     Scene("completion fish"),
+    Scene("shell hello", files={"functions.yaml": "version: 1\nfunctions: {}\n"}, note="into a pipe"),
     Scene("dev hello", files={"hello/handler.py": HANDLER}, patches=DEV),
     Scene("dev hello --no-container", files={"hello/handler.py": HANDLER}, patches=DEV),
     Scene("dev other", note="a folder that does not exist"),

@@ -24,6 +24,7 @@ WITHOUT_JSON = {
     "graph": "prints a picture",
     "init": "writes files",
     "new": "writes files",
+    "shell": "shows a terminal",
     "completion": "prints a script",
     "setup": "changes this machine",
     "dev": "runs until it is stopped",
