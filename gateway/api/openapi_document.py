@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,18 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from gateway.access.access import CURRENT, NOTHING, OPEN, Admission
-from gateway.api.openapi import ALL_FUNCTIONS, SERVERS, Shown, function_parameter, static_document
+from gateway.api.openapi_invoke import (
+    ALL_BODIES,
+    ALL_FUNCTIONS,
+    MOST_OWN_OPERATIONS,
+    SERVERS,
+    Shown,
+    function_operation,
+    function_parameter,
+    function_schemas,
+    request_body,
+)
+from gateway.api.openapi_static import OWN_PATHS, OWN_SCHEMAS, call_security, static_document
 from gateway.api.parts import api_parts_of
 from gateway.http.problems import Problem
 from pool.contracts.registry import CONTRACTS
@@ -23,6 +35,10 @@ KEPT = 8
 half a megabyte."""
 MOST_WAITING = 64
 """Requests that wait until their document is filled in. One takes some milliseconds, and one is made at a time."""
+
+
+MARKS = re.compile(f'("(?:{ALL_FUNCTIONS}|{SERVERS}|{ALL_BODIES})"|"(?:{OWN_PATHS}|{OWN_SCHEMAS})":0,)')
+"""Marks in the text of the document without functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +63,25 @@ class Template:
 
     def __init__(self, app: FastAPI, needs_key: bool) -> None:
         text = json.dumps(static_document(app, needs_key), ensure_ascii=False, separators=(",", ":"))
-        before, *rest = text.split(json.dumps(ALL_FUNCTIONS))
-        assert len(rest) == 1
-        self._before = before.encode()
-        self._parts = [part.encode() for part in rest[0].split(json.dumps(SERVERS))]
+        self._pieces = [piece.encode() for piece in MARKS.split(text)]
+        """Pieces that stay, and a mark between each two."""
+        self._security = call_security(needs_key)
 
     def filled(self, declared: Sequence[Shown]) -> ServedDocument:
         """Return the document that names these functions."""
+        own = [shown for shown in declared if shown.schema][:MOST_OWN_OPERATIONS]
         servers = [shown for shown in declared if CONTRACTS[shown.kind].sub_paths]
-        everything, http = (_json(function_parameter(which)) for which in (declared, servers))
-        body = b"".join((self._before, everything, http.join(self._parts)))
+        paths = {f"/invoke/{one.name}": {"post": function_operation(one, self._security)} for one in own}
+        schemas = {name: schema for one in own for name, schema in function_schemas(one).items()}
+        values = {
+            f'"{ALL_FUNCTIONS}"': _json(function_parameter(declared)),
+            f'"{SERVERS}"': _json(function_parameter(servers)),
+            f'"{ALL_BODIES}"': _json(request_body(declared)),
+            f'"{OWN_PATHS}":0,': _entries(paths),
+            f'"{OWN_SCHEMAS}":0,': _entries(schemas),
+        }
+        marks = {mark.encode(): value for mark, value in values.items()}
+        body = b"".join(marks.get(piece, piece) for piece in self._pieces)
         return ServedDocument(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
@@ -108,7 +133,15 @@ class Documents:
     def _look(self, reader: Admission) -> Look:
         """Return all that a reader's document depends on now. Many readers see nothing: they cost nothing."""
         declared = () if reader.sight is NOTHING else self._registry.declared.items()
-        shown = tuple(Shown(name, d.definition.kind.value, d.state) for name, d in declared)
+        shown = tuple(
+            Shown(
+                name,
+                d.definition.kind.value,
+                d.state,
+                schema.text if (schema := d.definition.schemas) else "",
+            )
+            for name, d in declared
+        )
         return Look(self._access.keys is not None, reader.sight, shown)
 
     def _make(self, look: Look, reader: Admission) -> ServedDocument:
@@ -150,6 +183,11 @@ def is_known(fields: Sequence[str], tag: str) -> bool:
     """Return whether If-None-Match names an entity tag (RFC 9110: weakly compared)."""
     named = [part.strip().removeprefix("W/") for field in fields for part in field.split(",")]
     return tag in named or "*" in named
+
+
+def _entries(values: dict[str, Any]) -> bytes:
+    """Return the entries of an object that has more behind them."""
+    return b"%b," % _json(values)[1:-1] if values else b""
 
 
 def _json(value: object) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class FunctionSchema(BaseModel):
     def has_example(self) -> bool:
         """Return whether there is an example. It may be null."""
         return "example" in self.model_fields_set
+
+    @cached_property
+    def text(self) -> str:
+        """Return it as JSON, without what it does not have."""
+        return self.model_dump_json(exclude_unset=True)
 
 
 def read_schema(reader: Reader, given: object, source: Path | None, path: KeyPath) -> FunctionSchema | None:

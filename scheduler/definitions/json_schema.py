@@ -31,7 +31,7 @@ ONE = frozenset(
 """Keywords whose value is a schema."""
 SEVERAL = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 """Keywords whose value is a list of schemas."""
-BY_NAME = frozenset({"$defs", "dependentSchemas", "patternProperties", "properties"})
+BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 """Keywords whose value is a mapping of schemas."""
 _COUNTS = frozenset(
     {"maxContains", "maxItems", "maxLength", "maxProperties"}

@@ -24,6 +24,15 @@ pytestmark = pytest.mark.engine
 ECHO = "def handle(event, context):\n    return event\n"
 PICKY = "def handle(event, context):\n    return 1 / event['divisor']\n"
 ECHO_SERVER = (Path(__file__).parents[1] / "integration" / "apps" / "echo_server.py").read_text()
+CHECKED = {
+    "input": {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "more": {"$ref": "#"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    },
+    "check": True,
+}
 CONFORMS: list[CheckFunction] = [
     status_code_conformance,
     content_type_conformance,
@@ -41,6 +50,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     functions = {
         "echo": handler(ECHO),
         "picky": handler(PICKY),
+        "checked": {**handler(ECHO), "schema": CHECKED},
         "count": command("wc", "-c", max_instances=2),
         "site": server(ECHO_SERVER, concurrency=4),
         "no-image": {"image": "nobody/not-there:latest", "command": ["true"]},

@@ -29,6 +29,12 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOT = ROOT / "docs" / "images" / "docs-page.png"
+SCHEMA = {
+    "input": {"title": "Greet somebody", "type": "object", "properties": {"name": {"type": "string"}}},
+    "output": {"properties": {"message": {"type": "string", "examples": ["Hello, Ada!"]}}},
+    "example": {"name": "Ada"},
+}
+SCREEN = {"width": 1280, "height": 800}
 API = {"image": "hearth-example/api:latest", "port": 8000, "concurrency": 16, "health": "/healthz"}
 
 
@@ -41,7 +47,7 @@ def code_of(example: str) -> str:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with a function of each kind."""
     functions = {
-        "hello": handler(code_of("hello")),
+        "hello": {**handler(code_of("hello")), "schema": SCHEMA},
         "countdown": handler(code_of("countdown") + "\nhandle = countdown\n"),
         "wordcount": command("wc", "-w"),
         "api": API,
@@ -107,10 +113,35 @@ def test_it_offers_the_functions_by_name(page: Page) -> None:
     assert choice(page.locator("#operations-invoke-invoke_get")) == ["api"]
 
 
+def test_a_function_that_describes_its_input_answers_to_its_own_example(page: Page, gateway: Gateway) -> None:
+    operation = page.locator("#operations-invoke-call_hello")
+    assert "Greet somebody" in operation.inner_text()
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_role("button", name="Try it out").click()
+    with gateway.counted("ok", "none", "hello"):
+        operation.get_by_role("button", name="Execute").click()
+        answer = operation.locator(".live-responses-table .response")
+        answer.wait_for()
+    assert '"message": "Hello, Ada!"' in answer.inner_text()
+
+
+@pytest.mark.parametrize("name", ["invoke-call_hello", "invoke-invoke", "jobs-start_job", "calls-list_calls"])
+def test_an_operation_fits_on_a_screen_and_has_no_filler(page: Page, name: str) -> None:
+    page.set_viewport_size(SCREEN)
+    operation = page.locator(f"#operations-{name}")
+    operation.locator(".opblock-summary-control").click()
+    operation.locator(".responses-table").wait_for()
+    box = operation.bounding_box()
+    assert box is not None and box["height"] <= SCREEN["height"]
+    shown = "\n".join(operation.locator("pre").all_inner_texts())
+    assert '"string"' not in shown and not shown.strip().startswith("string")
+    assert operation.locator('.response[data-code="4XX"], .response[data-code="403"]').is_visible()
+
+
 def test_its_groups_are_in_order(page: Page) -> None:
     groups = page.locator("h3.opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
     before, after = (
-        ["invoke", "async", "workflows", "jobs", "triggers"],
+        ["invoke", "calls", "async", "workflows", "jobs", "triggers"],
         ["functions", "pool", "logs", "health"],
     )
     assert groups == [*before, *after]

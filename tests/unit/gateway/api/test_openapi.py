@@ -16,8 +16,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from gateway.access.keys import create
 from gateway.access.limits import UNLIMITED
 from gateway.access.scopes import parse_scopes, right_for
-from gateway.api.openapi import EXAMPLE_DETAILS, METHODS
+from gateway.api.openapi import EXAMPLE_DETAILS
 from gateway.api.openapi_document import document
+from gateway.api.openapi_invoke import METHODS
 from gateway.api.routes import api_routes
 from gateway.assembly.runtime import Runtime
 from gateway.assembly.server import build_edge
@@ -28,6 +29,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from scheduler.definitions.file import FunctionDefinition
+from scheduler.definitions.function_schema import FunctionSchema
 from scheduler.deploy.registry import Declared
 
 NOT_A_PROBLEM = {("/readyz", "503")}
@@ -72,9 +74,19 @@ async def shown(
 
 
 def operations(shown: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every operation, with the responses that it refers to in their places."""
     for path, methods in shown["paths"].items():
         for method, operation in methods.items():
-            yield path, method, operation
+            yield path, method, {**operation, "responses": responses_of(operation, shown)}
+
+
+def responses_of(operation: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    """The responses of an operation by status."""
+    shared = shown["components"]["responses"]
+    return {
+        status: shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+        for status, response in operation["responses"].items()
+    }
 
 
 def test_the_document_is_valid(shown: dict[str, Any]) -> None:
@@ -122,7 +134,7 @@ def test_every_error_is_a_problem_with_examples_that_fit_its_schema(shown: dict[
     schema = shown["components"]["schemas"]["Problem"]
     for path, _, operation in operations(shown):
         errors = {status: r for status, r in operation["responses"].items() if status >= "400"}
-        assert {"403", "500"} <= set(errors)
+        assert {"4XX", "5XX"} == set(errors) if path.startswith("/invoke/") else {"403", "500"} <= set(errors)
         for status, response in errors.items():
             if (path, status) in NOT_A_PROBLEM:
                 continue
@@ -133,7 +145,9 @@ def test_every_error_is_a_problem_with_examples_that_fit_its_schema(shown: dict[
             for slug, example in content["examples"].items():
                 jsonschema.validate(example["value"], schema)
                 assert example["value"]["type"] == f"urn:hearth:problem:{slug}"
-                assert example["value"]["status"] == int(status)
+                assert str(example["value"]["status"]) == status.replace(
+                    "XX", str(example["value"]["status"])[1:]
+                )
                 assert slug in response["description"]
 
 
@@ -142,7 +156,9 @@ def test_invoke_documents_every_problem_but_the_other_routes_own(shown: dict[str
     for path, _, operation in operations(shown):
         if path.startswith("/invoke/"):
             for response in operation["responses"].values():
-                slugs |= set(response["content"].get("application/problem+json", {}).get("examples", ()))
+                slugs |= set(
+                    response.get("content", {}).get("application/problem+json", {}).get("examples", ())
+                )
     assert slugs == set(TYPES) - {
         "not-found",
         "ambiguous-id",
@@ -160,7 +176,7 @@ def test_each_problem_has_an_example_and_no_other() -> None:
 
 def test_answers_that_ask_for_patience_have_retry_after(shown: dict[str, Any]) -> None:
     for path, _, operation in operations(shown):
-        for status in ("429", "503"):
+        for status in ("429", "503", "4XX", "5XX"):
             if status in operation["responses"] and (path, status) not in NOT_A_PROBLEM:
                 assert "Retry-After" in operation["responses"][status]["headers"]
 
@@ -168,8 +184,9 @@ def test_answers_that_ask_for_patience_have_retry_after(shown: dict[str, Any]) -
 def test_nothing_of_fastapis_default_422_is_left(shown: dict[str, Any]) -> None:
     assert "ValidationError" not in json.dumps(shown)
     for _, _, operation in operations(shown):
-        if "422" in operation["responses"]:
-            assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
+        for status in ("422", "4XX"):
+            if status in operation["responses"]:
+                assert set(operation["responses"][status]["content"]) == {"application/problem+json"}
 
 
 async def test_a_route_that_takes_a_number_documents_and_answers_422_as_a_problem(runtime: Runtime) -> None:
@@ -181,7 +198,7 @@ async def test_a_route_that_takes_a_number_documents_and_answers_422_as_a_proble
 
     shown = document(app)
     OpenAPIV31SpecValidator(shown).validate()
-    content = shown["paths"]["/numbers/{number}"]["get"]["responses"]["422"]["content"]
+    content = responses_of(shown["paths"]["/numbers/{number}"]["get"], shown)["422"]["content"]
     assert set(content) == {"application/problem+json"}
     assert "ValidationError" not in json.dumps(shown)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
@@ -212,8 +229,9 @@ async def test_each_route_says_which_scope_its_key_needs(tmp_path: Path, keys: b
             continue
         assert operation["security"] == ([{"key": [scope]}] if keys else [{}, {"key": [scope]}])
         assert f"Scope: `{scope}" in operation["description"]
-        assert {"401", "403", "429"} <= set(operation["responses"])
-        assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+        refused = ("4XX",) if path.startswith("/invoke/") else ("401", "403", "429")
+        assert set(refused) <= set(operation["responses"])
+        assert "WWW-Authenticate" in operation["responses"][refused[0]]["headers"]
     function = shown["paths"]["/invoke/{function}"]["post"]["parameters"][0]["schema"]
     assert function.get("enum") == (None if keys else ["api", "count", "hello"])
     assert seen["paths"]["/invoke/{function}"]["post"]["parameters"][0]["schema"]["enum"] == [
@@ -233,12 +251,89 @@ async def test_functions_are_a_choice_by_name(runtime: Runtime, client: httpx.As
         == choice(empty, "/invoke/{function}/{path}")
         == {"type": "string"}
     )
+    assert "/invoke/hello" not in empty["paths"]
     declare(runtime)
     full = (await client.get("/openapi.json")).json()
     assert choice(full, "/invoke/{function}")["enum"] == ["api", "count", "hello"]
     assert choice(full, "/invoke/{function}/{path}")["enum"] == ["api"]
     said = full["paths"]["/invoke/{function}"]["post"]["parameters"][0]["description"]
-    assert "`api`: http, failed" in said
+    assert said == "Name of the function. Not in service: `api` (failed), `count` (building)"
+    assert choice(full, "/invoke/{function}")["default"] == "hello", "it is the only one in service"
+
+
+SCHEMA: dict[str, Any] = {
+    "title": "Greet somebody",
+    "type": "object",
+    "properties": {"name": {"$ref": "#/$defs/text"}, "friends": {"items": {"$ref": "#"}}},
+    "$defs": {"text": {"type": "string"}},
+}
+
+
+async def test_a_function_that_describes_its_input_has_an_operation_of_its_own(
+    runtime: Runtime, client: httpx.AsyncClient
+) -> None:
+    declare(runtime)
+    greet = FunctionDefinition(
+        name="greet",
+        image="busybox",
+        schema=FunctionSchema(input=SCHEMA, output=True, example={"name": "Ada"}, check=True),
+    )
+    bare = FunctionDefinition(name="bare", image="busybox", schema=FunctionSchema(example=None))
+    for definition in (greet, bare):
+        runtime.scheduler_floor.registry.declared[definition.name] = Declared(definition, state="ready")
+    shown = (await client.get("/openapi.json")).json()
+    OpenAPIV31SpecValidator(shown).validate()
+    assert list(shown["paths"])[:2] == ["/invoke/bare", "/invoke/greet"]
+    operation = shown["paths"]["/invoke/greet"]["post"]
+    assert operation["summary"] == "Greet somebody"
+    assert "input-mismatch" in operation["description"]
+    content = operation["requestBody"]["content"]["application/json"]
+    assert content == {"schema": {"$ref": "#/components/schemas/greet.input"}, "example": {"name": "Ada"}}
+    schemas = shown["components"]["schemas"]
+    assert schemas["greet.input"]["properties"] == {
+        "name": {"$ref": "#/components/schemas/greet.input/$defs/text"},
+        "friends": {"items": {"$ref": "#/components/schemas/greet.input"}},
+    }
+    assert schemas["greet.output"] is True
+    assert (
+        shown["paths"]["/invoke/bare"]["post"]["requestBody"]["content"]["application/json"]["example"]
+        is None
+    )
+    generic = shown["paths"]["/invoke/{function}"]["post"]
+    assert generic["parameters"][0]["schema"]["default"] == "bare"
+    examples = generic["requestBody"]["content"]["application/json"]["examples"]
+    assert {name: example["value"] for name, example in examples.items()} == {
+        "bare": None,
+        "greet": {"name": "Ada"},
+    }
+
+
+def fillers(schema: dict[str, Any], schemas: dict[str, Any], where: str) -> Iterator[str]:
+    """Places that the page would show as `string` or 0."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name not in where.split("."):
+            yield from fillers(schemas[name], schemas, f"{where}.{name}")
+    elif schema.keys() & {"examples", "example", "default", "enum", "const", "format"}:
+        return
+    elif "anyOf" in schema:
+        yield from fillers(schema["anyOf"][0], schemas, where)
+    elif schema.get("type") == "array":
+        yield from fillers(schema["items"], schemas, where)
+    elif schema.get("type") == "object" or "properties" in schema:
+        for name, field in schema.get("properties", {}).items():
+            yield from fillers(field, schemas, f"{where}.{name}")
+    elif schema.get("type") in ("string", "integer", "number"):
+        yield where
+
+
+def test_no_example_is_a_filler(shown: dict[str, Any]) -> None:
+    for path, method, operation in operations(shown):
+        for status, response in operation["responses"].items():
+            for content in response.get("content", {}).values():
+                if not content.keys() & {"example", "examples"}:
+                    found = fillers(content.get("schema", {}), shown["components"]["schemas"], "")
+                    assert list(found) == [], f"{method} {path} {status}"
 
 
 def check_problem(answer: httpx.Response, slug: str) -> None:

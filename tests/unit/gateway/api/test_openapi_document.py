@@ -85,7 +85,7 @@ async def test_it_is_made_once_until_something_changes(runtime: Runtime) -> None
     assert documents.made == 1
     runtime.scheduler_floor.registry.declared["hello"].state = "failed"
     second = await documents.of(OPEN)
-    assert b"`hello`: handler, failed" in second.body
+    assert b"`hello` (failed)" in second.body
     assert first.tag != second.tag
 
 
@@ -106,7 +106,7 @@ async def test_each_reader_sees_its_own_functions_and_no_others(runtime: Runtime
         (holder("read"), {"shop-a", "shop-b", "till"}),
     ):
         body = (await documents.of(reader)).body
-        assert {name for name in ("shop-a", "shop-b", "till") if f"`{name}`".encode() in body} == seen
+        assert {name for name in ("shop-a", "shop-b", "till") if f'"{name}"'.encode() in body} == seen
     assert documents.made == 4, "who sees everything has the same document, with a key or without"
 
 
