@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from gateway.access.scopes import right_for
-from gateway.api.openapi import problem_responses, share_problems
+from gateway.api.openapi import PROBLEM_TYPE, problem_responses, share_problems
 from gateway.api.openapi_examples import add_examples
 from gateway.api.openapi_invoke import METHODS, call_responses, invoke_operation, sub_path_operation
 from gateway.api.views import ProblemView
@@ -102,8 +102,8 @@ def set_security(shown: dict[str, Any], needed: bool) -> None:
 
 
 def set_invalid_input(route: dict[str, Any]) -> None:
-    """Say of a 422 what it is with us, and only where it can be: plain text is always right."""
-    if "422" not in route["responses"]:
+    """Replace FastAPI's default 422 by ours, and drop it where it cannot be: plain text is always right."""
+    if "422" not in route["responses"] or PROBLEM_TYPE in route["responses"]["422"].get("content", {}):
         return
     del route["responses"]["422"]
     plain = ({"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}]})

@@ -73,8 +73,8 @@ class LogRequest:
             "description": "Lines of output, oldest first",
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
-                JSON_LINES: {"schema": {"type": "string"}},
-                EVENTS: {"schema": {"type": "string"}},
+                JSON_LINES: {"schema": {}},
+                EVENTS: {"schema": {}},
             },
         },
     },

@@ -85,7 +85,7 @@ class CallFilter:
     response_model=CallsView,
     responses={
         **problem_responses("invalid-input", "busy"),
-        200: {"content": {EVENTS: {"schema": {"type": "string"}}}},
+        200: {"content": {EVENTS: {"schema": {}}}},
     },
 )
 async def list_calls(
