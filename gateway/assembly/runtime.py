@@ -22,6 +22,8 @@ from pool.supervise import Supervisor
 from scheduler.definitions.file import Definitions
 
 log = logging.getLogger("hearth")
+stop_log = logging.getLogger("hearth.stop")
+"""Tells somebody who has pressed Ctrl-C what the gateway still does."""
 
 ENGINE_RETRY = Backoff(0.5, 2.0)
 """Pauses between two attempts to reach an engine that does not answer at the start."""
@@ -160,7 +162,7 @@ class Runtime:
         give_up = self.clock.now() + self.settings.drain_timeout
         if count := self._running_calls():
             still = "1 call still runs" if count == 1 else f"{count} calls still run"
-            log.info("Stopping: %s; press Ctrl-C again to end them at once", still)
+            stop_log.info("Stopping: %s; press Ctrl-C again to end them at once", still)
         while self._running_calls() and not hurry.is_set():
             if self.clock.now() >= give_up:
                 log.warning(
@@ -170,7 +172,7 @@ class Runtime:
                 return
             await self.clock.sleep(DRAIN_POLL_SECONDS)
         if left := self._running_calls():
-            log.info("Stopping: ending %d calls that still run", left)
+            stop_log.info("Stopping: ending %d calls that still run", left)
 
     def _running_calls(self) -> int:
         ledger, functions = self.pool_floor.pool.ledger, self.scheduler_floor.dispatcher.functions

@@ -19,7 +19,7 @@ import uvicorn
 from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.memory_bound import CONNECTION_BYTES
 from gateway.assembly.reload import Reload
-from gateway.assembly.runtime import Runtime
+from gateway.assembly.runtime import Runtime, stop_log
 from gateway.assembly.settings import Settings
 from gateway.edge.app import Edge, build_app
 from gateway.edge.client_limits import ClientLimits
@@ -107,7 +107,9 @@ async def serve(
             task.cancel()
         _, started = await asyncio.gather(reloading, starting, return_exceptions=True)
         await runtime.drain(hurry)
-        log.info("Stopping: %s", "leaving warm containers" if settings.keep_warm else "removing containers")
+        stop_log.info(
+            "Stopping: %s", "leaving warm instances" if settings.keep_warm else "removing instances"
+        )
         runtime.scheduler_floor.dispatcher.close()
         if isinstance(started, Exception):
             raise started

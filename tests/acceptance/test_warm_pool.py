@@ -244,7 +244,7 @@ def test_a_signal_lets_calls_finish_and_leaves_nothing(tmp_path: Path, number: s
         assert time.monotonic() - begin < 5
         assert [call.result().status_code for call in calls] == [200, 200]
         assert "Stopping: 2 calls still run; press Ctrl-C again to end them at once" in gateway.log
-        assert "Stopping: removing containers" in gateway.log
+        assert "Stopping: removing instances" in gateway.log
         assert gateway.leftovers() == []
         assert sorted(file.name for file in gateway.data.iterdir()) == ["identity", "lock"]
         assert "Traceback" not in gateway.log

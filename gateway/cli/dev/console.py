@@ -26,6 +26,8 @@ BAR = "  | "
 """Begins each line that the function has printed."""
 CHANGED = "hearth.watch"
 """Logger that tells of changed files."""
+STOPPING = "hearth.stop"
+"""Logger that tells what the gateway still does when it ends."""
 
 
 @dataclass(slots=True)
@@ -113,6 +115,8 @@ class DevConsole(logging.Handler):
         """Print a warning or an error of the gateway, and note when files have changed."""
         if record.name == CHANGED and record.levelno == logging.INFO:
             self._changed_at = time.perf_counter()
+        elif record.name == STOPPING:
+            self.line(visible_line(record.getMessage()))
         elif record.levelno >= logging.WARNING and not record.name.startswith("hearth.invoke"):
             colour = "red" if record.levelno >= logging.ERROR or hasattr(record, "printed") else "yellow"
             self.line(styled(visible_line(record.getMessage()), fg=colour))

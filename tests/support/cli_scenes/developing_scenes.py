@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, MutableMapping
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +83,9 @@ async def serve_one(serving: Serving, ready: Callable[[Any, str], None], _: Call
     declared.version = "2"
     console.settled(declared)
     await call(console, 500, b'{"detail": "ValueError: no name was given"}')
+    console.emit(
+        logging.LogRecord("hearth.stop", logging.INFO, "", 0, "Stopping: removing instances", (), None)
+    )
     serving.folder.close()
 
 

@@ -57,7 +57,7 @@ async def ready(serving: Serving) -> None:
     log = logging.getLogger("hearth")
     log.warning("invocation %s of hello: handler-raised: ValueError: no name was given", CALL)
     log.info("Stopping: 3 calls still run; press Ctrl-C again to end them at once")
-    log.info("Stopping: removing containers")
+    log.info("Stopping: removing instances")
     serving.folder.close()
 
 
