@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from gateway.cli.terminal import say, say_styled, styled, terminal_width, visible_line
+from gateway.cli.terminal import GLUE, say, say_styled, styled, terminal_width, visible_line
 
 ID_HEADINGS = frozenset({"ID", "INVOCATION", "INSTANCE", "CALL"})
 NAME_HEADINGS = frozenset({"NAME", "FUNCTION", "WORKFLOW", "STEP", "TRIGGER", "KEY"})
@@ -58,8 +58,6 @@ _WORDS = re.compile(rf"{_TIME.pattern}|[^ ]+")
 """Matches words. A time with its zone is one, so that no line ends within it."""
 _PARTS = re.compile(r"\d+\.\d+\w*|[^-/:_.,=]*[-/:_.,=]+|[^-/:_.,=]+")
 """Matches the parts of a word: a number is one. Between them it may be broken if it is too long for a line."""
-GLUE = "\u00a0"
-"""Stands for a space at which no line may end, until the table is printed."""
 
 
 @dataclass(frozen=True)

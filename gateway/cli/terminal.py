@@ -20,6 +20,10 @@ from gateway.http.visible import visible as visible
 from gateway.http.visible import visible_json as visible_json
 from gateway.http.visible import visible_line as visible_line
 
+GLUE = "\u00a0"
+"""Stands for a space at which no line may end, until the line is printed."""
+_QUOTED = re.compile(r"`[^`\n]*`")
+"""Matches a command within a message."""
 _COMMAND = re.compile(r"^ +(.*: +)?(hearth|docker|curl) ")
 """Matches a line below a message that holds a command to copy."""
 
@@ -44,10 +48,11 @@ def fitted(stream: IO[str], text: str) -> str:
             lines.append(line)  # the terminal wraps it, so that it can be copied
             continue
         indent = line[: len(line) - len(line.lstrip())]
+        whole = _QUOTED.sub(lambda found: found[0].replace(" ", GLUE), line)
         fit = textwrap.wrap(
-            line, terminal_width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            whole, terminal_width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-        lines += fit or [""]
+        lines += [part.replace(GLUE, " ") for part in fit] or [""]
     return "\n".join(lines)
 
 

@@ -20,13 +20,13 @@ def completion(shell: str) -> None:
     and from functions.yaml in the current folder if none answers.
 
     \b
-    Try it in this shell:
+    Examples:
       eval "$(hearth completion bash)"
       eval "$(hearth completion zsh)"
       hearth completion fish | source
 
     \b
-    Have it in every shell (bash needs its package bash-completion):
+    For every new shell (bash needs its package bash-completion):
       mkdir -p ~/.local/share/bash-completion/completions
       hearth completion bash > ~/.local/share/bash-completion/completions/hearth
       echo 'eval "$(hearth completion zsh)"' >> ~/.zshrc   # below compinit
