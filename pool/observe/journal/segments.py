@@ -98,7 +98,8 @@ class SegmentStream:
 
     def _begin(self, first: int, more: int, now: float) -> None:
         self.close()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Without its parents: a data folder that was moved away must be able to come back.
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         self.make_room(max(self.segment_bytes, more), now)
         path = self._folder / f"{self.name}-{first:016d}{SUFFIX}"
         # Only its owner may read it: functions print what callers have sent.

@@ -245,6 +245,23 @@ async def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
         assert await world.latest() == ["kept"]
 
 
+async def test_a_data_folder_that_was_moved_away_can_come_back(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    data.mkdir()
+    async with running(World(data / "logs")) as world:
+        world.print("before\n")
+        await world.written()
+        data.rename(away)
+        for _ in range(3):
+            world.print(b"f" * 65_000 + b"\n", "flood")  # more than a segment holds
+            await world.written()
+        assert not data.exists()
+        away.rename(data)
+        world.print("after\n")
+        await world.written()
+        assert await world.latest(wanted=OutputFilter(function="hello")) == ["before", "after"]
+
+
 async def test_without_disk_nothing_is_kept_and_sinks_get_the_lines(tmp_path: Path) -> None:
     world = World(tmp_path, size=0)
     got: list[bytes] = []
