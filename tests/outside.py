@@ -103,7 +103,7 @@ class Outside:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=150,
+            timeout=300,
         )
         assert done.returncode == status, f"{words} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
