@@ -140,8 +140,10 @@ def check_keys(settings: Settings) -> None:
 
 async def run(serving: Serving) -> None:
     """Serve until a signal comes, and show progress until the functions are ready."""
-    settings, progress = serving.settings, SetupProgress(serving.definitions)
+    settings = serving.settings
+    # Before the bar of the progress, which takes the place of stderr.
     printer = None if settings.quiet else OutputPrinter(log_format.form_of(settings.log_format))
+    progress = SetupProgress(serving.definitions)
     asking: list[asyncio.Task[None]] = []
 
     def made(runtime: Runtime) -> None:
