@@ -7,7 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from gateway.api.dependencies import DispatcherPart, RegistryPart
-from gateway.api.functions.views import FunctionView, function_view
+from gateway.api.functions.views import (
+    FunctionView,
+    FunctionWithSchemaView,
+    function_view,
+    function_with_schema_view,
+)
 from gateway.api.openapi import problem_responses
 from gateway.http.pieces import list_response
 from gateway.http.problems import Problem
@@ -29,9 +34,9 @@ async def list_functions(registry: RegistryPart, dispatcher: DispatcherPart) -> 
 @router.get("/functions/{name}", summary="Show a function", responses=problem_responses("no-such-function"))
 async def show_function(
     name: FunctionName, registry: RegistryPart, dispatcher: DispatcherPart
-) -> FunctionView:
-    """Show one function: its kind, its state, its version, and its fault if it has one."""
+) -> FunctionWithSchemaView:
+    """Show one function: its kind, its state, its version, its schemas, and its fault if it has one."""
     declared = registry.declared.get(name)
     if declared is None:
         raise Problem("no-such-function", f"there is no function {name!r}; GET /functions lists them")
-    return function_view(declared, dispatcher.revision_for(name))
+    return function_with_schema_view(declared, dispatcher.revision_for(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -10,7 +10,7 @@ from gateway.invoke.outcome import EndedCounts
 from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.states import State
-from scheduler.definitions.file import Kind
+from scheduler.definitions.file import FunctionDefinition, Kind
 from scheduler.deploy.registry import Declared
 from scheduler.dispatch.function import Function, Revision
 
@@ -30,6 +30,21 @@ class FunctionView(BaseModel):
     image: str | None = Field(None, description="Digest of the image its containers are made from")
     labels: dict[str, str] = Field({}, examples=[{"team": "demo"}])
     url: str = Field(description="Where it is called", examples=["/invoke/hello"])
+    input: Literal["any", "described", "checked"] = Field(
+        "any",
+        description="Whether its `schema` describes its input, and whether input is checked against that",
+    )
+
+
+class FunctionWithSchemaView(FunctionView):
+    """A declared function, with its schemas."""
+
+    schemas: dict[str, Any] | None = Field(
+        None,
+        alias="schema",
+        description="Its key `schema`: `input`, `output`, `example` and `check`, as far as it has them",
+        examples=[{"input": {"type": "object"}, "example": {"name": "Ada"}, "check": False}],
+    )
 
 
 class InstanceView(BaseModel):
@@ -119,7 +134,23 @@ def function_view(declared: Declared, revision: Revision | None) -> FunctionView
         image=revision.workload.container.image if revision else None,
         labels=definition.labels,
         url=f"/invoke/{definition.name}",
+        input=input_of(definition),
     )
+
+
+def input_of(definition: FunctionDefinition) -> Literal["any", "described", "checked"]:
+    """Return what is known of a function's input."""
+    if definition.checks_input:
+        return "checked"
+    return "described" if definition.schemas is not None else "any"
+
+
+def function_with_schema_view(declared: Declared, revision: Revision | None) -> FunctionWithSchemaView:
+    """Return a declared function as the API shows it alone."""
+    schemas = declared.definition.schemas
+    view = FunctionWithSchemaView(**function_view(declared, revision).model_dump())
+    view.schemas = None if schemas is None else schemas.model_dump(exclude_unset=True)
+    return view
 
 
 def function_pool_view(

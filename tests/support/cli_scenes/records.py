@@ -12,7 +12,14 @@ DIGEST = "b7a038a77d4647fae67a7b9c6c0b0a41f36f1bd4a4e3a6f5b0f0e3b8f3a1d2c9"
 
 NO_MODULE = "ModuleNotFoundError: No module named 'PIL'; add Pillow to functions/thumbnail/requirements.txt"
 FUNCTIONS: list[dict[str, Any]] = [
-    {"name": "hello", "kind": "handler", "state": "ready", "version": DIGEST, "fault": None},
+    {
+        "name": "hello",
+        "kind": "handler",
+        "state": "ready",
+        "version": DIGEST,
+        "fault": None,
+        "input": "described",
+    },
     {"name": "thumbnail", "kind": "handler", "state": "failed", "version": None, "fault": NO_MODULE},
     {"name": "order-confirmation", "kind": "http", "state": "building", "version": None, "fault": None},
 ]

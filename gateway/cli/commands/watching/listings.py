@@ -42,6 +42,7 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
             "NAME": lambda f: f["name"],
             "KIND": lambda f: f["kind"],
             "STATE": lambda f: f["state"],
+            "INPUT": lambda f: f.get("input", "any"),
             "VERSION": lambda f: (f["version"] or "-")[:DIGEST_SHOWN],
             "FAULT": lambda f: " ".join((f["fault"] or "").split()),
         },

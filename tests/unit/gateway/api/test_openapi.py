@@ -431,3 +431,21 @@ async def test_the_docs_page_alone_has_a_policy_that_lets_it_run(client: httpx.A
     assert page.headers["x-content-type-options"] == "nosniff"
     assert len(page.headers.get_list("content-security-policy")) == 1
     assert "sandbox" not in page.headers["content-security-policy"]
+
+
+async def test_a_function_is_shown_with_its_schema(runtime: Runtime, client: httpx.AsyncClient) -> None:
+    declare(runtime)
+    for name, schema in (
+        ("checked", FunctionSchema(input=SCHEMA, example={}, check=True)),
+        ("described", FunctionSchema(output=True)),
+    ):
+        definition = FunctionDefinition(name=name, image="busybox", schema=schema)
+        runtime.scheduler_floor.registry.declared[name] = Declared(definition, state="ready")
+    listed = {each["name"]: each for each in (await client.get("/functions")).json()}
+    assert {name: each["input"] for name, each in listed.items() if name != each["input"]} == dict.fromkeys(
+        ("hello", "api", "count"), "any"
+    )
+    assert "schema" not in listed["checked"], "a thousand of them would be long"
+    shown = (await client.get("/functions/checked")).json()
+    assert shown["schema"] == {"input": SCHEMA, "example": {}, "check": True}
+    assert (await client.get("/functions/hello")).json()["schema"] is None

@@ -203,8 +203,8 @@ POOL = {
 def test_functions_are_a_table_or_json(answers) -> None:
     answers(lambda request: httpx.Response(200, json=[FUNCTION]))
     assert run("functions").stdout.splitlines() == [
-        "NAME   KIND     STATE   VERSION       FAULT",
-        "hello  handler  failed  ffffffffffff  two lines",
+        "NAME   KIND     STATE   INPUT  VERSION       FAULT",
+        "hello  handler  failed  any    ffffffffffff  two lines",
     ]
     assert json.loads(run("functions", "--json").stdout) == [FUNCTION]
 
