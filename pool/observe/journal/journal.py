@@ -174,7 +174,8 @@ class Journal:
                 self._tidy()
             self._wake.wait(BATCH_SECONDS if self._joiner.holding else TIDY_SECONDS)
             self._closing.wait(BATCH_SECONDS)
-            self._write_batch(last=self._closing.is_set())
+            self._write_batch(last=False)
+        self._write_batch(last=True)  # also what came while the batch before was written
         for stream in self._streams.values():
             stream.close()
 
@@ -236,9 +237,10 @@ class Journal:
             self._disk_fault = ""
 
     def _tidy(self) -> None:
-        for stream in self._streams.values():
+        for name, stream in self._streams.items():
             try:
-                stream.expire(self._clock.wall())
+                if stream.expire(self._clock.wall()) and name == QUIET:
+                    self._quiet_bytes.clear()  # else those who have used their share would be loud for good
             except OSError as error:
                 self._note_fault(error)
 

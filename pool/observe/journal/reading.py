@@ -126,7 +126,8 @@ class OutputReading:
             async with self._turn:
                 records, more = await asyncio.to_thread(reader.records, self.journal.written)
             for record in records:
-                found += record.data
+                if record.invocation == id:  # the filter lets through all that begin so
+                    found += record.data
         return bytes(found[:LARGEST_LOG_BYTES]) or None
 
     async def invocations(self, prefix: str) -> list[str]:

@@ -129,9 +129,10 @@ def _is_sound(record: tuple[Any, ...]) -> bool:
 
 
 def number_of(line: bytes) -> int | None:
-    """Return the number of a record without parsing it, or None if the line is torn."""
+    """Return the number of a record without parsing it, or None if the line is torn at its begin or its end."""
     digits = line[NUMBER]
-    return int(digits) if len(digits) == NUMBER_DIGITS and digits.isdigit() else None
+    is_whole = line.startswith(HEAD) and len(digits) == NUMBER_DIGITS and digits.isdigit()
+    return int(digits) if is_whole else None
 
 
 def needle(name: str, value: str, whole: bool = True) -> bytes:

@@ -123,11 +123,16 @@ class SegmentStream:
             path.unlink(missing_ok=True)
             size -= length
 
-    def expire(self, now: float) -> None:
-        """Delete segments that are too old, or more than the bound. Raises OSError."""
-        if self._file is not None and now - self._begun > self._age / SEGMENTS:
+    def expire(self, now: float) -> bool:
+        """Delete segments that are too old, or more than the bound. Raises OSError.
+
+        Return whether the segment that was written was old enough to be closed.
+        """
+        is_old = self._file is not None and now - self._begun > self._age / SEGMENTS
+        if is_old:
             self.close()
         self.make_room(0, now)
+        return is_old
 
     def close(self) -> None:
         """Close the segment that is written. The next record begins another."""

@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from pool.clock import LoopClock
+from pool.clock import Clock, LoopClock
 from pool.observe.journal import journal as module
 from pool.observe.journal.journal import QUIET_SHARE, Journal, JournalBounds
 from pool.observe.journal.reader import OutputFilter
@@ -40,9 +41,11 @@ def lines_of(piece: bytes) -> list[Shown]:
 class World:
     """A running journal, and a reader of it."""
 
-    def __init__(self, folder: Path, size: int = 4 * MIB, age: float = 3600.0) -> None:
+    def __init__(
+        self, folder: Path, size: int = 4 * MIB, age: float = 3600.0, clock: Clock | None = None
+    ) -> None:
         self.dropped = {"flood": Count(), "disk": Count()}
-        self.journal = Journal(folder, JournalBounds(size, age), LoopClock(), self.dropped)
+        self.journal = Journal(folder, JournalBounds(size, age), clock or LoopClock(), self.dropped)
         self.reading = OutputReading(self.journal, LoopClock())
 
     def print(self, text: str | bytes, function: str = "hello", invocation: str = "1" * 32) -> None:
@@ -103,6 +106,43 @@ async def test_the_end_of_a_journal_writes_half_a_line_that_was_held(tmp_path: P
     async with running(world):
         world.print("half")
     assert await world.latest() == ["half"]
+
+
+async def test_what_comes_while_a_batch_is_written_is_kept_when_the_journal_closes(tmp_path: Path) -> None:
+    world, loop = World(tmp_path), asyncio.get_running_loop()
+    writing, goes_on = asyncio.Event(), threading.Event()
+
+    def slow(_: object) -> None:
+        loop.call_soon_threadsafe(writing.set)
+        goes_on.wait()
+
+    world.journal.sinks.append(slow)
+    world.journal.start()
+    world.print("one\n")
+    await writing.wait()
+    world.print("two\n")
+    closing = asyncio.create_task(world.journal.close())
+    await asyncio.sleep(0)
+    goes_on.set()
+    await closing
+    assert await world.latest() == ["one", "two"]
+
+
+async def test_digits_that_a_function_prints_are_no_number_of_a_record(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        for _ in range(6):
+            world.print(b"9" * 65_000 + b"\n")
+        await world.written()
+        newest = world.journal.written
+    async with running(World(tmp_path)) as world:
+        assert world.journal.written == newest
+
+
+async def test_an_id_stands_for_no_invocation_that_only_begins_so(tmp_path: Path) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print("one\n")
+        await world.written()
+        assert await world.reading.of_invocation("1") is None
 
 
 async def test_a_torn_end_is_passed_over_and_nothing_is_written_behind_it(tmp_path: Path) -> None:
@@ -230,6 +270,29 @@ async def test_a_disk_that_cannot_be_written_loses_lines_and_says_so_once(
         world.print("kept\n")
         await world.written()
         assert await world.latest() == ["kept"]
+
+
+class MovedClock(LoopClock):
+    """A clock that a test moves."""
+
+    moved = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.moved
+
+    def wall(self) -> float:
+        return super().wall() + self.moved
+
+
+async def test_a_function_that_has_printed_its_share_is_quiet_again_later(tmp_path: Path) -> None:
+    clock = MovedClock()
+    async with running(World(tmp_path, age=3600.0, clock=clock)) as world:
+        for moment, quiet in ((0.0, 1), (900.0, 2)):
+            clock.moved = moment
+            for _ in range(2):  # old segments are looked for before the second at the latest
+                world.print(b"f" * 3000 + b"\n")
+                await world.written()
+            assert len(list(tmp_path.glob("quiet-*"))) == quiet
 
 
 async def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path) -> None:
