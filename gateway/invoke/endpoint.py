@@ -75,8 +75,8 @@ class InvokeEndpoint:
         `handed_over` is the state of a call that began on the fast path.
         """
         invocation = _Invocation(self, scope, receive, send, handed_over)
-        running = self.outcomes.recent.running
-        running[invocation.id] = invocation
+        recent = self.outcomes.recent
+        recent.running[invocation.id] = invocation
         try:
             await invocation.run()
         except ClientGone:
@@ -91,7 +91,7 @@ class InvokeEndpoint:
         except Exception as error:
             await self._refuse(invocation, error)
         finally:
-            del running[invocation.id]
+            recent.runs_no_more(invocation)
             if invocation.background is not None:
                 invocation.background.phases = phases_of(invocation)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from gateway.access.access import Admission
+from gateway.http.visible import visible
 from gateway.invoke.invocation import Invocation
 from pool.clock import Clock
 from pool.observe.metrics import label_of
@@ -17,7 +18,7 @@ MOST_SERVED = 10_000
 MOST_FAILED = 2_000
 """Failed calls that are kept, apart from the others, so that a flood of good calls pushes none out."""
 LONGEST_DETAIL = 1_000
-"""Characters of a failure's detail that are kept: a function may write it."""
+"""Characters of a failure's detail that are kept, visible ones: a function may write it, even what is no text."""
 CLOCK_STEP_SECONDS = 1.0
 """Change of the wall clock against ours that counts as a step: it was set, or the machine slept."""
 
@@ -149,8 +150,14 @@ class RecentCalls:
     def keep_failed(self, facts: CallFacts, failure: Failure) -> None:
         """Keep a call that failed."""
         self.wall_times.look()
-        kept = failure._replace(detail=failure.detail[:LONGEST_DETAIL])
+        detail = visible(failure.detail[:LONGEST_DETAIL])[:LONGEST_DETAIL]
+        kept = failure._replace(detail=detail)
         self.failed.add(label_of(facts.function, is_private(facts.function)), SeenCall(facts, kept))
+
+    def runs_no_more(self, call: Invocation) -> None:
+        """Forget that a call runs. A later run of the same accepted call may have begun, which is still known."""
+        if self.running.get(call.id) is call:
+            del self.running[call.id]
 
     def calls(self, prefix: str = "") -> Iterator[SeenCall]:
         """Yield every call of the record whose id begins so, in no order. The record may change meanwhile."""

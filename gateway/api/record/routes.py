@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from operator import attrgetter
@@ -147,14 +147,19 @@ async def _events(
         yield b"retry: 1000\n\n"
         async for call in unhurried(first):
             yield event(call)
-        looks, known = 0, first
+        looks, known = 0, {(call.facts.id, call.facts.arrived) for call in first}
         while not parts.dispatcher.draining:
             await clock.sleep(LOOK_SECONDS)
             if not parts.access.still_admits(wanted.admission):
                 return  # the key was revoked or has expired
+            wanted = replace(wanted, sees=cache(wanted.admission.may_name))  # its scopes may have changed
             now = clock.now()
-            ended = [c for c in follower.take() if wanted.matches(c, record, now) and c not in known]
-            known = []  # only what ended while the first ones were looked for is told already
+            ended = [
+                call
+                for call in follower.take()
+                if wanted.matches(call, record, now) and (call.facts.id, call.facts.arrived) not in known
+            ]
+            known = set()  # only what ended while the first ones were looked for is told already
             told = fewer(ended, MOST_AT_ONCE)
             async for call in unhurried(told):
                 yield event(call)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from gateway.access.access import Admission
+from gateway.access.access import Admission, KeyHolder
 from gateway.api.views import moment
 from gateway.http.problems import TYPES
 from gateway.invoke.background import Behalf
@@ -129,9 +129,12 @@ class CallViews:
         return reason.told(shown)
 
     def _key(self, facts: CallFacts) -> str | None:
-        """Return the name of the key that made a call: one's own, or any for who may see everything."""
-        mine = facts.admission is self._admission
-        return facts.admission.key_name if mine or self._admission.sees_all else None
+        """Return the name of the key that made a call: one's own, or any for a key with `read`."""
+        asks = self._admission
+        hidden = (
+            isinstance(asks, KeyHolder) and facts.admission is not asks and not asks.key.scopes.has("read")
+        )
+        return None if hidden else facts.admission.key_name
 
 
 def outcome_of(call: SeenCall) -> str | None:

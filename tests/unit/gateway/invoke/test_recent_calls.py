@@ -41,6 +41,25 @@ def test_the_oldest_good_calls_are_forgotten_first_and_push_out_no_failed_one() 
     assert bad is not None and bad.failure == RAISED
 
 
+def test_a_run_that_ends_late_leaves_a_later_one_of_the_same_call_known() -> None:
+    record = RecentCalls(VirtualClock())
+    early, late = (Invocation(arrived, "f", "same") for arrived in (1.0, 2.0))
+    for run in (early, late):
+        record.running[run.id] = run
+    record.runs_no_more(early)
+    assert [call.facts.arrived for call in record.calls()] == [2.0]
+    record.runs_no_more(late)
+    record.runs_no_more(late)
+    assert not list(record.calls())
+
+
+def test_a_detail_that_is_no_text_or_would_control_a_terminal_is_written_out() -> None:
+    record = RecentCalls(VirtualClock())
+    record.keep_failed(facts("bad"), RAISED._replace(detail="\ud800 \x9b2J \u2028 é\n"))
+    (bad,) = record.calls()
+    assert bad.failure is not None and bad.failure.detail == "\\ud800 \\x9b2J \\u2028 é\n"
+
+
 def test_a_flood_of_failures_of_one_function_pushes_out_its_own() -> None:
     failed = FailedCalls(most=10)
     for name in ("a", "b"):

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pool.lease import StartKind
 
 KEY, MY_KEY = create("me", parse_scopes(["invoke:mine"]), UNLIMITED, None, 0.0)
 READER, READER_KEY = create("reader", parse_scopes(["read"]), UNLIMITED, None, 0.0)
+CALLER, CALLER_KEY = create("caller", parse_scopes(["invoke:*"]), UNLIMITED, None, 0.0)
 RAISED = Failure("handler-raised", "function", "KeyError: 'name'")
 
 
@@ -77,7 +79,7 @@ class Asked:
 
 @asynccontextmanager
 async def gateway(folder: Path) -> AsyncIterator[Asked]:
-    keys = [MY_KEY, READER_KEY]
+    keys = [MY_KEY, READER_KEY, CALLER_KEY]
     runtime = Runtime(Settings(api_keys=keys), DataFolder(folder / "data"), MemoryEngine(LoopClock()))
     transport = httpx.ASGITransport(build_edge(runtime), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
@@ -155,6 +157,7 @@ async def test_the_name_of_a_key_is_shown_to_itself_and_to_readers(tmp_path: Pat
         asked.keep(admission=KeyHolder(READER_KEY, 0.0))
         assert [call["key"] for call in await asked.listed()] == ["reader", "me"]
         assert [call["key"] for call in await asked.listed(key=KEY)] == [None, "me"]
+        assert [call["key"] for call in await asked.listed(key=CALLER)] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,34 @@ async def test_a_follower_gets_what_ends_from_now_on(tmp_path: Path) -> None:
     told = [json.loads(event.partition("data: ")[2]) for event in events]
     assert [call["id"] for call in told] == [*before[1:], after]
     assert told[-1]["error"]["detail"] == RAISED.detail
+
+
+async def test_a_follower_whose_key_may_see_less_now_gets_less(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as asked:
+        following = asyncio.ensure_future(asked.get("/calls?follow=true", CALLER))
+        await eventually(lambda: asked.record.followers == 1)
+        before = asked.keep()
+        await asyncio.sleep(0.5)
+        holder = asked.runtime.gateway_floor.access.admit_request(
+            [(b"authorization", f"Bearer {CALLER}".encode())], "GET", "/calls"
+        )
+        assert isinstance(holder, KeyHolder)
+        holder.key = replace(holder.key, scopes=parse_scopes(["invoke:other"]))
+        asked.keep()
+        after = asked.keep("other")
+        await asyncio.sleep(0.5)
+        asked.runtime.scheduler_floor.dispatcher.draining = True
+        answer = await following
+    told = [
+        part.partition("data: ")[2] for part in answer.text.split("\n\n") if part.startswith("event: call")
+    ]
+    assert [json.loads(call)["id"] for call in told] == [before, after]
+
+
+async def test_a_detail_that_is_no_text_breaks_no_list(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as asked:
+        asked.keep(failure=RAISED._replace(detail="half of a pair: \ud800"))
+        assert [call["error"]["detail"] for call in await asked.listed()] == ["half of a pair: \\ud800"]
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
