@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from scheduler.definitions.json_schema import JsonSchema, SchemaFault, map_subschemas
+from scheduler.definitions.json_schema import JsonSchema, SchemaFault
 
 MOST_BYTES = 256 * 1024
 """Largest input that is checked. It is parsed for that, which takes 24 times its size in memory."""
@@ -85,16 +85,14 @@ def compile_faults(schema: JsonSchema) -> Iterator[SchemaFault]:
             yield path, f"is not a JSON Schema that can be checked: {getattr(error, 'message', error)}"
 
 
-def _has_alternatives(schema: JsonSchema) -> bool:
-    """Return whether a fault of a schema lists the faults of alternatives."""
-    found: list[bool] = []
+def _has_alternatives(part: object) -> bool:
+    """Return whether a fault of a schema may list the faults of alternatives.
 
-    def look(part: dict[str, Any]) -> dict[str, Any]:
-        found.append(not part.keys().isdisjoint(("anyOf", "oneOf")))
-        return part
-
-    map_subschemas(schema, look)
-    return any(found)
+    They are looked for everywhere: a `$ref` makes a schema of any place, such as the `definitions` of older drafts.
+    """
+    if isinstance(part, dict):
+        return not part.keys().isdisjoint(("anyOf", "oneOf")) or any(map(_has_alternatives, part.values()))
+    return isinstance(part, list) and any(map(_has_alternatives, part))
 
 
 def _is_deep(value: object, levels: int) -> bool:
