@@ -43,7 +43,9 @@ UNWATCHED_SECONDS = 0.02
 
 
 class Faults(Protocol):
-    """Knows why a declared function is not in service."""
+    """Knows why a declared function is not in service. `loaded` is set once the declared ones are known."""
+
+    loaded: bool
 
     def fault_of(self, function: str, private: bool = True) -> str | None:
         """Return why a function is not in service; empty while it is set up, None if there is none of this name."""
@@ -130,7 +132,7 @@ class InvokeEndpoint:
         if self.dispatcher.draining:
             raise Problem("draining", "the gateway is shutting down", retry_after=5.0)
         if revision is None:
-            if fault == "":
+            if fault == "" or not self._faults.loaded:
                 raise Problem("no-capacity", f"{name} is still being set up", retry_after=2.0)
             if fault is not None:
                 raise Problem("function-failed", f"{name} is not in service: {fault}")
