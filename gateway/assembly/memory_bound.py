@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gateway.assembly.settings import Settings
 from gateway.invoke.recent_calls import MOST_FAILED, MOST_SERVED
-from pool.observe.journal.reading import MOST_READERS
+from pool.observe.journal.reading import LATEST_BYTES, MOST_READERS
 
 BASE_BYTES = 160 * 2**20
 """The process without requests: 80 MiB when it has just started, and as much again for functions and for what the
@@ -33,8 +33,8 @@ FAILED_CALL_BYTES = 6 * 1024
 
 JOURNAL_BYTES = 32 * 2**20
 """Output on its way to the disk and the terminal: two batches of 4 MiB, their records, and what waits to be shown."""
-LOG_READER_BYTES = 2 * 2**20
-"""One reader of the journal: a chunk of each stream, and a step's lines as JSON."""
+LOG_READER_BYTES = LATEST_BYTES + 2 * 2**20
+"""One reader of the journal: the latest lines, a chunk of each stream, and a step's lines as JSON."""
 
 
 class Part(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from sys import getsizeof
 
 from pool.clock import Clock
 from pool.observe.journal.journal import STREAMS, Journal
@@ -20,8 +21,10 @@ from pool.observe.journal.records import OutputLine
 
 MOST_READERS = 32
 """Most callers that read at once, followers included. Each holds a step's lines."""
-LATEST_BYTES = 4 * 2**20
-"""Most bytes of the latest lines, which are held until all are found."""
+LATEST_BYTES = 6 * 2**20
+"""Most memory of the latest lines, which are held until all are found: 10,000 short ones fit."""
+RECORD_OVERHEAD = 384
+"""Memory of what the lines of one record share: five of their fields."""
 MOST_IDS = 64
 """Ids with one beginning after which a search ends: it is ambiguous."""
 BEAT_SECONDS = 15.0
@@ -63,13 +66,15 @@ class OutputReading:
         The search ends where all lines have a number of at most `after`.
         """
         found: list[OutputLine] = []
-        size, more = 0, limit > 0
+        size, number, more = 0, -1, limit > 0
         reader = await asyncio.to_thread(backward, self.journal.folder, STREAMS, wanted, after)
         while more:
             async with self._turn:
                 lines, more = await asyncio.to_thread(reader.step, upto)
             for line in lines:
-                size += len(line.text) + LINE_OVERHEAD
+                size += getsizeof(line.text) + LINE_OVERHEAD  # one emoji, and each character takes four bytes
+                size += RECORD_OVERHEAD if line.number != number else 0
+                number = line.number
                 if len(found) == limit or size > LATEST_BYTES:
                     more = False
                     break

@@ -15,6 +15,7 @@ import pytest
 
 from pool.clock import Clock, LoopClock
 from pool.observe.journal import journal as module
+from pool.observe.journal import reading
 from pool.observe.journal.journal import QUIET_SHARE, Journal, JournalBounds
 from pool.observe.journal.reader import OutputFilter
 from pool.observe.journal.reading import MOST_READERS, OutputReading, TooManyReaders
@@ -143,6 +144,19 @@ async def test_an_id_stands_for_no_invocation_that_only_begins_so(tmp_path: Path
         world.print("one\n")
         await world.written()
         assert await world.reading.of_invocation("1") is None
+
+
+async def test_the_latest_lines_are_bounded_by_the_memory_that_they_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LATEST_BYTES", 72_000)
+    async with running(World(tmp_path)) as world:
+        world.print(("a" * 4000 + "\n") * 10)
+        world.print(("a" * 4000 + "\U0001f600\n") * 4, "other")
+        await world.written()
+        assert len(await world.latest(wanted=OutputFilter(function="hello"))) == 10
+        assert len(await world.latest(wanted=OutputFilter(function="other"))) == 4
+        assert len(await world.latest()) == 5
 
 
 async def test_a_torn_end_is_passed_over_and_nothing_is_written_behind_it(tmp_path: Path) -> None:
