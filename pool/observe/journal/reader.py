@@ -95,6 +95,8 @@ class ForwardStream:
         self.records: deque[OutputRecord] = deque()
         self.lost = False
         """True if a segment was deleted before it was read to its end."""
+        self._is_read = self._is_gone = False
+        """The segment was read to its end when none followed it; it is deleted, and this was told if it matters."""
         self._folder = folder
         self._stream = stream
         self._after = after
@@ -117,10 +119,13 @@ class ForwardStream:
                 file.seek(self._offset)
                 chunk = file.read(CHUNK_BYTES)
         except OSError:
-            self.lost = True
+            if not self._is_gone and (following or not self._is_read):
+                self.lost = True
+            self._is_gone = True
             return self._begin(following)
         end = chunk.rfind(b"\n") + 1
-        if not end and len(chunk) < CHUNK_BYTES:
+        self._is_read = not end and len(chunk) < CHUNK_BYTES
+        if self._is_read:
             return self._begin(following)
         chunk = chunk[:end] if end else chunk  # a chunk without a line end was not written by us
         is_last = False
@@ -136,6 +141,7 @@ class ForwardStream:
         if not segments:
             return False
         self._segment, self._offset = segments[0], 0
+        self._is_read = self._is_gone = False
         return True
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pool.clock import Clock, LoopClock
 from pool.observe.journal import journal as module
-from pool.observe.journal import reading
+from pool.observe.journal import reader, reading
 from pool.observe.journal.journal import QUIET_SHARE, Journal, JournalBounds
 from pool.observe.journal.reader import OutputFilter
 from pool.observe.journal.reading import MOST_READERS, OutputReading, TooManyReaders
@@ -413,6 +413,30 @@ async def test_a_slow_follower_loses_what_was_deleted_and_is_told(tmp_path: Path
         assert [text for number, text in found if not number] == [
             "[lines dropped: they were deleted before they were read]"
         ]
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_deleted_segment_is_told_of_once_and_only_if_it_was_not_read(
+    tmp_path: Path, read: bool
+) -> None:
+    async with running(World(tmp_path)) as world:
+        world.print(("x" * 3000 + "\n") * (1 if read else 60), "quiet" if read else "flood")
+        await world.written()
+        place = reader.ForwardStream(tmp_path, "quiet" if read else "loud", 0)
+        place.fill(ALL, world.journal.written)
+        assert place.fill(ALL, world.journal.written) is not read
+        for file in tmp_path.iterdir():
+            file.unlink()
+        told = []
+        for _ in range(3):
+            assert not place.fill(ALL, world.journal.written)
+            told.append(place.lost)
+            place.lost = False
+        assert told == [not read, False, False]
+        world.print("new\n" if read else "y" * 9000 + "\n", "quiet" if read else "flood")
+        await world.written()
+        assert place.fill(ALL, world.journal.written)
+        assert not place.lost
 
 
 async def test_followers_end_with_the_journal(tmp_path: Path) -> None:
