@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from gateway.access.access import CURRENT
 from gateway.http.problems import Problem
 from gateway.http.visible import visible_json, visible_line
 from pool.observe.journal.reading import OutputReading, TooManyReaders
@@ -39,7 +40,7 @@ class LinePlace(NamedTuple):
 def bounded_reader(output: OutputReading) -> Iterator[None]:
     """Count a reader of the journal while the block runs. Raises `Problem` 503 if too many read."""
     try:
-        with output.reader():
+        with output.reader(CURRENT.get().caller):
             yield
     except TooManyReaders:
         raise Problem("busy", "too many read logs already; try again later", retry_after=1.0) from None

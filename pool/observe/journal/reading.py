@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from sys import getsizeof
@@ -21,6 +22,8 @@ from pool.observe.journal.records import OutputLine
 
 MOST_READERS = 32
 """Most callers that read at once, followers included. Each holds a step's lines."""
+MOST_READERS_OF_A_KEY = 16
+"""Most of them with one key: no key keeps the others from the output."""
 LATEST_BYTES = 6 * 2**20
 """Most memory of the latest lines, which are held until all are found: 10,000 short ones fit."""
 RECORD_OVERHEAD = 384
@@ -37,7 +40,7 @@ Form = Callable[[list[OutputLine]], bytes]
 
 
 class TooManyReaders(Exception):
-    """`MOST_READERS` read already."""
+    """`MOST_READERS` read already, or `MOST_READERS_OF_A_KEY` with this key."""
 
 
 class OutputReading:
@@ -46,19 +49,23 @@ class OutputReading:
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self.journal = journal
         self._clock = clock
-        self._readers = 0
+        self._readers: Counter[str] = Counter()
+        """By the key of their caller."""
         self._turn = asyncio.Semaphore(1)
 
     @contextmanager
-    def reader(self) -> Iterator[None]:
-        """Count a reader while the block runs. Raises `TooManyReaders`."""
-        if self._readers >= MOST_READERS:
+    def reader(self, key: str = "") -> Iterator[None]:
+        """Count a reader with a key while the block runs. `key`: "" without any. Raises `TooManyReaders`."""
+        readers = self._readers
+        if readers.total() >= MOST_READERS or (key and readers[key] >= MOST_READERS_OF_A_KEY):
             raise TooManyReaders
-        self._readers += 1
+        readers[key] += 1
         try:
             yield
         finally:
-            self._readers -= 1
+            readers[key] -= 1
+            if not readers[key]:
+                del readers[key]
 
     async def latest(self, wanted: OutputFilter, limit: int, after: int, upto: int) -> list[OutputLine]:
         """Return the newest `limit` lines with a number of at most `upto`, oldest first; fewer if they are long.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from pool.observe.journal import journal as module
 from pool.observe.journal import reader, reading
 from pool.observe.journal.journal import QUIET_SHARE, Journal, JournalBounds
 from pool.observe.journal.reader import OutputFilter
-from pool.observe.journal.reading import MOST_READERS, OutputReading, TooManyReaders
+from pool.observe.journal.reading import MOST_READERS, MOST_READERS_OF_A_KEY, OutputReading, TooManyReaders
 from pool.observe.journal.records import OutputLine
 from pool.observe.journal.segments import SEGMENTS
 from pool.observe.plain_metrics import Count
@@ -446,6 +447,19 @@ async def test_followers_end_with_the_journal(tmp_path: Path) -> None:
         await world.written()
         world.journal.end_readers()
         assert [text for _, text in await following] == ["one"]
+
+
+async def test_one_key_does_not_keep_the_others_from_the_output(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with contextlib.ExitStack() as greedy:
+        for _ in range(MOST_READERS_OF_A_KEY):
+            greedy.enter_context(world.reading.reader("greedy"))
+        with pytest.raises(TooManyReaders), world.reading.reader("greedy"):
+            pass
+        with world.reading.reader("other"), world.reading.reader():
+            pass
+    with world.reading.reader("greedy"):
+        pass
 
 
 async def test_readers_are_bounded(tmp_path: Path) -> None:
