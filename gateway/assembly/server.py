@@ -68,7 +68,7 @@ async def serve(
     on_ready: Callable[[Runtime, str], None],
     on_made: Callable[[Runtime], None] = lambda runtime: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and leave nothing behind.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain and leave nothing behind.
 
     `on_made` is given the gateway before it starts, `on_ready` the gateway and its address when functions can be
     called. Raises OSError if the port cannot be had.
@@ -124,15 +124,16 @@ async def serve(
 
 
 def stop_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Return two events that SIGTERM and SIGINT set.
+    """Return two events that SIGTERM, SIGINT and SIGHUP set.
 
-    The first signal sets the first event, which ends the gateway. The next one sets the second event: then calls in
-    flight are not waited for.
+    SIGHUP comes when the terminal is closed. Programs under nohup ignore it, and so do we. The first signal sets the
+    first event, which ends the gateway. The next one sets the second event: then calls in flight are not waited for.
     """
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     return stop, hurry
 
 

@@ -37,6 +37,8 @@ import subprocess
 def handle(event, context):
     if event == "child":
         return subprocess.Popen(["sleep", "600"]).pid
+    if event == "orphan":
+        return int(subprocess.check_output("sleep 600 > /dev/null 2>&1 & echo $!", shell=True))
     found = 41
     breakpoint()
     return found
@@ -138,10 +140,18 @@ def test_a_kill_leaves_no_process(tmp_path: Path, folder: Path) -> None:
 def test_an_end_takes_what_the_handler_has_started(tmp_path: Path, folder: Path) -> None:
     (folder / "handler.py").write_text(STOPS)
     with DevRun(folder, tmp_path, "--no-container") as run:
-        child = run.call("hello", "child").json()
-        assert alive(child)
+        started = [run.call("hello", "child").json(), run.call("hello", "orphan").json()]
+        assert all(map(alive, started))
         assert run.stop() == 0
-        eventually(lambda: not alive(child))
+        eventually(lambda: not any(map(alive, started)))
+
+
+def test_a_closed_terminal_leaves_no_process_and_no_file(tmp_path: Path, folder: Path) -> None:
+    with DevRun(folder, tmp_path, "--no-container") as run:
+        pid = run.call("hello").json()["pid"]
+        assert run.stop(signal.SIGHUP) == 0
+        eventually(lambda: not alive(pid))
+    assert run.data == []
 
 
 def test_a_breakpoint_is_on_the_terminal(

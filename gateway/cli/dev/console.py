@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -107,7 +108,7 @@ class DevConsole(logging.Handler):
             text = line.decode(errors="replace")
             if self._source is not None:
                 text = self._code.sub(lambda _: str(self._source), text)
-            say_styled(styled(BAR, fg="bright_black") + visible(text.rstrip("\r")))
+            print_line(styled(BAR, fg="bright_black") + visible(text.rstrip("\r")))
 
     # -- reloads and faults ----------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class DevConsole(logging.Handler):
             colour = "red" if record.levelno >= logging.ERROR or hasattr(record, "printed") else "yellow"
             self.line(styled(visible_line(record.getMessage()), fg=colour))
             if record.exc_info:
-                say_styled(visible(logging.Formatter().formatException(record.exc_info)))
+                print_line(visible(logging.Formatter().formatException(record.exc_info)))
 
     def settled(self, declared: Declared) -> None:
         """Note which version serves, and print that it is another one."""
@@ -142,7 +143,13 @@ class DevConsole(logging.Handler):
 
     def line(self, text: str) -> None:
         """Print a line with the time. The text must be safe for a terminal."""
-        say_styled(f"{styled(time.strftime('%H:%M:%S'), fg='bright_black')} {text}")
+        print_line(f"{styled(time.strftime('%H:%M:%S'), fg='bright_black')} {text}")
+
+
+def print_line(text: str) -> None:
+    """Print a line. It is lost if the terminal was closed: then the gateway still has to clear up."""
+    with contextlib.suppress(OSError, ValueError):
+        say_styled(text)
 
 
 def note(seen: CallSeen, message: Message) -> None:

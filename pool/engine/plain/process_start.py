@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def end_with(parent: int) -> None:
@@ -17,6 +18,11 @@ def end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit()  # it has ended before
+
+
+def keep_orphans() -> None:
+    """Have the kernel give us the processes whose parents end, so that the gateway finds them below us at the end."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def shorten_path() -> None:
@@ -39,6 +45,7 @@ def debug(*_: Any, **__: Any) -> None:
 if __name__ == "__main__":
     shim, parent, *packages = sys.argv[1:]
     end_with(int(parent))
+    keep_orphans()
     shorten_path()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which then ends this
     sys.breakpointhook = debug

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -51,6 +52,18 @@ async def test_a_call_is_a_line_behind_its_output(capsys: CAPTURED) -> None:
     assert line[8:].startswith(" POST /invoke/hello?a=1  200  ") and line.endswith(" ms  warm")
     await call(console, "/pool", START)
     assert capsys.readouterr().out == "", "only calls are shown"
+
+
+async def test_a_closed_terminal_ends_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    console = DevConsole(None, plain=False)
+    monkeypatch.setattr("sys.stdout", Closed())
+    console.output("i1", b"one\n")
+    await call(console, "/invoke/hello", START)
+    console.handle(logging.LogRecord("hearth.stop", logging.INFO, "", 1, "Stopping", (), None))
 
 
 async def test_a_problem_is_told(capsys: CAPTURED) -> None:
