@@ -64,9 +64,7 @@ class GatewayClient:
         key: str | None = None,
         timeout: float = ANSWER_TIMEOUT_SECONDS,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url} is not a gateway's address; use one like {DEFAULT_URL}")
+        host = host_of(url)
         if key is not None and not KEY.fullmatch(key):
             raise ClientError("the given key is not a key of Hearth; use one like hth_ID_SECRET")
         self.url = url.rstrip("/")
@@ -79,7 +77,7 @@ class GatewayClient:
             transport=transport,
             event_hooks={"request": [self._note]},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
-            trust_env=not is_loopback(parts.hostname),  # a proxy could not reach this machine's loopback
+            trust_env=not is_loopback(host),  # a proxy could not reach this machine's loopback
         )
 
     def functions(self) -> list[dict[str, Any]]:
@@ -305,6 +303,17 @@ class GatewayClient:
             raise ClientError(f"{self.url} did not answer in time; try again") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ClientError(f"the connection to {self.url} failed: {error}") from error
+
+
+def host_of(url: str) -> str:
+    """Return the host in a gateway's address. Raises `ClientError` if the address is malformed."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return httpx.URL(url) and parts.hostname
+    except (ValueError, httpx.InvalidURL):
+        pass
+    raise ClientError(f"{url} is not a gateway's address; use one like {DEFAULT_URL}")
 
 
 def invoke_path(function: str, path: str = "") -> str:

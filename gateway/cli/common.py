@@ -20,6 +20,7 @@ from gateway.cli.groups import did_you_mean
 from gateway.cli.interruption import Interrupted
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say, say_json
+from pool import __version__
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,6 +45,10 @@ class Gateway:
             shown = str(error)
             if error.invocation and error.status not in (401, 403) and error.slug != "no-such-function":
                 shown += logs_of(error.invocation)
+            if error.slug == "not-found" and "there is nothing at" in error.detail:
+                shown += (
+                    f"\n  the gateway is of another version than this hearth, {__version__}; run the same one"
+                )
             if error.status == 401:
                 shown += "\n  give hearth a key with --key-file FILE or HEARTH_API_KEY"
             raise (CallerError if error.blame == "caller" else CommandError)(shown) from error

@@ -18,6 +18,7 @@ from gateway.cli.client import GatewayClient
 from gateway.cli.commands.serving.serve import first_call, reachable
 from gateway.cli.given_settings import SettingsFault, settings_from, unknown_variables
 from gateway.cli.human import human_seconds, human_size, human_time
+from pool import __version__
 from scheduler.definitions.file import load
 from scheduler.deploy.registry import Declared
 
@@ -166,10 +167,31 @@ def test_where_no_gateway_answers_it_says_how_to_start_one(command: tuple[str, .
     assert "no gateway answers at http://127.0.0.1:1; start one with `hearth serve`" in result.stderr
 
 
-def test_an_address_that_is_none_is_the_callers_mistake() -> None:
-    result = run("ps", "--url", "localhost:8080")
+@pytest.mark.parametrize(
+    "address", ["localhost:8080", "http://[::", "http://127.0.0.1:8080 x", "http://127.0.0.1:99999"]
+)
+def test_an_address_that_is_none_is_the_callers_mistake(address: str) -> None:
+    result = run("ps", "--url", address)
     assert result.exit_code == 2
     assert "use one like http://127.0.0.1:8080" in result.stderr
+
+
+def test_a_gateway_without_a_route_is_said_to_be_of_another_version(answers) -> None:
+    problem = {
+        "type": "urn:hearth:problem:not-found",
+        "title": "Not found",
+        "status": 404,
+        "detail": "there is nothing at /calls; see /docs",
+        "blame": "caller",
+    }
+    answers(
+        lambda request: httpx.Response(
+            404, json=problem, headers={"content-type": "application/problem+json"}
+        )
+    )
+    result = run("calls")
+    assert result.exit_code == 2
+    assert f"the gateway is of another version than this hearth, {__version__}" in result.stderr
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(404, text="nginx"), httpx.Response(200, text="<html>")])
