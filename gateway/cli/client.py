@@ -309,8 +309,9 @@ def host_of(url: str) -> str:
     """Return the host in a gateway's address. Raises `ClientError` if the address is malformed."""
     try:
         parts = urlsplit(url)
+        httpx.URL(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return httpx.URL(url) and parts.hostname
+            return parts.hostname
     except (ValueError, httpx.InvalidURL):
         pass
     raise ClientError(f"{url} is not a gateway's address; use one like {DEFAULT_URL}")
