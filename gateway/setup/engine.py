@@ -114,6 +114,8 @@ def bring(
     if need == "nothing":
         return
     record = record or SetupRecord.load()
+    if record.is_ours(str(POLICY)):  # an earlier set-up was killed, and its policy forbids every start
+        _allow_start(record)
     if need == "install":
         _install(record)
     if runs_systemd():
@@ -156,7 +158,7 @@ def _install(record: SetupRecord) -> None:
         # Without systemd the package would start a daemon unknown to us; policy-rc.d forbids that.
         forbid_start = not runs_systemd() and not POLICY.exists()
         if forbid_start:
-            POLICY.write_text("#!/bin/sh\nexit 101\n")
+            record.write_file(POLICY, "#!/bin/sh\nexit 101\n")
             POLICY.chmod(0o755)
         try:
             packages.install(PACKAGES, progress.show, record.add_packages)
@@ -164,7 +166,12 @@ def _install(record: SetupRecord) -> None:
             raise EngineSetupError(str(error)) from error
         finally:
             if forbid_start:
-                POLICY.unlink()
+                _allow_start(record)
+
+
+def _allow_start(record: SetupRecord) -> None:
+    POLICY.unlink(missing_ok=True)
+    record.forget_file(POLICY)
 
 
 def _start_by_hand(engine: EngineApi, places: Places, dockerd_options: Sequence[str]) -> None:

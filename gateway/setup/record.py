@@ -89,6 +89,11 @@ class SetupRecord:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
+    def forget_file(self, path: Path) -> None:
+        """Note that a file of ours is gone. Raises `RecordError`."""
+        del self.files[str(path)]
+        self.save()
+
     def is_ours(self, path: str) -> bool:
         """Return whether a file still has the text that we wrote."""
         try:

@@ -87,17 +87,22 @@ class SetupRemoval:
         self._record.images.pop(self._engine.host, None) if not tags else None
 
     def _remove_engine(self) -> None:
-        ours = self._record.packages or "docker" in self._record.services or engines.started(self._places)
-        if not ours:
-            return
-        if users := self._containers():
-            self.left.append(
-                ("engine", f"it has containers: {', '.join(users)}. Remove them, then run this again")
-            )
-            return
-        if "docker" in self._record.services:
-            self._disable("docker")
-        engines.stop(self._places)
+        # Packages alone do not tell: mmdebstrap comes to machines with an engine of their own, too.
+        ours = "docker" in self._record.services or engines.started(self._places)
+        if ours or engines.PACKAGES[0] in self._record.packages:
+            if users := self._containers():
+                self.left.append(
+                    ("engine", f"it has containers: {', '.join(users)}. Remove them, then run this again")
+                )
+                return
+            if "docker" in self._record.services:
+                self._disable("docker")
+            engines.stop(self._places)
+        self._remove_packages()
+
+    def _remove_packages(self) -> None:
+        if not self._record.packages:
+            return  # only Debian can be asked
         names = packages.installed(self._record.packages)
         if names and (others := packages.needed_by_others(names)):
             self.left.append(("packages", f"{', '.join(names)}: needed by {', '.join(others)}"))

@@ -64,6 +64,12 @@ class SystemService:
                     f"{name} {place}: the service has a {private} of its own; choose another place"
                 )
 
+        written = self._written()
+        if written and not written.startswith(self.text().partition("\n")[0]):
+            raise ServiceError(
+                f"{self._places.unit} is there, and is not of hearth setup; remove or rename it first"
+            )
+
     def look(self) -> list[str]:
         """Return all that `install` would change, as text for people. Empty if the service runs as it should."""
         places, found = self._places, []

@@ -152,6 +152,23 @@ def test_a_failed_installation_leaves_no_policy_and_knows_what_may_have_come(
     assert SetupRecord.load(record.place).packages == ["docker.io"]
 
 
+@pytest.mark.parametrize("need", ["install", "start"])
+def test_a_policy_that_a_killed_set_up_has_left_is_taken_away(
+    bare: Path, places: Places, need: engine.EngineNeed
+) -> None:
+    record = SetupRecord(bare / "record.json")
+    record.write_file(bare / "policy-rc.d", "#!/bin/sh\nexit 101\n")
+    bring(need, EngineApi("unix:///nowhere"), places, record=record)
+    assert not (bare / "policy-rc.d").exists()
+    assert str(bare / "policy-rc.d") not in SetupRecord.load(record.place).files
+
+
+def test_a_policy_of_somebody_else_stays(bare: Path, places: Places) -> None:
+    (bare / "policy-rc.d").write_text("#!/bin/sh\nexit 101 # mine\n")
+    bring("install", EngineApi("unix:///nowhere"), places, record=SetupRecord(bare / "record.json"))
+    assert (bare / "policy-rc.d").read_text().endswith("# mine\n")
+
+
 def test_settings_of_an_engine_that_are_there_stay(bare: Path, places: Places) -> None:
     settings = bare / "etc" / "daemon.json"
     settings.parent.mkdir()

@@ -82,13 +82,23 @@ def test_it_is_installed_started_and_then_left_alone(machine: Machine) -> None:
 def test_functions_that_are_there_stay_and_a_changed_unit_is_restarted(machine: Machine) -> None:
     machine.service.install(machine.record)
     machine.places.functions.write_text("version: 1\nfunctions: {}\n# mine\n")
-    machine.places.unit.write_text("[Unit]\n")
+    machine.places.unit.write_text(machine.service.text().replace("[Unit]", "[Unit]\n# changed"))
     machine.calls()
     assert machine.service.look()[0] == f"write {machine.places.unit}"
     machine.calls()
     machine.service.install(machine.record)
     assert machine.calls() == [*STARTED, "is-active --quiet hearth"]
     assert machine.places.functions.read_text().endswith("# mine\n")
+
+
+def test_only_a_unit_of_setup_is_overwritten(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "PRIVATE", ())  # the tests' folder is one
+    machine.service.install(machine.record)
+    machine.places.unit.write_text(machine.service.text().replace("[Unit]", "[Unit]\n# changed"))
+    machine.service.check()
+    machine.places.unit.write_text("[Unit]\nDescription=another hearth\n")
+    with pytest.raises(ServiceError, match="not of hearth setup; remove or rename it first"):
+        machine.service.check()
 
 
 def test_a_start_that_fails_names_the_log(machine: Machine) -> None:
