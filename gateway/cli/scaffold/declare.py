@@ -38,11 +38,12 @@ def create(folder: Path, name: str, kind: Kind) -> tuple[list[Path], list[str]]:
         source.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
         written.append(folder / path)
-    fresh = file.with_name(f".{file.name}.new")
+    target = file.resolve()  # a link stays one
+    fresh = target.with_name(f".{target.name}.new")
     fresh.write_bytes(text.encode())
-    if file.exists():
-        fresh.chmod(file.stat().st_mode & 0o777)
-    fresh.replace(file)
+    if target.exists():
+        fresh.chmod(target.stat().st_mode & 0o777)
+    fresh.replace(target)
     return [*written, file], [step.replace("hearth dev", "hearth serve") for step in made.next_steps]
 
 

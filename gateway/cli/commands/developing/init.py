@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import cast
 
 import click
@@ -58,7 +59,7 @@ def init(name: str, kind: str, folder: Path, url: str, key_file: Path | None) ->
     if running is not None and say_picked_up(running, name):
         steps.remove("hearth serve")
     elif folder.resolve() != Path.cwd():
-        steps.insert(0, f"cd {folder}")
+        steps.insert(0, f"cd {quote(str(folder))}")
     say("Next:")
     for step in steps:
         say(f"  {step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -48,5 +49,5 @@ def new(name: str, template: str, folder: Path | None) -> None:
     for file in written:
         say(f"wrote {file}")
     say("\nNext:")
-    for step in (f"cd {folder}", "pytest", *made.next_steps):
+    for step in (f"cd {quote(str(folder))}", "pytest", *made.next_steps):
         say(f"  {step}")

@@ -500,6 +500,17 @@ def test_init_adds_to_a_file_and_leaves_the_rest_as_it_is(tmp_path: Path, before
     assert "b" in load(file).functions
 
 
+def test_init_edits_the_file_that_a_link_names(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "my folder", tmp_path / "kept.yaml"
+    folder.mkdir()
+    kept.write_text("version: 1\nfunctions: {}\n")
+    (folder / "functions.yaml").symlink_to(kept)
+    result = run("init", "b", "--kind", "command", "--dir", str(folder))
+    assert result.exit_code == 0, result.output
+    assert (folder / "functions.yaml").is_symlink() and "b" in load(kept).functions
+    assert f"cd '{folder}'" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("content", "name", "fault"),
     [
