@@ -163,7 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
         if id is not None:
             before = self.do(self.store.cancel(id, self.now))
             assert before.status is self.model[id]["status"]
-            if before.status is Status.QUEUED:
+            if before.status in (Status.QUEUED, Status.HELD):
                 self.model[id]["status"] = Status.CANCELLED
 
     @rule(data=st.data())

@@ -13,6 +13,7 @@ from gateway.assembly.definitions_file import DefinitionsFile
 from gateway.assembly.settings import Settings
 from gateway.cli.common import CallerError, CommandError, check_engine_address
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
+from gateway.cli.names import FUNCTION
 from gateway.cli.shell.room import NoProgram, ShellRoom
 from gateway.cli.shell.terminal_link import tie
 from gateway.cli.terminal import say
@@ -25,7 +26,7 @@ from scheduler.deploy.images.image_volumes import VolumeRefused
 
 
 @click.command()
-@click.argument("function")
+@click.argument("function", type=FUNCTION)
 @click.option("--python", is_flag=True, help="Start Python, with the function's code importable.")
 @setting_options("functions", "data_dir")
 def shell(function: str, python: bool, functions: Path | None, data_dir: Path | None) -> None:

@@ -38,8 +38,9 @@ NOT_A_PROBLEM = {("/readyz", "503")}
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    """The parts of a gateway, not started, with nothing declared."""
+    """The parts of a gateway, not started, with an empty functions.yaml."""
     made = Runtime(Settings(), DataFolder(tmp_path / "data"), MemoryEngine(LoopClock()))
+    made.scheduler_floor.registry.loaded = True
     yield made
     await made.close()
 
