@@ -3,14 +3,23 @@
   python -m bench.save                          a handler that imports nothing, and two that take a while to import
   python -m bench.save --rounds 40 --no-container
 
-By turns: a save, timed from before the write until an answer of the new code has come; and a call of the same code on
-a prewarmed instance. Of that, the gateway says how long it took to specialise the instance and to import the handler:
-a save costs this at least. The engine must run.
+By turns, with one client that keeps its connection:
+
+- a save, timed from before the write until the answer of the new code has come. The client calls when `hearth dev`
+  has printed that it has loaded the code. Asked again and again, the gateway and the old code would be busy with
+  answers that nobody wants;
+- the first call of the same code when no instance has it: a prewarmed one is specialised and imports the handler.
+  Timed by the same client, from before the call until its answer. A save costs this at least. The gateway says how
+  much of it was the specialising and the import; that is shown, too.
+
+The engine must run.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import re
 import socket
 import statistics
@@ -22,13 +31,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
+from typing import IO, Any
 
 IMPORTS = (0.0, 0.05, 0.25)
 """Seconds that the handlers take to import."""
-POLL_SECONDS = 0.005
-"""Pause between two calls while the new code is waited for: calls without a pause would slow it down."""
 QUIET_SECONDS = 0.7
 """Pause before each turn, in which prewarmed instances are started again."""
 CODE = """\
@@ -48,64 +54,90 @@ class Turns:
 
     saves: list[float] = field(default_factory=list)
     """From the save to the new answer."""
-    least: list[float] = field(default_factory=list)
-    """Specialising an instance and importing the handler."""
+    first_calls: list[float] = field(default_factory=list)
+    """A call that specialises an instance and imports the handler, as the client sees it."""
+    starts: list[float] = field(default_factory=list)
+    """Of these calls: specialising and import, as the gateway sees them."""
 
-    @property
-    def ratio(self) -> float:
-        """Return how many times as long as the least a save takes, by the medians."""
-        return statistics.median(self.saves) / statistics.median(self.least)
+    def ratio(self, least: list[float]) -> float:
+        """Return how many times as long as `least` a save takes, by the medians."""
+        return statistics.median(self.saves) / statistics.median(least)
+
+
+class Dev:
+    """A running `hearth dev`, and a client with one connection to it."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self._printed: IO[str] = process.stdout  # type: ignore[assignment]  # a pipe
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[Any, http.client.HTTPMessage]:
+        """Send a request, and return the answer's JSON and head."""
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = self._connection.getresponse()
+        text = answer.read()
+        if answer.status >= 400:
+            sys.exit(f"{method} {path} was answered with {answer.status}: {text.decode()}")
+        return json.loads(text or b"null"), answer.headers
+
+    def call(self) -> tuple[Any, http.client.HTTPMessage]:
+        """Call the function."""
+        return self.ask("POST", "/invoke/saved", b"0")
+
+    def wait_for(self, words: str) -> None:
+        """Wait until a line with these words is printed. Calls are printed, too, so nothing is read twice."""
+        for line in self._printed:
+            if words in line:
+                return
+        sys.exit("hearth dev has ended; run it by hand to see why")
 
 
 @contextmanager
-def dev(folder: Path, *options: str) -> Iterator[httpx.Client]:
-    """Run `hearth dev` on a folder, and give a client of it."""
+def dev(folder: Path, *options: str) -> Iterator[Dev]:
+    """Run `hearth dev` on a folder until the first call is answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [Path(sys.executable).with_name("hearth"), "dev", folder, "--port", str(port), *options],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            while not is_ready(client):
-                if process.poll() is not None:
-                    sys.exit("hearth dev has ended; run it by hand to see why")
-                time.sleep(0.1)
-            yield client
+        running = Dev(process, port)
+        running.wait_for("Ctrl-C ends it")
+        running.call()
+        yield running
     finally:
         process.terminate()
         process.wait()
 
 
-def is_ready(client: httpx.Client) -> bool:
-    """Return whether the gateway runs functions."""
-    try:
-        return client.get("/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def save(client: httpx.Client, file: Path, seconds: float, number: int) -> float:
+def save(running: Dev, file: Path, seconds: float, number: int) -> float:
     """Save new code, and return the seconds until it answers."""
     code = CODE.format(seconds=seconds, number=number)
     began = time.perf_counter()
     file.write_text(code)
-    while client.post("/invoke/saved", json=0).json() != number:
-        time.sleep(POLL_SECONDS)
-    return time.perf_counter() - began
+    running.wait_for("reloaded in")
+    answer, _ = running.call()
+    took = time.perf_counter() - began
+    if answer != number:
+        sys.exit(f"the code before has answered: {answer}, not {number}")
+    return took
 
 
-def specialise(client: httpx.Client) -> float:
-    """End the instance, and return the seconds that the next one takes to be specialised and to import the code."""
-    for instance in client.get("/pool/instances", params={"function": "saved"}).json():
-        client.delete(f"/pool/instances/{instance['id']}").raise_for_status()
+def first_call(running: Dev) -> tuple[float, float]:
+    """End the instance, and return the seconds of the next call, and those of specialising and import in it."""
+    for instance in running.ask("GET", "/pool/instances?function=saved")[0]:
+        running.ask("DELETE", f"/pool/instances/{instance['id']}")
     time.sleep(QUIET_SECONDS)
-    answer = client.post("/invoke/saved", json=0)
-    if answer.headers["x-hearth-start"] != "prewarmed":
-        sys.exit(f"the call was {answer.headers['x-hearth-start']}, not prewarmed; is the machine busy?")
-    return float(str(re.search(r"start;dur=([\d.]+)", answer.headers["server-timing"])[1])) / 1000  # type: ignore[index]
+    began = time.perf_counter()
+    _, head = running.call()
+    took = time.perf_counter() - began
+    if head["x-hearth-start"] != "prewarmed":
+        sys.exit(f"the call was {head['x-hearth-start']}, not prewarmed; is the machine busy?")
+    return took, float(re.search(r"start;dur=([\d.]+)", head["server-timing"])[1]) / 1000  # type: ignore[index]
 
 
 def measure(rounds: int, seconds: float, options: list[str]) -> Turns:
@@ -115,13 +147,14 @@ def measure(rounds: int, seconds: float, options: list[str]) -> Turns:
         file = Path(name).resolve() / "saved" / "handler.py"
         file.parent.mkdir()
         file.write_text(CODE.format(seconds=seconds, number=-1))
-        with dev(file.parent, *options) as client:
-            client.post("/invoke/saved", json=0)
+        with dev(file.parent, *options) as running:
             for number in range(rounds):
                 time.sleep(QUIET_SECONDS)
-                turns.saves.append(save(client, file, seconds, number))
+                turns.saves.append(save(running, file, seconds, number))
                 time.sleep(QUIET_SECONDS)
-                turns.least.append(specialise(client))
+                took, start = first_call(running)
+                turns.first_calls.append(took)
+                turns.starts.append(start)
     return turns
 
 
@@ -138,13 +171,14 @@ def main() -> None:
     parser.add_argument("--no-container", action="store_true")
     arguments = parser.parse_args()
     options = ["--no-container"] if arguments.no_container else []
-    print(f"{'import ms':>9}  {'save to answer, ms':<24}  {'specialise + import, ms':<24}  ratio")
+    print(
+        f"{'import ms':>9}  {'save to answer, ms':<24}{'first call, ms':<24}{'its start, ms':<24}save:call  :start"
+    )
     for seconds in IMPORTS:
         turns = measure(arguments.rounds, seconds, options)
-        print(
-            f"{1000 * seconds:9.0f}  {quartiles(turns.saves):<24}  {quartiles(turns.least):<24}  {turns.ratio:5.2f}",
-            flush=True,
-        )
+        times = "".join(f"{quartiles(part):<24}" for part in (turns.saves, turns.first_calls, turns.starts))
+        ratios = f"{turns.ratio(turns.first_calls):9.2f}  {turns.ratio(turns.starts):6.2f}"
+        print(f"{1000 * seconds:9.0f}  {times}{ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pool.adoption.adoption import Adoption
@@ -20,10 +20,11 @@ from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.source_folder import SourceError
+from scheduler.deploy.declared import Declared, fault_of
 from scheduler.deploy.images.function_images import ImageBuildError
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_volumes import VolumeRefused
-from scheduler.deploy.images.runtimes import REQUIRED_IMAGES, RUNTIMES
+from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.deploy.trials import Trial, TrialFault, Trials
 from scheduler.deploy.workloads import WorkloadBuilder, limits_of
 from scheduler.dispatch.dispatcher import Dispatcher
@@ -39,32 +40,6 @@ LOGGED_LINES = 12
 """Last lines of an instance's output that the log shows after a failed import: the end of its traceback."""
 SET_UP_AT_ONCE = 8
 """Functions whose code is read side by side."""
-
-
-@dataclass(slots=True)
-class Declared:
-    """A declared function. `state` is loading, building (its image), ready or failed; `fault` says why it failed.
-
-    A function that failed to change stays in service in its older version: then it is ready, with a fault.
-    """
-
-    definition: FunctionDefinition
-    state: str = "loading"
-    fault: str | None = None
-    version: str | None = None
-    curable: bool = False
-    """True if the fault may pass without a change of the definition."""
-    keep: Keep = Keep.NONE
-    """Rule for its ended containers."""
-    private: bool = False
-    """True if it belongs to one job."""
-
-    @classmethod
-    def after(cls, before: Declared | None, definition: FunctionDefinition) -> Declared:
-        """Return a function as it is declared now. What was in service before it stays so meanwhile."""
-        if before is None or before.version is None:
-            return cls(definition)
-        return cls(definition, "ready", before.fault, before.version)
 
 
 class Registry:
@@ -138,7 +113,10 @@ class Registry:
             await asyncio.gather(
                 self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)
             )
-            await self._prune()
+            if any(self._trials.workloads()):
+                self._littered = True  # calls wait for the new revisions, and not for the removal of old code
+            else:
+                await self._prune()
 
     async def add(self, definition: FunctionDefinition, keep: Keep = Keep.NONE) -> Declared:
         """Bring a function into service until `remove`, which no definitions file names; `apply` leaves it alone. If
@@ -387,13 +365,3 @@ class Registry:
         if self._retry is not None:
             self._retry.cancel()
             await asyncio.gather(self._retry, return_exceptions=True)
-
-
-def fault_of(error: Exception, image: str) -> str:
-    """Return the message of an error, with advice."""
-    if isinstance(error, NotFound):
-        advice = (
-            "run `hearth setup`" if image in REQUIRED_IMAGES else f"pull or build it: docker pull {image}"
-        )
-        return f"the engine has no image {image}; {advice}"
-    return str(error)

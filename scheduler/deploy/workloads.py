@@ -93,8 +93,10 @@ class WorkloadBuilder:
         """
         contract, order, own_image = definition.contract, None, True
         if definition.source is not None:
-            image = await images.find(RUNTIMES[definition.runtime or "python"])
-            source = await asyncio.to_thread(collect, Path(definition.source))
+            image, source = await asyncio.gather(
+                images.find(RUNTIMES[definition.runtime or "python"]),
+                asyncio.to_thread(collect, Path(definition.source)),
+            )
             own_image = source.requirements is not None
             if source.requirements is not None:
                 self.work_folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ from scheduler.definitions.file import Definitions, FunctionDefinition
 from scheduler.definitions.jobs import JobDefinition
 from scheduler.definitions.triggers import TriggerDefinition
 from scheduler.definitions.workflows import WorkflowDefinition
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 from scheduler.dispatch.function import Limits, Revision
 from scheduler.jobs.model import JobStatus, TaskState
 from scheduler.jobs.store import JobEnd

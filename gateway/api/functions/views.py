@@ -11,7 +11,7 @@ from pool.instance import Instance
 from pool.ledger import Ledger
 from pool.states import State
 from scheduler.definitions.file import FunctionDefinition, Kind
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 from scheduler.dispatch.function import Function, Revision
 
 

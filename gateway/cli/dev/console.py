@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.cli.terminal import say_styled, styled, visible, visible_line
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

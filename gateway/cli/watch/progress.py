@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from scheduler.definitions.file import Definitions, FunctionDefinition
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 log = logging.getLogger("hearth")
 

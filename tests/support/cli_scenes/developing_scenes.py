@@ -11,7 +11,7 @@ from gateway.assembly.server import Serving
 from gateway.cli.dev.console import DevConsole, Receive, Send
 from gateway.setup.images import recipes
 from gateway.setup.machine import MissingParts
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 from tests.support.cli_scenes.records import CALL, FUNCTIONS
 from tests.support.cli_scenes.stage import MadeAnew, Scene
 

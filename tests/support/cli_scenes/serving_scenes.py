@@ -12,7 +12,7 @@ from gateway.cli.leftovers import Leftovers
 from gateway.cli.machine.checks import Check
 from gateway.cli.printed.printer import OutputPrinter
 from pool.observe.journal.records import OutputPiece
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 from tests.support.cli_scenes.records import CALL, DIGEST, NO_MODULE
 from tests.support.cli_scenes.stage import Scene
 

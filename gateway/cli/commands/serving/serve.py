@@ -36,7 +36,7 @@ from gateway.http.loopback import is_loopback
 from pool.data_folder import DataFolder, DataFolderInUse, look_at
 from pool.engine.base import EngineError
 from scheduler.definitions.file import Definitions, DefinitionsError
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 log = logging.getLogger("hearth")
 

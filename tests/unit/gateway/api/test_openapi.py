@@ -30,7 +30,7 @@ from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.function_schema import FunctionSchema
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 NOT_A_PROBLEM = {("/readyz", "503")}
 """Errors whose body is no problem: a probe's answer says what it waits for."""

@@ -24,7 +24,7 @@ from pool.clock import LoopClock
 from pool.data_folder import DataFolder
 from pool.engine.memory import MemoryEngine
 from scheduler.definitions.file import FunctionDefinition
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from gateway.cli.given_settings import SettingsFault, settings_from, unknown_var
 from gateway.cli.human import human_seconds, human_size, human_time
 from pool import __version__
 from scheduler.definitions.file import load
-from scheduler.deploy.registry import Declared
+from scheduler.deploy.declared import Declared
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
