@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.setup import engine as engines
 from gateway.setup import packages, service
 from gateway.setup.engine import Places
-from gateway.setup.engine_api import EngineApi, EngineApiError, EngineSilentError
+from gateway.setup.engine_api import EngineApi, EngineForbiddenError, EngineSilentError
 from gateway.setup.progress import step
 from gateway.setup.record import SetupRecord
 from pool.data_folder import look_at
@@ -90,10 +90,8 @@ class SetupRemoval:
         # Packages alone do not tell: mmdebstrap comes to machines with an engine of their own, too.
         ours = "docker" in self._record.services or engines.started(self._places)
         if ours or engines.PACKAGES[0] in self._record.packages:
-            if users := self._containers():
-                self.left.append(
-                    ("engine", f"it has containers: {', '.join(users)}. Remove them, then run this again")
-                )
+            if reason := self._why_engine_stays():
+                self.left.append(("engine", reason))
                 return
             if "docker" in self._record.services:
                 self._disable("docker")
@@ -113,11 +111,17 @@ class SetupRemoval:
         self._record.packages.clear()
         self._record.save()
 
-    def _containers(self) -> list[str]:
+    def _why_engine_stays(self) -> str | None:
+        """Return why the engine cannot be stopped, or None if nobody needs it. Raises `EngineApiError`."""
         try:
-            return self._engine.containers()
-        except EngineApiError:
-            return []  # it does not run, so nothing runs on it
+            users = self._engine.containers()
+        except EngineForbiddenError:
+            raise
+        except EngineSilentError as error:
+            if "dockerd" in engines.started(self._places):
+                return f"it runs, but does not say whether it has containers: {error}"
+            return None  # it does not run, so nothing runs on it
+        return f"it has containers: {', '.join(users)}. Remove them, then run this again" if users else None
 
     def _remove_file(self, path: str) -> None:
         if str(engines.DAEMON_SETTINGS) == path and any(

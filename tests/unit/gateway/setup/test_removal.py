@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from gateway.setup.engine import Places
-from gateway.setup.engine_api import EngineApi
+from gateway.setup.engine_api import EngineApi, EngineForbiddenError, EngineSilentError
 from gateway.setup.record import SetupRecord
 from gateway.setup.removal import SetupRemoval
 
@@ -59,6 +62,38 @@ def test_an_engine_of_ours_with_containers_stays_with_its_packages(
     removal.run()
     assert removal.left == [("engine", "it has containers: database. Remove them, then run this again")]
     assert not (tmp_path / "calls").exists()
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Have the engine fail when it is asked for its containers."""
+
+    def fail(_: EngineApi) -> list[str]:
+        raise error
+
+    monkeypatch.setattr(EngineApi, "containers", fail)
+
+
+def test_an_engine_that_this_user_may_not_ask_is_not_taken_for_empty(
+    removal: SetupRemoval, record: SetupRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, EngineForbiddenError("Permission denied"))
+    record.add_service("docker")
+    with pytest.raises(EngineForbiddenError):
+        removal.run()
+    assert not (tmp_path / "calls").exists()
+
+
+def test_an_engine_of_ours_that_runs_and_does_not_answer_stays(
+    removal: SetupRemoval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, EngineSilentError("timed out"))
+    shutil.copy("/bin/sleep", tmp_path / "dockerd")
+    with subprocess.Popen([tmp_path / "dockerd", "60"]) as daemon:
+        (tmp_path / "state").write_text(json.dumps({"dockerd": daemon.pid}))
+        removal.run()
+        assert daemon.poll() is None
+        daemon.kill()
+    assert removal.left == [("engine", "it runs, but does not say whether it has containers: timed out")]
 
 
 def test_a_service_is_disabled_where_no_dpkg_is(
