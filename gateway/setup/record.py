@@ -51,7 +51,11 @@ class SetupRecord:
         place = place or default_place()
         try:
             known: dict[str, Any] = json.loads(place.read_text())
-            return cls(place, **{name: known[name] for name in cls._kept()})
+            record = cls(place, **{name: known[name] for name in cls._kept()})
+            for name in cls._kept():
+                if type(getattr(record, name)) is not type(getattr(cls(place), name)):
+                    raise TypeError(f"{name} is of another kind")
+            return record
         except FileNotFoundError:
             return cls(place)
         except (OSError, ValueError, TypeError, KeyError) as error:

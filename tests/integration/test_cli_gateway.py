@@ -131,8 +131,8 @@ def test_the_id_that_invoke_shows_leads_to_the_log(gateway: Gateway) -> None:
 def test_functions_and_ps_show_what_is_there(gateway: Gateway) -> None:
     assert gateway.call("echo", 1).status_code == 200
     rows = {line.split()[0]: line.split() for line in text(hearth("functions", "--url", gateway.url))}
-    assert rows["echo"][1:3] == ["handler", "ready"]
-    assert len(rows["echo"][3]) == 12
+    assert rows["echo"][1:4] == ["handler", "ready", "any"]
+    assert len(rows["echo"][4]) == 12
     assert rows["absent"][1:3] == ["command", "failed"]
     listed = json.loads(hearth("functions", "--json", "--url", gateway.url).stdout)
     assert {f["name"] for f in listed} == {"echo", "count", "web", "absent"}

@@ -44,7 +44,10 @@ def test_a_file_that_was_changed_is_no_longer_ours(tmp_path: Path) -> None:
     assert not record.is_ours(str(file))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"packages": '])
+DAMAGED = ("{", "[]", '{"packages": ', '{"packages": [], "images": {}, "files": [], "services": []}')
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_record_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
     place = tmp_path / "setup.json"
     place.write_text(content)
