@@ -24,13 +24,17 @@ from tests.support.loop_turns import (
     Ask,
     Crowded,
     ask,
+    fixed_work_ms,
     large_json,
     watched,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONGEST_MS = 5.0
-"""Milliseconds of processor time that one turn of the event loop may take."""
+"""Milliseconds of processor time that one turn of the event loop may take, on a machine that is fast enough."""
+LONGEST_WORK = 1.2
+"""The same as a multiple of `fixed_work_ms`, for slower machines. On one where turns of 4.2 ms take 7.1, that takes
+10.5."""
 MOST_PARSED = 64 * 1024
 """Characters of JSON that any thread may have parsed in one go: half a millisecond in which no other has a turn."""
 MOST_WRITTEN = 512 * 1024
@@ -264,6 +268,7 @@ async def crowded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cro
     ("route", "request_"), ASKS, ids=[f"{a.method} {route} {a.name}" for route, a in ASKS]
 )
 async def test_no_route_holds_the_event_loop(crowded: Crowded, route: str, request_: Ask) -> None:
+    longest = max(LONGEST_MS, LONGEST_WORK * fixed_work_ms())
     best, where = float("inf"), ""
     for number in range(TRIES):
         path, query = (part.replace("~", str(number)) for part in (request_.path, request_.query))
@@ -276,10 +281,10 @@ async def test_no_route_holds_the_event_loop(crowded: Crowded, route: str, reque
         assert request_.refused in (None, answer.status >= 400), answer
         if turns.worst < best:
             best, where = turns.worst, turns.where
-        if best < LONGEST_MS:
+        if best < longest:
             break
     print(f"{best:7.2f} ms {answer.status} {answer.size:9} {request_.method} {route} {request_.name}")
-    assert best < LONGEST_MS, where
+    assert best < longest, where
 
 
 async def test_every_route_is_tried(crowded: Crowded) -> None:
