@@ -125,17 +125,10 @@ async def read_logs(
         grep=grep,
         sees=admission.may_name,
     )
-    skip = LinePlace.parse(last_event_id) if follow else None
     if limit is None and begin is None:
         limit = DEFAULT_FOLLOWED_LINES if follow else DEFAULT_LINES
-    written = output.journal.written
-    asked = LogRequest(
-        wanted,
-        after=skip.number - 1 if skip else max(0, int((begin or 0.0) * MICROSECONDS) - 1),
-        upto=written if end is None else min(written, int((end + LATE_SECONDS) * MICROSECONDS)),
-        skip=skip,
-        limit=None if skip else limit,
-    )
+    seen = LinePlace.parse(last_event_id) if follow else None
+    asked = _asked(wanted, begin, end, seen, limit, output.journal.written)
     if JSON_LINES in accept:
         kind, form = JSON_LINES, as_json_lines
     else:
@@ -143,6 +136,24 @@ async def read_logs(
     pieces = _pieces(output, asked, form, access if follow else None, admission)
     first = await anext(pieces)  # raises `Problem` if too many read; later the head of the answer is sent
     return StreamingResponse(_after(first, pieces), media_type=kind, headers=NO_STORE)
+
+
+def _asked(
+    wanted: OutputFilter,
+    begin: float | None,
+    end: float | None,
+    seen: LinePlace | None,
+    limit: int | None,
+    written: int,
+) -> LogRequest:
+    """Return where to read for a request. `written` is the number of the newest record."""
+    return LogRequest(
+        wanted,
+        after=seen.number - 1 if seen else max(0, int((begin or 0.0) * MICROSECONDS) - 1),
+        upto=written if end is None else min(written, int((end + LATE_SECONDS) * MICROSECONDS)),
+        skip=seen,
+        limit=None if seen else limit,
+    )
 
 
 async def _pieces(
