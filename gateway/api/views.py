@@ -20,6 +20,13 @@ NEXT_PAGE = (
     "is looked at for each"
 )
 """Description of the cursor of a list."""
+EVENTS = "text/event-stream"
+EVENTS_OPENING = b"retry: 1000\n\n"
+"""Bytes that open server-sent events. A browser connects again after so many milliseconds."""
+EVENTS_SIGN_OF_LIFE = b":\n\n"
+"""Bytes that mean nothing, sent when there was no event for a while."""
+NOT_HELD_BACK = {"cache-control": "no-store", "x-accel-buffering": "no"}
+"""Fields that keep caches and proxies from holding a stream back."""
 
 
 class ProblemView(BaseModel):

@@ -13,7 +13,6 @@ from fastapi.responses import StreamingResponse
 from gateway.access.access import CURRENT, Access, Admission
 from gateway.api.dependencies import AccessPart, ClockPart, OutputPart
 from gateway.api.functions.output_forms import (
-    EVENTS,
     JSON_LINES,
     LATE_SECONDS,
     MICROSECONDS,
@@ -26,7 +25,7 @@ from gateway.api.functions.output_forms import (
     journal_time,
 )
 from gateway.api.openapi import problem_responses
-from gateway.api.views import moment_of
+from gateway.api.views import EVENTS, EVENTS_OPENING, EVENTS_SIGN_OF_LIFE, NOT_HELD_BACK, moment_of
 from gateway.http.problems import Problem
 from pool.observe.journal.reader import OutputFilter
 from pool.observe.journal.reading import Form, OutputReading
@@ -39,12 +38,10 @@ DEFAULT_FOLLOWED_LINES = 10
 MOST_LINES = 10_000
 LONGEST_TEXT = 1000
 """Characters of a text to look for."""
-OPENING: dict[Form, bytes] = {as_events: b"retry: 1000\n\n"}
-"""Bytes that open an answer which goes on. A browser connects again after so many milliseconds."""
-SIGN_OF_LIFE: dict[Form, bytes] = {as_events: b":\n\n", as_json_lines: b"\n"}
+OPENING: dict[Form, bytes] = {as_events: EVENTS_OPENING}
+"""Bytes that open an answer which goes on."""
+SIGN_OF_LIFE: dict[Form, bytes] = {as_events: EVENTS_SIGN_OF_LIFE, as_json_lines: b"\n"}
 """Bytes that mean nothing, sent when nothing was printed for a while."""
-NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
-"""Fields that keep caches and proxies from holding output back."""
 
 router = APIRouter(tags=["logs"])
 
@@ -135,7 +132,7 @@ async def read_logs(
         kind, form = (EVENTS, as_events) if follow else (TEXT, as_text)
     pieces = _pieces(output, asked, form, access if follow else None, admission)
     first = await anext(pieces)  # raises `Problem` if too many read; later the head of the answer is sent
-    return StreamingResponse(_after(first, pieces), media_type=kind, headers=NO_STORE)
+    return StreamingResponse(_after(first, pieces), media_type=kind, headers=NOT_HELD_BACK)
 
 
 def _asked(

@@ -15,7 +15,7 @@ from pool.observe.journal.records import OutputLine, time_text
 
 SHORT_ID_DIGITS = 8
 """Digits of an id in text. `GET /invocations/{id}` takes them too."""
-EVENTS, JSON_LINES, TEXT = "text/event-stream", "application/x-ndjson", "text/plain; charset=utf-8"
+JSON_LINES, TEXT = "application/x-ndjson", "text/plain; charset=utf-8"
 MICROSECONDS = 1_000_000
 LATE_SECONDS = 60.0
 """Time by which a line may be written later than it was printed, at most."""

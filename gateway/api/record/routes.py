@@ -18,7 +18,14 @@ from gateway.api.openapi import problem_responses
 from gateway.api.parts import ApiParts
 from gateway.api.record.views import CallsView, CallTimesView, CallView, CallViews, times_view, total_of
 from gateway.api.short_ids import short_id
-from gateway.api.views import duration_of, moment_of
+from gateway.api.views import (
+    EVENTS,
+    EVENTS_OPENING,
+    EVENTS_SIGN_OF_LIFE,
+    NOT_HELD_BACK,
+    duration_of,
+    moment_of,
+)
 from gateway.http.pieces import Turn, json_response, mapping_of, page_response, unhurried
 from gateway.http.problems import Problem
 from gateway.invoke.recent_calls import Follower, RecentCalls, SeenCall
@@ -31,10 +38,6 @@ MOST_FOLLOWERS = 32
 """Followers of one gateway at once."""
 LOOKS_UNTIL_SIGN = 75
 """Looks without a call after which a follower gets a sign of life, so that proxies keep its connection."""
-SIGN_OF_LIFE = b":\n\n"
-EVENTS = "text/event-stream"
-NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
-"""Fields that keep caches and proxies from holding events back."""
 
 router = APIRouter(tags=["calls"])
 
@@ -129,7 +132,9 @@ async def list_calls(
         if record.followers >= MOST_FOLLOWERS:
             raise Problem("busy", "too many follow the calls already; try again later", retry_after=5.0)
         ended = [call for call in reversed(latest) if not call.running]
-        return StreamingResponse(_events(parts, follower, ended, wanted), media_type=EVENTS, headers=NO_STORE)
+        return StreamingResponse(
+            _events(parts, follower, ended, wanted), media_type=EVENTS, headers=NOT_HELD_BACK
+        )
     return await page_response("calls", latest, CallViews(admission, record.wall_times, now).view)
 
 
@@ -144,7 +149,7 @@ async def _events(
         return b"event: call\ndata: %b\n\n" % shown.model_dump_json().encode()
 
     with follower:
-        yield b"retry: 1000\n\n"
+        yield EVENTS_OPENING
         async for call in unhurried(first):
             yield event(call)
         looks, known = 0, {(call.facts.id, call.facts.arrived) for call in first}
@@ -168,7 +173,7 @@ async def _events(
             looks = 0 if ended else looks + 1
             if looks == LOOKS_UNTIL_SIGN:
                 looks = 0
-                yield SIGN_OF_LIFE
+                yield EVENTS_SIGN_OF_LIFE
 
 
 def fewer(calls: list[SeenCall], most: int) -> list[SeenCall]:
