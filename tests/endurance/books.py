@@ -94,14 +94,18 @@ class Holdings:
 
 
 def files_of(gateway: Gateway) -> Counter[str]:
-    """The file descriptors of the gateway's process by what they are."""
+    """The file descriptors of the gateway's process by what they are, but for the file of functions' output.
+
+    That one is open from the first line that a function prints until the segment is full.
+    """
     found: Counter[str] = Counter()
     for file in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
         try:
             found[os.readlink(file).partition(":[")[0]] += 1
         except FileNotFoundError:
             continue
-    return found
+    segments = str(gateway.data / "logs")
+    return Counter({name: count for name, count in found.items() if not name.startswith(segments)})
 
 
 def tasks_of(gateway: Gateway) -> Counter[str]:
