@@ -727,11 +727,26 @@ class Instance:
             message = str(wrong.error)[:MESSAGE_LIMIT]
         except Exception:
             message = ""
+        if wrong.outcome == "import-error":
+            message += place_of(wrong.error)
         body = json.dumps({"type": type(wrong.error).__qualname__, "message": message}).encode()
         head = Head(wrong.status)
         head.lines = f"X-Hearth-Outcome: {wrong.outcome}\r\n"
         self.log.flush_text()
         reply(connection, head, "application/json", body)
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the function's own code an exception arose, in the words of Python's syntax errors; else nothing."""
+    if isinstance(error, SyntaxError):
+        return ""  # its message says it already
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(f"{CODE_DIR}/"):
+            place = f" ({file.removeprefix(f'{CODE_DIR}/')}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
 
 
 def prepare() -> None:

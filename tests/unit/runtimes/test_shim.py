@@ -325,6 +325,25 @@ def test_import_error(host: Host, generic: Slot, code: str, handler: str, kind: 
     assert specialise(generic, "def handle(event, context): return 1").status == 409
 
 
+def test_an_import_error_says_where_in_the_function_s_own_code(generic: Slot) -> None:
+    """Also if it arose further in, in a package or in Python itself."""
+    code = "import json\nimport part.reader\ndef handle(event, context): return 1"
+    reader = 'import json\n\nCONFIGURATION = json.loads("{")\n'
+    reply = specialise(generic, code, files={"part/reader.py": reader})
+    assert reply.json["type"] == "JSONDecodeError"
+    assert reply.json["message"].endswith("(char 1) (part/reader.py, line 3)")
+
+
+def test_an_import_error_outside_of_the_function_s_code_has_no_place_there(generic: Slot) -> None:
+    reply = specialise(generic, "x = 1", "elsewhere:handle")
+    assert reply.json["message"] == "No module named 'elsewhere'"
+
+
+def test_a_syntax_error_says_its_place_once(generic: Slot) -> None:
+    reply = specialise(generic, "x = 1\ndef handle(")
+    assert reply.json["message"] == "'(' was never closed (handler.py, line 2)"
+
+
 def test_handlers_name_the_type_of_their_context(deploy: Deploy) -> None:
     code = """
         from hearth import Context
@@ -344,7 +363,8 @@ def test_the_rest_of_hearth_needs_its_client(generic: Slot) -> None:
     reply = specialise(generic, "from hearth import Client\ndef handle(event, context): return 1")
     assert reply.json == {
         "type": "ImportError",
-        "message": "hearth.Client is not here; add hearth-client to the function's requirements.txt",
+        "message": "hearth.Client is not here; add hearth-client to the function's requirements.txt "
+        "(handler.py, line 1)",
     }
 
 
