@@ -2,7 +2,7 @@
 
 Packages come from the apt sources that this machine is configured with, so that a mirror or an air-gapped
 archive serves as well as the internet. Packages are unpacked, not installed: no maintainer script runs, and there is
-no shell, package manager or init in the result.
+no package manager or init in the result.
 """
 
 from __future__ import annotations
@@ -35,8 +35,16 @@ NOT_WANTED = (
     "usr/lib/python3*/test/*",
 )
 """Paths that are left out. All of /etc: it would carry this machine's own settings into the image."""
-PYTHON_PACKAGES = ("python3", "python3-minimal", "libpython3-stdlib", "ca-certificates", "libstdc++6")
-"""libstdc++ because wheels for manylinux rely on it."""
+TIME_ZONES = "usr/share/zoneinfo*"
+"""Paths that stay, although they are below /usr/share."""
+OTHER_TIME_ZONES = ("usr/share/zoneinfo/posix*", "usr/share/zoneinfo/right*")
+"""The same zones once more, and once with leap seconds. Nothing looks for them there."""
+PYTHON_PACKAGES = (
+    *("python3", "python3-minimal", "libpython3-stdlib", "ca-certificates", "libstdc++6"),
+    *("dash", "coreutils", "tzdata"),
+)
+"""libstdc++ because wheels for manylinux rely on it. The second line is what programs expect of any system: /bin/sh
+with its commands, and time zones."""
 STAGES = (
     "running apt-get update",
     "downloading packages",
@@ -98,8 +106,15 @@ def busybox_rootfs(target: Path, show: Show) -> None:
 
 
 def _copy(source: tarfile.TarFile, entry: tarfile.TarInfo, result: tarfile.TarFile) -> None:
-    if not any(fnmatch(entry.name, pattern) for pattern in NOT_WANTED):
+    if is_wanted(entry.name):
         result.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+
+
+def is_wanted(path: str) -> bool:
+    """Return whether a path of the packages belongs into a root file system."""
+    if fnmatch(path, TIME_ZONES):
+        return not any(fnmatch(path, pattern) for pattern in OTHER_TIME_ZONES)
+    return not any(fnmatch(path, pattern) for pattern in NOT_WANTED)
 
 
 def _content(source: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

@@ -84,6 +84,25 @@ async def test_the_base_has_all_of_python_compiled(docker: Containers, test_labe
     assert await run(docker, test_label, BASE_IMAGE, "python3", "-c", program) == "whole\n"
 
 
+async def test_the_runtime_has_a_shell_time_zones_and_authorities(
+    docker: Containers, test_label: dict[str, str]
+) -> None:
+    """What stock packages look for on any system: each of these was missing once."""
+    program = (
+        "import datetime, os, ssl, subprocess, time, zoneinfo;"
+        "assert subprocess.check_output('ls /bin/sh | head -c 4', shell=True) == b'/bin';"
+        "assert len(zoneinfo.available_timezones()) > 400;"
+        "zone = zoneinfo.ZoneInfo('Europe/Berlin');"
+        "assert datetime.datetime(2026, 7, 1, tzinfo=zone).utcoffset() == datetime.timedelta(hours=2);"
+        "os.environ['TZ'] = 'Asia/Tokyo'; time.tzset(); assert time.timezone == -9 * 3600;"
+        "assert os.path.getsize('/etc/ssl/certs/ca-certificates.crt') > 100_000;"
+        "assert ssl.create_default_context().cert_store_stats()['x509_ca'] > 50;"
+        "print('whole')"
+    )
+    image = RUNTIMES["python"]
+    assert await run(docker, test_label, image, "-c", program, entrypoint="python3") == "whole\n"
+
+
 async def test_the_base_carries_nothing_of_this_machine(
     docker: Containers, test_label: dict[str, str]
 ) -> None:
