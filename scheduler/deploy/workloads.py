@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pool.clock import Clock
@@ -23,6 +23,7 @@ from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
 from scheduler.deploy.images.runtimes import RUNTIMES
+from scheduler.deploy.images.shared_builds import SharedBuilds
 from scheduler.deploy.revision_digest import version_digest
 from scheduler.dispatch.function import Limits
 
@@ -82,6 +83,7 @@ class WorkloadBuilder:
     """Scratch space for building images."""
     log_limit: int
     """Output of one invocation that is kept, bytes."""
+    builds: SharedBuilds = field(default_factory=SharedBuilds)
 
     async def build(
         self, definition: FunctionDefinition, images: ImageLookup, on_build: Callable[[], None]
@@ -107,6 +109,7 @@ class WorkloadBuilder:
                     self.gateway_id,
                     self.work_folder,
                     self.clock,
+                    self.builds,
                     on_build,
                 )
             version = version_digest(definition, source, image.id)

@@ -16,7 +16,7 @@ import re
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -26,6 +26,7 @@ from pool.engine.labels import GATEWAY_LABEL
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.pip_wheels import pip_arguments
 from scheduler.deploy.images.runtimes import PYTHON_LABEL
+from scheduler.deploy.images.shared_builds import SharedBuilds
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"
@@ -53,19 +54,41 @@ async def ensure_requirements_image(
     gateway_id: str,
     work_dir: Path,
     clock: Clock,
+    builds: SharedBuilds | None = None,
     on_build: Callable[[], None] = lambda: None,
 ) -> Image:
     """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
 
-    It is built unless the engine has it. `on_build` is called before a build; `work_dir` holds the packages during
-    it. Raises `ImageBuildError` for requirements that are refused or not found, and `EngineError`.
+    It is built unless the engine has it, or one of `builds` makes it now. `on_build` is called before a build;
+    `work_dir` holds the packages during it. Raises `ImageBuildError` for requirements that are refused or not found,
+    and `EngineError`.
     """
     check_requirements(requirements)
-    digest = hashlib.sha256(requirements + b"\0" + runtime_image.id.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(canonical(requirements) + b"\0" + runtime_image.id.encode()).hexdigest()[:16]
     tag = f"hearth-built/{gateway_id[:8]}:{digest}"
+
+    async def build() -> Image:
+        with contextlib.suppress(NotFound):  # another build may have ended since
+            return await engine.image(tag)
+        labels = {GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: digest}
+        return await _build(engine, runtime_image, requirements, work_dir, clock, tag, labels)
+
     with contextlib.suppress(NotFound):
         return await engine.image(tag)
     on_build()
+    return await (builds or SharedBuilds()).once(tag, build)
+
+
+async def _build(
+    engine: Engine,
+    runtime_image: Image,
+    requirements: bytes,
+    work_dir: Path,
+    clock: Clock,
+    tag: str,
+    labels: dict[str, str],
+) -> Image:
+    """Fetch the packages and build the image."""
     python = runtime_image.labels.get(PYTHON_LABEL)
     if python is None:
         raise ImageBuildError(f"the runtime image has no label {PYTHON_LABEL}; run hearth setup --rebuild")
@@ -76,7 +99,6 @@ async def ensure_requirements_image(
         packages = Path(folder) / "packages"
         await _install(requirements, packages, python, machine, clock)
         context = await asyncio.to_thread(_context, runtime_image.id, packages, python)
-    labels = {GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: digest}
     return await engine.build(context, tag, labels)
 
 
@@ -99,10 +121,7 @@ def check_requirements(requirements: bytes) -> None:
     pip builds from a path or a URL even when told to take wheels only. That would run foreign code on the host. An
     option could undo the arguments that we give to pip.
     """
-    text = requirements.decode("utf-8-sig", errors="replace")
-    lines = re.sub(r"\\\r?\n", lambda _: "  ", text).splitlines()
-    for number, line in enumerate(lines, start=1):
-        stated = re.sub(r"(^|\s)#.*", "", line).strip()
+    for number, stated in enumerate(stated_lines(requirements), start=1):
         named = re.sub(r"(\s+--hash[= ]\S+)*$", "", stated).split(";")[0].strip()
         if stated and (not REQUIREMENT.fullmatch(named) or re.search(r"\s-", named) or "${" in stated):
             raise ImageBuildError(
@@ -110,6 +129,19 @@ def check_requirements(requirements: bytes) -> None:
                 "Pillow>=11, and no options, paths or URLs. "
                 "To choose a package index, set PIP_INDEX_URL for the gateway."
             )
+
+
+def stated_lines(requirements: bytes) -> Iterator[str]:
+    """Yield each line without its comment and outer spaces; a line that is continued is one with the next."""
+    text = requirements.decode("utf-8-sig", errors="replace")
+    for line in re.sub(r"\\\r?\n", lambda _: "  ", text).splitlines():
+        yield re.sub(r"(^|\s)#.*", "", line).strip()
+
+
+def canonical(requirements: bytes) -> bytes:
+    """Return requirements in one form: equal ones differ only in order, spaces and comments."""
+    stated = {" ".join(line.split()) for line in stated_lines(requirements)} - {""}
+    return "".join(f"{line}\n" for line in sorted(stated)).encode()
 
 
 async def _install(requirements: bytes, target: Path, python: str, machine: str, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import io
 import stat
@@ -23,6 +24,7 @@ from scheduler.deploy.images.function_images import (
     ensure_requirements_image,
     prune_function_images,
 )
+from scheduler.deploy.images.shared_builds import SharedBuilds
 
 GATEWAY = "0123456789abcdef"
 
@@ -77,6 +79,38 @@ async def test_builds_once_and_copies_the_packages(
         assert dockerfile is not None
         assert dockerfile.read().decode() == f"FROM {runtime.id}\nCOPY packages /opt/deps\n"
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "the packages are not left behind"
+
+
+async def test_equal_requirements_are_one_image_and_one_build(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "pureone")
+    wheel(index, "puretwo")
+    builds, told = SharedBuilds(), list[int]()
+    images = await asyncio.gather(
+        *(
+            ensure_requirements_image(
+                engine,
+                runtime,
+                text,
+                GATEWAY,
+                tmp_path,
+                LoopClock(),
+                builds,
+                lambda number=number: told.append(number),
+            )
+            for number, text in enumerate(
+                (
+                    b"pureone==1.0\npuretwo\n",
+                    b"# what it needs\n\npuretwo  # two\r\npureone==1.0",
+                    b"pureone==1.0\npuretwo\npuretwo\n",
+                )
+            )
+        )
+    )
+    assert len({image.id for image in images}) == 1
+    assert len(engine.contexts) == 1
+    assert sorted(told) == [0, 1, 2], "each function says that it waits for its image"
 
 
 async def test_another_machines_wheel_is_not_taken(
