@@ -22,7 +22,7 @@ from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.engine.labels import SOCKETS_FOLDER
 from pool.host.hosts_files import HostsFiles
 from pool.host.uids import Uids, with_uid
-from pool.transport.handler import listen
+from pool.transport.socket_folder import listen
 from pool.workload import Order, Workload
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.source_folder import collect

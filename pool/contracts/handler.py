@@ -15,14 +15,13 @@ from pool.contracts import problem_slugs as slugs
 from pool.contracts.base import Contract
 from pool.contracts.facts import PLAIN_ENDINGS, AnsweredLease, Freezing
 from pool.contracts.starter import Starter, start_failed
-from pool.engine.base import ContainerSpec, ContainerState, EngineError, Mount
-from pool.engine.labels import SOCKETS_FOLDER
+from pool.engine.base import ContainerSpec, ContainerState, EngineError
 from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
 from pool.host import cgroup
 from pool.instance import Instance
 from pool.transport.connection import HttpConnection
-from pool.transport.handler import HandlerLink
 from pool.transport.message import Answer, Call, read_report, read_said
+from pool.transport.slots import SlotLink
 from pool.workload import Order, Workload
 
 CODE = "/function"
@@ -56,18 +55,15 @@ class HandlerContract(Contract):
         """Listen, start the container, and wait until its shim has dialled."""
         link = instance.link = link_of(starter, instance)
         await link.open()
-        spec = replace(
-            prototype,
-            mounts=(*prototype.mounts, Mount(str(link.folder.resolve()), SOCKETS_FOLDER)),
-            writable=(*prototype.writable, (CODE, starter.settings.code_size)),
-        )
-        await starter.start(instance, spec)
+        spec = replace(prototype, writable=(*prototype.writable, (CODE, starter.settings.code_size)))
+        await starter.start(instance, link.way.container(spec))
+        await link.way.started(cast(str, instance.container))
         await starter.unless_it_ends(instance, link.connected())
         instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
 
     async def specialise(self, starter: Starter, instance: Instance, workload: Workload) -> None:
         """Send a generic instance its code and wait until its handler is imported."""
-        link = cast(HandlerLink, instance.link)
+        link = cast(SlotLink, instance.link)
         try:
             order = await asyncio.to_thread(cast(Order, workload.order).read)
         except OSError as error:
@@ -100,7 +96,7 @@ class HandlerContract(Contract):
         link = link_of(starter, instance)
         link.slots = workload.concurrency if workload else 1
         instance.link = link
-        await link.reopen()
+        await link.reopen(state.id)
         await link.connected()  # by every slot: none is in a call of the earlier process
         if instance.cgroup is None:
             instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
@@ -131,26 +127,10 @@ class HandlerContract(Contract):
 HANDLER = HandlerContract()
 
 
-def link_of(starter: Starter, instance: Instance) -> HandlerLink:
-    """Return the gateway's end of an instance's sockets."""
-    return HandlerLink(
-        starter.settings.run_folder / instance.id,
-        starter.clock,
-        on_change=lambda: starter.reports.on_slots(instance),
-        sink=starter.sink_of(instance),
-        owner=None if starter.maps_uids else user_of(instance),
-    )
-
-
-def user_of(instance: Instance) -> int | None:
-    """Return the uid that an instance's container runs as, or None if only the image knows it.
-
-    It is None also for one that was adopted from a gateway that gave all containers the same uid.
-    """
-    if instance.uid is not None or instance.workload is None:
-        return instance.uid
-    uid = (instance.workload.container.user or "").partition(":")[0]
-    return int(uid) if uid.isdecimal() else None
+def link_of(starter: Starter, instance: Instance) -> SlotLink:
+    """Return the gateway's end of an instance's connections."""
+    on_slots = starter.reports.on_slots
+    return SlotLink(starter.way_of(instance), lambda: on_slots(instance), starter.sink_of(instance))
 
 
 async def resize(starter: Starter, instance: Instance, container: ContainerSpec) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from pool.clock import Clock
-from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError
+from pool.contracts.init_place import with_init
+from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError, Mount
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
 from pool.errors import FunctionBroken, StartFailed
 from pool.host.egress import Egress
@@ -18,6 +19,8 @@ from pool.host.hosts_files import HostsFiles, wants_hosts
 from pool.host.uids import with_uid
 from pool.instance import Instance
 from pool.transport.command import create_surely
+from pool.transport.socket_folder import SocketFolder
+from pool.transport.way import Way
 
 END_WAIT_SECONDS = 1.0
 """Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
@@ -41,6 +44,8 @@ class LaunchSettings:
     """True if images may get an internal network where their namespace cannot be entered."""
     code_size: int = 64 * 2**20
     """Bytes of the tmpfs for a handler's code."""
+    remote: bool = False
+    """True if the engine shares no folders with the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class Starter:
         """Bounds how many containers are started at once for calls that wait for them."""
         self.maps_uids = False
         """True if the engine has user namespaces. Files of this host then cannot be given to a container's uid."""
+        self.init: Mount | None = None
+        """Mount of the folder with the init program, or None until there is one."""
 
     async def spec_of(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         """Return what an instance's container is made from: named, labelled, with its uid, network and hosts file.
@@ -96,6 +103,17 @@ class Starter:
         container = await create_surely(self.engine, spec, self.container_setter(instance))
         await self.engine.start(container)
         self.reports.on_running(instance)
+
+    def way_of(self, instance: Instance) -> Way:
+        """Return a new way for an instance's container."""
+        owner = None if self.maps_uids else user_of(instance)
+        return SocketFolder(self.settings.run_folder / instance.id, self.clock, owner)
+
+    def with_init(self, spec: ContainerSpec, *flags: str) -> ContainerSpec:
+        """Return a container whose first process is init. Raises `StartFailed` without init, and `NotRunnable`."""
+        if self.init is None:
+            raise StartFailed("the init program is missing; run `hearth setup`")
+        return with_init(spec, self.init, flags)
 
     @staticmethod
     def container_setter(instance: Instance) -> Callable[[str], None]:
@@ -163,6 +181,17 @@ class Starter:
             text = output.decode(errors="replace").strip()
             return f"; it printed: {text}" if text else ""
         return ""
+
+
+def user_of(instance: Instance) -> int | None:
+    """Return the uid that an instance's container runs as, or None if only the image knows it.
+
+    It is None also for one that was adopted from a gateway that gave all containers the same uid.
+    """
+    if instance.uid is not None or instance.workload is None:
+        return instance.uid
+    uid = (instance.workload.container.user or "").partition(":")[0]
+    return int(uid) if uid.isdecimal() else None
 
 
 def start_failed(action: str, error: EngineError) -> StartFailed:

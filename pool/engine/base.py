@@ -86,6 +86,9 @@ class ContainerSpec:
     """Replaces the image's CMD; its ENTRYPOINT stays. None keeps the image's CMD."""
     entrypoint: tuple[str, ...] | None = None
     """Replaces the image's ENTRYPOINT. None keeps it."""
+    program: tuple[str, ...] = ()
+    """All that it runs: the image's ENTRYPOINT, then `command` or the image's CMD. The engine ignores it; a container
+    with init runs it. Empty if the image says none, or if nobody asked."""
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = "65532:65532"
     """None keeps the image's own user. `pool.host.uids.with_uid` replaces `own` by a uid that no other has."""
@@ -152,6 +155,10 @@ class Image:
     """Names of the environment variables that it sets. `images` leaves this empty."""
     user: str = ""
     """Its USER, unchanged. `images` leaves this empty."""
+    entrypoint: tuple[str, ...] = ()
+    """Its ENTRYPOINT. `images` leaves this empty."""
+    command: tuple[str, ...] = ()
+    """Its CMD. `images` leaves this empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,17 @@ def image_of(data: Mapping[str, Any]) -> Image:
     tags = tuple(tag for tag in data.get("RepoTags") or () if tag != "<none>:<none>")
     volumes = tuple(sorted(config.get("Volumes") or ()))
     variables = frozenset(entry.partition("=")[0] for entry in config.get("Env") or ())
-    return Image(data["Id"], tags, labels or {}, data["Size"], volumes, variables, config.get("User") or "")
+    return Image(
+        data["Id"],
+        tags,
+        labels or {},
+        data["Size"],
+        volumes,
+        variables,
+        user=config.get("User") or "",
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        command=tuple(config.get("Cmd") or ()),
+    )
 
 
 def network_of(data: Mapping[str, Any]) -> Network:

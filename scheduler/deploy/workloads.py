@@ -161,6 +161,7 @@ def container_of(
         name="",
         image=image.id,
         command=definition.command,
+        program=(*image.entrypoint, *(definition.command or image.command)),
         env={} if definition.contract.specialises else dict(definition.env),
         user=user_of(definition),
         own_user_env=names_of_function(image),

@@ -17,7 +17,7 @@ from pool.contracts.registry import CONTRACTS
 from pool.freezer import may_freeze
 from pool.states import State
 from pool.transport.connection import HttpConnection
-from pool.transport.handler import READ_SIZE
+from pool.transport.socket_folder import READ_SIZE
 from tests.support.contract_world import CASES, Case, ContractWorld
 
 

@@ -11,7 +11,8 @@ import pytest
 from pool.clock import LoopClock
 from pool.engine.base import Mount
 from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
-from pool.transport.handler import HandlerLink
+from pool.transport.socket_folder import SocketFolder
+from pool.transport.way import WayEnds
 from scheduler.deploy.workloads import names_of_function
 from tests.support.containers import containers
 
@@ -199,14 +200,16 @@ async def test_a_container_with_a_uid_of_its_own_can_write_its_folders_and_has_o
     assert (status, output.split()) == (0, expected)
 
 
-async def test_an_image_says_its_variables_and_its_user(docker_bench, busybox_image, tar_of):
+async def test_an_image_says_its_program_its_variables_and_its_user(docker_bench, busybox_image, tar_of):
     """So that ours do not take the place of its own."""
     dockerfile = f"FROM {busybox_image}\nENV HOME=/srv EMPTY= \nUSER 1234:5\n"
+    dockerfile += 'ENTRYPOINT ["/serve", "-x"]\nCMD ["a b"]\n'
     tag = f"hearth-test/names:{next(iter(docker_bench.labels.values()))}"
     built = await docker_bench.engine.build(
         tar_of({"Dockerfile": dockerfile.encode()}), tag, docker_bench.labels
     )
     assert built.user == "1234:5"
+    assert (built.entrypoint, built.command) == (("/serve", "-x"), ("a b",))
     assert {"HOME", "EMPTY"} <= built.variables
     assert set(names_of_function(built)) == {"USER", "LOGNAME"}
     assert "HOME" not in (await docker_bench.engine.image(busybox_image)).variables
@@ -217,12 +220,12 @@ def seen_in(run, tmp_path: Path):
     """What containers with these uids see of one socket folder, which is given to `owner`; None: to nobody."""
 
     async def seen_in(owner: int | None, *uids: int) -> list[list[str]]:
-        link = HandlerLink(tmp_path / "run" / "0123", LoopClock(), lambda: None, lambda data: None, owner)
-        await link.open()
-        mounts = (Mount(str(link.folder), "/run/hearth"),)
+        way = SocketFolder(tmp_path / "run" / "0123", LoopClock(), owner)
+        await way.open(WayEnds(asyncio.Protocol, lambda data: None))
+        mounts = (Mount(str(way.folder), "/run/hearth"),)
         script = "ls /run/hearth 2>/dev/null; test -w /run/hearth/calls.sock && echo dials; true"
         seen = [(await run(script, user=f"{uid}:{OWN_GID}", mounts=mounts))[1].split() for uid in uids]
-        await link.close()
+        await way.close()
         return seen
 
     return seen_in

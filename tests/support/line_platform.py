@@ -22,8 +22,8 @@ from pool.engine.base import ContainerSpec, ContainerState, Mount
 from pool.engine.memory_process import Process
 from pool.errors import AnswerFault, InstanceDied, NotSent
 from pool.instance import Instance
-from pool.transport.handler import listen
 from pool.transport.message import Answer, Call
+from pool.transport.socket_folder import listen
 
 SOCKET = "lines.sock"
 

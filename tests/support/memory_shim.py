@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pool.engine.memory_process import Process
-from pool.transport.handler import CALLS_SOCKET, LOG_SOCKET
+from pool.transport.socket_folder import CALLS_SOCKET, LOG_SOCKET
 
 Handler = Callable[[Any, Any], Any]
 

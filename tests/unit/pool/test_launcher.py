@@ -17,10 +17,10 @@ import pytest
 from pool.clock import Clock, LoopClock, VirtualClock
 from pool.contracts.base import Contract
 from pool.contracts.command import COMMAND
-from pool.contracts.handler import HANDLER, user_of
+from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
 from pool.contracts.reconnect import RECONNECT_SECONDS
-from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings
+from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, user_of
 from pool.engine.base import (
     ContainerSpec,
     EngineDown,

@@ -1,7 +1,7 @@
-"""The way to a handler: the gateway listens in the instance's own socket folder, and the shim dials.
+"""The way over a folder with sockets: the gateway listens in it, and the container dials.
 
-The folder is mounted read-only in the container. An open connection is readiness, capacity and health in one
-fact: one connection is one slot. A second socket takes what the function prints.
+The folder is the instance's own and is mounted read-only in the container. One socket takes connections for calls,
+a second one what the container prints. The engine must run on this machine.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pool.clock import Clock, Timer
-from pool.errors import NotSent
-from pool.transport.connection import HttpConnection
-from pool.transport.message import Call
+from pool.engine.base import ContainerSpec, Mount
+from pool.engine.labels import SOCKETS_FOLDER
+from pool.transport.way import WayEnds
 
 LOG_SOCKET, CALLS_SOCKET = "log.sock", "calls.sock"
 READ_SIZE = 64 * 1024
@@ -144,46 +145,25 @@ class LogTap:
         self._listener.close()
 
 
-class HandlerLink:
-    """Connections that an instance's shim has dialled.
+class SocketFolder:
+    """A `Way` over sockets in a folder. `owner` is the uid that may dial, or None for every user."""
 
-    `on_change` is called when a slot comes or goes, `sink` with what the instance prints. At most `slots`
-    connections are accepted: 1 until it is specialised. `owner` is the uid that may dial; None: every user.
-    """
-
-    exit_status = None
-
-    def __init__(
-        self,
-        folder: Path,
-        clock: Clock,
-        on_change: Callable[[], None],
-        sink: Callable[[bytes], None],
-        owner: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, clock: Clock, owner: int | None = None) -> None:
         self.folder = folder
         self._clock = clock
         self._owner = owner
-        self.slots = 1
-        self.peer = 0
-        """Id of the process that dialled last, or 0 if there is none or we cannot see it."""
-        self._on_change = on_change
-        self._sink = sink
-        self._free: list[HttpConnection] = []
-        self._all: set[HttpConnection] = set()
         self._server: asyncio.Server | None = None
         self._log: LogTap | None = None
-        self._connected = asyncio.Event()
 
-    async def open(self) -> None:
-        """Make the folder and listen in it, before the container starts. Raises OSError."""
+    async def open(self, ends: WayEnds) -> None:
+        """Make the folder and listen in it. Raises OSError."""
         self.folder.mkdir(parents=True, mode=0o755)
         with contextlib.suppress(PermissionError):  # other users of this machine cannot list the folders
             self.folder.parent.chmod(0o711)
         self.folder.chmod(0o755)
-        await self._listen()
+        await self._listen(ends)
 
-    async def reopen(self) -> None:
+    async def reopen(self, ends: WayEnds, container: str) -> None:
         """Listen again in the folder of a running container, in place of a process that is gone. Raises OSError.
 
         Only the folder that is mounted helps: nobody dials in another one.
@@ -192,74 +172,33 @@ class HandlerLink:
             raise FileNotFoundError(f"{self.folder} is gone")
         for name in (LOG_SOCKET, CALLS_SOCKET):
             (self.folder / name).unlink(missing_ok=True)
-        await self._listen()
+        await self._listen(ends)
 
-    async def _listen(self) -> None:
-        self._log = LogTap(listen(self.folder, LOG_SOCKET), self._clock, self._sink)
+    async def _listen(self, ends: WayEnds) -> None:
+        self._log = LogTap(listen(self.folder, LOG_SOCKET), self._clock, ends.log)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: HttpConnection(self._opened, self._lost), sock=listen(self.folder, CALLS_SOCKET)
+            ends.calls, sock=listen(self.folder, CALLS_SOCKET)
         )
         if self._owner is not None:
             hand_over(self.folder, self._owner)
 
-    def _opened(self, connection: HttpConnection) -> None:
-        if len(self._all) >= self.slots:
-            connection.abort()
-            return
-        self._all.add(connection)
-        self._free.append(connection)
-        self.peer = connection.peer_pid()
-        self._connected.set()
-        self._on_change()
+    def container(self, spec: ContainerSpec) -> ContainerSpec:
+        """Return a container that has the folder mounted."""
+        return replace(spec, mounts=(*spec.mounts, Mount(str(self.folder.resolve()), SOCKETS_FOLDER)))
 
-    def _lost(self, connection: HttpConnection) -> None:
-        if connection not in self._all:
-            return
-        self._all.discard(connection)
-        if connection in self._free:
-            self._free.remove(connection)
-        self._on_change()
-
-    async def connected(self) -> None:
-        """Wait until the shim has dialled for every slot."""
-        while len(self._all) < self.slots:
-            self._connected.clear()
-            await self._connected.wait()
-
-    @property
-    def alive(self) -> bool:
-        """Return whether any connection is open."""
-        return bool(self._all)
-
-    def free_slots(self, in_use: int) -> int:
-        """Return how many open connections carry no call."""
-        return len(self._free)
-
-    def take(self) -> HttpConnection | None:
-        """Return a free connection, or None."""
-        return self._free.pop() if self._free else None
-
-    async def connect(self, call: Call) -> HttpConnection:
-        """Raise `NotSent`: only the shim dials."""
-        raise NotSent("the instance has no open connection")
-
-    def give(self, connection: HttpConnection) -> None:
-        """Take a connection back after its call. One that is not clean is closed, and the shim dials again."""
-        if connection.finish() and connection in self._all:
-            self._free.append(connection)
+    async def started(self, container: str) -> None:
+        """Do nothing: the container dials by itself."""
 
     def drain_log(self) -> None:
-        """Read what the instance has printed until now."""
+        """Read what the container has printed until now."""
         if self._log is not None:
             self._log.drain()
 
     async def close(self) -> None:
-        """Close everything but the folder, in which the next process can listen again."""
+        """Stop listening, and read the last of the output. The next gateway can listen again in the folder."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        for connection in list(self._all):
-            connection.abort()
         if self._log is not None:
             self._log.close()
             self._log = None
