@@ -24,8 +24,10 @@ from gateway.edge.head_rules import (
     check_host,
     check_size,
     head_without_upgrade,
+    problem_of,
     too_long,
 )
+from gateway.edge.http2_refusal import Http2Refusal, behind_preface
 from gateway.edge.slices import SLICE_BYTES, HoldableFlow, has_many_lines, rest_of_declared
 from gateway.edge.slow_reader import SlowReaderProtocol
 from gateway.http.problems import Problem
@@ -117,12 +119,12 @@ class ClientProtocol(SlowReaderProtocol):
                 data = self._without_upgrade() + data[asked.args[0] :]
                 continue
             except httptools.HttpParserError as error:
-                cause = error.__context__
-                self._refuse(
-                    cause.problem
-                    if isinstance(cause, Refusal)
-                    else Problem("bad-request", f"the request is not valid HTTP/1.1: {error}")
-                )
+                if self.parser.get_method() == b"PRI" and (rest := behind_preface(data)) is not None:
+                    self._refused = True
+                    self._stop_late_timer()
+                    Http2Refusal(self.transport, self, self._limits.timeout_seconds).data_received(rest)
+                else:
+                    self._refuse(problem_of(error))
                 return
             break
         if self._in_head:
@@ -187,11 +189,8 @@ class ClientProtocol(SlowReaderProtocol):
 
     def _head_is_late(self) -> None:
         self._late_timer = None
-        self._refuse(
-            Problem(
-                "head-timeout", f"the request's head did not come within {self._limits.timeout_seconds:g} s"
-            )
-        )
+        detail = f"the request's head did not come within {self._limits.timeout_seconds:g} s"
+        self._refuse(Problem("head-timeout", detail))
 
     def _body_is_late(self, cycle: RequestResponseCycle) -> None:
         """Tell whoever reads the body, who answers; if nobody does, refuse it ourselves."""

@@ -25,6 +25,13 @@ class Refusal(Exception):
         self.problem = Problem(slug, detail)
 
 
+def problem_of(error: Exception) -> Problem:
+    """Return the problem of a request that the parser does not accept, or one of whose callbacks refused it."""
+    if isinstance(error.__context__, Refusal):
+        return error.__context__.problem
+    return Problem("bad-request", f"the request is not valid HTTP/1.1: {error}")
+
+
 def too_long() -> Refusal:
     """Return the refusal of a head with too many bytes or fields."""
     return Refusal(

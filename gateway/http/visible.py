@@ -6,6 +6,8 @@ import re
 import unicodedata
 
 _RARE = re.compile(r"[^\n\t -~]")
+_GAP_CHARACTERS = 40
+"""Room for the words that say how much was left out."""
 _JOINERS = "\u200c\u200d"
 """Invisible characters that emoji and some scripts need between others."""
 
@@ -24,6 +26,18 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """Return `visible` text on one line: line ends and tabs are written out too."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most `most` characters. A longer one loses its middle: its end says what went wrong.
+
+    `most` is 100 at least.
+    """
+    if len(text) <= most:
+        return text
+    kept = most - _GAP_CHARACTERS
+    head = kept // 3
+    return f"{text[:head]} … ({len(text) - kept} characters left out) … {text[head - kept :]}"
 
 
 def visible_json(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from gateway.access.access import Admission
-from gateway.http.visible import visible
+from gateway.http.visible import shortened, visible
 from gateway.invoke.invocation import Invocation
 from pool.clock import Clock
 from pool.observe.metrics import label_of
@@ -150,7 +150,7 @@ class RecentCalls:
     def keep_failed(self, facts: CallFacts, failure: Failure) -> None:
         """Keep a call that failed."""
         self.wall_times.look()
-        detail = visible(failure.detail[:LONGEST_DETAIL])[:LONGEST_DETAIL]
+        detail = shortened(visible(shortened(failure.detail, LONGEST_DETAIL)), LONGEST_DETAIL)
         kept = failure._replace(detail=detail)
         self.failed.add(label_of(facts.function, is_private(facts.function)), SeenCall(facts, kept))
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from gateway.http.problems import Problem
+from gateway.http.visible import shortened
 from pool.clock import Clock
 from pool.contracts import problem_slugs as slugs
 
@@ -15,8 +16,8 @@ LINES = 20
 """Lines about one kind of problem of one function within `WINDOW`. The rest is counted, as metrics count all."""
 WINDOW = 10.0
 """Seconds."""
-LOGGED_DETAIL = 500
-"""Characters of a problem's detail in a line: a function writes it."""
+LOGGED_DETAIL = 1000
+"""Characters of a problem's detail in a line: a function writes it. Of a longer one, begin and end are shown."""
 MOST_KINDS = 1000
 """Kinds that are told apart at once; functions and problems are few."""
 
@@ -70,5 +71,5 @@ class RefusalLog:
             kind.left_out += 1
             return
         kind.lines += 1
-        detail = problem.detail[:LOGGED_DETAIL]
+        detail = shortened(problem.detail, LOGGED_DETAIL)
         log.warning("invocation %s of %s: %s: %s", invocation, function, problem.slug, detail)

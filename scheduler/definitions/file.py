@@ -183,6 +183,14 @@ _ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs"
 FUNCTION_KEYS = tuple(
     field.alias or key for key, field in FunctionDefinition.model_fields.items() if key != "name"
 )
+INSTEAD = {
+    "env_file": "write its variables under `env`, like env: {NAME: value}",
+    "environment": "write the variables under `env`, as a mapping: env: {NAME: value}",
+    "secrets": "write each as a variable under `env`, or mount a folder that holds them with `volumes`",
+    "schedule": 'write a trigger beside `functions`: triggers: {NAME: {schedule: "0 3 * * *", function: NAME}}',
+    "description": "write it as a label: labels: {description: what it does}",
+}
+"""What to write in place of keys that other tools have for functions and services."""
 _PREWARM = TypeAdapter(types.Prewarm)
 
 
@@ -219,7 +227,8 @@ class _Loader(Reader):
         if version != 1 or isinstance(version, bool):
             self.fault(("version",), f"must be 1, not {shown(version)}")
 
-        own = self.known(self.mapping(root, "defaults"), tuple(Defaults.model_fields), ("defaults",))
+        given = self.mapping(root, "defaults")
+        own = self.known(given, tuple(Defaults.model_fields), ("defaults",), INSTEAD)
         self._volume_faults(own.get("volumes"), ("defaults",))
         self._callback_faults(own.get("callback"), ("defaults",))
         defaults, faulty = self.model(Defaults, own, own, ("defaults",))
@@ -273,7 +282,7 @@ class _Loader(Reader):
         if not isinstance(keys, dict):
             self.fault(path, f"must be a mapping with the function's keys, not {shown(keys)}")
             return None
-        own = self.known(keys, FUNCTION_KEYS, path)
+        own = self.known(keys, FUNCTION_KEYS, path, INSTEAD)
         merged = {**shared, **own, "name": name}
         runtime = own.get("runtime")
         if isinstance(runtime, str) and runtime not in self.runtimes:

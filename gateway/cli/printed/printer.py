@@ -16,7 +16,7 @@ from typing import Literal
 
 from gateway.cli.printed.lines import NOBODY, origin, separator
 from gateway.cli.terminal import write_log
-from gateway.http.visible import visible_json, visible_line
+from gateway.http.visible import shortened, visible_json, visible_line
 from pool.observe.journal.records import OutputPiece, time_text
 
 FUNCTION_LINES = 200
@@ -24,7 +24,7 @@ FUNCTION_LINES = 200
 ALL_LINES = 1000
 """Most lines of all functions in a second: more than anybody reads."""
 LONGEST_LINE = 1000
-"""Characters of a line that are shown: a thousand lines a second are 1 MB."""
+"""Characters of a line that are shown, from its begin and its end: a thousand lines a second are 1 MB."""
 MOST_BATCHES = 16
 """Batches of lines that wait for the terminal. Further ones are left out."""
 NOTE_SECONDS = 1.0
@@ -113,8 +113,7 @@ class OutputPrinter:
         return [self._line(piece, text.removesuffix("\r")) for text in texts]
 
     def _line(self, piece: OutputPiece, text: str) -> str:
-        if (rest := len(text) - LONGEST_LINE) > 0:
-            text = f"{text[:LONGEST_LINE]}… (and {rest} characters)"
+        text = shortened(text, LONGEST_LINE)
         if self._form == "json":
             shown = {
                 "time": time_text(piece.moment),

@@ -20,6 +20,7 @@ _RULE = "rule"
 _TEXT_KEYS = ("env", "labels", "command")
 """Keys with text values, even where a value looks like a number."""
 _MAY_BE_NULL = frozenset({"max_invocations"})
+NO_ADVICE: Mapping[str, str] = {}
 
 
 class Keys(BaseModel):
@@ -92,10 +93,21 @@ class Reader:
         self.fault((key,), f"must be a mapping, or {{}} for an empty one, not {shown(value)}")
         return {}
 
-    def known(self, keys: dict[str, Any], allowed: Sequence[str], path: KeyPath) -> dict[str, Any]:
-        """Return the allowed keys, numbers as text where text is wanted. Every other key is a fault."""
+    def known(
+        self,
+        keys: dict[str, Any],
+        allowed: Sequence[str],
+        path: KeyPath,
+        instead: Mapping[str, str] = NO_ADVICE,
+    ) -> dict[str, Any]:
+        """Return the allowed keys, numbers as text where text is wanted. Every other key is a fault.
+
+        `instead` says what to write in place of keys that people bring from elsewhere.
+        """
         for key in keys:
-            if key not in allowed:
+            if key in instead:
+                self.fault((*path, key), f"there is no key {shown(key)}; {instead[key]}")
+            elif key not in allowed:
                 self.fault((*path, key), no_such("key", key, allowed))
         known = {key: value for key, value in keys.items() if key in allowed}
         return {

@@ -93,12 +93,15 @@ def test_failed_calls_are_bounded_and_shared_fairly(functions: list[str], most: 
         assert kept[-1].facts.id == str(len(functions) - 1) or most < len(set(functions))
 
 
-def test_a_long_detail_is_cut() -> None:
+@pytest.mark.parametrize("character", ["x", "\x1b"])
+def test_of_a_long_detail_begin_and_end_are_kept(character: str) -> None:
     record = RecentCalls(VirtualClock())
-    record.keep_failed(facts("a"), RAISED._replace(detail="x" * 50_000))
+    record.keep_failed(facts("a"), RAISED._replace(detail=f"begin {character * 50_000} KeyError: 'end'"))
     seen = record.find("a")
     assert seen is not None and seen.failure is not None
-    assert seen.failure.detail == "x" * LONGEST_DETAIL
+    assert seen.failure.detail.startswith("begin ")
+    assert seen.failure.detail.endswith(" KeyError: 'end'")
+    assert len(seen.failure.detail) <= LONGEST_DETAIL
 
 
 def test_the_failures_of_all_jobs_share_one_ring() -> None:

@@ -37,8 +37,10 @@ async def test_a_flood_of_one_kind_is_counted_and_others_are_still_told(
 
 def test_a_long_detail_is_cut_and_many_kinds_take_bounded_room(caplog: pytest.LogCaptureFixture) -> None:
     refusals = RefusalLog(VirtualClock())
-    refusals.note("a", "f", Problem("handler-raised", "x" * 10_000))
+    refusals.note("a", "f", Problem("handler-raised", f"it printed: {'x' * 10_000} KeyError: 'end'"))
     assert len(caplog.messages[0]) < LOGGED_DETAIL + 100
+    assert "handler-raised: it printed: xxx" in caplog.messages[0]
+    assert caplog.messages[0].endswith("xxx KeyError: 'end'")
     for number in range(3 * MOST_KINDS):
         refusals.note("a", f"f{number}", Problem("handler-raised", "x"))
     assert refusals.kinds <= MOST_KINDS

@@ -143,6 +143,14 @@ FAULTY = [
     (IMAGE + "    name: §g\n", "there is no key 'name'"),
     (IMAGE + "    timout: §3s\n", "there is no key 'timout'; did you mean `timeout`?"),
     (IMAGE + "    zzz: §3s\n", "there is no key 'zzz'; allowed: memory, cpus,"),
+    (IMAGE + "    env_file: §.env\n", "no key 'env_file'; write its variables under `env`, like env: {"),
+    (IMAGE + "    environment: §[A=1]\n", "no key 'environment'; write the variables under `env`"),
+    (IMAGE + "    secrets: §[token]\n", "no key 'secrets'; write each as a variable under `env`, or mount"),
+    (
+        IMAGE + "    schedule: §'0 3 * * *'\n",
+        "no key 'schedule'; write a trigger beside `functions`: triggers",
+    ),
+    (IMAGE + "    description: §what it does\n", "no key 'description'; write it as a label: labels: {"),
     (IMAGE + "    memory:§\n", "functions.f.memory: has no value"),
     (IMAGE + "    max_age: §null\n", "functions.f.max_age: has no value"),
     (
@@ -308,6 +316,7 @@ FAULTY = [
     # Defaults
     (DEFAULTS + "  timeout: §30\n", "defaults.timeout: 30 has no unit"),
     (DEFAULTS + "  image: §busybox\n", "defaults.image: there is no key 'image'"),
+    (DEFAULTS + "  environment: §{A: b}\n", "defaults.environment: there is no key 'environment'; write the"),
     (DEFAULTS + "  handler: §'a:b'\n", "defaults.handler: there is no key 'handler'"),
     (DEFAULTS + "  env: {A: §true}\n", "defaults.env.A: must be text or a number"),
     (DEFAULTS + "  min_instances: §17\n", "defaults.min_instances: is 17"),
