@@ -23,6 +23,7 @@ from scheduler.calls.store import CallStore
 from scheduler.calls.targets import FunctionTarget, Target
 from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.function_images import PackageRoom
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
 from scheduler.deploy.registry import Registry
@@ -165,7 +166,7 @@ def build_registry(foundation: Foundation, pool_floor: PoolFloor, dispatcher: Di
         volumes=ImageVolumes(engine, folder.id),
         users=ImageUsers(engine, folder.id),
         gateway_id=folder.id,
-        work_folder=folder.work,
+        packages=PackageRoom(folder.work, settings.package_size),
         log_limit=settings.log_limit,
     )
     registry = Registry(engine, pool_floor.egress, dispatcher, pool_floor.adoption, foundation.clock, builder)

@@ -155,6 +155,9 @@ class Settings(BaseSettings):
         None,
         description="Secret that signs callbacks: whsec_ and base64. Without it, the data folder keeps one",
     )
+    package_size: Annotated[Size, size_between("1MiB", "1TiB")] = Field(
+        2**30, description="Disk space for the packages of one requirements.txt while they are fetched"
+    )
     log_limit: Size = Field(256 * 1024, description="Output that is kept for each invocation")
     log_disk: Annotated[Size, AfterValidator(log_disk_size)] = Field(
         256 * 2**20, description="Disk space for the output of all functions. 0B keeps none of it on disk"

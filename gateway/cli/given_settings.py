@@ -33,6 +33,7 @@ METAVARS = {
     "async_size": "SIZE",
     "log_limit": "SIZE",
     "log_disk": "SIZE",
+    "package_size": "SIZE",
     "log_age": "DURATION",
     "drain_timeout": "DURATION",
     "start_timeout": "DURATION",

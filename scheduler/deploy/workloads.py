@@ -18,7 +18,11 @@ from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.input_check import InputCheck
 from scheduler.definitions.source_folder import collect
 from scheduler.deploy.code_store import CodeStore
-from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
+from scheduler.deploy.images.function_images import (
+    PackageRoom,
+    ensure_requirements_image,
+    prune_function_images,
+)
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
@@ -79,8 +83,8 @@ class WorkloadBuilder:
     volumes: ImageVolumes
     users: ImageUsers
     gateway_id: str
-    work_folder: Path
-    """Scratch space for building images."""
+    packages: PackageRoom
+    """Room for building images with requirements."""
     log_limit: int
     """Output of one invocation that is kept, bytes."""
     builds: SharedBuilds = field(default_factory=SharedBuilds)
@@ -101,13 +105,13 @@ class WorkloadBuilder:
             )
             own_image = source.requirements is not None
             if source.requirements is not None:
-                self.work_folder.mkdir(parents=True, exist_ok=True)
+                self.packages.folder.mkdir(parents=True, exist_ok=True)
                 image = await ensure_requirements_image(
                     self.engine,
                     image,
                     source.requirements,
                     self.gateway_id,
-                    self.work_folder,
+                    self.packages,
                     self.clock,
                     self.builds,
                     on_build,

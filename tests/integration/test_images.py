@@ -16,7 +16,11 @@ from gateway.setup import images
 from gateway.setup.engine_api import EngineApi
 from pool.clock import LoopClock
 from pool.engine.docker import DockerEngine
-from scheduler.deploy.images.function_images import ensure_requirements_image, prune_function_images
+from scheduler.deploy.images.function_images import (
+    PackageRoom,
+    ensure_requirements_image,
+    prune_function_images,
+)
 from scheduler.deploy.images.runtimes import BASE_IMAGE, EXAMPLE_IMAGES, REQUIRED_IMAGES, RUNTIMES
 from tests.support.containers import Containers, containers
 
@@ -137,7 +141,7 @@ async def test_a_function_image_imports_its_requirements(
     gateway = test_label["org.hearth.test"]
     runtime = await docker_engine.image(RUNTIMES["python"])
     image = await ensure_requirements_image(
-        docker_engine, runtime, b"pureone\n", gateway, tmp_path, LoopClock()
+        docker_engine, runtime, b"pureone\n", gateway, PackageRoom(tmp_path), LoopClock()
     )
     try:
         program = "import sys; sys.path.insert(0, '/opt/deps'); import pureone; print(pureone.ANSWER)"

@@ -17,7 +17,7 @@ from pool.engine.docker import DockerEngine
 from pool.host.uids import DEFAULT_UIDS
 from pool.observe.metrics import Metrics
 from scheduler.definitions.container_keys import ContainerKeys
-from scheduler.deploy.images.function_images import ensure_requirements_image
+from scheduler.deploy.images.function_images import PackageRoom, ensure_requirements_image
 from scheduler.deploy.images.image_volumes import ImageVolumes
 from scheduler.deploy.images.runtimes import RUNTIMES
 
@@ -190,7 +190,7 @@ async def test_images_built_for_requirements_keep_the_volumes_of_their_runtime(
     for name, fault in (("runtime", None), ("packages", "has content there ('/opt/deps/")):
         runtime = await docker_engine.image(images[name])
         built = await ensure_requirements_image(
-            docker_engine, runtime, b"spam", session, tmp_path, LoopClock()
+            docker_engine, runtime, b"spam", session, PackageRoom(tmp_path), LoopClock()
         )
         try:
             assert no_volume() == set()

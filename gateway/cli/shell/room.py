@@ -27,6 +27,7 @@ from pool.supervise import Supervisor
 from scheduler.definitions.file import FunctionDefinition, Kind
 from scheduler.definitions.source_folder import collect
 from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.images.function_images import PackageRoom
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
@@ -101,7 +102,7 @@ class ShellRoom:
             users=ImageUsers(self.engine, self._id),
             # An image with the function's packages that the gateway has built is used, and one that is built stays.
             gateway_id=identity.read_text().strip() if identity.exists() else self._id,
-            work_folder=self._folder / "work",
+            packages=PackageRoom(self._folder / "work", self._settings.package_size),
             log_limit=0,
         )
         workload = await builder.build(definition, ImageLookup(self.engine), lambda: None)

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -30,10 +31,9 @@ from scheduler.deploy.images.shared_builds import SharedBuilds
 
 REQUIREMENTS_LABEL = "org.hearth.requirements"
 PACKAGES_FOLDER = "opt/deps"
+REQUIREMENTS_FILE = "requirements.txt"
 PIP_TIMEOUT_SECONDS = 300.0
 """Time in which pip must find, fetch and unpack the packages."""
-MAX_PACKAGES_BYTES = 2**30
-"""Disk space of the packages while pip fetches and unpacks them: a wheel is an archive, and can be a bomb."""
 SIZE_CHECK_SECONDS = 0.1
 """Pause between two measurements of that disk space."""
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
@@ -47,12 +47,21 @@ class ImageBuildError(Exception):
     """A function's image could not be built. The message may be shown to the function's owner."""
 
 
+@dataclass(frozen=True, slots=True)
+class PackageRoom:
+    """Room on the disk in which pip fetches and unpacks packages."""
+
+    folder: Path
+    most_bytes: int = 2**30
+    """Bound of the packages of one function: a wheel is an archive, and can be a bomb."""
+
+
 async def ensure_requirements_image(
     engine: Engine,
     runtime_image: Image,
     requirements: bytes,
     gateway_id: str,
-    work_dir: Path,
+    room: PackageRoom,
     clock: Clock,
     builds: SharedBuilds | None = None,
     on_build: Callable[[], None] = lambda: None,
@@ -60,7 +69,7 @@ async def ensure_requirements_image(
     """Return the image with these requirements (the content of a requirements.txt) on this runtime image.
 
     It is built unless the engine has it, or one of `builds` makes it now. `on_build` is called before a build;
-    `work_dir` holds the packages during it. Raises `ImageBuildError` for requirements that are refused or not found,
+    `room` holds the packages during it. Raises `ImageBuildError` for requirements that are refused or not found,
     and `EngineError`.
     """
     check_requirements(requirements)
@@ -71,7 +80,7 @@ async def ensure_requirements_image(
         with contextlib.suppress(NotFound):  # another build may have ended since
             return await engine.image(tag)
         labels = {GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: digest}
-        return await _build(engine, runtime_image, requirements, work_dir, clock, tag, labels)
+        return await _build(engine, runtime_image, requirements, room, clock, tag, labels)
 
     with contextlib.suppress(NotFound):
         return await engine.image(tag)
@@ -83,7 +92,7 @@ async def _build(
     engine: Engine,
     runtime_image: Image,
     requirements: bytes,
-    work_dir: Path,
+    room: PackageRoom,
     clock: Clock,
     tag: str,
     labels: dict[str, str],
@@ -95,9 +104,10 @@ async def _build(
     machine = MACHINES.get((await engine.info()).architecture)
     if machine is None:
         raise ImageBuildError("requirements.txt is supported on x86_64 and aarch64 engines only")
-    with tempfile.TemporaryDirectory(dir=work_dir, prefix="packages-") as folder:
+    with tempfile.TemporaryDirectory(dir=room.folder, prefix="packages-") as folder:
         packages = Path(folder) / "packages"
-        await _install(requirements, packages, python, machine, clock)
+        arguments = pip_arguments(Path(folder) / REQUIREMENTS_FILE, packages, python, machine)
+        await _install(requirements, replace(room, folder=Path(folder)), arguments, clock)
         context = await asyncio.to_thread(_context, runtime_image.id, packages, python)
     return await engine.build(context, tag, labels)
 
@@ -144,14 +154,13 @@ def canonical(requirements: bytes) -> bytes:
     return "".join(f"{line}\n" for line in sorted(stated)).encode()
 
 
-async def _install(requirements: bytes, target: Path, python: str, machine: str, clock: Clock) -> None:
-    """Fetch and unpack the packages into `target`."""
-    folder = target.parent
-    file = folder / "requirements.txt"
-    await asyncio.to_thread(file.write_bytes, requirements)
+async def _install(requirements: bytes, room: PackageRoom, arguments: list[str], clock: Clock) -> None:
+    """Have pip fetch and unpack the packages, with these arguments."""
+    folder = room.folder
+    await asyncio.to_thread((folder / REQUIREMENTS_FILE).write_bytes, requirements)
     pip = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "pip", *pip_arguments(file, target, python, machine)),
+        *("-m", "pip", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -166,7 +175,7 @@ async def _install(requirements: bytes, target: Path, python: str, machine: str,
                 with contextlib.suppress(TimeoutError):
                     async with clock.timeout(SIZE_CHECK_SECONDS):
                         await asyncio.wait((output,))
-                await _check_size(folder)
+                await _check_size(room)
     except TimeoutError:
         raise ImageBuildError(f"pip did not finish within {PIP_TIMEOUT_SECONDS:.0f} s") from None
     finally:
@@ -177,11 +186,12 @@ async def _install(requirements: bytes, target: Path, python: str, machine: str,
         raise ImageBuildError(_reason(said.decode(errors="replace")))
 
 
-async def _check_size(folder: Path) -> None:
-    """Raise `ImageBuildError` if the packages in a folder are larger than allowed."""
-    if await asyncio.to_thread(_size, folder) > MAX_PACKAGES_BYTES:
+async def _check_size(room: PackageRoom) -> None:
+    """Raise `ImageBuildError` if the packages in a room are larger than allowed."""
+    if await asyncio.to_thread(_size, room.folder) > room.most_bytes:
         raise ImageBuildError(
-            f"requirements.txt: the packages are larger than {format_size(MAX_PACKAGES_BYTES)}"
+            f"requirements.txt: the packages are larger than {format_size(room.most_bytes)}; raise "
+            "HEARTH_PACKAGE_SIZE, or name fewer packages"
         )
 
 
@@ -198,9 +208,13 @@ def _size(folder: Path) -> int:
 def _reason(output: str) -> str:
     """Return pip's error without its prefixes and without the places where it looked."""
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
-    for line in errors:
-        if found := re.match(r"No matching distribution found for (.+)", line):
-            return f"requirements.txt: No matching distribution found for {found[1]}"
+    if missing := re.search(r"^ERROR: (No matching distribution found for .+)", output, re.MULTILINE):
+        there = re.search(r"\(from versions: (?!none\))([^)]+)\)", output)
+        versions = f"There are wheels of: {there[1]}" if there else "Look whether the name is right"
+        return (
+            f"requirements.txt: {missing[1]}. Only wheels for the runtime's Python are installed, nothing is built "
+            f"from source. {versions}. A package without wheels can go into an image of your own (`image`)"
+        )
     tail = errors or [line for line in output.splitlines() if line.strip()][-5:]
     return "requirements.txt: " + ("\n".join(tail) or "pip failed without a word")
 

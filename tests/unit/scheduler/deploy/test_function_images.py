@@ -17,9 +17,9 @@ from wheelhouse import only_index, wheel
 from pool.clock import LoopClock
 from pool.engine.base import EngineInfo, Image
 from pool.engine.memory import MemoryEngine
-from scheduler.deploy.images import function_images
 from scheduler.deploy.images.function_images import (
     ImageBuildError,
+    PackageRoom,
     check_requirements,
     ensure_requirements_image,
     prune_function_images,
@@ -65,10 +65,10 @@ async def test_builds_once_and_copies_the_packages(
     wheel(index, "pureone")
     wheel(index, "native", "cp311-abi3-manylinux_2_28_x86_64")
     image = await ensure_requirements_image(
-        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path, LoopClock()
+        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
     )
     again = await ensure_requirements_image(
-        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, tmp_path, LoopClock()
+        engine, runtime, b"pureone==1.0\nnative\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
     )
     assert again == image
     assert len(engine.contexts) == 1
@@ -94,7 +94,7 @@ async def test_equal_requirements_are_one_image_and_one_build(
                 runtime,
                 text,
                 GATEWAY,
-                tmp_path,
+                PackageRoom(tmp_path),
                 LoopClock(),
                 builds,
                 lambda number=number: told.append(number),
@@ -118,15 +118,49 @@ async def test_another_machines_wheel_is_not_taken(
 ) -> None:
     wheel(index, "native", "cp311-abi3-manylinux_2_28_aarch64")
     with pytest.raises(ImageBuildError, match="No matching distribution found for native"):
-        await ensure_requirements_image(engine, runtime, b"native\n", GATEWAY, tmp_path, LoopClock())
+        await ensure_requirements_image(
+            engine, runtime, b"native\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+        )
+
+
+async def test_versions_with_wheels_are_named(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    wheel(index, "pureone")
+    with pytest.raises(
+        ImageBuildError, match=r"found for pureone==2\..*Only wheels .*There are wheels of: 1\.0\."
+    ):
+        await ensure_requirements_image(
+            engine, runtime, b"pureone==2\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+        )
+
+
+async def test_a_package_without_a_wheel_is_not_built_from_source(
+    engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(index / "sourced-1.0.tar.gz", "w:gz") as source:
+        metadata = b"Metadata-Version: 2.1\nName: sourced\nVersion: 1.0\n"
+        entry = tarfile.TarInfo("sourced-1.0/PKG-INFO")
+        entry.size = len(metadata)
+        source.addfile(entry, io.BytesIO(metadata))
+    with pytest.raises(ImageBuildError, match=r"found for sourced\. Only wheels .*`image`"):
+        await ensure_requirements_image(
+            engine, runtime, b"sourced\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+        )
 
 
 async def test_an_unknown_package_is_named(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ImageBuildError) as raised:
-        await ensure_requirements_image(engine, runtime, b"pilow\n", GATEWAY, tmp_path, LoopClock())
-    assert str(raised.value) == "requirements.txt: No matching distribution found for pilow"
+        await ensure_requirements_image(
+            engine, runtime, b"pilow\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+        )
+    assert str(raised.value) == (
+        "requirements.txt: No matching distribution found for pilow. Only wheels for the runtime's Python are "
+        "installed, nothing is built from source. Look whether the name is right. A package without wheels can go "
+        "into an image of your own (`image`)"
+    )
     assert engine.contexts == []
 
 
@@ -136,7 +170,9 @@ async def test_other_requirements_and_another_runtime_are_other_images(
     wheel(index, "pureone")
     newer = engine.add_image("runtime:newer", {"org.hearth.python": "3.11"})
     tags = {
-        (await ensure_requirements_image(engine, base, text, GATEWAY, tmp_path, LoopClock())).tags
+        (
+            await ensure_requirements_image(engine, base, text, GATEWAY, PackageRoom(tmp_path), LoopClock())
+        ).tags
         for base, text in ((runtime, b"pureone\n"), (runtime, b"pureone==1.0\n"), (newer, b"pureone\n"))
     }
     assert len(tags) == 3
@@ -146,10 +182,14 @@ async def test_prune_keeps_what_is_used_and_what_others_built(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path
 ) -> None:
     wheel(index, "pureone")
-    old = await ensure_requirements_image(engine, runtime, b"pureone\n", GATEWAY, tmp_path, LoopClock())
-    used = await ensure_requirements_image(engine, runtime, b"pureone==1.0\n", GATEWAY, tmp_path, LoopClock())
+    old = await ensure_requirements_image(
+        engine, runtime, b"pureone\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+    )
+    used = await ensure_requirements_image(
+        engine, runtime, b"pureone==1.0\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+    )
     foreign = await ensure_requirements_image(
-        engine, runtime, b"pureone\n", "fedcba98", tmp_path, LoopClock()
+        engine, runtime, b"pureone\n", "fedcba98", PackageRoom(tmp_path), LoopClock()
     )
     assert await prune_function_images(engine, GATEWAY, {used.id}) == [old.id]
     left = await engine.images({"org.hearth.requirements": ""})
@@ -203,11 +243,11 @@ def test_what_could_run_code_on_the_host_is_refused_with_its_line(line: str) -> 
 async def test_a_decompression_bomb_is_stopped_and_leaves_nothing(
     engine: BuildingEngine, runtime: Image, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(function_images, "MAX_PACKAGES_BYTES", 2**24)
     wheel(index, "bomb", more={f"bomb-{number}": bytes(2**24) for number in range(8)})
     assert (index / "bomb-1.0-py3-none-any.whl").stat().st_size < 2**20
-    with pytest.raises(ImageBuildError, match="the packages are larger than 16MiB"):
-        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
+    with pytest.raises(ImageBuildError, match="packages are larger than 16MiB; raise HEARTH_PACKAGE_SIZE"):
+        room = PackageRoom(tmp_path, most_bytes=2**24)
+        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, room, LoopClock())
     assert engine.contexts == []
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
@@ -218,7 +258,9 @@ async def test_a_path_that_leaves_the_wheel_is_not_written(
 ) -> None:
     wheel(index, "bomb", more={name: b"x"})
     with pytest.raises(ImageBuildError):
-        await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
+        await ensure_requirements_image(
+            engine, runtime, b"bomb\n", GATEWAY, PackageRoom(tmp_path), LoopClock()
+        )
     assert not list(tmp_path.parent.rglob("escaped")) and not Path("/escaped").exists()
     assert engine.contexts == []
 
@@ -229,7 +271,7 @@ async def test_a_link_in_a_wheel_is_no_link(
     link = zipfile.ZipInfo("linked")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     wheel(index, "bomb", more={link: b"/etc/shadow"})
-    await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, tmp_path, LoopClock())
+    await ensure_requirements_image(engine, runtime, b"bomb\n", GATEWAY, PackageRoom(tmp_path), LoopClock())
     with tarfile.open(fileobj=io.BytesIO(engine.contexts[0])) as tar:
         assert all(entry.isfile() or entry.isdir() for entry in tar)
         linked = tar.extractfile("packages/linked")
