@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,18 +11,20 @@ from gateway.setup import engine as engines
 from gateway.setup.engine import DEFAULT_PLACES, EngineNeed
 from gateway.setup.engine_api import EngineApi
 from gateway.setup.images import ImageBuilder, Recipe, needed, recipes
+from gateway.setup.native.init_program import build, is_current
 from gateway.setup.record import SetupRecord
 
 
 @dataclass(frozen=True)
 class MissingParts:
-    """The engine's need, and recipes of the images that must be built."""
+    """The engine's need, recipes of the images that must be built, and whether init must be."""
 
     engine: EngineNeed
     images: Sequence[Recipe]
+    init: bool = False
 
     def __bool__(self) -> bool:
-        return self.engine != "nothing" or bool(self.images)
+        return self.engine != "nothing" or bool(self.images) or self.init
 
 
 class Machine:
@@ -38,13 +41,20 @@ class Machine:
         """
         need = engines.look(self.engine, chosen=bool(os.environ.get("DOCKER_HOST")))
         wanted: Iterable[Recipe] = recipes() if with_images else ()
-        return MissingParts(need, needed(self.engine, wanted, rebuild) if need == "nothing" else list(wanted))
+        images = needed(self.engine, wanted, rebuild) if need == "nothing" else list(wanted)
+        return MissingParts(need, images, with_images and not is_current(platform.machine()))
 
     def bring(self, missing: MissingParts, rebuild: bool = False) -> None:
         """Bring what is missing, with progress.
 
-        Raises `EngineSetupError`, `BuildError`, `EngineApiError` or `RecordError`.
+        Raises `EngineSetupError`, `InitBuildError`, `BuildError`, `EngineApiError` or `RecordError`.
         """
+        if missing.init:
+            # Imported here, because rich takes a tenth of a second and mostly there is nothing to build.
+            from gateway.setup.progress import step
+
+            with step("Building init"):
+                build()
         engines.bring(missing.engine, self.engine, DEFAULT_PLACES, record=self.record)
         wanted: Iterable[Recipe] = missing.images
         if missing.engine != "nothing":  # only now can it say which images it has

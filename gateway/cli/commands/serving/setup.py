@@ -18,6 +18,7 @@ from gateway.cli.terminal import say
 from gateway.setup.engine import PACKAGES, EngineSetupError
 from gateway.setup.engine_api import EngineApiError
 from gateway.setup.images import BuildError
+from gateway.setup.native.init_program import InitBuildError, own_compiler
 from gateway.setup.machine import Machine, MissingParts
 from gateway.setup.packages import PackagesError
 from gateway.setup.program import program
@@ -117,6 +118,7 @@ def errors_shown() -> Iterator[None]:
         BuildError,
         EngineApiError,
         EngineSetupError,
+        InitBuildError,
         PackagesError,
         RecordError,
         ServiceError,
@@ -144,6 +146,10 @@ def described(missing: MissingParts) -> Iterator[tuple[str, str]]:
         yield "engine", f"install {', '.join(PACKAGES)} with apt-get, and start the engine"
     elif missing.engine == "start":
         yield "engine", "start the Docker Engine that is installed"
+    if missing.init:
+        compiler = own_compiler()
+        how = compiler[0] if compiler else "zig, which pip fetches (80 MB) and nothing keeps"
+        yield "init", f"compile the first process of containers with {how}"
     if missing.images:
         names = ", ".join(recipe.tag.removesuffix(":latest") for recipe in missing.images)
         yield "images", f"build {names}"
