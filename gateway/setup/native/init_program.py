@@ -1,7 +1,7 @@
 """Build init, the first process of containers that run an image unchanged.
 
-python -m gateway.setup.native.init_program             for this machine, if it is missing or its sources have changed
-python -m gateway.setup.native.init_program --release   for every machine, with zig: what the wheels of a release carry
+python -m gateway.setup.native.init_program             for this machine, if missing or outdated
+python -m gateway.setup.native.init_program --release   for every machine, with zig: for the wheels of a release
 """
 
 from __future__ import annotations
