@@ -29,6 +29,7 @@ class DefinitionsFile:
             load,
             settings.functions,  # as given, so that faults name the file as the user does
             allowed_volumes=settings.allowed_volumes,
+            allowed_capabilities=settings.allowed_capabilities,
             allowed_callbacks=Allowed(settings.callback_allow),
         )
         return cls(settings.functions.resolve(), read)

@@ -14,6 +14,7 @@ from gateway.access.keys import Key, parse_keys
 from gateway.callbacks.signing import parse_secret
 from pool.host.uids import DEFAULT_UIDS, UidRange
 from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.capabilities import checked_capabilities
 from scheduler.definitions.language.units import Duration, Size, duration_between, format_size, size_between
 from scheduler.triggers.secret_names import SecretNames
 
@@ -61,6 +62,11 @@ def secret_names(entries: list[str]) -> list[str]:
     return entries
 
 
+def capability_names(entries: list[str]) -> list[str]:
+    """Return names of capabilities, checked. Raises ValueError."""
+    return list(checked_capabilities(entry.lower() for entry in entries))
+
+
 def uids_of(value: object) -> object:
     """Return the range that text names. Raises ValueError."""
     return UidRange.parse(value) if isinstance(value, str) else value
@@ -105,6 +111,12 @@ class Settings(BaseSettings):
     )
     allowed_volumes: Annotated[list[Path], NoDecode, parts(":")] = Field(
         default_factory=list, description="Host folders that functions may mount, separated by colons"
+    )
+    allowed_capabilities: Annotated[list[str], NoDecode, parts(","), AfterValidator(capability_names)] = (
+        Field(
+            default_factory=list,
+            description="Capabilities that functions may be given, separated by commas, like chown,setuid,setgid",
+        )
     )
     uids: Annotated[UidRange, NoDecode, BeforeValidator(uids_of)] = Field(
         DEFAULT_UIDS, description="Uids for containers, one for each, as FIRST-LAST"

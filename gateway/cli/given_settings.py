@@ -39,6 +39,7 @@ METAVARS = {
     "start_timeout": "DURATION",
     "client_timeout": "DURATION",
     "allowed_volumes": "FOLDER[:FOLDER...]",
+    "allowed_capabilities": "NAME[,NAME...]",
     "uids": "FIRST-LAST",
     "allowed_hosts": "NAME[,NAME...]",
     "allowed_secrets": "NAME[,NAME...]",

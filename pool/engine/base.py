@@ -72,8 +72,8 @@ class VolumeMount:
 class ContainerSpec:
     """Everything that may differ between containers.
 
-    The hardening is the same for all, so it is not here: no capabilities, no new privileges, read-only root, no swap,
-    default seccomp, SIGKILL as the stop signal.
+    The hardening is the same for all, so it is not here: no new privileges, read-only root, no swap, default seccomp,
+    SIGKILL as the stop signal.
     """
 
     name: str
@@ -105,11 +105,15 @@ class ContainerSpec:
     """Name of a network, or None for an empty namespace with loopback only (`NetworkDisabled`)."""
     tmp_size: int = 64 * 2**20
     """Bytes of the tmpfs on /tmp."""
+    shm_size: int = 64 * 2**20
+    """Bytes of the tmpfs on /dev/shm."""
     writable: tuple[tuple[str, int], ...] = ()
     """Further tmpfs mounts: (path, bytes)."""
     mounts: tuple[Mount, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     """One for each volume that the image declares. `writable` and `mounts` win at the same path."""
+    capabilities: tuple[str, ...] = ()
+    """Capabilities that root keeps, in lower case without CAP_. All others are dropped."""
     sandbox: str | None = None
     """Name of an OCI runtime of the engine (runsc, kata); None is the engine's default."""
     stdin: bool = False

@@ -8,6 +8,9 @@ from pool.engine.base import ContainerSpec
 
 TMP = "/tmp"  # noqa: S108  a path inside the container; every container has a tmpfs there
 
+ENGINE_SHM_BYTES = 64 * 2**20
+"""Size that the engine gives /dev/shm by itself. It is not said, so containers look as those of earlier releases."""
+
 
 def container_config(spec: ContainerSpec) -> dict[str, Any]:
     """Return the body of the API's create call for a container, hardening included."""
@@ -30,6 +33,10 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         if spec.keep_output
         else {"Type": "none"},
     }
+    if spec.capabilities:
+        host["CapAdd"] = [name.upper() for name in spec.capabilities]
+    if spec.shm_size != ENGINE_SHM_BYTES:
+        host["ShmSize"] = spec.shm_size
     if spec.cpu_shares is not None:
         host["CpuShares"] = spec.cpu_shares
     if spec.network is not None:

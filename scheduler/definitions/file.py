@@ -22,6 +22,7 @@ from scheduler.definitions.jobs import JobDefinition, read_jobs
 from scheduler.definitions.language import key_types as types
 from scheduler.definitions.language import rules
 from scheduler.definitions.language.callback_allow import Allowed
+from scheduler.definitions.language.capabilities import GRANTABLE
 from scheduler.definitions.language.faults import DefinitionsError, Fault, shown
 from scheduler.definitions.language.located_model import Reader, listed, no_such
 from scheduler.definitions.language.located_yaml import KeyPath
@@ -168,15 +169,17 @@ def load(
     *,
     runtimes: Collection[str] = KNOWN_RUNTIMES,
     allowed_volumes: Sequence[Path] = (),
+    allowed_capabilities: Collection[str] = (),
     allowed_callbacks: Allowed | None = None,
 ) -> Definitions:
     """Read and check a definitions file.
 
     Functions may name the `runtimes` given. Host folders of `volumes` must be inside one of `allowed_volumes`, links
-    resolved. A `callback` must be allowed by `allowed_callbacks`. Raises only `DefinitionsError`, with every fault of
-    the file by position.
+    resolved. `capabilities` must be in `allowed_capabilities`. A `callback` must be allowed by `allowed_callbacks`.
+    Raises only `DefinitionsError`, with every fault of the file by position.
     """
-    return _Loader(path, runtimes, allowed_volumes, allowed_callbacks or Allowed()).load()
+    allowed = allowed_callbacks or Allowed()
+    return _Loader(path, runtimes, allowed_volumes, allowed_capabilities, allowed).load()
 
 
 _ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers", "sources")
@@ -202,11 +205,13 @@ class _Loader(Reader):
         file: Path,
         runtimes: Collection[str],
         allowed_volumes: Sequence[Path],
+        allowed_capabilities: Collection[str],
         allowed_callbacks: Allowed,
     ) -> None:
         super().__init__(file)
         self.runtimes = sorted(runtimes)
         self.allowed_callbacks = allowed_callbacks
+        self.allowed_capabilities = allowed_capabilities
         self.allowed_volumes = [Path(os.path.realpath(folder)) for folder in allowed_volumes]
 
     def load(self) -> Definitions:
@@ -229,7 +234,7 @@ class _Loader(Reader):
 
         given = self.mapping(root, "defaults")
         own = self.known(given, tuple(Defaults.model_fields), ("defaults",), INSTEAD)
-        self._volume_faults(own.get("volumes"), ("defaults",))
+        self._grant_faults(own, ("defaults",))
         self._callback_faults(own.get("callback"), ("defaults",))
         defaults, faulty = self.model(Defaults, own, own, ("defaults",))
         # A faulty default is reported once, not for every function.
@@ -243,7 +248,7 @@ class _Loader(Reader):
         given_jobs = self.mapping(root, "jobs")
         jobs = read_jobs(self, given_jobs, functions)
         for name, keys in given_jobs.items():
-            self._volume_faults(keys.get("volumes") if isinstance(keys, dict) else None, ("jobs", name))
+            self._grant_faults(keys, ("jobs", name))
         prewarm = self._prewarm(self.mapping(root, "prewarm"))
         startable: dict[str, Collection[str]] = {"function": functions, "workflow": workflows, "job": jobs}
         triggers = read_triggers(self, self.mapping(root, "triggers"), startable)
@@ -292,7 +297,7 @@ class _Loader(Reader):
             merged["source"] = self._source(folder, own.get("handler"), path)
         if "schema" in own:
             merged["schema"] = self._schema(own, merged.get("source"), path)
-        self._volume_faults(own.get("volumes"), path)
+        self._grant_faults(own, path)
         self._callback_faults(own.get("callback"), path)
         return self.model(FunctionDefinition, merged, own, path)[0]
 
@@ -333,6 +338,17 @@ class _Loader(Reader):
             and (fault := self.allowed_callbacks.fault_of(url))
         ):
             self.fault((*path, "callback"), fault)
+
+    def _grant_faults(self, keys: object, path: KeyPath) -> None:
+        """Record what a container would get of the host although no setting allows it."""
+        given = keys if isinstance(keys, dict) else {}
+        self._volume_faults(given.get("volumes"), path)
+        wanted = given.get("capabilities")
+        for index, name in enumerate(wanted if isinstance(wanted, list) else []):
+            if name in GRANTABLE and name not in self.allowed_capabilities:
+                has = listed(self.allowed_capabilities) or "none"
+                advice = f"HEARTH_ALLOWED_CAPABILITIES has {has}; add it there, or remove it here"
+                self.fault((*path, "capabilities", index), f"{name} is not allowed; {advice}")
 
     def _volume_faults(self, volumes: object, path: KeyPath) -> None:
         for index, volume in enumerate(volumes if isinstance(volumes, list) else []):

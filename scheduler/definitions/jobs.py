@@ -83,7 +83,7 @@ class JobDefinition(ContainerKeys):
                     yield key, "belongs to a job with `image`; the function has its own"
         if "count" in keys and "inputs" in keys:
             yield "count", "`inputs` has one task for each; remove one of the two"
-        yield from rules.shared_faults({key: keys[key] for key in ("writable", "volumes") if key in keys})
+        yield from rules.container_faults(keys)
 
 
 KEYS = tuple(JobDefinition.model_fields)

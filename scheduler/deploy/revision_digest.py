@@ -12,7 +12,8 @@ SHAPES_NO_VERSION = ("source", "schemas", "retries", "max_event_age", "on_succes
 """Keys that do not affect how a call runs: the place of the code, the description of its input, and the handling of
 accepted calls."""
 
-
+NEWER_KEYS = ("pids", "nofile", "shm_size", "capabilities")
+"""Keys that came after 0.1. With their defaults they do not count, so its warm containers are adopted."""
 SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
 """Values that replace these users in the digest. The default has the value from when all containers shared a user,
 so a new release of the gateway adopts the instances of the one before."""
@@ -27,6 +28,9 @@ def version_digest(definition: FunctionDefinition, source: SourceCode | None, im
     do paths of the host, except those of `volumes`.
     """
     keys = definition.model_dump(mode="json", exclude=set(SHAPES_NO_VERSION))
+    for key in NEWER_KEYS:
+        if getattr(definition, key) == FunctionDefinition.model_fields[key].default:
+            del keys[key]
     keys["user"] = SAME_VERSION_USERS.get(definition.user, definition.user)
     return digest_of(
         [

@@ -172,10 +172,14 @@ def container_of(
         memory=definition.memory,
         cpus=definition.cpus,
         cpu_shares=definition.cpu_shares,
+        pids=definition.pids,
+        nofile=definition.nofile,
         tmp_size=definition.tmp_size,
+        shm_size=definition.shm_size,
         writable=tuple(definition.writable.items()),
         mounts=definition.volumes,
         volumes=volumes,
+        capabilities=definition.capabilities,
         sandbox=definition.sandbox,
     )
 

@@ -54,6 +54,32 @@ async def test_root_in_an_image_has_no_capabilities_either(run):
     assert output.splitlines()[:2] == ["0", "CapEff:\t" + "0" * 16]
 
 
+async def test_root_keeps_the_capabilities_that_it_is_given_and_no_other(run):
+    script = """
+        grep -E 'Cap(Eff|Bnd)' /proc/self/status
+        touch /tmp/file && chown 5:6 /tmp/file && stat -c %u:%g /tmp/file
+        mount -t tmpfs none /tmp 2>&1
+    """
+    _, output, _ = await run(script, user="0:0", capabilities=("chown", "setuid"))
+    lines = output.splitlines()
+    bits = 1 << 0 | 1 << 7  # CAP_CHOWN, CAP_SETUID
+    assert lines[:3] == [f"CapEff:\t{bits:016x}", f"CapBnd:\t{bits:016x}", "5:6"]
+    assert "denied" in lines[3] or "permitted" in lines[3]
+
+
+async def test_without_root_a_capability_gives_nothing(run):
+    _, output, _ = await run(
+        "grep CapEff /proc/self/status; touch /tmp/f; chown 5 /tmp/f", capabilities=("chown",)
+    )
+    assert output.splitlines()[0] == "CapEff:\t" + "0" * 16 and "not permitted" in output
+
+
+async def test_shared_memory_has_the_size_that_is_given(run):
+    script = "dd if=/dev/zero of=/dev/shm/big bs=1M count=20 2>/dev/null; stat -c %s /dev/shm/big"
+    _, output, _ = await run(script, shm_size=3 * 2**20)
+    assert output == f"{3 * 2**20}\n"
+
+
 @pytest.mark.parametrize("user", ["65532:65532", "0:0"])
 async def test_the_root_is_read_only_and_only_the_given_folders_can_be_written(run, user):
     script = """

@@ -16,7 +16,8 @@ LARGEST = 16 * 2**20
 """Bytes of a request that starts a job, its inputs included."""
 OVERRIDES = ("count", "inputs", "parallel", "retries")
 """Keys that may be given with the name of a job of functions.yaml."""
-ONLY_IN_THE_FILE = "volumes"
+ONLY_IN_THE_FILE = {"volumes": "mount folders of the host", "capabilities": "have capabilities"}
+"""Keys that only a job of functions.yaml may have, and what each would allow."""
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -93,10 +94,8 @@ def object_of(body: bytes) -> dict[str, Any]:
 def job_of(data: Mapping[str, Any], declared: Mapping[str, JobDefinition]) -> tuple[str, JobDefinition]:
     """Return a job's name, or '' if it has none, and its definition with `count` or `inputs`. Raises `Problem`."""
     if "job" not in data:
-        if ONLY_IN_THE_FILE in data:
-            raise Problem(
-                "invalid-input", "volumes: only jobs of functions.yaml may mount folders of the host"
-            )
+        for key in ONLY_IN_THE_FILE.keys() & data.keys():
+            raise Problem("invalid-input", f"{key}: only jobs of functions.yaml may {ONLY_IN_THE_FILE[key]}")
         definition = checked(data)
         name = ""
     else:

@@ -41,6 +41,7 @@ class Choice:
     plain: bool
     """True without containers."""
     allowed_volumes: Sequence[Path] = ()
+    allowed_capabilities: Sequence[str] = ()
 
     def find(self) -> Chosen:
         """Return the function that is meant. Raises `ChoiceError` and `DefinitionsError`."""
@@ -82,7 +83,9 @@ class Choice:
         return Definitions(prewarm=prewarm, functions={alone.name: alone})
 
     def _load(self, file: Path) -> Definitions:
-        return load(file, allowed_volumes=self.allowed_volumes)
+        return load(
+            file, allowed_volumes=self.allowed_volumes, allowed_capabilities=self.allowed_capabilities
+        )
 
     def _pick(self, functions: Mapping[str, FunctionDefinition], file: Path) -> FunctionDefinition:
         names = ", ".join(functions)

@@ -23,7 +23,14 @@ def shared_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
         yield "min_instances", f"is {least}, more than `max_instances`, {most}; lower it or raise the other"
     if keys.get("reuse") is False and _above_one(keys.get("concurrency")):
         yield "reuse", "false gives each call an instance of its own; `concurrency` must be 1 with it"
+    yield from container_faults(keys)
+
+
+def container_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:
+    """Yield the faults between keys of a container, which functions and jobs have."""
     yield from _mount_faults(keys)
+    if keys.get("capabilities") and keys.get("user") != "image":
+        yield "capabilities", "only root in an image can use them; write `user: image` too, or remove it"
 
 
 def function_faults(keys: Mapping[str, Any]) -> Iterator[Blame]:

@@ -72,7 +72,8 @@ def dev(folder: Path, name: str | None, plain: bool, port: int | None) -> None:
     options = {"host": "127.0.0.1", "port": free_port(port), "api_keys": [], "drain_timeout": "5s"}
     try:
         settings = settings_from({**options, "data_dir": temporary_folder(folder)})
-        choice = Choice(folder, name, plain, settings.allowed_volumes)
+        allowed = settings.allowed_volumes, settings.allowed_capabilities
+        choice = Choice(folder, name, plain, *allowed)
         chosen = choice.find()
         definitions = choice.alone(chosen.definition)
     except DefinitionsError as error:

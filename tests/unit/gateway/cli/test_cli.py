@@ -284,6 +284,12 @@ def test_sizes_and_times_are_short() -> None:
         ),
         ({}, {"HEARTH_UIDS": "0-80000"}, "HEARTH_UIDS: must go upwards and lie between 1000 and 2147483647"),
         ({"log_level": "loud"}, {}, "--log-level: must be 'debug', 'info', 'warning' or 'error', not 'loud'"),
+        (
+            {"allowed_capabilities": "chown,sys_admin"},
+            {},
+            "--allowed-capabilities: must be some of chown, dac_override, fowner, kill, net_bind_service, setgid, "
+            "setuid, not 'sys_admin'",
+        ),
         ({}, {"HEARTH_LOG_FORMAT": "xml"}, "HEARTH_LOG_FORMAT: must be 'text' or 'json', not 'xml'"),
         (
             {},
@@ -307,7 +313,9 @@ def test_options_go_before_variables_and_these_before_defaults(monkeypatch: pyte
     monkeypatch.setenv("HEARTH_PORT", "1")
     monkeypatch.setenv("HEARTH_HOST", "::1")
     monkeypatch.setenv("HEARTH_ALLOWED_VOLUMES", "/a:/b:")
+    monkeypatch.setenv("HEARTH_ALLOWED_CAPABILITIES", "CHOWN, setuid")
     settings = settings_from({"port": "2", "host": None, "allowed_hosts": "x.example, y.example"})
+    assert settings.allowed_capabilities == ["chown", "setuid"]
     assert (settings.port, settings.host, settings.drain_timeout) == (2, "::1", 30.0)
     assert settings.allowed_volumes == [Path("/a"), Path("/b")]
     assert settings.allowed_hosts == ["x.example", "y.example"]

@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 def read(file: Path, text: str) -> Definitions:
     file.write_text(text.replace("DIR", str(file.parent)))
-    return load(file, allowed_volumes=[file.parent / "data"])
+    return load(file, allowed_volumes=[file.parent / "data"], allowed_capabilities=["setgid", "setuid"])
 
 
 def faults(file: Path, text: str) -> list[Fault]:
@@ -221,6 +221,32 @@ FAULTY = [
     (IMAGE + "    memory: §128\n", "memory: 128 has no unit; write 128MiB or 128MB"),
     (IMAGE + "    memory: §128M\n", "memory: '128M' is not a size"),
     (IMAGE + "    memory: §1MiB\n", "memory: must be from 6MiB to 1TiB, not 1MiB"),
+    (IMAGE + "    pids: §15\n", "pids: must be a whole number from 16 to 32768, not 15"),
+    (IMAGE + "    nofile: §1048577\n", "nofile: must be a whole number from 64 to 1048576, not 1048577"),
+    (IMAGE + "    shm_size: §1KiB\n", "shm_size: must be from 64KiB to 64GiB, not 1KiB"),
+    (
+        IMAGE + "    user: image\n    capabilities: §setuid\n",
+        "capabilities: must be a list, like [chown, setuid, setgid], not 'setuid'",
+    ),
+    (
+        IMAGE + "    user: image\n    capabilities: §[setuid, sys_admin]\n",
+        "capabilities: must be some of chown, dac_override, fowner, kill, net_bind_service, setgid, setuid, not "
+        "'sys_admin'",
+    ),
+    (
+        IMAGE + "    user: image\n    capabilities: [setuid, §chown]\n",
+        "capabilities.1: chown is not allowed; HEARTH_ALLOWED_CAPABILITIES has setgid, setuid; add it there",
+    ),
+    (
+        IMAGE + "    capabilities: §[setuid]\n",
+        "capabilities: only root in an image can use them; write `user: image` too, or remove it",
+    ),
+    (DEFAULTS + "  user: image\n  capabilities: [§chown]\n", "defaults.capabilities.0: chown is not allowed"),
+    (IMAGE + "jobs:\n  j:\n    image: x\n    capabilities: §[setuid]\n", "write `user: image` too"),
+    (
+        IMAGE + "jobs:\n  j: {image: x, user: image, capabilities: [§chown]}\n",
+        "jobs.j.capabilities.0: chown is not allowed",
+    ),
     (IMAGE + "    tmp_size: §0B\n", "tmp_size: must be from 64KiB to 64GiB, not 0B"),
     (IMAGE + "    max_body: §2TiB\n", "max_body: must be from 0B to 1TiB, not 2TiB"),
     (
@@ -425,6 +451,8 @@ DEFAULT = {
     "memory": 128 * 2**20,
     "cpus": 1.0,
     "cpu_shares": None,
+    "pids": 128,
+    "nofile": 1024,
     "concurrency": 1,
     "min_instances": 0,
     "max_instances": 16,
@@ -436,11 +464,13 @@ DEFAULT = {
     "env": {},
     "network": "none",
     "tmp_size": 64 * 2**20,
+    "shm_size": 64 * 2**20,
     "writable": {},
     "volumes": (),
     "user": "own",
     "max_body": 6 * 2**20,
     "max_response": 64 * 2**20,
+    "capabilities": (),
     "sandbox": None,
     "web": False,
     "labels": {},
@@ -493,6 +523,10 @@ SOUND = [
     ("network", "egress", "egress"),
     ("network", "none", "none"),
     ("tmp_size", "1MB", 1_000_000),
+    ("pids", "32768", 32_768),
+    ("nofile", "64", 64),
+    ("shm_size", "1GiB", 2**30),
+    ("capabilities", "[]", ()),
     ("writable", "{/var/cache: 16MiB}", {"/var/cache": 2**24}),
     ("volumes", "['DIR/data:/data']", (Mount("DIR/data", "/data", read_only=True),)),
     ("volumes", "['DIR/data/sub:/data:rw']", (Mount("DIR/data/sub", "/data", read_only=False),)),
@@ -526,6 +560,11 @@ def test_values_that_are_sound(file: Path, key: str, text: str, value: object) -
     if isinstance(value, tuple) and value and isinstance(value[0], Mount):
         value = tuple(Mount(m.source.replace("DIR", str(file.parent)), m.target, m.read_only) for m in value)
     assert getattr(function, key) == value
+
+
+def test_a_capability_counts_once(file: Path) -> None:
+    text = IMAGE + "    user: image\n    capabilities: [setuid, setgid, setuid]\n"
+    assert read(file, text).functions["f"].capabilities == ("setuid", "setgid")
 
 
 def test_kinds(file: Path) -> None:
@@ -614,6 +653,10 @@ def test_a_definition_is_immutable_and_checked_when_made_by_hand() -> None:
         ({"memory": "1GiB", "cpus": 2, "env": {"A": "1"}, "timeout": "1s", "concurrency": 8}, True),
         ({"tmp_size": "1MiB"}, False),
         ({"tmp_size": "65536KiB"}, True),
+        ({"pids": 129}, False),
+        ({"nofile": 2048}, False),
+        ({"shm_size": "1GiB"}, False),
+        ({"pids": 128, "nofile": 1024, "shm_size": "64MiB", "capabilities": []}, True),
         ({"writable": {"/a": "1MiB"}}, False),
         ({"volumes": ["/a:/a"]}, False),
         ({"user": "1"}, False),
