@@ -178,13 +178,19 @@ void slot_done(struct slot *slot);
 void slot_redial(struct slot *slot);
 /* Give the connection away, with what has been read of it, and dial anew. */
 int slot_give(struct slot *slot);
-/* Answer without a body, or with an error. */
-void slot_answer(struct slot *slot, int status, const char *outcome, const char *type, const char *message);
-void slot_answer_json(struct slot *slot, int status, const char *outcome, const char *json, u32 size);
 /* Whether any slot still has something to send. */
 bool slots_settled(void);
 /* Connect to a socket of the gateway. Return a descriptor, or a negative errno. */
 int dial(const char *name);
+
+/* ---- answer.c: short answers ---- */
+
+/* Answer with JSON, or with an error, after which the request is done. `outcome` may be NULL. */
+void slot_answer_json(struct slot *slot, int status, const char *outcome, const char *json, u32 size);
+void slot_answer(struct slot *slot, int status, const char *outcome, const char *type, const char *message);
+void status_answer(struct slot *slot);
+/* Send a chunk of a chunked answer, not the last. */
+void send_chunk(struct slot *slot, const char *data, u32 size);
 
 /* ---- order.c: what a run is ordered to be ---- */
 

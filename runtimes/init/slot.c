@@ -175,52 +175,6 @@ void slot_done(struct slot *slot)
     loop_again(&slot->watch);
 }
 
-void slot_answer_json(struct slot *slot, int status, const char *outcome, const char *json, u32 size)
-{
-    static struct line line;
-    line.size = 0;
-    put(&line, "HTTP/1.1 ");
-    put_number(&line, (u64)status);
-    put(&line, status < 300 ? " OK" : " Refused");
-    if (outcome) {
-        put(&line, "\r\nx-hearth-outcome: ");
-        put(&line, outcome);
-    }
-    if (json)
-        put(&line, "\r\ncontent-type: application/json");
-    put(&line, "\r\ncontent-length: ");
-    put_number(&line, size);
-    put(&line, "\r\n\r\n");
-    outbox_send(&slot->out, line.data, line.size);
-    outbox_send(&slot->out, json, size);
-}
-
-void slot_answer(struct slot *slot, int status, const char *outcome, const char *type, const char *message)
-{
-    static struct line line;
-    line.size = 0;
-    put(&line, "{\"type\": \"");
-    put(&line, type);
-    put(&line, "\", \"message\": \"");
-    put_json(&line, (struct text){(char *)message, length(message)});
-    put(&line, "\"}");
-    slot_answer_json(slot, status, outcome, line.data, line.size);
-    slot_done(slot);
-}
-
-static void status_begin(struct slot *slot)
-{
-    static struct line line;
-    line.size = 0;
-    put(&line, "{\"init\": 1, \"runs\": ");
-    put_number(&line, runs_ever);
-    put(&line, ", \"running\": ");
-    put(&line, runs_now || main_pid > 0 ? "true" : "false");
-    put(&line, "}");
-    slot_answer_json(slot, 200, NULL, line.data, line.size);
-    slot_done(slot);
-}
-
 static void begin(struct slot *slot)
 {
     struct head *head = &slot->head;
@@ -230,7 +184,7 @@ static void begin(struct slot *slot)
     else if (text_is(head->method, "post") && text_is(head->target, "/run"))
         run_begin(slot);
     else if (text_is(head->method, "get") && text_is(head->target, "/hearth/status"))
-        status_begin(slot);
+        status_answer(slot);
     else if (text_starts(head->target, "/files/"))
         files_begin(slot);
     else

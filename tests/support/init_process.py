@@ -49,7 +49,7 @@ class Slot:
     def __init__(self, connection: socket.socket) -> None:
         connection.settimeout(PATIENCE_SECONDS)
         self.socket = connection
-        self._read = b""
+        self._read = bytearray()
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -107,7 +107,8 @@ class Slot:
         """Read so many bytes."""
         while len(self._read) < size:
             self._more()
-        data, self._read = self._read[:size], self._read[size:]
+        data = bytes(self._read[:size])
+        del self._read[:size]
         return data
 
     def _fields(self) -> dict[str, str]:
@@ -120,13 +121,14 @@ class Slot:
     def _line(self) -> bytes:
         while b"\r\n" not in self._read:
             self._more()
-        line, _, self._read = self._read.partition(b"\r\n")
+        line = bytes(self._read[: self._read.index(b"\r\n")])
+        del self._read[: len(line) + 2]
         return line
 
     def _more(self) -> None:
         data = self.socket.recv(65536)
         if not data:
-            raise EOFError("init closed the connection", self._read)
+            raise EOFError("init closed the connection", bytes(self._read))
         self._read += data
 
 
@@ -147,9 +149,12 @@ class InitProcess:
         wrapper: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         listening: bool = True,
+        open_folder: bool = False,
     ) -> None:
         # Paths of sockets are short, and pytest's folders are not.
         self.folder = Path(tempfile.mkdtemp(prefix="init-"))
+        if open_folder:
+            self.folder.chmod(0o777)
         self._servers: dict[str, socket.socket] = {}
         self._slots: list[Slot] = []
         if listening:
@@ -182,6 +187,7 @@ class InitProcess:
         path.unlink(missing_ok=True)
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(path))
+        path.chmod(0o777)
         server.listen(64)
         server.settimeout(PATIENCE_SECONDS)
         self._servers[name] = server
@@ -202,12 +208,19 @@ class InitProcess:
             self._log.settimeout(PATIENCE_SECONDS)
         return self._log
 
-    def printed(self, size: int) -> bytes:
-        """Read so many bytes of the log."""
-        data = b""
-        while len(data) < size and (more := self.log.recv(size - len(data))):
-            data += more
-        return data
+    def close_log(self) -> None:
+        """Close the log's connection; the next one that init dials takes its place."""
+        self.log.close()
+        self._log = None
+
+    def line(self) -> bytes:
+        """Read a line of the log, without its end."""
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = self.log.recv(1)
+            assert byte, f"init closed the log after {line!r}"
+            line += byte
+        return line[:-1]
 
     def printed_so_far(self) -> bytes:
         """Return what lies in the log's socket, without waiting."""
@@ -225,6 +238,19 @@ class InitProcess:
     def printed_to_the_end(self) -> bytes:
         """Read the log until init has closed it."""
         return b"".join(iter(lambda: self.log.recv(65536), b""))
+
+    @staticmethod
+    def children(pid: int) -> list[int]:
+        """Return the children of a process."""
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    @staticmethod
+    def is_zombie(pid: int) -> bool:
+        """Return whether a process has ended and was not reaped."""
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return False
 
     def status(self) -> int:
         """Wait for the end of init, and return its exit status."""
