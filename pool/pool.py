@@ -274,22 +274,23 @@ class Pool:
             if instance.workload is not None and instance.workload.version == workload.version:
                 instance.workload = workload
 
-    def drain(self, instance: Instance, reason: Reason) -> None:
-        """Accept no new call on an instance, and remove it when its running calls have ended."""
+    def drain(self, instance: Instance, reason: Reason, pause: float = 0.0) -> None:
+        """Accept no new call on an instance, and remove it when its calls have ended. `pause`: see `remove`."""
         if instance.state is State.BUSY:
             self._forget(instance)
             self.ledger.enter(instance, State.DRAINING, self.clock.now())
             instance.reason = str(reason)
         elif instance.state is not State.DRAINING:
-            self.remove(instance, reason)
+            self.remove(instance, reason, pause)
 
-    def remove(self, instance: Instance, reason: Reason) -> None:
-        """Remove an instance now; its running calls are lost. A second time is harmless."""
+    def remove(self, instance: Instance, reason: Reason, pause: float = 0.0) -> None:
+        """Remove an instance; its running calls are lost. A second time is harmless. The container is removed after
+        `pause` seconds, and its memory counts until then."""
         if instance.state in (State.STOPPING, State.GONE):
             return
         self._forget(instance)
         self.ledger.stop(instance, reason, self.clock.now())
-        self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance))
+        self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance, pause))
 
     def _forget(self, instance: Instance) -> None:
         """Remove the record of an instance that must serve no further call, so that no later process adopts it."""
@@ -299,7 +300,9 @@ class Pool:
             except OSError as error:
                 log.warning("Cannot remove the record of %r: %s", instance, error)
 
-    async def _destroy(self, instance: Instance) -> None:
+    async def _destroy(self, instance: Instance, pause: float) -> None:
+        if pause:
+            await self.clock.sleep(pause)
         start = self._starts.get(instance.id)
         if start is not None and not start.done():
             start.cancel()

@@ -17,12 +17,12 @@ from pool.host.uids import number_of
 from pool.supervise import Supervisor
 from pool.workload import Keep, Workload
 from scheduler.definitions.container_keys import ContainerKeys
-from scheduler.definitions.file import Definitions, FunctionDefinition
+from scheduler.definitions.file import Definitions, FunctionDefinition, Kind
 from scheduler.definitions.language.faults import shown
 from scheduler.definitions.source_folder import SourceError
 from scheduler.deploy.declared import Declared, fault_of
 from scheduler.deploy.images.function_images import ImageBuildError
-from scheduler.deploy.images.image_lookup import ImageLookup
+from scheduler.deploy.images.image_lookup import ImageLookup, RuntimeImages
 from scheduler.deploy.images.image_volumes import VolumeRefused
 from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.deploy.trials import Trial, TrialFault, Trials
@@ -71,6 +71,7 @@ class Registry:
         self._adoption = adoption
         self._clock = clock
         self._builder = builder
+        self._runtime_images = RuntimeImages(engine, RUNTIMES.values())
         self._trials = Trials(dispatcher, clock)
         self._prewarm: dict[str, int] = {}
         self._retry: asyncio.Task[None] | None = None
@@ -109,10 +110,11 @@ class Registry:
             self.loaded = True
             for tell in self.on_declared:
                 tell(definitions)
-            images = ImageLookup(self._engine)
+            images = self._runtime_images.assume()
             await asyncio.gather(
                 self._set_prewarm(images), self._set_up_all(list(self.declared.values()), images)
             )
+            self._runtime_images.note(images)
             if any(self._trials.workloads()):
                 self._littered = True  # calls wait for the new revisions, and not for the removal of old code
             else:
@@ -266,9 +268,7 @@ class Registry:
         if (declared.version, declared.fault) != before:
             self.on_state(declared)
         if not any(self._trials.workloads()):
-            self._littered = True  # code and images of the replaced revision
-            if fault is None or not fault.may_pass:
-                self._wake.set()  # otherwise the platform fails, and a trial at once would fail again
+            self._littered = True  # code and images of the replaced revision; calls of the new one come first
 
     async def _check_user(
         self, definition: FunctionDefinition, workload: Workload, images: ImageLookup
@@ -310,17 +310,24 @@ class Registry:
             await self._wake.wait()
             timer.cancel()
             self._wake.clear()
-            sick = [d for d in (*self.declared.values(), *self.private_functions.values()) if d.curable]
             images = ImageLookup(self._engine)
-            if sick:
-                async with self._lock:
-                    await self._set_up_all([d for d in sick if d.curable], images)
-            async with self._lock:  # otherwise this could set a pool that a later file has removed
+            async with self._lock:  # otherwise this could bring back what a later file has removed
+                await self._check_runtimes(images)
+                everyone = (*self.declared.values(), *self.private_functions.values())
+                await self._set_up_all([d for d in everyone if d.curable], images)
                 if len(self._dispatcher.prewarm) < len(self._prewarm) or self._prewarm_gone:
                     self._prewarm_gone = False
                     await self._set_prewarm(images)
+                self._runtime_images.note(images)
                 if self._littered:
                     await self._prune()
+
+    async def _check_runtimes(self, images: ImageLookup) -> None:
+        """Have handlers and prewarm pools set up again if the engine has another image of a runtime by now."""
+        if await self._runtime_images.changed(images):
+            self._prewarm_gone = True
+            for declared in self.declared.values():
+                declared.curable |= declared.definition.kind is Kind.HANDLER
 
     def try_again(self) -> None:
         """Set up again soon the functions that failed before."""
@@ -333,6 +340,7 @@ class Registry:
             if declared is not None and workload.container.image == image:
                 declared.curable = True
         self._gone_images.add(image)
+        self._runtime_images.forget(image)
         self._prewarm_gone |= image in self._dispatcher.prewarm
         now = self._clock.now()
         if now - self._looked_for.get(image, float("-inf")) >= RETRY_SECONDS:

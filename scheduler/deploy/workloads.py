@@ -16,7 +16,7 @@ from pool.workload import Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.input_check import InputCheck
-from scheduler.definitions.source_folder import collect
+from scheduler.definitions.source_folder import SourceCode, collect
 from scheduler.deploy.code_store import CodeStore
 from scheduler.deploy.images.function_images import (
     PackageRoom,
@@ -99,9 +99,9 @@ class WorkloadBuilder:
         """
         contract, order, own_image = definition.contract, None, True
         if definition.source is not None:
-            image, source = await asyncio.gather(
+            image, (source, files) = await asyncio.gather(
                 images.find(RUNTIMES[definition.runtime or "python"]),
-                asyncio.to_thread(collect, Path(definition.source)),
+                asyncio.to_thread(self._keep, Path(definition.source)),
             )
             own_image = source.requirements is not None
             if source.requirements is not None:
@@ -116,8 +116,8 @@ class WorkloadBuilder:
                     self.builds,
                     on_build,
                 )
+                files = await asyncio.to_thread(self.code.keep, source)  # a long build may have seen a prune
             version = version_digest(definition, source, image.id)
-            files = await asyncio.to_thread(self.code.keep, source)
             order = Order(order_head(definition, version, self.log_limit), files)
         else:
             image = await images.find(definition.image or "")
@@ -144,6 +144,11 @@ class WorkloadBuilder:
             egress=definition.network == "egress",
             max_response=definition.max_response,
         )
+
+    def _keep(self, folder: Path) -> tuple[SourceCode, Path]:
+        """Read a source folder and keep its code, in one go: a thread costs a save more than either. Blocks."""
+        source = collect(folder)
+        return source, self.code.keep(source)
 
     async def generic(self, image: Image) -> ContainerSpec:
         """Return the container of a runtime image's prewarmed instances. Raises `VolumeRefused` and `EngineError`."""

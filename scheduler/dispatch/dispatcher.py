@@ -34,6 +34,9 @@ from scheduler.dispatch.growth import Growth
 from scheduler.dispatch.route import Route
 from scheduler.dispatch.upkeep import Upkeep, engine_was_down, pause_after
 
+RETIRE_DELAY_SECONDS = 0.05
+"""Pause before the instances of a replaced revision are removed, so that calls of a tried-out one come first."""
+
 
 class Dispatcher:
     """Gives slots of instances to invocations, and decides about starts and evictions of instances for them."""
@@ -201,7 +204,7 @@ class Dispatcher:
         """Put a revision in the place of another, or into service if there is none before."""
         function = revision.function
         self._drop_trials(function, but=revision)
-        revision.trial = False
+        was_tried, revision.trial = revision.trial, False
         function.revisions = {revision.version: revision}
         self.routes[function.name] = Route((revision, 1.0))
         if before is not None:
@@ -209,7 +212,8 @@ class Dispatcher:
             if before in self.hungry:
                 del self.hungry[before]
                 self.hungry[revision] = None
-            self._retire(function.name, keep=revision.version)
+            at_once = not was_tried or self.hungry  # who waits may need the memory
+            self._retire(function.name, revision.version, 0.0 if at_once else RETIRE_DELAY_SECONDS)
 
     def try_out(self, workload: Workload, limits: Limits) -> Revision:
         """Return a new revision of a function in service, on trial. No call goes to it, but `enqueue` takes it.
@@ -257,7 +261,7 @@ class Dispatcher:
             for waiter in list(revision.queue):
                 self._refuse(waiter, Gone(f"{name} is no longer deployed"))
             revision.retire()
-        self._retire(name, keep=None)
+        self._retire(name)
         self._run()
 
     def close(self) -> None:
@@ -267,10 +271,10 @@ class Dispatcher:
             for waiter in list(revision.queue):
                 self._refuse(waiter, NoCapacity("the gateway is shutting down"))
 
-    def _retire(self, name: str, keep: str | None) -> None:
+    def _retire(self, name: str, keep: str | None = None, pause: float = 0.0) -> None:
         for instance in list(self.pool.ledger.of(name)):
             if instance.workload is not None and instance.workload.version != keep:
-                self.pool.drain(instance, Reason.REPLACED)
+                self.pool.drain(instance, Reason.REPLACED, pause)
 
     def workloads(self) -> Iterator[Workload]:
         """Yield the workload of each revision of each function."""

@@ -12,9 +12,10 @@ import pytest
 from pool.contracts.command import COMMAND
 from pool.engine.base import EngineError
 from pool.instance import Instance
-from pool.states import Reason
+from pool.states import Reason, State
 from pool.workload import Workload
 from scheduler.deploy.trials import Trial, TrialFault, Trials
+from scheduler.dispatch.dispatcher import RETIRE_DELAY_SECONDS
 from scheduler.dispatch.function import Limits, Revision
 from tests.support.virtual_pool import COLD, MIB, SPECIALISE, Caller, World
 
@@ -101,6 +102,33 @@ async def test_a_revision_that_cannot_be_imported_changes_nothing() -> None:
         bench.try_out("3")
         await world.clock.advance(1.0)
         assert bench.serving() == "3"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_instances_of_the_revision_before_are_removed_when_the_first_calls_have_passed(
+    waits: bool,
+) -> None:
+    async with bench_of() as bench:
+        world = bench.world
+        await bench.called()
+        busy = world.deploy("g", max_instances=1)
+        callers = [world.arrive(busy) for _ in range(1 + waits)]  # the second may need the memory
+        await world.clock.advance(1.0)
+        bench.try_out()
+        while bench.serving() == "1":
+            await world.clock.advance(0.001)
+        assert [i.state for i in bench.instances("1")] == [State.STOPPING]
+        pause = 0.0 if waits else RETIRE_DELAY_SECONDS
+        await world.clock.advance(pause - 0.01 if pause else 0.001)
+        assert world.engine.calls["remove"] == waits
+        await world.clock.advance(0.02)
+        assert world.engine.calls["remove"] == 1
+        await world.clock.advance(1.0)
+        assert bench.instances("1") == []
+        for caller in callers:
+            assert caller.lease is not None
+            world.dispatcher.release(caller.lease)
+            await world.clock.settle()
 
 
 @pytest.mark.parametrize("long", [False, True])
