@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCK, IDENTITY = "lock", "identity"
+CALL_FILE = "call"
+"""File in an instance's folder that names the call of a container that may be kept."""
 
 
 class DataFolderInUse(Exception):
@@ -74,6 +76,8 @@ class DataFolder:
         """Scratch space for building images."""
         self.code = self.path / "code"
         """Code of deployed functions."""
+        self.init = self.path / "init"
+        """The first process of containers, a folder for each of its releases."""
         self.output = self.path / "logs"
         """Output of functions, which stays for the next process."""
         self._lock = (self.path / LOCK).open("a+")
@@ -117,10 +121,16 @@ class DataFolder:
     def clear(self) -> None:
         """Remove everything of instances: sockets, records, scratch space, code. For an end without instances."""
         self.clear_own()
-        for folder in (self.run, self.records):
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty if jobs have kept containers, which need their files
-            self.hosts.rmdir()
+        shutil.rmtree(self.records, ignore_errors=True)
+        for folder in self.run.iterdir() if self.run.is_dir() else ():
+            if not (folder / CALL_FILE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        # Not empty if jobs have kept containers, which need their files.
+        for folder in (self.run, self.hosts):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if not self.run.exists():
+            shutil.rmtree(self.init, ignore_errors=True)
 
     def clear_own(self) -> None:
         """Remove scratch space and code, which only this process uses."""

@@ -14,10 +14,6 @@ class StartFailed(PoolError):
     """True if the engine was not asked because it does not answer. Then the failure says nothing about the start."""
 
 
-class EngineLost(PoolError):
-    """The engine went away while a command ran. Nobody knows how the command ended."""
-
-
 class FunctionBroken(PoolError):
     """An instance could not become its function: its code could not be imported, its process ended."""
 

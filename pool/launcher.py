@@ -6,7 +6,6 @@ Nothing is decided here. How a container is spoken to is its contract's matter (
 from __future__ import annotations
 
 import contextlib
-import shutil
 from typing import cast
 
 from pool.clock import Clock
@@ -98,10 +97,18 @@ class Launcher:
         """
         if instance.link is not None:
             await instance.link.close()
-        if not stays(instance):
+        if not (stays(instance) and await self._has_ended(instance)):
             await self._engine.remove(instance.container or container_name(instance.id))
             self.starter.hosts.drop(instance.id)
-        shutil.rmtree(self._settings.run_folder / instance.id, ignore_errors=True)
+            self.starter.kept_calls.drop(instance.id)
+
+    async def _has_ended(self, instance: Instance) -> bool:
+        """Return whether an instance's container has ended, within a moment. Raises `EngineError`."""
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(END_WAIT_SECONDS):
+                await self._engine.wait(cast(str, instance.container))
+                return True
+        return False
 
     async def logs(self, instance: Instance, limit: int) -> bytes:
         """Return the last output of an instance that the engine has, `limit` bytes at most. Raises `EngineError`."""

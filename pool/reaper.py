@@ -184,8 +184,9 @@ class Reaper:
         for instance in list(self._pool.ledger.instances.values()):
             if instance.container != container:
                 continue
-            # With a container for each call, its end is the end of the call.
-            ends_its_call = instance.workload is not None and instance.workload.contract.single_use
+            # Its call may still read the answer of a container that ends with it, and then removes the instance.
+            workload = instance.workload
+            ends_its_call = workload is not None and workload.single_use and instance.in_use > 0
             # The end of a start is seen by the launcher.
             ready = instance.state in LIVE or instance.state in (State.PREWARMED, State.DRAINING)
             if ready and not ends_its_call:

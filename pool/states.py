@@ -85,7 +85,7 @@ class Reason(StrEnum):
     REPLACED = "replaced"
     """Its function has a new version, or is no longer deployed."""
     SINGLE_USE = "single-use"
-    """`reuse: false`, or a command: one call, one container."""
+    """`reuse: false`, or a command without `reuse: true`: one call, one container."""
     TIMEOUT = "timeout"
     """A call ran past its function's `timeout` on it."""
     BROKEN = "broken"

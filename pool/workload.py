@@ -89,6 +89,8 @@ class Workload:
     """True to attach instances to the gateway's egress network."""
     max_response: int = 64 * 2**20
     """Largest body of an answer, bytes."""
+    stream: bool = False
+    """True to send output on as it comes, before the exit status is known. Commands only."""
     keep: Keep = Keep.NONE
     """Ended containers to keep. Commands only."""
     single_use: bool = field(init=False)
@@ -112,5 +114,5 @@ class Workload:
         return None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "single_use", not self.reuse or self.contract.single_use)
+        object.__setattr__(self, "single_use", not self.reuse)
         object.__setattr__(self, "wears_out", self.single_use or self.max_invocations is not None)

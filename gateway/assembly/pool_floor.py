@@ -60,7 +60,6 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             run_folder=folder.run,
             hosts_folder=folder.hosts,
             start_timeout=settings.start_timeout,
-            parallel_starts=foundation.cores,
             network_fallback=settings.allow_network_fallback,
         ),
         egress,

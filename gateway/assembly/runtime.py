@@ -14,8 +14,10 @@ from gateway.assembly.scheduler_floor import build_scheduler_floor
 from gateway.assembly.settings import Settings
 from pool.backoff import Backoff, Retries
 from pool.clock import LoopClock
+from pool.contracts.init_place import INIT_FOLDER
 from pool.data_folder import DataFolder
-from pool.engine.base import Engine, EngineError
+from pool.engine.base import Engine, EngineError, Mount
+from pool.host.init_program import InitMissing, place_init
 from pool.host.uids import usable_range
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -101,7 +103,16 @@ class Runtime:
                 self.settings.uids,
             )
         self.pool_floor.launcher.starter.maps_uids = maps_uids
+        self.pool_floor.launcher.starter.init = await asyncio.to_thread(self._placed_init)
         self.pool_floor.pool.ledger.uids.use(uids)
+
+    def _placed_init(self) -> Mount | None:
+        """Return the mount of init for containers, or None if it is missing. Then only handlers can run."""
+        try:
+            return Mount(str(place_init(self.folder.init).folder), INIT_FOLDER)
+        except (InitMissing, OSError) as error:
+            log.warning("Functions with an image cannot run: %s", error)
+            return None
 
     async def _start_durable(self) -> None:
         """Go on with everything in the store.

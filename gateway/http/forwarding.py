@@ -109,7 +109,7 @@ def cgi_variables(
         "REQUEST_METHOD": str(scope["method"]),
         "SCRIPT_NAME": f"/invoke/{function}",
         "PATH_INFO": "",
-        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "QUERY_STRING": as_text(scope["query_string"]),
         "REMOTE_ADDR": str(client[0]),
         "HEARTH_INVOCATION_ID": invocation,
     }
@@ -122,10 +122,15 @@ def cgi_variables(
             continue
         name = raw_name.decode("latin-1").upper().replace("-", "_")
         if raw_name == b"content-type":
-            variables["CONTENT_TYPE"] = raw_value.decode("latin-1")
+            variables["CONTENT_TYPE"] = as_text(raw_value)
         elif name.isidentifier() and not FORBIDDEN_IN_VALUE.search(raw_value):
-            value = raw_value.decode("latin-1")
+            value = as_text(raw_value)
             key = f"HTTP_{name}"
             separator = "; " if raw_name == b"cookie" else ", "
             variables[key] = f"{variables[key]}{separator}{value}" if key in variables else value
     return variables
+
+
+def as_text(data: bytes) -> str:
+    """Return bytes as the value of a variable, which is given to the program as the same bytes."""
+    return data.decode(errors="surrogateescape")

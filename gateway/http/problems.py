@@ -13,7 +13,6 @@ from pool.errors import (
     AnswerFault,
     AnswerTooLarge,
     CommandFailed,
-    EngineLost,
     FunctionBroken,
     InstanceDied,
     MalformedAnswer,
@@ -138,8 +137,6 @@ def problem_of(error: Exception) -> Problem:
             return Problem(slugs.CONTRACT_BROKEN, str(error))
         case InstanceDied():
             return Problem(slugs.INSTANCE_DIED, str(error))
-        case EngineLost():
-            return Problem(slugs.ENGINE_DOWN, str(error), 1.0)
         case PoolError():
             return Problem(slugs.NO_CAPACITY, str(error), 1.0)
         case KeyReused():

@@ -177,6 +177,14 @@ class RequestBody:
             self.waiting = False
 
 
+async def client_leaves(receive: Receive, feeding: asyncio.Future[None] | None) -> None:
+    """Return when the client has left. What is still `feeding` an instance reads the client until it is done."""
+    if feeding is not None:
+        await asyncio.wait((feeding,))
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 DOCUMENT_FACTOR = 24
 """Memory that JSON takes when it is parsed, as a multiple of its text: `[[],[],` has 64 bytes for each 3."""
 SMALL_DOCUMENT = 256 * 1024

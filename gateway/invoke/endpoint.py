@@ -15,7 +15,7 @@ from gateway.http.deadline import Deadline
 from gateway.http.forwarding import cgi_variables, request_headers, target_of
 from gateway.http.problems import Problem, problem_of
 from gateway.invoke.background import BACKGROUND, Background, phases_of
-from gateway.invoke.body import ClientGone, Receive, RequestBody, Send
+from gateway.invoke.body import ClientGone, Receive, RequestBody, Send, client_leaves
 from gateway.invoke.checked_input import read_checked
 from gateway.invoke.invocation import HandedOver, Invocation
 from gateway.invoke.methods import check_method
@@ -289,7 +289,8 @@ class _Invocation(Invocation):
             deadline = Deadline(clock, began + self.timeout - clock.now())
             try:
                 answer = await exchange
-                body.waiting = False  # it has answered: the rest of the request is not waited for
+                if answer.feeding is None:
+                    body.waiting = False  # it has answered: the rest of the request is not waited for
                 self.exec_seconds = clock.now() - began
                 await lease.workload.contract.check_answer(answer)
                 lease.workload.contract.note_answer(lease, answer)
@@ -362,7 +363,7 @@ class _Invocation(Invocation):
         self.head_sent = self.sending = True
         await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         size = 0
-        watch = asyncio.ensure_future(self._client_leaves())
+        watch = asyncio.ensure_future(client_leaves(self._receive, answer.feeding))
         try:
             while not bodiless and (piece := await self._next(answer, watch)):
                 size += len(piece)
@@ -379,10 +380,6 @@ class _Invocation(Invocation):
         if self.background is None or most <= LARGEST_KEPT:
             return most, "max_response"
         return LARGEST_KEPT, "no more is kept of an accepted call's"
-
-    async def _client_leaves(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def _next(self, answer: Answer, watch: asyncio.Future[None]) -> bytes:
         """Return the next piece of a streamed answer. Raises `ClientGone` if the client leaves meanwhile."""

@@ -6,7 +6,6 @@ Facts that a container reports count only together with its record: the code in 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Collection, Mapping
 
 from pool.adoption.records import InstanceRecord, Records
@@ -15,6 +14,7 @@ from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
 from pool.engine.labels import GATEWAY_LABEL, container_name, instance_of, is_kept, is_made_by_gateway
 from pool.host.hosts_files import HostsFiles
+from pool.host.kept_calls import KeptCalls
 from pool.host.uids import uid_of
 from pool.instance import Instance
 from pool.pool import Pool
@@ -57,11 +57,8 @@ class Adoption:
         known = set(self._pool.ledger.instances)
         for id in set(records) - known:
             self._records.drop(id)
-        if self._folder.run.is_dir():
-            for folder in self._folder.run.iterdir():
-                if folder.name not in known:
-                    shutil.rmtree(folder, ignore_errors=True)
         kept = {instance_of(c.id, c.labels) for c in found if is_kept(c)}
+        KeptCalls(self._folder.run).drop_all_but(known | kept)
         HostsFiles(self._folder.hosts).drop_all_but(known | kept)
         self._folder.clear_own()
         if containers:

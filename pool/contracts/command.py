@@ -1,4 +1,4 @@
-"""The command contract: the container runs once for each call, with the body as stdin and stdout as the answer."""
+"""The command contract: init runs the image's program for each call. The body is stdin, and stdout is the answer."""
 
 from __future__ import annotations
 
@@ -6,36 +6,95 @@ from dataclasses import replace
 from typing import cast
 
 from pool.contracts.base import Contract
-from pool.contracts.facts import Freezing
+from pool.contracts.facts import AnsweredLease, Freezing
+from pool.contracts.handler import STATUS, read_status
 from pool.contracts.starter import Starter
-from pool.engine.base import ContainerSpec
+from pool.engine.base import ContainerSpec, ContainerState
 from pool.engine.labels import KEPT_LABEL
+from pool.errors import StartFailed
+from pool.host import cgroup
 from pool.instance import Instance
-from pool.transport.command import CommandLink
+from pool.transport.command import HELD_BYTES, CommandFacts, CommandLink
+from pool.transport.message import Answer
+from pool.transport.run import RunAnswer, RunConnection
 from pool.workload import Keep, Workload
 
 
 class CommandContract(Contract):
-    """A container is created for its call, since the call's meta-variables are part of its environment."""
+    """init waits in the container and dials; each of its connections carries one run at a time.
+
+    So a container can be started before its call, whose meta-variables are part of the run.
+    """
 
     name = "command"
-    single_use = True
+    fresh_by_default = True
     freezing = Freezing.NEVER
+    """Between runs only init is there, and it waits."""
     cgi_variables = True
     untyped = True
-    resends = False
+    dies_with_connection = True
 
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
-        """Prepare the container; the call creates it."""
+        """Listen, start the container, and wait until init has dialled."""
         workload = cast(Workload, instance.workload)
-        spec = await starter.spec_of(instance, prototype)
-        spec = replace(spec, stdin=True, keep_output=False)
-        if workload.keep is not Keep.NONE:
+        link = instance.link = link_of(starter, instance)
+        await link.open()
+        kept = workload.keep is not Keep.NONE
+        flags = ("--wait", *(["--once"] if kept else []), "--calls", str(workload.concurrency))
+        spec = replace(starter.with_init(prototype, *flags), keep_output=False)
+        if kept:
             spec = replace(spec, labels={**spec.labels, KEPT_LABEL: workload.function})
-        created = starter.container_setter(instance)
-        link = CommandLink(starter.engine, spec, starter.call_starts, created, workload.max_response)
-        link.log = starter.sink_of(instance)
-        instance.link = link
+        await starter.start(instance, link.way.container(spec))
+        await link.way.started(cast(str, instance.container))
+        await starter.unless_it_ends(instance, link.connected())
+        instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
+
+    async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
+        """Listen again, and wait until init has dialled for every slot: no run of the earlier process is left."""
+        link = instance.link = link_of(starter, instance)
+        await link.reopen(state.id)
+        await link.connected()
+        if instance.cgroup is None:
+            instance.cgroup = cgroup.of_container(link.peer, state.id)
+        connection = cast(RunConnection | None, link.take())
+        if connection is None:
+            raise StartFailed("it closed its connection")
+        status = await read_status(await connection.ask(STATUS))
+        link.give(connection)
+        if status.get("init") != 1 or status.get("running") is not False:
+            raise StartFailed(f"it says that it is {status}")
+
+    def note_answer(self, lease: AnsweredLease, answer: Answer) -> None:
+        """Take from the answer how long the program ran."""
+        lease.exec_seconds = cast(RunAnswer, answer).exec_seconds
 
 
 COMMAND = CommandContract()
+
+
+def link_of(starter: Starter, instance: Instance) -> CommandLink:
+    """Return the gateway's end of init's connections."""
+    workload = cast(Workload, instance.workload)
+    on_slots = starter.reports.on_slots
+    facts = CommandFacts(
+        held_bytes=0 if workload.stream else HELD_BYTES,
+        own_variables=frozenset(workload.container.env),
+        memory=workload.container.memory,
+        memory_kills=lambda: memory_kills(instance),
+        note_call=None
+        if workload.keep is Keep.NONE
+        else lambda invocation: starter.kept_calls.note(instance.id, invocation),
+    )
+    link = CommandLink(starter.way_of(instance), lambda: on_slots(instance), starter.sink_of(instance), facts)
+    link.slots = workload.concurrency
+    return link
+
+
+def memory_kills(instance: Instance) -> int | None:
+    """Return how many processes of an instance were killed for want of memory, or None if nobody can tell."""
+    if instance.cgroup is None:
+        return None
+    try:
+        return instance.cgroup.memory_kills()
+    except OSError:
+        return None

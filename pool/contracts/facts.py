@@ -43,8 +43,8 @@ class ContractFacts:
     specialises: ClassVar[bool] = False
     """True if an instance starts without a function and gets code and environment by `specialise`. Its container then
     has no environment of its own, and instances can be started ahead for all functions of an image."""
-    single_use: ClassVar[bool] = False
-    """True if one container serves one call: the end of the container is the end of the call."""
+    fresh_by_default: ClassVar[bool] = False
+    """True if each call gets a container of its own unless the function says `reuse: true`."""
     freezing: ClassVar[Freezing] = Freezing.ONE_PROCESS
     """When an idle instance may be frozen."""
     dials_in: ClassVar[bool] = False

@@ -12,13 +12,14 @@ from typing import cast
 from pool.clock import Clock
 from pool.contracts.init_place import with_init
 from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError, Mount
+from pool.engine.creation import create_surely
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
 from pool.errors import FunctionBroken, StartFailed
 from pool.host.egress import Egress
 from pool.host.hosts_files import HostsFiles, wants_hosts
+from pool.host.kept_calls import KeptCalls
 from pool.host.uids import with_uid
 from pool.instance import Instance
-from pool.transport.command import create_surely
 from pool.transport.socket_folder import SocketFolder
 from pool.transport.way import Way
 
@@ -38,8 +39,6 @@ class LaunchSettings:
     hosts_folder: Path
     start_timeout: float = 60.0
     """Seconds from the start of a container until its program is ready."""
-    parallel_starts: int = 2
-    """Containers that calls may have started at once."""
     network_fallback: bool = False
     """True if images may get an internal network where their namespace cannot be entered."""
     code_size: int = 64 * 2**20
@@ -72,8 +71,7 @@ class Starter:
         self.egress = egress
         self.reports = reports
         self.hosts = HostsFiles(settings.hosts_folder)
-        self.call_starts = asyncio.Semaphore(settings.parallel_starts)
-        """Bounds how many containers are started at once for calls that wait for them."""
+        self.kept_calls = KeptCalls(settings.run_folder)
         self.maps_uids = False
         """True if the engine has user namespaces. Files of this host then cannot be given to a container's uid."""
         self.init: Mount | None = None
@@ -84,7 +82,7 @@ class Starter:
 
         Raises `StartFailed` without a free uid or a safe network, `EngineError`, and OSError.
         """
-        labels = {GATEWAY_LABEL: self.settings.gateway_id, INSTANCE_LABEL: instance.id}
+        labels = {**prototype.labels, GATEWAY_LABEL: self.settings.gateway_id, INSTANCE_LABEL: instance.id}
         name = container_name(instance.id)
         spec = with_uid(replace(prototype, name=name, hostname=instance.id, labels=labels), instance.uid)
         workload = instance.workload

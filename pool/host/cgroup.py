@@ -65,6 +65,12 @@ class Cgroup:
         lines = (self.memory / "memory.stat").read_text().splitlines()
         return sum(int(line.partition(" ")[2]) for line in lines if line.startswith(wanted))
 
+    def memory_kills(self) -> int:
+        """Return how many processes of the container the kernel has killed for want of memory. Raises `OSError`."""
+        file = self.memory / ("memory.events" if self.unified else "memory.oom_control")
+        counts = (line.partition(" ") for line in file.read_text().splitlines())
+        return sum(int(count) for name, _, count in counts if name == "oom_kill")
+
     def processes(self) -> int:
         """Return how many processes run in the container, threads not counted.
 

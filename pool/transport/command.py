@@ -1,250 +1,112 @@
-"""The way to a command: one container for one call. Body to stdin, stdout is the answer, exit status decides."""
+"""The way to a command: init in its container runs it for each call. One connection carries one run at a time."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import IO
+import signal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from pool.engine.base import Attachment, ContainerSpec, Engine, EngineError, EngineUnreachable, NotRunnable
-from pool.engine.labels import INVOCATION_LABEL
-from pool.errors import AnswerTooLarge, CommandFailed, EngineLost, NotSent
-from pool.transport.message import Answer, Call
+from pool.transport.message import Call
+from pool.transport.run import RunConnection, RunResult
+from pool.transport.slots import SlotLink
+from pool.transport.way import Way, WayEnds
 
-MAX_IN_MEMORY_BYTES = 2**20
-"""Bounds an answer in memory, in bytes. A longer one waits in a temporary file for the exit status."""
-PIECE_BYTES = 64 * 1024
-STDOUT = 1
-
-
-async def create_surely(engine: Engine, spec: ContainerSpec, created: Callable[[str], None]) -> str:
-    """Create a container and tell `created` its id, also if we are cancelled meanwhile. Raises `EngineError`.
-
-    The engine creates it all the same, and it has to be removed.
-    """
-    creating = asyncio.ensure_future(engine.create(spec))
-    try:
-        container = await asyncio.shield(creating)
-    except asyncio.CancelledError:
-        with contextlib.suppress(EngineError):
-            created(await creating)
-        raise
-    created(container)
-    return container
+HELD_BYTES = 2**20
+"""Bounds the output, in bytes, that waits in memory for the exit status. A longer one is passed on as it comes."""
+LAST_LINE_BYTES = 500
+"""Bounds the last line of standard error in a problem: a line of a log, not a page."""
+STDERR_TAIL_BYTES = 4096
+"""Bounds the end of standard error that is searched for its last line."""
 
 
 @dataclass(frozen=True, slots=True)
-class CommandStreams:
-    """The standard streams of a command, over a connection each way.
+class CommandFacts:
+    """Facts about the runs of one container."""
 
-    Over one, the engine does not tell the end of the output of a command that has ended before it read its input.
-    """
-
-    stdin: Attachment
-    output: Attachment
-
-    @classmethod
-    async def attach(cls, engine: Engine, container: str) -> CommandStreams:
-        """Attach to a container before it starts. Raises `EngineError`."""
-        stdin = await engine.attach(container, output=False)
-        try:
-            return cls(stdin, await engine.attach(container, stdin=False))
-        except BaseException:
-            await stdin.close()
-            raise
-
-    async def close(self) -> None:
-        """Let go of both; safe to call twice."""
-        await self.stdin.close()
-        await self.output.close()
+    held_bytes: int
+    """Output of a run that waits for its exit status."""
+    own_variables: Collection[str]
+    """Names of the function's own variables, which a call does not change."""
+    memory: int
+    """Memory of the container, bytes."""
+    memory_kills: Callable[[], int | None]
+    """Returns how many processes of it were killed for want of memory so far, or None if nobody can tell."""
+    note_call: Callable[[str], None] | None = None
+    """Writes down whose call runs in a container that may be kept."""
 
 
-class CommandLink:
-    """The right to run one container of an image.
+class CommandLink(SlotLink):
+    """Connections of init in a command's container, and what its runs have told.
 
-    The container is created for its call, since the call's meta-variables are part of its environment.
+    The end of standard error is kept for the problem of a run that fails, as long as it runs alone.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        spec: ContainerSpec,
-        starts: asyncio.Semaphore,
-        created: Callable[[str], None],
-        max_output: int,
+        self, way: Way, on_change: Callable[[], None], sink: Callable[[bytes], None], facts: CommandFacts
     ) -> None:
-        self._engine = engine
-        self._spec = spec
-        self._starts = starts
-        self._created = created
-        self._max_output = max_output
-        self.log: Callable[[bytes], None] = lambda data: None
-        """Takes what the command writes to stderr."""
-        self._run: CommandRun | None = None
-
-    @property
-    def exit_status(self) -> int | None:
-        """Return the exit status of the container, or None if it has not ended by itself."""
-        return None if self._run is None else self._run.exit_status
-
-    @property
-    def alive(self) -> bool:
-        """Return True: between calls there is no process that could be dead."""
-        return True
-
-    def free_slots(self, in_use: int) -> int:
-        """Return 1 before the first call, and 0 after it."""
-        return 0 if in_use or self._run else 1
-
-    def take(self) -> None:
-        """Return None: no connection is open before `connect`."""
-        return
-
-    async def connect(self, call: Call) -> CommandRun:
-        """Create and start the container for this call. Raises `NotSent` if the engine does not, and
-        `CommandFailed` if the image does not have the command."""
-        meta = call.meta or {}
-        labels = {**self._spec.labels, INVOCATION_LABEL: meta.get("HEARTH_INVOCATION_ID", "")}
-        spec = replace(self._spec, env={**meta, **self._spec.env}, labels=labels)
-        async with self._starts:
-            try:
-                container = await create_surely(self._engine, spec, self._created)
-                streams = await CommandStreams.attach(self._engine, container)
-                try:
-                    await self._engine.start(container)
-                except BaseException:
-                    await streams.close()
-                    raise
-            except NotRunnable as error:
-                raise CommandFailed(f"the command cannot be run: {error}") from error
-            except EngineError as error:
-                raise NotSent(f"the command's container could not be started: {error}") from error
-        self._run = CommandRun(self._engine, container, streams, self._max_output, self.log)
-        return self._run
-
-    def give(self, connection: CommandRun) -> None:
-        """Do nothing: the pool destroys the container."""
-
-    def drain_log(self) -> None:
-        """Do nothing: stderr is read before the answer is complete."""
-
-    async def close(self) -> None:
-        """Let go of the streams."""
-        if self._run is not None:
-            await self._run.close()
-
-
-class CommandRun:
-    """A running command, and then its answer."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        container: str,
-        streams: CommandStreams,
-        limit: int,
-        log: Callable[[bytes], None],
-    ) -> None:
-        self._engine = engine
-        self._container = container
-        self._streams = streams
-        self._limit = limit
-        self._log = log
-        self._output: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY_BYTES)  # noqa: SIM115 - closed by close()
-        self._size = 0
+        super().__init__(way, on_change, sink)
+        self._ends = WayEnds(lambda: RunConnection(self._opened, self._lost, self), self._printed)
+        self._sink = sink
+        self._facts = facts
+        self.held_bytes = facts.held_bytes
+        self.own_variables = facts.own_variables
         self.exit_status: int | None = None
-        """Exit status, or None until it has ended by itself."""
-        self.status = 200
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = False
-        self._left = 0
+        """Exit status of the run that has ended last, or None if there is none, or if it had to be ended."""
+        self._running = 0
+        self._mixed = False
+        """True if runs at once have printed, so that nobody knows which has printed what."""
+        self._stderr = bytearray()
+        self._kills = 0
 
-    async def exchange(self, call: Call) -> Answer:
-        """Feed the body, collect the output and wait for the exit status.
+    def began(self, call: Call) -> None:
+        """Note that a run begins."""
+        if self._running == 0:
+            self._stderr.clear()
+        self._mixed = self._running > 0
+        self._running += 1
+        self.exit_status = None
+        if self._facts.note_call is not None:
+            self._facts.note_call((call.meta or {}).get("HEARTH_INVOCATION_ID", ""))
 
-        The end of the command ends it, however much of the body is left. So does a body that breaks off.
+    def ended(self, end: RunResult | None) -> None:
+        """Note that a run has ended, or with None that it is not known how."""
+        self._running -= 1
+        self.exit_status = None if end is None else end.exit_status
 
-        Raises `CommandFailed` for a status other than 0, `AnswerTooLarge` for output over the limit, `EngineLost`,
-        and what the body raises.
-        """
-        feeding = asyncio.ensure_future(self._feed(call))
-        running = asyncio.ensure_future(self._run_to_its_end())
-        try:
-            await asyncio.wait((feeding, running), return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done():
-                feeding.result()
-            status = await running
-            if feeding.done():
-                feeding.result()
-        except EngineUnreachable as error:
-            raise EngineLost(f"the engine went away while the command ran: {error}") from error
-        except EngineError as error:
-            raise CommandFailed(f"the command's container was lost: {error}") from error
-        finally:
-            feeding.cancel()
-            running.cancel()
-            await asyncio.gather(feeding, running, return_exceptions=True)
-        if status != 0:
-            raise CommandFailed(await self._obituary(status))
-        self._output.seek(0)
-        self._left = self._size
-        self.headers = [(b"content-length", b"%d" % self._size)]
-        return self
+    def failure(self, end: RunResult) -> str:
+        """Return in words how a run failed, with the last line of its standard error."""
+        self.drain_log()
+        line = "" if self._mixed or self._running else last_line(self._stderr)
+        how = self._end_in_words(end)
+        return f"{how}: {line}" if line else how
 
-    async def _run_to_its_end(self) -> int:
-        await self._collect()
-        self.exit_status = await self._engine.wait(self._container)
-        return self.exit_status
+    def _end_in_words(self, end: RunResult) -> str:
+        want = f"for want of memory ({self._facts.memory >> 20} MiB)"
+        kills = self._facts.memory_kills()
+        killed, self._kills = kills is not None and kills > self._kills, kills or self._kills
+        if end.signal is None:
+            after = f", after a process of it was killed {want}" if killed else ""
+            return f"the command ended with exit status {end.status}{after}"
+        if killed:
+            return f"the command was killed {want}"
+        maybe = f", maybe {want}" if kills is None and end.signal == signal.SIGKILL else ""
+        return f"the command was ended by signal {end.signal}{signal_name(end.signal)}{maybe}"
 
-    async def _feed(self, call: Call) -> None:
-        piece = call.first
-        while True:
-            if piece:
-                await self._streams.stdin.write(piece)
-            if call.more is None:
-                break
-            piece = await call.more()
-            if not piece:
-                break
-        await self._streams.stdin.close_stdin()
+    def _printed(self, data: bytes) -> None:
+        self._stderr += data[-STDERR_TAIL_BYTES:]
+        del self._stderr[:-STDERR_TAIL_BYTES]
+        self._sink(data)
 
-    async def _collect(self) -> None:
-        while (frame := await self._streams.output.read()) is not None:
-            stream, data = frame
-            if stream != STDOUT:
-                self._log(data)
-                continue
-            self._size += len(data)
-            if self._size > self._limit:
-                raise AnswerTooLarge(f"the command wrote more than {self._limit} bytes")
-            self._output.write(data)
 
-    async def _obituary(self, status: int) -> str:
-        with contextlib.suppress(EngineError):
-            if (await self._engine.inspect(self._container)).oom_killed:
-                return f"the command was killed for want of memory (exit status {status})"
-        return f"the command ended with exit status {status}"
+def last_line(output: bytes | bytearray) -> str:
+    """Return the last line of an output that is not blank, or an empty string if there is none."""
+    line = output.rstrip().rpartition(b"\n")[2].rpartition(b"\r")[2].strip()
+    return line[:LAST_LINE_BYTES].decode(errors="replace")
 
-    def take(self) -> bytes:
-        """Return the next piece of the output."""
-        data = self._output.read(PIECE_BYTES)
-        self._left -= len(data)
-        self.complete = self._left <= 0
-        return data
 
-    async def read(self) -> bytes:
-        """Return the next piece of the output; empty at its end."""
-        return self.take()
-
-    @property
-    def reusable(self) -> bool:
-        """Return False: one container serves one call."""
-        return False
-
-    async def close(self) -> None:
-        """Let go of the streams and of the output."""
-        self._output.close()
-        await self._streams.close()
+def signal_name(number: int) -> str:
+    """Return the name of a signal in brackets, or an empty string if it has none."""
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""

@@ -36,6 +36,8 @@ class HttpConnection(asyncio.Protocol):
     It is itself the `Answer` of the call that it carries. `on_open` and `on_lost` tell its link.
     """
 
+    feeding: asyncio.Future[None] | None = None
+
     def __init__(
         self,
         on_open: Callable[[HttpConnection], None] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -52,6 +53,10 @@ class Answer(Protocol):
 
     status: int
     headers: list[tuple[bytes, bytes]]
+
+    @property
+    def feeding(self) -> asyncio.Future[None] | None:
+        """Return what sends the rest of the request's body while the answer comes, or None if nothing does."""
 
     def take(self) -> bytes:
         """Return what of the body has arrived, without waiting."""

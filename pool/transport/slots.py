@@ -21,7 +21,7 @@ class SlotLink:
     connections are accepted: 1 until a contract says more.
     """
 
-    exit_status = None
+    exit_status: int | None = None
 
     def __init__(self, way: Way, on_change: Callable[[], None], sink: Callable[[bytes], None]) -> None:
         self.way = way

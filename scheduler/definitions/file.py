@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from pool.contracts.base import Contract
 from pool.contracts.registry import CONTRACTS
@@ -66,7 +66,7 @@ class Defaults(ContainerKeys):
     max_invocations: types.NoneOrCount = None
     """Invocations after which an instance is recycled, or None for no limit."""
     reuse: types.Switch = True
-    """False gives every invocation a fresh container."""
+    """False gives every invocation a fresh container. A command that does not say it has False."""
     max_body: Annotated[Size, size_between("0B", "1TiB")] = 6 * 2**20
     """Largest body of a request, bytes."""
     web: types.Switch = False
@@ -105,8 +105,18 @@ class FunctionDefinition(Defaults):
     health: types.Health | None = None
     content_type: types.ContentType | None = None
     """Content type of a command's output; None means application/octet-stream."""
+    stream: types.Switch = False
+    """True sends a command's output as it comes. Its exit status can then no longer change the answer."""
     schemas: FunctionSchema | None = Field(default=None, alias="schema")
     """JSON Schemas of its input and output."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_command_is_fresh(cls, keys: Any) -> Any:
+        """Set `reuse` of a command that does not say it: a program is not made to run twice in one container."""
+        if isinstance(keys, dict) and "image" in keys and keys.get("port") is None and "reuse" not in keys:
+            return {**keys, "reuse": False}
+        return keys
 
     @property
     def kind(self) -> Kind:

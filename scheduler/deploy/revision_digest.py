@@ -12,7 +12,7 @@ SHAPES_NO_VERSION = ("source", "schemas", "retries", "max_event_age", "on_succes
 """Keys that do not affect how a call runs: the place of the code, the description of its input, and the handling of
 accepted calls."""
 
-NEWER_KEYS = ("pids", "nofile", "shm_size", "capabilities")
+NEWER_KEYS = ("stream", "pids", "nofile", "shm_size", "capabilities")
 """Keys that came after 0.1. With their defaults they do not count, so its warm containers are adopted."""
 SAME_VERSION_USERS = {OWN_USER: SHARED_USER, SHARED_USER: f"{SHARED_USER} always"}
 """Values that replace these users in the digest. The default has the value from when all containers shared a user,

@@ -69,8 +69,7 @@ class Trials:
     def needed(self, workload: Workload) -> bool:
         """Return whether a function would get another revision that an instance can test."""
         revision = self._dispatcher.revision_for(workload.function)
-        changed = revision is not None and revision.version != workload.version
-        return changed and not workload.contract.single_use
+        return revision is not None and revision.version != workload.version
 
     def begin(self, trial: Trial) -> None:
         """Try a revision out, in place of any other of its function. A trial of the same revision goes on.

@@ -143,6 +143,7 @@ class WorkloadBuilder:
             health=definition.health,
             egress=definition.network == "egress",
             max_response=definition.max_response,
+            stream=definition.stream,
         )
 
     def _keep(self, folder: Path) -> tuple[SourceCode, Path]:

@@ -227,7 +227,7 @@ class Growth:
                 demand=self._demand(revision),
                 version=revision.version,
                 trial=revision.trial,
-                command=workload.contract.single_use,
+                fresh_by_default=workload.contract.fresh_by_default,
                 last=ledger.last_stops.get(revision.name),
                 now=self._clock.now(),
             )

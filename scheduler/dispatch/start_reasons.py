@@ -36,8 +36,8 @@ class Shortage:
     version: str
     trial: bool
     """It is tried out: no call goes to it yet."""
-    command: bool
-    """Each call has a container of its own by its contract, and not because of `reuse: false`."""
+    fresh_by_default: bool
+    """Each call has a container of its own unless the function says otherwise."""
     last: LastStop | None
     now: float
 
@@ -48,7 +48,7 @@ def reason_to_start(s: Shortage) -> StartReason:
     if s.trial:
         return StartReason("the new revision was tried out before it came into service")
     if d.single_use:
-        why = "a command runs in a container of its own" if s.command else "it says `reuse: false`"
+        why = "it does not say `reuse: true`" if s.fresh_by_default else "it says `reuse: false`"
         return StartReason(f"each call of this function gets a new instance, as {why}")
     if d.live_slots:
         return _busy(d)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pool.engine.base import ContainerState, Engine, EngineError
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL, instance_of, is_kept
 from pool.host.hosts_files import HostsFiles
+from pool.host.kept_calls import KeptCalls
 
 log = logging.getLogger("hearth.jobs")
 
@@ -19,10 +20,11 @@ MAX_REMOVALS_AT_ONCE = 4
 class KeptContainers:
     """Stopped job containers that one gateway has kept."""
 
-    def __init__(self, engine: Engine, gateway_id: str, hosts: HostsFiles) -> None:
+    def __init__(self, engine: Engine, gateway_id: str, hosts: HostsFiles, calls: KeptCalls) -> None:
         self._engine = engine
         self._gateway_id = gateway_id
         self._hosts = hosts
+        self._calls = calls
 
     async def of(self, function: str) -> Mapping[str, list[str]]:
         """Return the ids of a function's kept containers, by the id of their call; none if the engine fails."""
@@ -32,7 +34,11 @@ class KeptContainers:
         except EngineError:
             return found
         for container in containers:
-            found.setdefault(container.labels.get(INVOCATION_LABEL, ""), []).append(container.id)
+            # A release before this one wrote the call into a label.
+            call = container.labels.get(INVOCATION_LABEL) or self._calls.of(
+                instance_of(container.id, container.labels)
+            )
+            found.setdefault(call, []).append(container.id)
         return found
 
     async def clear(self, function: str) -> None:
@@ -64,7 +70,9 @@ class KeptContainers:
         async def remove(container: ContainerState) -> None:
             async with room:
                 await self._engine.remove(container.id)
-                self._hosts.drop(instance_of(container.id, container.labels))
+                id = instance_of(container.id, container.labels)
+                self._hosts.drop(id)
+                self._calls.drop(id)
 
         gone = await asyncio.gather(*map(remove, containers), return_exceptions=True)
         for fault in gone:

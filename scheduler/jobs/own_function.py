@@ -32,5 +32,6 @@ def command_definition(name: str, job: JobDefinition, parallel: int) -> Function
         queue_timeout=QUEUE_TIMEOUT_SECONDS,
         max_instances=parallel,
         max_body=MAX_INPUT_BYTES,
+        reuse=False,
         **given,
     )

@@ -43,8 +43,7 @@ def test_every_registered_contract_is_tested_here() -> None:
 def test_the_facts_of_a_contract_fit_together(case: Case) -> None:
     contract = case.contract
     assert contract.long_way_statuses >= PLAIN_ENDINGS
-    assert not (contract.single_use and contract.fast_path), "the fast path needs an open connection"
-    assert not (contract.single_use and contract.freezing is not Freezing.NEVER)
+    assert not (contract.fresh_by_default and contract.freezing is not Freezing.NEVER)
     assert contract.allows("POST", b"")
     assert contract.allows("GET", b"path") is (contract.methods is None and contract.sub_paths)
     assert {case.problem, case.death} <= set(TYPES)
@@ -53,7 +52,7 @@ def test_the_facts_of_a_contract_fit_together(case: Case) -> None:
 async def test_a_call_starts_an_instance_and_the_next_one_finds_it_warm(world: ContractWorld) -> None:
     first = await world.call("hello")
     assert (first.status, first.body, first.start) == (200, b"HELLO", b"cold")
-    if world.case.contract.single_use:
+    if not world.case.reuse:
         second = await world.call("again")
         assert (second.status, second.body, second.start) == (200, b"AGAIN", b"cold")
         return
@@ -68,7 +67,7 @@ async def test_a_call_starts_an_instance_and_the_next_one_finds_it_warm(world: C
 
 async def test_a_failure_is_the_problem_that_the_contract_says(world: ContractWorld) -> None:
     await world.call()
-    for attempt in (world.call, world.call if world.case.contract.single_use else world.warm_call):
+    for attempt in (world.call, world.warm_call if world.case.reuse else world.call):
         reply = await attempt("fail")
         assert reply.problem["type"] == f"urn:hearth:problem:{world.case.problem}"
         assert reply.status == TYPES[world.case.problem][0]
@@ -90,11 +89,12 @@ async def test_an_instance_that_ends_in_a_call_is_a_problem_and_replaced(world: 
     instances = world.instances
     reply = await world.call("die")
     assert reply.problem["type"] == f"urn:hearth:problem:{world.case.death}"
-    if world.case.contract.dies_with_connection:
-        assert "the instance died: " in reply.problem["detail"]
-    if world.case.contract.single_use:
+    if world.case.death == "command-failed":
         assert "exit status 3" in reply.problem["detail"]
-    await world.gone(instances)
+    elif world.case.contract.dies_with_connection:
+        assert "the instance died: " in reply.problem["detail"]
+    if world.case.death != "command-failed" or not world.case.reuse:  # else init lives on
+        await world.gone(instances)
     assert (await world.call("well")).body == b"WELL"
 
 
@@ -130,13 +130,13 @@ async def test_the_next_gateway_reconnects(case: Case, tmp_path: Path) -> None:
     world = ContractWorld(case, tmp_path)
     await world.start()
     await world.call()
-    before = [] if case.contract.single_use else [(await world.idle()).container]
+    before = [(await world.idle()).container] if case.reuse else []
     after = await world.restarted()
     try:
         assert [instance.container for instance in after.instances] == before
         reply = await after.call("hello again")
         assert (reply.status, reply.body) == (200, b"HELLO AGAIN")
-        assert reply.start == (b"cold" if case.contract.single_use else b"warm")
+        assert reply.start == (b"warm" if case.reuse else b"cold")
     finally:
         await after.close()
 

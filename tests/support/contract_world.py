@@ -34,9 +34,10 @@ from pool.contracts.base import Contract
 from pool.contracts.command import COMMAND
 from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
+from pool.contracts.init_place import INIT_FOLDER
 from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, ContainerState
+from pool.engine.base import ContainerSpec, ContainerState, Mount
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.host.egress import Egress
@@ -52,6 +53,7 @@ from pool.workload import Order, Workload
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Limits
 from tests.support.line_platform import LINES, line_program
+from tests.support.memory_init import under_init
 from tests.support.warm_call_loop import NoFaults, what_uvicorn_gives
 
 SHIM = Path(__file__).parents[2] / "runtimes" / "python" / "shim.py"
@@ -144,15 +146,17 @@ class Case:
     """Problem of a call with the body `fail`."""
     death: str
     """Problem of a call with the body `die`."""
+    reuse: bool = True
 
     def __repr__(self) -> str:
-        return self.contract.name
+        return self.contract.name if self.reuse else f"{self.contract.name}, fresh"
 
 
 CASES = (
     Case(HANDLER, shim_program, "handler-raised", "instance-died"),
     Case(HTTP, http_program, "contract-broken", "instance-died"),
-    Case(COMMAND, command_program, "command-failed", "command-failed"),
+    Case(COMMAND, under_init(command_program), "command-failed", "command-failed"),
+    Case(COMMAND, under_init(command_program), "command-failed", "command-failed", reuse=False),
     Case(LINES, line_program, "handler-raised", "instance-died"),
 )
 
@@ -187,6 +191,7 @@ class ContractWorld:
             on_running=lambda instance: self.pool.running(instance),
         )
         self.launcher = Launcher(self.engine, self.clock, settings, egress, reports)
+        self.launcher.starter.init = Mount(str(path), INIT_FOLDER)
         self.records = Records(self.folder.records, self.clock)
         self.pool = Pool(self.launcher, self.clock, self.metrics, self.logs, 2**34, self.records)
         self.dispatcher = Dispatcher(self.pool, self.clock, 2)
@@ -208,7 +213,8 @@ class ContractWorld:
             function="f",
             version="1",
             contract=self.case.contract,
-            container=ContainerSpec(name="", image=image, user=None),
+            container=ContainerSpec(name="", image=image, user=None, program=("answer",)),
+            reuse=self.case.reuse,
             freeze_after=60.0,
             order=order,
             port=self.port,
@@ -289,6 +295,8 @@ class ContractWorld:
         """Remove everything and check that the engine has nothing left."""
         await self._stop()
         assert self.engine.alive() == 0
+        for _ in range(5):  # the programs of containers that were just removed close their connections
+            await asyncio.sleep(0)
 
     async def _stop(self, keep_warm: bool = False) -> None:
         if self._server is not None:

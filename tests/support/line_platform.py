@@ -32,6 +32,7 @@ class LineAnswer:
     """The answer to one line."""
 
     complete = True
+    feeding = None
 
     def __init__(self, line: bytes) -> None:
         self.said: dict[str, str] = json.loads(line)

@@ -13,6 +13,7 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pool.engine.labels import SOCKETS_FOLDER
 from pool.engine.memory_process import Process
 from pool.transport.socket_folder import CALLS_SOCKET, LOG_SOCKET
 
@@ -50,7 +51,8 @@ async def run_shim(process: Process) -> int:
 
 async def dial(process: Process, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to a socket of the folder that is mounted; its path may be longer than a socket's may be."""
-    folder = os.open(process.spec.mounts[0].source, os.O_RDONLY)
+    [source] = [mount.source for mount in process.spec.mounts if mount.target == SOCKETS_FOLDER]
+    folder = os.open(source, os.O_RDONLY)
     try:
         return await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/{name}")
     finally:

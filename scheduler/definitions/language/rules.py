@@ -65,12 +65,13 @@ def _handler_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", "`source` is missing; write the folder with the code"
     if "handler" not in keys:
         yield "", "`handler` is missing; write module:callable, like handler:handle"
-    yield from _foreign(keys, ("port", "command", "health", "content_type"), "a function with `image`")
+    yield from _foreign(keys, ("port", "command", "health"), "a function with `image`")
+    yield from _foreign(keys, ("content_type", "stream"), "a command, an image without `port`")
 
 
 def _http_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _foreign(keys, ("source", "handler"), "a function with `runtime`")
-    yield from _foreign(keys, ("content_type",), "a command, an image without `port`")
+    yield from _foreign(keys, ("content_type", "stream"), "a command, an image without `port`")
     if isinstance(env := keys.get("env"), Mapping) and "PORT" in env:
         yield "env", "PORT is set from `port`; remove it"
 
@@ -78,10 +79,11 @@ def _http_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _command_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _foreign(keys, ("source", "handler"), "a function with `runtime`")
     yield from _foreign(keys, ("health",), "a function with `port`")
-    if _above_one(keys.get("concurrency")):
-        yield "concurrency", "must be 1 for a command: a container is run for each call"
-    if isinstance(least := keys.get("min_instances"), int) and least > 0:
-        yield "min_instances", "must be 0 for a command: a container is run for each call"
+    if _above_one(keys.get("concurrency")) and "reuse" not in keys:
+        yield (
+            "concurrency",
+            "needs `reuse: true` with a command: else each call has a container of its own",
+        )
 
 
 def _mount_faults(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 
 from pool.engine.base import ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
+from pool.engine.creation import create_surely
 from pool.engine.labels import GATEWAY_LABEL, LOOK_LABEL
-from pool.transport.command import create_surely
 
 LOOKED_AT_BYTES = 256 * 1024
 """Longest part of a tar that is read: it holds several hundred folders, or thousands of users."""

@@ -19,6 +19,7 @@ from pool.contracts.base import Contract
 from pool.contracts.command import COMMAND
 from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
+from pool.contracts.init_place import INIT_FOLDER
 from pool.contracts.reconnect import RECONNECT_SECONDS
 from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, user_of
 from pool.engine.base import (
@@ -26,9 +27,10 @@ from pool.engine.base import (
     EngineDown,
     EngineError,
     EngineUnreachable,
+    Mount,
     NotRunnable,
 )
-from pool.engine.labels import container_name
+from pool.engine.labels import SOCKETS_FOLDER, container_name
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.errors import FunctionBroken, StartFailed
@@ -39,7 +41,6 @@ from pool.instance import Instance
 from pool.launcher import Launcher
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from pool.transport.message import Call
 from pool.workload import Order, Workload
 
 MIB = 2**20
@@ -58,7 +59,8 @@ class Shim:
     seen: list[str] = field(default_factory=list)
 
     async def __call__(self, process: Process) -> int:
-        folder = os.open(process.spec.mounts[0].source, os.O_RDONLY)
+        [source] = [mount.source for mount in process.spec.mounts if mount.target == SOCKETS_FOLDER]
+        folder = os.open(source, os.O_RDONLY)
         try:
             reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{folder}/calls.sock")
         finally:
@@ -507,14 +509,12 @@ async def test_every_kind_of_container_runs_as_the_uid_of_its_instance(
     bench.engine = noted = NotedEngine()
     bench.image("image", bench.shim)
     bench.made()
-    own = replace(GENERIC, user=OWN_USER, own_user_env={"HOME": "/tmp"})
+    own = replace(GENERIC, user=OWN_USER, own_user_env={"HOME": "/tmp"}, program=("true",))
     workload = replace(bench.workload(contract), container=own)
     instance = bench.instance(workload if contract is COMMAND else None)
     instance.uid = os.getuid() or 70_001
+    bench.launcher.starter.init = Mount(str(bench.folder), INIT_FOLDER)
     await bench.launcher.launch(instance, own)
-    if contract is COMMAND:
-        assert instance.link is not None
-        await (await instance.link.connect(Call(b"POST", b"/", []))).close()
     [spec] = noted.created
     assert spec.user == f"{instance.uid}:{OWN_GID}"
     assert spec.labels[UID_LABEL] == str(instance.uid)

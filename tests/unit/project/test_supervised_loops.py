@@ -31,8 +31,8 @@ TASKS: dict[str, str] = {
     "freezer:Freezer.thaw": "of one instance; every failure ends in a removal",
     "pool:Pool._spawn_start": "of one instance; every failure ends in a removal",
     "pool:Pool.remove": "of one instance; it tries until the container is gone",
-    "command:CommandRun.exchange": "awaited by the call",
-    "command:create_surely": "awaited by the same function",
+    "creation:create_surely": "awaited by the same function",
+    "run:RunConnection._start": "ends with the body of its call, or with its answer",
     "piecewise:_unless_done": "awaited by the call",
     "recorder:Recorder._go_on": "one batch of ends; every failure is put off or left out",
     "running:TaskRun.__init__": "one run of a call; every failure is its result",
@@ -52,7 +52,6 @@ LOOPS: dict[str, str] = {
     "hijack:HijackedConnection.read": "ends with its connection",
     "process_engine:ProcessEngine.events": "ends with its listener",
     "pool:Pool._destroy_surely": "ends when one container is gone",
-    "command:CommandRun._feed": "ends with the body of its call",
     "piecewise:_send_body": "ends with the body of its call",
 }
 """By module and function: why its endless loop needs no supervisor."""

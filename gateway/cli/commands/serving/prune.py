@@ -20,6 +20,7 @@ from pool.engine.docker import DockerEngine
 from pool.engine.labels import container_name
 from pool.host.firewall import FirewallError
 from pool.host.hosts_files import HostsFiles
+from pool.host.kept_calls import KeptCalls
 from pool.observe.metrics import Metrics
 
 
@@ -111,6 +112,7 @@ async def run(folder: DataFolder | None, alive: str | None, wanted: Pruning) -> 
         agreed = not own or await settle(engine, own, wanted.yes, "Remove this?")
         if agreed and folder is not None and not kept:
             HostsFiles(folder.hosts).drop_all_but(())
+            KeptCalls(folder.run).drop_all_but(())
             folder.clear()
         if kept:
             say(f"{kept} warm containers stay for the gateway's next start; --warm removes them too.")

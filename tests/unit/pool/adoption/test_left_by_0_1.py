@@ -38,13 +38,14 @@ VERSIONS = {
     "plain": "6e5bc41868921ef88229656c2988caa91311c2e7ffc4f47d05f59378a0efcfd9",
     "shaped": "298478e434de50319d3e3b91e4ffba4fc9553d1fa79c2eb5958ca0c899a9afc8",
     "site": "14821991c9087f4e267edddaf75db3b5b871c550d2e26451f34cf643b974ba2e",
-    "tool": "7e8588637c3dff27542a71d0d2a432982a2c3f1b293189e08000635092469e1a",
+    "tool": "36254d708ccc671fd8320eddc87267b4e1a849f7436fe8af07862f292943508d",
 }
+"""That of the tool is another one since `reuse` of a command became false: 0.1 left no container of a command."""
 SHAPES = {
     "plain": "9af1bea78a30c89ea2416a2ba40e2584bf1a7d582c2da981431544ad6d0bafaa",
     "shaped": "1c5b0be8f22abf19e048c9757628284a26a627e3fc061c4376919d7d27037102",
     "site": "b27de2798a65cd57de668e2c178016f4eb296c6871966c2a2ffe56195b604d03",
-    "tool": "0895c4f51dc99502f6616f774117c76441ab07000e5e7854988422a0a21b67cc",
+    "tool": "287c708d030a363c13c93b4930d8f362495653cbb09ab7b165c3a4357bd52a6c",
 }
 GENERIC_SHAPE = "c3c2a9893457ec23bcc9ac284f5ce8515f9b083c328fb29d845926b7ef95d77f"
 RECORD = {

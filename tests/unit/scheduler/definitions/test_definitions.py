@@ -183,7 +183,7 @@ FAULTY = [
     (HANDLER.replace("}", ", health: §/h}"), "health: belongs to a function with `image`"),
     (
         HANDLER.replace("}", ", content_type: §text/plain}"),
-        "content_type: belongs to a function with `image`",
+        "content_type: belongs to a command",
     ),
     # Images
     (IMAGE.replace("busybox", "§Busybox"), "image: must be an image's name in lower case"),
@@ -192,8 +192,8 @@ FAULTY = [
     (IMAGE + "    source: §code\n", "source: belongs to a function with `runtime`"),
     (IMAGE + "    handler: §'main:handle'\n", "handler: belongs to a function with `runtime`"),
     (IMAGE + "    health: §/healthz\n", "health: belongs to a function with `port`"),
-    (IMAGE + "    concurrency: §2\n", "concurrency: must be 1 for a command"),
-    (IMAGE + "    min_instances: §1\n", "min_instances: must be 0 for a command"),
+    (IMAGE + "    concurrency: §2\n", "concurrency: needs `reuse: true` with a command"),
+    (SERVER + "    stream: §true\n", "stream: belongs to a command"),
     (IMAGE + "    command: §wc -w\n", "command: must be a list of words, like [wc, -w], not 'wc -w'"),
     (IMAGE + "    command: §[]\n", "command: must be a list of words"),
     (IMAGE + "    command: §[wc, null]\n", "command: must be text or a number, not nothing"),
@@ -349,7 +349,7 @@ FAULTY = [
     (DEFAULTS + "  volumes: [§'/etc:/data']\n", "defaults.volumes.0: '/etc' may not be mounted"),
     (
         "version: 1\ndefaults: {concurrency: 4}\nfunctions:\n  f:\n    §image: busybox\n",
-        "must be 1 for a command: a container is run for each call (it comes from `defaults`)",
+        "needs `reuse: true` with a command: else each call has a container of its own (it comes from `defaults`)",
     ),
 ]
 
@@ -460,7 +460,7 @@ DEFAULT = {
     "freeze_after": 2.0,
     "max_age": 86400.0,
     "max_invocations": None,
-    "reuse": True,
+    "reuse": False,
     "env": {},
     "network": "none",
     "tmp_size": 64 * 2**20,
@@ -487,6 +487,7 @@ DEFAULT = {
     "command": None,
     "health": None,
     "content_type": None,
+    "stream": False,
     "schemas": None,
 }
 
@@ -580,6 +581,14 @@ def test_kinds(file: Path) -> None:
     assert functions["c"].content_type == "text/html"
 
 
+def test_a_command_runs_in_a_fresh_container_unless_it_says_otherwise(file: Path) -> None:
+    commands = "  c: {image: x}\n  kept: {image: x, reuse: true, concurrency: 4}\n  h: {image: x, port: 80}\n"
+    functions = read(file, HANDLER + commands).functions
+    assert {name for name, function in functions.items() if not function.reuse} == {"c"}
+    given = "version: 1\ndefaults: {reuse: true}\nfunctions: {c: {image: x}}\n"
+    assert read(file, given).functions["c"].reuse
+
+
 def test_a_handler_in_a_package(file: Path) -> None:
     assert read(file, HANDLER.replace("main:", "package:")).functions["f"].handler == "package:handle"
 
@@ -628,7 +637,7 @@ def test_a_definition_is_immutable_and_checked_when_made_by_hand() -> None:
     function = FunctionDefinition(name="f", image="x")
     with pytest.raises(ValidationError):
         function.timeout = 1.0  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="must be 1 for a command"):
+    with pytest.raises(ValidationError, match="needs `reuse: true`"):
         FunctionDefinition(name="f", image="x", concurrency=2)
     with pytest.raises(ValidationError, match="Extra inputs"):
         FunctionDefinition.model_validate({"name": "f", "image": "x", "timout": "1s"})

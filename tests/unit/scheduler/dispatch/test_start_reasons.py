@@ -27,7 +27,7 @@ DEMAND = Demand(
     oldest_wait=0.0,
     cores=2,
 )
-NONE_LEFT = Shortage(demand=DEMAND, version="v1", trial=False, command=False, last=None, now=1000.0)
+NONE_LEFT = Shortage(demand=DEMAND, version="v1", trial=False, fresh_by_default=False, last=None, now=1000.0)
 
 
 def stopped(reason: str, taker: str = "", version: str = "v1") -> Shortage:
@@ -54,8 +54,8 @@ def stopped(reason: str, taker: str = "", version: str = "v1") -> Shortage:
             "each call of this function gets a new instance, as it says `reuse: false`",
         ),
         (
-            replace(NONE_LEFT, demand=replace(DEMAND, single_use=True), command=True),
-            "each call of this function gets a new instance, as a command runs in a container of its own",
+            replace(NONE_LEFT, demand=replace(DEMAND, single_use=True), fresh_by_default=True),
+            "each call of this function gets a new instance, as it does not say `reuse: true`",
         ),
         (
             replace(

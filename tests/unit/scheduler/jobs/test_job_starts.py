@@ -18,6 +18,7 @@ from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable, Imag
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL
 from pool.engine.memory import MemoryEngine
 from pool.host.hosts_files import HostsFiles
+from pool.host.kept_calls import KeptCalls
 from pool.workload import Keep, Workload
 from scheduler.calls.plans import Plans
 from scheduler.calls.targets import Start
@@ -168,7 +169,8 @@ async def test_containers_that_were_kept_are_found_and_cleared(
         labels = {GATEWAY_LABEL: runtime.folder.id, KEPT_LABEL: function, INVOCATION_LABEL: invocation}
         return await engine.create(ContainerSpec(name=f"kept-{invocation}", image="busybox", labels=labels))
 
-    kept = KeptContainers(engine, runtime.folder.id, HostsFiles(runtime.folder.hosts))
+    folder = runtime.folder
+    kept = KeptContainers(engine, folder.id, HostsFiles(folder.hosts), KeptCalls(folder.run))
     first, second = await leave("job:1", "a"), await leave("job:1", "b")
     other = await leave("job:2", "c")
     running = await leave("job:1", "d")
