@@ -1,17 +1,21 @@
 /* Short answers, and chunks of longer ones. */
 #include "init.h"
 
-void send_chunk(struct slot *slot, const char *data, u32 size)
+void send_piece(struct slot *slot, u32 size)
 {
     static const char digits[] = "0123456789abcdef";
-    char head[10], *at = head + sizeof head;
-    *--at = '\n';
-    *--at = '\r';
+    char *end = piece + CHUNK_HEAD + size, *at = piece + CHUNK_HEAD;
+    memcpy(end, "\r\n", 2);
+    memcpy(at -= 2, "\r\n", 2);
     for (u32 rest = size; rest; rest >>= 4)
         *--at = digits[rest & 15];
-    outbox_send(&slot->out, at, (u32)(head + sizeof head - at));
-    outbox_send(&slot->out, data, size);
-    outbox_send(&slot->out, "\r\n", 2);
+    outbox_send(&slot->out, at, (u32)(end + 2 - at));
+}
+
+void send_chunk(struct slot *slot, const char *data, u32 size)
+{
+    memcpy(piece + CHUNK_HEAD, data, size);
+    send_piece(slot, size);
 }
 
 void slot_answer_json(struct slot *slot, int status, const char *outcome, const char *json, u32 size)

@@ -3,7 +3,7 @@
 
 enum {
     FILE_LIMIT = 64 << 20,         /* bytes of a file that is read or written */
-    ENTRIES_LIMIT = 10000,         /* of a folder that is listed */
+    ENTRIES_LIMIT = 4096,          /* of a folder that is listed */
     PATH_LIMIT = 4096,
     SUFFIX = 16,                   /* room for what the name of an unfinished file ends with */
     ROUNDS = 16,                   /* pieces before others have their turn */
@@ -89,41 +89,41 @@ static void send_pump(struct slot *slot)
     }
 }
 
-static void put_entry(struct slot *slot, const struct entry *entry)
+static void put_entry(struct line *line, struct transfer *transfer, const struct entry *entry)
 {
-    static struct line line;
-    struct transfer *transfer = slot->work;
     struct statx facts;
     if (same(entry->name, ".") || same(entry->name, "..") || transfer->entries == ENTRIES_LIMIT)
         return;
     if (SYS(NR_STATX, transfer->fd, entry->name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &facts) < 0)
         return; /* It has just gone. */
     u32 kind = facts.mode & S_IFMT;
-    line.size = 0;
-    put(&line, transfer->entries++ ? ", {\"name\": \"" : "{\"name\": \"");
-    put_json(&line, (struct text){(char *)entry->name, length(entry->name)});
-    put(&line, "\", \"type\": ");
-    put(&line, kind == S_IFREG   ? "\"file\""
-               : kind == S_IFDIR ? "\"folder\""
-               : kind == S_IFLNK ? "\"link\""
-                                 : "\"other\"");
-    put(&line, ", \"size\": ");
-    put_number(&line, facts.size);
-    put(&line, "}");
-    send_chunk(slot, line.data, line.size);
+    put(line, transfer->entries++ ? ", {\"name\": \"" : "{\"name\": \"");
+    put_json(line, (struct text){(char *)entry->name, length(entry->name)});
+    put(line, "\", \"type\": ");
+    put(line, kind == S_IFREG   ? "\"file\""
+              : kind == S_IFDIR ? "\"folder\""
+              : kind == S_IFLNK ? "\"link\""
+                                : "\"other\"");
+    put(line, ", \"size\": ");
+    put_number(line, facts.size);
+    put(line, "}");
 }
 
 static void list_pump(struct slot *slot)
 {
+    static struct line line;
     struct transfer *transfer = slot->work;
-    u64 space[128];                /* few enough entries for an outbox */
+    u64 space[128];                /* so few entries that a line holds them, each byte of a name as six */
     while (outbox_flush(&slot->out)) {
         long size = SYS(NR_GETDENTS64, transfer->fd, space, sizeof space);
+        line.size = 0;
         for (char *at = (char *)space; at < (char *)space + size; at += ((struct entry *)at)->size)
-            put_entry(slot, (struct entry *)at);
+            put_entry(&line, transfer, (struct entry *)at);
+        if (size <= 0)
+            put(&line, transfer->entries == ENTRIES_LIMIT ? "], \"complete\": false}" : "], \"complete\": true}");
+        if (line.size > 0)
+            send_chunk(slot, line.data, line.size);
         if (size <= 0) {
-            const char *end = transfer->entries == ENTRIES_LIMIT ? "], \"complete\": false}" : "], \"complete\": true}";
-            send_chunk(slot, end, (u32)length(end));
             outbox_send(&slot->out, "0\r\n\r\n", 5);
             finish(slot);
             return;

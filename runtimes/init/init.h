@@ -8,6 +8,7 @@
 
 enum {
     PIECE = 65536,        /* bytes that are read and passed on at once */
+    CHUNK_HEAD = 8,       /* room before a piece for its size as a chunk: five digits, CR and LF */
     HEAD_LIMIT = 524288,  /* bytes of a request's head: 64 KiB of a caller's fields, encoded as environment */
     NAME_LIMIT = 64,      /* bytes of a name of --listen */
 };
@@ -48,7 +49,7 @@ bool outbox_flush(struct outbox *outbox);
 /* Forget what is held. */
 void outbox_clear(struct outbox *outbox);
 /* Bytes that were read last: one reader at a time, so one place is enough for all. */
-extern char piece[32 + PIECE];
+extern char piece[PIECE + 2 * CHUNK_HEAD];
 
 /* ---- output.c: what programs print, on its way to log.sock ---- */
 
@@ -189,7 +190,9 @@ int dial(const char *name);
 void slot_answer_json(struct slot *slot, int status, const char *outcome, const char *json, u32 size);
 void slot_answer(struct slot *slot, int status, const char *outcome, const char *type, const char *message);
 void status_answer(struct slot *slot);
-/* Send a chunk of a chunked answer, not the last. */
+/* Send the bytes at `piece + CHUNK_HEAD` as a chunk of a chunked answer, not the last. */
+void send_piece(struct slot *slot, u32 size);
+/* The same for bytes anywhere. */
 void send_chunk(struct slot *slot, const char *data, u32 size);
 
 /* ---- order.c: what a run is ordered to be ---- */

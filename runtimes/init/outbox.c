@@ -3,7 +3,7 @@
 
 enum { HELD_LIMIT = PIECE + 16384 };
 
-char piece[32 + PIECE];
+char piece[PIECE + 2 * CHUNK_HEAD];
 
 static u32 write_some(struct outbox *outbox, const char *data, u32 size)
 {

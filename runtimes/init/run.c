@@ -160,28 +160,19 @@ static void pass_stdin(struct run *run)
 /* Pass on stdout. Return whether all of it has been, as far as the run wrote it before its end. */
 static bool pass_stdout(struct run *run)
 {
-    static const char digits[] = "0123456789abcdef";
-    enum { BEFORE = 8 };           /* room for the chunk's head: five digits and CR LF */
     for (int round = 0; run->slot && outbox_flush(&run->slot->out); round++) {
-        u64 size = PIECE - 2;
-        if (run->over && run->left < size)
-            size = run->left;
+        u64 size = run->over && run->left < PIECE ? run->left : PIECE;
         if (round == ROUNDS) {
             loop_again(&run->out);
             return false;
         }
-        long count = size ? sys_read(run->out.fd, piece + BEFORE, size) : 0;
+        long count = size ? sys_read(run->out.fd, piece + CHUNK_HEAD, size) : 0;
         if (count == -EAGAIN && !run->over)
             return false;
         if (count <= 0)
             return true;
         run->left -= run->over ? (u64)count : 0;
-        char *at = piece + BEFORE;
-        memcpy(at + count, "\r\n", 2);
-        memcpy(at -= 2, "\r\n", 2);
-        for (long rest = count; rest; rest >>= 4)
-            *--at = digits[rest & 15];
-        outbox_send(&run->slot->out, at, (u32)(piece + BEFORE + count + 2 - at));
+        send_piece(run->slot, (u32)count);
     }
     return run->slot == NULL;
 }

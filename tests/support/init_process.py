@@ -143,7 +143,7 @@ class InitProcess:
 
     def __init__(
         self,
-        program: Path,
+        program: Sequence[str],
         flags: Sequence[str],
         argv: Sequence[str] = (),
         wrapper: Sequence[str] = (),
@@ -161,7 +161,7 @@ class InitProcess:
             self.listen("log")
             self.listen("calls")
         self.process = subprocess.Popen(
-            [*wrapper, str(program), *flags, "--", *argv],
+            [*wrapper, *program, *flags, "--", *argv],
             env={"PATH": os.environ["PATH"], **(env or {}), "HEARTH_SOCKET_DIR": str(self.folder)},
             stdin=subprocess.DEVNULL,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.init_build import built_init
+from tests.support.init_build import Program
 from tests.support.init_process import Answer, InitProcess, Slot, until
 
 SERVER = """
@@ -36,13 +36,8 @@ while True:
 PRINTED = len("printed \n") + 1000
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    return built_init()
-
-
 @pytest.fixture
-def init(program: Path) -> Iterator[InitProcess]:
+def init(program: Program) -> Iterator[InitProcess]:
     flags = ["--serve", "--calls", "1"]
     with InitProcess(program, flags, [sys.executable, "-c", SERVER], wrapper=InitProcess.ALONE) as running:
         yield running
@@ -145,7 +140,7 @@ def test_other_addresses_are_refused(init: InitProcess, address: str) -> None:
     assert (answer.status, answer.fields["x-hearth-outcome"]) == (400, "bad-request")
 
 
-def test_a_unix_socket_is_reached(program: Path, tmp_path: Path) -> None:
+def test_a_unix_socket_is_reached(program: Program, tmp_path: Path) -> None:
     with (
         InitProcess(program, ["--wait", "--calls", "1"]) as init,
         socket.socket(socket.AF_UNIX) as server,
@@ -164,7 +159,7 @@ def test_a_unix_socket_is_reached(program: Path, tmp_path: Path) -> None:
             assert inside.recv(1) == b""
 
 
-def test_a_listener_hands_its_connections_to_the_gateway(program: Path) -> None:
+def test_a_listener_hands_its_connections_to_the_gateway(program: Program) -> None:
     with InitProcess(program, ["--wait", "--listen", "runtime=127.0.0.1:0"]) as refused:
         assert refused.status() == 125
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -189,7 +184,7 @@ print(connection.recv(9))
 
 @pytest.mark.parametrize(("code", "status"), [("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)])
 def test_init_ends_with_the_main_program_and_tells_its_last_words(
-    program: Path, code: str, status: int
+    program: Program, code: str, status: int
 ) -> None:
     argv = ["sh", "-c", f"(sleep 1000 &); seq 1 30000; {code}"]
     with InitProcess(program, ["--serve"], argv, wrapper=InitProcess.ALONE) as init:
@@ -205,7 +200,7 @@ def test_init_ends_with_the_main_program_and_tells_its_last_words(
     ],
 )
 def test_a_main_program_that_cannot_be_run_is_named(
-    program: Path, argv: list[str], status: int, message: bytes
+    program: Program, argv: list[str], status: int, message: bytes
 ) -> None:
     with InitProcess(program, ["--serve"], argv) as init:
         assert (init.printed_to_the_end(), init.status()) == (message, status)
@@ -214,7 +209,7 @@ def test_a_main_program_that_cannot_be_run_is_named(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 )
-def test_signals_go_to_the_main_program(program: Path, number: signal.Signals) -> None:
+def test_signals_go_to_the_main_program(program: Program, number: signal.Signals) -> None:
     code = f"trap 'echo told; exit 3' {number}; echo ready; while :; do sleep 0.01; done"
     with InitProcess(program, ["--serve"], ["sh", "-c", code]) as init:
         assert init.line() == b"ready"
@@ -223,13 +218,13 @@ def test_signals_go_to_the_main_program(program: Path, number: signal.Signals) -
         assert init.status() == 3
 
 
-def test_output_can_be_opened_by_name(program: Path) -> None:
+def test_output_can_be_opened_by_name(program: Program) -> None:
     argv = ["sh", "-c", "echo one >/dev/stdout; echo two >/dev/stderr; echo three >/proc/self/fd/1"]
     with InitProcess(program, ["--serve"], argv) as init:
         assert init.printed_to_the_end() == b"one\ntwo\nthree\n"
 
 
-def test_the_main_program_has_no_input_and_no_other_descriptors(program: Path) -> None:
+def test_the_main_program_has_no_input_and_no_other_descriptors(program: Program) -> None:
     argv = ["sh", "-c", "cat; ls /proc/self/fd"]
     with InitProcess(program, ["--serve", "--calls", "3"], argv) as init:
         assert init.printed_to_the_end() == b"0\n1\n2\n3\n", "ls has the folder itself as 3"
@@ -246,17 +241,19 @@ def test_zombies_are_reaped(init: InitProcess, port: int) -> None:
     until(lambda: not [pid for pid in init.children(inner) if init.is_zombie(pid)])
 
 
-def test_nobody_in_the_container_can_look_into_init(program: Path) -> None:
+def test_nobody_in_the_container_can_look_into_init(native_program: Program) -> None:
     if os.geteuid() == 0:
         wrapper = ["setpriv", "--reuid=12345", "--clear-groups", *InitProcess.ALONE, "--mount-proc"]
     else:
         wrapper = list(InitProcess.ALONE)
     code = "ls /proc/1/fd 2>&1; cat /proc/1/environ 2>&1; echo end"
-    with InitProcess(program, ["--serve"], ["sh", "-c", code], wrapper=wrapper, open_folder=True) as init:
+    with InitProcess(
+        native_program, ["--serve"], ["sh", "-c", code], wrapper=wrapper, open_folder=True
+    ) as init:
         assert init.printed_to_the_end().count(b"ermission denied") == 2
 
 
-def test_init_dials_until_a_gateway_listens(program: Path) -> None:
+def test_init_dials_until_a_gateway_listens(program: Program) -> None:
     with InitProcess(program, ["--wait", "--calls", "1"], listening=False) as init:
         time.sleep(0.1)
         init.listen("log")
@@ -264,7 +261,7 @@ def test_init_dials_until_a_gateway_listens(program: Path) -> None:
         assert init.slot().run("echo", "late").body == b"late\n"
 
 
-def test_a_gateway_that_starts_anew_gets_log_and_slots_again(program: Path) -> None:
+def test_a_gateway_that_starts_anew_gets_log_and_slots_again(program: Program) -> None:
     with InitProcess(program, ["--wait", "--calls", "2"]) as init:
         old = [init.slot(), init.slot()]
         old[0].run("sh", "-c", "echo before >&2")
@@ -339,7 +336,7 @@ def test_unknown_verbs_get_404(init: InitProcess) -> None:
 @pytest.mark.parametrize(
     "flags", [[], ["--serve", "--wait"], ["--unknown"], ["--wait", "--calls", "many"], ["--serve"]]
 )
-def test_wrong_flags_are_named(program: Path, flags: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_wrong_flags_are_named(program: Program, flags: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with InitProcess(program, flags) as init:
         assert init.status() == 125
     assert "hearth init: " in capfd.readouterr().err

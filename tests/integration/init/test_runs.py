@@ -11,20 +11,15 @@ from threading import Thread
 
 import pytest
 
-from tests.support.init_build import built_init
+from tests.support.init_build import Program
 from tests.support.init_process import InitProcess, Slot, run_request, until
 
 BIG = 5_000_000
 """Bytes: more than pipes, sockets and init hold together."""
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    return built_init()
-
-
 @pytest.fixture
-def init(program: Path) -> Iterator[InitProcess]:
+def init(program: Program) -> Iterator[InitProcess]:
     with InitProcess(program, ["--wait", "--calls", "2"], ["cat"], wrapper=InitProcess.ALONE) as running:
         yield running
 
@@ -63,7 +58,7 @@ def test_stderr_is_in_the_log_before_the_answer_ends(init: InitProcess, slot: Sl
     assert init.printed_so_far() == b"".join(b"%d\n" % number for number in range(1, 5001))
 
 
-def test_a_run_prints_no_more_than_the_limit(program: Path) -> None:
+def test_a_run_prints_no_more_than_the_limit(program: Program) -> None:
     with InitProcess(program, ["--wait", "--calls", "1", "--log-limit", "10"]) as init:
         slot = init.slot()
         slot.run("sh", "-c", "echo 0123456789abcdef >&2; echo more >&2")
@@ -172,27 +167,27 @@ def test_a_gateway_that_goes_away_has_the_run_killed(init: InitProcess, slot: Sl
     assert init.slot().run("echo", "again").body == b"again\n"
 
 
-def test_once_ends_with_the_run_s_status(program: Path) -> None:
+def test_once_ends_with_the_run_s_status(program: Program) -> None:
     with InitProcess(program, ["--wait", "--once", "--calls", "1"], wrapper=InitProcess.ALONE) as init:
         answer = init.slot().run("sh", "-c", "echo out; echo err >&2; exit 7")
         assert answer.body == b"out\n" and init.status() == 7
         assert init.printed_to_the_end() == b"err\n"
 
 
-def test_once_after_a_signal_ends_as_shells_do(program: Path) -> None:
+def test_once_after_a_signal_ends_as_shells_do(program: Program) -> None:
     with InitProcess(program, ["--wait", "--once", "--calls", "1"]) as init:
         init.slot().run("sh", "-c", "kill -9 $$")
         assert init.status() == 128 + 9
 
 
-def test_sigterm_without_a_run_ends_init(program: Path) -> None:
+def test_sigterm_without_a_run_ends_init(program: Program) -> None:
     with InitProcess(program, ["--wait", "--calls", "1"]) as init:
         init.slot()
         init.process.send_signal(signal.SIGTERM)
         assert init.status() == 0
 
 
-def test_sigterm_goes_to_the_run(program: Path) -> None:
+def test_sigterm_goes_to_the_run(program: Program) -> None:
     with InitProcess(program, ["--wait", "--calls", "1"]) as init:
         slot = init.slot()
         slot.send(
