@@ -60,11 +60,12 @@ engine: $(SERVING) ## have a container engine: use the one that answers, else in
 	@.venv/bin/hearth setup --yes --engine >/dev/null
 
 # The page's tests drive a real browser, those of the engine copy busybox into an image and make a bridge, those of
-# completion ask three shells, and those of sources start message brokers of their own: a service that their packages
-# have brought is stopped. Without root, the tests use what is installed.
+# completion ask three shells, those of init compile it for two machines, and those of sources start message brokers of
+# their own: a service that their packages have brought is stopped. Without root, the tests use what is installed.
 BROKERS := redis-server nats-server mosquitto
-PROGRAMS := chromium ip curl jq valgrind docker-compose zsh fish
-PROGRAM_PACKAGES := chromium busybox-static iproute2 curl jq valgrind docker-compose zsh fish
+PROGRAMS := chromium ip curl jq valgrind docker-compose zsh fish gcc aarch64-linux-gnu-gcc qemu-aarch64
+PROGRAM_PACKAGES := chromium busybox-static iproute2 curl jq valgrind docker-compose zsh fish gcc libc6-dev \
+	gcc-aarch64-linux-gnu qemu-user
 tools:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		wanted=""; for broker in $(BROKERS); do \
@@ -82,7 +83,7 @@ tools:
 	fi
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=1; done; \
-		if [ "$$missing" ] || ! test -x /bin/busybox; then \
+		if [ "$$missing" ] || ! test -x /bin/busybox || ! test -e /usr/include/stdint.h; then \
 			echo "Installing $(PROGRAM_PACKAGES) for the tests"; \
 			apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
 				apt-get -qq install -y --no-install-recommends $(PROGRAM_PACKAGES) >/dev/null; \

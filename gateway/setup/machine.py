@@ -11,7 +11,7 @@ from gateway.setup import engine as engines
 from gateway.setup.engine import DEFAULT_PLACES, EngineNeed
 from gateway.setup.engine_api import EngineApi
 from gateway.setup.images import ImageBuilder, Recipe, needed, recipes
-from gateway.setup.native.init_program import build, is_current
+from gateway.setup.native.init_build import build, is_current
 from gateway.setup.record import SetupRecord
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import quote_from_bytes
@@ -132,53 +132,24 @@ class Slot:
         self._read += data
 
 
-class InitProcess:
-    """A running init, and the gateway's ends of its sockets.
+class GatewaySide:
+    """The gateway's ends of init's sockets, in a folder of their own."""
 
-    `wrapper` is a command that runs it, such as `ALONE`.
-    """
-
-    ALONE = ("unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child")
-    """Makes init the first process of a PID namespace, which is the only place where it kills everything."""
-
-    def __init__(
-        self,
-        program: Sequence[str],
-        flags: Sequence[str],
-        argv: Sequence[str] = (),
-        wrapper: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        listening: bool = True,
-        open_folder: bool = False,
-    ) -> None:
+    def __init__(self, listening: bool = True) -> None:
         # Paths of sockets are short, and pytest's folders are not.
         self.folder = Path(tempfile.mkdtemp(prefix="init-"))
-        if open_folder:
-            self.folder.chmod(0o777)
+        self.folder.chmod(0o777)  # init may run as any user
         self._servers: dict[str, socket.socket] = {}
         self._slots: list[Slot] = []
+        self._log: socket.socket | None = None
         if listening:
             self.listen("log")
             self.listen("calls")
-        self.process = subprocess.Popen(
-            [*wrapper, *program, *flags, "--", *argv],
-            env={"PATH": os.environ["PATH"], **(env or {}), "HEARTH_SOCKET_DIR": str(self.folder)},
-            stdin=subprocess.DEVNULL,
-        )
-        self._log: socket.socket | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE_SECONDS)
-        for server in self._servers.values():
-            server.close()
-        for slot in self._slots:
-            slot.close()
-        if self._log:
-            self._log.close()
+    def close(self) -> None:
+        """Close all, and remove the folder."""
+        for open_end in (*self._servers.values(), *self._slots, *filter(None, [self._log])):
+            open_end.close()
         shutil.rmtree(self.folder)
 
     def listen(self, name: str) -> None:
@@ -193,6 +164,7 @@ class InitProcess:
         self._servers[name] = server
 
     def stop_listening(self, name: str) -> None:
+        """Refuse what init dials from now on."""
         self._servers.pop(name).close()
 
     def slot(self, name: str = "calls") -> Slot:
@@ -239,6 +211,36 @@ class InitProcess:
         """Read the log until init has closed it."""
         return b"".join(iter(lambda: self.log.recv(65536), b""))
 
+
+class InitProcess(GatewaySide):
+    """A running init, with a gateway that the test plays. `wrapper` is a command that runs it, such as `ALONE`."""
+
+    ALONE = ("unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child")
+    """Makes init the first process of a PID namespace, which is the only place where it kills everything."""
+
+    def __init__(
+        self,
+        program: Sequence[str],
+        flags: Sequence[str],
+        argv: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
+        listening: bool = True,
+    ) -> None:
+        super().__init__(listening)
+        self.process = subprocess.Popen(
+            [*wrapper, *program, *flags, "--", *argv],
+            env={"PATH": os.environ["PATH"], "HEARTH_SOCKET_DIR": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+        self.close()
+
     @staticmethod
     def children(pid: int) -> list[int]:
         """Return the children of a process."""
@@ -257,9 +259,9 @@ class InitProcess:
         return self.process.wait(PATIENCE_SECONDS)
 
 
-def until(condition: object, message: str = "it did not come true") -> None:
+def until(condition: Callable[[], object], message: str = "it did not come true") -> None:
     """Wait until a function returns something true."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, message
         time.sleep(0.005)

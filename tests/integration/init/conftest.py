@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.init_build import BUILDS, Program, native
+from tests.support.init_builds import BUILDS, Program, native
 
 
 @pytest.fixture(scope="module", params=BUILDS)

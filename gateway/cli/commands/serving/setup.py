@@ -19,7 +19,7 @@ from gateway.setup.engine import PACKAGES, EngineSetupError
 from gateway.setup.engine_api import EngineApiError
 from gateway.setup.images import BuildError
 from gateway.setup.machine import Machine, MissingParts
-from gateway.setup.native.init_program import InitBuildError, own_compiler
+from gateway.setup.native.init_build import InitBuildError, own_compiler
 from gateway.setup.packages import PackagesError
 from gateway.setup.program import program
 from gateway.setup.record import RecordError, SetupRecord

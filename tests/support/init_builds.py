@@ -7,14 +7,21 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
-from gateway.setup.native import init_program
+from gateway.setup.native import init_build
 from pool.host.init_program import INSTALLED, installed_init
 
 Program = tuple[str, ...]
 """Words of a command that runs init."""
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-static-libasan",
+    "-static-libubsan",
+)
+"""With their library inside, so that an image needs a libc only."""
 OTHER_MACHINE = "aarch64"
 """Runs under qemu-user. On such a machine it is simply built a second time."""
 
@@ -31,8 +38,8 @@ def builders_lock() -> Iterator[None]:
 def built_init() -> Path:
     """Return init for this machine, made of the sources as they are now."""
     with builders_lock():
-        if not init_program.is_current(platform.machine()):
-            init_program.build()
+        if not init_build.is_current(platform.machine()):
+            init_build.build()
     return installed_init()
 
 
@@ -49,8 +56,8 @@ def sanitized() -> Program:
 
 def emulated() -> Program:
     """Return the build for aarch64, under qemu-user."""
-    compiler = ("aarch64-linux-gnu-gcc", init_program.LOOP_FLAG)
-    made = str(_built(OTHER_MACHINE, compiler, init_program.FLAGS))
+    compiler = ("aarch64-linux-gnu-gcc", init_build.LOOP_FLAG)
+    made = str(_built(OTHER_MACHINE, compiler, init_build.FLAGS))
     return (made,) if platform.machine() == OTHER_MACHINE else (str(shutil.which("qemu-aarch64")), made)
 
 
@@ -58,12 +65,13 @@ BUILDS: dict[str, Callable[[], Program]] = {"native": native, "sanitized": sanit
 
 
 def _built(name: str, compiler: Program, flags: Program) -> Path:
-    folder = INSTALLED.parents[2] / "build" / "init" / init_program.sources_digest()
+    digest = sha256(repr((init_build.sources_digest(), compiler, flags)).encode()).hexdigest()[:16]
+    folder = INSTALLED.parents[2] / "build" / "init" / digest
     target = folder / name
     with builders_lock():
         if not target.exists():
             folder.mkdir(parents=True, exist_ok=True)
             unfinished = target.with_suffix(".unfinished")
-            init_program.compile_with(compiler, flags, unfinished)
+            init_build.compile_with(compiler, flags, unfinished)
             unfinished.rename(target)
     return target

@@ -1,7 +1,7 @@
 """Build init, the first process of containers that run an image unchanged.
 
-python -m gateway.setup.native.init_program             for this machine, if missing or outdated
-python -m gateway.setup.native.init_program --release   for every machine, with zig: for the wheels of a release
+python -m gateway.setup.native.init_build             for this machine, if missing or outdated
+python -m gateway.setup.native.init_build --release   for every machine, with zig: for the wheels of a release
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _zig(scratch: Path, machine: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.setup.native.init_program", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.setup.native.init_build", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--release", action="store_true", help="build for every machine, with zig")
     release = parser.parse_args(arguments).release

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.init_build import Program
+from tests.support.init_builds import Program
 from tests.support.init_process import Answer, InitProcess, Slot, until
 
 SERVER = """
@@ -247,9 +247,7 @@ def test_nobody_in_the_container_can_look_into_init(native_program: Program) -> 
     else:
         wrapper = list(InitProcess.ALONE)
     code = "ls /proc/1/fd 2>&1; cat /proc/1/environ 2>&1; echo end"
-    with InitProcess(
-        native_program, ["--serve"], ["sh", "-c", code], wrapper=wrapper, open_folder=True
-    ) as init:
+    with InitProcess(native_program, ["--serve"], ["sh", "-c", code], wrapper=wrapper) as init:
         assert init.printed_to_the_end().count(b"ermission denied") == 2
 
 

@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from tests.support.init_build import Program
+from tests.support.init_builds import Program
 from tests.support.init_process import InitProcess, Slot, run_request, until
 
 BIG = 5_000_000

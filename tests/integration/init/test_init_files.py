@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.init_build import Program
+from tests.support.init_builds import Program
 from tests.support.init_process import Answer, InitProcess, Slot
 
 LIMIT = 64 * 2**20
