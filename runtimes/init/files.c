@@ -13,6 +13,7 @@ enum {
 struct transfer {
     int fd;
     u64 left, size;                /* bytes still to be sent; bytes that have come */
+    bool sized;                    /* it is sent as long as it was said to be, else to its end */
     u32 mode, entries;
     char path[PATH_LIMIT], unfinished[PATH_LIMIT + SUFFIX];
 };
@@ -66,6 +67,34 @@ static void finish(struct slot *slot)
 
 /* ---- GET ---- */
 
+/* Send what is left of a file of known size. Return false if it has become shorter. */
+static bool send_sized(struct slot *slot, struct transfer *transfer)
+{
+    u64 wanted = transfer->left < PIECE ? transfer->left : PIECE;
+    long size = sys_read(transfer->fd, piece, wanted);
+    if (size <= 0)
+        return false;
+    transfer->left -= (u64)size;
+    outbox_send(&slot->out, piece, (u32)size);
+    return true;
+}
+
+/* Send a piece of a file up to its end: those of /proc say that they are empty. Return false if it is too long. */
+static bool send_to_the_end(struct slot *slot, struct transfer *transfer)
+{
+    long size = sys_read(transfer->fd, piece + CHUNK_HEAD, PIECE);
+    transfer->size += size > 0 ? (u64)size : 0;
+    if (transfer->size > FILE_LIMIT)
+        return false;
+    if (size > 0) {
+        send_piece(slot, (u32)size);
+        return true;
+    }
+    transfer->left = 0;
+    outbox_send(&slot->out, "0\r\n\r\n", 5);
+    return true;
+}
+
 static void send_pump(struct slot *slot)
 {
     struct transfer *transfer = slot->work;
@@ -78,14 +107,10 @@ static void send_pump(struct slot *slot)
             loop_again(&slot->watch);
             return;
         }
-        u64 wanted = transfer->left < PIECE ? transfer->left : PIECE;
-        long size = sys_read(transfer->fd, piece, wanted);
-        if (size <= 0) {
-            lost(slot); /* It has become shorter: an answer that breaks off says so. */
+        if (!(transfer->sized ? send_sized(slot, transfer) : send_to_the_end(slot, transfer))) {
+            lost(slot); /* An answer that breaks off says that it is not whole. */
             return;
         }
-        transfer->left -= (u64)size;
-        outbox_send(&slot->out, piece, (u32)size);
     }
 }
 
@@ -157,14 +182,16 @@ static void get_begin(struct slot *slot)
     put(&line, "HTTP/1.1 200 OK\r\nx-hearth-mode: ");
     for (int shift = 6; shift >= 0; shift -= 3)
         put_number(&line, facts.mode >> shift & 7);
-    put(&line, kind == S_IFREG ? "\r\ncontent-type: application/octet-stream\r\ncontent-length: "
-                               : "\r\ncontent-type: application/json\r\ntransfer-encoding: chunked");
-    if (kind == S_IFREG)
+    transfer->sized = kind == S_IFREG && facts.size > 0;
+    put(&line, "\r\ncontent-type: application/");
+    put(&line, kind == S_IFREG ? "octet-stream\r\n" : "json\r\n");
+    put(&line, transfer->sized ? "content-length: " : "transfer-encoding: chunked");
+    if (transfer->sized)
         put_number(&line, facts.size);
     put(&line, "\r\n\r\n");
     outbox_send(&slot->out, line.data, line.size);
     static const struct verb sending = {send_pump, lost}, listing = {list_pump, lost};
-    transfer->left = facts.size;
+    transfer->left = transfer->sized ? facts.size : 1;
     slot->verb = kind == S_IFREG ? &sending : &listing;
     if (kind == S_IFDIR)
         send_chunk(slot, "{\"entries\": [", 13);

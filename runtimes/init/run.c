@@ -2,7 +2,7 @@
 #include "init.h"
 
 enum {
-    ROUNDS = 16,                   /* pieces of stdout before others have their turn */
+    ROUNDS = 16,                   /* pieces of stdin or stdout before others have their turn */
     SWEEP_MS = 1000,               /* for killed processes to be gone */
 };
 
@@ -143,7 +143,11 @@ bool run_ended(int pid, int status)
 static void pass_stdin(struct run *run)
 {
     struct slot *slot = run->slot;
-    while (slot && !run->over && run->in.fd >= 0 && outbox_flush(&run->stdin)) {
+    for (int round = 0; slot && !run->over && run->in.fd >= 0 && outbox_flush(&run->stdin); round++) {
+        if (round == ROUNDS) {
+            loop_again(&run->in);
+            return;
+        }
         struct text part = slot_body(slot);
         enum body_state state = slot->head.body.state;
         if (part.size > 0)

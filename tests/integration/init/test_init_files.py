@@ -61,6 +61,18 @@ def test_a_gateway_that_goes_away_leaves_the_old_file(program: Program, tmp_path
         assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.parametrize("path", ["/proc/net/tcp", "/proc/self/status", "/proc/mounts"])
+def test_files_of_the_kernel_are_read_to_their_end(slot: Slot, path: str) -> None:
+    answer = ask(slot, "GET", path)
+    assert answer.status == 200 and len(answer.body.splitlines()) >= len(Path(path).read_bytes().splitlines()) // 2
+
+
+def test_an_empty_file_is_read(slot: Slot, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    answer = ask(slot, "GET", tmp_path / "empty")
+    assert (answer.status, answer.body) == (200, b"")
+
+
 def test_a_folder_is_listed(slot: Slot, tmp_path: Path) -> None:
     names = {f"name {number} \"'\\ \n ü" for number in range(300)}
     for name in names:
