@@ -20,7 +20,7 @@ from pool.contracts.handler import CODE
 from pool.contracts.starter import LaunchSettings
 from pool.engine.base import ContainerSpec, Engine, Mount
 from pool.engine.labels import SOCKETS_FOLDER
-from pool.host.hosts_files import HostsFiles
+from pool.host.etc_files import EtcFiles
 from pool.host.uids import Uids, with_uid
 from pool.transport.socket_folder import listen
 from pool.workload import Order, Workload
@@ -63,18 +63,18 @@ async def workload_of(engine: Engine, definition: FunctionDefinition, folder: Pa
 def container_of(workload: Workload, folder: Path, run: str) -> ContainerSpec:
     """The container that the gateway would make for an instance, but for its name and labels."""
     prototype = workload.container
-    code_size = LaunchSettings(gateway_id="", run_folder=folder, hosts_folder=folder).code_size
+    code_size = LaunchSettings(gateway_id="", run_folder=folder, etc_folder=folder).code_size
     name = f"hearth-bench-{folder.name}"
-    hosts = HostsFiles(folder.parent / "hosts").mount(folder.name, (folder.name, name))
     spec = replace(
         prototype,
         name=name,
         hostname=folder.name,
         labels={BENCH_LABEL: run},
-        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS_FOLDER), hosts),
+        mounts=(*prototype.mounts, Mount(str(folder.resolve()), SOCKETS_FOLDER)),
         writable=(*prototype.writable, (CODE, code_size)),
     )
-    return with_uid(spec, Uids().free())
+    spec = with_uid(spec, Uids().free())
+    return replace(spec, mounts=(*spec.mounts, *EtcFiles(folder.parent / "etc").mounts(folder.name, spec)))
 
 
 class Instance:

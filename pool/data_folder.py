@@ -68,8 +68,8 @@ class DataFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.run = self.path / "run"
         """Sockets of instances, a folder for each."""
-        self.hosts = self.path / "hosts"
-        """`/etc/hosts` of containers, a file for each."""
+        self.etc = self.path / "etc"
+        """Files of ours in `/etc` of containers."""
         self.records = self.path / "records"
         """Records of instances for the next process, a file for each."""
         self.work = self.path / "work"
@@ -126,7 +126,7 @@ class DataFolder:
             if not (folder / CALL_FILE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
         # Not empty if jobs have kept containers, which need their files.
-        for folder in (self.run, self.hosts):
+        for folder in (self.run, self.etc):
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if not self.run.exists():

@@ -99,7 +99,7 @@ class Launcher:
             await instance.link.close()
         if not (stays(instance) and await self._has_ended(instance)):
             await self._engine.remove(instance.container or container_name(instance.id))
-            self.starter.hosts.drop(instance.id)
+            self.starter.etc.drop(instance.id)
             self.starter.kept_calls.drop(instance.id)
 
     async def _has_ended(self, instance: Instance) -> bool:

@@ -58,7 +58,7 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
         LaunchSettings(
             gateway_id=folder.id,
             run_folder=folder.run,
-            hosts_folder=folder.hosts,
+            etc_folder=folder.etc,
             start_timeout=settings.start_timeout,
             network_fallback=settings.allow_network_fallback,
         ),

@@ -9,7 +9,7 @@ from functools import partial
 
 from gateway.assembly.foundation import Foundation
 from gateway.assembly.pool_floor import PoolFloor
-from pool.host.hosts_files import HostsFiles
+from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 from pool.observe.metrics import label_of
 from pool.reaper import Reaper
@@ -97,7 +97,7 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
     store_settings = build_store_settings(foundation, stores)
     worker = build_worker(foundation, stores, plans, store_settings)
     folder = foundation.folder
-    kept = KeptContainers(pool_floor.engine, folder.id, HostsFiles(folder.hosts), KeptCalls(folder.run))
+    kept = KeptContainers(pool_floor.engine, folder.id, EtcFiles(folder.etc), KeptCalls(folder.run))
     jobs = build_jobs(foundation, stores, worker, registry, kept, store_settings)
     runs = build_runs(foundation, stores, worker, registry, store_settings)
     closing.push("jobs", jobs.close)

@@ -13,7 +13,7 @@ from pool.clock import Clock
 from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, ContainerState, Engine
 from pool.engine.labels import GATEWAY_LABEL, container_name, instance_of, is_kept, is_made_by_gateway
-from pool.host.hosts_files import HostsFiles
+from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 from pool.host.uids import uid_of
 from pool.instance import Instance
@@ -59,7 +59,7 @@ class Adoption:
             self._records.drop(id)
         kept = {instance_of(c.id, c.labels) for c in found if is_kept(c)}
         KeptCalls(self._folder.run).drop_all_but(known | kept)
-        HostsFiles(self._folder.hosts).drop_all_but(known | kept)
+        EtcFiles(self._folder.etc).drop_all_but(known | kept)
         self._folder.clear_own()
         if containers:
             log.info(

@@ -16,7 +16,7 @@ from pool.engine.creation import create_surely
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
 from pool.errors import FunctionBroken, StartFailed
 from pool.host.egress import Egress
-from pool.host.hosts_files import HostsFiles, wants_hosts
+from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 from pool.host.uids import with_uid
 from pool.instance import Instance
@@ -36,7 +36,7 @@ class LaunchSettings:
     gateway_id: str
     run_folder: Path
     """Holds a folder with sockets for each instance."""
-    hosts_folder: Path
+    etc_folder: Path
     start_timeout: float = 60.0
     """Seconds from the start of a container until its program is ready."""
     network_fallback: bool = False
@@ -70,7 +70,7 @@ class Starter:
         self.settings = settings
         self.egress = egress
         self.reports = reports
-        self.hosts = HostsFiles(settings.hosts_folder)
+        self.etc = EtcFiles(settings.etc_folder)
         self.kept_calls = KeptCalls(settings.run_folder)
         self.maps_uids = False
         """True if the engine has user namespaces. Files of this host then cannot be given to a container's uid."""
@@ -78,7 +78,7 @@ class Starter:
         """Mount of the folder with the init program, or None until there is one."""
 
     async def spec_of(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
-        """Return what an instance's container is made from: named, labelled, with its uid, network and hosts file.
+        """Return what an instance's container is made from: named, labelled, with its uid, network and files.
 
         Raises `StartFailed` without a free uid or a safe network, `EngineError`, and OSError.
         """
@@ -90,9 +90,8 @@ class Starter:
             spec = replace(spec, network=await self.egress.ensure())
         elif workload is not None and workload.contract.dials_in:
             spec = replace(spec, network=await self.egress.fallback(self.settings.network_fallback))
-        if wants_hosts(spec):
-            mount = self.hosts.mount(instance.id, (instance.id, spec.name))
-            spec = replace(spec, mounts=(*spec.mounts, mount))
+        if not self.settings.remote:  # such an engine has none of our files
+            spec = replace(spec, mounts=(*spec.mounts, *self.etc.mounts(instance.id, spec)))
         return spec
 
     async def start(self, instance: Instance, prototype: ContainerSpec) -> None:

@@ -92,8 +92,10 @@ class ContainerSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     user: str | None = "65532:65532"
     """None keeps the image's own user. `pool.host.uids.with_uid` replaces `own` by a uid that no other has."""
-    own_user_env: Mapping[str, str] = field(default_factory=dict)
-    """Variables, besides `env`, of a container with a uid of its own: the image has no user of that uid."""
+    usual_env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that a container gets when it is created, unless `env` has them. Its record leaves them out."""
+    passwd: bytes | None = None
+    """Content of `/etc/passwd`, or None for the image's. `with_uid` adds the line of a user that it makes."""
     memory: int = 128 * 2**20
     """Bytes; swap is off, so this is the whole memory of the container."""
     cpus: float = 1.0

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from pool.engine.base import ContainerSpec
 from pool.errors import StartFailed
+from pool.host.passwd import with_user
 
 OWN_USER = "own"
 """`ContainerSpec.user` of a prototype whose containers get a uid each."""
@@ -142,10 +143,12 @@ class Uids:
 
 
 def with_uid(prototype: ContainerSpec, uid: int | None) -> ContainerSpec:
-    """Return the prototype with `uid` in place of `OWN_USER`; another user stays.
+    """Return the prototype with its usual variables, and with `uid` in place of `OWN_USER`; another user stays.
 
     Raises `StartFailed` if the prototype wants a uid and `uid` is None.
     """
+    if prototype.usual_env:
+        prototype = replace(prototype, env={**prototype.usual_env, **prototype.env})
     if prototype.user != OWN_USER:
         return prototype
     if uid is None:
@@ -156,19 +159,13 @@ def with_uid(prototype: ContainerSpec, uid: int | None) -> ContainerSpec:
         prototype,
         user=f"{uid}:{OWN_GID}",
         labels={**prototype.labels, UID_LABEL: str(uid)},
-        env={**prototype.own_user_env, **prototype.env},
+        passwd=None if prototype.passwd is None else with_user(prototype.passwd, uid, OWN_GID),
     )
 
 
 def as_before_uids(prototype: ContainerSpec) -> ContainerSpec:
     """Return the prototype with the user that earlier releases gave to all, so that we adopt their containers."""
     return replace(prototype, user=SHARED_USER) if prototype.user == OWN_USER else prototype
-
-
-def number_of(uid: str) -> int | None:
-    """Return the number in the text of a uid, or None if it is a name. Engines read `+7` and `007` as 7."""
-    match = re.fullmatch(r"([+-]?)0*([0-9]{1,18})", uid)
-    return int(match[1] + match[2]) if match else None
 
 
 def uid_of(labels: Mapping[str, str]) -> int | None:

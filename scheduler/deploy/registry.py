@@ -13,7 +13,7 @@ from pool.adoption.adoption import Adoption
 from pool.clock import Clock
 from pool.engine.base import Engine, EngineError, NotFound
 from pool.host.egress import Egress, can_dial_into_namespaces
-from pool.host.uids import number_of
+from pool.host.passwd import number_of
 from pool.supervise import Supervisor
 from pool.workload import Keep, Workload
 from scheduler.definitions.container_keys import ContainerKeys

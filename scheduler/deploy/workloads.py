@@ -11,13 +11,13 @@ from pathlib import Path
 from pool.clock import Clock
 from pool.contracts.facts import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
-from pool.host.uids import OWN_USER, SHARED_USER
 from pool.workload import Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.input_check import InputCheck
 from scheduler.definitions.source_folder import SourceCode, collect
 from scheduler.deploy.code_store import CodeStore
+from scheduler.deploy.container_user import container_user
 from scheduler.deploy.images.function_images import (
     PackageRoom,
     ensure_requirements_image,
@@ -35,8 +35,6 @@ GENERIC_MEMORY = 128 * 2**20
 """Memory of a prewarmed instance in bytes, until it is specialised."""
 UNKNOWN_TYPE = "application/octet-stream"
 """Content type of answers that name none, unless the function declares one."""
-FUNCTION_NAMES = {"HOME": "/tmp", "USER": "function", "LOGNAME": "function"}  # noqa: S108  in the container
-"""Variables in which programs look up their user: no image has an entry for a container's own uid."""
 
 
 def limits_of(definition: FunctionDefinition) -> Limits:
@@ -61,13 +59,17 @@ def check_of(definition: FunctionDefinition) -> InputCheck | None:
     return InputCheck(schema.input)
 
 
-def generic_container(image: Image, volumes: tuple[VolumeMount, ...] = ()) -> ContainerSpec:
+def generic_container(
+    image: Image, passwd: bytes | None = None, volumes: tuple[VolumeMount, ...] = ()
+) -> ContainerSpec:
     """Return the container of a prewarmed instance: every key that is fixed at creation has its default."""
+    user = container_user(ContainerKeys(), image, passwd)
     return ContainerSpec(
         name="",
         image=image.id,
-        user=OWN_USER,
-        own_user_env=names_of_function(image),
+        user=user.user,
+        usual_env=user.variables,
+        passwd=user.passwd,
         memory=GENERIC_MEMORY,
         volumes=volumes,
     )
@@ -122,12 +124,14 @@ class WorkloadBuilder:
         else:
             image = await images.find(definition.image or "")
             version = version_digest(definition, None, image.id)
-        volumes = await self.volumes.mounts(image, definition)
+        passwd, volumes = await asyncio.gather(
+            self.users.passwd(image), self.volumes.mounts(image, definition)
+        )
         return Workload(
             function=definition.name,
             version=version,
             contract=contract,
-            container=container_of(definition, image, volumes),
+            container=container_of(definition, image, passwd, volumes),
             concurrency=definition.concurrency,
             reuse=definition.reuse,
             min_instances=definition.min_instances,
@@ -153,7 +157,10 @@ class WorkloadBuilder:
 
     async def generic(self, image: Image) -> ContainerSpec:
         """Return the container of a runtime image's prewarmed instances. Raises `VolumeRefused` and `EngineError`."""
-        return generic_container(image, await self.volumes.mounts(image, ContainerKeys()))
+        passwd, volumes = await asyncio.gather(
+            self.users.passwd(image), self.volumes.mounts(image, ContainerKeys())
+        )
+        return generic_container(image, passwd, volumes)
 
     async def prune(self, used: Collection[Workload]) -> None:
         """Remove the code and the built images of revisions that are gone. Raises `EngineError`."""
@@ -164,17 +171,22 @@ class WorkloadBuilder:
 
 
 def container_of(
-    definition: FunctionDefinition, image: Image, volumes: tuple[VolumeMount, ...] = ()
+    definition: FunctionDefinition,
+    image: Image,
+    passwd: bytes | None = None,
+    volumes: tuple[VolumeMount, ...] = (),
 ) -> ContainerSpec:
     """Return the container of a function's instances. A handler gets its environment when it is specialised."""
+    user = container_user(definition, image, passwd)
     return ContainerSpec(
         name="",
         image=image.id,
         command=definition.command,
         program=(*image.entrypoint, *(definition.command or image.command)),
         env={} if definition.contract.specialises else dict(definition.env),
-        user=user_of(definition),
-        own_user_env=names_of_function(image),
+        user=user.user,
+        usual_env=user.variables,
+        passwd=user.passwd,
         memory=definition.memory,
         cpus=definition.cpus,
         cpu_shares=definition.cpu_shares,
@@ -188,22 +200,6 @@ def container_of(
         capabilities=definition.capabilities,
         sandbox=definition.sandbox,
     )
-
-
-def user_of(definition: FunctionDefinition) -> str | None:
-    """Return the user of a function's containers, for `ContainerSpec.user`.
-
-    Files in a writable volume outlive the container that wrote them, so their owner must stay the same.
-    """
-    if definition.user == "image":
-        return None
-    keeps_files = any(not volume.read_only for volume in definition.volumes)
-    return SHARED_USER if definition.user == OWN_USER and keeps_files else definition.user
-
-
-def names_of_function(image: Image) -> dict[str, str]:
-    """Return the variables that replace an entry in /etc/passwd, without those that the image sets."""
-    return {name: value for name, value in FUNCTION_NAMES.items() if name not in image.variables}
 
 
 def order_head(definition: FunctionDefinition, version: str, log_limit: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from pool.engine.base import ContainerState, Engine, EngineError
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL, instance_of, is_kept
-from pool.host.hosts_files import HostsFiles
+from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 
 log = logging.getLogger("hearth.jobs")
@@ -20,10 +20,10 @@ MAX_REMOVALS_AT_ONCE = 4
 class KeptContainers:
     """Stopped job containers that one gateway has kept."""
 
-    def __init__(self, engine: Engine, gateway_id: str, hosts: HostsFiles, calls: KeptCalls) -> None:
+    def __init__(self, engine: Engine, gateway_id: str, etc: EtcFiles, calls: KeptCalls) -> None:
         self._engine = engine
         self._gateway_id = gateway_id
-        self._hosts = hosts
+        self._etc = etc
         self._calls = calls
 
     async def of(self, function: str) -> Mapping[str, list[str]]:
@@ -71,7 +71,7 @@ class KeptContainers:
             async with room:
                 await self._engine.remove(container.id)
                 id = instance_of(container.id, container.labels)
-                self._hosts.drop(id)
+                self._etc.drop(id)
                 self._calls.drop(id)
 
         gone = await asyncio.gather(*map(remove, containers), return_exceptions=True)

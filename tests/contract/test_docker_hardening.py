@@ -13,7 +13,8 @@ from pool.engine.base import Mount
 from pool.host.uids import DEFAULT_UIDS, OWN_GID, OWN_USER, with_uid
 from pool.transport.socket_folder import SocketFolder
 from pool.transport.way import WayEnds
-from scheduler.deploy.workloads import names_of_function
+from scheduler.definitions.container_keys import ContainerKeys
+from scheduler.deploy.container_user import container_user
 from tests.support.containers import containers
 
 pytestmark = pytest.mark.engine
@@ -215,7 +216,7 @@ async def test_many_wait_at_once(docker_bench):
 
 
 async def test_a_container_with_a_uid_of_its_own_can_write_its_folders_and_has_one_group(run, docker_bench):
-    spec = with_uid(replace(docker_bench.spec(), user=OWN_USER, own_user_env=NAMES), DEFAULT_UIDS.last)
+    spec = with_uid(replace(docker_bench.spec(), user=OWN_USER, usual_env=NAMES), DEFAULT_UIDS.last)
     script = (
         "id -u; id -G; echo $HOME $USER; for f in /tmp /var/data /srv; do echo kept > $f/x && cat $f/x; done"
     )
@@ -237,7 +238,8 @@ async def test_an_image_says_its_program_its_variables_and_its_user(docker_bench
     assert built.user == "1234:5"
     assert (built.entrypoint, built.command) == (("/serve", "-x"), ("a b",))
     assert {"HOME", "EMPTY"} <= built.variables
-    assert set(names_of_function(built)) == {"USER", "LOGNAME"}
+    variables = container_user(ContainerKeys(), built, b"").variables
+    assert {"USER", "LOGNAME"} <= set(variables) and "HOME" not in variables
     assert "HOME" not in (await docker_bench.engine.image(busybox_image)).variables
 
 

@@ -104,7 +104,7 @@ def test_a_file_of_the_functions_own_is_left_alone_and_ours_cannot_be_written(ga
 
 def test_the_files_go_with_their_containers_and_stay_with_kept_ones(gateway: Gateway) -> None:
     def files() -> set[str]:
-        return {file.name for file in (gateway.data / "hosts").iterdir()}
+        return {file.stem for file in (gateway.data / "etc").iterdir()}
 
     job = {"image": BUSYBOX_IMAGE, "command": ["true"], "count": 1, "remove": "none"}
     place = gateway.http.post("/jobs", json=job).headers["location"]

@@ -183,7 +183,7 @@ class ContractWorld:
         self._supervisor = Supervisor(self.clock, self.metrics)
         egress = Egress(self.engine, self.folder.id, self.clock, self._supervisor)
         settings = LaunchSettings(
-            self.folder.id, self.folder.run, self.folder.hosts, start_timeout=30.0, network_fallback=True
+            self.folder.id, self.folder.run, self.folder.etc, start_timeout=30.0, network_fallback=True
         )
         reports = InstanceReports(
             on_slots=lambda instance: self.pool.slots_changed(instance),

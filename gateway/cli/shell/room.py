@@ -20,7 +20,7 @@ from pool.engine.base import ContainerSpec, EngineError, Mount
 from pool.engine.docker import DockerEngine
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
 from pool.host.egress import Egress
-from pool.host.hosts_files import HostsFiles, wants_hosts
+from pool.host.etc_files import EtcFiles
 from pool.host.uids import Uids, usable_range, with_uid
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
@@ -121,10 +121,8 @@ class ShellRoom:
         )
         if definition.kind is Kind.HANDLER and definition.source is not None:
             spec = replace(spec, mounts=(*spec.mounts, self._code_of(Path(definition.source))))
-        if wants_hosts(spec):
-            mount = HostsFiles(self._folder / "hosts").mount(self._name, (self._name, spec.name))
-            spec = replace(spec, mounts=(*spec.mounts, mount))
-        return spec
+        etc = EtcFiles(self._folder / "etc")
+        return replace(spec, mounts=(*spec.mounts, *etc.mounts(self._name, spec)))
 
     def _code_of(self, source: Path) -> Mount:
         """Return the mount of a copy of a function's code that the container's user may read."""

@@ -47,7 +47,7 @@ async def test_the_references_container_is_the_gateways(tmp_path: Path) -> None:
     launcher = Launcher(
         engine,
         LoopClock(),
-        LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
+        LaunchSettings(gateway_id="g", run_folder=tmp_path, etc_folder=tmp_path / "hosts"),
         Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
         InstanceReports(on_slots=lambda instance: None, on_output=lambda instance, data: None),
     )

@@ -509,7 +509,7 @@ async def test_every_kind_of_container_runs_as_the_uid_of_its_instance(
     bench.engine = noted = NotedEngine()
     bench.image("image", bench.shim)
     bench.made()
-    own = replace(GENERIC, user=OWN_USER, own_user_env={"HOME": "/tmp"}, program=("true",))
+    own = replace(GENERIC, user=OWN_USER, usual_env={"HOME": "/tmp"}, program=("true",))
     workload = replace(bench.workload(contract), container=own)
     instance = bench.instance(workload if contract is COMMAND else None)
     instance.uid = os.getuid() or 70_001

@@ -18,8 +18,8 @@ from pool.data_folder import DataFolder, DataFolderInUse
 from pool.engine.base import Engine, EngineError
 from pool.engine.docker import DockerEngine
 from pool.engine.labels import container_name
+from pool.host.etc_files import EtcFiles
 from pool.host.firewall import FirewallError
-from pool.host.hosts_files import HostsFiles
 from pool.host.kept_calls import KeptCalls
 from pool.observe.metrics import Metrics
 
@@ -111,7 +111,7 @@ async def run(folder: DataFolder | None, alive: str | None, wanted: Pruning) -> 
             show(own)
         agreed = not own or await settle(engine, own, wanted.yes, "Remove this?")
         if agreed and folder is not None and not kept:
-            HostsFiles(folder.hosts).drop_all_but(())
+            EtcFiles(folder.etc).drop_all_but(())
             KeptCalls(folder.run).drop_all_but(())
             folder.clear()
         if kept:

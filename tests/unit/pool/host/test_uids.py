@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -19,15 +20,12 @@ from pool.host.uids import (
     UidRange,
     Uids,
     as_before_uids,
-    number_of,
     uid_of,
     usable_range,
     with_uid,
 )
 
-PROTOTYPE = ContainerSpec(
-    name="", image="i", user=OWN_USER, own_user_env={"HOME": "/tmp", "USER": "function"}
-)
+PROTOTYPE = ContainerSpec(name="", image="i", user=OWN_USER, usual_env={"HOME": "/tmp", "USER": "function"})
 
 
 def taken(uids: Uids) -> int:
@@ -102,25 +100,6 @@ def test_what_was_found_outside_of_the_range_takes_no_place_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("70000", 70_000),
-        ("+70000", 70_000),
-        ("-70000", -70_000),
-        ("0" * 5000 + "70000", 70_000),
-        ("9" * 5000, None),
-        ("7_0000", None),
-        (" 70000", None),
-        ("\u0667\u0660", None),
-        ("app", None),
-        ("", None),
-    ],
-)
-def test_a_user_is_read_as_engines_read_it(text: str, number: int | None) -> None:
-    assert number_of(text) == number
-
-
-@pytest.mark.parametrize(
     ("uid", "covered"), [(69_999, False), (70_000, True), (70_001, True), (70_002, False)]
 )
 def test_a_uid_is_known_for_one_of_ours(uid: int, covered: bool) -> None:
@@ -176,16 +155,27 @@ def test_a_container_gets_its_uid_a_label_of_it_and_what_the_image_does_not_know
 
 def test_a_declared_variable_goes_before_ours() -> None:
     declared = ContainerSpec(
-        name="", image="i", user=OWN_USER, env={"HOME": "/x"}, own_user_env={"HOME": "/tmp"}
+        name="", image="i", user=OWN_USER, env={"HOME": "/x"}, usual_env={"HOME": "/tmp"}
     )
     assert with_uid(declared, 70_001).env == {"HOME": "/x"}
 
 
 @pytest.mark.parametrize("user", ["70001:70001", "65532:65532", None])
 def test_another_user_stays_as_it_is(user: str | None) -> None:
-    spec = ContainerSpec(name="", image="i", user=user, own_user_env={"HOME": "/tmp"})
+    spec = ContainerSpec(name="", image="i", user=user, passwd=b"lines")
     assert with_uid(spec, None) is spec
     assert as_before_uids(spec) is spec
+
+
+def test_a_container_gets_its_usual_variables_and_a_line_for_its_own_uid() -> None:
+    usual = {"HOME": "/tmp", "USER": "function"}
+    spec = ContainerSpec(
+        name="", image="i", user=OWN_USER, env={"USER": "me"}, usual_env=usual, passwd=b"a\n"
+    )
+    given = with_uid(spec, 70_001)
+    assert given.env == {"HOME": "/tmp", "USER": "me"}
+    assert given.passwd == b"function:x:70001:65532:function:/tmp:/bin/sh\na\n"
+    assert with_uid(replace(spec, user="1:1"), None).env == given.env
 
 
 def test_a_start_without_a_uid_fails_with_what_to_do() -> None:

@@ -85,7 +85,7 @@ async def test_code_that_is_gone_is_a_failed_start_of_the_platform(tmp_path: Pat
     launcher = Launcher(
         engine,
         LoopClock(),
-        LaunchSettings(gateway_id="g", run_folder=tmp_path, hosts_folder=tmp_path / "hosts"),
+        LaunchSettings(gateway_id="g", run_folder=tmp_path, etc_folder=tmp_path / "hosts"),
         Egress(engine, "g", LoopClock(), Supervisor(LoopClock(), Metrics())),
         InstanceReports(on_slots=lambda _: None, on_output=lambda _, __: None),
     )

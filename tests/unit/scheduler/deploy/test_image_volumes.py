@@ -191,12 +191,13 @@ async def test_an_image_is_looked_at_once_and_the_look_leaves_nothing(
     )
     await runtime.start(Definitions(functions=functions))
     assert {d.fault for d in runtime.scheduler_floor.registry.declared.values()} == {None}
-    assert (engine.calls["create"], engine.calls["archive"], engine.alive()) == (1, 1, 0)
+    # Each image for its users, and the one with a volume for that.
+    assert (engine.calls["create"], engine.calls["archive"], engine.alive()) == (3, 3, 0)
     await runtime.scheduler_floor.registry.apply(Definitions(functions=functions))
-    assert engine.calls["create"] == 1
+    assert engine.calls["create"] == 3
     await runtime.scheduler_floor.registry.apply(Definitions(functions=one("plain")))
     await runtime.scheduler_floor.registry.apply(Definitions(functions=functions))
-    assert engine.calls["create"] == 2, "what no function uses is forgotten"
+    assert engine.calls["create"] == 5, "what no function uses is forgotten"
     assert engine.volumes_made == 0
 
 

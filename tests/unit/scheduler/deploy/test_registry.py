@@ -304,7 +304,7 @@ async def test_functions_whose_image_was_replaced_need_not_wait_for_each_others_
         new = engine.add_image(RUNTIMES["python"], {"org": "new"}, program=run_shim).id
         with pytest.raises(NotFound):
             await runtime.pool_floor.engine.create(ContainerSpec(name="c", image=old))
-        engine.always_fail("create", EngineError("no trial can begin"))
+        engine.always_fail("start", EngineError("no trial can begin"))
         async with asyncio.timeout(10):
             while {workload.container.image for workload in dispatcher.workloads()} != {new}:
                 await asyncio.sleep(0.001)

@@ -17,7 +17,7 @@ from pool.data_folder import DataFolder
 from pool.engine.base import ContainerSpec, EngineError, EngineUnreachable, Image
 from pool.engine.labels import GATEWAY_LABEL, INVOCATION_LABEL, KEPT_LABEL
 from pool.engine.memory import MemoryEngine
-from pool.host.hosts_files import HostsFiles
+from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 from pool.workload import Keep, Workload
 from scheduler.calls.plans import Plans
@@ -170,7 +170,7 @@ async def test_containers_that_were_kept_are_found_and_cleared(
         return await engine.create(ContainerSpec(name=f"kept-{invocation}", image="busybox", labels=labels))
 
     folder = runtime.folder
-    kept = KeptContainers(engine, folder.id, HostsFiles(folder.hosts), KeptCalls(folder.run))
+    kept = KeptContainers(engine, folder.id, EtcFiles(folder.etc), KeptCalls(folder.run))
     first, second = await leave("job:1", "a"), await leave("job:1", "b")
     other = await leave("job:2", "c")
     running = await leave("job:1", "d")
