@@ -122,7 +122,9 @@ class ClientProtocol(SlowReaderProtocol):
                 if self.parser.get_method() == b"PRI" and (rest := behind_preface(data)) is not None:
                     self._refused = True
                     self._stop_late_timer()
-                    Http2Refusal(self.transport, self, self._limits.timeout_seconds).data_received(rest)
+                    seconds = self._limits.timeout_seconds
+                    self._late_timer = self.loop.call_later(seconds, self.transport.abort)
+                    Http2Refusal(self.transport, self).data_received(rest)
                 else:
                     self._refuse(problem_of(error))
                 return

@@ -61,14 +61,12 @@ class Http2Refusal(asyncio.Protocol):
     `owner` is the protocol of the connection so far; it is told when the connection is lost.
     """
 
-    def __init__(self, transport: asyncio.Transport, owner: asyncio.Protocol, seconds: float) -> None:
-        """Take the connection over, for some seconds at most."""
+    def __init__(self, transport: asyncio.Transport, owner: asyncio.Protocol) -> None:
         self._transport = transport
         self._owner = owner
         self._unread = b""
         self._read_bytes = 0
         self._answered = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, transport.abort)
         transport.set_protocol(self)
         transport.write(frame(SETTINGS, 0, 0, b""))
 
@@ -94,5 +92,4 @@ class Http2Refusal(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner."""
-        self._timer.cancel()
         self._owner.connection_lost(exc)

@@ -203,7 +203,7 @@ INSTEAD = {
     "schedule": 'write a trigger beside `functions`: triggers: {NAME: {schedule: "0 3 * * *", function: NAME}}',
     "description": "write it as a label: labels: {description: what it does}",
 }
-"""What to write in place of keys that other tools have for functions and services."""
+"""Advice by key: its words in place of a key that other tools have for functions and services."""
 _PREWARM = TypeAdapter(types.Prewarm)
 
 

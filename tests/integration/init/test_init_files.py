@@ -64,7 +64,10 @@ def test_a_gateway_that_goes_away_leaves_the_old_file(program: Program, tmp_path
 @pytest.mark.parametrize("path", ["/proc/net/tcp", "/proc/self/status", "/proc/mounts"])
 def test_files_of_the_kernel_are_read_to_their_end(slot: Slot, path: str) -> None:
     answer = ask(slot, "GET", path)
-    assert answer.status == 200 and len(answer.body.splitlines()) >= len(Path(path).read_bytes().splitlines()) // 2
+    assert (
+        answer.status == 200
+        and len(answer.body.splitlines()) >= len(Path(path).read_bytes().splitlines()) // 2
+    )
 
 
 def test_an_empty_file_is_read(slot: Slot, tmp_path: Path) -> None:
