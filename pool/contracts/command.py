@@ -78,6 +78,7 @@ def link_of(starter: Starter, instance: Instance) -> CommandLink:
     on_slots = starter.reports.on_slots
     facts = CommandFacts(
         held_bytes=0 if workload.stream else HELD_BYTES,
+        most_bytes=workload.max_response,
         own_variables=frozenset(workload.container.env),
         memory=workload.container.memory,
         memory_kills=lambda: memory_kills(instance),

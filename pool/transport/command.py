@@ -25,6 +25,8 @@ class CommandFacts:
 
     held_bytes: int
     """Output of a run that waits for its exit status."""
+    most_bytes: int
+    """Longest output of a run."""
     own_variables: Collection[str]
     """Names of the function's own variables, which a call does not change."""
     memory: int
@@ -49,6 +51,7 @@ class CommandLink(SlotLink):
         self._sink = sink
         self._facts = facts
         self.held_bytes = facts.held_bytes
+        self.most_bytes = facts.most_bytes
         self.own_variables = facts.own_variables
         self.exit_status: int | None = None
         """Exit status of the run that has ended last, or None if there is none, or if it had to be ended."""

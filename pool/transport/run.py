@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
 
-from pool.errors import CommandFailed, InstanceDied, MalformedAnswer
+from pool.errors import AnswerTooLarge, CommandFailed, InstanceDied, MalformedAnswer
 from pool.transport.connection import HttpConnection
+from pool.transport.held_output import HeldOutput
 from pool.transport.message import Answer, Call, header_lines, read_report
 
 STATUS, SIGNAL, EXEC = b"x-hearth-status", b"x-hearth-signal", b"x-hearth-exec"
@@ -42,7 +43,9 @@ class Runs(Protocol):
     """The runs of one container, as its connections tell of them."""
 
     held_bytes: int
-    """Output of a run that waits for its exit status. With more, it is passed on as it comes."""
+    """Output of a run that waits for its exit status. With more, it is passed on as it comes. 0 holds none back."""
+    most_bytes: int
+    """Longest output of a run."""
     own_variables: Collection[str]
     """Names of the function's own variables, which a call does not change."""
 
@@ -69,6 +72,7 @@ class RunConnection(HttpConnection):
         self._runs = runs
         self._running = False
         self._trailers: dict[bytes, bytes] = {}
+        self._held = HeldOutput(0)
 
     async def ask(self, call: Call) -> Answer:
         """Send init a request of another kind than a run."""
@@ -77,21 +81,27 @@ class RunConnection(HttpConnection):
     async def exchange(self, call: Call) -> Answer:
         """Run the program with a call's body and variables. Return when it has ended well, or says much.
 
-        Raises `CommandFailed` if it ends with a status other than 0 or cannot be run, `NotSent`, `InstanceDied`,
-        `MalformedAnswer`, and what the body raises.
+        Raises `CommandFailed` if it ends with a status other than 0 or cannot be run, `AnswerTooLarge`, `NotSent`,
+        `InstanceDied`, `MalformedAnswer`, OSError, and what the body raises.
         """
         await self._start(call)
-        self.headers = []  # init's own
-        held: list[bytes] = []
-        size = 0
-        while size <= self._runs.held_bytes or self.complete:
+        most = self._runs.held_bytes
+        held = self._held = HeldOutput(most)
+        while held.size <= most or self.complete or (most and self._feeds()):
             piece = await self.read()
             if not piece:
                 self.check_end()
-                return RunAnswer(self, b"".join(held), complete=True)
-            held.append(piece)
-            size += len(piece)
-        return RunAnswer(self, b"".join(held), complete=False)
+                return RunAnswer(self, held, ended=True)
+            held.add(piece)
+            if held.size > self._runs.most_bytes:
+                raise AnswerTooLarge(
+                    f"the command wrote more than {self._runs.most_bytes} bytes (max_response)"
+                )
+        return RunAnswer(self, held, ended=False)
+
+    def _feeds(self) -> bool:
+        """Return whether the body is still on its way. Many clients do not read before they have sent all of it."""
+        return self.feeding is not None and not self.feeding.done()
 
     async def _start(self, call: Call) -> None:
         """Send the request, and return once the program runs. Its input may still be on its way then."""
@@ -107,6 +117,7 @@ class RunConnection(HttpConnection):
 
         transport = self._begin(on_answer)
         self._trailers = {}
+        self._held.close()
         self.feeding = None
         self._running = True
         self._runs.began(call)
@@ -182,6 +193,7 @@ class RunConnection(HttpConnection):
         kept = super().finish()
         self._stop_feeding()
         self._end_run(None)
+        self._held.close()
         return kept
 
     def abort(self) -> None:
@@ -197,7 +209,7 @@ class RunConnection(HttpConnection):
     def on_message_complete(self) -> None:
         """Note the end of the answer. The program has ended, so nobody reads the rest of its input."""
         super().on_message_complete()
-        if self.complete and self.feeding is not None and not self.feeding.done():
+        if self.complete and self._feeds():
             self.spoil()
             self._stop_feeding()
 
@@ -213,16 +225,18 @@ class RunConnection(HttpConnection):
 
 
 class RunAnswer:
-    """The output of a run. If it is not complete, the rest comes as the program writes it."""
+    """The output of a run: what was held, and then, unless the run has ended, what the program writes."""
 
-    __slots__ = ("_connection", "_held", "complete", "exec_seconds", "headers", "status")
+    __slots__ = ("_connection", "_ended", "_held", "complete", "exec_seconds", "headers", "status")
 
-    def __init__(self, connection: RunConnection, held: bytes, complete: bool) -> None:
+    def __init__(self, connection: RunConnection, held: HeldOutput, ended: bool) -> None:
+        held.rewind()
         self.status = 200
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.complete = complete
-        self.exec_seconds = connection.exec_seconds() if complete else None
+        self.complete = ended and not held.on_disk
+        self.headers = [(b"content-length", b"%d" % held.size)] if ended else []
+        self.exec_seconds = connection.exec_seconds() if ended else None
         """Seconds that the program ran, or None if that is not known yet."""
+        self._ended = ended
         self._held = held
         self._connection = connection
 
@@ -232,17 +246,18 @@ class RunAnswer:
         return self._connection.feeding
 
     def take(self) -> bytes:
-        """Return the output that is here, without waiting."""
-        held, self._held = self._held, b""
-        return held or self._connection.take()
+        """Return output that is here, without waiting: all of it if it is complete."""
+        return self._held.take() or self._connection.take()
 
     async def read(self) -> bytes:
         """Return the next piece of the output; empty at its end. Raises as `RunConnection.exchange` does."""
-        if piece := self.take():
-            return piece
-        piece = await self._connection.read()
-        if not piece and not self.complete:
-            self._connection.check_end()
+        piece = self.take()
+        if not piece and not self._ended:
+            piece = await self._connection.read()
+            if not piece:
+                self._connection.check_end()
+                self._ended = True
+        if not piece:
             self.complete = True
         return piece
 

@@ -52,7 +52,7 @@ class Bench:
         self.way = FakeWay()
         self.printed = b""
         self.noted: list[str] = []
-        facts = CommandFacts(1000, (), 64 * 2**20, lambda: self.kills, self.noted.append)
+        facts = CommandFacts(1000, 10**6, (), 64 * 2**20, lambda: self.kills, self.noted.append)
         self.link = CommandLink(self.way, lambda: None, self._print, facts)
 
     def _print(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from pool.errors import CommandFailed, InstanceDied, MalformedAnswer
+from pool.errors import AnswerTooLarge, CommandFailed, InstanceDied, MalformedAnswer
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Call
 from pool.transport.run import RunAnswer, RunConnection, RunResult, encoded
@@ -25,6 +25,7 @@ class Bench:
     def __init__(self) -> None:
         self.program: FakeProgram = echo
         self.held_bytes = HELD
+        self.most_bytes = 100 * BIG
         self.own_variables = {"OWN"}
         self.begun: list[Call] = []
         self.ends: list[RunResult | None] = []
@@ -139,8 +140,54 @@ async def test_variables_arrive_as_they_are(bench: Bench) -> None:
     assert encoded("\udcff%") == b"%FF%25", "bytes that are no text stay what they are"
 
 
+async def test_a_client_may_send_all_before_it_reads(bench: Bench) -> None:
+    """Many do. So nothing of the answer is given out before the body is in, however much waits on disk by then."""
+    left = BIG // 2**16
+
+    async def more() -> bytes:
+        nonlocal left
+        left -= 1
+        return bytes(2**16) if left > 0 else b""
+
+    answer = await bench.run(b"x" * 2**16, more=more)
+    assert left <= 0
+    assert await whole(answer) == b"x" * 2**16 + bytes(BIG - 2**16)
+    assert bench.connection.finish()
+
+
+async def test_output_on_disk_whose_end_is_known_has_a_length(bench: Bench) -> None:
+    bench.held_bytes = 10
+    ended = asyncio.Event()
+
+    async def more() -> bytes:
+        await ended.wait()
+        return b""
+
+    async def prints(run: FakeRun) -> int:
+        await run.write(bytes(1000))
+        ended.set()
+        await run.stdin.read()
+        await run.stdin.read()
+        return 0
+
+    bench.program = prints
+    answer = await bench.run(b"x", more=more)
+    assert await whole(answer) == bytes(1000)
+    assert answer.headers in ([], [(b"content-length", b"1000")]), (
+        "as the end of the body comes before or after"
+    )
+
+
+async def test_more_than_the_limit_is_not_an_answer(bench: Bench) -> None:
+    bench.most_bytes = 10
+    assert await bench.output(bytes(10)) == bytes(10)
+    with pytest.raises(AnswerTooLarge, match="more than 10 bytes"):
+        await bench.run(bytes(11))
+
+
 async def test_much_goes_in_and_comes_out_at_the_same_time(bench: Bench) -> None:
-    """Neither side would end if the whole body had to be read before the output, or the other way round."""
+    """With nothing held, neither side would end if the whole body had to be read before the output."""
+    bench.held_bytes = 0
     sent, piece = 0, bytes(64 * 1024)
 
     async def more() -> bytes:
