@@ -151,6 +151,7 @@ def test_a_run_beside_another_leaves_that_alone(init: InitProcess, slot: Slot) -
     other = init.slot()
     other.send(run_request("sh", "-c", f"echo; sleep {mark}"))
     other.head(), other.chunk()
+    until(lambda: processes(mark))
     slot.run("true")
     assert processes(mark)
     other.close()
@@ -161,6 +162,7 @@ def test_a_gateway_that_goes_away_has_the_run_killed(init: InitProcess, slot: Sl
     mark = f"1002.{os.getpid()}"
     slot.send(run_request("sh", "-c", f"trap '' TERM; echo; sleep {mark}; sleep {mark}"))
     slot.head(), slot.chunk()
+    until(lambda: processes(mark))
     slot.close()
     until(lambda: not processes(mark))
     init.slot()
