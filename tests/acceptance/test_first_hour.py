@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -67,6 +68,7 @@ def test_the_wheel_has_all_that_is_not_python(wheel: Path) -> None:
     }
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert there - packed == set()
+    assert {"runtimes/init/main.c", f"runtimes/init/bin/init-{platform.machine()}"} <= packed
     assert "gateway/setup/files/hearth.service" in packed and "gateway/setup/recipes/base/passwd" in packed
     assert {name.partition("/")[0] for name in packed if ".dist-info/" not in name} == {
         "gateway",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,10 +30,12 @@ OTHER_MACHINE = "aarch64"
 @contextmanager
 def builders_lock() -> Iterator[None]:
     """Let one process of the tests build at a time."""
-    INSTALLED.mkdir(exist_ok=True)
-    with (INSTALLED / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    sources = os.open(INSTALLED.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(sources, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(sources)
 
 
 def built_init() -> Path:

@@ -19,6 +19,7 @@ from gateway.cli.machine.probe import nearest, own_container, probe_container
 from gateway.setup.images import recipes
 from pool.engine.base import Engine, EngineError, EngineInfo, NotFound
 from pool.host import cgroup, firewall, netns
+from pool.host.init_program import INSTALLED, InitMissing, installed_init
 from pool.host.uids import UidRange, usable_range
 from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.runtimes import BASE_IMAGE, RUNTIMES
@@ -82,6 +83,7 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
         version(info),
         live_restore(info),
         *await images(engine),
+        init(),
         *await probe(engine, settings, info.user_namespaces),
         socket_folders(settings.uids.first, info.user_namespaces),
         await egress(),
@@ -145,6 +147,15 @@ async def images(engine: Engine) -> list[Check]:
     return [
         Check("images", "missing" if needed else "warning", found, "build them: hearth setup", vital=needed)
     ]
+
+
+def init(installed: Path = INSTALLED) -> Check:
+    """Check whether there is an init program for this machine. Handlers run without it."""
+    try:
+        program = installed_init(installed=installed)
+    except InitMissing as error:
+        return Check("init", "warning", str(error), "build it: hearth setup")
+    return Check("init", "ok", f"{program.stat().st_size / 1000:.0f} kB for {platform.machine()}")
 
 
 async def probe(engine: Engine, settings: Settings, user_namespaces: bool) -> list[Check]:

@@ -99,7 +99,7 @@ async def test_it_survives_requests_that_make_no_sense(
         mounts=(Mount(str(side.folder), "/run/hearth"),),
     )
     container = await docker_engine.create(
-        with_init(spec, Mount(str(tmp_path), INIT_FOLDER), ("--wait", "--calls", "1"))
+        with_init(spec, Mount(str(tmp_path), INIT_FOLDER), ("--wait", "--calls", "8"))
     )
     await docker_engine.start(container)
     chance = random.Random(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pool.clock import LoopClock
 from pool.engine.base import EngineError, EngineInfo, EngineUnreachable
 from pool.engine.memory import MemoryEngine
 from pool.engine.memory_process import Process, sleep_forever
+from pool.host.init_program import file_name
 from pool.host.uids import DEFAULT_UIDS, MAPPED_UIDS, UID_LABEL, UidRange
 from scheduler.deploy.images.runtimes import REQUIRED_IMAGES
 
@@ -46,6 +48,14 @@ async def test_doctor_names_the_images_that_are_missing() -> None:
     assert (check.state, check.vital) == ("warning", False)
     assert all(reference in check.found for reference in REQUIRED_IMAGES[2:])
     await engine.close()
+
+
+def test_doctor_finds_the_init_program(tmp_path: Path) -> None:
+    program = tmp_path / file_name(platform.machine())
+    missing = checks.init(tmp_path)
+    assert (missing.state, missing.vital, missing.next_step) == ("warning", False, "build it: hearth setup")
+    program.write_bytes(bytes(30_000))
+    assert checks.init(tmp_path).found == f"30 kB for {platform.machine()}"
 
 
 def test_doctor_judges_version_memory_disk_and_freezer(tmp_path: Path) -> None:
