@@ -33,6 +33,10 @@ class InstanceDied(PoolError):
     """The connection to the instance ended before its answer was complete."""
 
 
+class ConnectionLost(PoolError):
+    """The connection to the instance broke during the call. Nobody knows how far the call has come."""
+
+
 class MalformedAnswer(PoolError):
     """The instance answered with something that is not HTTP."""
 

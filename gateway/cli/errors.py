@@ -7,7 +7,8 @@ from typing import IO, Any
 import click
 
 from gateway.cli.terminal import show_exception
-from pool.engine.address import BadAddress, client_tls, engine_address
+from pool.engine.access.address import BadAddress, engine_address
+from pool.engine.access.tls import client_tls
 
 
 class CommandError(click.ClickException):
@@ -25,10 +26,8 @@ class CallerError(CommandError):
 
 
 def check_engine_address() -> None:
-    """Raise `CallerError` if DOCKER_HOST is no address that can be used, or the certificates for TLS are missing."""
+    """Raise `CallerError` if the engine's address cannot be used, or the certificates for TLS cannot."""
     try:
-        address = engine_address()
-        if address.tls:
-            client_tls()
+        client_tls(engine_address())
     except BadAddress as error:
         raise CallerError(str(error)) from error

@@ -30,6 +30,7 @@ from gateway.setup import packages
 from gateway.setup.engine_api import EngineApi, EngineApiError, EngineForbiddenError, EngineSilentError
 from gateway.setup.program import program
 from gateway.setup.record import RecordError, SetupRecord
+from pool.engine.access.address import BadAddress, is_chosen
 
 PROGRAMS = ("dockerd", "containerd", "iptables")
 """Programs that an installed engine has."""
@@ -323,7 +324,11 @@ def main(arguments: Sequence[str]) -> int:
     options = vars(_parser().parse_args(arguments[:split]))
     verb = options.pop("verb")
     places = Places(**options)
-    chosen = bool(os.environ.get("DOCKER_HOST"))
+    try:
+        chosen = is_chosen()
+    except BadAddress as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     engine = EngineApi(None if chosen else f"unix://{places.socket}")
     try:
         if verb == "stop":

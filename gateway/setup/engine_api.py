@@ -6,6 +6,7 @@ works before the first dependency is installed, and can build with no network: t
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -15,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
-from pool.engine.address import DEFAULT_ADDRESS, BadAddress, client_tls, engine_address, refusal
+from pool.engine.access.address import BadAddress, engine_address, refusal
+from pool.engine.access.tls import client_tls, tls_fault
 
 TAIL_LINES = 30
 
@@ -49,10 +51,14 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class EngineApi:
-    """The engine at `host`, by default where DOCKER_HOST or else the default socket is."""
+    """The engine at `host`, by default the one that the docker command would use."""
 
     def __init__(self, host: str | None = None) -> None:
-        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_ADDRESS
+        self._given = host
+        self.host = host or os.environ.get("DOCKER_HOST") or ""
+        """Its address as text; empty if a docker context that cannot be read names it."""
+        with contextlib.suppress(BadAddress):
+            self.host = engine_address(host).text
 
     def ping(self, timeout: float = 5) -> None:
         """Return if the engine answers within `timeout` seconds, else raise `EngineSilentError`."""
@@ -155,15 +161,16 @@ class EngineApi:
             raise EngineForbiddenError(f"{self.host}: {error.strerror}") from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise EngineSilentError(f"{self.host}: {error or type(error).__name__}") from error
+            fault = tls_fault(error, engine_address(self._given)) or error or type(error).__name__
+            raise EngineSilentError(f"{self.host}: {fault}") from error
         if response.status >= 400:
             raise EngineApiError(refusal(response.read()), response.status)
         return response
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
         try:
-            address = engine_address(self.host)
-            tls = client_tls() if address.tls else None
+            address = engine_address(self._given)
+            tls = client_tls(address)
         except BadAddress as error:
             raise EngineApiError(str(error)) from None
         if address.path is not None:

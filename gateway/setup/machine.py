@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from gateway.setup.engine_api import EngineApi
 from gateway.setup.images import ImageBuilder, Recipe, needed, recipes
 from gateway.setup.native.init_build import build, is_current
 from gateway.setup.record import SetupRecord
+from pool.engine.access.address import is_chosen
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MissingParts:
 
 
 class Machine:
-    """This machine, with the engine that DOCKER_HOST names, or else the default one."""
+    """This machine, with the engine that DOCKER_HOST or a docker context names, or else the default one."""
 
     def __init__(self, record: SetupRecord) -> None:
         self.engine = EngineApi()
@@ -37,9 +37,9 @@ class Machine:
     def look(self, with_images: bool = True, rebuild: bool = False) -> MissingParts:
         """Return all that is missing. Changes nothing.
 
-        Raises `EngineSetupError` if no engine answers and setup cannot bring one, and `EngineApiError`.
+        Raises `EngineSetupError` if no engine answers and setup cannot bring one, `EngineApiError` and `BadAddress`.
         """
-        need = engines.look(self.engine, chosen=bool(os.environ.get("DOCKER_HOST")))
+        need = engines.look(self.engine, chosen=is_chosen())
         wanted: Iterable[Recipe] = recipes() if with_images else ()
         images = needed(self.engine, wanted, rebuild) if need == "nothing" else list(wanted)
         return MissingParts(need, images, with_images and not is_current(platform.machine()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -13,21 +12,22 @@ from gateway.setup.engine_api import EngineApi, EngineForbiddenError, EngineSile
 from gateway.setup.progress import step
 from gateway.setup.record import SetupRecord
 from pool.data_folder import look_at
+from pool.engine.access.address import is_chosen
 
 Part = tuple[str, str]
 """A kind of thing, and the names of those that go or stay, as text for people."""
 
 
 class SetupRemoval:
-    """One removal of all that the record names, on the engine that DOCKER_HOST names, or else the default one."""
+    """One removal of all that the record names, on the engine that DOCKER_HOST or a docker context names."""
 
     def __init__(self, record: SetupRecord, places: Places, data_dir: Path | None) -> None:
         self._record = record
         self._places = places
         self._data_dir = data_dir
         """Data folder of the service, if it shall go too."""
-        chosen = os.environ.get("DOCKER_HOST")
-        self._engine = EngineApi(chosen or f"unix://{places.socket}")
+        chosen = is_chosen()
+        self._engine = EngineApi(None if chosen else f"unix://{places.socket}")
         self._own_engine = not chosen
         """True for the default engine, which setup may have brought."""
         self.left: list[Part] = []

@@ -13,6 +13,8 @@ from gateway.setup.program import program
 from gateway.setup.record import SetupRecord
 
 NAME = "hearth"
+ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_CONFIG")
+"""Variables that say which engine is used. The service gets those that are set now."""
 TEMPLATE = Path(__file__).parent / "files" / "hearth.service"
 NO_FUNCTIONS = """\
 # Functions of the service. Add one: hearth init hello --dir {folder}
@@ -84,13 +86,13 @@ class SystemService:
     def text(self) -> str:
         """Return the unit."""
         places = self._places
-        engine = os.environ.get("DOCKER_HOST")
+        engine = [f"{name}={os.environ[name]}" for name in ENGINE_VARIABLES if os.environ.get(name)]
         values = {
             "PROGRAM": " ".join(map(_quoted, program())),
             "FUNCTIONS": _quoted(str(places.functions)),
             "DATA": _quoted(str(places.data_dir)),
             "SETTINGS": str(places.settings).replace("%", "%%"),
-            "ENGINE": f"Environment={_quoted(f'DOCKER_HOST={engine}')}\n" if engine else "",
+            "ENGINE": "".join(f"Environment={_quoted(setting)}\n" for setting in engine),
         }
         text = TEMPLATE.read_text()
         for name, value in values.items():

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import aiohttp
 
 from pool.clock import Clock, LoopClock
-from pool.engine.address import engine_address
+from pool.engine.access.address import engine_address
+from pool.engine.access.tls import tls_fault
 from pool.engine.base import (
     Attachment,
     BadPath,
@@ -316,9 +317,8 @@ class DockerEngine:
         except TimeoutError as error:
             raise EngineUnreachable(f"Cannot {deed}: {self.address} did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineUnreachable(
-                f"Cannot {deed}: the connection to {self.address} broke: {error}"
-            ) from error
+            fault = tls_fault(error, self._api.address) or f"the connection broke: {error}"
+            raise EngineUnreachable(f"Cannot {deed} at {self.address}: {fault}") from error
         except MALFORMED as error:
             raise EngineFault(
                 f"Cannot {deed}: the answer of {self.address} is not that of a Docker Engine ({error}); "

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import aiohttp
 
 from pool.clock import Clock
-from pool.engine.address import EngineAddress, client_tls, refusal
+from pool.engine.access.address import EngineAddress, refusal
+from pool.engine.access.tls import client_tls
 from pool.engine.hijack import FRAME, HijackedConnection
 
 ANSWER_TIMEOUT = 60.0
@@ -47,7 +48,7 @@ class DockerApi:
     def __init__(self, address: EngineAddress, clock: Clock) -> None:
         self._clock = clock
         self.address = address
-        self._tls = client_tls() if address.tls else None
+        self._tls = client_tls(address)
         connector: aiohttp.BaseConnector
         if address.path is not None:
             connector = aiohttp.UnixConnector(address.path, limit=0)

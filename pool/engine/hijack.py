@@ -136,6 +136,21 @@ class HijackedConnection(asyncio.Protocol):
                     ) from self._fault
                 return None
 
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Give the connection to a protocol: it gets all that has come, with the heads of the pieces."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            raise EngineUnreachable("The connection to an attached container broke at once")
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        received, self._received = bytes(self._received), bytearray()
+        if received:
+            protocol.data_received(received)
+        if self._ended:
+            protocol.connection_lost(self._fault)
+        else:
+            transport.resume_reading()
+
     async def read_terminal(self) -> bytes:
         """Return the next output of a container with a terminal, which has no frames; empty at the end."""
         while not self._received and await self._more():

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from pool.errors import InstanceDied, MalformedAnswer, NotSent
+from pool.errors import ConnectionLost, InstanceDied, MalformedAnswer, NotSent
 from pool.transport import kernel
 from pool.transport.message import Answer, Call, header_lines
 from pool.transport.piecewise import send_in_pieces
@@ -299,6 +299,8 @@ class HttpConnection(asyncio.Protocol):
             self.can_write.set_result(None)
         if self._rest:
             self._parse_slices()
+        if isinstance(exc, ConnectionLost) and self.busy and not self.complete and self._failure is None:
+            self._fail(exc)
         self._conclude()
         if self._on_lost is not None:
             self._on_lost(self)

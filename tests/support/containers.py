@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from pool.clock import LoopClock
-from pool.engine.address import engine_address
+from pool.engine.access.address import engine_address
 from pool.engine.docker_api import UNLIMITED, DockerApi, next_piece
 
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from pool.engine import docker_api
-from pool.engine.address import BadAddress, engine_address
+from pool.engine.access.address import BadAddress, engine_address
 from pool.engine.base import EngineError, EngineFault, EngineUnreachable, NotFound
 from pool.engine.docker import INSPECTED_AT_ONCE, DockerEngine
 from pool.engine.docker_api import gather_bounded
@@ -172,7 +172,7 @@ async def test_output_over_tls_is_whole_and_its_end_is_no_fault(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = tls_without_certificates(ssl.PROTOCOL_TLS_CLIENT)
-    monkeypatch.setattr(docker_api, "client_tls", lambda: client)
+    monkeypatch.setattr(docker_api, "client_tls", lambda address: client)
     caplog.set_level(logging.WARNING)
     data = b"z" * (2 * READ_AHEAD_BYTES)
 

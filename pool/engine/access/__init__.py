@@ -1,0 +1,1 @@
+"""Which engine is meant, and how a connection to it is encrypted."""

@@ -1,0 +1,1 @@
+"""The way to containers of an engine that shares no folder with the gateway."""
