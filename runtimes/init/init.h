@@ -29,6 +29,8 @@ int init_main(int count, char **arguments, char **environment);
 /* End init in this way, as soon as everything that waits to be sent has been sent, or after a second. */
 void init_end(int status);
 bool init_ending(void);
+/* Stop at a mistake of whoever started init. Only its stderr is there to say it. */
+__attribute__((noreturn)) void misused(const char *flag, const char *why);
 /* Say something in the log. `name` and `why` may be NULL. */
 void init_say(const char *what, const char *name, const char *why);
 

@@ -24,8 +24,7 @@ void init_say(const char *what, const char *name, const char *why)
     output_line(line.data, line.size);
 }
 
-/* Stop at a mistake of whoever started init. Only its stderr is there to say it. */
-__attribute__((noreturn)) static void misused(const char *flag, const char *why)
+void misused(const char *flag, const char *why)
 {
     static struct line line;
     put(&line, "hearth init: ");

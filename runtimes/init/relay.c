@@ -8,7 +8,7 @@
 
 enum {
     STREAMS = 512,
-    NAMES = 16,
+    NAMES = 18,            /* calls, log, and those of --listen */
     WINDOW_STEP = FIRST_WINDOW / 2,  /* bytes after which a window is renewed: small calls cost no frame more */
 };
 
@@ -262,14 +262,14 @@ void relay_listen(const char *name)
     put(&path, ".sock");
     long fd = SYS(NR_SOCKET, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (path.size >= sizeof address.path || listener_count == NAMES || fd < 0)
-        init_say("cannot listen for", name, "its path is too long, or there are too many");
+        misused(name, "cannot be listened for: its path is too long, or there are too many");
     memcpy(address.path, path.data, path.size);
     SYS(NR_UNLINKAT, AT_FDCWD, address.path, 0); /* Left by an earlier run of a restarted container. */
     long fault = SYS(NR_BIND, fd, &address, sizeof address);
     if (fault == 0)
         fault = SYS(NR_LISTEN, fd, 64);
     if (fault < 0)
-        init_say("cannot listen for", name, error_text(fault));
+        misused(name, error_text(fault));
     names[listener_count] = name;
     loop_add(&listeners[listener_count++], (int)fd, accept_ready);
 }
