@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from pool.engine.base import ContainerSpec
@@ -43,11 +44,26 @@ class Link(Protocol):
         """Close every connection and listener."""
 
 
+class StartedFor(StrEnum):
+    """The purpose for which an instance was started, or given to its function."""
+
+    CALL = "call"
+    """Calls that waited."""
+    TRIAL = "trial"
+    """A new revision that was tried out before it came into service."""
+    MINIMUM = "min_instances"
+    SPARE = "spare"
+    """Calls that may come: docs/pool.md#spares."""
+    PREWARM = "prewarm"
+    """A prewarm pool."""
+
+
 class StartReason(NamedTuple):
     """The reason why an instance was started, in words. `{other}` in the text stands for the function `other`."""
 
     text: str
     other: str = ""
+    purpose: StartedFor = StartedFor.CALL
 
     def told(self, other: str) -> str:
         """Return the whole sentence, with this name of the other function."""
@@ -161,6 +177,13 @@ class Instance:
     def function(self) -> str | None:
         """Return the name of its function, or None if it has none yet."""
         return self.workload.function if self.workload else None
+
+    @property
+    def started_for(self) -> StartedFor:
+        """Return the purpose for which it was started, or became its function's."""
+        if self.workload is None:
+            return StartedFor.PREWARM
+        return self.start_reason.purpose if self.start_reason is not None else StartedFor.CALL
 
     def __repr__(self) -> str:
         owner = self.workload.function if self.workload else "generic"

@@ -19,6 +19,10 @@ GENERIC = "(prewarm)"
 """Key of instances without a function, where others have its name."""
 
 
+NEVER = float("-inf")
+"""Time of what has not happened."""
+
+
 class LastStop(NamedTuple):
     """The latest removal of an instance of one function."""
 
@@ -26,6 +30,10 @@ class LastStop(NamedTuple):
     reason: str
     at: float
     taker: str
+    used: float = NEVER
+    """When an instance that is gone last served a call."""
+    clock: float = 0.0
+    """Value of the eviction clock at that time."""
 
 
 class Ledger:
@@ -120,7 +128,11 @@ class Ledger:
         instance.reason = instance.reason or str(reason)
         workload = instance.workload
         if workload is not None:
-            stop = LastStop(workload.version, instance.reason, now, instance.taker)
+            before = self.last_stops.get(workload.function)
+            used, clock = (instance.last_used, instance.clock) if instance.served else (NEVER, 0.0)
+            if before is not None:
+                used, clock = max(used, before.used), max(clock, before.clock)
+            stop = LastStop(workload.version, instance.reason, now, instance.taker, used, clock)
             self.last_stops[workload.function] = stop
 
     def _remove(self, instance: Instance) -> None:

@@ -18,7 +18,7 @@ from pool.engine.base import ContainerSpec, EngineDown, EngineError
 from pool.errors import PoolError
 from pool.freezer import Freezer, may_freeze
 from pool.host.uids import OWN_USER
-from pool.instance import Instance, InstanceRecords, new_instance_id
+from pool.instance import Instance, InstanceRecords, StartReason, new_instance_id
 from pool.lease import Lease
 from pool.ledger import Ledger
 from pool.observe.journal.journal import Journal
@@ -100,28 +100,30 @@ class Pool:
 
     # -- starting -------------------------------------------------------------------------------------------
 
-    def start(self, workload: Workload) -> Instance:
-        """Reserve and start an instance of a function."""
-        prototype = workload.container
-        instance = Instance(new_instance_id(), prototype.image, prototype.memory, workload, self.clock.now())
-        return self._begin(instance, prototype)
+    def start(self, workload: Workload, why: StartReason | None = None) -> Instance:
+        """Reserve and start an instance of a function, for this reason."""
+        return self._begin(workload.container, workload, why)
 
     def prewarm(self, prototype: ContainerSpec) -> Instance:
         """Reserve and start a generic instance."""
-        instance = Instance(new_instance_id(), prototype.image, prototype.memory, None, self.clock.now())
-        return self._begin(instance, prototype)
+        return self._begin(prototype, None, None)
 
-    def _begin(self, instance: Instance, prototype: ContainerSpec) -> Instance:
-        if prototype.user == OWN_USER:
+    def _begin(self, spec: ContainerSpec, workload: Workload | None, why: StartReason | None) -> Instance:
+        instance = Instance(new_instance_id(), spec.image, spec.memory, workload, self.clock.now())
+        if spec.user == OWN_USER:
             instance.uid = self.ledger.uids.free()
         self.ledger.add(instance)
-        self._spawn_start(instance, self._start(instance, prototype))
+        instance.start_reason = why
+        self._metrics.instance_starts.labels(instance.started_for).inc()
+        self._spawn_start(instance, self._start(instance, spec))
         return instance
 
-    def specialise(self, instance: Instance, workload: Workload) -> None:
-        """Give a prewarmed instance to a function, for good."""
+    def specialise(self, instance: Instance, workload: Workload, why: StartReason | None = None) -> None:
+        """Give a prewarmed instance to a function, for good and for this reason."""
         instance.given_at = self.clock.now()
         self.ledger.give(instance, workload, instance.given_at)
+        instance.start_reason = why
+        self._metrics.instance_starts.labels(instance.started_for).inc()
         self.running(instance)
         self._spawn_start(instance, self._specialise(instance, workload))
 

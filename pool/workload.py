@@ -82,6 +82,8 @@ class Workload:
     """Message to the shim of a handler; None for other contracts."""
     generic: bool = False
     """True if a prewarmed instance of the runtime may become this function. Handlers only."""
+    own_image: bool = False
+    """True if its image has packages that only functions with its requirements share. Handlers only."""
     port: int = 0
     health: str | None = None
     """Path that must answer below 400 before the instance is ready; None waits for the port only. HTTP only."""
@@ -95,6 +97,8 @@ class Workload:
     """Ended containers to keep. Commands only."""
     single_use: bool = field(init=False)
     """True if an instance serves one call and is then destroyed."""
+    kept_ready: bool = field(init=False)
+    """True if spares of it may be started: its instances are single-use, or no prewarmed one has its image."""
     wears_out: bool = field(init=False)
     """True if the number of calls that an instance has served can end it."""
 
@@ -115,4 +119,6 @@ class Workload:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "single_use", not self.reuse)
+        ahead = (self.single_use or self.own_image) and not self.private
+        object.__setattr__(self, "kept_ready", ahead)
         object.__setattr__(self, "wears_out", self.single_use or self.max_invocations is not None)

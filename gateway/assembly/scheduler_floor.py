@@ -31,6 +31,7 @@ from scheduler.deploy.registry import Registry
 from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
+from scheduler.dispatch.spares.plan import Keeping, SpareSettings
 from scheduler.jobs.jobs import Jobs
 from scheduler.jobs.kept_containers import KeptContainers
 from scheduler.jobs.model import KIND as JOB
@@ -136,10 +137,13 @@ def build_scheduler_floor(foundation: Foundation, pool_floor: PoolFloor) -> Sche
 def build_dispatcher(foundation: Foundation, pool_floor: PoolFloor) -> Dispatcher:
     """Build the dispatcher. It starts what is missing when the engine answers again."""
     engine = pool_floor.engine
-    policy = KeepAlivePolicy(foundation.settings.keep_alive_policy)
-    dispatcher = Dispatcher(pool_floor.pool, foundation.clock, foundation.cores, policy, engine.down)
+    settings = foundation.settings
+    spares = SpareSettings(settings.spare_memory, settings.spare_time)
+    keeping = Keeping(KeepAlivePolicy(settings.keep_alive_policy), spares)
+    dispatcher = Dispatcher(pool_floor.pool, foundation.clock, foundation.cores, keeping, engine.down)
     engine.on_recovery.append(dispatcher.engine_back)
     foundation.metrics.queue_depth.read = partial(queue_depths, dispatcher)
+    foundation.metrics.spare_memory.read = lambda: [((), dispatcher.spares.now().memory)]
     return dispatcher
 
 

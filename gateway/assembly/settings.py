@@ -109,6 +109,16 @@ class Settings(BaseSettings):
     keep_alive_policy: Literal["gdsf", "lru", "ttl"] = Field(
         "gdsf", description="Which idle instances are evicted first when memory is needed"
     )
+    spare_memory: float = Field(
+        0.25,
+        ge=0.0,
+        le=1.0,
+        description="Share of memory_budget for instances that are kept ready ahead of calls. 0 keeps none",
+    )
+    spare_time: Duration = Field(
+        3600.0,
+        description="Time after its last call or deployment for which a function is kept ready",
+    )
     allowed_volumes: Annotated[list[Path], NoDecode, parts(":")] = Field(
         default_factory=list, description="Host folders that functions may mount, separated by colons"
     )

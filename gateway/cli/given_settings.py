@@ -29,6 +29,8 @@ METAVARS = {
     "memory_budget": "SIZE",
     "body_memory": "SIZE",
     "keep_alive_policy": "[gdsf|lru|ttl]",
+    "spare_memory": "SHARE",
+    "spare_time": "DURATION",
     "async_retention": "DURATION",
     "async_size": "SIZE",
     "log_limit": "SIZE",

@@ -207,7 +207,16 @@ class Metrics:
             ["reason"],
             r,
         )
+        self.instance_starts = Counter(
+            "hearth_instance_starts",
+            "Instances started, or given to a function, by purpose: call, trial, min_instances, spare, prewarm",
+            ["purpose"],
+            registry=r,
+        )
         self.removals = Counter("hearth_removals", "Instances removed, by reason", ["reason"], registry=r)
+        self.spare_memory = PlainGauge(
+            "hearth_spare_memory_bytes", "Memory that instances kept ready ahead of calls declare", [], r
+        )
         self.memory_declared = Gauge(
             "hearth_memory_declared_bytes", "Memory that all instances declare together, in bytes", registry=r
         )

@@ -143,6 +143,7 @@ class WorkloadBuilder:
             max_invocations=definition.max_invocations,
             order=order,
             generic=not own_image and definition.shape_is_default(),
+            own_image=own_image and order is not None,
             port=definition.port or 0,
             health=definition.health,
             egress=definition.network == "egress",

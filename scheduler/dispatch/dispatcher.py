@@ -18,7 +18,6 @@ from pool.states import LIVE, PENDING, Reason, State
 from pool.workload import Workload
 from scheduler.dispatch.decisions import pick, smooth_low
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
-from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.dispatch.evictor import Evictor
 from scheduler.dispatch.fair_share import Snapshot
 from scheduler.dispatch.function import (
@@ -32,6 +31,8 @@ from scheduler.dispatch.function import (
 )
 from scheduler.dispatch.growth import Growth
 from scheduler.dispatch.route import Route
+from scheduler.dispatch.spares.keeper import SpareKeeper
+from scheduler.dispatch.spares.plan import NO_SPARES, Keeping
 from scheduler.dispatch.upkeep import Upkeep, engine_was_down, pause_after
 
 RETIRE_DELAY_SECONDS = 0.05
@@ -46,7 +47,7 @@ class Dispatcher:
         pool: Pool,
         clock: Clock,
         cores: int,
-        policy: KeepAlivePolicy = KeepAlivePolicy.GDSF,
+        keeping: Keeping = NO_SPARES,
         engine_down: Callable[[], EngineDown | None] = lambda: None,
     ) -> None:
         self.pool = pool
@@ -58,8 +59,11 @@ class Dispatcher:
         self.hungry: dict[Revision, None] = {}
         """Revisions with waiting calls."""
         self.draining = False
-        self._upkeep = upkeep = Upkeep(pool, clock, self.functions, self.routes, self._needs_starts)
-        evictor = Evictor(pool, self.functions, self._upkeep.prewarm, policy)
+        self.prewarm: dict[str, Prewarm] = {}
+        """Prewarm pools by image."""
+        self.spares = SpareKeeper(pool, keeping.spares, self.prewarm)
+        evictor = Evictor(pool, self.functions, self.prewarm, keeping.policy, self.spares)
+        self._upkeep = upkeep = Upkeep(pool, self.functions, self.routes, self.calls_need_starts, evictor)
         self._growth = Growth(
             pool, clock, cores, self.functions, self.hungry, evictor, upkeep.soon, engine_down, self._refuse
         )
@@ -81,7 +85,8 @@ class Dispatcher:
         if instance is None:
             return None
         if revision.single_use:
-            self._upkeep.soon()  # to replace one of its `min_instances`
+            self.spares.note_call(revision)
+            self._upkeep.soon()  # to replace it, if it was ready ahead
         return self.pool.lease(instance, invocation, arrived)
 
     def enqueue(self, revision: Revision, invocation: str, arrived: float, settle: Settle) -> Waiter:
@@ -97,6 +102,8 @@ class Dispatcher:
         limits, now = revision.limits, self._clock.now()
         if revision.waiting >= limits.queue_size:
             raise QueueFull(name, limits.queue_size, max(1.0, revision.exec_seconds or 1.0))
+        if revision.single_use:
+            self.spares.note_call(revision)
         waiter = Waiter(invocation, arrived, now + limits.queue_timeout, settle, revision)
         revision.add(waiter)
         self.hungry[revision] = None
@@ -205,6 +212,7 @@ class Dispatcher:
         function = revision.function
         self._drop_trials(function, but=revision)
         was_tried, revision.trial = revision.trial, False
+        self.spares.note_service(revision)
         function.revisions = {revision.version: revision}
         self.routes[function.name] = Route((revision, 1.0))
         if before is not None:
@@ -286,13 +294,8 @@ class Dispatcher:
         """Replace the prewarm pools by these, by image."""
         self._upkeep.set_prewarm(wanted)
 
-    @property
-    def prewarm(self) -> dict[str, Prewarm]:
-        """Return the prewarm pools by image."""
-        return self._upkeep.prewarm
-
     def is_provisioned(self, instance: Instance) -> bool:
-        """Return whether an instance is one of its function's `min_instances`."""
+        """Return whether an instance stays although it is idle: for its function's `min_instances`, or as a spare."""
         return self._upkeep.is_provisioned(instance)
 
     def settled(self) -> bool:
@@ -387,7 +390,7 @@ class Dispatcher:
         """Return the memory that functions have and want, as fair sharing sees it now."""
         return self._growth.reclaimer.snapshot()
 
-    def _needs_starts(self) -> bool:
+    def calls_need_starts(self) -> bool:
         """Return whether calls need every possible start; instances that are started ahead come later."""
         if self.draining or self._engine_down() is not None:
             return True

@@ -34,6 +34,8 @@ class Candidate:
     """Calls of its function on all instances, since it last had no instance."""
     cost: float
     """Seconds to start it again."""
+    spare: bool = False
+    """True if nobody called it: docs/pool.md#spares."""
 
     @property
     def size(self) -> float:
@@ -44,7 +46,7 @@ class Candidate:
     @property
     def priority(self) -> float:
         """Return its GreedyDual-Size-Frequency priority: clock at last use + frequency × cost / size."""
-        return self.instance.clock + self.frequency * self.cost / self.size
+        return gdsf_priority(self.instance.clock, self.frequency, self.cost, self.size)
 
     @property
     def expires(self) -> float:
@@ -53,19 +55,24 @@ class Candidate:
         return self.instance.last_used + (workload.keep_alive if workload else 0.0)
 
 
+def gdsf_priority(clock: float, frequency: int, cost: float, size: float) -> float:
+    """Return a GreedyDual-Size-Frequency priority; `cost` in seconds, `size` in MiB."""
+    return clock + frequency * cost / size
+
+
 def eviction_order(candidates: Iterable[Candidate], policy: KeepAlivePolicy) -> list[Candidate]:
-    """Return the candidates in the order of eviction; among equals the least recently used goes first."""
+    """Return the candidates in the order of eviction: spares first, and among equals the least recently used."""
     keys = {
-        KeepAlivePolicy.GDSF: lambda c: (c.priority, c.instance.last_used),
-        KeepAlivePolicy.LRU: lambda c: (c.instance.last_used,),
-        KeepAlivePolicy.TTL: lambda c: (c.expires, c.instance.last_used),
+        KeepAlivePolicy.GDSF: lambda c: (not c.spare, c.priority, c.instance.last_used),
+        KeepAlivePolicy.LRU: lambda c: (not c.spare, c.instance.last_used),
+        KeepAlivePolicy.TTL: lambda c: (not c.spare, c.expires, c.instance.last_used),
     }
     return sorted(candidates, key=keys[policy])
 
 
-def limit_to_spare(candidates: Iterable[Candidate], spare: Mapping[str, int]) -> list[Candidate]:
-    """Return at most `spare` candidates of each function, the first ones; the others are its `min_instances`."""
-    left = dict(spare)
+def limit_to_surplus(candidates: Iterable[Candidate], surplus: Mapping[str, int]) -> list[Candidate]:
+    """Return at most `surplus` candidates of each function, the first ones; the others are its `min_instances`."""
+    left = dict(surplus)
     kept = []
     for candidate in candidates:
         name = candidate.instance.function or ""
@@ -92,6 +99,9 @@ def choose_victims(
 
 
 def advance_clock(clock: float, candidates: Iterable[Candidate], victims: Iterable[Instance]) -> float:
-    """Return the eviction clock after these evictions: their highest priority, never less than before."""
+    """Return the eviction clock after these evictions: their highest priority, never less than before.
+
+    Spares do not count: they go out of turn, so their priority says nothing of the instances that stay.
+    """
     gone = {instance.id for instance in victims}
-    return max([clock, *(c.priority for c in candidates if c.instance.id in gone)])
+    return max([clock, *(c.priority for c in candidates if c.instance.id in gone and not c.spare)])

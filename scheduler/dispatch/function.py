@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pool.clock import Timer
@@ -11,6 +11,7 @@ from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
+from pool.states import LIVE, PENDING, UNUSED
 from pool.workload import Workload
 from scheduler.definitions.input_check import InputCheck
 
@@ -251,3 +252,16 @@ class Revision:
     def __repr__(self) -> str:
         measured = "unmeasured" if self.exec_seconds is None else f"{self.exec_seconds * 1000:.2f} ms"
         return f"<Revision {self.name} {self.version[:12]} {self.waiting} waiting, {measured}>"
+
+
+def provisioned(revision: Revision, ledger: Ledger) -> int:
+    """Return how many instances count towards `min_instances`; single-use ones count until they are used."""
+    states = PENDING | (UNUSED if revision.single_use else LIVE)
+    return sum(1 for instance in revision.instances(ledger) if instance.state in states)
+
+
+def seconds_to_start(revision: Revision, prewarm: Mapping[str, Prewarm]) -> float:
+    """Return the seconds until a revision without an instance would have one: specialised if there is a pool."""
+    workload = revision.workload
+    specialised = workload.generic and workload.container.image in prewarm
+    return revision.specialise_seconds if specialised else revision.start_seconds

@@ -8,7 +8,7 @@ from pool.clock import Clock, Timer
 from pool.engine.base import EngineDown
 from pool.instance import Instance, StartReason
 from pool.pool import Pool
-from pool.states import LEAVING, LIVE, PENDING, UNUSED, Reason
+from pool.states import LEAVING, LIVE, PENDING, UNUSED, Reason, State
 from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
 from scheduler.dispatch.errors import EngineAway, NoCapacity
 from scheduler.dispatch.evictor import Evictor
@@ -197,26 +197,32 @@ class Growth:
         if workload.generic:
             for instance in ledger.prewarmed(workload.container.image)[:1]:
                 missing = workload.container.memory - instance.memory
-                if not self.evictor.make_room(missing, spare=instance, taker=revision.function):
+                if not self.evictor.make_room(missing, but=instance, taker=revision.function):
                     return False
                 self._give(revision, instance)
                 self._upkeep_soon()
                 return True
             if ledger.refilling(workload.container.image):
                 return True  # one is being started; the pass runs again when it is ready
-        if ledger.starting >= self._cores:
+        if ledger.starting >= self._cores and not self._give_way():
             return True  # more starts at once only make each slower; the pass runs again when one is ready
         if not self.evictor.make_room(workload.container.memory, taker=revision.function):
             return False
-        why = self._why(revision)
-        self._pool.start(workload).start_reason = why
+        self._pool.start(workload, self._why(revision))
         revision.function.memory_since = self._clock.now()
+        return True
+
+    def _give_way(self) -> bool:
+        """Have a spare that is being started give up its place among the starts; return whether one did."""
+        spare = self.evictor.spares.starting
+        if spare is None or spare.slow or spare.state is not State.STARTING:
+            return False
+        self._pool.ledger.note_slow(spare)
         return True
 
     def _give(self, revision: Revision, instance: Instance) -> None:
         """Give a revision a prewarmed instance."""
-        instance.start_reason = self._why(revision)
-        self._pool.specialise(instance, revision.workload)
+        self._pool.specialise(instance, revision.workload, self._why(revision))
         revision.function.memory_since = self._clock.now()
 
     def _why(self, revision: Revision) -> StartReason:
@@ -264,6 +270,7 @@ class Growth:
     def note_start(self, revision: Revision, instance: Instance) -> None:
         """Note that an instance has become ready, and measure its start."""
         revision.starts_work()
+        self.evictor.spares.note_service(revision)
         instance.clock = self.evictor.clock
         assert instance.ready_at is not None
         if instance.adopted:

@@ -19,8 +19,7 @@ from scheduler.dispatch.fair_share import (
     Unused,
     plan,
 )
-from scheduler.dispatch.function import Function, Revision
-from scheduler.dispatch.upkeep import provisioned
+from scheduler.dispatch.function import Function, Revision, provisioned
 
 PLAN_VALID_SECONDS = 0.025
 """Age up to which a plan is used again if nothing was started or removed. Every call asks for the plan."""
@@ -106,9 +105,13 @@ class Reclaimer:
     def snapshot(self) -> Snapshot:
         """Return the memory that each function holds and wants now."""
         ledger, now = self._pool.ledger, self._pool.clock.now()
-        idle = [one.instance for one in self._evictor.evictable()]
-        unused = [Unused(i.function, i.memory, now - i.last_used) for i in idle]
-        long_idle = {i.id for i in idle if now - i.last_used >= STAY_SECONDS}
+        unused, nobodys = [], set[str]()  # what goes before anybody gives up memory counts for nobody
+        for one in self._evictor.evictable():
+            idle = one.instance
+            seconds = now - idle.last_used
+            unused.append(Unused(None if one.spare else idle.function, idle.memory, seconds))
+            if one.spare or seconds >= STAY_SECONDS:
+                nobodys.add(idle.id)
         weighed = heapq.nsmallest(MAX_WAITING_FUNCTIONS, self._hungry, key=Revision.waits_since)
         mine: dict[str, list[Instance]] = {revision.name: [] for revision in weighed}
         coming = 0
@@ -121,7 +124,7 @@ class Reclaimer:
             elif workload is not None and workload.function in self._functions:
                 if instance.state is State.BUSY and workload.single_use:
                     coming += instance.memory
-                if instance.id not in long_idle:
+                if instance.id not in nobodys:
                     mine.setdefault(workload.function, []).append(instance)
         parties = [self._party(self._functions[name], instances, now) for name, instances in mine.items()]
         return Snapshot(ledger.memory_budget, ledger.memory_free, coming, unused, parties)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pool.instance import StartReason
+from pool.instance import StartedFor, StartReason
 from pool.ledger import LastStop
 from pool.states import Reason
 from scheduler.dispatch.decisions import Demand
@@ -46,7 +46,8 @@ def reason_to_start(s: Shortage) -> StartReason:
     """Return why an instance is started for calls that wait."""
     d = s.demand
     if s.trial:
-        return StartReason("the new revision was tried out before it came into service")
+        told = "the new revision was tried out before it came into service"
+        return StartReason(told, purpose=StartedFor.TRIAL)
     if d.single_use:
         why = "it does not say `reuse: true`" if s.fresh_by_default else "it says `reuse: false`"
         return StartReason(f"each call of this function gets a new instance, as {why}")
@@ -87,7 +88,21 @@ def _none_left(s: Shortage) -> StartReason:
 
 def started_ahead(wanted: int) -> StartReason:
     """Return the reason of an instance that no call has asked for."""
-    return StartReason(f"it was started ahead of calls, as min_instances is {wanted}")
+    told = f"it was started ahead of calls, as min_instances is {wanted}"
+    return StartReason(told, purpose=StartedFor.MINIMUM)
+
+
+def started_as_spare(called: float | None, wanted: int, rate: float | None) -> StartReason:
+    """Return the reason of a spare. `called`: seconds since the last call, or None if there was none since the
+    deployment. `rate`: calls a second of a single-use revision."""
+    if called is None:
+        told = "its function came into service lately, and its imports take long"
+    elif rate is None:
+        told = f"its function was called {seconds(called)} ago, and its imports take long"
+    else:
+        several = f": {wanted} are kept ready at {rate:.1f} calls a second" if wanted > 1 else ""
+        told = f"each call gets a new instance, and the last one came {seconds(called)} ago{several}"
+    return StartReason(f"it was started ahead of calls: {told}", purpose=StartedFor.SPARE)
 
 
 def seconds(value: float) -> str:

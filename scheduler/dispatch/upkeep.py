@@ -1,4 +1,4 @@
-"""Upkeep: starts instances ahead of calls, for the prewarm pools and for `min_instances`."""
+"""Upkeep: starts instances ahead of calls: for `min_instances`, for the prewarm pools, and as spares."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from pool.backoff import jitter
-from pool.clock import Clock
+from pool.clock import Timer
 from pool.errors import FunctionBroken, PoolError, StartFailed
 from pool.instance import Instance
-from pool.ledger import Ledger
 from pool.pool import Pool
-from pool.states import LIVE, PENDING, UNUSED, Reason, State
+from pool.states import LIVE, Reason, State
 from scheduler.dispatch.decisions import FUNCTION_BACKOFF, PLATFORM_BACKOFF
-from scheduler.dispatch.function import Function, Prewarm, Revision
+from scheduler.dispatch.evictor import Evictor
+from scheduler.dispatch.function import Function, Prewarm, Revision, provisioned
 from scheduler.dispatch.route import Route
 from scheduler.dispatch.start_reasons import started_ahead
 
@@ -29,19 +29,22 @@ class Upkeep:
     def __init__(
         self,
         pool: Pool,
-        clock: Clock,
         functions: Mapping[str, Function],
         routes: Mapping[str, Route],
         held: Callable[[], bool],
+        evictor: Evictor,
     ) -> None:
-        self.prewarm: dict[str, Prewarm] = {}
-        """Prewarm pools by image."""
+        self.spares = evictor.spares
         self._pool = pool
-        self._clock = clock
+        self._clock = pool.clock
         self._functions = functions
         self._routes = routes
         self._held = held
+        self._evictor = evictor
+        self._prewarm = evictor.prewarm
         self._due = False
+        self._after_pause: Timer | None = None
+        """Set while no plan of spares is due."""
         self._failures = 0
         self._not_before = 0.0
 
@@ -52,7 +55,7 @@ class Upkeep:
             self._clock.call_later(UPKEEP_DELAY_SECONDS, self._start_one)
 
     def _start_one(self) -> None:
-        """Start one provisioned or prewarmed instance if no call waits for a start. Nothing is evicted for it."""
+        """Start one instance ahead if no call waits for a start. Nothing but spares is evicted for it."""
         self._due = False
         ledger = self._pool.ledger
         if self._held() or ledger.starting or ledger.adopting or ledger.pending:
@@ -63,15 +66,46 @@ class Upkeep:
             if not workload.min_instances:
                 continue  # nearly all functions; there may be thousands
             wanted = provisioned(revision, ledger) < workload.min_instances and now >= revision.not_before
-            if wanted and revision.room(ledger) > 0 and ledger.memory_free >= workload.container.memory:
-                self._pool.start(workload).start_reason = started_ahead(workload.min_instances)
+            if not wanted or revision.room(ledger) <= 0:
+                continue
+            if self._evictor.make_room_of_spares(workload.container.memory, revision.function):
+                self._pool.start(workload, started_ahead(workload.min_instances))
                 return
-        if now < self._not_before:
+        if now >= self._not_before and self._prewarm_one():
             return
-        for image, target in self.prewarm.items():
-            if len(ledger.prewarmed(image)) < target.count and ledger.memory_free >= target.prototype.memory:
+        self._keep_spares()
+
+    def _prewarm_one(self) -> bool:
+        """Start one generic instance if a prewarm pool lacks one, and return whether it did."""
+        ledger = self._pool.ledger
+        for image, target in self._prewarm.items():
+            lacking = len(ledger.prewarmed(image)) < target.count
+            if lacking and self._evictor.make_room_of_spares(target.prototype.memory):
                 self._pool.prewarm(target.prototype)
-                return
+                return True
+        return False
+
+    def _keep_spares(self) -> None:
+        """Start one spare, or remove spares that are in the way of a more valuable one."""
+        if self._after_pause is not None or not self.spares.any:
+            return
+        if (pause := self.spares.pause) > 0:
+            self._after_pause = self._clock.call_later(pause, self._end_pause)
+            return
+        plan = self.spares.plan()
+        if self.spares.starting is not None:
+            return  # one at a time: imports take processor time from calls
+        for id in plan.removed:
+            instance = self._pool.ledger.instances[id]
+            instance.taker = plan.taker
+            self._pool.remove(instance, Reason.EVICTED)
+        if plan.start is not None:
+            revision = next(r for r in self._functions[plan.start].revisions.values() if not r.trial)
+            self.spares.start(revision)
+
+    def _end_pause(self) -> None:
+        self._after_pause = None
+        self.soon()
 
     def _in_service(self) -> Iterator[Revision]:
         for route in self._routes.values():
@@ -79,8 +113,8 @@ class Upkeep:
 
     def set_prewarm(self, wanted: dict[str, Prewarm]) -> None:
         """Replace the prewarm pools by these, by image."""
-        self.prewarm.clear()
-        self.prewarm.update(wanted)
+        self._prewarm.clear()
+        self._prewarm.update(wanted)
         for instance in list(self._pool.ledger.instances.values()):
             if instance.workload is None and instance.state is not State.FOUND:
                 target = wanted.get(instance.image)
@@ -91,7 +125,7 @@ class Upkeep:
 
     def remove_surplus(self) -> None:
         """Remove prewarmed instances beyond the wanted number."""
-        for image, target in self.prewarm.items():
+        for image, target in self._prewarm.items():
             for instance in self._pool.ledger.prewarmed(image)[target.count :]:
                 self._pool.remove(instance, Reason.SURPLUS)
 
@@ -110,12 +144,13 @@ class Upkeep:
         self._clock.call_later(pause, self.soon)
 
     def is_provisioned(self, instance: Instance) -> bool:
-        """Return whether an instance is one of its function's `min_instances`."""
+        """Return whether an instance stays although it is idle: for its function's `min_instances`, or as a spare."""
         function = self._functions.get(instance.function or "")
         revision = function.revision_of(instance) if function is not None else None
-        if revision is None or revision.workload.min_instances == 0:
+        if revision is None:
             return False
-        return provisioned(revision, self._pool.ledger) <= revision.workload.min_instances
+        least = max(revision.workload.min_instances, self.spares.keeps(revision))
+        return least > 0 and provisioned(revision, self._pool.ledger) <= least
 
     def settled(self) -> bool:
         """Return whether every function has its `min_instances`, or has failed to get them.
@@ -128,12 +163,6 @@ class Upkeep:
         live = sum(1 for i in revision.instances(self._pool.ledger) if i.state in LIVE)
         enough = live >= revision.workload.min_instances
         return enough or revision.last_fault is not None or revision.function.has_trial()
-
-
-def provisioned(revision: Revision, ledger: Ledger) -> int:
-    """Return how many instances count towards `min_instances`; single-use ones count until they are used."""
-    states = PENDING | (UNUSED if revision.single_use else LIVE)
-    return sum(1 for instance in revision.instances(ledger) if instance.state in states)
 
 
 def engine_was_down(error: PoolError) -> bool:

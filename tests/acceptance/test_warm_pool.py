@@ -49,7 +49,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway without a prewarm pool."""
+    """A gateway that starts nothing ahead."""
     functions = {
         "burst": handler(SLEEP, max_instances=8),
         "once": handler(HOST, reuse=False, max_instances=4, queue_timeout="60s"),
@@ -60,7 +60,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "wc": command("wc", "-w", max_instances=3),
         **{f"first{number}": handler(HELLO) for number in range(SAMPLES)},
     }
-    with Gateway(tmp_path_factory.mktemp("bare"), functions) as running:
+    settings = {"spare_memory": 0}  # here containers are counted
+    with Gateway(tmp_path_factory.mktemp("bare"), functions, settings=settings) as running:
         yield running
 
 

@@ -24,6 +24,7 @@ from scheduler.dispatch.fair_share import (
     Snapshot,
     shares,
 )
+from scheduler.dispatch.spares.plan import SpareSettings
 from tests.support.flood import Floods
 from tests.support.virtual_pool import COLD, MIB, REMOVE, World
 
@@ -87,6 +88,7 @@ def plans(draw: st.DrawFn) -> Plan:
         "min_instances": draw(st.sampled_from([0, 0, 0, 1, 2])),
         "max_instances": draw(st.sampled_from([2, 16])),
         "concurrency": concurrency,
+        "own_image": draw(st.booleans()),
         "reuse": concurrency > 1 or draw(st.sampled_from([True, True, False])),
     }
     clients = draw(st.sampled_from([1, 2, 30]))
@@ -178,7 +180,7 @@ def could_give(party: Party, least: int, share: float) -> int:
 
 
 async def run(slots: int, functions: list[Plan], seed: int) -> None:
-    world = World(budget=slots * SLOT, cores=CORES)
+    world = World(budget=slots * SLOT, cores=CORES, spares=SpareSettings(share=0.5))
     floods, dice = Floods(world), random.Random(seed)
     witness = Witness(world, max(plan.seconds for plan in functions))
     witness.watch()

@@ -14,18 +14,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pool.engine.base import EngineError
 from pool.errors import FunctionBroken
-from pool.instance import Instance
+from pool.instance import Instance, StartedFor, StartReason
 from pool.lease import Lease
-from pool.states import LIVE, Reason, State
+from pool.states import LIVE, PENDING, Reason, State
+from pool.workload import Workload
 from scheduler.deploy.trials import Trial, TrialFault, Trials
 from scheduler.dispatch.decisions import FUNCTION_BACKOFF
 from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
 from scheduler.dispatch.function import Limits
+from scheduler.dispatch.spares.plan import SpareSettings
 from tests.support.virtual_pool import IMAGE, MIB, Caller, FakeLink, World
 
 NAMES = ("a", "b", "c")
 LONGEST_KEEP_ALIVE = 30.0
 BUDGET = 1024
+SPARES = SpareSettings(share=0.5, seconds=20.0)
 
 ROLL = st.integers(0, 2**20)
 """Chooses one of what there is."""
@@ -51,7 +54,8 @@ def workload_keys(draw: st.DrawFn) -> dict[str, Any]:
         "freeze_after": draw(st.sampled_from([None, 0.0, 0.4])),
         "max_invocations": draw(st.sampled_from([None, 1, 3])),
         "max_age": draw(st.sampled_from([5.0, 86400.0])),
-        "generic": draw(st.booleans()),
+        "generic": (generic := draw(st.booleans())),
+        "own_image": not generic and draw(st.booleans()),
     }
 
 
@@ -70,12 +74,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.world = self.run(self.make)
         self.trials = Trials(self.world.dispatcher, self.world.clock)
         self.witness_leases()
+        self.witness_spares()
         self.world.engine.on_create = self.witness_create
 
     # -- how -------------------------------------------------------------------------------------------------
 
     async def make(self) -> World:
-        return World(budget=BUDGET * MIB)
+        return World(budget=BUDGET * MIB, spares=SPARES)
 
     def run(self, work: Callable[[], Any]) -> Any:
         """Do something inside the loop, then let every task run until it waits."""
@@ -109,6 +114,24 @@ class PoolMachine(RuleBasedStateMachine):
             return given
 
         self.world.pool.lease = watched  # type: ignore[method-assign]
+
+    def witness_spares(self) -> None:
+        """A spare is started within the share of memory, one at a time, and never while a call could use a start."""
+        dispatcher, start = self.world.dispatcher, self.world.pool.start
+
+        def watched(workload: Workload, why: StartReason | None = None) -> Instance:
+            if why is not None and why.purpose is StartedFor.SPARE:
+                assert workload.single_use or workload.own_image
+                ledger = self.world.pool.ledger
+                spares = [ledger.instances[id] for id in dispatcher.spares.ids()]
+                held = sum(spare.memory for spare in spares) + workload.container.memory
+                assert held <= SPARES.share * ledger.memory_budget
+                assert workload.container.memory <= ledger.memory_free
+                assert not any(spare.state in PENDING for spare in spares)
+                assert not dispatcher.calls_need_starts()
+            return start(workload, why)
+
+        self.world.pool.start = watched  # type: ignore[method-assign]
 
     def witness_create(self) -> None:
         """No create call takes a function over its `max_instances`, by the engine's count; none is made in vain."""
@@ -284,8 +307,9 @@ class PoolMachine(RuleBasedStateMachine):
             if instance.state is not State.BUSY and now - instance.last_used >= workload.keep_alive:
                 lapsed[workload.function] += 1
         for name, count in lapsed.items():
-            workload = self.world.dispatcher.revision_for(name).workload
-            assert count <= workload.min_instances, "idle for too long"
+            revision = self.world.dispatcher.revision_for(name)
+            kept = max(revision.workload.min_instances, self.world.dispatcher.spares.keeps(revision))
+            assert count <= kept, "idle for too long"
 
     # -- what breaks -----------------------------------------------------------------------------------------
 

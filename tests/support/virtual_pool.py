@@ -40,6 +40,7 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.eviction import KeepAlivePolicy
 from scheduler.dispatch.function import DEFAULT_MAX_INSTANCES, Function, Limits, Prewarm, Revision
 from scheduler.dispatch.queued import Queued
+from scheduler.dispatch.spares.plan import NO_SPARES, Keeping, SpareSettings
 
 MIB = 2**20
 IMAGE = "python:test"
@@ -253,6 +254,7 @@ class World:
     budget: int = 10_000 * MIB
     cores: int = 2
     policy: KeepAlivePolicy = KeepAlivePolicy.GDSF
+    spares: SpareSettings = NO_SPARES.spares
     clock: VirtualClock = field(default_factory=VirtualClock)
     folder: DataFolder | None = None
     """Where records are written; None: nowhere, and `restart` adopts nothing."""
@@ -282,7 +284,8 @@ class World:
         self.launcher.pool = self.pool
         # Not a random one: of so few, it could meet that of an order that was under way at a kill.
         self.pool.ledger.uids.use(UIDS, self._next_uid)
-        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, self.policy, self.guard.down)
+        keeping = Keeping(self.policy, self.spares)
+        self.dispatcher = Dispatcher(self.pool, self.clock, self.cores, keeping, self.guard.down)
         self.guard.on_recovery[:] = [self.dispatcher.engine_back]
         gateway, provisioned = self.launcher.gateway_id, self.dispatcher.is_provisioned
         self.reaper = Reaper(self.pool, self.guard, self.clock, gateway, provisioned, self.guard.down)

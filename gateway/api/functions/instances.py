@@ -12,6 +12,7 @@ from gateway.api.functions.views import (
     InstanceView,
     PoolView,
     PrewarmView,
+    SparesView,
     function_pool_view,
     instance_view,
 )
@@ -57,7 +58,7 @@ async def show_pool(parts: AllParts) -> Response:
 
     def view(function: Function) -> FunctionPoolView:
         ended = counts.get(label_of(function.name, function.private), EndedCounts())
-        return function_pool_view(function, ledger, outcomes.starts_of(function), ended)
+        return function_pool_view(function, dispatcher, outcomes.starts_of(function), ended)
 
     functions = await mapping_of(dispatcher.functions.items(), view)
     rest = PoolView(
@@ -71,6 +72,7 @@ async def show_pool(parts: AllParts) -> Response:
             )
             for image, target in dispatcher.prewarm.items()
         ],
+        spares=SparesView(**dispatcher.spares.now()._asdict()),
         memory_declared=ledger.memory_declared,
         memory_budget=ledger.memory_budget,
         removals=dict(ledger.removals),

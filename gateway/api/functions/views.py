@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from gateway.invoke.outcome import EndedCounts
-from pool.instance import Instance
-from pool.ledger import Ledger
+from pool.instance import Instance, StartedFor
 from pool.states import State
 from scheduler.definitions.file import FunctionDefinition, Kind
 from scheduler.deploy.declared import Declared
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Function, Revision
 
 
@@ -67,6 +67,12 @@ class InstanceView(BaseModel):
     started_because: str | None = Field(
         None, description="Why it was started, or became its function's; null: it is generic or was adopted"
     )
+    started_for: str | None = Field(
+        None,
+        description="The purpose of that start, in a word",
+        json_schema_extra={"enum": [*(purpose.value for purpose in StartedFor), None]},
+        examples=["call"],
+    )
     reason: str | None = Field(None, description="Why it is being removed", examples=[None])
 
 
@@ -86,6 +92,10 @@ class FunctionPoolView(BaseModel):
         examples=[268435456],
     )
     max_instances: int
+    kept_ready: int = Field(
+        description="Instances that stay ready although nobody calls: `min_instances` and spares",
+        examples=[1],
+    )
     exec_ms: float | None = Field(
         None, description="Measured time of an invocation, smoothed, milliseconds", examples=[0.4]
     )
@@ -100,11 +110,21 @@ class PrewarmView(BaseModel):
     starting: int
 
 
+class SparesView(BaseModel):
+    """All instances that are kept ready ahead of calls, and that go first when memory is needed."""
+
+    ready: int
+    starting: int
+    memory: int = Field(description="Memory that they have declared, bytes", examples=[2**28])
+    memory_share: int = Field(description="Memory that they may declare, bytes", examples=[2**30])
+
+
 class PoolView(BaseModel):
     """Everything that the pool holds."""
 
     functions: dict[str, FunctionPoolView]
     prewarm: list[PrewarmView]
+    spares: SparesView
     memory_declared: int = Field(description="Memory that all instances have declared, bytes")
     memory_budget: int = Field(description="What they may declare together, bytes")
     removals: dict[str, int] = Field(
@@ -154,10 +174,10 @@ def function_with_schema_view(declared: Declared, revision: Revision | None) -> 
 
 
 def function_pool_view(
-    function: Function, ledger: Ledger, starts: dict[str, int], counts: EndedCounts
+    function: Function, dispatcher: Dispatcher, starts: dict[str, int], counts: EndedCounts
 ) -> FunctionPoolView:
     """Return the instances of a function as the API shows them, with its starts by kind and its ended invocations."""
-    revision = function.first_in_need()
+    revision, ledger = function.first_in_need(), dispatcher.pool.ledger
     return FunctionPoolView(
         instances=ledger.states(function.name),
         queue_depth=function.waiting,
@@ -166,6 +186,7 @@ def function_pool_view(
         failed=counts.failed,
         memory=ledger.memory_of(function.name),
         max_instances=function.max_instances,
+        kept_ready=max(revision.workload.min_instances, dispatcher.spares.keeps(revision)),
         exec_ms=None if revision.exec_seconds is None else revision.exec_seconds * 1000,
     )
 
@@ -185,5 +206,6 @@ def instance_view(instance: Instance, now: float) -> InstanceView:
         idle=0.0 if instance.in_use else now - instance.last_used,
         container=instance.container,
         started_because=None if why is None else why.told(why.other),
+        started_for=None if instance.adopted else instance.started_for,
         reason=instance.reason,
     )

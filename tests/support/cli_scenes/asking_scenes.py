@@ -141,6 +141,7 @@ LISTING = [
     Scene("functions", {"GET /functions": httpx.Response(200, text="<html>")}, note="another server answers"),
     Scene("functions", {"GET /functions": httpx.ConnectError("refused")}, note="without a gateway"),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": INSTANCES}),
+    Scene("ps --function hello", {"GET /pool": POOL, "GET /pool/instances": INSTANCES[:1]}),
     Scene("ps", {"GET /pool": POOL, "GET /pool/instances": []}, note="without an instance"),
     Scene(f"logs {CALL}", {f"GET /invocations/{CALL}/logs": httpx.Response(200, text="greeting Ada\n")}),
     Scene("logs thumbnail", {"GET /logs": httpx.Response(200, text=PRINTED)}),

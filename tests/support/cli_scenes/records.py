@@ -33,6 +33,8 @@ INSTANCES: list[dict[str, Any]] = [
         "memory": 2**27,
         "age": 7500.0,
         "idle": 42.0,
+        "started_because": "it was started ahead of calls: its function came into service lately, and its imports "
+        "take long",
     },
     {
         "id": "0c11f2a94d3b",
@@ -57,6 +59,7 @@ INSTANCES: list[dict[str, Any]] = [
 ]
 POOL: dict[str, Any] = {
     "prewarm": [{"image": f"sha256:{DIGEST}", "wanted": 2, "ready": 1, "starting": 1}],
+    "spares": {"ready": 1, "starting": 0, "memory": 2**27, "memory_share": 3 * 2**30},
     "memory_declared": 2**29,
     "memory_budget": 12 * 2**30,
 }

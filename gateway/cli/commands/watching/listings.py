@@ -55,7 +55,7 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
 @json_option
 @click.option("--function", type=FUNCTION, help="Only instances of this function.")
 def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> None:
-    """List the instances, prewarm pools and memory in use.
+    """List the instances, prewarm pools, spares and memory in use. With --function, also say why each was started.
 
     \b
     Examples:
@@ -70,6 +70,7 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
     if as_json:
         print_json({"instances": instances, "pool": pool})
         return
+    why = {"WHY": lambda i: i.get("started_because") or ""} if function else {}
     print_listing(
         instances,
         False,
@@ -82,6 +83,7 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
             "MEMORY": lambda i: human_size(i["memory"]),
             "AGE": lambda i: human_seconds(i["age"]),
             "IDLE": lambda i: human_seconds(i["idle"]),
+            **why,
         },
         f"No instance{' of ' + function if function else ''} yet. A call starts one: "
         f"hearth invoke {function or 'FUNCTION'}",
@@ -91,5 +93,10 @@ def ps(url: str, key_file: Path | None, as_json: bool, function: str | None) -> 
         starting = f", {target['starting']} starting" if target["starting"] else ""
         image = target["image"].removeprefix("sha256:")[:DIGEST_SHOWN]
         say(f"Prewarmed on image {image}: {target['ready']} of {target['wanted']}{starting}")
+    spares = pool.get("spares") or {}
+    if spares.get("ready") or spares.get("starting"):
+        starting = f", {spares['starting']} starting" if spares["starting"] else ""
+        share = f"{human_size(spares['memory'])} of {human_size(spares['memory_share'])}"
+        say(f"Spares, ready ahead of calls: {spares['ready']}{starting}, {share}")
     declared, budget = pool["memory_declared"], pool["memory_budget"]
     say(f"Memory declared: {human_size(declared)} of {human_size(budget)}")

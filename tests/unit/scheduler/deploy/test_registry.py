@@ -525,6 +525,7 @@ async def test_functions_that_nobody_calls_take_no_part_in_decisions(
         async with asyncio.timeout(10):
             while not runtime.pool_floor.pool.ledger.count("kept"):
                 await asyncio.sleep(0.001)
-        room = evictor.Evictor(runtime.pool_floor.pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF)
+        pool = runtime.pool_floor.pool
+        room = evictor.Evictor(pool, dispatcher.functions, {}, KeepAlivePolicy.GDSF, dispatcher.spares)
         assert not room.make_room(runtime.settings.memory_budget + 1)
     assert set(looked_at) == {"kept"}, "it alone has an instance to keep"

@@ -33,7 +33,7 @@ def away() -> Away:
 @pytest.fixture
 async def world(away: Away) -> AsyncIterator[World]:
     made = World(budget=512 * MIB)
-    made.dispatcher = Dispatcher(made.pool, made.clock, made.cores, made.policy, away)
+    made.dispatcher = Dispatcher(made.pool, made.clock, made.cores, engine_down=away)
     yield made
     away.fault = None
     made.check()

@@ -24,7 +24,7 @@ from scheduler.dispatch.eviction import (
     advance_clock,
     choose_victims,
     eviction_order,
-    limit_to_spare,
+    limit_to_surplus,
 )
 from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import COLD, MIB, World
@@ -133,9 +133,9 @@ def test_lru_and_ttl() -> None:
 def test_of_each_function_only_what_it_has_to_spare() -> None:
     ones = [candidate("a", used=float(n)) for n in range(3)]
     other = candidate("b", used=9.0)
-    assert limit_to_spare([*ones, other], {"a": 2}) == ones[:2]
-    assert limit_to_spare([*ones, other], {"a": 0, "b": 1}) == [other]
-    assert limit_to_spare(ones, {"a": -1}) == []
+    assert limit_to_surplus([*ones, other], {"a": 2}) == ones[:2]
+    assert limit_to_surplus([*ones, other], {"a": 0, "b": 1}) == [other]
+    assert limit_to_surplus(ones, {"a": -1}) == []
 
 
 # -- what holds for all ---------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Spares: instances that are kept ready ahead of calls."""
