@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import platform
 import shutil
 import sys
 import tarfile
@@ -23,6 +24,8 @@ from typing import Literal
 from gateway.setup import gateway_image
 from gateway.setup.engine_api import EngineApi, EngineApiError
 from gateway.setup.gateway_image import DependenciesError
+from gateway.setup.native.init_build import InitBuildError, is_current
+from gateway.setup.native.init_build import build as build_init
 from gateway.setup.packages import PackagesError, install, is_debian
 from gateway.setup.record import RecordError, SetupRecord
 from pool import __version__
@@ -264,9 +267,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             return _check(engine, recipes(options.gateway))
+        if options.gateway and not is_current(platform.machine()):
+            build_init()  # the image has it
         builder = ImageBuilder(engine, SetupRecord.load())
         builder.build_all(needed(engine, recipes(options.gateway), options.rebuild))
-    except (BuildError, EngineApiError, RecordError, OSError) as error:
+    except (BuildError, EngineApiError, InitBuildError, RecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
