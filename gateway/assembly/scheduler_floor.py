@@ -27,6 +27,8 @@ from scheduler.deploy.code_store import CodeStore
 from scheduler.deploy.images.function_images import PackageRoom
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.images.shared_builds import SharedBuilds
+from scheduler.deploy.images.volume_images import VolumeImages
 from scheduler.deploy.registry import Registry
 from scheduler.deploy.workloads import WorkloadBuilder
 from scheduler.dispatch.dispatcher import Dispatcher
@@ -170,6 +172,7 @@ def build_registry(foundation: Foundation, pool_floor: PoolFloor, dispatcher: Di
         clock=foundation.clock,
         code=CodeStore(folder.code),
         volumes=ImageVolumes(engine, folder.id),
+        volume_images=VolumeImages(engine, folder.id, SharedBuilds()),
         users=ImageUsers(engine, folder.id),
         gateway_id=folder.id,
         packages=PackageRoom(folder.work, settings.package_size),

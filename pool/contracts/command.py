@@ -28,6 +28,7 @@ class CommandContract(Contract):
 
     name = "command"
     fresh_by_default = True
+    under_init = True
     freezing = Freezing.NEVER
     """Between runs only init is there, and it waits."""
     cgi_variables = True

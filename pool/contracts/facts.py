@@ -45,6 +45,8 @@ class ContractFacts:
     has no environment of its own, and instances can be started ahead for all functions of an image."""
     fresh_by_default: ClassVar[bool] = False
     """True if each call gets a container of its own unless the function says `reuse: true`."""
+    under_init: ClassVar[bool] = False
+    """True if init is the first process of its containers. It can then copy what an image has at its volumes."""
     freezing: ClassVar[Freezing] = Freezing.ONE_PROCESS
     """When an idle instance may be frozen."""
     dials_in: ClassVar[bool] = False

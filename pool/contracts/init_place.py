@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from pool.engine.base import ContainerSpec, Mount, NotRunnable
@@ -21,7 +22,14 @@ def with_init(spec: ContainerSpec, place: Mount, flags: tuple[str, ...]) -> Cont
         raise NotRunnable("the image has neither ENTRYPOINT nor CMD; say `command` in functions.yaml")
     return replace(
         spec,
-        entrypoint=(INIT, *flags, "--", *spec.program),
+        entrypoint=(INIT, *copies(spec), *flags, "--", *spec.program),
         command=None,
         mounts=(*spec.mounts, place),
     )
+
+
+def copies(spec: ContainerSpec) -> Iterator[str]:
+    """Yield the flags that have init copy what the image has at its volumes."""
+    for volume in spec.volumes:
+        if volume.content is not None:
+            yield from ("--copy", f"{volume.content}={volume.path}")

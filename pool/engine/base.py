@@ -66,6 +66,8 @@ class VolumeMount:
     """Bytes."""
     owner: str | None = None
     """`uid:gid` of the folder in the image. It is used only if the container keeps the image's own user."""
+    content: str | None = None
+    """Folder of the image whose content init copies there, or None to leave it empty."""
 
 
 @dataclass(frozen=True, slots=True)

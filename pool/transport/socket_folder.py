@@ -177,8 +177,11 @@ class SocketFolder:
     async def _listen(self, ends: WayEnds) -> None:
         self._log = LogTap(listen(self.folder, LOG_SOCKET), self._clock, ends.log)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            ends.calls, sock=listen(self.folder, CALLS_SOCKET)
+            ends.calls, sock=listen(self.folder, CALLS_SOCKET), start_serving=False
         )
+        await (
+            self._server.start_serving()
+        )  # in a step of its own, so that one that is cancelled can be closed
         if self._owner is not None:
             hand_over(self.folder, self._owner)
 

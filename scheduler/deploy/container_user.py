@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pool.engine.base import Image
 from pool.host.passwd import HOME, USER_NAME, number_of, users_in, with_user
@@ -25,7 +27,7 @@ class ContainerUser:
 
     user: str | None
     """For `ContainerSpec.user`."""
-    variables: dict[str, str]
+    variables: Mapping[str, str]
     """Variables that replace what a login would set, without those that the image sets."""
     passwd: bytes | None
     """Content of its /etc/passwd, or None for the image's: it knows the user, or it cannot be read."""
@@ -46,14 +48,17 @@ def container_user(keys: ContainerKeys, image: Image, passwd: bytes | None) -> C
     """Return the user of containers with these keys. `passwd` is the image's, or None if it cannot be read."""
     user = user_of(keys)
     if user == OWN_USER:
-        return ContainerUser(user, _unset(UNKNOWN_USER | CACHES, image), passwd)
+        return ContainerUser(user, _variables(False, image.variables), passwd)
     uid, _, gid = (image.user if user is None else user).partition(":")
     number = number_of(uid) if uid else 0
     if not number or number in {known for _, known in users_in(passwd or b"")}:  # a name, root, or known
-        return ContainerUser(user, _unset(CACHES, image), None)
+        return ContainerUser(user, _variables(True, image.variables), None)
     lines = None if passwd is None else with_user(passwd, number, number_of(gid) or 0)
-    return ContainerUser(user, _unset(UNKNOWN_USER | CACHES, image), lines)
+    return ContainerUser(user, _variables(False, image.variables), lines)
 
 
-def _unset(variables: dict[str, str], image: Image) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name not in image.variables}
+@lru_cache(maxsize=256)  # thousands of functions share one
+def _variables(known: bool, given: frozenset[str]) -> Mapping[str, str]:
+    """Return the variables for a user that the image knows, or not, without those that it sets."""
+    all_of_them = CACHES if known else UNKNOWN_USER | CACHES
+    return {name: value for name, value in all_of_them.items() if name not in given}

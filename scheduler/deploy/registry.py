@@ -148,7 +148,7 @@ class Registry:
         Raises `NotFound` with advice if the engine does not have it, `VolumeRefused`, and other `EngineError`s.
         """
         try:
-            await self._builder.volumes.mounts(await self._engine.image(reference), keys)
+            await self._builder.with_volumes(await self._engine.image(reference), keys, copied=True)
         except NotFound as error:
             raise NotFound(fault_of(error, reference)) from error
 
@@ -193,7 +193,7 @@ class Registry:
         def building() -> None:
             place.close()
             declared.state = "building"
-            log.info("function %s: building its image from requirements.txt", definition.name)
+            log.info("function %s: building its image", definition.name)
 
         try:
             workload = await self._builder.build(definition, images, building)

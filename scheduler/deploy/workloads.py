@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pool.clock import Clock
 from pool.contracts.facts import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
+from pool.host.passwd import number_of
 from pool.workload import Order, Workload
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.file import FunctionDefinition
 from scheduler.definitions.input_check import InputCheck
 from scheduler.definitions.source_folder import SourceCode, collect
 from scheduler.deploy.code_store import CodeStore
-from scheduler.deploy.container_user import container_user
+from scheduler.deploy.container_user import container_user, user_of
 from scheduler.deploy.images.function_images import (
+    REQUIREMENTS_LABEL,
     PackageRoom,
     ensure_requirements_image,
     prune_function_images,
@@ -28,6 +30,7 @@ from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
 from scheduler.deploy.images.runtimes import RUNTIMES
 from scheduler.deploy.images.shared_builds import SharedBuilds
+from scheduler.deploy.images.volume_images import VOLUMES_LABEL, ContentReaders, VolumeImages, check_sizes
 from scheduler.deploy.revision_digest import version_digest
 from scheduler.dispatch.function import Limits
 
@@ -83,6 +86,7 @@ class WorkloadBuilder:
     clock: Clock
     code: CodeStore
     volumes: ImageVolumes
+    volume_images: VolumeImages
     users: ImageUsers
     gateway_id: str
     packages: PackageRoom
@@ -124,8 +128,9 @@ class WorkloadBuilder:
         else:
             image = await images.find(definition.image or "")
             version = version_digest(definition, None, image.id)
-        passwd, volumes = await asyncio.gather(
-            self.users.passwd(image), self.volumes.mounts(image, definition)
+        passwd, (image, volumes) = await asyncio.gather(
+            self.users.passwd(image),
+            self.with_volumes(image, definition, contract.under_init, on_build),
         )
         return Workload(
             function=definition.name,
@@ -151,6 +156,27 @@ class WorkloadBuilder:
             stream=definition.stream,
         )
 
+    async def with_volumes(
+        self, image: Image, keys: ContainerKeys, copied: bool, on_build: Callable[[], None] = lambda: None
+    ) -> tuple[Image, tuple[VolumeMount, ...]]:
+        """Return the image to run, and the mounts for its volumes. `copied` says that init copies their content.
+
+        Raises `VolumeRefused` and `EngineError`.
+        """
+        volumes = await self.volumes.mounts(image, keys, copied)
+        if all(volume.content is None for volume in volumes):
+            return image, volumes
+        user = user_of(keys)
+        if user is None:
+            uids = await self.users.uids(image) or frozenset()
+        else:
+            number = number_of(user.partition(":")[0])
+            uids = frozenset() if number is None else frozenset({number})
+        readers = ContentReaders(uids)
+        built = await self.volume_images.image_for(image, volumes, readers, on_build)
+        check_sizes(built, volumes, keys)
+        return replace(image, id=built.id), volumes
+
     def _keep(self, folder: Path) -> tuple[SourceCode, Path]:
         """Read a source folder and keep its code, in one go: a thread costs a save more than either. Blocks."""
         source = collect(folder)
@@ -166,9 +192,11 @@ class WorkloadBuilder:
     async def prune(self, used: Collection[Workload]) -> None:
         """Remove the code and the built images of revisions that are gone. Raises `EngineError`."""
         await asyncio.to_thread(self.code.prune, {w.order.files for w in used if w.order is not None})
+        images = {workload.container.image for workload in used}
         for known in (self.volumes, self.users):
-            known.forget_all_but({w.container.image for w in used})
-        await prune_function_images(self.engine, self.gateway_id, {w.container.image for w in used})
+            known.forget_all_but(self.volume_images.with_bases(images))
+        for label in (VOLUMES_LABEL, REQUIREMENTS_LABEL):
+            await prune_function_images(self.engine, self.gateway_id, images, label)
 
 
 def container_of(

@@ -55,6 +55,16 @@ DOCKERFILES = {
         USER 1234
         VOLUME /data
     """,
+    # A file that only its owner may read, one more name of it, and one in a volume inside.
+    "content": f"""
+        FROM {BUSYBOX_IMAGE}
+        RUN mkdir -p /data/inner /data/sub && echo private > /data/sub/secret && echo deep > /data/inner/file \\
+            && echo seed > /data/seed && ln /data/seed /data/again && ln -s seed /data/link \\
+            && chmod 600 /data/sub/secret && chmod 700 /data/sub && chmod 640 /data/seed && chown -R 1234:5 /data
+        USER 1234:5
+        VOLUME ["/data", "/data/inner"]
+    """,
+    "large": f"FROM {BUSYBOX_IMAGE}\nRUN mkdir /data && dd if=/dev/zero of=/data/big bs=1M count=3\nVOLUME /data\n",
     "full": f"FROM {BUSYBOX_IMAGE}\nCOPY Dockerfile /data/seed\nVOLUME /data\n",
     "linked": f"FROM {BUSYBOX_IMAGE}\nRUN ln -s /etc /data\nVOLUME /data\n",
     "relative": f"FROM {BUSYBOX_IMAGE}\nVOLUME data\n",
@@ -142,20 +152,20 @@ def test_nothing_that_is_run_of_them_writes_to_the_engines_disk(
             "memory": "256MiB",
         },
     }
-    for name in ("full", "linked", "relative"):
-        functions[name] = {"image": images[name], "command": ["true"]}
+    functions["relative"] = {"image": images["relative"], "command": ["true"]}
+    functions["large"] = {"image": images["large"], "command": ["true"], "tmp_size": "2MiB"}
     with Gateway(tmp_path, functions) as gateway:
-        shown = {f["name"]: f for f in gateway.http.get("/functions").json()}
+        shown = settled(gateway)
         assert {name for name, function in shown.items() if function["state"] != "ready"} == {
-            "full",
-            "linked",
+            "large",
             "relative",
         }
-        assert "content there ('/data/seed')" in shown["full"]["fault"]
-        assert "write `writable: {/data: 64MiB}`" in shown["full"]["fault"]
-        assert "volume at /data and has content there" in shown["linked"]["fault"]
+        assert (
+            "has 3MiB at its volume /data, and `tmp_size` is 2MiB; write `tmp_size: "
+            in shown["large"]["fault"]
+        )
         assert "declares a volume at 'data', where nothing may be mounted" in shown["relative"]["fault"]
-        assert gateway.call("full").json()["type"].endswith(":function-failed")
+        assert gateway.call("large").json()["type"].endswith(":function-failed")
         for number, place in enumerate(odd):
             assert written(gateway.call(f"odd-{number}")) == (2 * MIB, True), place
             assert no_volume() == set(), place
@@ -172,9 +182,64 @@ def test_nothing_that_is_run_of_them_writes_to_the_engines_disk(
         place = gateway.http.post("/jobs", json=job).headers["location"]
         eventually(lambda: gateway.http.get(place).json()["status"] == "succeeded", 20)
         assert no_volume() == set(), "the job's containers are still there"
-        refused = gateway.http.post("/jobs", json={"image": images["full"], "count": 1})
-        assert refused.status_code == 422 and "has content there" in refused.text
+        refused = gateway.http.post("/jobs", json={"image": images["large"], "count": 1, "tmp_size": "2MiB"})
+        assert refused.status_code == 422 and "has 3MiB at its volume /data" in refused.text
         assert gateway.http.delete(place).status_code == 204
+
+
+LOOK = """
+cd /data && cat seed again link sub/secret inner/file && echo more >> seed && cat seed
+stat -c '%n %a %u:%g' sub sub/secret seed inner/file; cp /dev/null sub/new && ls sub
+"""
+CONTENT = ["seed", "seed", "seed", "private", "deep", "seed", "more"]
+
+
+def settled(gateway: Gateway) -> dict[str, dict[str, str]]:
+    """All functions, once no image of one is built: the gateway does not wait for that."""
+    shown: dict[str, dict[str, str]] = {}
+
+    def all_built() -> bool:
+        shown.update({function["name"]: function for function in gateway.http.get("/functions").json()})
+        return not any(function["state"] == "building" for function in shown.values())
+
+    eventually(all_built, 60)
+    return shown
+
+
+def built_for(gateway: Gateway) -> list[str]:
+    """Images that a gateway has built."""
+    filters = {"label": [f"org.hearth.gateway={gateway.identity}"]}
+    return [image["Id"] for image in gateway.engine.request("GET", "/images/json", filters=filters)]
+
+
+def test_content_of_an_image_is_in_its_volumes_and_can_be_changed(
+    tmp_path: Path, images: Mapping[str, str], no_volume: Callable[[], set[str]]
+) -> None:
+    look: dict[str, object] = {"image": images["content"], "command": ["sh", "-c", LOOK]}
+    functions: dict[str, dict[str, object]] = {
+        "own": look,
+        "theirs": look | {"user": "image"},
+        "linked": {"image": images["linked"], "command": ["ls", "/data", "/etc"]},
+    }
+    with Gateway(tmp_path, functions) as gateway:
+        assert {function["fault"] for function in settled(gateway).values()} == {None}
+        for _ in range(2):  # each container has it anew
+            *printed, sub, secret, seed, inner, new, again = gateway.call("own").text.splitlines()
+            assert printed == CONTENT and (new, again) == ("new", "secret")
+            uid, gid = sub.split()[2].split(":")
+            assert DEFAULT_UIDS.first <= int(uid) <= DEFAULT_UIDS.last and gid == "65532"
+            assert [line.split()[1] for line in (sub, secret, seed, inner)] == ["755", "644", "644", "644"]
+        *printed, sub, secret, seed, inner, new, again = gateway.call("theirs").text.splitlines()
+        assert printed == CONTENT and (new, again) == ("new", "secret")
+        assert [sub, secret, seed] == ["sub 700 1234:5", "sub/secret 600 1234:5", "seed 640 1234:5"]
+        assert "passwd" in gateway.call("linked").text
+        job = {"image": images["content"], "command": ["cat", "/data/seed"], "count": 1}
+        place = gateway.http.post("/jobs", json=job).headers["location"]
+        eventually(lambda: gateway.http.get(place).json()["status"] == "succeeded", 20)
+        assert len(built_for(gateway)) == 3, "one for each reader, and that of the image with the link"
+        gateway.declare({"own": look})
+        eventually(lambda: len(built_for(gateway)) == 1, 20)
+        assert no_volume() == set()
 
 
 async def test_images_built_for_requirements_keep_the_volumes_of_their_runtime(

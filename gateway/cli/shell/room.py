@@ -31,6 +31,8 @@ from scheduler.deploy.images.function_images import PackageRoom
 from scheduler.deploy.images.image_lookup import ImageLookup
 from scheduler.deploy.images.image_users import ImageUsers
 from scheduler.deploy.images.image_volumes import ImageVolumes
+from scheduler.deploy.images.shared_builds import SharedBuilds
+from scheduler.deploy.images.volume_images import VolumeImages
 from scheduler.deploy.workloads import WorkloadBuilder
 
 SHELL = ("/bin/sh", "-c", "if command -v bash >/dev/null; then exec bash; else exec sh; fi")
@@ -99,6 +101,7 @@ class ShellRoom:
             clock=self._clock,
             code=CodeStore(self._folder / "kept"),
             volumes=ImageVolumes(self.engine, self._id),
+            volume_images=VolumeImages(self.engine, self._id, SharedBuilds()),
             users=ImageUsers(self.engine, self._id),
             # An image with the function's packages that the gateway has built is used, and one that is built stays.
             gateway_id=identity.read_text().strip() if identity.exists() else self._id,

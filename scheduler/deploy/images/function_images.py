@@ -112,12 +112,15 @@ async def _build(
     return await engine.build(context, tag, labels)
 
 
-async def prune_function_images(engine: Engine, gateway_id: str, keep: set[str]) -> list[str]:
+async def prune_function_images(
+    engine: Engine, gateway_id: str, keep: set[str], label: str = REQUIREMENTS_LABEL
+) -> list[str]:
     """Remove the images built for this gateway's functions, except those whose id or a tag is in `keep`.
 
+    `label` is that of the images with requirements, or of those with content for volumes.
     Returns the ids that were removed. Raises `EngineError`, also if a container still uses one of them.
     """
-    built = await engine.images({GATEWAY_LABEL: gateway_id, REQUIREMENTS_LABEL: ""})
+    built = await engine.images({GATEWAY_LABEL: gateway_id, label: ""})
     unused = [image for image in built if image.id not in keep and not keep.intersection(image.tags)]
     for image in unused:
         # By id: asked by tag, the engine untags an image that is still in use, without an error.

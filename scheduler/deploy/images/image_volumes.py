@@ -1,7 +1,8 @@
 """Mounts for the volumes that an image declares, so that its containers cannot write to the host's disk.
 
 By default the engine makes an unlimited volume on the disk for each. It makes none where a tmpfs is mounted. A tmpfs
-is empty, so an image with content at such a path is refused, unless the function's keys say what to mount there.
+is empty. If the image has content at such a path, init copies it there (`volume_images`), unless the function's keys
+say what to mount. Where no init runs, such an image is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ TMP = "/tmp"  # noqa: S108  a path inside the container; every container has a t
 KERNEL_PATHS = ("/proc", "/sys", "/dev")
 MAX_VOLUMES = 32
 """Volumes of one image; each is a mount in each of its containers. The official images have three at most."""
+CONTENT_FOLDER = "/.hearth-volumes"
+"""Folder of an image with copies of the content at its volumes; each has a number there."""
 REBUILD = "build it with its VOLUME at another absolute path, or without"
 
 
@@ -50,7 +53,7 @@ def paths_of(image: Image) -> tuple[str, ...]:
     found = []
     for declared in image.volumes:
         path = clean(declared)
-        if path is None or path == "/" or any(_within(path, kernel) for kernel in KERNEL_PATHS):
+        if path is None or path == "/" or any(within(path, kernel) for kernel in KERNEL_PATHS):
             raise VolumeRefused(
                 f"its image declares a volume at {shown(declared)}, where nothing may be mounted; {REBUILD}"
             )
@@ -76,7 +79,7 @@ def read_content(tar: bytes, path: str, paths: Collection[str]) -> VolumeContent
                     return VolumeContent(name if owner else path, owner)
                 if name == path:
                     owner = f"{entry.uid}:{entry.gid}"
-                elif not any(_within(other, name) for other in paths):
+                elif not any(within(other, name) for other in paths):
                     return VolumeContent(name, owner)
     except tarfile.TarError:
         return VolumeContent(path, owner)  # cut off after LOOKED_AT_BYTES: there is more content
@@ -84,28 +87,33 @@ def read_content(tar: bytes, path: str, paths: Collection[str]) -> VolumeContent
 
 
 def mounts_for(
-    paths: Iterable[str], contents: Mapping[str, VolumeContent], keys: ContainerKeys
+    paths: Iterable[str], contents: Mapping[str, VolumeContent], keys: ContainerKeys, copied: bool
 ) -> tuple[VolumeMount, ...]:
     """Return the mounts for the volumes of an image, given the keys of a function or job.
 
-    Raises `VolumeRefused` if a mount would hide content of the image, and no key mounts anything there.
+    `copied` says that init copies content. Raises `VolumeRefused` if it does not, or cannot, and a mount would hide
+    content of the image, and no key mounts anything there.
     """
     given = [*keys.writable, *(mount.target for mount in keys.volumes)]
     mounts = []
-    for path in paths:
-        found = contents[path]
-        if found.content is not None and not any(_within(path, key) for key in given):
-            raise VolumeRefused(
-                f"its image declares a volume at {path} and has content there ({shown(found.content)}), which "
-                f"would be hidden; to start with an empty folder, write `writable: {{{path}: 64MiB}}`; "
-                f"to mount a folder of the host there, write `volumes: [HOST:{path}:rw]`"
-            )
+    for number, path in enumerate(paths):
+        found, content = contents[path], None
+        if found.content is not None and not any(within(path, key) for key in given):
+            if not copied or found.owner is None:
+                raise VolumeRefused(
+                    f"its image declares a volume at {path} and has content there ({shown(found.content)}), "
+                    f"which would be hidden; to start with an empty folder, write `writable: {{{path}: 64MiB}}`; "
+                    f"to mount a folder of the host there, write `volumes: [HOST:{path}:rw]`"
+                )
+            content = f"{CONTENT_FOLDER}/{number}"
         if path not in given:
-            mounts.append(VolumeMount(path, keys.tmp_size, found.owner if keys.user == "image" else None))
+            owner = found.owner if keys.user == "image" else None
+            mounts.append(VolumeMount(path, keys.tmp_size, owner, content))
     return tuple(mounts)
 
 
-def _within(path: str, folder: str) -> bool:
+def within(path: str, folder: str) -> bool:
+    """Return whether a path is a folder, or below it."""
     return path == folder or path.startswith(folder + "/")
 
 
@@ -118,8 +126,12 @@ class ImageVolumes:
         self._seen: dict[str, Mapping[str, VolumeContent]] = {}
         self._looking = asyncio.Lock()
 
-    async def mounts(self, image: Image, keys: ContainerKeys) -> tuple[VolumeMount, ...]:
+    async def mounts(
+        self, image: Image, keys: ContainerKeys, copied: bool = False
+    ) -> tuple[VolumeMount, ...]:
         """Return the mounts for an image's volumes. An image without volumes costs no question to the engine.
+
+        `copied` says that init copies the content that the image has there.
 
         Raises `VolumeRefused`, and `EngineError` if the image cannot be read.
         """
@@ -129,7 +141,7 @@ class ImageVolumes:
         async with self._looking:
             if image.id not in self._seen:
                 self._seen[image.id] = await self._look(image, paths)
-        return mounts_for(paths, self._seen[image.id], keys)
+        return mounts_for(paths, self._seen[image.id], keys, copied)
 
     def forget_all_but(self, images: Collection[str]) -> None:
         """Forget all images but those with these ids."""

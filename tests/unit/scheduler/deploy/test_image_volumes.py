@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from collections.abc import AsyncIterator, Mapping
@@ -31,6 +32,7 @@ from scheduler.deploy.images.image_volumes import (
     read_content,
 )
 from scheduler.deploy.images.runtimes import RUNTIMES
+from scheduler.deploy.images.volume_images import VOLUMES_LABEL
 from scheduler.jobs.starting import NotStarted
 
 MIB = 2**20
@@ -124,25 +126,40 @@ def test_what_cannot_be_read_to_its_end_counts_as_content() -> None:
 def test_a_volume_has_the_size_of_tmp_and_the_images_owner_only_with_the_images_user() -> None:
     places = {"/data": VolumeContent(None, "7:8")}
     keys = ContainerKeys(tmp_size="3MiB")
-    assert mounts_for(["/data"], places, keys) == (VolumeMount("/data", 3 * MIB),)
+    assert mounts_for(["/data"], places, keys, copied=True) == (VolumeMount("/data", 3 * MIB),)
     keys = ContainerKeys(user="image")
-    assert mounts_for(["/data"], places, keys) == (VolumeMount("/data", 64 * MIB, "7:8"),)
+    assert mounts_for(["/data"], places, keys, copied=True) == (VolumeMount("/data", 64 * MIB, "7:8"),)
 
 
 def test_a_key_that_names_the_place_gives_its_content_up() -> None:
     places = {"/data": VolumeContent("/data/seed"), "/data/x": VolumeContent("/data/x/seed")}
     with pytest.raises(VolumeRefused) as refused:
-        mounts_for(places, places, ContainerKeys())
+        mounts_for(places, places, ContainerKeys(), copied=False)
     assert str(refused.value) == (
         "its image declares a volume at /data and has content there ('/data/seed'), which would be hidden; "
         "to start with an empty folder, write `writable: {/data: 64MiB}`; "
         "to mount a folder of the host there, write `volumes: [HOST:/data:rw]`"
     )
     below = (VolumeMount("/data/x", 64 * MIB),)
-    assert mounts_for(places, places, ContainerKeys(writable={"/data": "1MiB"})) == below
-    assert mounts_for(places, places, ContainerKeys(volumes=("/srv:/data",))) == below
+    assert mounts_for(places, places, ContainerKeys(writable={"/data": "1MiB"}), False) == below
+    assert mounts_for(places, places, ContainerKeys(volumes=("/srv:/data",)), False) == below
     with pytest.raises(VolumeRefused, match="a volume at /data and"):
-        mounts_for(places, places, ContainerKeys(writable={"/data/x": "1MiB"}))
+        mounts_for(places, places, ContainerKeys(writable={"/data/x": "1MiB"}), False)
+
+
+def test_content_is_copied_where_init_can_do_that() -> None:
+    places = {
+        "/empty": VolumeContent(None, "1:1"),
+        "/data": VolumeContent("/data/seed", "7:8"),
+        "/given": VolumeContent("/given/x", "7:8"),
+    }
+    keys = ContainerKeys(writable={"/given": "1MiB"}, user="image")
+    assert mounts_for(places, places, keys, copied=True) == (
+        VolumeMount("/empty", 64 * MIB, "1:1"),
+        VolumeMount("/data", 64 * MIB, "7:8", "/.hearth-volumes/1"),
+    )
+    with pytest.raises(VolumeRefused, match="which would be hidden"):  # the volume is a file
+        mounts_for(["/data"], {"/data": VolumeContent("/data")}, ContainerKeys(), copied=True)
 
 
 def test_what_is_mounted_at_the_same_path_for_another_reason_wins() -> None:
@@ -168,6 +185,7 @@ def engine() -> MemoryEngine:
     made = MemoryEngine(LoopClock())
     made.add_image("plain")
     made.add_image("empty", volumes=("/data",), archives={"/data": tar_of({})})
+    made.add_image("heavy", volumes=("/data",), archives={"/data": tar_of({"big": bytes(MIB)})})
     made.add_image("full", volumes=("/data",), archives={"/data": tar_of({"seed": b"1"})})
     return made
 
@@ -201,24 +219,51 @@ async def test_an_image_is_looked_at_once_and_the_look_leaves_nothing(
     assert engine.volumes_made == 0
 
 
-async def test_content_is_the_functions_fault_until_a_key_gives_it_up(
+async def test_an_image_with_content_is_run_with_a_copy_of_it(engine: MemoryEngine, runtime: Runtime) -> None:
+    await runtime.start(Definitions(functions=one("full") | one("plain")))
+    registry = runtime.scheduler_floor.registry
+    await settled(runtime)
+    assert {declared.fault for declared in registry.declared.values()} == {None}
+    used = {w.function: w.container for w in runtime.scheduler_floor.dispatcher.workloads()}
+    [volume] = used["full"].volumes
+    assert (volume.path, volume.content) == ("/data", "/.hearth-volumes/0")
+    assert used["full"].image != (await engine.image("full")).id
+    [built] = await engine.images({VOLUMES_LABEL: ""})
+    assert built.id == used["full"].image and built.labels[VOLUMES_LABEL] == '{"/data": 4096}'
+    assert engine.calls["build"] == 1
+    await registry.apply(Definitions(functions=one("full")))
+    assert engine.calls["build"] == 1, "the engine has it"
+    await registry.apply(Definitions(functions=one("full", writable={"/data": "1MiB"})))
+    assert registry.declared["full"].state == "ready"
+    await registry.apply(Definitions(functions=one("plain")))
+    assert await engine.images({VOLUMES_LABEL: ""}) == []
+    assert engine.volumes_made == 0
+
+
+async def test_content_that_does_not_fit_is_the_functions_fault(
     engine: MemoryEngine, runtime: Runtime
 ) -> None:
-    await runtime.start(Definitions(functions=one("full")))
-    declared = runtime.scheduler_floor.registry.declared["full"]
-    assert declared.state == "failed" and "has content there ('/data/seed')" in (declared.fault or "")
-    assert not declared.curable
-    await runtime.scheduler_floor.registry.apply(
-        Definitions(functions=one("full", writable={"/data": "1MiB"}))
+    await runtime.start(Definitions(functions=one("heavy", tmp_size="64KiB")))
+    await settled(runtime)
+    declared = runtime.scheduler_floor.registry.declared["heavy"]
+    assert declared.fault == (
+        "its image has 1MiB at its volume /data, and `tmp_size` is 64KiB; write `tmp_size: 2MiB`"
     )
-    assert runtime.scheduler_floor.registry.declared["full"].state == "ready"
-    assert engine.volumes_made == 0
+    assert not declared.curable
+
+
+async def settled(runtime: Runtime) -> None:
+    """Wait until no image is built any more."""
+    async with asyncio.timeout(10):
+        while any(d.state == "building" for d in runtime.scheduler_floor.registry.declared.values()):
+            await asyncio.sleep(0.001)
 
 
 async def test_a_job_is_refused_before_it_is_kept(engine: MemoryEngine, runtime: Runtime) -> None:
     await runtime.start(Definitions())
-    with pytest.raises(NotStarted, match="to start with an empty folder") as refused:
-        await runtime.scheduler_floor.job_starts.start("1", "", JobDefinition(image="full", count=1))
+    job = JobDefinition(image="heavy", count=1, tmp_size="64KiB")
+    with pytest.raises(NotStarted, match="has 1MiB at its volume /data") as refused:
+        await runtime.scheduler_floor.job_starts.start("1", "", job)
     assert refused.value.slug == "invalid-input"
 
 
