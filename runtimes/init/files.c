@@ -334,7 +334,8 @@ void files_begin(struct slot *slot)
     bool valid = text_decode(&path) && path.size < PATH_LIMIT;
     struct transfer *transfer = valid ? pages_get(sizeof *transfer) : NULL;
     if (!transfer) {
-        slot_answer(slot, 400, "bad-request", "BadRequest", "the path must be text with %XX, of less than 4096 bytes");
+        slot_answer(slot, 400, "bad-request", "BadRequest",
+                    "the path must be text with %XX, of less than 4096 bytes");
         return;
     }
     memcpy(transfer->path, path.at, path.size);

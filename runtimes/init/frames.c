@@ -1,9 +1,9 @@
 /*
  * Frames: their heads, their order, and the epochs that a reconnecting gateway begins.
  *
- * The first bytes of stdin are an opening: a key, the number of the first epoch, and a seal, which follows from the key.
- * Whenever an opening comes, even in the middle of a frame or of another opening, a new connection of the gateway has
- * begun, and with it an epoch. Each frame of the gateway ends with the seal too: else half a frame could be filled up
+ * The first bytes of stdin are an opening: a key, the number of the first epoch, and a seal, which follows from the
+ * key. Whenever an opening comes, even in the middle of a frame or of another opening, a new connection of the gateway
+ * has begun, and with it an epoch. Each frame of the gateway ends with the seal too: else half a frame could be filled up
  * with the beginning of the key, and pass as a whole one.
  */
 #include "frames.h"
@@ -149,7 +149,7 @@ static bool is_first(const char *opening)
     return keyed = memcmp(opening + KEY + EPOCH, seal, SEAL) == 0;
 }
 
-/* Begin an epoch at the last opening that has come. Return how many bytes are dropped: those before it, and itself. */
+/* Begin an epoch at the last opening that has come. Return how many bytes are dropped: with it, those before it. */
 static u32 find_opening(void)
 {
     u32 used = 0;

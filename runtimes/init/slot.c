@@ -188,7 +188,8 @@ static void begin(struct slot *slot)
     else if (text_starts(head->target, "/files/"))
         files_begin(slot);
     else
-        slot_answer(slot, 404, "bad-request", "NoSuchVerb", "init knows POST /run, CONNECT, /files/ and /hearth/status");
+        slot_answer(slot, 404, "bad-request", "NoSuchVerb",
+                    "init knows POST /run, CONNECT, /files/ and /hearth/status");
 }
 
 /* Look for a request in what has been read. */

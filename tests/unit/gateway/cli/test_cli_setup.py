@@ -74,6 +74,20 @@ def test_on_a_terminal_it_asks(
     assert ("Nothing was changed." in result.stderr) is bool(status)
 
 
+def test_a_missing_init_is_compiled_and_it_says_with_which_compiler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler = tmp_path / "mycc"
+    compiler.touch(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setattr(Machine, "look", lambda *_: MissingParts("nothing", [], init=True))
+    lines = " ".join(run().stderr.split())
+    assert f"init compile the first process of containers with {compiler}" in lines
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "with zig, which pip fetches (80 MB) and nothing keeps" in " ".join(run().stderr.split())
+
+
 def test_the_engine_alone(brought: list[MissingParts]) -> None:
     assert run("--yes", "--engine").exit_code == 0
     assert [list(missing.images) for missing in brought] == [[]]
