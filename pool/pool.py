@@ -290,7 +290,8 @@ class Pool:
         `pause` seconds, and its memory counts until then."""
         if instance.state in (State.STOPPING, State.GONE):
             return
-        self._forget(instance)
+        if not pause:
+            self._forget(instance)
         self.ledger.stop(instance, reason, self.clock.now())
         self._removals[instance.id] = asyncio.ensure_future(self._destroy(instance, pause))
 
@@ -305,6 +306,7 @@ class Pool:
     async def _destroy(self, instance: Instance, pause: float) -> None:
         if pause:
             await self.clock.sleep(pause)
+            self._forget(instance)  # a process that came sooner could adopt it: it has served well
         start = self._starts.get(instance.id)
         if start is not None and not start.done():
             start.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,12 @@ class DefinitionsFile:
     """Blocks. Raises `DefinitionsError`."""
     at_once: bool = False
     """True to take a saved file over as soon as it is whole. Otherwise changes have to settle: they may be many."""
+
+    async def read_again(self) -> Definitions:
+        """Return what the file declares now. Raises `DefinitionsError`."""
+        if self.at_once:
+            return self.read()  # a thread would begin and end more slowly than a small file is read
+        return await asyncio.to_thread(self.read)
 
     @classmethod
     def of(cls, settings: Settings) -> DefinitionsFile:

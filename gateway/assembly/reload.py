@@ -139,7 +139,7 @@ class Reload:
 
     async def _take_over(self, names: Collection[str]) -> None:
         try:
-            definitions = await asyncio.to_thread(self._file.read)
+            definitions = await self._file.read_again()
         except DefinitionsError as error:
             for fault in error.faults:
                 log.error("%s", fault)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pool.contracts.command import COMMAND
+from pool.data_folder import DataFolder
 from pool.engine.base import EngineError
 from pool.instance import Instance
 from pool.states import Reason, State
@@ -106,9 +108,10 @@ async def test_a_revision_that_cannot_be_imported_changes_nothing() -> None:
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_instances_of_the_revision_before_are_removed_when_the_first_calls_have_passed(
-    waits: bool,
+    tmp_path: Path, waits: bool
 ) -> None:
-    async with bench_of() as bench:
+    folder = DataFolder(tmp_path)
+    async with bench_of(folder=folder) as bench:
         world = bench.world
         await bench.called()
         busy = world.deploy("g", max_instances=1)
@@ -117,18 +120,21 @@ async def test_instances_of_the_revision_before_are_removed_when_the_first_calls
         bench.try_out()
         while bench.serving() == "1":
             await world.clock.advance(0.001)
-        assert [i.state for i in bench.instances("1")] == [State.STOPPING]
+        [old] = bench.instances("1")
+        assert old.state is State.STOPPING
+        assert world.records is not None and world.records.has(old.id) is not waits
         pause = 0.0 if waits else RETIRE_DELAY_SECONDS
         await world.clock.advance(pause - 0.01 if pause else 0.001)
         assert world.engine.calls["remove"] == waits
         await world.clock.advance(0.02)
-        assert world.engine.calls["remove"] == 1
+        assert world.engine.calls["remove"] == 1 and not world.records.has(old.id)
         await world.clock.advance(1.0)
         assert bench.instances("1") == []
         for caller in callers:
             assert caller.lease is not None
             world.dispatcher.release(caller.lease)
             await world.clock.settle()
+    folder.close()
 
 
 @pytest.mark.parametrize("long", [False, True])
