@@ -28,7 +28,6 @@ extern struct flags flags;
 int init_main(int count, char **arguments, char **environment);
 /* End init in this way, as soon as everything that waits to be sent has been sent, or after a second. */
 void init_end(int status);
-bool init_ending(void);
 /* Stop at a mistake of whoever started init. Only its stderr is there to say it. */
 __attribute__((noreturn)) void misused(const char *flag, const char *why);
 /* Say something in the log. `name` and `why` may be NULL. */
@@ -102,7 +101,7 @@ struct launch {
 /* Start a program in a session of its own. */
 struct launch program_start(const struct program *program);
 const char *error_text(long error);
-/* Kill a program with what it has started. */
+/* Kill the process group of a program. */
 void program_kill(int pid);
 /* Kill every process of the container but init. Does nothing unless init is its first process. */
 void kill_everything(void);
@@ -177,7 +176,9 @@ bool slot_read(struct slot *slot);
 struct text slot_body(struct slot *slot);
 /* The request has been answered. */
 void slot_done(struct slot *slot);
-/* Close the connection and dial anew. */
+/* Close the connection. */
+void slot_hang_up(struct slot *slot);
+/* Close the connection, unless it is closed, and dial anew. */
 void slot_redial(struct slot *slot);
 /* Give the connection away, with what has been read of it, and dial anew. */
 int slot_give(struct slot *slot);

@@ -36,8 +36,6 @@ void misused(const char *flag, const char *why)
     sys_exit(USAGE);
 }
 
-bool init_ending(void) { return end_status >= 0; }
-
 /* Leave, unless something still has to be sent and a second has not passed. */
 static void try_end(struct timer *timer)
 {

@@ -115,10 +115,9 @@ struct launch program_start(const struct program *program)
 
 void program_kill(int pid)
 {
-    if (pid <= 1)
-        return; /* 0 and -1 mean many others. */
-    SYS(NR_KILL, -pid, SIGKILL);
-    SYS(NR_KILL, pid, SIGKILL);
+    /* 0 and 1 would mean others. The process alone may be reaped, and its number another's. */
+    if (pid > 1)
+        SYS(NR_KILL, -pid, SIGKILL);
 }
 
 void kill_everything(void)

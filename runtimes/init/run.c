@@ -8,6 +8,7 @@ enum {
 
 struct run {
     struct slot *slot;             /* NULL once the gateway has gone */
+    struct slot *lost;             /* then it is this, which dials anew when all is dead */
     int pid, status;
     bool over, swept, told;        /* it has ended; what it left is dead; its last chunk has been sent */
     u64 began, took;               /* microseconds */
@@ -31,8 +32,9 @@ static void slot_lost(struct slot *slot)
 {
     struct run *run = slot->work;
     run->slot = NULL;
+    run->lost = slot;
+    slot_hang_up(slot);
     program_kill(run->pid);
-    slot_redial(slot);
     run_pump(run);
 }
 
@@ -66,7 +68,7 @@ static void sweep_over(struct timer *timer)
 static void end_run(struct run *run)
 {
     struct run **place = &runs;
-    struct slot *slot = run->slot;
+    struct slot *slot = run->slot, *lost = run->lost;
     int status = exit_status(run->status);
     while (*place != run)
         place = &(*place)->next;
@@ -81,8 +83,10 @@ static void end_run(struct run *run)
     runs_now--;
     if (slot)
         slot_done(slot);
-    if (flags.once || (init_ending() && runs_now == 0))
-        init_end(flags.once ? status : 0);
+    if (lost)
+        slot_redial(lost);
+    if (flags.once)
+        init_end(status);
 }
 
 static void send_last_chunk(struct run *run)

@@ -87,11 +87,17 @@ static void dial_later(struct slot *slot)
         slot->pause = slot->pause * 2 < LAST_PAUSE_MS ? slot->pause * 2 : LAST_PAUSE_MS;
 }
 
-void slot_redial(struct slot *slot)
+void slot_hang_up(struct slot *slot)
 {
     loop_clear_timer(&slot->timer);
     loop_close(&slot->watch);
     outbox_clear(&slot->out);
+    slot->state = SLOT_WAITS;
+}
+
+void slot_redial(struct slot *slot)
+{
+    slot_hang_up(slot);
     dial_later(slot);
 }
 

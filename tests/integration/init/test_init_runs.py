@@ -160,13 +160,16 @@ def test_a_run_beside_another_leaves_that_alone(init: InitProcess, slot: Slot) -
 
 def test_a_gateway_that_goes_away_has_the_run_killed(init: InitProcess, slot: Slot) -> None:
     mark = f"1002.{os.getpid()}"
-    slot.send(run_request("sh", "-c", f"trap '' TERM; echo; sleep {mark}; sleep {mark}"))
+    slot.send(
+        run_request("sh", "-c", f"setsid sleep {mark} & trap '' TERM; echo; sleep {mark}; sleep {mark}")
+    )
     slot.head(), slot.chunk()
-    until(lambda: processes(mark))
-    slot.close()
-    until(lambda: not processes(mark))
+    until(lambda: len(processes(mark)) == 2)
     init.slot()
-    assert init.slot().run("echo", "again").body == b"again\n"
+    slot.close()
+    again = init.slot()
+    assert not processes(mark), "it dials anew when all is dead"
+    assert again.run("echo", "again").body == b"again\n"
 
 
 def test_once_ends_with_the_run_s_status(program: Program) -> None:
