@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import accepted as later
+from bench import commands, references, scenarios, wrk
 from bench import neighbours as attacks
-from bench import references, scenarios, wrk
 from bench.client import Address, CallFailed
 from bench.footprint import idle_clients, idle_gateway, many_functions
 from bench.fresh import flat_out, paced
@@ -44,6 +45,8 @@ SCENARIOS = (
     "async",
     "fresh",
     "fresh-max",
+    "command",
+    "command-kept",
     "burst",
     "stream",
     "idle-clients",
@@ -51,6 +54,10 @@ SCENARIOS = (
     "idle-gateway",
     "neighbours",
 )
+WITHOUT_PREWARM = {
+    *("cold", "many-functions", "idle-gateway", "neighbours", "async", "command", "command-kept")
+}
+"""Scenarios that do not use the gateway that keeps instances prewarmed."""
 ON_ANY_GATEWAY = ("warm", "warm-nginx", "open-loop", "prewarmed", "cold", "burst", "idle-clients")
 """The others need functions, or a look at the process, that only a gateway of the benchmark's own gives."""
 WITH_NGINX, WITH_WRK = (
@@ -59,6 +66,10 @@ WITH_NGINX, WITH_WRK = (
 )
 MEMORY_PER_FUNCTION = 2**28
 """Bytes that the benchmark's own gateway may declare for each call at once: no sample shall wait for memory."""
+COMMANDS = (
+    ("command", "A command in a fresh container for each call", commands.fresh_command),
+    ("command-kept", "A command that is run in one container", commands.kept_command),
+)
 IMAGE, ONCE, STREAM, IDLE = "bench-http", "bench-once", "bench-stream", "bench-idle"
 """Functions beside the equal ones."""
 
@@ -138,7 +149,7 @@ class Run:
         declared = [self.choice.function, *names]
         async with AsyncExitStack() as stack:
             keeping = empty = None
-            if not set(wanted) <= {"cold", "many-functions", "idle-gateway", "neighbours", "async"}:
+            if not set(wanted) <= WITHOUT_PREWARM:
                 own = self._own("keeping", declared, plan.prewarm, self._others())
                 keeping = await stack.enter_async_context(own)
                 await keeping.find_fresh(names)
@@ -219,6 +230,11 @@ class Run:
             others = {IDLE: f"HELLO, min_instances: {count}, max_instances: {count}"}
             async with self._own("idle", [function], 0, others) as gateway:
                 await self._do("An idle gateway", lambda shown: idle_gateway(gateway, IDLE, plan, shown))
+
+        for name, title, work in COMMANDS:
+            if name in wanted:
+                async with self._own(name, [function], 0, commands.declared()) as gateway:
+                    await self._do(title, partial(work, gateway, self.lab, plan))
 
         if "async" in wanted:
             others = later.declared(self._folder("later"))

@@ -96,6 +96,7 @@ def check_shape(result: dict[str, Any]) -> None:
         ),
         *("prewarmed", "cold", "raw-start", "burst", "burst-raw", "http-image", "http-handler"),
         *("async-direct", "async-accept", "async-drain"),
+        *("command", "command-raw", "command-kept", "command-exec"),
         *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
         *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),
         *("many-functions", "one-function"),
@@ -127,6 +128,9 @@ def check_figures(result: dict[str, Any]) -> None:
     assert 0 < ratios["warm_to_nginx"]["value"] < 1
     assert series["fresh"]["starts"] == {"prewarmed": QUICK.fresh_samples}
     assert set(series["fresh-max"]["starts"]) <= {"prewarmed", "cold"}
+    assert series["command"]["starts"] == {"prewarmed": QUICK.fresh_samples}
+    assert set(series["command-kept"]["starts"]) <= {"cold", "warm"}
+    assert ratios["command_to_exec"]["value"] > 1
     assert len(series["burst"]["timeline"]) == len(series["burst-raw"]["timeline"]) == QUICK.burst
     # Half of the maximum was asked for, and all of it was answered.
     asked = sum(series["open-loop-maximum"]["rates"]) / 2
