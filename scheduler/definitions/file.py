@@ -25,7 +25,7 @@ from scheduler.definitions.language.callback_allow import Allowed
 from scheduler.definitions.language.capabilities import GRANTABLE
 from scheduler.definitions.language.faults import DefinitionsError, Fault, shown
 from scheduler.definitions.language.located_model import Reader, listed, no_such
-from scheduler.definitions.language.located_yaml import KeyPath
+from scheduler.definitions.language.located_yaml import Document, KeyPath, Parse, parse, read
 from scheduler.definitions.language.units import Duration, Size, duration_between, size_between
 from scheduler.definitions.triggers import TriggerDefinition, read_triggers
 from scheduler.definitions.workflows import WorkflowDefinition, read_workflows
@@ -181,6 +181,7 @@ def load(
     allowed_volumes: Sequence[Path] = (),
     allowed_capabilities: Collection[str] = (),
     allowed_callbacks: Allowed | None = None,
+    parse: Parse = parse,
 ) -> Definitions:
     """Read and check a definitions file.
 
@@ -189,7 +190,7 @@ def load(
     Raises only `DefinitionsError`, with every fault of the file by position.
     """
     allowed = allowed_callbacks or Allowed()
-    return _Loader(path, runtimes, allowed_volumes, allowed_capabilities, allowed).load()
+    return _Loader(read(path, parse), runtimes, allowed_volumes, allowed_capabilities, allowed).load()
 
 
 _ROOT_KEYS = ("version", "defaults", "prewarm", "functions", "workflows", "jobs", "triggers", "sources")
@@ -212,13 +213,13 @@ class _Loader(Reader):
 
     def __init__(
         self,
-        file: Path,
+        document: Document,
         runtimes: Collection[str],
         allowed_volumes: Sequence[Path],
         allowed_capabilities: Collection[str],
         allowed_callbacks: Allowed,
     ) -> None:
-        super().__init__(file)
+        super().__init__(document)
         self.runtimes = sorted(runtimes)
         self.allowed_callbacks = allowed_callbacks
         self.allowed_capabilities = allowed_capabilities

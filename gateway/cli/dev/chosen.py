@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.definitions.container_keys import FIXED_AT_CREATION
 from scheduler.definitions.file import Definitions, DefinitionsError, Fault, FunctionDefinition, Kind, load
 from scheduler.definitions.language.key_types import NAME
+from scheduler.definitions.language.located_yaml import Parse, remembering_parse
 
 FILE, MODULE = "functions.yaml", "handler.py"
 HANDLER = "handler:handle"
@@ -42,6 +43,8 @@ class Choice:
     """True without containers."""
     allowed_volumes: Sequence[Path] = ()
     allowed_capabilities: Sequence[str] = ()
+    parse: Parse = field(default_factory=remembering_parse)
+    """Most saves change code, and functions.yaml takes longer to parse than all else that a save needs."""
 
     def find(self) -> Chosen:
         """Return the function that is meant. Raises `ChoiceError` and `DefinitionsError`."""
@@ -84,7 +87,10 @@ class Choice:
 
     def _load(self, file: Path) -> Definitions:
         return load(
-            file, allowed_volumes=self.allowed_volumes, allowed_capabilities=self.allowed_capabilities
+            file,
+            allowed_volumes=self.allowed_volumes,
+            allowed_capabilities=self.allowed_capabilities,
+            parse=self.parse,
         )
 
     def _pick(self, functions: Mapping[str, FunctionDefinition], file: Path) -> FunctionDefinition:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -13,7 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from scheduler.definitions.language import rules
 from scheduler.definitions.language.faults import Fault, shown
-from scheduler.definitions.language.located_yaml import KeyPath, read
+from scheduler.definitions.language.located_yaml import Document, KeyPath
 
 _RULE = "rule"
 """Type of pydantic's error for a broken rule between keys."""
@@ -47,10 +46,10 @@ _Model = TypeVar("_Model", bound=Keys)
 class Reader:
     """One pass over one file. It records a fault and goes on, so that all are reported together."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.document = read(file)
-        self.faults = list(self.document.faults)
+    def __init__(self, document: Document) -> None:
+        self.file = document.file
+        self.document = document
+        self.faults = list(document.faults)
 
     def model(
         self, model: type[_Model], keys: dict[str, Any], own: dict[str, Any], path: KeyPath

@@ -8,8 +8,9 @@ text, as in YAML 1.2. Duplicate keys, keys that are not text, aliases, merge key
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ class Position(NamedTuple):
 class Document:
     """The data of a file with positions. Values at the paths in `broken` have a fault already and are None."""
 
+    file: Path
     data: object
     positions: Mapping[KeyPath, Position]
     faults: tuple[Fault, ...]
@@ -60,7 +62,20 @@ class Document:
         return any(path[:length] in self.broken for length in range(len(path) + 1))
 
 
-def read(file: Path) -> Document:
+def parse(text: str, file: Path) -> Document:
+    """Parse YAML text; `file` is named in the faults."""
+    return _YamlParser(text, file).document()
+
+
+Parse = Callable[[str, Path], Document]
+
+
+def remembering_parse() -> Parse:
+    """Return a `parse` that does not parse the same text of the same file twice in a row. It keeps that in memory."""
+    return lru_cache(maxsize=1)(parse)
+
+
+def read(file: Path, parse: Parse = parse) -> Document:
     """Read a file. Never raises: if it cannot be read or is not YAML, the document's `faults` say so."""
     try:
         if not file.exists():
@@ -87,13 +102,8 @@ def read(file: Path) -> Document:
     return parse(text, file)
 
 
-def parse(text: str, file: Path) -> Document:
-    """Parse YAML text; `file` is named in the faults."""
-    return _YamlParser(text, file).document()
-
-
 def _unreadable(file: Path, position: Position, message: str) -> Document:
-    return Document(None, {}, (Fault(file, position.line, position.column, message),), frozenset({()}))
+    return Document(file, None, {}, (Fault(file, position.line, position.column, message),), frozenset({()}))
 
 
 def _position_of_index(text: str, index: int) -> Position:
@@ -129,7 +139,7 @@ class _YamlParser:
         except _StopError as stop:
             self._fault(stop.position, str(stop))
             self.broken.add(())
-        return Document(data, self.positions, tuple(self.faults), frozenset(self.broken))
+        return Document(self.file, data, self.positions, tuple(self.faults), frozenset(self.broken))
 
     def _root(self) -> object:
         try:

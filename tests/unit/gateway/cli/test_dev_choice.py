@@ -11,6 +11,7 @@ from gateway.cli import main
 from gateway.cli.dev.chosen import Choice, ChoiceError, name_of
 from gateway.cli.dev.data_folder import UnsafeFolder, temporary_folder
 from scheduler.definitions.file import DefinitionsError
+from scheduler.definitions.language import located_yaml
 
 ONE = """\
 version: 1
@@ -127,3 +128,26 @@ def test_the_data_folder_is_the_same_each_time_and_of_this_user_alone(
     first.parent.symlink_to(tmp_path)
     with pytest.raises(UnsafeFolder, match="is not a folder of yours alone"):
         temporary_folder(tmp_path / "a")
+
+
+def test_a_save_of_code_does_not_parse_the_file_again_and_all_else_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[Path] = []
+    parse = located_yaml.parse
+
+    def counted(text: str, file: Path) -> located_yaml.Document:
+        parsed.append(file)
+        return parse(text, file)
+
+    monkeypatch.setattr(located_yaml, "parse", counted)
+    chosen = choice(project(tmp_path))
+    assert chosen.read() == chosen.read() == choice(tmp_path).read()
+    assert len(parsed) == 2, "once for each choice"
+    (tmp_path / "functions.yaml").write_text(ONE.replace("3s", "4s"))
+    assert [f.timeout for f in chosen.read().functions.values()] == [4.0]
+    assert len(parsed) == 3
+    (tmp_path / "functions" / "hello" / "handler.py").unlink()
+    with pytest.raises(DefinitionsError, match=r"there is no 'handler.py'"):
+        chosen.read()
+    assert len(parsed) == 3

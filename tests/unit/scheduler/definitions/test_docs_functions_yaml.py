@@ -13,6 +13,8 @@ from scheduler.definitions.file import (
     FunctionDefinition,
     load,
 )
+from scheduler.definitions.language import located_yaml
+from scheduler.definitions.language.located_yaml import remembering_parse
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "functions-yaml.md").read_text()
@@ -109,3 +111,13 @@ def test_the_faults_shown_are_what_is_printed(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(DefinitionsError) as caught:
         load(Path("functions.yaml"))
     assert f"```\n{caught.value}\n```" in DOCUMENT
+
+
+@pytest.mark.parametrize("file", ["functions.yaml", "examples/two-demo/functions.yaml"])
+def test_reading_a_document_leaves_it_as_it_was(file: str) -> None:
+    parse = remembering_parse()
+    first = load(ROOT / file, parse=parse)
+    assert load(ROOT / file, parse=parse) == first
+    text = (ROOT / file).read_text()
+    assert parse(text, ROOT / file) is parse(text, ROOT / file)
+    assert parse(text, ROOT / file) == located_yaml.parse(text, ROOT / file)
