@@ -19,7 +19,7 @@ from bench.instances import BENCH_LABEL
 from bench.scenarios import Lab, Plan, Result, by_turns
 from gateway.setup.images import BUSYBOX_IMAGE
 from gateway.setup.progress import Step
-from pool.engine.address import engine_address
+from pool.engine.access.address import engine_address
 from pool.engine.base import ContainerSpec
 from pool.host.uids import Uids, with_uid
 from scheduler.definitions.file import FunctionDefinition
