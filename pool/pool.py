@@ -286,8 +286,7 @@ class Pool:
             self.remove(instance, reason, pause)
 
     def remove(self, instance: Instance, reason: Reason, pause: float = 0.0) -> None:
-        """Remove an instance; its running calls are lost. A second time is harmless. The container is removed after
-        `pause` seconds, and its memory counts until then."""
+        """Remove an instance; running calls are lost. Its container goes after `pause` seconds. Twice is harmless."""
         if instance.state in (State.STOPPING, State.GONE):
             return
         if not pause:
