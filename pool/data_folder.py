@@ -78,6 +78,8 @@ class DataFolder:
         """Code of deployed functions."""
         self.init = self.path / "init"
         """The first process of containers, a folder for each of its releases."""
+        self.engine_secret = self.path / "engine-secret"
+        """Secret that only containers of a remote engine and we know."""
         self.output = self.path / "logs"
         """Output of functions, which stays for the next process."""
         self._lock = (self.path / LOCK).open("a+")

@@ -33,7 +33,7 @@ GATEWAY_LABEL = "org.hearth.gateway"
 BUSYBOX_IMAGE = "hearth-example/busybox:latest"
 BASE_IMAGE = "hearth-base:latest"
 
-KEPT = ("identity", "lock", "keys.json", "calls.db", "calls.made", "callback-secret", "logs")
+KEPT = ("identity", "lock", "keys.json", "calls.db", "calls.made", "callback-secret", "engine-secret", "logs")
 """What stays in a data folder from one gateway process to the next."""
 RUNNING: list[Gateway] = []
 """Gateways whose logs a failure's report shows."""
@@ -262,7 +262,8 @@ class Gateway:
         nobody_waits = all(function["queue_depth"] == 0 for function in pool["functions"].values())
         declared = self.metric("hearth_memory_declared_bytes") == sum(i["memory"] for i in shown)
         same = {i["container"] for i in shown} == {c["Id"] for c in self.containers()}
-        folders = {folder.name for folder in (self.data / "run").iterdir()}
+        run = self.data / "run"  # a gateway of a remote engine has none
+        folders = {folder.name for folder in run.iterdir()} if run.exists() else set()
         return at_rest and nobody_waits and declared and same and folders <= {i["id"] for i in shown}
 
     def prewarmed(self) -> int:

@@ -38,6 +38,7 @@ EXAMPLE_DETAILS = {
     "function-failed": "api is not in service: the engine has no image hearth-example/api:latest; run `hearth setup`",
     "busy": "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
+    "connection-lost": "the connection to the instance over the engine broke: the engine closed the connection",
     "engine-down": "the container engine does not answer; no instance of hello can be started",
     "store-failed": "the store of accepted calls has failed: database or disk is full",
     "draining": "the gateway is shutting down",

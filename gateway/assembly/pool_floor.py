@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gateway.assembly.foundation import Foundation
 from pool.adoption.adoption import Adoption
 from pool.adoption.records import Records
+from pool.contracts.remote_init import RemoteInit, RemoteSettings, secret_of
 from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.data_folder import DataFolder
 from pool.engine.base import Engine, EngineError
@@ -60,18 +61,23 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             run_folder=folder.run,
             etc_folder=folder.etc,
             start_timeout=settings.start_timeout,
+            network_fallback=settings.allow_network_fallback,
         ),
         egress,
         InstanceReports(
             on_slots=lambda instance: pool.slots_changed(instance),
             on_output=lambda instance, data: pool.output(instance, data),
             on_running=lambda instance: pool.running(instance),
-            printed=lambda instance: pool.printed.of_instance(instance),
         ),
     )
+    if isinstance(inner, DockerEngine):
+        inner.apart = inner.apart if settings.engine_files is None else settings.engine_files == "apart"
+        if inner.apart:
+            remote = RemoteSettings(folder.id, secret_of(folder.engine_secret))
+            launcher.starter.remote = RemoteInit(guarded, inner, clock, remote)
     records = Records(folder.records, clock)
     pool = Pool(launcher, clock, metrics, logs, settings.memory_budget, records)
-    pool.printed.journal = journal
+    pool.journal = journal
     removal = Removal(pool, egress, folder, settings.keep_warm)
     closing.push("data folder's contents", removal.clear_folder)
     closing.push("networks", removal.remove_networks)

@@ -142,6 +142,10 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[Key], NoDecode, BeforeValidator(keys_of)] = Field(
         default_factory=list, description="Keys and their scopes, in addition to those of `hearth keys`"
     )
+    allow_network_fallback: bool = Field(
+        False,
+        description="Give HTTP images an internal network if the gateway may not enter network namespaces",
+    )
     drain_timeout: Duration = Field(
         30.0, description="Time that calls in flight get to finish when the gateway stops"
     )
@@ -175,6 +179,10 @@ class Settings(BaseSettings):
     )
     package_size: Annotated[Size, size_between("1MiB", "1TiB")] = Field(
         2**30, description="Disk space for the packages of one requirements.txt while they are fetched"
+    )
+    engine_files: Literal["shared", "apart"] | None = Field(
+        None,
+        description="apart if the engine shares no folders with the gateway. By its address: tcp:// is apart",
     )
     log_limit: Size = Field(256 * 1024, description="Output that is kept for each invocation")
     log_disk: Annotated[Size, AfterValidator(log_disk_size)] = Field(

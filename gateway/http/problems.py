@@ -13,6 +13,7 @@ from pool.errors import (
     AnswerFault,
     AnswerTooLarge,
     CommandFailed,
+    ConnectionLost,
     FunctionBroken,
     InstanceDied,
     MalformedAnswer,
@@ -51,6 +52,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     slugs.FUNCTION_FAILED: (502, "The function could not be set up", "function"),
     "busy": (503, "No memory for the request at this time", "platform"),
     slugs.NO_CAPACITY: (503, "No capacity in time", "platform"),
+    slugs.CONNECTION_LOST: (502, "The connection to the instance was lost", "platform"),
     slugs.ENGINE_DOWN: (503, "The container engine does not answer", "platform"),
     "store-failed": (503, "The store of accepted calls is full or has failed", "platform"),
     slugs.DRAINING: (503, "The gateway is shutting down", "platform"),
@@ -135,6 +137,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(slugs.COMMAND_FAILED, str(error))
         case AnswerTooLarge() | MalformedAnswer():
             return Problem(slugs.CONTRACT_BROKEN, str(error))
+        case ConnectionLost():
+            return Problem(slugs.CONNECTION_LOST, str(error))
         case InstanceDied():
             return Problem(slugs.INSTANCE_DIED, str(error))
         case PoolError():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 BAD_REQUEST = "bad-request"
 COMMAND_FAILED = "command-failed"
+CONNECTION_LOST = "connection-lost"
 CONTRACT_BROKEN = "contract-broken"
 DRAINING = "draining"
 ENGINE_DOWN = "engine-down"

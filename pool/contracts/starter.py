@@ -11,6 +11,7 @@ from typing import cast
 
 from pool.clock import Clock
 from pool.contracts.init_place import with_init
+from pool.contracts.remote_init import RemoteInit
 from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError, Mount
 from pool.engine.creation import create_surely
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
@@ -39,10 +40,10 @@ class LaunchSettings:
     etc_folder: Path
     start_timeout: float = 60.0
     """Seconds from the start of a container until its program is ready."""
+    network_fallback: bool = False
+    """True if images may get an internal network where their namespace cannot be entered."""
     code_size: int = 64 * 2**20
     """Bytes of the tmpfs for a handler's code."""
-    remote: bool = False
-    """True if the engine shares no folders with the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,6 @@ class InstanceReports:
     """Takes what an instance has printed."""
     on_running: Callable[[Instance], None] = lambda instance: None
     """Takes an instance whose container has just started."""
-    printed: Callable[[Instance], bytes] = lambda instance: b""
-    """Returns what an instance has printed outside of calls, as far as it is kept."""
 
 
 class Starter:
@@ -76,6 +75,8 @@ class Starter:
         """True if the engine has user namespaces. Files of this host then cannot be given to a container's uid."""
         self.init: Mount | None = None
         """Mount of the folder with the init program, or None until there is one."""
+        self.remote: RemoteInit | None = None
+        """Ways to containers of an engine that shares no folders with the gateway, or None if it shares them."""
 
     async def spec_of(self, instance: Instance, prototype: ContainerSpec) -> ContainerSpec:
         """Return what an instance's container is made from: named, labelled, with its uid, network and files.
@@ -88,7 +89,9 @@ class Starter:
         workload = instance.workload
         if workload is not None and workload.egress:
             spec = replace(spec, network=await self.egress.ensure())
-        if not self.settings.remote:  # such an engine has none of our files
+        elif workload is not None and workload.contract.dials_in:
+            spec = replace(spec, network=await self.egress.fallback(self.settings.network_fallback))
+        if self.remote is None:  # else the engine has none of our files
             spec = replace(spec, mounts=(*spec.mounts, *self.etc.mounts(instance.id, spec)))
         return spec
 
@@ -101,14 +104,17 @@ class Starter:
 
     def way_of(self, instance: Instance) -> Way:
         """Return a new way for an instance's container."""
+        if self.remote is not None:
+            return self.remote.way(instance.id, instance.image)
         owner = None if self.maps_uids else user_of(instance)
         return SocketFolder(self.settings.run_folder / instance.id, self.clock, owner)
 
     def with_init(self, spec: ContainerSpec, *flags: str) -> ContainerSpec:
         """Return a container whose first process is init. Raises `StartFailed` without init, and `NotRunnable`."""
-        if self.init is None:
+        init = self.init if self.remote is None else self.remote.place
+        if init is None:
             raise StartFailed("the init program is missing; run `hearth setup`")
-        return with_init(spec, self.init, flags)
+        return with_init(spec, init, flags)
 
     @staticmethod
     def container_setter(instance: Instance) -> Callable[[str], None]:
@@ -159,17 +165,25 @@ class Starter:
                 task.cancel()
             await asyncio.gather(waiting, dying, return_exceptions=True)
 
+    async def raise_if_ended(self, instance: Instance) -> None:
+        """Raise `FunctionBroken` if an instance ends within a moment."""
+        with contextlib.suppress(EngineError, TimeoutError):
+            async with self.clock.timeout(END_WAIT_SECONDS):
+                status = await self.engine.wait(cast(str, instance.container))
+            words = await self.last_words(instance)
+            raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
+
     async def last_words(self, instance: Instance) -> str:
         """Return the end of an instance's output as part of an error, or an empty string if there is none."""
-        output = b""
-        if instance.container is not None:
-            with contextlib.suppress(EngineError):
-                output = await self.engine.logs(instance.container, LAST_WORDS_BYTES)
-        if instance.link is not None:
-            instance.link.drain_log()
-        output = (output + self.reports.printed(instance))[-LAST_WORDS_BYTES:]
-        text = output.decode(errors="replace").strip()
-        return f"; it printed: {text}" if text else ""
+        if instance.container is None:
+            return ""
+        with contextlib.suppress(EngineError):
+            way = getattr(instance.link, "way", None)
+            output = way.last_words if way is not None else b""
+            output = output or await self.engine.logs(instance.container, LAST_WORDS_BYTES)
+            text = output.decode(errors="replace").strip()
+            return f"; it printed: {text}" if text else ""
+        return ""
 
 
 def user_of(instance: Instance) -> int | None:

@@ -49,11 +49,22 @@ class NotFound(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind mount of a host path into a container."""
+    """A mount of a path of the engine's host, or of a named volume, into a container."""
 
     source: str
+    """An absolute path, or the name of a volume."""
     target: str
     read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFile:
+    """A named volume with one program in it, which every user may run."""
+
+    volume: str
+    file: str
+    content: bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +132,9 @@ class ContainerSpec:
     sandbox: str | None = None
     """Name of an OCI runtime of the engine (runsc, kata); None is the engine's default."""
     stdin: bool = False
-    """Open stdin once, for `attach`."""
+    """Open stdin, for `attach`."""
+    stdin_stays: bool = False
+    """True keeps stdin open when the attached client goes: another one can attach. Otherwise that is its end."""
     tty: bool = False
     """Give the program a terminal. Then an attached client gets its output without frames."""
     keep_output: bool = True

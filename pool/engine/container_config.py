@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pool.engine.base import ContainerSpec
+from pool.engine.base import ContainerSpec, Mount
 
 TMP = "/tmp"  # noqa: S108  a path inside the container; every container has a tmpfs there
 
@@ -24,10 +24,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": True,
         "Tmpfs": _tmpfs_mounts(spec),
-        "Mounts": [
-            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
-            for mount in spec.mounts
-        ],
+        "Mounts": [_mount(mount) for mount in spec.mounts],
         # Two files: the engine drops a full one, so one file alone would be empty at times.
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "512k", "max-file": "2"}}
         if spec.keep_output
@@ -54,7 +51,7 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
         # The image's own check would run programs in the container without our knowledge, even in a frozen one.
         "Healthcheck": {"Test": ["NONE"]},
         "OpenStdin": spec.stdin,
-        "StdinOnce": spec.stdin,
+        "StdinOnce": spec.stdin and not spec.stdin_stays,
         "AttachStdin": spec.stdin,
         "HostConfig": host,
     }
@@ -69,6 +66,11 @@ def container_config(spec: ContainerSpec) -> dict[str, Any]:
     if spec.user is not None:
         config["User"] = spec.user
     return config
+
+
+def _mount(mount: Mount) -> dict[str, Any]:
+    kind = "bind" if mount.source.startswith("/") else "volume"
+    return {"Type": kind, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
 
 
 def _tmpfs_mounts(spec: ContainerSpec) -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import aiohttp
 
@@ -27,6 +28,7 @@ from pool.engine.base import (
     Network,
     NotFound,
     NotRunnable,
+    VolumeFile,
 )
 from pool.engine.container_config import container_config, nano_cpus
 from pool.engine.docker_answers import BRIDGE_NAME, event_of, image_of, info_of, network_of, state_of
@@ -38,6 +40,7 @@ from pool.engine.docker_api import (
     gather_bounded,
     next_piece,
 )
+from pool.engine.docker_volume import fill
 from pool.engine.hijack import HijackedConnection
 from pool.engine.measure import measured
 from pool.observe.metrics import Metrics
@@ -78,6 +81,8 @@ class DockerEngine:
         self._clock = clock or LoopClock()
         self._api = DockerApi(engine_address(url), self._clock)
         self.address = self._api.address.text
+        self.apart = self._api.address.remote
+        """True if the engine shares neither folders nor processes with us."""
         self._metrics = metrics
 
     async def info(self) -> EngineInfo:
@@ -146,7 +151,9 @@ class DockerEngine:
             return None
 
     async def _state(self, container: str) -> ContainerState:
-        return state_of(await self._api.call("GET", f"/containers/{container}/json"))
+        state = state_of(await self._api.call("GET", f"/containers/{container}/json"))
+        # The process of another machine: here the number is somebody else's.
+        return replace(state, pid=0) if self.apart else state
 
     async def attach(self, container: str, stdin: bool = True, output: bool = True) -> Attachment:
         with self._verb("attach", f"attach to container {_short(container)}"):
@@ -283,6 +290,11 @@ class DockerEngine:
     async def remove_network(self, name: str) -> None:
         with self._verb("remove_network", f"remove network {name}"), _absent_is_fine():
             await self._api.call("DELETE", f"/networks/{name}")
+
+    async def fill_volume(self, wanted: VolumeFile, image: str) -> None:
+        """Make a named volume with its file, unless it is there, through a container of this image."""
+        with self._verb("fill_volume", f"fill volume {wanted.volume}"):
+            await fill(self._api, wanted, image)
 
     async def close(self) -> None:
         await self._api.close()

@@ -71,7 +71,7 @@ class SlotLink:
     @property
     def alive(self) -> bool:
         """Return whether any connection is open."""
-        return bool(self._all)
+        return bool(self._all) or self.way.mending
 
     def free_slots(self, in_use: int) -> int:
         """Return how many open connections carry no call."""

@@ -2,9 +2,9 @@
  * Frames: their heads, their order, and the epochs that a reconnecting gateway begins.
  *
  * The first bytes of stdin are an opening: a key, the number of the first epoch, and a seal, which follows from the
- * key. Whenever an opening comes, even in the middle of a frame or of another opening, a new connection of the gateway
- * has begun, and with it an epoch. Each frame of the gateway ends with the seal too: else half a frame could be filled up
- * with the beginning of the key, and pass as a whole one.
+ * key. Whenever an opening comes, even in the middle of a frame or of another opening, a new connection of the
+ * gateway has begun, and with it an epoch. Each frame of the gateway ends with the seal too: else half a frame could
+ * be filled up with the beginning of the key, and pass as a whole one.
  */
 #include "frames.h"
 

@@ -31,6 +31,7 @@ TASKS: dict[str, str] = {
     "freezer:Freezer.thaw": "of one instance; every failure ends in a removal",
     "pool:Pool._spawn_start": "of one instance; every failure ends in a removal",
     "pool:Pool.remove": "of one instance; it tries until the container is gone",
+    "attach_stream:AttachStream._lost": "of one instance; once it has ended without success, the instance is dead",
     "creation:create_surely": "awaited by the same function",
     "run:RunConnection._start": "ends with the body of its call, or with its answer",
     "piecewise:_unless_done": "awaited by the call",
