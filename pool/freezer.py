@@ -57,9 +57,13 @@ def may_freeze(instance: Instance, now: float) -> bool:
 def may_freeze_processes(workload: Workload, processes: int | None) -> bool:
     """Return whether an instance with so many processes may be frozen; None if their number is not known.
 
+    Ours are among them.
+
     A master process that watches its workers by the clock would take them for hung after a thaw and kill them.
     """
-    return workload.freeze_workers or processes == 1
+    return workload.freeze_workers or (
+        processes is not None and processes <= 1 + workload.contract.own_processes
+    )
 
 
 def is_due(instance: Instance, now: float) -> bool:

@@ -21,9 +21,9 @@ from pool.host.uids import OWN_USER
 from pool.instance import Instance, InstanceRecords, StartReason, new_instance_id
 from pool.lease import Lease
 from pool.ledger import Ledger
-from pool.observe.journal.journal import Journal
-from pool.observe.logs import InstanceLog, LogStore
+from pool.observe.logs import LogStore
 from pool.observe.metrics import Metrics
+from pool.observe.printed import PrintedOutput
 from pool.states import GOING, LIVE, PENDING, UNUSED, Reason, State
 from pool.workload import Workload
 
@@ -31,8 +31,6 @@ log = logging.getLogger("hearth.pool")
 
 REMOVE_RETRY = Backoff(0.2, 5.0)
 """Pauses between attempts to remove a container."""
-INSTANCE_LOG_BYTES = 64 * 1024
-"""Latest output of one instance that is kept, if it belongs to no single invocation."""
 SLOW_START_SECONDS = 1.0
 """Time that a function's program has to become ready in its container. After that other starts do not wait for it."""
 
@@ -86,8 +84,7 @@ class Pool:
         """`records` lets the next process adopt instances; with None it can adopt none."""
         self.ledger = Ledger(memory_budget)
         self.clock = clock
-        self.logs = logs
-        self.journal: Journal | None = None
+        self.printed = PrintedOutput(logs, clock)
         self.listener: Listener | None = None
         self.freezer = Freezer(self.ledger, clock, launcher, self.remove)
         self._launcher = launcher
@@ -95,8 +92,7 @@ class Pool:
         self._metrics = metrics
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._removals: dict[str, asyncio.Task[None]] = {}
-        self._current: dict[str, Lease | None] = {}
-        self._instance_logs: dict[str, InstanceLog] = {}
+        self._latest = self.printed.latest
 
     # -- starting -------------------------------------------------------------------------------------------
 
@@ -227,11 +223,11 @@ class Pool:
         if instance.in_use == 0:
             frozen = instance.state is State.FROZEN
             self.ledger.enter(instance, State.BUSY, now)
-            self._current[instance.id] = lease
+            self._latest[instance.id] = lease
             if frozen:
                 self.freezer.thaw(instance)
         else:
-            self._current[instance.id] = None  # with several calls at once, output belongs to none
+            self._latest[instance.id] = None  # with several calls at once, output belongs to none
         instance.in_use += 1
         lease.take()
         return lease
@@ -251,7 +247,6 @@ class Pool:
         if lease.workload.wears_out and used and fatal is None:
             fatal = lease.workload.worn_out(instance.served)
         if instance.in_use == 0:
-            self._current[instance.id] = None
             if instance.state is State.DRAINING:
                 self.remove(instance, Reason(instance.reason or Reason.REPLACED))
             elif fatal is not None:
@@ -314,8 +309,7 @@ class Pool:
         await self.freezer.finished(instance)
         self.ledger.enter(instance, State.GONE, self.clock.now())
         self._metrics.removals.labels(instance.reason).inc()
-        self._current.pop(instance.id, None)
-        self._instance_logs.pop(instance.id, None)
+        self.printed.forget(instance)
         self._removals.pop(instance.id, None)
         if self.listener is not None:
             self.listener.capacity_freed()
@@ -372,25 +366,13 @@ class Pool:
             self.listener.slots_changed(instance)
 
     def output(self, instance: Instance, data: bytes) -> None:
-        """Log output of an instance: for the single invocation that runs on it, else for the instance."""
-        lease, workload = self._current.get(instance.id), instance.workload
-        if lease is not None:
-            data = self.logs.write(lease.invocation, data)
-        else:
-            self._instance_logs.setdefault(instance.id, InstanceLog(INSTANCE_LOG_BYTES)).write(data)
-        if self.journal is not None and data:
-            function, revision = (workload.function, workload.version) if workload else ("", "")
-            self.journal.take(function, revision, lease.invocation if lease else "", instance.id, data)
-
-    def instance_log(self, instance: Instance) -> bytes:
-        """Return the output of an instance that belongs to no single invocation."""
-        kept = self._instance_logs.get(instance.id)
-        return kept.read() if kept else b""
+        """Log what an instance prints."""
+        self.printed.take(instance, data)
 
     def remembers(self, instance: Instance) -> bool:
         """Return whether anything of an instance is still in memory: its place, a task, its lease or its log."""
-        kept = (self.ledger.instances, self._starts, self._removals, self._current, self._instance_logs)
-        return any(instance.id in each for each in kept)
+        kept = (self.ledger.instances, self._starts, self._removals)
+        return any(instance.id in each for each in kept) or self.printed.remembers(instance)
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """Return the tasks that start and remove instances now."""

@@ -102,13 +102,6 @@ class Workload:
     wears_out: bool = field(init=False)
     """True if the number of calls that an instance has served can end it."""
 
-    def wants_network(self, namespaces: bool) -> bool:
-        """Return whether its instances need a network of the gateway.
-
-        `namespaces` says that the namespaces of containers can be entered, so that nothing is dialled over a network.
-        """
-        return self.egress or (self.contract.dials_in and not namespaces)
-
     def worn_out(self, served: int) -> Reason | None:
         """Return why an instance that has served so many calls must serve no more, or None if it may."""
         if self.single_use:

@@ -61,13 +61,13 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             run_folder=folder.run,
             etc_folder=folder.etc,
             start_timeout=settings.start_timeout,
-            network_fallback=settings.allow_network_fallback,
         ),
         egress,
         InstanceReports(
             on_slots=lambda instance: pool.slots_changed(instance),
             on_output=lambda instance, data: pool.output(instance, data),
             on_running=lambda instance: pool.running(instance),
+            printed=lambda instance: pool.printed.of_instance(instance),
         ),
     )
     if isinstance(inner, DockerEngine):
@@ -77,7 +77,7 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             launcher.starter.remote = RemoteInit(guarded, inner, clock, remote)
     records = Records(folder.records, clock)
     pool = Pool(launcher, clock, metrics, logs, settings.memory_budget, records)
-    pool.journal = journal
+    pool.printed.journal = journal
     removal = Removal(pool, egress, folder, settings.keep_warm)
     closing.push("data folder's contents", removal.clear_folder)
     closing.push("networks", removal.remove_networks)

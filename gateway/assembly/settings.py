@@ -142,10 +142,6 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[Key], NoDecode, BeforeValidator(keys_of)] = Field(
         default_factory=list, description="Keys and their scopes, in addition to those of `hearth keys`"
     )
-    allow_network_fallback: bool = Field(
-        False,
-        description="Give HTTP images an internal network if the gateway may not enter network namespaces",
-    )
     drain_timeout: Duration = Field(
         30.0, description="Time that calls in flight get to finish when the gateway stops"
     )

@@ -49,9 +49,10 @@ class ContractFacts:
     """True if init is the first process of its containers. It can then copy what an image has at its volumes."""
     freezing: ClassVar[Freezing] = Freezing.ONE_PROCESS
     """When an idle instance may be frozen."""
-    dials_in: ClassVar[bool] = False
-    """True if the gateway dials a port in the container. A host whose namespaces cannot be entered needs a network
-    for that."""
+    own_processes: ClassVar[int] = 0
+    """Processes of ours in each of its containers, besides the image's: init."""
+    late_output: ClassVar[bool] = False
+    """True if what a call prints may come after its answer."""
 
     # -- calls ----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""The http contract: the container serves HTTP on a port, and the gateway dials it."""
+"""The http contract: an unchanged image serves HTTP on a port inside its container.
+
+The container's first process is our init, which starts the image's program, passes on what it prints, and connects
+the gateway with the port where the gateway cannot enter the container's network namespace.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from pool.contracts.base import Contract
 from pool.contracts.starter import Starter
 from pool.engine.base import ContainerSpec, ContainerState
 from pool.errors import FunctionBroken, StartFailed
-from pool.host import cgroup, netns
+from pool.host import cgroup
 from pool.instance import Instance
 from pool.transport.http import HttpLink
+from pool.transport.init_calls import InitCalls
 from pool.transport.server import Server
 from pool.workload import Workload
 
@@ -23,23 +28,25 @@ class HttpContract(Contract):
     """A port inside the container's network namespace; the server's answer is the function's."""
 
     name = "http"
-    dials_in = True
     methods = None
     sub_paths = True
     fast_path = True
+    own_processes = 1
+    late_output = True
 
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
         """Start the container and wait until its server is ready."""
         workload = cast(Workload, instance.workload)
+        init, server = ends_of(starter, instance)
+        await init.link.open()
         spec = replace(prototype, env={**prototype.env, "PORT": str(workload.port)})
-        await starter.start(instance, spec)
+        spec = starter.with_init(spec, "--serve", "--calls", "1")
+        await starter.start(instance, init.link.way.container(spec))
+        await init.link.way.started(cast(str, instance.container))
         state = await starter.state_of(instance)
         instance.cgroup = cgroup.of_container(state.pid, state.id)
-        try:
-            server = connect(starter, instance, state)
-        except (OSError, StartFailed):
-            await starter.raise_if_ended(instance)
-            raise
+        if starter.remote is None:
+            server.enter(state.pid)
         again = await starter.state_of(instance)
         if again.pid != state.pid:  # else the namespace could belong to whoever got its pid since
             raise FunctionBroken(f"the image ended at once{await starter.last_words(instance)}")
@@ -48,12 +55,14 @@ class HttpContract(Contract):
     async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
         """Wait until the server has closed the earlier gateway's connections and is ready."""
         workload = cast(Workload, instance.workload)
-        await starter.egress.fallback(starter.settings.network_fallback)
-        server = connect(starter, instance, state)
+        init, server = ends_of(starter, instance)
+        await init.link.reopen(state.id)
+        if starter.remote is None:
+            server.enter(state.pid)
         again = await starter.engine.inspect(state.id)
         if again.pid != state.pid:  # else the namespace could belong to whoever got its pid since
             raise StartFailed("its container has ended")
-        while netns.open_connections(state.pid, workload.port):  # calls of the earlier process
+        while await server.open_connections():  # calls of the earlier process
             await starter.clock.sleep(OLD_CALL_POLL_SECONDS)
         await server.ready(workload.health)
 
@@ -61,10 +70,10 @@ class HttpContract(Contract):
 HTTP = HttpContract()
 
 
-def connect(starter: Starter, instance: Instance, state: ContainerState) -> Server:
-    """Set the link of an instance to its server. Raises `StartFailed` if there is no way to it, and OSError."""
+def ends_of(starter: Starter, instance: Instance) -> tuple[InitCalls, Server]:
+    """Set the link of an instance to its server. Return the gateway's ends of its init and of its server."""
     workload = cast(Workload, instance.workload)
-    fallback = starter.settings.network_fallback or workload.egress
-    server = Server(state, workload.port, fallback, starter.clock)
-    instance.link = HttpLink(server.dial, workload.concurrency, starter.clock, server.close)
-    return server
+    init = InitCalls(starter.way_of(instance), starter.sink_of(instance))
+    server = Server(init, workload.port, starter.clock)
+    instance.link = HttpLink(server, workload.concurrency, starter.clock)
+    return init, server

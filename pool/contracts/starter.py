@@ -40,8 +40,6 @@ class LaunchSettings:
     etc_folder: Path
     start_timeout: float = 60.0
     """Seconds from the start of a container until its program is ready."""
-    network_fallback: bool = False
-    """True if images may get an internal network where their namespace cannot be entered."""
     code_size: int = 64 * 2**20
     """Bytes of the tmpfs for a handler's code."""
 
@@ -56,6 +54,8 @@ class InstanceReports:
     """Takes what an instance has printed."""
     on_running: Callable[[Instance], None] = lambda instance: None
     """Takes an instance whose container has just started."""
+    printed: Callable[[Instance], bytes] = lambda instance: b""
+    """Returns what an instance has printed outside of calls, as far as it is kept."""
 
 
 class Starter:
@@ -89,8 +89,6 @@ class Starter:
         workload = instance.workload
         if workload is not None and workload.egress:
             spec = replace(spec, network=await self.egress.ensure())
-        elif workload is not None and workload.contract.dials_in:
-            spec = replace(spec, network=await self.egress.fallback(self.settings.network_fallback))
         if self.remote is None:  # else the engine has none of our files
             spec = replace(spec, mounts=(*spec.mounts, *self.etc.mounts(instance.id, spec)))
         return spec
@@ -165,25 +163,17 @@ class Starter:
                 task.cancel()
             await asyncio.gather(waiting, dying, return_exceptions=True)
 
-    async def raise_if_ended(self, instance: Instance) -> None:
-        """Raise `FunctionBroken` if an instance ends within a moment."""
-        with contextlib.suppress(EngineError, TimeoutError):
-            async with self.clock.timeout(END_WAIT_SECONDS):
-                status = await self.engine.wait(cast(str, instance.container))
-            words = await self.last_words(instance)
-            raise FunctionBroken(f"the image ended at once, with exit status {status}{words}") from None
-
     async def last_words(self, instance: Instance) -> str:
         """Return the end of an instance's output as part of an error, or an empty string if there is none."""
-        if instance.container is None:
-            return ""
-        with contextlib.suppress(EngineError):
-            way = getattr(instance.link, "way", None)
-            output = way.last_words if way is not None else b""
-            output = output or await self.engine.logs(instance.container, LAST_WORDS_BYTES)
-            text = output.decode(errors="replace").strip()
-            return f"; it printed: {text}" if text else ""
-        return ""
+        output = b""
+        if instance.container is not None:
+            with contextlib.suppress(EngineError):
+                output = await self.engine.logs(instance.container, LAST_WORDS_BYTES)
+        if instance.link is not None:
+            instance.link.drain_log()
+        output = (output + self.reports.printed(instance))[-LAST_WORDS_BYTES:]
+        text = output.decode(errors="replace").strip()
+        return f"; it printed: {text}" if text else ""
 
 
 def user_of(instance: Instance) -> int | None:

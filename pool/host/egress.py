@@ -1,7 +1,7 @@
-"""Networks that a gateway creates: one for functions with `network: egress`, one for hosts without namespaces.
+"""The network that a gateway creates for functions with `network: egress`.
 
-Containers on them reach neither each other, nor the host, nor link-local addresses. Each network is created when it
-is first needed, and removed when the gateway stops. A reload of the host's firewall removes the rules, so they are
+Containers on it reach neither each other, nor the host, nor link-local addresses. It is created when it is first
+needed, and removed when the gateway stops. A reload of the host's firewall removes the rules, so they are
 checked again and again.
 """
 
@@ -14,7 +14,7 @@ import logging
 from pool.clock import Clock
 from pool.engine.base import Engine
 from pool.errors import StartFailed
-from pool.host import firewall, netns
+from pool.host import firewall
 from pool.supervise import Supervisor
 
 log = logging.getLogger("hearth.network")
@@ -50,48 +50,33 @@ class Egress:
         Once it exists, this runs no command. Raises `StartFailed` if the host cannot be protected from it, and
         `EngineError`.
         """
-        name = self._name("egress")
+        name = self._name
         if name in self._ready:
             return name
         if (reason := await firewall.why_unavailable()) is not None:
             raise StartFailed(f"network: egress is not available: {reason}")
-        return await self._network("egress", internal=False)
-
-    async def fallback(self, allowed: bool) -> str | None:
-        """Return the name of a network without a way out, or None if it is not `allowed` or not needed.
-
-        Only hosts where we cannot enter namespaces need it. Raises as `ensure` does.
-        """
-        return (
-            await self._network("inside", internal=True)
-            if allowed and not can_dial_into_namespaces()
-            else None
-        )
-
-    async def _network(self, purpose: str, internal: bool) -> str:
-        name = self._name(purpose)
         async with self._lock:
             if name not in self._ready:
-                bridge = f"hth{self._id[:8]}{purpose[0]}"
+                bridge = f"hth{self._id[:8]}e"
                 labels = {NETWORK_LABEL: self._id}
                 present = {network.name for network in await self._engine.networks(labels)}
                 if name not in present:
-                    await self._engine.create_network(name, bridge, internal, labels)
-                if not internal or await firewall.why_unavailable() is None:
-                    # Containers may be on a network that was there: of its rules none is taken back.
-                    set_rules = firewall.restore if name in present else firewall.protect
-                    try:
-                        await set_rules(bridge)
-                    except (firewall.FirewallError, OSError) as error:
-                        raise StartFailed(f"cannot protect the host from network {name}: {error}") from error
+                    await self._engine.create_network(name, bridge, False, labels)
+                # Containers may be on a network that was there: of its rules none is taken back.
+                set_rules = firewall.restore if name in present else firewall.protect
+                try:
+                    await set_rules(bridge)
+                except (firewall.FirewallError, OSError) as error:
+                    raise StartFailed(f"cannot protect the host from network {name}: {error}") from error
                 self._bridges[name] = bridge
                 self._ready.add(name)
                 if self._watch is None:
                     self._watch = self._supervisor.supervise("firewall-rules", self._keep_rules)
         return name
 
-    def _name(self, purpose: str) -> str:
-        return f"hearth-{self._id[:8]}-{purpose}"
+    @property
+    def _name(self) -> str:
+        return f"hearth-{self._id[:8]}-egress"
 
     async def close(self) -> None:
         """Stop checking the rules. Networks and rules stay as they are."""
@@ -112,8 +97,6 @@ class Egress:
         """
         async with self._lock:
             for name, bridge in self._bridges.items():
-                if await firewall.why_unavailable() is not None and name != self._name("egress"):
-                    continue  # the fallback without a way out may do without rules
                 try:
                     missing = await firewall.restore(bridge)
                 except (firewall.FirewallError, OSError) as error:
@@ -152,8 +135,3 @@ class Egress:
     def removable(self, wanted: bool) -> bool:
         """Return whether networks may exist although none is `wanted` by a workload in service."""
         return bool(self._bridges or self._inherited) and not wanted
-
-
-def can_dial_into_namespaces() -> bool:
-    """Return whether this process may open sockets inside another network namespace."""
-    return netns.permitted()

@@ -17,6 +17,8 @@ from pathlib import Path
 CLONE_NEWNET = 0x40000000
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 """States of a connection in /proc/net/tcp."""
+TABLES = ("tcp", "tcp6")
+"""Files of /proc/net with a line for each TCP connection."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _thread: ThreadPoolExecutor | None = None
@@ -78,14 +80,22 @@ def permitted() -> bool:
     return True
 
 
+def enterable(pid: int) -> Namespace | None:
+    """Return the network namespace of process `pid`, or None if we cannot create sockets inside."""
+    try:
+        namespace = Namespace(pid)
+        namespace.open_socket().close()
+    except OSError:
+        return None
+    return namespace
+
+
 def can_enter(pid: int) -> bool:
     """Return whether we can create sockets inside the network namespace of process `pid`."""
-    try:
-        with Namespace(pid) as namespace:
-            namespace.open_socket().close()
-    except OSError:
-        return False
-    return True
+    namespace = enterable(pid)
+    if namespace is not None:
+        namespace.close()
+    return namespace is not None
 
 
 def open_socket(pid: int, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
@@ -100,20 +110,21 @@ async def dial(pid: int, host: str, port: int) -> socket.socket:
         return await namespace.dial(host, port)
 
 
-def open_connections(pid: int, port: int) -> int:
-    """Return how many connections to a port are open inside the network namespace of a process.
+def tables(pid: int) -> list[str]:
+    """Return the kernel's tables of the TCP connections in the network namespace of a process. Raises OSError."""
+    return [Path(f"/proc/{pid}/net/{name}").read_text() for name in TABLES]
 
-    Connections that only the other end has closed count. 0 if we cannot see the namespace.
+
+def open_in(table: str, port: int) -> int:
+    """Return how many connections to a local port are open by a table of the kernel, /proc/net/tcp or tcp6.
+
+    Connections that only the other end has closed count. Lines of another form do not.
     """
     count = 0
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            _, local, _, state, *_ = line.split()
-            count += int(local.rpartition(":")[2], 16) == port and state in (ESTABLISHED, CLOSE_WAIT)
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] in (ESTABLISHED, CLOSE_WAIT):
+            count += fields[1].endswith(f":{port:04X}")
     return count
 
 

@@ -188,6 +188,16 @@ class HttpConnection(asyncio.Protocol):
         """Return the id of the process at the other end of a unix socket, or 0 if we cannot see it."""
         return kernel.peer_pid(self._transport) if self._transport is not None else 0
 
+    def detach(self) -> asyncio.Transport:
+        """Return the transport, which another protocol shall take, and forget it. Raises `NotSent` if it is gone."""
+        transport, self._transport = self._transport, None
+        self.open = self.busy = False
+        if self._on_lost is not None:
+            self._on_lost(self)
+        if transport is None or transport.is_closing():
+            raise NotSent("the instance closed its connection")
+        return transport
+
     def abort(self) -> None:
         """Close at once; an answer that is under way is lost."""
         self.open = False

@@ -1,10 +1,8 @@
-"""The way to an image that serves HTTP: the gateway dials, by default into the container's own namespace."""
+"""The way to an image that serves HTTP: the gateway opens connections to its port, and keeps them for a while."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from pool.clock import Clock
 from pool.errors import NotSent
@@ -15,8 +13,18 @@ IDLE_LIMIT_SECONDS = 1.5
 """Bounds the age of an idle connection that is used again. Servers wait longer (gunicorn: 2 s), so that none closes a
 connection just as it is used."""
 
-Dial = Callable[[], Awaitable[socket.socket]]
-"""Opens a connected, non-blocking socket to the server; raises OSError."""
+
+class Dials(Protocol):
+    """A server in a container, as its link needs it."""
+
+    async def dial(self, connection: HttpConnection) -> None:
+        """Connect it to the server. Raises OSError, TimeoutError among them."""
+
+    def drain_log(self) -> None:
+        """Read what the container has printed until now."""
+
+    async def close(self) -> None:
+        """Open no more connections."""
 
 
 class HttpLink:
@@ -24,13 +32,12 @@ class HttpLink:
 
     exit_status = None
 
-    def __init__(
-        self, dial: Dial, slots: int, clock: Clock, on_close: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, server: Dials, slots: int, clock: Clock) -> None:
+        self.drain_log = server.drain_log
+        """Reads what the container has printed until now."""
+        self._server = server
         self._clock = clock
-        self._dial = dial
         self._slots = slots
-        self._on_close = on_close
         self._free: list[HttpConnection] = []
         self._all: set[HttpConnection] = set()
 
@@ -65,14 +72,14 @@ class HttpLink:
 
     async def connect(self, call: Call | None = None) -> HttpConnection:
         """Open a connection. Raises `NotSent` if the server does not accept one."""
+        connection = HttpConnection(None, self._lost)
         try:
-            sock = await self._dial()
+            await self._server.dial(connection)
         except OSError as error:
-            raise NotSent(f"the instance does not accept a connection: {error}") from error
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: HttpConnection(None, self._lost), sock=sock
-        )
-        self._all.add(connection)
+            reason = str(error) or "it did not answer in time"
+            raise NotSent(f"the instance does not accept a connection: {reason}") from error
+        if connection.open:  # else it was lost at once, and nobody would take it out again
+            self._all.add(connection)
         return connection
 
     def give(self, connection: HttpConnection) -> None:
@@ -81,12 +88,8 @@ class HttpLink:
             connection.idle_since = self._clock.now()
             self._free.append(connection)
 
-    def drain_log(self) -> None:
-        """Do nothing: the engine keeps a server's output, which belongs to no single call."""
-
     async def close(self) -> None:
         """Close every connection."""
         for connection in list(self._all):
             connection.abort()
-        if self._on_close is not None:
-            self._on_close()
+        await self._server.close()

@@ -1,16 +1,15 @@
-"""The way to a server inside a container: into its network namespace, or else at its address."""
+"""A server inside a container, on a port of 127.0.0.1 there."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from pool.backoff import Backoff, Retries
 from pool.clock import Clock
-from pool.engine.base import ContainerState
-from pool.errors import PoolError, StartFailed
+from pool.errors import PoolError
 from pool.host import netns
-from pool.transport.http import HttpLink
+from pool.transport.connection import HttpConnection
+from pool.transport.init_calls import InitCalls
 from pool.transport.message import Call
 
 DIAL_TIMEOUT_SECONDS = 2.0
@@ -19,38 +18,31 @@ LOOKS = Backoff(0.004, 0.05)
 
 
 class Server:
-    """The address of an instance's server. Raises `StartFailed` if there is no way to it."""
+    """An instance's server. Connections to it go through its container's init until its namespace is entered."""
 
-    def __init__(self, state: ContainerState, port: int, fallback: bool, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, init: InitCalls, port: int, clock: Clock) -> None:
+        self.drain_log = init.link.drain_log
+        self._init = init
         self._port = port
+        self._clock = clock
         self._namespace: netns.Namespace | None = None
-        self._address: str | None = None
-        if netns.can_enter(state.pid):
-            self._namespace = netns.Namespace(state.pid)
-        elif state.addresses and fallback:
-            self._address = next(iter(state.addresses.values()))
-        else:
-            raise StartFailed(
-                "the gateway may not open sockets inside the container's network namespace; run it as root "
-                "(CAP_SYS_ADMIN) on the engine's host, or set HEARTH_ALLOW_NETWORK_FALLBACK=1 to give such "
-                "functions an internal network"
-            )
+        self._pid = 0
 
-    async def dial(self) -> socket.socket:
-        """Return a connected, non-blocking socket to the server. Raises OSError."""
-        if self._namespace is not None:
-            async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
-                return await self._namespace.dial("127.0.0.1", self._port)
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
-                await asyncio.get_running_loop().sock_connect(sock, (self._address, self._port))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+    def enter(self, pid: int) -> None:
+        """Open connections in the network namespace of a process from now on, which is faster, if we may.
+
+        Whoever read the pid from the engine must check afterwards that it still is the container's.
+        """
+        self._namespace, self._pid = netns.enterable(pid), pid
+
+    async def dial(self, connection: HttpConnection) -> None:
+        """Connect it to the server. Raises OSError, TimeoutError among them."""
+        async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
+            if self._namespace is None:
+                await self._init.connect(f"127.0.0.1:{self._port}", connection)
+                return
+            sock = await self._namespace.dial("127.0.0.1", self._port)
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
 
     async def ready(self, health: str | None) -> None:
         """Return when the server accepts connections and, with `health`, answers it below 400."""
@@ -59,21 +51,34 @@ class Server:
             await self._clock.sleep(looks.failed())
 
     async def _looks_ready(self, health: str | None) -> bool:
-        link = HttpLink(self.dial, 1, self._clock)
+        connection = HttpConnection()
         try:
-            connection = await link.connect()
+            await self.dial(connection)
             if health is None:
                 return True
             call = Call(b"GET", health.encode(), [(b"host", b"localhost"), (b"user-agent", b"hearth-health")])
             async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
                 answer = await connection.exchange(call)
             return answer.status < 400
-        except (PoolError, TimeoutError):
+        except (PoolError, OSError):
             return False
         finally:
-            await link.close()
+            connection.abort()
 
-    def close(self) -> None:
-        """Let go of the namespace; safe to call twice."""
+    async def open_connections(self) -> int:
+        """Return how many connections to its port are open, those included that only the other end has closed.
+
+        The container's init reads them where we do not enter the namespace. Raises OSError.
+        """
+        if self._namespace is not None:
+            tables = netns.tables(self._pid)
+        else:
+            files = [await self._init.read_file(f"/proc/net/{name}") for name in netns.TABLES]
+            tables = [file.decode(errors="replace") for file in files]
+        return sum(netns.open_in(table, self._port) for table in tables)
+
+    async def close(self) -> None:
+        """Let go of the namespace and of init; safe to call twice."""
         if self._namespace is not None:
             self._namespace.close()
+        await self._init.close()

@@ -149,7 +149,6 @@ class SocketFolder:
     """A `Way` over sockets in a folder. `owner` is the uid that may dial, or None for every user."""
 
     mending = False
-    last_words = b""
 
     def __init__(self, folder: Path, clock: Clock, owner: int | None = None) -> None:
         self.folder = folder

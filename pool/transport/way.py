@@ -28,10 +28,6 @@ class Way(Protocol):
     def mending(self) -> bool:
         """Return whether connections may come although none is there: the way was cut, and is made again."""
 
-    @property
-    def last_words(self) -> bytes:
-        """Return the end of what the container has printed, where the engine does not keep it."""
-
     async def open(self, ends: WayEnds) -> None:
         """Prepare for a container that is not started yet. Raises OSError."""
 

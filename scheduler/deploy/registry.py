@@ -12,7 +12,7 @@ from functools import partial
 from pool.adoption.adoption import Adoption
 from pool.clock import Clock
 from pool.engine.base import Engine, EngineError, NotFound
-from pool.host.egress import Egress, can_dial_into_namespaces
+from pool.host.egress import Egress
 from pool.host.passwd import number_of
 from pool.supervise import Supervisor
 from pool.workload import Keep, Workload
@@ -295,8 +295,7 @@ class Registry:
         used = [*self._dispatcher.workloads(), *self._trials.workloads()]
         try:
             await self._builder.prune(used)
-            namespaces = can_dial_into_namespaces()
-            if self._egress.removable(any(workload.wants_network(namespaces) for workload in used)):
+            if self._egress.removable(any(workload.egress for workload in used)):
                 await self._egress.remove()
             self._littered = False
         except EngineError as error:  # a draining instance may still use it

@@ -170,7 +170,7 @@ class Trials:
         for instance in revision.instances(pool.ledger):
             if instance.link is not None:
                 instance.link.drain_log()
-            printed += pool.instance_log(instance)
+            printed += pool.printed.of_instance(instance)
         return printed[-LATEST_OUTPUT_BYTES:].decode(errors="replace")
 
 

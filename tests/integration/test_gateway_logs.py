@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from harness import Gateway, command, eventually, handler, in_parallel, server
+from harness import Gateway, command, eventually, handler, in_parallel
 
 pytestmark = pytest.mark.engine
 
@@ -64,17 +64,6 @@ async def handle(event, context):
     await asyncio.sleep(0.3)
     return event
 """
-PRINTING_SERVER = """
-import http.server
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        print("asked for", self.path, flush=True)
-        self.send_response(204)
-        self.end_headers()
-
-http.server.HTTPServer(("", 8000), Handler).serve_forever()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +74,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         "quiet": handler("def handle(event, context):\n    return event\n"),
         "stream": handler(STREAM),
         "overlap": handler(OVERLAP, concurrency=4, max_instances=1),
-        "server": server(PRINTING_SERVER),
         "command": command("sh", "-c", "cat >&2; echo answer"),
         "flood-command": command("sh", "-c", "head -c 20000000 /dev/zero | tr '\\0' e >&2; echo answer"),
     }
@@ -156,13 +144,6 @@ def test_calls_that_overlap_share_the_instances_log(gateway: Gateway):
     assert sorted((shared + "".join(own)).splitlines()) == [f"from {number}" for number in range(4)]
     for number, log in enumerate(own):
         assert log in ("", f"from {number}\n")
-
-
-def test_a_servers_output_is_its_instances_log(gateway: Gateway):
-    assert gateway.http.get("/invoke/server/some/path").status_code == 204
-    (instance,) = gateway.instances("server")
-    path = f"/pool/instances/{instance['id']}/logs"
-    eventually(lambda: "asked for /some/path" in gateway.http.get(path).text)
 
 
 def test_a_commands_stderr_is_its_log(gateway: Gateway):

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from harness import GATEWAY_LABEL, Gateway, command, eventually, handler, server
 
-from pool.host.netns import open_connections
+from pool.host.netns import open_in
 
 pytestmark = pytest.mark.engine
 
@@ -43,7 +43,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.HTTPServer(("", 8000), Handler).serve_forever()
 """
-WITHOUT_FOLDER = ("site", "slow-site")
 WITHOUT_RECORD = ("fresh",)
 
 
@@ -64,7 +63,7 @@ def accounted(gateway: Gateway) -> bool:
     return (
         all(i["state"] in ("idle", "frozen", "prewarmed") for i in instances.values())
         and containers == {i["container"] for i in instances.values()}
-        and folders == {id for id, i in instances.items() if i["function"] not in WITHOUT_FOLDER}
+        and folders == instances.keys()
         and records == {f"{id}.json" for id, i in instances.items() if i["function"] not in WITHOUT_RECORD}
     )
 
@@ -198,7 +197,7 @@ def test_an_instance_in_a_call_is_adopted_when_that_has_ended_and_its_answer_rea
             eventually(lambda name=name: gateway.pool(name)["instances"].get("busy"))
         [site] = gateway.instances("slow-site")
         pid = gateway.engine.request("GET", f"/containers/{site['container']}/json")["State"]["Pid"]
-        eventually(lambda: open_connections(pid, 8000))
+        eventually(lambda: open_in(Path(f"/proc/{pid}/net/tcp").read_text(), 8000))
         before = {i["function"]: i["id"] for i in gateway.instances()}
         gateway.stop(signal.SIGKILL)
         assert all(isinstance(call.exception(10), httpx.TransportError) for call in running)

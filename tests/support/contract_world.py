@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from pool.contracts.http import HTTP
 from pool.contracts.init_place import INIT_FOLDER
 from pool.contracts.starter import InstanceReports, LaunchSettings
 from pool.data_folder import DataFolder
-from pool.engine.base import ContainerSpec, ContainerState, Mount
+from pool.engine.base import ContainerSpec, Mount
 from pool.engine.memory import Latency, MemoryEngine
 from pool.engine.memory_process import Process
 from pool.host.egress import Egress
@@ -54,6 +54,7 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.function import Limits
 from tests.support.line_platform import LINES, line_program
 from tests.support.memory_init import under_init
+from tests.support.serving_init import serving
 from tests.support.warm_call_loop import NoFaults, what_uvicorn_gives
 
 SHIM = Path(__file__).parents[2] / "runtimes" / "python" / "shim.py"
@@ -154,37 +155,28 @@ class Case:
 
 CASES = (
     Case(HANDLER, shim_program, "handler-raised", "instance-died"),
-    Case(HTTP, http_program, "contract-broken", "instance-died"),
+    Case(HTTP, serving(http_program), "contract-broken", "instance-died"),
     Case(COMMAND, under_init(command_program), "command-failed", "command-failed"),
     Case(COMMAND, under_init(command_program), "command-failed", "command-failed", reuse=False),
     Case(LINES, line_program, "handler-raised", "instance-died"),
 )
 
 
-class NearEngine(MemoryEngine):
-    """An engine whose containers have an address: this process's own."""
-
-    async def inspect(self, container: str) -> ContainerState:
-        return replace(await super().inspect(container), addresses={"inside": "127.0.0.1"})
-
-
 class ContractWorld:
     """One gateway with one function; `restarted` is the next gateway on the same engine and data folder."""
 
-    def __init__(self, case: Case, path: Path, engine: NearEngine | None = None, port: int = 0) -> None:
+    def __init__(self, case: Case, path: Path, engine: MemoryEngine | None = None, port: int = 0) -> None:
         self.case = case
         self.path = path
         self.port = port or free_port()
         self.clock = LoopClock()
-        self.engine = engine or NearEngine(self.clock, latency=Latency(0, 0, 0, 0))
+        self.engine = engine or MemoryEngine(self.clock, latency=Latency(0, 0, 0, 0))
         image = self.engine.add_image("image", program=case.program)
         self.metrics, self.logs = Metrics(), LogStore()
         self.folder = DataFolder(path)
         self._supervisor = Supervisor(self.clock, self.metrics)
         egress = Egress(self.engine, self.folder.id, self.clock, self._supervisor)
-        settings = LaunchSettings(
-            self.folder.id, self.folder.run, self.folder.etc, start_timeout=30.0, network_fallback=True
-        )
+        settings = LaunchSettings(self.folder.id, self.folder.run, self.folder.etc, start_timeout=30.0)
         reports = InstanceReports(
             on_slots=lambda instance: self.pool.slots_changed(instance),
             on_output=lambda instance, data: self.pool.output(instance, data),

@@ -53,7 +53,7 @@ async def read_instance_log(id: InstanceId, parts: AllParts) -> Response:
         kept = await parts.launcher.logs(instance, INSTANCE_LOG_BYTES)
     except EngineError:
         kept = b""  # its container is going away; what we have read ourselves is still there
-    return Response(kept + parts.pool.instance_log(instance), media_type="text/plain; charset=utf-8")
+    return Response(kept + parts.pool.printed.of_instance(instance), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/invocations/{id}/logs", summary="Read an invocation's log", responses=NOT_FOUND)

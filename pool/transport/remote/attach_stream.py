@@ -33,9 +33,6 @@ DIAL_SECONDS = 2.0
 SOCKETS_SIZE = 64 * 1024
 """Bytes of the tmpfs that holds the sockets of a container."""
 
-LAST_WORDS_BYTES = 2000
-"""Bounds the latest output that is kept here: the engine keeps none."""
-
 Relay = Callable[[ContainerSpec], ContainerSpec]
 """Returns a container whose first process is init, with `--relay`."""
 
@@ -60,20 +57,11 @@ class AttachStream:
         self._mending: asyncio.Task[None] | None = None
         self._dials_until = 0.0
         self._closed = False
-        self.last_words = b""
-        """End of what the container has printed."""
 
     async def open(self, ends: WayEnds) -> None:
         """See to it that the engine has init. Raises `EngineError` and `StartFailed`."""
-        self._ends = WayEnds(ends.calls, self._tapped(ends.log))
+        self._ends = ends
         self._relay = await self._prepare()
-
-    def _tapped(self, log: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        def take(data: bytes) -> None:
-            self.last_words = (self.last_words + data)[-LAST_WORDS_BYTES:]
-            log(data)
-
-        return take
 
     def container(self, spec: ContainerSpec) -> ContainerSpec:
         """Return a container with init, whose streams stay open between connections."""
@@ -88,7 +76,7 @@ class AttachStream:
 
     async def reopen(self, ends: WayEnds, container: str) -> None:
         """Attach to a running container and wait until init has begun the epoch. Raises `EngineError`."""
-        self._ends = WayEnds(ends.calls, self._tapped(ends.log))
+        self._ends = ends
         await self.started(container)
         if self._wire is not None:
             await self._wire.hello.wait()

@@ -99,11 +99,10 @@ async def test_an_idle_instance_is_frozen_after_freeze_after_and_thawed_by_its_l
 @pytest.mark.parametrize(
     ("freeze_workers", "processes", "frozen"),
     [
-        (False, 1, True),
-        (False, 2, False),
-        (False, 0, False),
+        (False, 2, True),  # our init and the server
+        (False, 3, False),
         (False, None, False),
-        (True, 2, True),
+        (True, 3, True),
         (True, None, True),
     ],
 )

@@ -42,9 +42,10 @@ from pool.launcher import Launcher
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
 from pool.workload import Order, Workload
+from tests.support.serving_init import serving
 
 MIB = 2**20
-GENERIC = ContainerSpec(name="", image="image", memory=128 * MIB)
+GENERIC = ContainerSpec(name="", image="image", memory=128 * MIB, program=("serve",))
 
 
 @dataclass
@@ -100,6 +101,7 @@ class Bench:
         self.engine = MemoryEngine(clock, latency=Latency(0, 0, 0, 0))
         self.instances: list[Instance] = []
         self.shim = Shim()
+        self.printed: list[bytes] = []
         self.image("image", self.shim)
         self.launcher = self.made()
 
@@ -112,7 +114,11 @@ class Bench:
             self.clock,
             LaunchSettings("g", self.folder, self.folder / "hosts", start_timeout),
             Egress(self.engine, "g", self.clock, Supervisor(self.clock, Metrics())),
-            InstanceReports(on_slots=lambda _: None, on_output=lambda _, __: None),
+            InstanceReports(
+                on_slots=lambda _: None,
+                on_output=lambda _, data: self.printed.append(data),
+                printed=lambda _: b"".join(self.printed),
+            ),
         )
         return self.launcher
 
@@ -252,17 +258,24 @@ async def test_an_http_image_that_ends_at_once_is_to_blame(bench: Bench) -> None
         await process.write(b"bad flag")
         return 2
 
-    bench.image("image", ends)
-    with pytest.raises(FunctionBroken, match=r"the image ended at once.*; it printed: bad flag"):
+    bench.image("image", serving(ends))
+    bench.launcher.starter.init = Mount(str(bench.folder), INIT_FOLDER)
+    with pytest.raises(FunctionBroken, match=r"exit status 2 before it was ready.*; it printed: bad flag"):
         await bench.launched(bench.workload(HTTP, port=8000))
 
 
-async def test_an_http_image_that_runs_and_is_not_reached_is_not(timed: Bench, clock: VirtualClock) -> None:
-    """The engine in memory makes its process ids up: no namespace can be entered."""
-    timed.image("image", silent)
-    with pytest.raises(StartFailed, match="may not open sockets inside the container's network namespace"):
-        await clock.run(timed.launched(timed.workload(HTTP, port=8000)))
-    assert clock.now() == END_WAIT_SECONDS
+async def test_an_http_image_that_does_not_listen_in_time_is_to_blame(
+    timed: Bench, clock: VirtualClock
+) -> None:
+    timed.image("image", serving(silent))
+    timed.launcher.starter.init = Mount(str(timed.folder), INIT_FOLDER)
+    with pytest.raises(FunctionBroken, match="not ready within 20 s"):
+        await clock.run(timed.launched(timed.workload(HTTP, port=1)))
+
+
+async def test_without_init_no_http_image_starts_and_the_message_says_what_to_do(bench: Bench) -> None:
+    with pytest.raises(StartFailed, match="run `hearth setup`"):
+        await bench.launched(bench.workload(HTTP, port=8000))
 
 
 # -- specialising --------------------------------------------------------------------------------------------

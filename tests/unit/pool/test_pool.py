@@ -170,10 +170,10 @@ async def test_output_belongs_to_the_only_call_that_runs(world: World) -> None:
     world.pool.output(instance, b"nobody")
     assert world.logs.read(first.invocation) == b"one "
     assert world.logs.read(second.invocation) is None
-    assert world.pool.instance_log(instance) == b"both still unclear nobody"
+    assert world.pool.printed.of_instance(instance) == b"both still unclear nobody"
     world.pool.remove(instance, Reason.REQUESTED)
     await world.clock.advance(1.0)
-    assert world.pool.instance_log(instance) == b""
+    assert world.pool.printed.of_instance(instance) == b""
 
 
 async def test_a_slot_that_changes_before_the_instance_is_ready_is_no_news(world: World) -> None:

@@ -293,8 +293,8 @@ def test_sizes_and_times_are_short() -> None:
         ({}, {"HEARTH_LOG_FORMAT": "xml"}, "HEARTH_LOG_FORMAT: must be 'text' or 'json', not 'xml'"),
         (
             {},
-            {"HEARTH_ALLOW_NETWORK_FALLBACK": "maybe"},
-            "HEARTH_ALLOW_NETWORK_FALLBACK: must be true or false, not 'maybe'",
+            {"HEARTH_KEEP_WARM": "maybe"},
+            "HEARTH_KEEP_WARM: must be true or false, not 'maybe'",
         ),
     ],
 )

@@ -11,19 +11,14 @@ from pathlib import Path
 import pytest
 
 from pool.clock import VirtualClock
-from pool.contracts.base import Contract
-from pool.contracts.handler import HANDLER
-from pool.contracts.http import HTTP
-from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.base import EngineError
 from pool.engine.memory import Latency, MemoryEngine
 from pool.errors import StartFailed
-from pool.host import egress as egress_module
 from pool.host import firewall
 from pool.host.egress import NETWORK_LABEL, RULES_CHECK_SECONDS, Egress
 from pool.host.firewall import FirewallError
 from pool.observe.metrics import Metrics
 from pool.supervise import Supervisor
-from pool.workload import Workload
 
 IPTABLES = """\
 #!/bin/sh
@@ -117,22 +112,12 @@ def egress(new: Callable[[str], Egress]) -> Egress:
     return new("gateway-1")
 
 
-@pytest.fixture
-def shut_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process may not enter namespaces."""
-    monkeypatch.setattr(egress_module.netns, "permitted", lambda: False)
-
-
 async def names(engine: MemoryEngine) -> list[str]:
     return sorted(network.name for network in await engine.networks({NETWORK_LABEL: "gateway-1"}))
 
 
-def workload(contract: Contract = HANDLER, egress: bool = False) -> Workload:
-    container = ContainerSpec(name="", image="image")
-    return Workload(function="f", version="1", contract=contract, container=container, egress=egress)
-
-
-EGRESS, FALLBACK = "hearth-gateway--egress", "hearth-gateway--inside"
+EGRESS, INSIDE_NETWORK = "hearth-gateway--egress", "hearth-gateway--inside"
+"""The second one was made by releases up to 0.5."""
 
 
 # -- the networks -------------------------------------------------------------------------------------------
@@ -248,16 +233,6 @@ async def test_no_way_out_where_the_rules_have_become_impossible_meanwhile(
         await egress.ensure()
 
 
-@pytest.mark.usefixtures("shut_out")
-async def test_the_fallback_goes_on_without_rules_where_there_is_no_command(
-    command: Command, egress: Egress
-) -> None:
-    await egress.fallback(True)
-    (command.folder / firewall.V4).unlink()
-    await egress.restore_rules()
-    assert await egress.fallback(True) == FALLBACK
-
-
 async def pass_time(clock: VirtualClock, until: Callable[[], bool]) -> None:
     """Let the clock go on, and commands run, until something is so; the test's own time-out bounds it."""
     while not until():
@@ -306,40 +281,18 @@ async def test_an_engine_that_cannot_make_a_network_is_asked_again(
     assert await names(engine) == [EGRESS]
 
 
-async def test_the_fallback_is_only_for_hosts_that_need_it_and_allow_it(
-    command: Command, engine: MemoryEngine, egress: Egress, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for permitted, allowed in ((True, True), (True, False), (False, False)):
-        monkeypatch.setattr(egress_module.netns, "permitted", lambda answer=permitted: answer)
-        assert await egress.fallback(allowed) is None
-    assert await names(engine) == []
-    assert await egress.fallback(True) == FALLBACK
-    assert command.rules_of(INSIDE) == len(firewall.RULES) + 1
-
-
-@pytest.mark.usefixtures("shut_out")
-async def test_the_fallback_has_no_way_out_and_can_do_without_rules(
-    command: Command, engine: MemoryEngine, egress: Egress
-) -> None:
-    (command.folder / firewall.V4).unlink()
-    assert await egress.fallback(True) == FALLBACK
-    assert await names(engine) == [FALLBACK]
-    await egress.remove()
-    assert await names(engine) == []
-
-
-@pytest.mark.usefixtures("shut_out")
 async def test_removing_takes_away_all_networks_and_rules_of_this_gateway_and_no_others(
     command: Command, engine: MemoryEngine, egress: Egress, new: Callable[[str], Egress]
 ) -> None:
     other = new("another-one")
     for made in (egress, other):
         await made.ensure()
-        await made.fallback(True)
+    await engine.create_network(INSIDE_NETWORK, INSIDE, True, {NETWORK_LABEL: "gateway-1"})
+    await firewall.protect(INSIDE)
     await new("gateway-1").remove()  # by a later process, that made none of it
     assert await names(engine) == []
     assert command.rules_of(BRIDGE) == command.rules_of(INSIDE) == 0
-    assert len(command.rules) == 2 * (len(firewall.RULES) + 1)
+    assert len(command.rules) == len(firewall.RULES) + 1
     assert await egress.ensure() == EGRESS, "made anew"
 
 
@@ -353,7 +306,6 @@ async def test_rules_that_cannot_be_removed_keep_no_gateway_from_stopping(
     assert command.rules_of(BRIDGE) == len(firewall.RULES) + 1
 
 
-@pytest.mark.usefixtures("shut_out")
 async def test_when_networks_may_be_removed(command: Command, engine: MemoryEngine, egress: Egress) -> None:
     assert egress.removable(wanted=False), "an earlier process may have left some"
     assert not egress.removable(wanted=True)
@@ -365,13 +317,6 @@ async def test_when_networks_may_be_removed(command: Command, engine: MemoryEngi
     with pytest.raises(EngineError):
         await egress.remove()
     assert egress.removable(wanted=False), "it was not removed"
-
-
-@pytest.mark.parametrize("namespaces", [True, False])
-def test_servers_need_a_network_where_namespaces_cannot_be_entered(namespaces: bool) -> None:
-    assert workload(HTTP).wants_network(namespaces) is not namespaces
-    assert workload(egress=True).wants_network(namespaces)
-    assert not workload().wants_network(namespaces)
 
 
 # -- the rules ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ class Server:
         self.path = path
         self.connections: list[asyncio.StreamWriter] = []
         self.header = b""
-        self.silent = False
+        self.silent = self.drained = self.closed = False
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
@@ -43,15 +42,14 @@ class Server:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    async def dial(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, str(self.path))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+    async def dial(self, connection: HttpConnection) -> None:
+        await asyncio.get_running_loop().create_unix_connection(lambda: connection, self.path)
+
+    def drain_log(self) -> None:
+        self.drained = True
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def stop(self) -> None:
         self._server.close()
@@ -75,7 +73,7 @@ async def clock() -> VirtualClock:
 
 @pytest.fixture
 async def link(server: Server, clock: VirtualClock) -> AsyncIterator[HttpLink]:
-    made = HttpLink(server.dial, 3, clock)
+    made = HttpLink(server, 3, clock)
     yield made
     await made.close()
     await asyncio.sleep(0.01)
@@ -104,7 +102,7 @@ async def test_calls_at_once_have_a_connection_each(link: HttpLink, server: Serv
 
 def test_slots_are_a_right_not_a_connection(tmp_path: Path) -> None:
     async def look() -> list[int]:
-        link = HttpLink(Server(tmp_path / "s").dial, 3, VirtualClock())
+        link = HttpLink(Server(tmp_path / "s"), 3, VirtualClock())
         return [link.free_slots(in_use) for in_use in range(4)]
 
     assert asyncio.run(look()) == [3, 2, 1, 0]
@@ -146,8 +144,7 @@ async def test_a_server_that_does_not_listen(link: HttpLink, server: Server) -> 
 
 
 async def test_closing_ends_calls(server: Server) -> None:
-    closed: list[bool] = []
-    link = HttpLink(server.dial, 1, VirtualClock(), lambda: closed.append(True))
+    link = HttpLink(server, 1, VirtualClock())
     assert await call(link) == b"1"
     connection = link.take()
     assert connection is not None
@@ -157,6 +154,22 @@ async def test_closing_ends_calls(server: Server) -> None:
     await link.close()
     with pytest.raises(InstanceDied):
         await exchange
-    assert closed == [True]
+    assert server.closed
     link.give(connection)
     assert link.take() is None
+
+
+async def test_what_the_server_has_printed_is_read_when_a_lease_ends(link: HttpLink, server: Server) -> None:
+    link.drain_log()
+    assert server.drained
+
+
+async def test_a_server_that_does_not_answer_in_time(
+    link: HttpLink, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(connection: HttpConnection) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(server, "dial", late)
+    with pytest.raises(NotSent, match="did not answer in time"):
+        await link.connect(CALL)
