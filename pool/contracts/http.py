@@ -28,6 +28,7 @@ class HttpContract(Contract):
     """A port inside the container's network namespace; the server's answer is the function's."""
 
     name = "http"
+    under_init = True
     methods = None
     sub_paths = True
     fast_path = True

@@ -11,6 +11,7 @@ from typing import cast
 
 from pool.clock import Clock
 from pool.contracts.init_place import with_init
+from pool.contracts.missing_rights import missing_right
 from pool.contracts.remote_init import RemoteInit
 from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError, Mount
 from pool.engine.creation import create_surely
@@ -164,7 +165,15 @@ class Starter:
             await asyncio.gather(waiting, dying, return_exceptions=True)
 
     async def last_words(self, instance: Instance) -> str:
-        """Return the end of an instance's output as part of an error, or an empty string if there is none."""
+        """Return the end of an instance's output as part of an error, or an empty string if there is none.
+
+        What the output tells about a missing right comes first, with what to do.
+        """
+        text = await self.printed(instance)
+        return f"{missing_right(text, instance)}; it printed: {text}" if text else ""
+
+    async def printed(self, instance: Instance) -> str:
+        """Return the end of an instance's output."""
         output = b""
         if instance.container is not None:
             with contextlib.suppress(EngineError):
@@ -172,8 +181,7 @@ class Starter:
         if instance.link is not None:
             instance.link.drain_log()
         output = (output + self.reports.printed(instance))[-LAST_WORDS_BYTES:]
-        text = output.decode(errors="replace").strip()
-        return f"; it printed: {text}" if text else ""
+        return output.decode(errors="replace").strip()
 
 
 def user_of(instance: Instance) -> int | None:

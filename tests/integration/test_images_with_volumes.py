@@ -191,6 +191,7 @@ LOOK = """
 cd /data && cat seed again link sub/secret inner/file && echo more >> seed && cat seed
 stat -c '%n %a %u:%g' sub sub/secret seed inner/file; cp /dev/null sub/new && ls sub
 """
+SERVER_OF_CONTENT = ["httpd", "-f", "-p", "8000", "-h", "/data"]
 CONTENT = ["seed", "seed", "seed", "private", "deep", "seed", "more"]
 
 
@@ -219,6 +220,7 @@ def test_content_of_an_image_is_in_its_volumes_and_can_be_changed(
     functions: dict[str, dict[str, object]] = {
         "own": look,
         "theirs": look | {"user": "image"},
+        "site": {"image": images["content"], "command": SERVER_OF_CONTENT, "port": 8000},
         "linked": {"image": images["linked"], "command": ["ls", "/data", "/etc"]},
     }
     with Gateway(tmp_path, functions) as gateway:
@@ -232,6 +234,7 @@ def test_content_of_an_image_is_in_its_volumes_and_can_be_changed(
         *printed, sub, secret, seed, inner, new, again = gateway.call("theirs").text.splitlines()
         assert printed == CONTENT and (new, again) == ("new", "secret")
         assert [sub, secret, seed] == ["sub 700 1234:5", "sub/secret 600 1234:5", "seed 640 1234:5"]
+        assert gateway.http.get("/invoke/site/inner/file").text == "deep\n"
         assert "passwd" in gateway.call("linked").text
         job = {"image": images["content"], "command": ["cat", "/data/seed"], "count": 1}
         place = gateway.http.post("/jobs", json=job).headers["location"]
