@@ -43,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 http.server.HTTPServer(("", 8000), Handler).serve_forever()
 """
-WITHOUT_RECORD = ("fresh",)
+WITHOUT_RECORD = ("fresh", "command")
 
 
 def restart(gateway: Gateway) -> float:
