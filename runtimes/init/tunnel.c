@@ -11,6 +11,7 @@ enum {
 struct flow {
     struct watch *from;
     struct outbox to;
+    bool ending;                   /* the kernel has told of its end, which comes after its bytes */
     bool ended, closed;            /* no more comes; its end has been passed on */
 };
 
@@ -76,7 +77,16 @@ static void flow(struct tunnel *tunnel, struct flow *flow)
         /* What was printed before these bytes goes first. */
         flow->to.corked = outward && !output_mark(&tunnel->mark, &main_output, output_passed);
         outbox_send(&flow->to, piece, (u32)count);
+        /* That was all, and more makes a new event. A unix socket of a program may stop early, at descriptors. */
+        if (count < PIECE && !flow->ending && (!outward || tunnel->address.family == AF_INET))
+            return;
     }
+}
+
+static void note_end(struct flow *flow, u32 events)
+{
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        flow->ending = true;
 }
 
 static bool is_over(const struct tunnel *tunnel)
@@ -99,6 +109,7 @@ static void pump(struct tunnel *tunnel)
 static void gateway_ready(struct watch *watch, u32 events)
 {
     struct tunnel *tunnel = OWNER(watch, struct tunnel, gateway);
+    note_end(&tunnel->inward, events);
     if (events & (EPOLLHUP | EPOLLERR)) {
         /* It reads no more. What it has sent still arrives, as far as there is room. */
         flow(tunnel, &tunnel->inward);
@@ -111,6 +122,7 @@ static void gateway_ready(struct watch *watch, u32 events)
 static void program_ready(struct watch *watch, u32 events)
 {
     struct tunnel *tunnel = OWNER(watch, struct tunnel, program);
+    note_end(&tunnel->outward, events);
     if (events & (EPOLLHUP | EPOLLERR) && tunnel->gateway.fd < 0)
         end_tunnel(tunnel);
     else
@@ -182,6 +194,7 @@ static void connected(struct watch *watch, u32 events)
 {
     struct tunnel *tunnel = OWNER(watch, struct tunnel, program);
     int error = 0, size = sizeof error;
+    note_end(&tunnel->outward, events);
     if (!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
         return;
     SYS(NR_GETSOCKOPT, watch->fd, SOL_SOCKET, SO_ERROR, &error, &size);
