@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import BASE_IMAGE, BUSYBOX_IMAGE, Gateway, command, eventually, handler
+from harness import BASE_IMAGE, BUSYBOX_IMAGE, Gateway, command, eventually, handler, server
 from remote_engine import RemoteEngine, RemoteView, SlowWay
 
 RUNTIME_IMAGE = "hearth-runtime/python:latest"
@@ -67,6 +67,20 @@ def handle(event, context):
     time.sleep(event["seconds"])
     return event
 """
+SERVER = """
+import http.server
+class H(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        print("served", len(body), flush=True)
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), H).serve_forever()
+"""
 EATER = "def handle(event, context): return len(bytearray(event * 2**20))"
 
 
@@ -80,6 +94,7 @@ def test_functions_run_there_with_output_limits_and_freezing(gateway: Callable[.
         "echo": handler(ECHO, freeze_after="1s"),
         "eater": handler(EATER, memory="64MiB"),
         "count": command("wc", "-c"),
+        "web": server(SERVER),
         "fails": command("sh", "-c", "echo sorry >&2; exit 7"),
     }
     with gateway(functions, prewarm={"python": 1}) as running:
@@ -94,6 +109,9 @@ def test_functions_run_there_with_output_limits_and_freezing(gateway: Callable[.
         assert "it was killed for want of memory (64 MiB)" in died["detail"], died
         counted = running.call("count", content=b"x" * 1_000_000)
         assert (counted.status_code, counted.text.strip()) == (200, "1000000"), counted.text + running.log
+        page = running.call("web", content=b"hello")
+        assert (page.status_code, page.text) == (200, "hello"), page.text + running.log
+        eventually(lambda: running.logs(page) == "served 5\n", 10)
         failed = running.call("fails", content=b"")
         assert (failed.status_code, failed.json()["blame"]) == (502, "function")
         assert "exit status 7" in failed.json()["detail"], failed.text
