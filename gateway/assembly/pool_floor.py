@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from gateway.assembly.foundation import Foundation
+from gateway.assembly.settings import is_apart
 from pool.adoption.adoption import Adoption
 from pool.adoption.records import Records
 from pool.contracts.remote_init import RemoteInit, RemoteSettings, secret_of
@@ -43,7 +44,7 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
     """Build the pool floor on `engine`, or on Docker if it is None."""
     settings, folder, closing = foundation.settings, foundation.folder, foundation.closing
     clock, metrics = foundation.clock, foundation.metrics
-    inner = engine or DockerEngine(None, metrics, clock)
+    inner = engine or DockerEngine(None, metrics, clock, is_apart(settings.engine_files))
     guarded = GuardedEngine(inner, clock, metrics, foundation.supervisor)
     closing.push("engine", guarded.close)
     logs = LogStore(per_invocation=settings.log_limit)
@@ -70,11 +71,9 @@ def build_pool_floor(foundation: Foundation, engine: Engine | None = None) -> Po
             printed=lambda instance: pool.printed.of_instance(instance),
         ),
     )
-    if isinstance(inner, DockerEngine):
-        inner.apart = inner.apart if settings.engine_files is None else settings.engine_files == "apart"
-        if inner.apart:
-            remote = RemoteSettings(folder.id, secret_of(folder.engine_secret))
-            launcher.starter.remote = RemoteInit(guarded, inner, clock, remote)
+    if isinstance(inner, DockerEngine) and inner.apart:
+        remote = RemoteSettings(folder.id, secret_of(folder.engine_secret))
+        launcher.starter.remote = RemoteInit(guarded, inner, clock, remote)
     records = Records(folder.records, clock)
     pool = Pool(launcher, clock, metrics, logs, settings.memory_budget, records)
     pool.printed.journal = journal

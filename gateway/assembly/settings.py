@@ -89,6 +89,11 @@ def log_disk_size(size: int) -> int:
     return size
 
 
+def is_apart(files: Literal["shared", "apart"] | None) -> bool | None:
+    """Return whether the setting says that the engine shares no folders with us, or None if its address decides."""
+    return None if files is None else files == "apart"
+
+
 class Settings(BaseSettings):
     """Settings of one gateway. Each field is also the variable HEARTH_<FIELD>."""
 

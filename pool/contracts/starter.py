@@ -27,6 +27,10 @@ from pool.transport.way import Way
 
 END_WAIT_SECONDS = 1.0
 """Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
+NO_EGRESS_THERE = (
+    "network: egress is not available on a remote engine, whose machine the gateway cannot protect; "
+    "run such functions on the gateway's own machine"
+)
 LAST_WORDS_BYTES = 2000
 """Bounds the output of a container that is quoted in an error: some twenty lines."""
 
@@ -89,6 +93,8 @@ class Starter:
         spec = with_uid(replace(prototype, name=name, hostname=instance.id, labels=labels), instance.uid)
         workload = instance.workload
         if workload is not None and workload.egress:
+            if self.remote is not None:
+                raise StartFailed(NO_EGRESS_THERE)
             spec = replace(spec, network=await self.egress.ensure())
         if self.remote is None:  # else the engine has none of our files
             spec = replace(spec, mounts=(*spec.mounts, *self.etc.mounts(instance.id, spec)))

@@ -77,12 +77,14 @@ class DockerEngine:
     is found by its name.
     """
 
-    def __init__(self, url: str | None, metrics: Metrics, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str | None, metrics: Metrics, clock: Clock | None = None, apart: bool | None = None
+    ) -> None:
         self._clock = clock or LoopClock()
         self._api = DockerApi(engine_address(url), self._clock)
         self.address = self._api.address.text
-        self.apart = self._api.address.remote
-        """True if the engine shares neither folders nor processes with us."""
+        self.apart = self._api.address.remote if apart is None else apart
+        """True if the engine shares neither folders nor processes with us. By default the address decides."""
         self._metrics = metrics
 
     async def info(self) -> EngineInfo:

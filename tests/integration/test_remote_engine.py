@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ import httpx
 import pytest
 from harness import BASE_IMAGE, BUSYBOX_IMAGE, Gateway, command, eventually, handler, server
 from remote_engine import RemoteEngine, RemoteView, SlowWay
+
+from tests.support.certificates import Authority
 
 RUNTIME_IMAGE = "hearth-runtime/python:latest"
 ECHO = "def handle(event, context):\n    print('got', event)\n    return event\n"
@@ -234,3 +238,32 @@ def test_the_next_gateway_adopts_what_runs_there(gateway: Callable[..., Gateway]
         assert started(running.call("echo", {"a": 2})) == (200, "warm"), running.log
         assert started(running.call("again", content=b"123")) == (200, "warm"), running.log
         assert {i["id"] for i in running.instances()} == before
+
+
+def doctor(folder: Path, certificates: Path) -> subprocess.CompletedProcess[str]:
+    """Run `hearth doctor` with these certificates."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("hearth"), "doctor", "--data-dir", folder / "data"],
+        env={**os.environ, "DOCKER_CERT_PATH": str(certificates)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_doctor_knows_the_way_and_names_a_certificate_that_the_engine_refuses(
+    engine: RemoteEngine, way: SlowWay, tmp_path: Path
+) -> None:
+    told = doctor(tmp_path, engine.client)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "containers are reached over its API" in told.stdout
+    assert "Functions can run." in told.stdout
+    stranger = Authority(tmp_path / "stranger", "stranger").issue(tmp_path / "other", "clientAuth")
+    (stranger / "ca.pem").write_bytes(engine.authority.ca.read_bytes())
+    told = doctor(tmp_path, stranger)
+    assert told.returncode == 1
+    assert "refuses our certificate" in told.stdout, told.stdout
+    expired = engine.authority.issue(tmp_path / "expired", "clientAuth", expired=True)
+    told = doctor(tmp_path, expired)
+    assert told.returncode == 2
+    assert "has expired on" in told.stderr, told.stderr

@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ from scheduler.definitions.language.units import format_size
 from scheduler.deploy.images.runtimes import BASE_IMAGE, RUNTIMES
 
 CheckState = Literal["ok", "warning", "missing"]
+
+RemoteChecks = Callable[[Settings, Engine, EngineInfo], Awaitable[list["Check"]]]
 
 OLDEST_TESTED_API = (1, 41)
 """Engine API of Docker 20.10, the oldest engine that our tests run on."""
@@ -57,10 +60,10 @@ def can_run_functions(checks: list[Check]) -> bool:
     return not any(check.vital and check.state == "missing" for check in checks)
 
 
-async def examine(settings: Settings, engine: Engine) -> list[Check]:
+async def examine(settings: Settings, engine: Engine, remote: RemoteChecks | None = None) -> list[Check]:
     """Return the results of all checks, in an order in which one explains the next.
 
-    Raises nothing for a bad result.
+    `remote` makes those of an engine that shares no folders with us. Raises nothing for a bad result.
     """
     checks = [python(), user()]
     try:
@@ -78,6 +81,9 @@ async def examine(settings: Settings, engine: Engine) -> list[Check]:
             ),
             disk("disk of the data folder", settings.data_dir),
         ]
+    if remote is not None:
+        there = await remote(settings, engine, info)
+        return [*checks, *there, disk("disk of the data folder", settings.data_dir)]
     return [
         *checks,
         version(info),

@@ -8,11 +8,12 @@ import sys
 
 import click
 
-from gateway.assembly.settings import Settings
+from gateway.assembly.settings import Settings, is_apart
 from gateway.cli.common import CallerError, check_engine_address, json_option, print_json
 from gateway.cli.given_settings import SettingsFault, setting_options, settings_from
 from gateway.cli.interruption import Interrupted
 from gateway.cli.machine.checks import Check, can_run_functions, examine
+from gateway.cli.machine.remote_checks import examine_remote
 from gateway.cli.tables import print_table
 from gateway.cli.terminal import say
 from pool.engine.docker import DockerEngine
@@ -55,8 +56,8 @@ def doctor(as_json: bool, **options: object) -> None:
 
 async def run(settings: Settings) -> list[Check]:
     """Return the results of all checks, with the engine that a gateway would use."""
-    engine = DockerEngine(None, Metrics())
+    engine = DockerEngine(None, Metrics(), apart=is_apart(settings.engine_files))
     try:
-        return await examine(settings, engine)
+        return await examine(settings, engine, remote=examine_remote if engine.apart else None)
     finally:
         await engine.close()
