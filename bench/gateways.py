@@ -22,6 +22,8 @@ from pool.engine.base import Engine
 from pool.engine.labels import GATEWAY_LABEL
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "from gateway.cli import main; main()"
+"""The hearth command, run by the Python that runs us."""
 READY_TIMEOUT = 90.0
 STOP_TIMEOUT = 90.0
 QUIET_TIMEOUT = 90.0
@@ -237,17 +239,27 @@ async def running_gateway(address: Address) -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def own_gateway(
-    engine: Engine, functions: Path, folder: Path, memory: int, volumes: Path | None = None
+    engine: Engine,
+    functions: Path,
+    folder: Path,
+    memory: int,
+    volumes: Path | None = None,
+    wrapper: Sequence[str] = (),
 ) -> AsyncIterator[Gateway]:
     """A gateway with a port and a data folder of its own, that may declare `memory` bytes; stopped at the end.
 
-    Its functions may mount the folder `volumes`.
+    Its functions may mount the folder `volumes`. `wrapper` is a command that runs it.
     `folder` is there and empty. Raises `GatewayFault` if it does not start, or leaves anything on the engine.
     """
     address = Address("127.0.0.1", free_port())
     output, data = folder / "output.log", folder / "data"
     gateway = Gateway(address)
-    process = await _launch(address, functions, data, output, memory, volumes)
+    settings = {"HEARTH_MEMORY_BUDGET": f"{memory}B", "HEARTH_LOG_LEVEL": "warning"}
+    if volumes is not None:
+        settings["HEARTH_ALLOWED_VOLUMES"] = str(volumes)
+    options = ["--functions", str(functions), "--data-dir", str(data)]
+    options += ["--host", address.host, "--port", str(address.port)]
+    process = await _launch([*wrapper, sys.executable, "-c", PROGRAM, "serve", *options], settings, output)
     gateway.pid = process.pid
     try:
         await _until_ready(gateway, process, output)
@@ -264,23 +276,15 @@ async def own_gateway(
         raise GatewayFault(f"the benchmark's gateway ended with status {process.returncode}:\n{tail(output)}")
 
 
-async def _launch(
-    address: Address, functions: Path, data: Path, output: Path, memory: int, volumes: Path | None
-) -> Process:
+async def _launch(command: Sequence[str], settings: Mapping[str, str], output: Path) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEARTH_")}
-    environment |= {"HEARTH_MEMORY_BUDGET": f"{memory}B", "HEARTH_LOG_LEVEL": "warning"}
-    if volumes is not None:
-        environment["HEARTH_ALLOWED_VOLUMES"] = str(volumes)
-    command = [sys.executable, "-c", "from gateway.cli import main; main()", "serve"]
-    command += ["--functions", str(functions), "--data-dir", str(data)]
-    command += ["--host", address.host, "--port", str(address.port)]
     with output.open("wb") as log:
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env={**environment, **settings},
             cwd=ROOT,
             start_new_session=True,  # Ctrl-C is for us: we stop it in order
         )

@@ -28,7 +28,14 @@ from bench.references import CODE, Program, command, payload
 from bench.report import Report
 from bench.scenarios import Lab, Plan, Result
 from bench.streams import stream
-from bench.throughput import http_image, open_loop, warm_nginx
+from bench.throughput import (
+    WITHOUT_RIGHTS,
+    http_connect,
+    http_image,
+    open_loop,
+    warm_nginx,
+    why_not_both_ways,
+)
 from gateway.setup.progress import Step, step
 from pool.engine.docker import DockerEngine
 from pool.observe.metrics import Metrics
@@ -42,6 +49,7 @@ SCENARIOS = (
     "prewarmed",
     "cold",
     "http-image",
+    "http-connect",
     "async",
     "fresh",
     "fresh-max",
@@ -55,14 +63,23 @@ SCENARIOS = (
     "neighbours",
 )
 WITHOUT_PREWARM = {
-    *("cold", "many-functions", "idle-gateway", "neighbours", "async", "command", "command-kept")
+    *(
+        "cold",
+        "many-functions",
+        "idle-gateway",
+        "neighbours",
+        "async",
+        "command",
+        "command-kept",
+        "http-connect",
+    )
 }
 """Scenarios that do not use the gateway that keeps instances prewarmed."""
 ON_ANY_GATEWAY = ("warm", "warm-nginx", "open-loop", "prewarmed", "cold", "burst", "idle-clients")
 """The others need functions, or a look at the process, that only a gateway of the benchmark's own gives."""
 WITH_NGINX, WITH_WRK = (
     ("warm-nginx", "stream"),
-    ("warm-nginx", "http-image", "async", "idle-clients"),
+    ("warm-nginx", "http-image", "http-connect", "async", "idle-clients"),
 )
 MEMORY_PER_FUNCTION = 2**28
 """Bytes that the benchmark's own gateway may declare for each call at once: no sample shall wait for memory."""
@@ -236,6 +253,17 @@ class Run:
                 async with self._own(name, [function], 0, commands.declared()) as gateway:
                     await self._do(title, partial(work, gateway, self.lab, plan))
 
+        if "http-connect" in wanted:
+            others = {IMAGE: self._image("responder")}
+            async with (
+                self._own("entering", [function], 0, others) as entering,
+                self._own("connecting", [function], 0, others, WITHOUT_RIGHTS) as connecting,
+            ):
+                await self._do(
+                    "An HTTP image over init, beside its namespace",
+                    lambda shown: http_connect(entering, connecting, IMAGE, plan, shown),
+                )
+
         if "async" in wanted:
             others = later.declared(self._folder("later"))
             async with self._own("later", [function], plan.prewarm, others) as gateway:
@@ -263,6 +291,7 @@ class Run:
         names: Sequence[str],
         prewarm: int,
         others: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> AsyncIterator[Gateway]:
         """A gateway of our own, at rest with all its functions in service."""
         plan, lab = self.choice.plan, self.lab
@@ -270,7 +299,8 @@ class Run:
         memory = MEMORY_PER_FUNCTION * (
             plan.burst + plan.prewarm + max(plan.clients) + plan.idle_instances + plan.fresh_clients
         )
-        own = own_gateway(lab.engine, file, Path(tempfile.mkdtemp(dir=file.parent)), memory, lab.code)
+        folder = Path(tempfile.mkdtemp(dir=file.parent))
+        own = own_gateway(lab.engine, file, folder, memory, lab.code, wrapper)
         async with AsyncExitStack() as stack:
             with step(f"Starting a gateway with {prewarm} prewarmed instances", self.console):
                 gateway = await stack.enter_async_context(own)
@@ -280,20 +310,18 @@ class Run:
 
     def _others(self) -> dict[str, str]:
         """Functions that are no equal ones, by what some scenarios need."""
-
-        def image(program: Program) -> str:
-            words = ", ".join(command(program, "tcp"))
-            return (
-                f"image: '{BASE_IMAGE}', port: 8000, command: [{words}], "
-                f"volumes: ['{self.lab.code}:{CODE}:ro']"
-            )
-
         size = f"{2 * self.choice.plan.stream_size}B"
         return {
-            IMAGE: image("responder"),
-            STREAM: f"{image('streamer')}, max_body: {size}, max_response: {size}",
+            IMAGE: self._image("responder"),
+            STREAM: f"{self._image('streamer')}, max_body: {size}, max_response: {size}",
             ONCE: "HELLO, reuse: false",
         }
+
+    def _image(self, program: Program) -> str:
+        """An HTTP image that runs this program."""
+        words = ", ".join(command(program, "tcp"))
+        volume = f"{self.lab.code}:{CODE}:ro"
+        return f"image: '{BASE_IMAGE}', port: 8000, command: [{words}], volumes: ['{volume}']"
 
     async def _running(self, address: Address) -> None:
         """Those scenarios that a gateway that runs already allows."""
@@ -332,6 +360,8 @@ def missing_programs(wanted: Sequence[str]) -> dict[str, str]:
     for needing, why in ((WITH_WRK, wrk.missing()), (WITH_NGINX, references.missing())):
         if why is not None:
             reasons |= {name: why for name in needing if name in wanted}
+    if "http-connect" in wanted and (why := why_not_both_ways()) is not None:
+        reasons["http-connect"] = why
     return reasons
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +17,7 @@ from bench.references import Program, nginx
 from bench.scenarios import Lab, Loop, Plan, Result, by_turns, rotated
 from bench.worker import Job, Workers
 from gateway.setup.progress import Step
+from pool.host import netns
 
 CLIENTS = 16
 OPEN_CLIENTS = 64
@@ -64,6 +66,35 @@ async def http_image(gateway: Gateway, handler: str, image: str, plan: Plan, ste
     image_series, handler_series = result.series
     title = "HTTP image / handler"
     result.compare_rates("http_to_handler", title, image_series, handler_series, "req/s", "http_to_handler")
+    return result
+
+
+WITHOUT_RIGHTS = ("setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
+"""Command that runs a gateway which may not enter network namespaces."""
+
+
+def why_not_both_ways() -> str | None:
+    """Return why a gateway with the right to enter namespaces, and one without, cannot both be started here."""
+    if shutil.which(WITHOUT_RIGHTS[0]) is None:
+        return f"{WITHOUT_RIGHTS[0]} is not installed: it is part of util-linux"
+    return None if netns.permitted() else "network namespaces cannot be entered: run it as root"
+
+
+async def http_connect(entering: Gateway, connecting: Gateway, image: str, plan: Plan, step: Step) -> Result:
+    """Warm calls of an HTTP image over its container's init, beside those straight into its namespace."""
+    target = f"/invoke/{image}"
+    loops = []
+    for gateway, name, title in (
+        (connecting, "http-connect", f"HTTP image over init, {CLIENTS} clients"),
+        (entering, "http-namespace", f"HTTP image in its namespace, {CLIENTS} clients"),
+    ):
+        loops.append(wrk_loop(name, title, gateway.address, target, plan))
+        await warm_up(loops[-1:], gateway, [(gateway.address, target)])
+    await by_turns(loops, plan.wrk_rounds, step)
+    result = Result([series for series, _ in loops])
+    over_init, straight = result.series
+    title = "HTTP image, over init / in its namespace"
+    result.compare_rates("connect_to_namespace", title, over_init, straight, "req/s", "connect_to_namespace")
     return result
 
 

@@ -95,6 +95,7 @@ def check_shape(result: dict[str, Any]) -> None:
             "open-loop-nginx",
         ),
         *("prewarmed", "cold", "raw-start", "burst", "burst-raw", "http-image", "http-handler"),
+        *("http-connect", "http-namespace"),
         *("async-direct", "async-accept", "async-drain"),
         *("command", "command-raw", "command-kept", "command-exec"),
         *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),

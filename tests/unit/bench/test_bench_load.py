@@ -134,7 +134,8 @@ def test_what_a_running_gateway_does_not_allow() -> None:
 
 def test_scenarios_without_their_programs_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    assert set(missing_programs(SCENARIOS)) == {"warm-nginx", "http-image", "async", "idle-clients", "stream"}
+    needing = {"warm-nginx", "http-image", "http-connect", "async", "idle-clients", "stream"}
+    assert set(missing_programs(SCENARIOS)) == needing
     assert "nginx is not installed" in missing_programs(["stream"])["stream"]
     assert missing_programs(["warm", "cold"]) == {}
 
