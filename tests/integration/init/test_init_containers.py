@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ async def build(
 
     async def build(more: str) -> str:
         files = {"Dockerfile": DOCKERFILE + more.encode(), "busybox": Path("/bin/busybox").read_bytes()}
-        tag = f"hearth-test/init:{len(made)}"
+        tag = f"hearth-test/init:{uuid.uuid4().hex}"
         made.append((await docker_engine.build(tar_of(files), tag, test_label)).id)
         return made[-1]
 
