@@ -23,6 +23,8 @@ class FunctionBroken(PoolError):
         """Type of the error in the function's language, for example ModuleNotFoundError."""
         self.imported = imported
         """False if the import of the handler failed."""
+        self.printed = ""
+        """The latest lines that the instance had printed, such as a traceback."""
 
 
 class NotSent(PoolError):

@@ -75,6 +75,7 @@ class Instance:
 
     __slots__ = (
         "adopted",
+        "awaits",
         "background",
         "born_generic",
         "cgroup",
@@ -138,6 +139,8 @@ class Instance:
         """Time until which it may have no connection: one was closed during a call, and it dials again after that."""
         self.slow = False
         """True if its container runs, but the function's program takes long to become ready (`Ledger.note_slow`)."""
+        self.awaits = ""
+        """The reason why its start is not over, as a sentence about its program; empty until that runs."""
         self.container: str | None = None
         self.uid: int | None = None
         """Uid that only its container has, or None if it shares one."""

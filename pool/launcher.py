@@ -9,9 +9,10 @@ import contextlib
 from typing import cast
 
 from pool.clock import Clock
+from pool.contracts.obituary import END_WAIT_SECONDS, Obituary, obituary_of
 from pool.contracts.reconnect import Reconnection
 from pool.contracts.registry import as_contract, contract_of
-from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, Starter, start_failed
+from pool.contracts.starter import InstanceReports, LaunchSettings, Starter, start_failed
 from pool.engine.base import ContainerSpec, Engine, EngineError, NotRunnable
 from pool.engine.labels import container_name
 from pool.errors import FunctionBroken, PoolError, StartFailed
@@ -79,16 +80,9 @@ class Launcher:
         """Thaw an instance that was paused. Raises `EngineError`."""
         await self._engine.unpause(cast(str, instance.container))
 
-    async def obituary(self, instance: Instance) -> str:
-        """Return in words how an instance ended that has just closed its connection. Waits a moment for its end."""
-        with contextlib.suppress(EngineError, TimeoutError):
-            container = cast(str, instance.container)
-            async with self._clock.timeout(END_WAIT_SECONDS):
-                status = await self._engine.wait(container)
-                if (await self._engine.inspect(container)).oom_killed:
-                    return f"it was killed for want of memory ({instance.memory >> 20} MiB)"
-            return f"its process ended with exit status {status}"
-        return "it closed its connection"
+    async def obituary(self, instance: Instance) -> Obituary:
+        """Return how an instance ended that has just closed its connection. Waits a moment for its end."""
+        return await obituary_of(self._engine, self._clock, instance)
 
     async def destroy(self, instance: Instance) -> None:
         """Remove the container and everything that belonged to the instance. Raises `EngineError`; call again.

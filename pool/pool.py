@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pool.backoff import Backoff, Retries, jitter
 from pool.clock import Clock
 from pool.engine.base import ContainerSpec, EngineDown, EngineError
-from pool.errors import PoolError
+from pool.errors import FunctionBroken, PoolError
 from pool.freezer import Freezer, may_freeze
 from pool.host.uids import OWN_USER
 from pool.instance import Instance, InstanceRecords, StartReason, new_instance_id
@@ -138,6 +138,8 @@ class Pool:
             fault = error if isinstance(error, PoolError) else PoolError(f"{type(error).__name__}: {error}")
             if not isinstance(error, PoolError):
                 log.exception("Starting %r failed because of a fault of the gateway", instance)
+            if isinstance(fault, FunctionBroken):
+                fault.printed = self.printed.last_lines_of(instance)
             if instance.state in PENDING:
                 self.remove(instance, Reason.START_FAILED)
                 if self.listener is not None:

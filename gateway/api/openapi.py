@@ -39,6 +39,8 @@ EXAMPLE_DETAILS = {
     "busy": "the memory for requests is used up (HEARTH_BODY_MEMORY); send the request again later",
     "no-capacity": "no instance of hello became free within 10 s (queue_timeout)",
     "connection-lost": "the connection to the instance over the engine broke: the engine closed the connection",
+    "not-ready": "no instance of hello was ready within 10 s (queue_timeout): its handler is still being imported "
+    "after 9.8 s. The start goes on; call again, or raise queue_timeout",
     "engine-down": "the container engine does not answer; no instance of hello can be started",
     "store-failed": "the store of accepted calls has failed: database or disk is full",
     "draining": "the gateway is shutting down",

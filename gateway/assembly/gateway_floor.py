@@ -21,6 +21,7 @@ from gateway.callbacks.signing import load_or_create_secret
 from gateway.calls.caller import Caller
 from gateway.edge.app import EdgeParts
 from gateway.http.loopback import is_loopback
+from gateway.invoke.deaths import Deaths
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
@@ -64,7 +65,8 @@ def build_gateway_floor(
     guard = Guard(settings.host, settings.allowed_hosts)
     outcomes = Outcomes(metrics, RecentCalls(clock))
     allowed = Allowed(settings.callback_allow)
-    invoke = InvokeEndpoint(dispatcher, registry, outcomes, clock, pool_floor.launcher.obituary)
+    deaths = Deaths(pool_floor.pool.printed, pool_floor.launcher.obituary)
+    invoke = InvokeEndpoint(dispatcher, registry, outcomes, clock, deaths)
     fast = FastPath(invoke, guard, access, dispatcher, outcomes, pool_floor.logs, clock, bodies)
     accept = AcceptEndpoint(invoke, registry, dispatcher, calls, worker, clock, metrics, allowed)
     worker.run = Caller(invoke, fast, calls)

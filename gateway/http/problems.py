@@ -20,7 +20,7 @@ from pool.errors import (
     PoolError,
 )
 from scheduler.calls.store import KeyReused, StoreError
-from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, QueueFull
+from scheduler.dispatch.errors import EngineAway, Gone, NoCapacity, NotReady, QueueFull
 
 Blame = Literal["caller", "function", "platform"]
 
@@ -53,6 +53,7 @@ TYPES: dict[str, tuple[int, str, Blame]] = {
     "busy": (503, "No memory for the request at this time", "platform"),
     slugs.NO_CAPACITY: (503, "No capacity in time", "platform"),
     slugs.CONNECTION_LOST: (502, "The connection to the instance was lost", "platform"),
+    slugs.NOT_READY: (503, "The function was not ready in time", "function"),
     slugs.ENGINE_DOWN: (503, "The container engine does not answer", "platform"),
     "store-failed": (503, "The store of accepted calls is full or has failed", "platform"),
     slugs.DRAINING: (503, "The gateway is shutting down", "platform"),
@@ -123,6 +124,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(slugs.QUEUE_FULL, str(error), error.retry_after)
         case EngineAway():
             return Problem(slugs.ENGINE_DOWN, str(error), error.retry_after)
+        case NotReady():
+            return Problem(slugs.NOT_READY, str(error), error.retry_after)
         case NoCapacity():
             return Problem(slugs.NO_CAPACITY, str(error), error.retry_after)
         case Gone():

@@ -6,7 +6,7 @@ Admit, lease a slot, send the call over the instance's connection, stream the an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol
 
 from gateway.access.access import ADMISSION, OPEN, Admission
@@ -17,6 +17,7 @@ from gateway.http.problems import Problem, problem_of
 from gateway.invoke.background import BACKGROUND, Background, phases_of
 from gateway.invoke.body import ClientGone, Receive, RequestBody, Send, client_leaves
 from gateway.invoke.checked_input import read_checked
+from gateway.invoke.deaths import Deaths
 from gateway.invoke.invocation import HandedOver, Invocation
 from gateway.invoke.methods import check_method
 from gateway.invoke.outcome import CLIENT_GONE, Outcomes, interruption
@@ -25,7 +26,6 @@ from gateway.invoke.refusal_log import RefusalLog
 from pool.clock import Clock
 from pool.errors import AnswerTooLarge, InstanceDied, MalformedAnswer, NotSent
 from pool.host.cpu_policy import set_policy
-from pool.instance import Instance
 from pool.lease import Lease
 from pool.states import Reason
 from pool.transport.message import Answer, Call
@@ -55,15 +55,10 @@ class InvokeEndpoint:
     """Serves everything below /invoke/."""
 
     def __init__(
-        self,
-        dispatcher: Dispatcher,
-        faults: Faults,
-        outcomes: Outcomes,
-        clock: Clock,
-        obituary: Callable[[Instance], Awaitable[str]],
+        self, dispatcher: Dispatcher, faults: Faults, outcomes: Outcomes, clock: Clock, deaths: Deaths
     ) -> None:
         self.dispatcher = dispatcher
-        self.obituary = obituary
+        self.deaths = deaths
         self._faults = faults
         self.outcomes = outcomes
         self.clock = clock
@@ -318,10 +313,11 @@ class _Invocation(Invocation):
             fatal = Reason.BROKEN
             raise
         except InstanceDied:
-            if self.head_sent or not lease.workload.contract.dies_with_connection:
+            if self.head_sent:
                 raise
-            fatal = Reason.DEAD  # a shim that lives does not close its connection without an answer
-            raise InstanceDied(f"the instance died: {await end.obituary(lease.instance)}") from None
+            death = await end.deaths.of(lease)
+            fatal = Reason.DEAD if death.ended else None
+            raise InstanceDied(death.words) from None
         finally:
             if fatal is None and lease.connection is not None and not lease.connection.reusable:
                 # Closed in mid-call: nobody may read the rest later. A shim dials again after what still runs.

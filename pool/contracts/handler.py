@@ -14,6 +14,7 @@ from typing import cast
 from pool.contracts import problem_slugs as slugs
 from pool.contracts.base import Contract
 from pool.contracts.facts import PLAIN_ENDINGS, AnsweredLease, Freezing
+from pool.contracts.obituary import obituary_of
 from pool.contracts.starter import Starter, start_failed
 from pool.engine.base import ContainerSpec, ContainerState, EngineError
 from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
@@ -69,6 +70,7 @@ class HandlerContract(Contract):
         except OSError as error:
             raise StartFailed(f"the function's code is not in the data folder any more: {error}") from error
         timeout = starter.settings.start_timeout
+        instance.awaits = "its handler is still being imported"
         try:
             if instance.born_generic:
                 await resize(starter, instance, workload.container)
@@ -80,7 +82,9 @@ class HandlerContract(Contract):
                 await send_order(connection, order)
                 link.give(connection)
         except TimeoutError:
-            raise FunctionBroken(f"the handler was not imported within {timeout:g} s") from None
+            raise FunctionBroken(
+                f"the handler was not imported within {timeout:g} s (HEARTH_START_TIMEOUT)"
+            ) from None
         except NotSent as error:
             raise StartFailed(str(error)) from error
         except EngineError as error:
@@ -88,7 +92,10 @@ class HandlerContract(Contract):
         except (FunctionBroken, StartFailed):
             raise
         except PoolError as error:
-            raise FunctionBroken(f"the instance ended while it imported the handler: {error}") from error
+            death = await obituary_of(starter.engine, starter.clock, instance)
+            raise FunctionBroken(
+                f"the instance ended while it imported the handler: {death.words}"
+            ) from error
 
     async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
         """Listen again, wait until every slot has dialled, and ask the shim what it is."""

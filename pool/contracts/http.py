@@ -51,7 +51,11 @@ class HttpContract(Contract):
         again = await starter.state_of(instance)
         if again.pid != state.pid:  # else the namespace could belong to whoever got its pid since
             raise FunctionBroken(f"the image ended at once{await starter.last_words(instance)}")
-        await starter.unless_it_ends(instance, server.ready(workload.health))
+
+        def note(awaits: str) -> None:
+            instance.awaits = awaits
+
+        await starter.unless_it_ends(instance, server.ready(workload.health, note))
 
     async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
         """Wait until the server has closed the earlier gateway's connections and is ready."""

@@ -12,6 +12,7 @@ from typing import cast
 from pool.clock import Clock
 from pool.contracts.init_place import with_init
 from pool.contracts.missing_rights import missing_right
+from pool.contracts.obituary import ended_words
 from pool.contracts.remote_init import RemoteInit
 from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, EngineError, Mount
 from pool.engine.creation import create_surely
@@ -25,8 +26,6 @@ from pool.instance import Instance
 from pool.transport.socket_folder import SocketFolder
 from pool.transport.way import Way
 
-END_WAIT_SECONDS = 1.0
-"""Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
 NO_EGRESS_THERE = (
     "network: egress is not available on a remote engine, whose machine the gateway cannot protect; "
     "run such functions on the gateway's own machine"
@@ -139,7 +138,7 @@ class Starter:
         """Return what the engine says of a running instance. Raises `FunctionBroken` if it has ended."""
         state = await self.engine.inspect(cast(str, instance.container))
         if not state.running:
-            raise FunctionBroken(f"the image ended at once{await self.last_words(instance)}")
+            raise await self.end_of(instance, self.engine.wait(state.id))
         return state
 
     async def unless_it_ends(self, instance: Instance, ready: Awaitable[None]) -> None:
@@ -158,17 +157,26 @@ class Starter:
                 waiting.result()
                 return
             if not dying.done():
-                raise FunctionBroken(f"not ready within {timeout:g} s{await self.last_words(instance)}")
-            try:
-                status = dying.result()
-            except EngineError as error:
-                raise start_failed("the engine lost the instance while it was starting", error) from error
-            words = await self.last_words(instance)
-            raise FunctionBroken(f"the instance ended with exit status {status} before it was ready{words}")
+                awaits = f": {instance.awaits}" if instance.awaits else ""
+                words = await self.last_words(instance)
+                raise FunctionBroken(f"not ready within {timeout:g} s (HEARTH_START_TIMEOUT){awaits}{words}")
+            raise await self.end_of(instance, dying)
         finally:
             for task in (waiting, dying):
                 task.cancel()
             await asyncio.gather(waiting, dying, return_exceptions=True)
+
+    async def end_of(self, instance: Instance, wait: Awaitable[int]) -> FunctionBroken:
+        """Return how an instance ended that was starting. `wait` returns its exit status.
+
+        Raises `StartFailed` if the engine does not know.
+        """
+        try:
+            status = await wait
+        except EngineError as error:
+            raise start_failed("the engine lost the instance while it was starting", error) from error
+        ended = await ended_words(self.engine, instance, status)
+        return FunctionBroken(f"{ended} before it was ready{await self.last_words(instance)}")
 
     async def last_words(self, instance: Instance) -> str:
         """Return the end of an instance's output as part of an error, or an empty string if there is none.

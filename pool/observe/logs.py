@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 
 TRUNCATED = b"\n[output truncated]\n"
+LAST_LINES_BYTES = 4000
+"""Bounds the latest output that is told with a fault: enough for the end of a traceback."""
+
+
+def last_lines(output: bytes) -> str:
+    """Return the last whole lines of some output as text, or the end of the last one if it is too long."""
+    end = output[-LAST_LINES_BYTES:]
+    if len(output) > len(end):
+        end = end[end.find(b"\n", 0, -1) + 1 :]
+    return end.decode(errors="replace")
 
 
 class LogBuffer:

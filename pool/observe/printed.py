@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pool.clock import Clock
 from pool.observe.journal.journal import Journal
-from pool.observe.logs import InstanceLog, LogStore
+from pool.observe.logs import InstanceLog, LogStore, last_lines
 
 INSTANCE_LOG_BYTES = 64 * 1024
 """Latest output of one instance that is kept, if it belongs to no single invocation."""
@@ -20,6 +20,7 @@ class PrintingInstance(Protocol):
 
     id: str
     workload: Any
+    link: Any
 
 
 class PrintingLease(Protocol):
@@ -65,6 +66,17 @@ class PrintedOutput:
         """Return the output of an instance that belongs to no single invocation."""
         kept = self._of_instances.get(instance.id)
         return kept.read() if kept else b""
+
+    def last_lines_of(self, instance: PrintingInstance) -> str:
+        """Return the latest whole lines that an instance has printed outside of calls."""
+        if instance.link is not None:
+            instance.link.drain_log()
+        return last_lines(self.of_instance(instance))
+
+    def tell(self, invocation: str, output: str) -> None:
+        """Add output of an instance that failed to the log of a call that waited for it."""
+        if invocation and output:
+            self.logs.write(invocation, output.encode())
 
     def forget(self, instance: PrintingInstance) -> None:
         """Forget an instance that is gone. Its calls' output stays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pool.backoff import Backoff, Retries
 from pool.clock import Clock
@@ -44,24 +45,34 @@ class Server:
             sock = await self._namespace.dial("127.0.0.1", self._port)
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
 
-    async def ready(self, health: str | None) -> None:
-        """Return when the server accepts connections and, with `health`, answers it below 400."""
-        looks = Retries(LOOKS)
-        while not await self._looks_ready(health):
+    async def ready(self, health: str | None, tell: Callable[[str], None] = lambda awaits: None) -> None:
+        """Return when the server accepts connections and, with `health`, answers it below 400.
+
+        `tell` is given what is awaited, whenever that changes.
+        """
+        looks, told = Retries(LOOKS), ""
+        while awaits := await self._awaits(health):
+            if awaits != told:
+                tell(awaits)
+                told = awaits
             await self._clock.sleep(looks.failed())
 
-    async def _looks_ready(self, health: str | None) -> bool:
+    async def _awaits(self, health: str | None) -> str:
+        """Return what the server lacks to be ready, or an empty text if it is."""
+        awaits = f"nothing accepts connections on port {self._port} (`port`)"
         connection = HttpConnection()
         try:
             await self.dial(connection)
             if health is None:
-                return True
+                return ""
+            awaits = f"GET {health} on port {self._port} is not answered (`health`)"
             call = Call(b"GET", health.encode(), [(b"host", b"localhost"), (b"user-agent", b"hearth-health")])
             async with self._clock.timeout(DIAL_TIMEOUT_SECONDS):
-                answer = await connection.exchange(call)
-            return answer.status < 400
+                status = (await connection.exchange(call)).status
+            failed = f"GET {health} on port {self._port} answers with status {status} (`health`)"
+            return failed if status >= 400 else ""
         except (PoolError, OSError):
-            return False
+            return awaits
         finally:
             connection.abort()
 

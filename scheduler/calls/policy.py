@@ -11,7 +11,7 @@ from pool.contracts import problem_slugs as slugs
 from scheduler.calls.model import Claim, Ending, Result, Status
 from scheduler.definitions.language.call_overrides import RetryPolicy
 
-PLATFORM_SLUGS = frozenset({slugs.FUNCTION_FAILED, slugs.NO_SUCH_FUNCTION})
+PLATFORM_SLUGS = frozenset({slugs.FUNCTION_FAILED, slugs.NO_SUCH_FUNCTION, slugs.NOT_READY})
 """Problems that count as failures of the platform: nothing was sent to the function, and they may go away."""
 CRASHES = frozenset({slugs.INSTANCE_DIED, slugs.CONTRACT_BROKEN, slugs.COMMAND_FAILED})
 NOT_RUN = frozenset({slugs.QUEUE_FULL, slugs.QUOTA_EXCEEDED})

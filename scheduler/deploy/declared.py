@@ -21,6 +21,8 @@ class Declared:
     state: str = "loading"
     fault: str | None = None
     version: str | None = None
+    printed: str = ""
+    """The latest lines that the instance had printed with which its newest version was tried."""
     curable: bool = False
     """True if the fault may pass without a change of the definition."""
     keep: Keep = Keep.NONE
@@ -33,7 +35,7 @@ class Declared:
         """Return a function as it is declared now. What was in service before it stays so meanwhile."""
         if before is None or before.version is None:
             return cls(definition)
-        return cls(definition, "ready", before.fault, before.version)
+        return cls(definition, "ready", before.fault, before.version, before.printed)
 
 
 def fault_of(error: Exception, image: str) -> str:

@@ -205,13 +205,13 @@ class Registry:
             await self._check_user(definition, workload, images)
         except (SourceError, ImageBuildError, VolumeRefused, EngineError) as error:
             image = definition.image or RUNTIMES[definition.runtime or "python"]
-            declared.fault = fault_of(error, image)
+            declared.fault, declared.printed = fault_of(error, image), ""
             declared.curable = isinstance(error, EngineError)
             declared.state = "ready" if declared.version is not None else "failed"
             log.warning("function %s could not be set up: %s", definition.name, declared.fault)
         except Exception:  # an unforeseen fault of one function must not keep the others out of service
             log.exception("function %s could not be set up", definition.name)
-            declared.fault = "the gateway has a fault; its log says more"
+            declared.fault, declared.printed = "the gateway has a fault; its log says more", ""
             declared.state = "ready" if declared.version is not None else "failed"
         else:
             if self.known(definition.name) is not declared:
@@ -236,7 +236,7 @@ class Registry:
         return not revision.instances(self._dispatcher.pool.ledger)
 
     def _put_in_service(self, declared: Declared, workload: Workload) -> None:
-        declared.fault, declared.curable = None, False
+        declared.fault, declared.printed, declared.curable = None, "", False
         declared.version, declared.state = workload.version, "ready"
         self._adoption.claim(workload)
         definition = declared.definition
@@ -257,6 +257,7 @@ class Registry:
             self._put_in_service(declared, workload)
         else:
             declared.fault, declared.curable = f"{fault.message}; {OLD_SERVES}", fault.may_pass
+            declared.printed = fault.printed
             if declared.fault != before[1]:
                 lines = fault.printed.splitlines()[-LOGGED_LINES:]
                 log.warning(

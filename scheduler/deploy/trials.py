@@ -24,8 +24,6 @@ TRIAL_WAIT_SECONDS = 300.0
 ATTEMPTS = 3
 SUDDEN_END_SECONDS = 10.0
 """An instance that ends sooner, without a report of its import, may have been killed from outside."""
-LATEST_OUTPUT_BYTES = 4000
-"""Output of a broken instance that is kept with its fault: enough for the end of a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Trials:
             lease = await self._slot(revision)
         except FunctionBroken as error:
             message = str(error) if error.imported else f"{error.kind}: {error}"
-            return TrialFault(message, may_pass=False, printed=self._latest_output(revision))
+            return TrialFault(message, may_pass=False, printed=error.printed)
         except SchedulerError as error:
             return TrialFault(str(error), may_pass=isinstance(error, NoCapacity))
         fatal = None
@@ -163,15 +161,6 @@ class Trials:
                 if not error.imported or self._clock.now() - began > SUDDEN_END_SECONDS:
                     raise
         return await Queued(self._dispatcher, revision, "", self._clock.now()).collect()
-
-    def _latest_output(self, revision: Revision) -> str:
-        """Return the latest output of a revision's instances, which are being removed."""
-        pool, printed = self._dispatcher.pool, b""
-        for instance in revision.instances(pool.ledger):
-            if instance.link is not None:
-                instance.link.drain_log()
-            printed += pool.printed.of_instance(instance)
-        return printed[-LATEST_OUTPUT_BYTES:].decode(errors="replace")
 
 
 def cancel(trial: Trial | None) -> None:

@@ -168,7 +168,7 @@ class Dispatcher:
             if waiter.deadline > now:
                 revision.expiry = self._clock.call_later(waiter.deadline - now, self._expire_due, revision)
                 break
-            self._refuse(waiter, NoCapacity(self._growth.why_none(revision)))
+            self._refuse(waiter, self._growth.why_none(revision))
         self._growth.run()
 
     def _leave(self, waiter: Waiter) -> None:
@@ -336,13 +336,12 @@ class Dispatcher:
             fault = error if isinstance(error, FunctionBroken) else self._growth.blocked(revision)
             fault = fault or NoCapacity(str(error))
             for waiter in list(revision.queue):
+                self.pool.printed.tell(waiter.invocation, revision.printed)
                 self._refuse(waiter, fault)
 
     def _back_off(self, revision: Revision, error: PoolError) -> None:
         """Delay the next start after a failed one; the delay grows with the failures in a row."""
-        revision.failures += 1
-        revision.last_fault = str(error)
-        revision.blocked = None if isinstance(error, FunctionBroken) else revision.last_fault
+        revision.note_failure(error)
         pause = pause_after(revision.failures, error)
         revision.not_before = self._clock.now() + pause
         self._clock.call_later(pause, self._upkeep.soon)

@@ -23,6 +23,10 @@ class NoCapacity(SchedulerError):
         self.retry_after = retry_after
 
 
+class NotReady(NoCapacity):
+    """Instances of the function have started, and its own program was not ready within `queue_timeout`."""
+
+
 class EngineAway(NoCapacity):
     """The call needs a new instance, and the container engine does not answer."""
 

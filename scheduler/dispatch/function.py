@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pool.clock import Timer
 from pool.engine.base import ContainerSpec
+from pool.errors import FunctionBroken, PoolError
 from pool.instance import Instance
 from pool.lease import Lease
 from pool.ledger import Ledger
@@ -124,6 +125,7 @@ class Revision:
         "look_again",
         "name",
         "not_before",
+        "printed",
         "queue",
         "retired",
         "single_use",
@@ -169,6 +171,8 @@ class Revision:
         self.failures = 0
         """Starts that failed one after the other."""
         self.last_fault: str | None = None
+        self.printed = ""
+        """The latest lines that the instance had printed whose start failed last."""
 
     def renew(self, workload: Workload, limits: Limits) -> None:
         """Go by what is said of it now, where that makes no new revision; its starts may work again."""
@@ -210,9 +214,17 @@ class Revision:
         first = self.first_waiter()
         return max(first.arrived, self.function.memory_since) if first else float("inf")
 
+    def note_failure(self, error: PoolError) -> None:
+        """Keep the reason why a start has failed."""
+        self.failures += 1
+        self.last_fault, self.printed, self.blocked = str(error), "", str(error)
+        if isinstance(error, FunctionBroken):
+            self.printed, self.blocked = error.printed, None
+
     def starts_work(self) -> None:
         """Forget the failures: an instance has started, or it is worth another try."""
         self.failures, self.not_before, self.last_fault, self.blocked = 0, 0.0, None, None
+        self.printed = ""
 
     def take_queue_of(self, before: Revision) -> None:
         """Take over the waiting calls of another revision, and retire it."""

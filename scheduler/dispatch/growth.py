@@ -10,7 +10,7 @@ from pool.instance import Instance, StartReason
 from pool.pool import Pool
 from pool.states import LEAVING, LIVE, PENDING, UNUSED, Reason, State
 from scheduler.dispatch.decisions import Demand, smooth, wanted_starts
-from scheduler.dispatch.errors import EngineAway, NoCapacity
+from scheduler.dispatch.errors import EngineAway, NoCapacity, NotReady
 from scheduler.dispatch.evictor import Evictor
 from scheduler.dispatch.fair_share import CLAIM_AFTER_SECONDS
 from scheduler.dispatch.function import Function, Revision, Waiter
@@ -164,18 +164,33 @@ class Growth:
         left = revision.not_before - self._clock.now()
         return NoCapacity(revision.blocked, left) if revision.blocked and left > 0 else None
 
-    def why_none(self, revision: Revision) -> str:
-        """Return the reason for a caller that has waited too long for a slot."""
+    def why_none(self, revision: Revision) -> NoCapacity:
+        """Return the fault of a call that has waited too long for a slot."""
         ledger, room = self._pool.ledger, revision.room(self._pool.ledger)
+        waited = f"within {revision.limits.queue_timeout:g} s (queue_timeout)"
+        instances = revision.instances(ledger)
+        is_live = any(i.state in LIVE for i in instances)
+        starting = [i for i in instances if i.state in PENDING and i.awaits]
+        if starting and not is_live:
+            first = min(starting, key=lambda i: i.given_at)
+            return NotReady(f"no instance of {revision.name} was ready {waited}: {self._how_far(first)}")
         why = "every instance is busy"
         if ledger.memory_free < revision.workload.container.memory and room > 0:
             why = "the gateway's memory budget is in use"
         elif ledger.count(revision.name) == 0:
             why = "no instance could be started"
-        elif not any(i.state in LIVE for i in ledger.of(revision.name)):
+        elif not is_live:
             why = "its instances have not become ready yet"
-        waited = revision.limits.queue_timeout
-        return f"no instance of {revision.name} within {waited:g} s (queue_timeout): {why}"
+        return NoCapacity(f"no instance of {revision.name} {waited}: {why}")
+
+    def _how_far(self, instance: Instance) -> str:
+        """Return what a start that takes long has come to, and what to do."""
+        seconds = self._clock.now() - instance.given_at
+        said = (
+            f"{instance.awaits} after {seconds:.1f} s. The start goes on; call again, or raise queue_timeout"
+        )
+        printed = self._pool.printed.last_lines_of(instance).strip()
+        return f"{said}. It has printed: {printed}" if printed else said
 
     def _nobody_will_serve(self, revision: Revision) -> bool:
         demand = self._demand(revision)

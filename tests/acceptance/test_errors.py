@@ -281,8 +281,13 @@ def test_500_the_handler_cannot_be_imported(gateway: Gateway):
     with gateway.counted("import-failed", "function", "no-import"):
         response = gateway.call("no-import", {})
     check_problem(
-        response, 500, "import-failed", "function", "ModuleNotFoundError: No module named 'not_there'"
+        response,
+        500,
+        "import-failed",
+        "function",
+        "ModuleNotFoundError: No module named 'not_there' (handler.py, line 1)",
     )
+    assert 'File "/function/handler.py", line 1' in gateway.logs(response)
     shown = gateway.http.get("/functions/no-import").json()
     assert "not_there" in shown["fault"]
     eventually(lambda: gateway.instances("no-import") == [])
@@ -318,7 +323,7 @@ def test_502_the_command_failed(gateway: Gateway, function: str, says: str):
 def test_502_a_program_that_the_image_does_not_have(gateway: Gateway, function: str, slug: str):
     with gateway.counted(slug, "function", function):
         response = gateway.call(function)
-    check_problem(response, 502, slug, "function", 'exec: "not-there": executable file not found')
+    check_problem(response, 502, slug, "function", "cannot run not-there: no such file")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def unexplained(seen: Seen, hurt: Counter[str]) -> list[str]:
             outcome: n for (name, outcome), n in seen.ended.items() if name == function and outcome != "ok"
         }
         died = seen.cut[function] + sum(
-            ended.pop(outcome, 0) for outcome in ("instance-died", "timeout", "no-capacity")
+            ended.pop(outcome, 0) for outcome in ("instance-died", "timeout", "no-capacity", "not-ready")
         )
         if function == "cat":
             died += ended.pop("command-failed", 0)

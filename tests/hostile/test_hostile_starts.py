@@ -44,7 +44,7 @@ def test_what_never_becomes_ready_holds_no_start_of_others_up(tmp_path: Path, ne
         assert not any(call.done() for call in calls), "it was over before it was measured"
         for call in calls:
             problem = call.result().json()
-            assert (problem["status"], problem["type"]) == (503, "urn:hearth:problem:no-capacity")
-            assert "its instances have not become ready yet" in problem["detail"]
+            assert (problem["status"], problem["type"]) == (503, "urn:hearth:problem:not-ready")
+            assert "still being imported" in problem["detail"] or "nothing accepts" in problem["detail"]
         assert len(gateway.instances("never")) <= 2
         eventually(lambda: gateway.prewarmed() == 1)

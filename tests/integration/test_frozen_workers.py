@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import subprocess
-import sys
-import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import BASE_IMAGE, EngineView, Gateway, eventually, server
+from harness import EngineView, Gateway, eventually, server
 
-from pool.engine.docker import DockerEngine
-from pool.observe.metrics import Metrics
+from tests.support.packaged_image import build, install
 
 pytestmark = pytest.mark.engine
 
@@ -25,7 +19,6 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{os.getppid()} {os.getpid()}".encode()]
 """
-DOCKERFILE = f"FROM {BASE_IMAGE}\nCOPY packages /packages\nENV PYTHONPATH=/packages HOME=/tmp\n"
 HUNG_AFTER_SECONDS = 1
 GUNICORN = f"python3 -m gunicorn -w 1 -b 127.0.0.1:8000 -t {HUNG_AFTER_SECONDS} --worker-tmp-dir /tmp app:app"
 SINGLE = """
@@ -42,30 +35,12 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Server).serve_forever()
 def image(tmp_path_factory: pytest.TempPathFactory, test_label: dict[str, str]) -> Iterator[str]:
     """An image with gunicorn from the package index, and an application that says its processes."""
     packages = tmp_path_factory.mktemp("gunicorn")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--only-binary", ":all:"]
-    subprocess.run([*pip, "--target", packages, "gunicorn"], check=True)
+    install(["gunicorn"], packages)
     (packages / "app.py").write_text(APP)
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        tar.add(packages, "packages")
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(DOCKERFILE)
-        tar.addfile(entry, io.BytesIO(DOCKERFILE.encode()))
     # Of its own: what has the session's label is others', too, and goes with it below.
     [label] = test_label
     session = uuid.uuid4().hex
-
-    async def build() -> str:
-        engine = DockerEngine(None, Metrics())
-        try:
-            built = await engine.build(
-                context.getvalue(), f"hearth-test/gunicorn:{session}", {label: session}
-            )
-        finally:
-            await engine.close()
-        return built.tags[0]
-
-    yield asyncio.run(build())
+    yield build(f"hearth-test/gunicorn:{session}", {label: session}, packages)
     EngineView().remove_all(f"{label}={session}")
 
 

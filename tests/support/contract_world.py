@@ -21,6 +21,7 @@ from typing import Any
 from gateway.access.access import Access
 from gateway.access.guard import Guard
 from gateway.edge.fast_path import FastPathProtocol
+from gateway.invoke.deaths import Deaths
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
@@ -224,7 +225,8 @@ class ContractWorld:
             await asyncio.sleep(0.005)
         self._reaper.start(self._supervisor)
         outcomes = Outcomes(self.metrics, RecentCalls(self.clock))
-        endpoint = InvokeEndpoint(self.dispatcher, NoFaults(), outcomes, self.clock, self.launcher.obituary)
+        deaths = Deaths(self.pool.printed, self.launcher.obituary)
+        endpoint = InvokeEndpoint(self.dispatcher, NoFaults(), outcomes, self.clock, deaths)
         bodies = BodyBudget(2**30)
         access = Access(self.clock, self.metrics)
         guard = Guard("127.0.0.1")

@@ -134,6 +134,10 @@ class WitnessEngine(MemoryEngine):
             self.on_create()
 
 
+TRACEBACK = b"Traceback (most recent call last):\nModuleNotFoundError: No module named 'nowhere'\n"
+"""Output of an instance whose import fails."""
+
+
 class VirtualLauncher:
     """Launches on the engine in memory. What is in `broken` (`name` or `name@version`) cannot be imported."""
 
@@ -205,9 +209,12 @@ class VirtualLauncher:
         if self.die_at_import:
             self.die_at_import -= 1
             raise FunctionBroken("the instance ended while it imported the handler")
+        instance.awaits = "its handler is still being imported"
         names = {workload.function, f"{workload.function}@{workload.version}"}
         await self._clock.sleep(3600 if names & self.endless else SPECIALISE)
         if names & self.broken:
+            assert self.pool is not None
+            self.pool.output(instance, TRACEBACK)
             raise FunctionBroken("No module named 'nowhere'", "ModuleNotFoundError", imported=False)
         link = instance.link
         assert isinstance(link, FakeLink)

@@ -24,6 +24,7 @@ from gateway.access.guard import Guard
 from gateway.edge.client_limits import ClientLimits
 from gateway.edge.client_protocol import ClientProtocol
 from gateway.edge.fast_path import FastPathProtocol
+from gateway.invoke.deaths import Deaths
 from gateway.invoke.endpoint import InvokeEndpoint
 from gateway.invoke.fast_call import FastPath
 from gateway.invoke.outcome import Outcomes
@@ -32,6 +33,7 @@ from gateway.memory.budget import BodyBudget
 from gateway.memory.connections import ConnectionMemory
 from pool.clock import LoopClock
 from pool.contracts.handler import HANDLER
+from pool.contracts.obituary import Obituary
 from pool.engine.base import ContainerSpec
 from pool.instance import Instance
 from pool.lease import Lease
@@ -139,8 +141,8 @@ class NoFaults:
         return None
 
 
-async def no_obituary(instance: Instance) -> str:
-    return ""
+async def no_obituary(instance: Instance) -> Obituary:
+    return Obituary("it closed its connection", ended=True)
 
 
 def what_uvicorn_gives(endpoint: InvokeEndpoint, memory: ConnectionMemory) -> dict[str, Any]:
@@ -205,7 +207,8 @@ class WarmCall:
         return ClientProtocol(**what_uvicorn_gives(self._endpoint(), self._memory))
 
     def _endpoint(self) -> InvokeEndpoint:
-        return InvokeEndpoint(self.dispatcher, NoFaults(), self._outcomes, self._clock, no_obituary)
+        deaths = Deaths(self.dispatcher.pool.printed, no_obituary)
+        return InvokeEndpoint(self.dispatcher, NoFaults(), self._outcomes, self._clock, deaths)
 
     def another_client(self) -> WarmCall:
         """Another connection to the same gateway."""

@@ -26,6 +26,11 @@ class FunctionView(BaseModel):
     fault: str | None = Field(
         None, description="Why it is not in service, or did not change to its newest version"
     )
+    printed: str | None = Field(
+        None,
+        description="The last lines that its instance printed before the fault, such as a traceback",
+        examples=[None],
+    )
     version: str | None = Field(None, description="Digest of what shapes it")
     image: str | None = Field(None, description="Digest of the image its containers are made from")
     labels: dict[str, str] = Field({}, examples=[{"team": "demo"}])
@@ -150,6 +155,7 @@ def function_view(declared: Declared, revision: Revision | None) -> FunctionView
         kind=definition.kind.value,
         state=declared.state,  # type: ignore[arg-type]
         fault=declared.fault or (revision.last_fault if revision else None),
+        printed=(declared.printed if declared.fault or revision is None else revision.printed) or None,
         version=declared.version,
         image=revision.workload.container.image if revision else None,
         labels=definition.labels,

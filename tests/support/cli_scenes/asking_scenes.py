@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from tests.support.cli_scenes.records import (
+    BROKEN,
     CALL,
     DEAD,
     FAILED_STEPS,
@@ -137,6 +138,7 @@ CALLING = [
 
 LISTING = [
     Scene("functions", {"GET /functions": FUNCTIONS}),
+    Scene("functions", {"GET /functions": BROKEN}, note="whose import fails"),
     Scene("functions", {"GET /functions": []}, note="without a function"),
     Scene("functions", {"GET /functions": httpx.Response(200, text="<html>")}, note="another server answers"),
     Scene("functions", {"GET /functions": httpx.ConnectError("refused")}, note="without a gateway"),

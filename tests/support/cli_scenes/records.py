@@ -23,6 +23,20 @@ FUNCTIONS: list[dict[str, Any]] = [
     {"name": "thumbnail", "kind": "handler", "state": "failed", "version": None, "fault": NO_MODULE},
     {"name": "order-confirmation", "kind": "http", "state": "building", "version": None, "fault": None},
 ]
+END_OF_TRACEBACK = """  File "/function/handler.py", line 3, in <module>
+    import PIL
+ModuleNotFoundError: No module named 'PIL'
+"""
+BROKEN: list[dict[str, Any]] = [
+    {
+        "name": "thumbnail",
+        "kind": "handler",
+        "state": "ready",
+        "version": DIGEST,
+        "fault": "No module named 'PIL' (handler.py, line 3)",
+        "printed": END_OF_TRACEBACK,
+    },
+]
 INSTANCES: list[dict[str, Any]] = [
     {
         "id": "be5e875eabc7",

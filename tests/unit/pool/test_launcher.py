@@ -20,8 +20,9 @@ from pool.contracts.command import COMMAND
 from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
 from pool.contracts.init_place import INIT_FOLDER
+from pool.contracts.obituary import END_WAIT_SECONDS, Obituary
 from pool.contracts.reconnect import RECONNECT_SECONDS
-from pool.contracts.starter import END_WAIT_SECONDS, InstanceReports, LaunchSettings, user_of
+from pool.contracts.starter import InstanceReports, LaunchSettings, user_of
 from pool.engine.base import (
     ContainerSpec,
     EngineDown,
@@ -204,7 +205,7 @@ async def test_a_program_that_ends_first_is_quoted(bench: Bench) -> None:
 
 async def test_a_program_that_does_not_become_ready_has_its_time(timed: Bench, clock: VirtualClock) -> None:
     timed.image("image", silent)
-    with pytest.raises(FunctionBroken, match=r"^not ready within 20 s$"):
+    with pytest.raises(FunctionBroken, match=r"^not ready within 20 s \(HEARTH_START_TIMEOUT\)"):
         await clock.run(timed.launched())
     assert clock.now() == 20.0
 
@@ -446,19 +447,45 @@ async def test_an_obituary_waits_a_moment_for_the_end(timed: Bench, clock: Virtu
         timed.engine.create(await timed.launcher.starter.spec_of(instance, GENERIC))
     )
     await clock.run(timed.engine.start(instance.container))
-    assert await clock.run(timed.launcher.obituary(instance)) == "it closed its connection"
+    expected = Obituary("it closed its connection", ended=False)
+    assert await clock.run(timed.launcher.obituary(instance)) == expected
     assert clock.now() == END_WAIT_SECONDS
 
 
-async def test_an_obituary_says_how_the_process_ended(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(9, "exit status 9"), (139, "exit status 139 (SIGSEGV)"), (255, "exit status 255")],
+)
+async def test_an_obituary_says_how_the_process_ended(bench: Bench, status: int, words: str) -> None:
     instance = await bench.launched()
     assert instance.container is not None
-    bench.engine.kill(instance.container, 9)
-    assert await bench.launcher.obituary(instance) == "its process ended with exit status 9"
-    other = await bench.launched()
-    assert other.container is not None
-    bench.engine.kill(other.container, oom=True)
-    assert await bench.launcher.obituary(other) == "it was killed for want of memory (128 MiB)"
+    bench.engine.kill(instance.container, status)
+    assert await bench.launcher.obituary(instance) == Obituary(f"its process ended with {words}", ended=True)
+
+
+async def test_an_obituary_says_that_memory_was_the_reason(bench: Bench) -> None:
+    instance = await bench.launched()
+    assert instance.container is not None
+    bench.engine.kill(instance.container, oom=True)
+    words = "it was killed for want of memory (128 MiB; raise `memory`)"
+    assert await bench.launcher.obituary(instance) == Obituary(words, ended=True)
+
+
+async def test_an_instance_that_lives_on_is_not_waited_for(timed: Bench, clock: VirtualClock) -> None:
+    """Its processes are there. The kernel may have killed one of them, such as the worker that served the call."""
+    place = timed.folder / "cgroup"
+    place.mkdir()
+    instance = timed.instance()
+    instance.cgroup = Cgroup(place, place, unified=True)
+    (place / "cgroup.procs").write_text("17\n18\n")
+    closed = "it closed its connection"
+    assert await clock.run(timed.launcher.obituary(instance)) == Obituary(closed, ended=False)
+    assert clock.now() < END_WAIT_SECONDS
+    (place / "memory.events").write_text("low 0\noom 1\noom_kill 2\n")
+    death = await clock.run(timed.launcher.obituary(instance))
+    assert death.words == (
+        f"{closed}; so far the kernel has killed 2 of its processes for want of memory (128 MiB; raise `memory`)"
+    )
 
 
 async def test_a_container_goes_by_its_name_if_its_id_never_reached_us(bench: Bench) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,8 @@ from gateway.cli.human import human_seconds, human_size
 from gateway.cli.names import FUNCTION
 from gateway.cli.terminal import say
 
+LINES_SHOWN = 30
+"""Last lines of a faulty function's output that are shown: a traceback through a few modules."""
 DIGEST_SHOWN = 12
 """Characters of a digest in tables. They are enough to tell versions apart."""
 
@@ -27,6 +31,8 @@ DIGEST_SHOWN = 12
 @json_option
 def functions(url: str, key_file: Path | None, as_json: bool) -> None:
     """List the deployed functions, their states and faults.
+
+    Below the list is what each faulty one printed last, such as a traceback.
 
     \b
     Examples:
@@ -48,6 +54,22 @@ def functions(url: str, key_file: Path | None, as_json: bool) -> None:
         },
         "No function yet. Write one: hearth init NAME",
     )
+    if not as_json:
+        say_printed(listed)
+
+
+def say_printed(listed: Sequence[Mapping[str, Any]]) -> None:
+    """Print what instances of faulty functions printed last, as a traceback."""
+    for function in listed:
+        lines = (function.get("printed") or "").rstrip().splitlines()
+        if not lines:
+            continue
+        say()
+        say(f"{function['name']} printed before its fault:")
+        if len(lines) > LINES_SHOWN:
+            say(f"  | ({len(lines) - LINES_SHOWN} earlier lines: hearth functions --json)")
+        for line in lines[-LINES_SHOWN:]:
+            say(f"  | {line}")
 
 
 @click.command()

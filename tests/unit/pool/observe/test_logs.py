@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool.observe.logs import TRUNCATED, InstanceLog, LogBuffer, LogStore
+from pool.observe.logs import LAST_LINES_BYTES, TRUNCATED, InstanceLog, LogBuffer, LogStore, last_lines
 
 PIECES = st.lists(st.binary(min_size=1, max_size=20), max_size=20)
 
@@ -80,3 +80,12 @@ def test_a_late_line_of_a_forgotten_invocation_does_not_let_the_store_grow() -> 
         store.write("a", b"late")
         store.write("d", b"x")
     assert len(store.known) <= 2
+
+
+def test_the_last_lines_are_whole_ones() -> None:
+    assert last_lines(b"") == ""
+    assert last_lines(b"one\ntwo") == "one\ntwo"
+    line = "x" * 99 + "\n"
+    assert last_lines(line.encode() * 1000) == line * (LAST_LINES_BYTES // 100 - 1)
+    assert last_lines(b"begin\n" + b"x" * 2 * LAST_LINES_BYTES) == "x" * LAST_LINES_BYTES
+    assert last_lines("é".encode() + b"x" * (LAST_LINES_BYTES - 1)).startswith("\ufffdxxx")

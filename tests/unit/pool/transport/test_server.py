@@ -85,8 +85,12 @@ async def container(tmp_path: Path) -> AsyncIterator[Container]:
 
 async def test_it_is_ready_when_its_health_is_below_400(container: Container, health: Health) -> None:
     container.start_init()
-    await asyncio.wait_for(container.server(health.port).ready("/healthz"), 5)
+    told: list[str] = []
+    await asyncio.wait_for(container.server(health.port).ready("/healthz", told.append), 5)
     assert health.asked == [b"/healthz"] * 3
+    assert told == [
+        f"GET /healthz on port {health.port} answers with status {status} (`health`)" for status in (503, 404)
+    ]
 
 
 async def test_without_a_health_path_it_is_ready_when_it_accepts(

@@ -19,7 +19,7 @@ from pool.workload import Workload
 from scheduler.deploy.trials import Trial, TrialFault, Trials
 from scheduler.dispatch.dispatcher import RETIRE_DELAY_SECONDS
 from scheduler.dispatch.function import Limits, Revision
-from tests.support.virtual_pool import COLD, MIB, SPECIALISE, Caller, World
+from tests.support.virtual_pool import COLD, MIB, SPECIALISE, TRACEBACK, Caller, World
 
 LIMITS = Limits()
 
@@ -98,6 +98,7 @@ async def test_a_revision_that_cannot_be_imported_changes_nothing() -> None:
         fault = bench.faults["2"]
         assert fault is not None and not fault.may_pass
         assert fault.message == "ModuleNotFoundError: No module named 'nowhere'"
+        assert fault.printed == TRACEBACK.decode()
         assert (bench.serving(), bench.instances("1"), bench.instances("2")) == ("1", [warm], [])
         assert list(old.function.revisions) == ["1"]
         assert (await world.clock.run(world.call(old, 0.0))).kind == "warm"

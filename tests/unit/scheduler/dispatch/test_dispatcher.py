@@ -569,7 +569,7 @@ async def test_an_import_without_end_holds_no_start_of_others_up(world: World, g
     await world.clock.advance(1.0)
     assert world.pool.ledger.states(None) == {"prewarmed": 1}
     await world.clock.advance(10.0)
-    assert all("not become ready" in str(caller.error) for caller in stuck)
+    assert all("still being imported" in str(caller.error) for caller in stuck)
     assert sum(world.pool.ledger.states("endless").values()) == world.cores
 
 

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from pool.errors import FunctionBroken
 from pool.host.uids import UidRange
 from scheduler.dispatch.decisions import FUNCTION_BACKOFF
-from scheduler.dispatch.errors import Gone, NoCapacity, QueueFull
+from scheduler.dispatch.errors import Gone, NoCapacity, NotReady, QueueFull
 from scheduler.dispatch.function import Limits
 from scheduler.dispatch.queued import Queued
-from tests.support.virtual_pool import COLD, UIDS, World
+from tests.support.virtual_pool import COLD, TRACEBACK, UIDS, World
 
 SHORT = Limits(queue_timeout=0.5)
 
@@ -67,6 +68,37 @@ async def test_memory_is_not_blamed_where_no_more_instances_are_allowed(world: W
     assert holder.lease is not None
     assert "every instance is busy" in await why_not(world, "f", memory=256, max_instances=1)
     world.dispatcher.release(holder.lease)
+
+
+async def test_a_start_that_takes_long_is_the_function_s_own_and_goes_on(world: World) -> None:
+    world.launcher.endless.add("f")
+    caller = world.arrive(world.deploy("f", limits=SHORT))
+    await world.clock.advance(0.4)
+    [instance] = world.pool.ledger.of("f")
+    world.pool.output(instance, b"loading 3 of 9\n")
+    await world.clock.advance(0.2)
+    assert isinstance(caller.error, NotReady)
+    assert str(caller.error) == (
+        "no instance of f was ready within 0.5 s (queue_timeout): its handler is still being imported after 0.5 s. "
+        "The start goes on; call again, or raise queue_timeout. It has printed: loading 3 of 9"
+    )
+    assert world.pool.ledger.states("f") == {"starting": 1}, "it goes on"
+
+
+async def test_a_call_that_waits_for_a_start_that_fails_gets_its_output(world: World) -> None:
+    world.launcher.broken.add("f")
+    function = world.deploy("f")
+    caller = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert isinstance(caller.error, FunctionBroken)
+    assert world.pool.printed.logs.read(caller.invocation) == TRACEBACK
+    assert function.printed == caller.error.printed == TRACEBACK.decode()
+    world.launcher.broken.clear()
+    again = world.arrive(function)
+    await world.clock.advance(COLD)
+    assert again.lease is not None
+    assert function.printed == "", "as its fault"
+    world.dispatcher.release(again.lease)
 
 
 async def test_a_waiter_that_is_refused_leaves_its_place(world: World) -> None:

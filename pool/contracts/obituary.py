@@ -1,0 +1,83 @@
+"""Obituaries: the ends of instances that have just closed their connection, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import NamedTuple, cast
+
+from pool.clock import Clock
+from pool.engine.base import Engine, EngineError
+from pool.instance import Instance
+
+END_WAIT_SECONDS = 1.0
+"""Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
+LIVING_LOOKS, LOOK_SECONDS = 5, 0.05
+"""Looks at a container's processes, and the pause between two. If there are some each time, it lives on."""
+SIGNAL_BASE = 128
+"""Exit status of a process that a signal ended, less the signal's number."""
+
+
+class Obituary(NamedTuple):
+    """An account of the end of an instance that closed its connection."""
+
+    words: str
+    """A sentence."""
+    ended: bool
+    """False if its container seems to run on."""
+
+
+def status_words(status: int) -> str:
+    """Return an exit status in words, with the name of the signal that it stands for."""
+    try:
+        return f"exit status {status} ({signal.Signals(status - SIGNAL_BASE).name})"
+    except ValueError:
+        return f"exit status {status}"
+
+
+def memory_words(instance: Instance) -> str:
+    """Return the reason of an end for want of memory, and what to do."""
+    return f"for want of memory ({instance.memory >> 20} MiB; raise `memory`)"
+
+
+async def obituary_of(engine: Engine, clock: Clock, instance: Instance) -> Obituary:
+    """Return how an instance ended. Waits a moment for its end, unless its processes can be seen to run."""
+    closed = "it closed its connection"
+    if await lives_on(clock, instance):
+        if killed := killed_processes(instance):
+            closed += f"; so far the kernel has killed {killed} of its processes {memory_words(instance)}"
+        return Obituary(closed, ended=False)
+    with contextlib.suppress(EngineError, TimeoutError):
+        async with clock.timeout(END_WAIT_SECONDS):
+            status = await engine.wait(cast(str, instance.container))
+        return Obituary(await ended_words(engine, instance, status), ended=True)
+    return Obituary(closed, ended=False)
+
+
+async def ended_words(engine: Engine, instance: Instance, status: int) -> str:
+    """Return how a container ended that has this exit status."""
+    with contextlib.suppress(EngineError):
+        if (await engine.inspect(cast(str, instance.container))).oom_killed:
+            return f"it was killed {memory_words(instance)}"
+    return f"its process ended with {status_words(status)}"
+
+
+async def lives_on(clock: Clock, instance: Instance) -> bool:
+    """Return whether an instance's processes can be seen to run on. False if they cannot be seen at all."""
+    if instance.cgroup is None:
+        return False
+    for _ in range(LIVING_LOOKS):
+        try:
+            if not instance.cgroup.processes():
+                return False
+        except OSError:
+            return False
+        await clock.sleep(LOOK_SECONDS)
+    return True
+
+
+def killed_processes(instance: Instance) -> int:
+    """Return how many processes of an instance the kernel has killed for want of memory, as far as it can be seen."""
+    with contextlib.suppress(OSError):
+        return instance.cgroup.memory_kills() if instance.cgroup is not None else 0
+    return 0
