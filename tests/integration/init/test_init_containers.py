@@ -20,10 +20,12 @@ from tests.support.init_process import GatewaySide, until
 
 pytestmark = pytest.mark.engine
 
-DOCKERFILE = b"""\
+DOCKERFILE = """\
 FROM scratch
+LABEL name={name}
 COPY busybox /busybox
 """
+"""With a label first: layers that another session builds as well would go with its images."""
 RSS_LIMIT = 2**20
 """Bytes of memory that init may have."""
 SIZE_LIMIT = 100 * 1000
@@ -48,8 +50,10 @@ async def build(
     made = []
 
     async def build(more: str) -> str:
-        files = {"Dockerfile": DOCKERFILE + more.encode(), "busybox": Path("/bin/busybox").read_bytes()}
-        tag = f"hearth-test/init:{uuid.uuid4().hex}"
+        name = uuid.uuid4().hex
+        text = DOCKERFILE.format(name=name) + more
+        files = {"Dockerfile": text.encode(), "busybox": Path("/bin/busybox").read_bytes()}
+        tag = f"hearth-test/init:{name}"
         made.append((await docker_engine.build(tar_of(files), tag, test_label)).id)
         return made[-1]
 
