@@ -173,7 +173,8 @@ async def ask_engine(runtime: Runtime) -> None:
     engine = runtime.pool_floor.engine
     try:
         await engine.ping()
-        if own_container() is not None:
+        remote = runtime.pool_floor.launcher.starter.remote is not None
+        if own_container() is not None and not remote:
             from gateway.cli.machine.checks import (
                 why_not_shared,  # only in a container: others start without it
             )
