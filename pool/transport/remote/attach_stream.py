@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import cast
@@ -54,6 +53,7 @@ class AttachStream:
         self._ends: WayEnds | None = None
         self._wire: FrameWire | None = None
         self._container = ""
+        self._epoch = 0
         self._mending: asyncio.Task[None] | None = None
         self._dials_until = 0.0
         self._closed = False
@@ -87,7 +87,9 @@ class AttachStream:
         if self._closed:
             await attached.close()
             return
-        wire = FrameWire(self._ends, self._key, time.time_ns(), self._clock, self._lost)
+        # It grows over gateways too: an answer to an earlier opening is never taken for one to this.
+        self._epoch = max(self._epoch + 1, int(self._clock.wall() * 1e6))
+        wire = FrameWire(self._ends, self._key, self._epoch, self._clock, self._lost)
         self._wire = wire
         attached.hand_over(wire)
 
