@@ -9,6 +9,7 @@ import contextlib
 from typing import cast
 
 from pool.clock import Clock
+from pool.contracts.missing_rights import missing_right
 from pool.contracts.obituary import END_WAIT_SECONDS, Obituary, obituary_of
 from pool.contracts.reconnect import Reconnection
 from pool.contracts.registry import as_contract, contract_of
@@ -82,7 +83,12 @@ class Launcher:
 
     async def obituary(self, instance: Instance) -> Obituary:
         """Return how an instance ended that has just closed its connection. Waits a moment for its end."""
-        return await obituary_of(self._engine, self._clock, instance)
+        found = await obituary_of(self._engine, self._clock, instance)
+        if not found.ended:
+            return found
+        return found._replace(
+            words=found.words + missing_right(await self.starter.printed(instance), instance)
+        )
 
     async def destroy(self, instance: Instance) -> None:
         """Remove the container and everything that belonged to the instance. Raises `EngineError`; call again.
