@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "from gateway.cli import main; main()"
 """The hearth command, run by the Python that runs us."""
 READY_TIMEOUT = 90.0
+BUILD_TIMEOUT = 600.0
+"""Until a function's packages are fetched, unpacked, compiled and in its image."""
 STOP_TIMEOUT = 90.0
 QUIET_TIMEOUT = 90.0
 CALL_TIMEOUT = 60.0
@@ -95,12 +97,12 @@ class Gateway:
         except ValueError:
             raise GatewayFault(f"what answers at {self.address.url} is no Hearth gateway") from None
 
-    async def in_service(self, names: Sequence[str], prewarmed: bool) -> None:
+    async def in_service(self, names: Sequence[str], prewarmed: bool, seconds: float = READY_TIMEOUT) -> None:
         """Wait until these functions are in service, and the prewarm pools are there if there shall be any.
 
         Being ready is not enough: a gateway sets its functions up while it serves. Raises `GatewayFault`.
         """
-        ends = time.monotonic() + READY_TIMEOUT
+        ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             functions = {function["name"]: function for function in await self.get("/functions")}
             for name in names:
@@ -110,7 +112,7 @@ class Gateway:
             if ready and await self.keeps_prewarmed() == prewarmed:
                 return
             await asyncio.sleep(POLL)
-        raise GatewayFault(f"not every function is in service after {READY_TIMEOUT:g} s")
+        raise GatewayFault(f"not every function is in service after {seconds:g} s")
 
     async def find_fresh(self, names: Iterable[str]) -> None:
         """Look which of these functions are in service and were never called."""
@@ -187,6 +189,10 @@ class Gateway:
             raise CallFailed(fault)
         return took, reply
 
+    async def remove(self, id: str) -> None:
+        """Have an instance removed."""
+        await self._api.delete(f"/pool/instances/{id}")
+
     async def forget(self, functions: Iterable[str]) -> None:
         """Have the instances of these functions removed, and wait until they are gone. Raises `GatewayFault`."""
         names = frozenset(functions)
@@ -200,7 +206,7 @@ class Gateway:
                 if instance["id"] not in asked:
                     asked.add(instance["id"])
                     with contextlib.suppress(httpx.HTTPError):
-                        await self._api.delete(f"/pool/instances/{instance['id']}")
+                        await self.remove(instance["id"])
             await asyncio.sleep(POLL)
         raise GatewayFault(f"instances were not removed within {QUIET_TIMEOUT:g} s")
 
@@ -320,6 +326,8 @@ async def _remove_leftovers(engine: Engine, data: Path) -> int:
         return 0
     left = await engine.containers({GATEWAY_LABEL: identity})
     await asyncio.gather(*(engine.remove(container.id) for container in left))
+    for image in await engine.images({GATEWAY_LABEL: identity}):  # made of a requirements.txt
+        await engine.remove_image(image.id)
     return len(left)
 
 

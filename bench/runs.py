@@ -18,10 +18,19 @@ from rich.console import Console
 from bench import accepted as later
 from bench import commands, references, scenarios, wrk
 from bench import neighbours as attacks
+from bench import ready as packed
 from bench.client import Address, CallFailed
 from bench.footprint import idle_clients, idle_gateway, many_functions
 from bench.fresh import flat_out, paced
-from bench.gateways import Gateway, GatewayFault, declare, own_gateway, running_gateway
+from bench.gateways import (
+    BUILD_TIMEOUT,
+    READY_TIMEOUT,
+    Gateway,
+    GatewayFault,
+    declare,
+    own_gateway,
+    running_gateway,
+)
 from bench.instances import remove_all, workload_of
 from bench.machine import describe
 from bench.references import CODE, Program, command, payload
@@ -55,6 +64,7 @@ SCENARIOS = (
     "fresh-max",
     "command",
     "command-kept",
+    "ready",
     "burst",
     "stream",
     "idle-clients",
@@ -72,6 +82,7 @@ WITHOUT_PREWARM = {
         "command",
         "command-kept",
         "http-connect",
+        "ready",
     )
 }
 """Scenarios that do not use the gateway that keeps instances prewarmed."""
@@ -272,6 +283,15 @@ class Run:
                     lambda shown: later.accepted(gateway, plan, shown),
                 )
 
+        if "ready" in wanted:
+            folder = self._folder("ready")
+            others = packed.declared(folder, plan.package)
+            async with self._own("ready", [function], 0, others, seconds=BUILD_TIMEOUT) as gateway:
+                await self._do(
+                    "First calls that need a package, ready or not",
+                    lambda shown: packed.first_calls(gateway, plan, shown),
+                )
+
         if "neighbours" in wanted:
             others = attacks.declared(self._folder("attacked"))
             async with self._own("attacked", [function], plan.prewarm, others) as gateway:
@@ -292,8 +312,9 @@ class Run:
         prewarm: int,
         others: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        seconds: float = READY_TIMEOUT,
     ) -> AsyncIterator[Gateway]:
-        """A gateway of our own, at rest with all its functions in service."""
+        """A gateway of our own, at rest with all its functions in service within so many seconds."""
         plan, lab = self.choice.plan, self.lab
         file = declare(self._folder(name), names, prewarm, others)
         memory = MEMORY_PER_FUNCTION * (
@@ -304,7 +325,7 @@ class Run:
         async with AsyncExitStack() as stack:
             with step(f"Starting a gateway with {prewarm} prewarmed instances", self.console):
                 gateway = await stack.enter_async_context(own)
-                await gateway.in_service([*names, *(others or {})], prewarmed=prewarm > 0)
+                await gateway.in_service([*names, *(others or {})], prewarm > 0, seconds)
                 await gateway.quiet()
             yield gateway
 

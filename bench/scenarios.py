@@ -59,6 +59,10 @@ class Plan:
     fresh_rounds: int = 3
     fresh_clients: int = 4
     """And as fast as they go: clients, and workers of the reference."""
+    ready_samples: int = 12
+    """First calls of a function with a requirements.txt, of each kind."""
+    package: str = "pandas"
+    """The package in it; empty for none."""
     stream_size: int = 100 * 2**20
     """Bytes of a long body."""
     stream_rounds: int = 8
@@ -95,6 +99,8 @@ QUICK = Plan(
     fresh_seconds=1.5,
     fresh_rounds=1,
     fresh_clients=2,
+    ready_samples=2,
+    package="",
     stream_size=8 * 2**20,
     stream_rounds=2,
     registered=60,

@@ -77,6 +77,7 @@ _ALL = (
     Target("command", "command", "command, fresh container, paced: p50", 8, "ms", stretch=5),
     Target("command_to_raw", "command", "command / create, start, wait, remove", 1 / 12, stretch=1 / 20),
     Target("command_to_exec", "command-kept", "command, reuse: true, calls/s / exec API", 15, "", True, 30),
+    Target("ready", "ready", "first call that needs pandas, kept ready, p50", 15, "ms", stretch=8),
     Target("burst_to_raw", "burst", "burst / raw starts", 1.2),
     Target("download_to_nginx", "stream", "download MiB/s / nginx", 0.5, "", True),
     Target("upload_to_nginx", "stream", "upload MiB/s / nginx", 0.5, "", True),

@@ -98,7 +98,7 @@ def check_shape(result: dict[str, Any]) -> None:
         *("http-connect", "http-namespace"),
         *("async-direct", "async-accept", "async-drain"),
         *("command", "command-raw", "command-kept", "command-exec"),
-        *("fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
+        *("ready", "not-ready", "fresh", "fresh-max", "fresh-raw", "clients-alone", "clients-beside-idle"),
         *("download-gateway", "download-nginx", "upload-gateway", "upload-nginx"),
         *("many-functions", "one-function"),
         *("neighbour-alone", *(f"neighbour-{name}" for name in list(ATTACKS)[: QUICK.attacks])),
@@ -128,6 +128,8 @@ def check_figures(result: dict[str, Any]) -> None:
     assert ratios["warm_to_direct"]["added"] > 0
     assert 0 < ratios["warm_to_nginx"]["value"] < 1
     assert series["fresh"]["starts"] == {"prewarmed": QUICK.fresh_samples}
+    assert series["ready"]["starts"] == {"prewarmed": QUICK.ready_samples}
+    assert series["not-ready"]["starts"] == {"cold": QUICK.ready_samples}
     assert set(series["fresh-max"]["starts"]) <= {"prewarmed", "cold"}
     assert series["command"]["starts"] == {"prewarmed": QUICK.fresh_samples}
     assert set(series["command-kept"]["starts"]) <= {"cold", "warm"}
