@@ -173,7 +173,8 @@ def test_an_async_handler_packs_eight_calls_into_one_instance(gateway: Gateway):
 
 def test_a_command_leaves_nothing(gateway: Gateway):
     assert {answer.status_code for answer in in_parallel(lambda _: gateway.call("command"), 4)} == {200}
-    eventually(lambda: gateway.instances("command") == [])
+    eventually(lambda: [i["started_for"] for i in gateway.instances("command")] == ["spare"] * 2)
+    assert not any(i["served"] for i in gateway.instances("command")), "these are for the next calls"
     assert removals(gateway, "single-use") >= 4
 
 

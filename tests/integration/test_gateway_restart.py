@@ -286,7 +286,7 @@ def test_keep_warm_leaves_what_is_warm_and_its_count_and_the_next_start_adopts_i
         "site": server(SITE),
         "fresh": handler(HOST, reuse=False),
     }
-    settings = {"keep_warm": "true"}
+    settings = {"keep_warm": "true", "spare_memory": 0}  # a spare of `fresh` is not kept
     with Gateway(tmp_path, functions, prewarm={"python": 1}, settings=settings) as gateway:
         host = gateway.call("counted").text
         assert gateway.http.get("/invoke/site/").status_code == 200
