@@ -143,9 +143,15 @@ class SpareKeeper:
         return SparesNow(len(spares) - starting, starting, memory, self._memory_share)
 
     def start(self, revision: Revision) -> None:
-        """Start a spare of a revision."""
-        instance = self._pool.start(revision.workload, self._reason(revision))
-        self._latest = (revision, instance)
+        """Start a spare of a revision, of a prewarmed instance where there is a pool: a call that comes meanwhile
+        would wait for the spare, and has the right to as short a wait as without."""
+        workload, pool = revision.workload, self._pool
+        if workload.generic and workload.container.image in self._prewarm:
+            for instance in pool.ledger.prewarmed(workload.container.image)[:1]:
+                pool.specialise(instance, workload, self._reason(revision))
+                self._latest = (revision, instance)
+        else:
+            self._latest = (revision, pool.start(workload, self._reason(revision)))
 
     def _reason(self, revision: Revision) -> StartReason:
         now = self._pool.clock.now()

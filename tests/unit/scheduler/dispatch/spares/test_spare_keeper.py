@@ -14,7 +14,7 @@ from pool.states import LIVE, Reason, State
 from scheduler.dispatch.function import Revision
 from scheduler.dispatch.spares.keeper import SHORT_MEMORY_SECONDS
 from scheduler.dispatch.spares.plan import MOST_SPARES, SETTLED_SECONDS, SpareSettings
-from tests.support.virtual_pool import COLD, MIB, REMOVE, World
+from tests.support.virtual_pool import COLD, CREATE, MIB, REMOVE, SPECIALISE, START, World
 
 HOUR = 3600.0
 SETTINGS = SpareSettings(share=0.5, seconds=HOUR)
@@ -173,6 +173,25 @@ async def test_a_single_use_function_that_was_called_has_an_instance_for_the_nex
     assert spare.start_reason.text.startswith(
         "it was started ahead of calls: each call gets a new instance, and the last one came "
     )
+
+
+async def test_a_spare_is_made_of_a_prewarmed_instance_where_there_is_a_pool(world: World) -> None:
+    """A call that comes while it is made waits no longer than it would without."""
+    function = world.deploy(reuse=False, generic=True)
+    world.prewarm(1)
+    await world.pass_time(1.0)
+    for pause in [*(0.01 * n for n in range(40)), 1.0]:
+        caller = world.arrive(function)
+        await world.clock.advance(CREATE + START + 2 * SPECIALISE)
+        assert caller.ended_at is not None
+        assert caller.lease is not None
+        assert caller.lease.kind == "prewarmed"
+        world.dispatcher.release(caller.lease)
+        await world.pass_time(pause)
+    spares = instances(world)
+    assert spares
+    assert all(spare.born_generic and spare.started_for is StartedFor.SPARE for spare in spares)
+    assert world.pool.ledger.states(None) == {State.PREWARMED: 1}
 
 
 async def test_many_calls_have_several_ready_and_no_more_than_the_bound(world: World) -> None:
