@@ -32,6 +32,10 @@ class InitCalls:
         self.link = SlotLink(way, self._dialled.set, sink)
         self.link.slots = MOST_CONNECTIONS
 
+    async def reached(self) -> None:
+        """Wait until init has dialled: what the container prints then comes here too. Raises OSError."""
+        self.link.give(await self._take())
+
     async def connect(self, address: str, protocol: asyncio.Protocol) -> None:
         """Connect a protocol to an address in the container. Raises OSError if nobody listens or init is gone."""
         connection = await self._take()

@@ -46,10 +46,11 @@ class Server:
         await asyncio.get_running_loop().create_connection(lambda: connection, sock=sock)
 
     async def ready(self, health: str | None, tell: Callable[[str], None] = lambda awaits: None) -> None:
-        """Return when the server accepts connections and, with `health`, answers it below 400.
+        """Return when init has dialled, and the server accepts connections and, with `health`, answers it below 400.
 
-        `tell` is given what is awaited, whenever that changes.
+        `tell` is given what is awaited, whenever that changes. Raises OSError if it is closed meanwhile.
         """
+        await self._init.reached()  # else output of the first call might come too late to be that call's
         looks, told = Retries(LOOKS), ""
         while awaits := await self._awaits(health):
             if awaits != told:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -166,26 +166,31 @@ def test_a_busybox_server_is_frozen_and_thawed(gateway: Gateway):
     assert answer.headers["x-hearth-start"] == "warm"
 
 
-def test_after_a_kill_the_server_is_adopted_when_the_call_in_it_has_ended(gateway: Gateway):
-    get(gateway, "site/")
-    before = gateway.instances("site")[0]["id"]
-    failed: list[bool] = []
-
-    def call() -> None:
-        try:
-            gateway.http.get("/invoke/site/slow/1")
-        except httpx.TransportError:
-            failed.append(True)
-
-    calling = threading.Thread(target=call)
-    calling.start()
-    eventually(lambda: gateway.instances("site")[0]["state"] == "busy")
+def restart_after_a_kill(gateway: Gateway) -> None:
     gateway.stop(signal.SIGKILL)
-    calling.join()
-    assert failed
     gateway.launch()
     gateway.wait_until_ready()
+
+
+def test_after_a_kill_a_server_at_rest_is_adopted(gateway: Gateway):
+    get(gateway, "site/")
+    before = gateway.instances("site")[0]["id"]
+    restart_after_a_kill(gateway)
     assert gateway.instances("site")[0]["id"] == before
     answer = get(gateway, "site/before/again")
     assert answer.headers["x-hearth-start"] == "warm"
     eventually(lambda: gateway.logs(answer) == "again\n")
+
+
+def test_after_a_kill_a_server_in_a_call_is_not(gateway: Gateway):
+    """Whether a call of the earlier gateway still runs shows in the container's table of connections."""
+    get(gateway, "site/")
+    before = gateway.instances("site")[0]["id"]
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(gateway.http.get, "/invoke/site/slow/60")
+        eventually(lambda: gateway.instances("site")[0]["state"] == "busy")
+        get(gateway, "site/")  # the one before has come by now
+        restart_after_a_kill(gateway)
+        assert isinstance(call.exception(10), httpx.TransportError)
+    eventually(lambda: before not in [instance["id"] for instance in gateway.instances("site")])
+    assert get(gateway, "site/").text == "1"
