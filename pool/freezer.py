@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from pool.clock import Clock
-from pool.contracts.facts import Freezing
+from pool.contracts.facts import ContractFacts, Freezing
 from pool.engine.base import EngineDown, EngineError
 from pool.instance import Instance
 from pool.ledger import Ledger
@@ -54,16 +54,14 @@ def may_freeze(instance: Instance, now: float) -> bool:
     )
 
 
-def may_freeze_processes(workload: Workload, processes: int | None) -> bool:
-    """Return whether an instance with so many processes may be frozen; None if their number is not known.
-
-    Ours are among them.
+def may_freeze_processes(contract: ContractFacts, processes: int | None) -> bool:
+    """Return whether an instance with so many processes, ours among them, may be frozen. None: nobody can count them.
 
     A master process that watches its workers by the clock would take them for hung after a thaw and kill them.
+    gunicorn with `--timeout 5` did that after every pause of 8 s and more that we measured. Short thaws would have to
+    know how long a master waits, and nobody outside knows.
     """
-    return workload.freeze_workers or (
-        processes is not None and processes <= 1 + workload.contract.own_processes
-    )
+    return processes is not None and processes <= 1 + contract.own_processes
 
 
 def is_due(instance: Instance, now: float) -> bool:
@@ -71,7 +69,7 @@ def is_due(instance: Instance, now: float) -> bool:
     if not may_freeze(instance, now):
         return False
     workload = cast(Workload, instance.workload)
-    if workload.freeze_workers:
+    if workload.contract.freezing is Freezing.ALWAYS:
         return True
     if now - instance.counted_at < COUNT_EVERY_SECONDS:
         return False
@@ -80,7 +78,7 @@ def is_due(instance: Instance, now: float) -> bool:
     if instance.cgroup is not None:
         with contextlib.suppress(OSError):
             processes = instance.cgroup.processes()
-    return may_freeze_processes(workload, processes)
+    return may_freeze_processes(workload.contract, processes)
 
 
 class Freezer:

@@ -72,8 +72,6 @@ class Workload:
     """Seconds that an idle instance is kept."""
     freeze_after: float | None = 2.0
     """Seconds after which an idle instance is frozen, or None for never."""
-    freeze_workers: bool = True
-    """True if instances with more than one process are frozen as well."""
     max_age: float = 86400.0
     """Seconds after which an instance is recycled."""
     max_invocations: int | None = None

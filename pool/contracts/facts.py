@@ -16,7 +16,7 @@ class Freezing(Enum):
 
     NEVER = "never"
     ONE_PROCESS = "one process"
-    """Only while one process runs in it, unless the function says `freeze_after`: a master kills frozen workers."""
+    """Only while one process of the image runs in it: a master that watches its workers kills frozen ones."""
     ALWAYS = "always"
 
 

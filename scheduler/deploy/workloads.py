@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pool.clock import Clock
-from pool.contracts.facts import Freezing
 from pool.engine.base import ContainerSpec, Engine, Image, VolumeMount
 from pool.host.passwd import number_of
 from pool.workload import Order, Workload
@@ -142,8 +141,6 @@ class WorkloadBuilder:
             min_instances=definition.min_instances,
             keep_alive=definition.keep_alive,
             freeze_after=definition.freeze_after,
-            freeze_workers=contract.freezing is Freezing.ALWAYS
-            or "freeze_after" in definition.model_fields_set,
             max_age=definition.max_age,
             max_invocations=definition.max_invocations,
             order=order,

@@ -1,4 +1,4 @@
-"""A real gunicorn keeps its worker between calls: servers with workers are not frozen by default."""
+"""A real gunicorn keeps its workers between calls: servers with workers are never frozen."""
 
 from __future__ import annotations
 
@@ -49,21 +49,29 @@ def state(gateway: Gateway, function: str) -> str:
     return str(instance["state"])
 
 
+def workers_of(gateway: Gateway, function: str) -> set[str]:
+    """What both workers of a server answer, or nothing if one has not been seen."""
+    seen = {gateway.call(function).text for _ in range(8)}
+    return seen if len(seen) == 2 else set()
+
+
 def test_gunicorn_has_its_worker_after_a_pause_that_freezes_others(tmp_path: Path, image: str) -> None:
     gunicorn = {"image": image, "command": GUNICORN.split(), "port": 8000}
     functions = {
         "gunicorn": gunicorn,
-        "told": {**gunicorn, "freeze_after": "100ms"},
+        "told": {**gunicorn, "command": [*GUNICORN.split(), "-w", "2"], "freeze_after": "100ms"},
         "single": server(SINGLE),
     }
     with Gateway(tmp_path, functions) as gateway:
-        assert gateway.call("told").status_code == 200
+        workers = eventually(lambda: workers_of(gateway, "told"))
         processes = gateway.call("gunicorn").text
         master, worker = processes.split()
         assert master != worker
         assert gateway.call("single").status_code == 204
-        eventually(lambda: state(gateway, "told") == "frozen")
         # It was called after gunicorn, and frozen longer than a worker may be silent.
         eventually(lambda: state(gateway, "single") == "frozen")
         assert state(gateway, "gunicorn") == "idle"
         assert gateway.call("gunicorn").text == processes
+        # It was told to be frozen long ago.
+        assert state(gateway, "told") == "idle"
+        assert eventually(lambda: workers_of(gateway, "told")) == workers

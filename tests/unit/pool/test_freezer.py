@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pool.contracts.facts import Freezing
+from pool.contracts.handler import HandlerContract
 from pool.contracts.http import HTTP
-from pool.engine.base import ContainerSpec, EngineError
+from pool.engine.base import EngineError
 from pool.errors import NotSent
 from pool.freezer import COUNT_EVERY_SECONDS, may_freeze_processes
 from pool.host.cgroup import Cgroup
@@ -20,10 +21,17 @@ from pool.lease import Lease
 from pool.reaper import MOST_AT_ONCE, TICK
 from pool.states import Reason, State
 from pool.transport.message import Call
-from pool.workload import Workload
 from scheduler.dispatch.function import Revision
 from tests.support.virtual_pool import MIB, FakeLink, World
 
+
+class OneProcess(HandlerContract):
+    """A handler that is counted like a server."""
+
+    freezing = Freezing.ONE_PROCESS
+
+
+ONE_PROCESS = OneProcess()
 CALL = Call(b"POST", b"/", [])
 PAUSE = 0.016
 """Seconds that the engine in memory takes to pause or unpause."""
@@ -97,30 +105,19 @@ async def test_an_idle_instance_is_frozen_after_freeze_after_and_thawed_by_its_l
 
 
 @pytest.mark.parametrize(
-    ("freeze_workers", "processes", "frozen"),
+    ("processes", "frozen"),
     [
-        (False, 2, True),  # our init and the server
-        (False, 3, False),
-        (False, None, False),
-        (True, 3, True),
-        (True, None, True),
+        (2, True),  # our init and the server
+        (3, False),
+        (None, False),
     ],
 )
-def test_one_with_workers_is_frozen_only_where_its_definition_says_so(
-    freeze_workers: bool, processes: int | None, frozen: bool
-) -> None:
-    workload = Workload(
-        function="f",
-        version="1",
-        contract=HTTP,
-        container=ContainerSpec(name="", image=""),
-        freeze_workers=freeze_workers,
-    )
-    assert may_freeze_processes(workload, processes) is frozen
+def test_a_server_with_workers_is_not_frozen(processes: int | None, frozen: bool) -> None:
+    assert may_freeze_processes(HTTP, processes) is frozen
 
 
 async def test_workers_are_counted_when_it_is_time_and_again_later(world: World, tmp_path: Path) -> None:
-    function = world.deploy(freeze_after=2.0, freeze_workers=False)
+    function = world.deploy(freeze_after=2.0, contract=ONE_PROCESS)
     [instance] = await served(world, function)
     file = direct(instance, tmp_path)
     processes = file.with_name("cgroup.procs")
@@ -139,19 +136,17 @@ async def test_workers_are_counted_when_it_is_time_and_again_later(world: World,
 
 
 async def test_where_nobody_can_count_it_is_left_running(world: World) -> None:
-    [instance] = await served(world, world.deploy(freeze_after=2.0, freeze_workers=False))
+    [instance] = await served(world, world.deploy(freeze_after=2.0, contract=ONE_PROCESS))
     await world.pass_time(3.0)
     assert instance.state is State.IDLE and not world.engine.calls["pause"]
 
 
-async def test_what_is_said_of_workers_counts_for_instances_that_are_there(world: World) -> None:
-    function = world.deploy(freeze_after=2.0, freeze_workers=False)
-    [instance] = await served(world, function)
+async def test_a_handler_is_frozen_with_all_its_processes(world: World, tmp_path: Path) -> None:
+    [instance] = await served(world, world.deploy(freeze_after=2.0))
+    file = direct(instance, tmp_path)
+    file.with_name("cgroup.procs").write_text("7\n8\n9\n")
     await world.pass_time(3.0)
-    assert instance.state is State.IDLE
-    world.dispatcher.deploy(replace(function.workload, freeze_workers=True), function.limits)
-    await world.pass_time(1.0)
-    assert instance.state is State.FROZEN
+    assert (instance.state, file.read_text()) == (State.FROZEN, "FROZEN")
     world.check()
 
 
