@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from catalogue import ATTACKS, ATTACKS_FOLDER, MIB, code_of, functions
+from catalogue import ATTACKS, ATTACKS_FOLDER, code_of, functions
 from harness import Gateway, eventually, handler
 
 from gateway.http.problems import TYPES
@@ -16,8 +14,6 @@ from gateway.http.problems import TYPES
 pytestmark = pytest.mark.engine
 
 ECHO = "def handle(event, context):\n    return event\n"
-FEW_BYTES = 32 * MIB
-"""By how much the gateway's memory may grow: the logs of the attacks are among it."""
 
 
 @pytest.fixture(scope="module")
@@ -27,37 +23,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with Gateway(folder, functions() | others, prewarm={"python": 1}, settings=settings) as running:
         running.call("neighbour", 0)
         yield running
-
-
-@pytest.fixture
-def nobody_notices(gateway: Gateway) -> Iterator[None]:
-    """Somebody else calls a function all the time, and all answers are right; afterwards the books agree."""
-    done, answers = threading.Event(), []
-
-    def call() -> None:
-        number = 0
-        while not done.wait(0.02):
-            number += 1
-            response = gateway.call("neighbour", number)
-            answers.append((response.status_code, response.text == str(number)))
-
-    memory = gateway.memory()
-    calling = threading.Thread(target=call)
-    calling.start()
-    yield
-    done.set()
-    calling.join()
-    assert answers and set(answers) == {(200, True)}
-    assert gateway.memory() - memory < FEW_BYTES
-    eventually(gateway.books_agree)
-    output = stored(gateway.data / "logs")
-    assert output <= 4 * MIB, "it is bounded"
-    assert stored(gateway.data) - output < MIB
-
-
-def stored(folder: Path) -> int:
-    """Bytes of all files below a folder; where a link leads does not count."""
-    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_symlink())
 
 
 def places(gateway: Gateway) -> list[tuple[str, int]]:
