@@ -74,20 +74,19 @@ def test_functions_with_packages_are_ready_before_their_first_call(gateway: Gate
 
 
 def test_each_call_of_a_single_use_function_finds_a_new_one(gateway: Gateway) -> None:
-    first = gateway.call("fresh")
-    assert first.headers["x-hearth-start"] == "cold"
-    hosts = {first.text}
+    hosts = {gateway.call("fresh").text}
     for _ in range(3):
-        eventually(lambda: ready(gateway, "fresh"))
+        eventually(lambda: ready(gateway, "fresh"), 60)
         answer = gateway.call("fresh")
         assert answer.headers["x-hearth-start"] == "prewarmed"
         hosts.add(answer.text)
     assert len(hosts) == 4, "each call had a container of its own"
-    assert gateway.metric("hearth_instance_starts_total", purpose="spare") >= 4
+    assert gateway.metric("hearth_instance_starts_total", purpose="spare") >= 3
 
 
 def test_spares_go_first_when_a_call_needs_their_memory(gateway: Gateway) -> None:
-    eventually(lambda: ready(gateway, "packed-2") and ready(gateway, "fresh"))
+    assert gateway.call("fresh").status_code == 200
+    eventually(lambda: ready(gateway, "packed-2") and ready(gateway, "fresh"), 60)
     assert gateway.call("large").status_code == 200
     assert not instances(gateway, "packed-2")
     assert not instances(gateway, "fresh")
