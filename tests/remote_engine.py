@@ -67,7 +67,8 @@ class RemoteEngine(OwnEngine):
 
     def dial(self) -> Any:
         """Return a connected socket to the daemon, made inside its namespace. Raises OSError."""
-        assert self._process is not None
+        if self._process is None:
+            raise ConnectionRefusedError("the engine is stopped")
         sock = netns.open_socket(self._process.pid)
         sock.settimeout(5)
         try:

@@ -13,7 +13,8 @@ from scheduler.definitions.language.call_overrides import RetryPolicy
 
 PLATFORM_SLUGS = frozenset({slugs.FUNCTION_FAILED, slugs.NO_SUCH_FUNCTION, slugs.NOT_READY})
 """Problems that count as failures of the platform: nothing was sent to the function, and they may go away."""
-CRASHES = frozenset({slugs.INSTANCE_DIED, slugs.CONTRACT_BROKEN, slugs.COMMAND_FAILED})
+CRASHES = frozenset({slugs.INSTANCE_DIED, slugs.CONTRACT_BROKEN, slugs.COMMAND_FAILED, slugs.CONNECTION_LOST})
+"""Problems of runs that came to no end of their own: the function may have done its work."""
 NOT_RUN = frozenset({slugs.QUEUE_FULL, slugs.QUOTA_EXCEEDED})
 SUCCEEDED = Status.SUCCEEDED  # once: each access to a member of an enum costs a call
 

@@ -50,7 +50,7 @@ def test_an_answer_below_400_is_a_success_and_a_4xx_is_not_tried_again() -> None
 
 
 def test_what_each_problem_counts_as() -> None:
-    crashed = {"instance-died", "contract-broken", "command-failed"}
+    crashed = {"instance-died", "contract-broken", "command-failed", "connection-lost"}
     not_run = {"queue-full", "quota-exceeded"}
     for slug, (_, _, blame) in TYPES.items():
         failure = find_failure(problem(slug))
