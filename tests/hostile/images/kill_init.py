@@ -18,6 +18,6 @@ def attack():
         os.setsid()
         while True:
             send_all()
-    for _ in range(200):
+    for _ in range(20):
         send_all()
     return []
