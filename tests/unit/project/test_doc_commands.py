@@ -22,8 +22,10 @@ def parse(words: list[str]) -> None:
     """Raise `click.ClickException` if `hearth` does not understand these words. Nothing is run."""
     command: click.Command = main
     arguments, path = words, "hearth"
+    context = click.Context(
+        main, **main.context_settings
+    )  # a command keeps the --help that it is first asked for
     while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
-        context = click.Context(command)
         found = command.get_command(context, arguments[0])
         if found is None:
             raise click.UsageError(f"there is no command {path} {arguments[0]}")
@@ -33,7 +35,7 @@ def parse(words: list[str]) -> None:
         assert listing is not None
         command = listing
     with suppress(click.exceptions.Exit):  # --help and --version
-        command.make_context(path, list(arguments))
+        command.make_context(path, list(arguments), parent=context)
 
 
 @pytest.fixture(scope="module")
