@@ -69,7 +69,8 @@ void frames_send(enum frame type, u32 stream, const void *payload, u32 size)
     if (OUT_SIZE - out_size < FRAME_HEAD + size)
         return;
     put_head(at, type, stream, size);
-    memcpy(at + FRAME_HEAD, payload, size);
+    if (size)
+        memcpy(at + FRAME_HEAD, payload, size);
     out_size += FRAME_HEAD + size;
 }
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -73,7 +73,7 @@ class PipeTransport(asyncio.Transport):
 class RelayProcess:
     """A running `init --relay`, which nothing but this test dials."""
 
-    def __init__(self, program: Path, *flags: str) -> None:
+    def __init__(self, program: Sequence[str], *flags: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="relay-"))
         self.key = secrets.token_bytes(32)
         self.printed = bytearray()
@@ -82,7 +82,7 @@ class RelayProcess:
         self.wire: FrameWire | None = None
         self.listens: Callable[[bytes], None] | None = None
         """Takes what init writes."""
-        self._command = [str(program), "--relay", "--wait", *flags]
+        self._command = [*program, "--relay", "--wait", *flags]
         self._epoch = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
