@@ -89,7 +89,7 @@ def asks() -> Iterator[tuple[str, Ask]]:
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{1:032x}/logs")
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{KEPT}/logs", name="kept")
     yield "/invocations/{id}/logs", Ask("GET", f"/invocations/{PRINTED}/logs", name="on disk")
-    yield "/invocations/{id}/logs", Ask("GET", "/invocations/fedc/logs", name="unknown", refused=True)
+    yield "/invocations/{id}/logs", Ask("GET", "/invocations/fedcba987654/logs", name="unknown", refused=True)
     for query in (
         "limit=10000",
         "since=1h",

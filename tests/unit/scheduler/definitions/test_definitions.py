@@ -637,7 +637,7 @@ def test_a_definition_is_immutable_and_checked_when_made_by_hand() -> None:
     function = FunctionDefinition(name="f", image="x")
     with pytest.raises(ValidationError):
         function.timeout = 1.0  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="needs `reuse: true`"):
+    with pytest.raises(ValidationError, match="`concurrency` must be 1 with it"):
         FunctionDefinition(name="f", image="x", concurrency=2)
     with pytest.raises(ValidationError, match="Extra inputs"):
         FunctionDefinition.model_validate({"name": "f", "image": "x", "timout": "1s"})
@@ -702,6 +702,7 @@ def test_defaults_hold_no_key_that_makes_a_kind() -> None:
         "command",
         "health",
         "content_type",
+        "stream",
         "schemas",
     }
 
