@@ -98,12 +98,12 @@ class Lease:
 
     def end(self, now: float) -> None:
         """Give the connection back. Only the pool calls this."""
+        link = self.instance.link
+        if link is not None and not self.silent:
+            link.drain_log()  # what waits there is still this call's
         self.ended = True
         self.seconds = now - self.since
-        link = self.instance.link
         if link is not None:
-            if not self.silent:
-                link.drain_log()
             taken = self.connection or self.held
             if taken is not None:
                 link.give(taken)

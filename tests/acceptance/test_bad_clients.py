@@ -139,7 +139,6 @@ AMBIGUOUS = {
     "two Hosts": HEAD + b"Host: localhost\r\n\r\n",
     "HTTP/0.9": b"GET /invoke/seen\r\n\r\n",
     "HTTP/1.2": b"GET /invoke/seen HTTP/1.2\r\nHost: localhost\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "CONNECT": b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "CONNECT with a path": b"CONNECT /invoke/seen HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "TLS": b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",

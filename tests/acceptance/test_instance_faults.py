@@ -232,7 +232,7 @@ def ends(*case: object) -> object:
         ("two answers", "abc", "ok", ""),
         ("closes its socket", "instance-died", "", "the instance died"),
         ends("exits", "instance-died", "", "exit status 3"),
-        ends("takes too much memory", "instance-died", "", "want of memory (128 MiB)"),
+        ends("takes too much memory", "instance-died", "", "want of memory (128 MiB"),
         ("hangs", "timeout", "", "1 s"),
         ("computes for ever", "timeout", "", "1 s"),
         ("deadlocks", "timeout", "", "1 s"),

@@ -247,5 +247,5 @@ def test_a_signal_lets_calls_finish_and_leaves_nothing(tmp_path: Path, number: s
         assert "Stopping: 2 calls still run; press Ctrl-C again to end them at once" in gateway.log
         assert "Stopping: removing instances" in gateway.log
         assert gateway.leftovers() == []
-        assert sorted(file.name for file in gateway.data.iterdir()) == ["identity", "lock"]
+        assert sorted(file.name for file in gateway.data.iterdir()) == ["identity", "lock", "logs"]
         assert "Traceback" not in gateway.log

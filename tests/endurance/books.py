@@ -81,16 +81,21 @@ class Holdings:
     """What a gateway's process holds, when it is at rest and has no instance but the prewarmed ones."""
 
     def __init__(self, gateway: Gateway, prewarmed: int) -> None:
-        for instance in gateway.instances():
-            if instance["function"] is not None:
-                gateway.http.delete(f"/pool/instances/{instance['id']}")
-        eventually(lambda: len(gateway.instances()) == prewarmed == gateway.prewarmed(), 30)
+        eventually(lambda: only_prewarmed(gateway, prewarmed), 60)
         eventually(gateway.books_agree, 30)
         self.tasks = tasks_of(gateway)
         self.files = files_of(gateway)
 
     def __repr__(self) -> str:
         return f"{self.tasks.total()} tasks, {self.files.total()} file descriptors"
+
+
+def only_prewarmed(gateway: Gateway, count: int) -> bool:
+    """Remove what has a function, and return whether nothing had. Spares come back for what was called lately."""
+    used = [instance for instance in gateway.instances() if instance["function"] is not None]
+    for instance in used:
+        gateway.http.delete(f"/pool/instances/{instance['id']}")
+    return not used and len(gateway.instances()) == count == gateway.prewarmed()
 
 
 def files_of(gateway: Gateway) -> Counter[str]:

@@ -118,7 +118,7 @@ def runs_as_a_uid_of_its_own(gateway: Gateway, response: httpx.Response) -> None
 ATTACKS: dict[str, Attack] = {
     # The limit of processes or that of memory, whichever it meets first.
     "fork-bomb": Attack(("handler-raised", "instance-died")),
-    "memory-bomb": Attack(("instance-died",), says="want of memory (128 MiB)"),
+    "memory-bomb": Attack(("instance-died",), says="want of memory (128 MiB"),
     "cpu-spin": Attack(("timeout",), keys={"timeout": "2s"}),
     "fill-tmp": Attack(says="No space left on device", after=no_more_than_its_tmp),
     "fill-memory-folders": Attack(("instance-died",), says="want of memory"),

@@ -248,7 +248,7 @@ def test_doctor_says_the_next_step_where_functions_cannot_run() -> None:
 
 def test_prune_removes_what_a_killed_gateway_left_and_asks_first(tmp_path: Path) -> None:
     functions = {"echo": handler(ECHO), "out": command("true", network="egress")}
-    gateway = Gateway(tmp_path, functions, {"python": 1})
+    gateway = Gateway(tmp_path, functions, {"python": 1}, settings={"spare_memory": 0})
     gateway.launch()
     try:
         gateway.wait_until_ready()

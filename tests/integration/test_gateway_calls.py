@@ -105,7 +105,7 @@ def test_the_reason_of_a_cold_start_is_true(gateway: Gateway) -> None:
     timed_out = shown(gateway, gateway.call("shop", {"name": "Ada"}))
     assert "after a call had run past its timeout" in timed_out["cold_reason"]
     counted = shown(gateway, gateway.call("count", content=b"one two"))
-    assert counted["cold_reason"].endswith("as a command runs in a container of its own")
+    assert counted["cold_reason"].endswith("as it does not say `reuse: true`")
 
 
 def test_a_key_sees_the_calls_of_its_functions_only(gateway: Gateway) -> None:

@@ -187,8 +187,7 @@ def test_the_pools_books_agree_with_the_engine(gateway: Gateway):
 
     eventually(agree)
     folders = {folder.name for folder in (gateway.data / "run").iterdir()}
-    handlers = {i["id"] for i in gateway.instances() if i["function"] != "site"}
-    assert folders == handlers
+    assert folders == {i["id"] for i in gateway.instances()}
 
 
 def test_idle_instances_of_others_are_evicted_for_memory(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from pool.clock import VirtualClock
@@ -9,7 +11,7 @@ from pool.contracts.base import Contract
 from pool.contracts.handler import HANDLER
 from pool.contracts.http import HTTP
 from pool.engine.base import ContainerSpec
-from pool.instance import Instance
+from pool.instance import Instance, Link
 from pool.lease import Lease
 from pool.observe.logs import LogStore
 from pool.observe.printed import LATE_OUTPUT_SECONDS, PrintedOutput
@@ -68,6 +70,14 @@ async def test_what_a_handler_prints_after_its_answer_is_the_instances() -> None
     bench.call("a").end(bench.clock.now())
     bench.prints(b"a thread")
     assert bench.logs() == (None, None, b"a thread")
+
+
+@pytest.mark.parametrize("contract", [HTTP, HANDLER], ids=repr)
+async def test_what_waits_to_be_read_when_a_call_ends_is_the_calls(contract: Contract) -> None:
+    bench = Bench(contract)
+    bench.instance.link = Mock(Link, drain_log=lambda: bench.prints(b"waited"))
+    bench.call("a").end(bench.clock.now())
+    assert bench.logs() == (b"waited", None, b"")
 
 
 @pytest.mark.parametrize("contract", [HTTP, HANDLER], ids=repr)
