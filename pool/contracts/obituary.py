@@ -16,6 +16,9 @@ LIVING_LOOKS, LOOK_SECONDS = 5, 0.05
 """Looks at a container's processes, and the pause between two. If there are some each time, it lives on."""
 SIGNAL_BASE = 128
 """Exit status of a process that a signal ended, less the signal's number."""
+KILLED = SIGNAL_BASE + signal.SIGKILL
+KILLED_LOOKS = 4
+"""Looks at a killed container, `LOOK_SECONDS` apart: the engine learns of a want of memory apart from the end."""
 
 
 class Obituary(NamedTuple):
@@ -50,15 +53,18 @@ async def obituary_of(engine: Engine, clock: Clock, instance: Instance) -> Obitu
     with contextlib.suppress(EngineError, TimeoutError):
         async with clock.timeout(END_WAIT_SECONDS):
             status = await engine.wait(cast(str, instance.container))
-        return Obituary(await ended_words(engine, instance, status), ended=True)
+        return Obituary(await ended_words(engine, clock, instance, status), ended=True)
     return Obituary(closed, ended=False)
 
 
-async def ended_words(engine: Engine, instance: Instance, status: int) -> str:
+async def ended_words(engine: Engine, clock: Clock, instance: Instance, status: int) -> str:
     """Return how a container ended that has this exit status."""
     with contextlib.suppress(EngineError):
-        if (await engine.inspect(cast(str, instance.container))).oom_killed:
-            return f"it was killed {memory_words(instance)}"
+        for look in range(KILLED_LOOKS if status == KILLED else 1):
+            if look:
+                await clock.sleep(LOOK_SECONDS)
+            if (await engine.inspect(cast(str, instance.container))).oom_killed:
+                return f"it was killed {memory_words(instance)}"
     return f"its process ended with {status_words(status)}"
 
 

@@ -175,7 +175,7 @@ class Starter:
             status = await wait
         except EngineError as error:
             raise start_failed("the engine lost the instance while it was starting", error) from error
-        ended = await ended_words(self.engine, instance, status)
+        ended = await ended_words(self.engine, self.clock, instance, status)
         return FunctionBroken(f"{ended} before it was ready{await self.last_words(instance)}")
 
     async def last_words(self, instance: Instance) -> str:
