@@ -402,7 +402,7 @@ def test_nobody_reads_the_late_answer_of_a_server_either(gateway: Gateway):
 def test_503_no_instance_within_the_queue_timeout(gateway: Gateway):
     warm(gateway, "busy")
     with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(gateway.call, "busy", 1)
+        first = threads.submit(gateway.call, "busy", 3)  # past the looks at the counts, on any machine
         eventually(lambda: gateway.pool("busy")["instances"].get("busy"))
         with gateway.counted("no-capacity", "platform", "busy"):
             begin = time.monotonic()
