@@ -151,7 +151,7 @@ def summary(world: World, seconds: float) -> str:
 
 
 async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: float):
-    settings = {"memory_budget": "1536MiB", "log_level": "error"}
+    settings = {"memory_budget": "1536MiB", "log_level": "error", "spare_memory": 0}  # here files are counted
     with Gateway(tmp_path, functions(0), PREWARM, settings, wrapper=WATCHED) as gateway:
         world = World(port_of(gateway))
         mischief = Mischief(gateway, world, random.Random(seed), pause=0.25)
@@ -179,7 +179,11 @@ async def test_chaos_gives_no_wrong_answer(tmp_path: Path, seed: int, seconds: f
 
 async def test_memory_files_and_tasks_stay_as_they_are(tmp_path: Path, seed: int, seconds: float):
     with Gateway(
-        tmp_path, functions(0, timeout=30), PREWARM, {"log_level": "error"}, wrapper=WATCHED
+        tmp_path,
+        functions(0, timeout=30),
+        PREWARM,
+        {"log_level": "error", "spare_memory": 0},
+        wrapper=WATCHED,
     ) as gateway:
         world = World(port_of(gateway))
         samples: list[Sample] = []

@@ -235,7 +235,7 @@ def test_the_next_gateway_adopts_what_runs_there(running: Gateway) -> None:
     running.wait_until_ready()
     assert started(running.call("echo", {"a": 2})) == (200, "warm"), running.log
     assert started(running.call("again", content=b"123")) == (200, "warm"), running.log
-    assert {i["id"] for name in ("echo", "again") for i in running.instances(name)} == before
+    assert {i["id"] for name in ("echo", "again") for i in running.instances(name)} <= before, "none is new"
 
 
 def doctor(folder: Path, certificates: Path) -> subprocess.CompletedProcess[str]:
