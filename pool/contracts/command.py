@@ -8,6 +8,7 @@ from typing import cast
 from pool.contracts.base import Contract
 from pool.contracts.facts import AnsweredLease, Freezing
 from pool.contracts.handler import STATUS, read_status
+from pool.contracts.obituary import killed_processes
 from pool.contracts.starter import Starter
 from pool.engine.base import ContainerSpec, ContainerState
 from pool.engine.labels import KEPT_LABEL
@@ -82,7 +83,7 @@ def link_of(starter: Starter, instance: Instance) -> CommandLink:
         most_bytes=workload.max_response,
         own_variables=frozenset(workload.container.env),
         memory=workload.container.memory,
-        memory_kills=lambda: memory_kills(instance),
+        memory_kills=lambda: killed_processes(instance),
         note_call=None
         if workload.keep is Keep.NONE
         else lambda invocation: starter.kept_calls.note(instance.id, invocation),
@@ -90,13 +91,3 @@ def link_of(starter: Starter, instance: Instance) -> CommandLink:
     link = CommandLink(starter.way_of(instance), lambda: on_slots(instance), starter.sink_of(instance), facts)
     link.slots = workload.concurrency
     return link
-
-
-def memory_kills(instance: Instance) -> int | None:
-    """Return how many processes of an instance were killed for want of memory, or None if nobody can tell."""
-    if instance.cgroup is None:
-        return None
-    try:
-        return instance.cgroup.memory_kills()
-    except OSError:
-        return None

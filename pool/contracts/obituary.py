@@ -9,13 +9,12 @@ from typing import NamedTuple, cast
 from pool.clock import Clock
 from pool.engine.base import Engine, EngineError
 from pool.instance import Instance
+from pool.transport.run import SIGNAL_BASE, signal_name
 
 END_WAIT_SECONDS = 1.0
 """Bounds how long the engine may take to notice that a container has ended: it learns of an end after we do."""
 LIVING_LOOKS, LOOK_SECONDS = 5, 0.05
 """Looks at a container's processes, and the pause between two. If there are some each time, it lives on."""
-SIGNAL_BASE = 128
-"""Exit status of a process that a signal ended, less the signal's number."""
 KILLED = SIGNAL_BASE + signal.SIGKILL
 KILLED_LOOKS = 4
 """Looks at a killed container, `LOOK_SECONDS` apart: the engine learns of a want of memory apart from the end."""
@@ -32,10 +31,7 @@ class Obituary(NamedTuple):
 
 def status_words(status: int) -> str:
     """Return an exit status in words, with the name of the signal that it stands for."""
-    try:
-        return f"exit status {status} ({signal.Signals(status - SIGNAL_BASE).name})"
-    except ValueError:
-        return f"exit status {status}"
+    return f"exit status {status}{signal_name(status - SIGNAL_BASE)}"
 
 
 def memory_words(instance: Instance) -> str:
@@ -82,8 +78,8 @@ async def lives_on(clock: Clock, instance: Instance) -> bool:
     return True
 
 
-def killed_processes(instance: Instance) -> int:
-    """Return how many processes of an instance the kernel has killed for want of memory, as far as it can be seen."""
+def killed_processes(instance: Instance) -> int | None:
+    """Return how many processes of an instance were killed for want of memory, or None if nobody can tell."""
     with contextlib.suppress(OSError):
-        return instance.cgroup.memory_kills() if instance.cgroup is not None else 0
-    return 0
+        return instance.cgroup.memory_kills() if instance.cgroup is not None else None
+    return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pool.transport.message import Call
-from pool.transport.run import RunConnection, RunResult
+from pool.transport.run import RunConnection, RunResult, signal_name
 from pool.transport.slots import SlotLink
 from pool.transport.way import Way, WayEnds
 
@@ -105,11 +105,3 @@ def last_line(output: bytes | bytearray) -> str:
     """Return the last line of an output that is not blank, or an empty string if there is none."""
     line = output.rstrip().rpartition(b"\n")[2].rpartition(b"\r")[2].strip()
     return line[:LAST_LINE_BYTES].decode(errors="replace")
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal in brackets, or an empty string if it has none."""
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
@@ -23,6 +24,8 @@ HOST = (b"host", b"hearth")
 NOT_RUNNABLE = (b"x-hearth-outcome", b"not-runnable")
 MAX_TRAILERS = 16
 """Bounds the trailers that are kept. init sends two."""
+SIGNAL_BASE = 128
+"""Exit status of a process that a signal ended, less the signal's number, as shells tell it."""
 PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 """Characters of a variable that need no encoding in a field."""
 
@@ -35,8 +38,8 @@ class RunResult(NamedTuple):
 
     @property
     def exit_status(self) -> int:
-        """Return the exit status as a shell tells it: 128 and the signal's number, if one ended the program."""
-        return self.status if self.status is not None else 128 + (self.signal or 0)
+        """Return the exit status as a shell tells it, also if a signal ended the program."""
+        return self.status if self.status is not None else SIGNAL_BASE + (self.signal or 0)
 
 
 class Runs(Protocol):
@@ -170,10 +173,10 @@ class RunConnection(HttpConnection):
 
     def end(self) -> RunResult | None:
         """Return how the run has ended, or None if the answer does not say it."""
-        status, signal = self._trailers.get(STATUS, b""), self._trailers.get(SIGNAL, b"")
+        status, ended_by = self._trailers.get(STATUS, b""), self._trailers.get(SIGNAL, b"")
         if status.isdigit():
             return RunResult(int(status), None)
-        return RunResult(None, int(signal)) if signal.isdigit() else None
+        return RunResult(None, int(ended_by)) if ended_by.isdigit() else None
 
     def exec_seconds(self) -> float | None:
         """Return how long the program ran, or None if the answer does not say it."""
@@ -271,3 +274,11 @@ def variables(call: Call, own: Collection[str]) -> list[tuple[bytes, bytes]]:
 def encoded(text: str) -> bytes:
     """Return text as the value of a field: each byte that is not a visible character of ASCII is %XX, and so is %."""
     return quote_from_bytes(text.encode(errors="surrogateescape"), PLAIN).encode()
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal in brackets, or an empty string if it has none."""
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:
+        return ""
