@@ -84,17 +84,7 @@ class HttpConnection(asyncio.Protocol):
         Raises `NotSent` if the connection is gone and nothing was sent, `InstanceDied` if it ends before an
         answer, `MalformedAnswer` if the answer is not HTTP. What `call.more` raises passes; the connection is closed.
         """
-        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def on_answer(fault: Exception | None) -> None:
-            if waiter.done():
-                return  # cancelled
-            if fault is None:
-                waiter.set_result(self)
-            else:
-                waiter.set_exception(fault)
-
-        transport = self._begin(on_answer)
+        transport, waiter = self._begin_and_wait()
         self._skip_body = call.method == b"HEAD"
         lines = [call.method, b" ", call.target, b" HTTP/1.1\r\n", header_lines(call.headers)]
         if call.more is not None:
@@ -119,6 +109,20 @@ class HttpConnection(asyncio.Protocol):
         self.busy = True
         self._on_answer = on_answer
         return transport
+
+    def _begin_and_wait(self) -> tuple[asyncio.Transport, asyncio.Future[Answer]]:
+        """Begin an exchange; what is returned with the transport is done when the head of the answer is here."""
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def on_answer(fault: Exception | None) -> None:
+            if waiter.done():
+                return  # cancelled
+            if fault is None:
+                waiter.set_result(self)
+            else:
+                waiter.set_exception(fault)
+
+        return self._begin(on_answer), waiter
 
     def take(self) -> bytes:
         """Return what of the answer's body has arrived, without waiting."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol
+from typing import Any, Protocol
 
 from pool.errors import InstanceDied
 from pool.transport.message import Answer, Call
@@ -35,27 +35,40 @@ async def send_in_pieces(
 
     Sending stops when the instance has answered or is gone. Raises `InstanceDied`, and what the body raises.
     """
-    chunked = call.length is None
-    framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % (call.length or 0)
-    transport.write(b"%b%b\r\n\r\n" % (head, framing))
     try:
-        whole = await _send_body(connection, transport, call, waiter)
+        await send_request(connection, transport, head, call, waiter)
     except BaseException:
         _give_up(connection, waiter)
         raise
-    if whole and chunked and connection.open:
-        transport.write(b"0\r\n\r\n")
     return await waiter
 
 
+async def send_request(
+    connection: PiecewiseConnection,
+    transport: asyncio.Transport,
+    head: bytes,
+    call: Call,
+    until: asyncio.Future[Any],
+) -> None:
+    """Send a request whose `head` lacks the framing and the empty line, until its body ends or `until` is done.
+
+    Raises `InstanceDied`, and what the body raises.
+    """
+    chunked = call.length is None
+    framing = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % (call.length or 0)
+    transport.write(b"%b%b\r\n\r\n" % (head, framing))
+    if await _send_body(connection, transport, call, until) and chunked and connection.open:
+        transport.write(b"0\r\n\r\n")
+
+
 async def _send_body(
-    connection: PiecewiseConnection, transport: asyncio.Transport, call: Call, waiter: asyncio.Future[Answer]
+    connection: PiecewiseConnection, transport: asyncio.Transport, call: Call, until: asyncio.Future[Any]
 ) -> bool:
-    """Send the body until it ends, or the answer is here or will never be; return whether it has ended."""
+    """Send the body until it ends, or nobody reads it any more; return whether it has ended."""
     assert call.more is not None
     piece, left = call.first, call.length
     while True:
-        if waiter.done() or not connection.open:  # it answered before it had read everything, or has closed
+        if until.done() or not connection.open:  # it answered before it had read everything, or has closed
             connection.spoil()
             return False
         if piece:
@@ -64,8 +77,8 @@ async def _send_body(
         if left == 0:
             return True
         if connection.can_write is not None:
-            await asyncio.wait((connection.can_write, waiter), return_when=asyncio.FIRST_COMPLETED)
-        following = await _unless_done(call.more(), waiter)
+            await asyncio.wait((connection.can_write, until), return_when=asyncio.FIRST_COMPLETED)
+        following = await _unless_done(call.more(), until)
         if following is None:
             connection.spoil()
             return False
@@ -84,11 +97,11 @@ def _give_up(connection: PiecewiseConnection, waiter: asyncio.Future[Answer]) ->
         waiter.exception()
 
 
-async def _unless_done(reading: Awaitable[bytes], waiter: asyncio.Future[Answer]) -> bytes | None:
-    """Return the next piece of the body, or None if the answer is here first, or will never be."""
+async def _unless_done(reading: Awaitable[bytes], until: asyncio.Future[Any]) -> bytes | None:
+    """Return the next piece of the body, or None if `until` is done first."""
     task = asyncio.ensure_future(reading)
     try:
-        await asyncio.wait((task, waiter), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
         if not task.done():

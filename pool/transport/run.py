@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
 
-from pool.errors import AnswerTooLarge, CommandFailed, InstanceDied, MalformedAnswer
+from pool.errors import AnswerTooLarge, CommandFailed, MalformedAnswer
 from pool.transport.connection import HttpConnection
 from pool.transport.held_output import HeldOutput
 from pool.transport.message import Answer, Call, header_lines, read_report
+from pool.transport.piecewise import send_request
 
 STATUS, SIGNAL, EXEC = b"x-hearth-status", b"x-hearth-signal", b"x-hearth-exec"
 """Trailers of an answer: exit status, number of the signal that ended the program, seconds that it ran."""
@@ -108,17 +109,7 @@ class RunConnection(HttpConnection):
 
     async def _start(self, call: Call) -> None:
         """Send the request, and return once the program runs. Its input may still be on its way then."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_answer(fault: Exception | None) -> None:
-            if waiter.done():
-                return  # cancelled
-            if fault is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(fault)
-
-        transport = self._begin(on_answer)
+        transport, waiter = self._begin_and_wait()
         self._trailers = {}
         self._held.close()
         self.feeding = None
@@ -139,25 +130,9 @@ class RunConnection(HttpConnection):
 
     async def _feed(self, transport: asyncio.Transport, head: bytes, call: Call) -> None:
         """Send a body in pieces, no faster than the program reads. If the body breaks off, so does the run."""
-        assert call.more is not None
-        piece, left = call.first, call.length
-        framing = b"transfer-encoding: chunked" if left is None else b"content-length: %d" % left
-        transport.write(b"%b%b\r\n\r\n" % (head, framing))
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            while self.open:
-                if piece:
-                    transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if left is None else piece)
-                    left = None if left is None else left - len(piece)
-                if left == 0:
-                    return
-                if self.can_write is not None:
-                    await asyncio.wait((self.can_write,))
-                piece = await call.more()
-                if not piece and left is None:
-                    transport.write(b"0\r\n\r\n")
-                    return
-                if not piece:
-                    raise InstanceDied("the body ended before its declared length")
+            await send_request(self, transport, head, call, until=never)  # cancelled when the run is over
         except Exception as error:
             self.feeding = None  # so that it is not cancelled by its own fault
             self._fail(error)
