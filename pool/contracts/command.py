@@ -13,7 +13,6 @@ from pool.contracts.starter import Starter
 from pool.engine.base import ContainerSpec, ContainerState
 from pool.engine.labels import KEPT_LABEL
 from pool.errors import StartFailed
-from pool.host import cgroup
 from pool.instance import Instance
 from pool.transport.command import HELD_BYTES, CommandFacts, CommandLink
 from pool.transport.message import Answer
@@ -39,25 +38,17 @@ class CommandContract(Contract):
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
         """Listen, start the container, and wait until init has dialled."""
         workload = cast(Workload, instance.workload)
-        link = instance.link = link_of(starter, instance)
-        await link.open()
         kept = workload.keep is not Keep.NONE
         flags = ("--wait", *(["--once"] if kept else []), "--calls", str(workload.concurrency))
         spec = replace(starter.with_init(prototype, *flags), keep_output=False)
         if kept:
             spec = replace(spec, labels={**spec.labels, KEPT_LABEL: workload.function})
-        await starter.start(instance, link.way.container(spec))
-        await link.way.started(cast(str, instance.container))
-        await starter.unless_it_ends(instance, link.connected())
-        instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
+        await starter.start_slots(instance, spec, link_of(starter, instance))
 
     async def reconnect(self, starter: Starter, instance: Instance, state: ContainerState) -> None:
         """Listen again, and wait until init has dialled for every slot: no run of the earlier process is left."""
-        link = instance.link = link_of(starter, instance)
-        await link.reopen(state.id)
-        await link.connected()
-        if instance.cgroup is None:
-            instance.cgroup = cgroup.of_container(link.peer, state.id)
+        link = link_of(starter, instance)
+        await starter.reopen_slots(instance, link)
         connection = cast(RunConnection | None, link.take())
         if connection is None:
             raise StartFailed("it closed its connection")

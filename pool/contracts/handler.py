@@ -18,7 +18,6 @@ from pool.contracts.obituary import obituary_of
 from pool.contracts.starter import Starter, start_failed
 from pool.engine.base import ContainerSpec, ContainerState, EngineError
 from pool.errors import AnswerFault, FunctionBroken, MalformedAnswer, NotSent, PoolError, StartFailed
-from pool.host import cgroup
 from pool.instance import Instance
 from pool.transport.connection import HttpConnection
 from pool.transport.message import Answer, Call, read_report, read_said
@@ -54,13 +53,8 @@ class HandlerContract(Contract):
 
     async def launch(self, starter: Starter, instance: Instance, prototype: ContainerSpec) -> None:
         """Listen, start the container, and wait until its shim has dialled."""
-        link = instance.link = link_of(starter, instance)
-        await link.open()
         spec = replace(prototype, writable=(*prototype.writable, (CODE, starter.settings.code_size)))
-        await starter.start(instance, link.way.container(spec))
-        await link.way.started(cast(str, instance.container))
-        await starter.unless_it_ends(instance, link.connected())
-        instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
+        await starter.start_slots(instance, spec, link_of(starter, instance))
 
     async def specialise(self, starter: Starter, instance: Instance, workload: Workload) -> None:
         """Send a generic instance its code and wait until its handler is imported."""
@@ -102,11 +96,7 @@ class HandlerContract(Contract):
         workload = instance.workload
         link = link_of(starter, instance)
         link.slots = workload.concurrency if workload else 1
-        instance.link = link
-        await link.reopen(state.id)
-        await link.connected()  # by every slot: none is in a call of the earlier process
-        if instance.cgroup is None:
-            instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
+        await starter.reopen_slots(instance, link)
         connection = link.take()
         if connection is None:
             raise StartFailed("it closed its connection")

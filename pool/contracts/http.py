@@ -42,8 +42,7 @@ class HttpContract(Contract):
         await init.link.open()
         spec = replace(prototype, env={**prototype.env, "PORT": str(workload.port)})
         spec = starter.with_init(spec, "--serve", "--calls", "1")
-        await starter.start(instance, init.link.way.container(spec))
-        await init.link.way.started(cast(str, instance.container))
+        await starter.start_with(init.link.way, instance, spec)
         state = await starter.state_of(instance)
         instance.cgroup = cgroup.of_container(state.pid, state.id)
         if starter.remote is None:

@@ -18,11 +18,13 @@ from pool.engine.base import ContainerSpec, ContainerState, Engine, EngineDown, 
 from pool.engine.creation import create_surely
 from pool.engine.labels import GATEWAY_LABEL, INSTANCE_LABEL, container_name
 from pool.errors import FunctionBroken, StartFailed
+from pool.host import cgroup
 from pool.host.egress import Egress
 from pool.host.etc_files import EtcFiles
 from pool.host.kept_calls import KeptCalls
 from pool.host.uids import with_uid
 from pool.instance import Instance
+from pool.transport.slots import SlotLink
 from pool.transport.socket_folder import SocketFolder
 from pool.transport.way import Way
 
@@ -105,6 +107,35 @@ class Starter:
         container = await create_surely(self.engine, spec, self.container_setter(instance))
         await self.engine.start(container)
         self.reports.on_running(instance)
+
+    async def start_with(self, way: Way, instance: Instance, prototype: ContainerSpec) -> None:
+        """Create and start an instance's container, which has an open way to us. As `start`; raises as `Way` does."""
+        await self.start(instance, way.container(prototype))
+        await way.started(cast(str, instance.container))
+
+    async def start_slots(self, instance: Instance, prototype: ContainerSpec, link: SlotLink) -> None:
+        """Listen, start an instance's container, and wait until it has dialled for every slot.
+
+        Sets `link`, `container` and `cgroup`. Raises as `start_with` and `unless_it_ends` do.
+        """
+        instance.link = link
+        await link.open()
+        await self.start_with(link.way, instance, prototype)
+        await self.unless_it_ends(instance, link.connected())
+        instance.cgroup = cgroup.of_container(link.peer, cast(str, instance.container))
+
+    @staticmethod
+    async def reopen_slots(instance: Instance, link: SlotLink) -> None:
+        """Listen again, and wait until a running container has dialled for every slot: none is in an earlier call.
+
+        Sets `link` and `cgroup`. Raises as `SlotLink.reopen` does.
+        """
+        container = cast(str, instance.container)
+        instance.link = link
+        await link.reopen(container)
+        await link.connected()
+        if instance.cgroup is None:
+            instance.cgroup = cgroup.of_container(link.peer, container)
 
     def way_of(self, instance: Instance) -> Way:
         """Return a new way for an instance's container."""

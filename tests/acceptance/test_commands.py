@@ -40,7 +40,7 @@ FROM {BUSYBOX_IMAGE} AS tools
 FROM scratch
 COPY --from=tools /bin/busybox /busybox
 ENV GREETING=hello
-WORKDIR /work/here
+WORKDIR /srv/here
 USER 1234:99
 ENTRYPOINT ["/busybox", "env"]
 CMD ["/busybox", "pwd"]
@@ -254,7 +254,7 @@ def test_a_field_arrives_byte_by_byte(gateway: Gateway):
 
 
 def test_an_image_with_nothing_but_one_static_program(gateway: Gateway):
-    assert gateway.call("static").text == "/work/here\n"
+    assert gateway.call("static").text == "/srv/here\n"
     assert gateway.call("static-own").text.strip() not in ("", "0", "1234")
 
 

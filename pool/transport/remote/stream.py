@@ -130,7 +130,7 @@ class StreamTransport(asyncio.Transport):
             self._told_end = True  # nobody is left to be told
             self._ending = True
             return
-        self._lose(None)
+        self.lost(None)
 
     def granted(self, size: int) -> None:
         """Send on: init takes so many bytes more."""
@@ -226,17 +226,11 @@ class StreamTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Close at once."""
-        self._closing = True
-        self._unsent.clear()
-        self._arrived.clear()
         self._let_go()
-        self._tell_lost(None)
+        self.lost(None)
 
     def lost(self, fault: Exception | None) -> None:
-        """End the stream, whose connection is gone."""
-        self._lose(fault)
-
-    def _lose(self, fault: Exception | None) -> None:
+        """End the stream, which is over at init's end or whose connection is gone."""
         self._closing = True
         self._unsent.clear()
         self._arrived.clear()

@@ -25,6 +25,7 @@ from pool.clock import Clock
 from pool.engine.base import Engine, Image, NotFound
 from pool.engine.labels import GATEWAY_LABEL
 from scheduler.definitions.language.units import format_size
+from scheduler.deploy.images.image_look import add_file
 from scheduler.deploy.images.pip_wheels import pip_arguments
 from scheduler.deploy.images.runtimes import PYTHON_LABEL
 from scheduler.deploy.images.shared_builds import SharedBuilds
@@ -238,9 +239,7 @@ def _context(runtime_image: str, packages: Path, python: str) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         dockerfile = f"FROM {runtime_image}\nCOPY packages /{PACKAGES_FOLDER}\n".encode()
-        entry = tarfile.TarInfo("Dockerfile")
-        entry.size = len(dockerfile)
-        tar.addfile(entry, io.BytesIO(dockerfile))
+        add_file(tar, "Dockerfile", dockerfile)
         tar.add(packages, "packages", filter=_anonymous)
     return buffer.getvalue()
 

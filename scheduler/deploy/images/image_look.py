@@ -1,9 +1,11 @@
-"""Reading files of an image, through a container that is created from it and never started."""
+"""Files of images: read through a container that is created and never started, and put into contexts of builds."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import tarfile
 from collections.abc import AsyncIterator, Iterable
 
 from pool.engine.base import ContainerSpec, Engine, EngineError, Image, NotFound, VolumeMount
@@ -50,3 +52,10 @@ async def tar_of(engine: Engine, container: str, path: str) -> bytes | None:
                 f"container {container[:12]} was removed while its image was read; it is tried again"
             ) from error
         return None
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes | memoryview) -> None:
+    """Add a file of root's to a tar that is being written, such as the context of a build."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))

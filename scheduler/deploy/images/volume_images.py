@@ -20,7 +20,7 @@ from pool.engine.base import Engine, Image, NotFound, VolumeMount
 from pool.engine.labels import GATEWAY_LABEL
 from scheduler.definitions.container_keys import ContainerKeys
 from scheduler.definitions.language.units import format_size
-from scheduler.deploy.images.image_look import look_into
+from scheduler.deploy.images.image_look import add_file, look_into
 from scheduler.deploy.images.image_volumes import CONTENT_FOLDER, VolumeRefused, paths_of, within
 from scheduler.deploy.images.shared_builds import SharedBuilds
 
@@ -155,10 +155,8 @@ def context_of(
     context = io.BytesIO()
     dockerfile = f"FROM {image.id}\nADD content.tar {CONTENT_FOLDER}/\n".encode()
     with tarfile.open(fileobj=context, mode="w") as target:
-        for name, data in (("Dockerfile", dockerfile), ("content.tar", content.getbuffer())):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            target.addfile(entry, io.BytesIO(data))
+        add_file(target, "Dockerfile", dockerfile)
+        add_file(target, "content.tar", content.getbuffer())
     return context.getvalue(), sizes
 
 

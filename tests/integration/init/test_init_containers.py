@@ -118,13 +118,13 @@ async def test_user_folder_and_variables_of_the_image_stay(
     build: Callable[[str], Awaitable[str]], start: Start, side: GatewaySide
 ) -> None:
     image = await build(
-        'USER 1234:5678\nWORKDIR /work/here\nENV FROM=image\nENTRYPOINT ["/busybox"]\nCMD ["id", "-u"]'
+        'USER 1234:5678\nWORKDIR /srv/here\nENV FROM=image\nENTRYPOINT ["/busybox"]\nCMD ["id", "-u"]'
     )
     await start(image, "--wait", "--calls", "1", user=None)
     slot = side.slot()
     assert slot.run().body == b"1234\n"
     assert slot.run("/busybox", "id", "-g").body == b"5678\n"
-    assert slot.run("/busybox", "pwd").body == b"/work/here\n"
+    assert slot.run("/busybox", "pwd").body == b"/srv/here\n"
     assert b"FROM=image\n" in slot.run("/busybox", "env").body
     assert b"FROM=call\n" in slot.run("/busybox", "env", env={"FROM": "call"}).body
 
