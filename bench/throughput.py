@@ -61,12 +61,7 @@ async def http_image(gateway: Gateway, handler: str, image: str, plan: Plan, ste
         wrk_loop("http-handler", f"handler, {CLIENTS} clients", *places[1], plan),
     ]
     await warm_up(loops, gateway, places)
-    await by_turns(loops, plan.wrk_rounds, step)
-    result = Result([series for series, _ in loops])
-    image_series, handler_series = result.series
-    title = "HTTP image / handler"
-    result.compare_rates("http_to_handler", title, image_series, handler_series, "req/s", "http_to_handler")
-    return result
+    return await compared(loops, plan, step, "http_to_handler", "HTTP image / handler")
 
 
 WITHOUT_RIGHTS = ("setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
@@ -90,11 +85,16 @@ async def http_connect(entering: Gateway, connecting: Gateway, image: str, plan:
     ):
         loops.append(wrk_loop(name, title, gateway.address, target, plan))
         await warm_up(loops[-1:], gateway, [(gateway.address, target)])
+    title = "HTTP image, over init / in its namespace"
+    return await compared(loops, plan, step, "connect_to_namespace", title)
+
+
+async def compared(loops: list[Loop], plan: Plan, step: Step, name: str, title: str) -> Result:
+    """Run two loops by turns, and compare the rate of the first with that of the second."""
     await by_turns(loops, plan.wrk_rounds, step)
     result = Result([series for series, _ in loops])
-    over_init, straight = result.series
-    title = "HTTP image, over init / in its namespace"
-    result.compare_rates("connect_to_namespace", title, over_init, straight, "req/s", "connect_to_namespace")
+    first, second = result.series
+    result.compare_rates(name, title, first, second, "req/s", name)
     return result
 
 
